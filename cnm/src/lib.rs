@@ -1,1 +1,33 @@
-//! cnm
+//! The Container Network Model: what a network *should* look like.
+//!
+//! Networks, endpoints and sandboxes are the nouns. A [`Controller`] decides what changes, a
+//! [`Planner`] says what kernel state ([`State`]) realises the model, [`diff`] turns two such
+//! states into a [`Plan`]. Nothing in this crate touches the host: no netlink, no clock, no
+//! randomness; what it needs of those is passed in. The one thing it writes is its own store.
+
+pub mod controller;
+pub mod diff;
+pub mod driver;
+pub mod endpoint;
+pub mod error;
+pub mod id;
+pub mod ipam;
+pub mod name;
+pub mod network;
+pub mod options;
+pub mod ports;
+pub mod sandbox;
+pub mod state;
+pub mod store;
+
+pub use controller::{Controller, Transaction};
+pub use diff::{Plan, Step, diff};
+pub use driver::{PlanError, Planner};
+pub use endpoint::{Endpoint, Mac, PortBinding, Protocol};
+pub use error::{HasKind, Kind};
+pub use id::{EndpointId, NetworkId, SandboxId};
+pub use name::LinkName;
+pub use network::{DriverKind, Network, NetworkSpec, Pool};
+pub use sandbox::Sandbox;
+pub use state::{Element, Key, Ns, State, Value};
+pub use store::Store;

@@ -1,1 +1,3 @@
-//! dns
+//! The embedded resolver, and what the process `rnet-dns` keeps for the daemon.
+
+pub mod protocol;

@@ -1,1 +1,17 @@
-//! engine
+//! The container engine: what plugs into the network model to run containers.
+//!
+//! `engine` is the composition root. [`daemon`] puts the parts together; [`api`] speaks the Docker
+//! Engine API for them; [`cli`] is the command line, a client like any other.
+
+pub mod api;
+pub mod cli;
+pub mod config;
+pub mod container;
+pub mod core;
+pub mod daemon;
+pub mod error;
+pub mod events;
+pub mod image;
+pub mod network;
+pub mod runtime;
+pub mod shim;

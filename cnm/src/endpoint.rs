@@ -1,0 +1,189 @@
+//! Endpoints: where a sandbox joins a network.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::IpAddr;
+use std::str::FromStr;
+
+use ipnetwork::IpNetwork;
+use serde::{Deserialize, Serialize};
+
+use crate::{EndpointId, LinkName, NetworkId, SandboxId};
+
+/// One sandbox on one network.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Endpoint {
+    /// Its identity.
+    pub id: EndpointId,
+    /// The network joined.
+    pub network: NetworkId,
+    /// The sandbox that joined.
+    pub sandbox: SandboxId,
+    /// The interface inside the sandbox, such as `eth0`.
+    pub interface: LinkName,
+    /// The interface's hardware address.
+    pub mac: Mac,
+    /// Addresses with the prefix length of their subnet; at most one of each family.
+    pub addresses: Vec<IpNetwork>,
+    /// Extra names on this network only (`--network-alias`).
+    pub aliases: Vec<String>,
+    /// The endpoint with the highest priority provides the sandbox's default routes.
+    pub gateway_priority: i32,
+    /// Position among the sandbox's endpoints, in the order they joined.
+    pub order: u32,
+    /// Options as given (`--driver-opt`), for `inspect`.
+    pub given_options: BTreeMap<String, String>,
+}
+
+impl Endpoint {
+    /// The host's end of the pair: `veth` and 7 digits of the id.
+    pub fn host_link(&self) -> LinkName {
+        let text = format!("veth{:.7}", self.id.as_str());
+        text.parse().unwrap_or_else(|_| unreachable!("11 hexadecimal bytes are a link name"))
+    }
+
+    /// The address of the given family.
+    pub fn address(&self, ipv6: bool) -> Option<IpNetwork> {
+        self.addresses.iter().copied().find(|a| a.is_ipv6() == ipv6)
+    }
+}
+
+/// A port of a sandbox published on the host; what a request became after allocation.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct PortBinding {
+    /// The host address; an unspecified address (`0.0.0.0`, `::`) stands for all of its family.
+    pub host: IpAddr,
+    /// The host port.
+    pub host_port: u16,
+    /// The protocol.
+    pub protocol: Protocol,
+    /// The port inside the sandbox.
+    pub port: u16,
+}
+
+/// A transport protocol that ports are published for.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, Default,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    /// TCP, 6.
+    #[default]
+    Tcp,
+    /// UDP, 17.
+    Udp,
+    /// SCTP, 132.
+    Sctp,
+}
+
+impl Protocol {
+    /// The name in lower case.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+            Self::Sctp => "sctp",
+        }
+    }
+
+    /// The number in the IP header (IANA protocol numbers).
+    pub fn number(self) -> u8 {
+        match self {
+            Self::Tcp => 6,
+            Self::Udp => 17,
+            Self::Sctp => 132,
+        }
+    }
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A text that names no protocol.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is not a protocol: use tcp, udp or sctp")]
+pub struct ProtocolError(String);
+
+impl FromStr for Protocol {
+    type Err = ProtocolError;
+
+    fn from_str(text: &str) -> Result<Self, ProtocolError> {
+        match text.to_ascii_lowercase().as_str() {
+            "tcp" => Ok(Self::Tcp),
+            "udp" => Ok(Self::Udp),
+            "sctp" => Ok(Self::Sctp),
+            _ => Err(ProtocolError(text.to_owned())),
+        }
+    }
+}
+
+/// An Ethernet address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Mac([u8; 6]);
+
+/// A text that is no usable Ethernet address.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is not a usable MAC address: six hexadecimal bytes of a unicast address")]
+pub struct MacError(String);
+
+impl Mac {
+    /// A locally administered unicast address from six random bytes.
+    pub fn from_random(mut bytes: [u8; 6]) -> Self {
+        bytes[0] = (bytes[0] | 0x02) & 0xfe;
+        Self(bytes)
+    }
+
+    /// The six bytes, in the order of transmission.
+    pub fn octets(self) -> [u8; 6] {
+        self.0
+    }
+}
+
+impl From<[u8; 6]> for Mac {
+    fn from(bytes: [u8; 6]) -> Self {
+        Self(bytes)
+    }
+}
+
+impl fmt::Display for Mac {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [a, b, c, d, e, g] = self.0;
+        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+    }
+}
+
+impl FromStr for Mac {
+    type Err = MacError;
+
+    fn from_str(text: &str) -> Result<Self, MacError> {
+        let error = || MacError(text.to_owned());
+        let mut bytes = [0; 6];
+        let mut parts = text.split([':', '-']);
+        for byte in &mut bytes {
+            let part = parts.next().filter(|p| p.len() == 2).ok_or_else(error)?;
+            *byte = u8::from_str_radix(part, 16).map_err(|_| error())?;
+        }
+        if parts.next().is_some() || bytes[0] & 1 == 1 || bytes == [0; 6] {
+            return Err(error());
+        }
+        Ok(Self(bytes))
+    }
+}
+
+impl TryFrom<String> for Mac {
+    type Error = MacError;
+
+    fn try_from(text: String) -> Result<Self, MacError> {
+        text.parse()
+    }
+}
+
+impl From<Mac> for String {
+    fn from(mac: Mac) -> Self {
+        mac.to_string()
+    }
+}

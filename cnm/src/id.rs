@@ -1,0 +1,88 @@
+//! Identifiers: 64 hexadecimal digits, as Docker's, one type per noun.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+/// A text that is no identifier.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is not an identifier: 64 lower-case hexadecimal digits are expected")]
+pub struct IdError(String);
+
+macro_rules! id {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(try_from = "String", into = "String")]
+        pub struct $name(String);
+
+        impl $name {
+            /// An identifier from 32 random bytes.
+            pub fn from_random(bytes: [u8; 32]) -> Self {
+                use fmt::Write;
+                let mut text = String::with_capacity(64);
+                for byte in bytes {
+                    let _ = write!(text, "{byte:02x}");
+                }
+                Self(text)
+            }
+
+            /// All 64 digits.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+
+            /// The first 12 digits, the form that people see.
+            pub fn short(&self) -> &str {
+                &self.0[..12]
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = IdError;
+
+            fn from_str(text: &str) -> Result<Self, IdError> {
+                let hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
+                if text.len() == 64 && text.bytes().all(hex) {
+                    Ok(Self(text.to_owned()))
+                } else {
+                    Err(IdError(text.to_owned()))
+                }
+            }
+        }
+
+        impl TryFrom<String> for $name {
+            type Error = IdError;
+
+            fn try_from(text: String) -> Result<Self, IdError> {
+                text.parse()
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(id: $name) -> Self {
+                id.0
+            }
+        }
+    };
+}
+
+id!(
+    /// Identifies a network.
+    NetworkId
+);
+id!(
+    /// Identifies an endpoint: one sandbox on one network.
+    EndpointId
+);
+id!(
+    /// Identifies a sandbox: one network namespace.
+    SandboxId
+);

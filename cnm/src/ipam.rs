@@ -1,0 +1,1 @@
+//! Address management: pools as iterators, leases, reservations, quarantine.

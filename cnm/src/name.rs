@@ -1,0 +1,65 @@
+//! Validated names.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+/// The longest name a network interface may have, in bytes (`IFNAMSIZ - 1`).
+pub const LINK_NAME_MAX: usize = 15;
+
+/// The name of a network interface: 1 to 15 bytes, no `/`, no white space, not `.` or `..`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct LinkName(String);
+
+/// A text that cannot be a name.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NameError {
+    /// Not a possible interface name.
+    #[error("`{0}` is not an interface name: 1 to 15 bytes without `/`, `:` and white space")]
+    Link(String),
+    /// Not a possible name of a network or a container.
+    #[error("`{0}` is not a valid name: only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed")]
+    Object(String),
+}
+
+impl LinkName {
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for LinkName {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        let forbidden = |c: char| c == '/' || c == ':' || c.is_whitespace() || c.is_control();
+        let length = (1..=LINK_NAME_MAX).contains(&text.len());
+        if !length || text == "." || text == ".." || text.contains(forbidden) {
+            return Err(NameError::Link(text.to_owned()));
+        }
+        Ok(Self(text.to_owned()))
+    }
+}
+
+impl TryFrom<String> for LinkName {
+    type Error = NameError;
+
+    fn try_from(text: String) -> Result<Self, NameError> {
+        text.parse()
+    }
+}
+
+impl From<LinkName> for String {
+    fn from(name: LinkName) -> Self {
+        name.0
+    }
+}
+
+impl fmt::Display for LinkName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}

@@ -1,0 +1,140 @@
+//! Networks: what can be joined.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::IpAddr;
+
+use ipnetwork::IpNetwork;
+use serde::{Deserialize, Serialize};
+
+use crate::options::DriverOptions;
+use crate::{LinkName, NetworkId};
+
+/// A network: a set of endpoints that reach each other.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Network {
+    /// Its identity.
+    pub id: NetworkId,
+    /// Its unique name.
+    pub name: String,
+    /// Creation time, nanoseconds since the Unix epoch.
+    pub created: u64,
+    /// The options of the driver, parsed; they also say which driver it is.
+    pub driver: DriverOptions,
+    /// The options as they were given (`-o key=value`), for `inspect`.
+    pub given_options: BTreeMap<String, String>,
+    /// Address pools, in the order they were given; empty for `host` and `none`.
+    pub pools: Vec<Pool>,
+    /// Whether endpoints get IPv4 addresses.
+    pub ipv4: bool,
+    /// Whether endpoints get IPv6 addresses.
+    pub ipv6: bool,
+    /// Whether the network is cut off from everything outside it.
+    pub internal: bool,
+    /// Whether single containers may join a cluster-wide network (kept for `inspect`).
+    pub attachable: bool,
+    /// Whether it is one of the predefined networks bridge, host and none.
+    pub predefined: bool,
+    /// Labels.
+    pub labels: BTreeMap<String, String>,
+}
+
+/// One subnet of a network.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pool {
+    /// The subnet; the network address, without host bits.
+    pub subnet: IpNetwork,
+    /// The part of the subnet that addresses are handed out from; all of it if absent.
+    pub range: Option<IpNetwork>,
+    /// The address of the bridge, and the endpoints' gateway.
+    pub gateway: Option<IpAddr>,
+    /// Addresses that are never handed out, by their names.
+    pub auxiliary: BTreeMap<String, IpAddr>,
+}
+
+/// What a user asks for when creating a network. Nothing in it has been checked.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NetworkSpec {
+    /// The name.
+    pub name: String,
+    /// The driver's name; `bridge` if empty.
+    pub driver: String,
+    /// Driver options.
+    pub options: BTreeMap<String, String>,
+    /// The IPAM driver's name; `default` if empty.
+    pub ipam_driver: String,
+    /// Requested pools; a pool of the default ones is taken for a family without any.
+    pub pools: Vec<PoolSpec>,
+    /// Whether to have IPv4; the default is yes.
+    pub ipv4: Option<bool>,
+    /// Whether to have IPv6; the default is no, unless an IPv6 pool is given.
+    pub ipv6: Option<bool>,
+    /// See [`Network::internal`].
+    pub internal: bool,
+    /// See [`Network::attachable`].
+    pub attachable: bool,
+    /// Labels.
+    pub labels: BTreeMap<String, String>,
+}
+
+/// A requested address pool, as text: the controller parses it so that its errors name it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PoolSpec {
+    /// The subnet, such as `10.1.0.0/24`; `0.0.0.0/24` asks for any free subnet of that size.
+    pub subnet: Option<String>,
+    /// `--ip-range`.
+    pub range: Option<String>,
+    /// `--gateway`.
+    pub gateway: Option<String>,
+    /// `--aux-address name=address`.
+    pub auxiliary: BTreeMap<String, String>,
+}
+
+/// The drivers there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DriverKind {
+    /// One Linux bridge per network, one veth pair per endpoint.
+    Bridge,
+    /// The host's own network namespace.
+    Host,
+    /// A loopback interface and nothing else. Docker calls the driver `null`.
+    Null,
+}
+
+impl DriverKind {
+    /// The name that users write and read.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Bridge => "bridge",
+            Self::Host => "host",
+            Self::Null => "null",
+        }
+    }
+}
+
+impl fmt::Display for DriverKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl Network {
+    /// The driver that realises this network.
+    pub fn kind(&self) -> DriverKind {
+        self.driver.kind()
+    }
+
+    /// The bridge device of a bridge network.
+    pub fn bridge(&self) -> Option<&LinkName> {
+        match &self.driver {
+            DriverOptions::Bridge(options) => Some(&options.bridge),
+            DriverOptions::Host | DriverOptions::Null => None,
+        }
+    }
+
+    /// The pool that contains the address.
+    pub fn pool_of(&self, address: IpAddr) -> Option<&Pool> {
+        self.pools.iter().find(|pool| pool.subnet.contains(address))
+    }
+}

@@ -1,0 +1,43 @@
+//! Sandboxes: network namespaces with endpoints in them.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Endpoint, Network, PortBinding, SandboxId};
+
+/// A network namespace of ours.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sandbox {
+    /// Its identity.
+    pub id: SandboxId,
+    /// Who it was made for: a container's id, or a CNI attachment; for people and for recovery.
+    pub owner: String,
+    /// Published ports, allocated. They follow the endpoint that is the gateway of their family.
+    pub ports: Vec<PortBinding>,
+    /// Whether the resolver answers inside, at 127.0.0.11.
+    pub resolver: bool,
+    /// Sysctls of the namespace, `net/...` paths with their values.
+    pub sysctls: Vec<(String, String)>,
+}
+
+/// An endpoint together with its network.
+#[derive(Clone, Copy, Debug)]
+pub struct Attachment<'a> {
+    /// The network.
+    pub network: &'a Network,
+    /// The endpoint on it.
+    pub endpoint: &'a Endpoint,
+}
+
+/// The attachment that provides the default route of a family: the highest gateway priority,
+/// then networks that are not internal, then dual-stack ones, then the network's name
+/// (libnetwork's `Endpoint.Less`). `None` where no attachment has a gateway of that family.
+pub fn gateway<'a>(attachments: &[Attachment<'a>], ipv6: bool) -> Option<Attachment<'a>> {
+    let candidates = attachments.iter().copied().filter(|a| {
+        let pool = a.endpoint.address(ipv6).and_then(|addr| a.network.pool_of(addr.ip()));
+        !a.network.internal && pool.is_some_and(|pool| pool.gateway.is_some())
+    });
+    candidates.min_by_key(|a| {
+        let dual_stack = a.endpoint.addresses.len() > 1;
+        (-i64::from(a.endpoint.gateway_priority), !dual_stack, a.network.name.clone())
+    })
+}

@@ -1,0 +1,301 @@
+//! Kernel state as data.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::IpAddr;
+
+use ipnetwork::IpNetwork;
+use serde::{Deserialize, Serialize};
+
+use crate::{LinkName, Mac, Protocol, SandboxId};
+
+/// A set of kernel objects, each stored under the key that identifies it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct State(BTreeMap<Key, Value>);
+
+/// Identifies one kernel object.
+///
+/// The order of the variants is the order of creation: a key may depend only on keys of the
+/// variants above it. Removal runs in the opposite order.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Key {
+    /// A pinned network namespace with its loopback up. Value: [`Value::Present`].
+    Namespace {
+        /// The sandbox it is.
+        sandbox: SandboxId,
+    },
+    /// A bridge on the host. Value: [`Value::Bridge`].
+    Bridge {
+        /// The device.
+        name: LinkName,
+    },
+    /// A veth pair. Value: [`Value::Veth`].
+    Veth {
+        /// The end on the host.
+        name: LinkName,
+        /// The sandbox of the other end.
+        sandbox: SandboxId,
+        /// The other end.
+        interface: LinkName,
+    },
+    /// A host link as a port of a bridge. Value: [`Value::Port`].
+    Port {
+        /// The host link.
+        link: LinkName,
+    },
+    /// A sysctl that differs from the kernel's default. Value: [`Value::Text`].
+    Sysctl {
+        /// The namespace.
+        ns: Ns,
+        /// The path below `/proc/sys`, such as `net/ipv4/conf/eth0/forwarding`.
+        path: String,
+    },
+    /// An address on a link. Value: [`Value::Present`].
+    Address {
+        /// The namespace.
+        ns: Ns,
+        /// The link.
+        link: LinkName,
+        /// The address with its prefix length.
+        address: IpNetwork,
+    },
+    /// A route in the main table. Value: [`Value::Route`].
+    Route {
+        /// The namespace.
+        ns: Ns,
+        /// The destination; `0.0.0.0/0` and `::/0` are the default routes.
+        destination: IpNetwork,
+    },
+    /// The redirection of port 53 of 127.0.0.11 to the resolver's port. Value: [`Value::Present`].
+    Resolver {
+        /// The sandbox it is in.
+        sandbox: SandboxId,
+    },
+    /// An element of a set or map of the table `inet rnet` of the host.
+    Element(Element),
+}
+
+/// An element of one of the sets and maps of the table `inet rnet`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Element {
+    /// A bridge of ours: what arrives for it from elsewhere needs a permission. Present.
+    Bridge {
+        /// The device.
+        link: LinkName,
+    },
+    /// A bridge that nothing passes into or out of. Present.
+    Internal {
+        /// The device.
+        link: LinkName,
+    },
+    /// A bridge whose endpoints may be reached directly, in one family
+    /// (gateway modes `routed` and `nat-unprotected`). Present.
+    Unprotected {
+        /// The device.
+        link: LinkName,
+        /// Whether it is IPv6 that is open.
+        ipv6: bool,
+    },
+    /// A subnet whose traffic to the outside leaves with the host's address. Present.
+    Masquerade {
+        /// The subnet.
+        subnet: IpNetwork,
+    },
+    /// A host port of a host address. An unspecified address stands for all of its family.
+    /// Value: [`Value::Target`].
+    Published {
+        /// The host's address.
+        host: IpAddr,
+        /// The protocol.
+        protocol: Protocol,
+        /// The host port.
+        port: u16,
+    },
+    /// A port of an endpoint that may be reached directly (gateway mode `routed`). Present.
+    Open {
+        /// The endpoint's address.
+        address: IpAddr,
+        /// The protocol.
+        protocol: Protocol,
+        /// The endpoint's port.
+        port: u16,
+    },
+}
+
+/// What the kernel object under a [`Key`] looks like.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Value {
+    /// It is there; the key says everything.
+    Present,
+    /// A bridge.
+    Bridge {
+        /// The MTU in bytes, where it is not the kernel's default.
+        mtu: Option<u32>,
+        /// Whose it is; kept in the link's alias.
+        tag: String,
+    },
+    /// A veth pair.
+    Veth {
+        /// The hardware address of the end in the sandbox.
+        mac: Mac,
+        /// The MTU of both ends in bytes, where it is not the kernel's default.
+        mtu: Option<u32>,
+        /// Whose it is; kept in the host end's alias.
+        tag: String,
+    },
+    /// A port of a bridge.
+    Port {
+        /// The bridge.
+        bridge: LinkName,
+        /// Whether it may only talk to ports that are not isolated (inter-container
+        /// communication off).
+        isolated: bool,
+        /// Whether frames may leave through the port they came in by.
+        hairpin: bool,
+    },
+    /// The value of a sysctl, without the line feed.
+    Text(String),
+    /// A route.
+    Route {
+        /// The link it leaves by.
+        link: LinkName,
+        /// The gateway; directly connected if absent.
+        via: Option<IpAddr>,
+    },
+    /// Where a published port leads.
+    Target {
+        /// The endpoint's address.
+        address: IpAddr,
+        /// The endpoint's port.
+        port: u16,
+    },
+}
+
+/// The network namespace an object lives in.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Ns {
+    /// The daemon's own.
+    Host,
+    /// That of a sandbox.
+    Sandbox(SandboxId),
+}
+
+impl State {
+    /// Adds or replaces an object.
+    pub fn insert(&mut self, key: Key, value: Value) {
+        self.0.insert(key, value);
+    }
+
+    /// Takes an object out.
+    pub fn remove(&mut self, key: &Key) -> Option<Value> {
+        self.0.remove(key)
+    }
+
+    /// The object under a key.
+    pub fn get(&self, key: &Key) -> Option<&Value> {
+        self.0.get(key)
+    }
+
+    /// All objects in the order of creation.
+    pub fn iter(&self) -> impl DoubleEndedIterator<Item = (&Key, &Value)> {
+        self.0.iter()
+    }
+
+    /// How many objects there are.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there is no object.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl FromIterator<(Key, Value)> for State {
+    fn from_iter<I: IntoIterator<Item = (Key, Value)>>(iter: I) -> Self {
+        Self(iter.into_iter().collect())
+    }
+}
+
+impl IntoIterator for State {
+    type Item = (Key, Value);
+    type IntoIter = std::collections::btree_map::IntoIter<Key, Value>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.into_iter()
+    }
+}
+
+impl Extend<(Key, Value)> for State {
+    fn extend<I: IntoIterator<Item = (Key, Value)>>(&mut self, iter: I) {
+        self.0.extend(iter);
+    }
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Namespace { sandbox } => write!(f, "namespace {}", sandbox.short()),
+            Self::Bridge { name } => write!(f, "bridge {name}"),
+            Self::Veth { name, sandbox, interface } => {
+                write!(f, "veth {name} to {interface} in {}", sandbox.short())
+            }
+            Self::Port { link } => write!(f, "port {link}"),
+            Self::Sysctl { ns, path } => write!(f, "sysctl {path} in {ns}"),
+            Self::Address { ns, link, address } => write!(f, "addr {address} dev {link} in {ns}"),
+            Self::Route { ns, destination } => write!(f, "route {destination} in {ns}"),
+            Self::Resolver { sandbox } => write!(f, "resolver in {}", sandbox.short()),
+            Self::Element(element) => write!(f, "element {element}"),
+        }
+    }
+}
+
+impl fmt::Display for Element {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Bridge { link } => write!(f, "bridge {link}"),
+            Self::Internal { link } => write!(f, "internal {link}"),
+            Self::Unprotected { link, ipv6 } => {
+                write!(f, "unprotected {link} {}", if *ipv6 { "ipv6" } else { "ipv4" })
+            }
+            Self::Masquerade { subnet } => write!(f, "masquerade {subnet}"),
+            Self::Published { host, protocol, port } => {
+                write!(f, "published {host} {port}/{protocol}")
+            }
+            Self::Open { address, protocol, port } => write!(f, "open {address} {port}/{protocol}"),
+        }
+    }
+}
+
+impl fmt::Display for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Present => Ok(()),
+            Self::Bridge { mtu, .. } => mtu.map_or(Ok(()), |mtu| write!(f, " mtu {mtu}")),
+            Self::Veth { mac, mtu, .. } => {
+                write!(f, " mac {mac}")?;
+                mtu.map_or(Ok(()), |mtu| write!(f, " mtu {mtu}"))
+            }
+            Self::Port { bridge, isolated, hairpin } => {
+                write!(f, " of {bridge}")?;
+                f.write_str(if *isolated { " isolated" } else { "" })?;
+                f.write_str(if *hairpin { " hairpin" } else { "" })
+            }
+            Self::Text(text) => write!(f, " = {text}"),
+            Self::Route { link, via: Some(via) } => write!(f, " via {via} dev {link}"),
+            Self::Route { link, via: None } => write!(f, " dev {link}"),
+            Self::Target { address: IpAddr::V4(ip), port } => write!(f, " to {ip}:{port}"),
+            Self::Target { address: IpAddr::V6(ip), port } => write!(f, " to [{ip}]:{port}"),
+        }
+    }
+}
+
+impl fmt::Display for Ns {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Host => f.write_str("host"),
+            Self::Sandbox(id) => f.write_str(id.short()),
+        }
+    }
+}

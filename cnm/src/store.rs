@@ -1,0 +1,71 @@
+//! Where the model is kept: records under keys, written in atomic batches.
+
+use crate::{HasKind, Kind};
+
+/// Keeps records. A key is a `/`-separated path such as `network/<id>`; a value is JSON.
+///
+/// A batch is written whole or not at all, whenever the power fails. Deleting what is not there
+/// is not an error.
+pub trait Store: Send + Sync + std::fmt::Debug {
+    /// The record under a key.
+    fn get(&self, key: &str) -> Result<Option<Vec<u8>>, StoreError>;
+
+    /// All records whose keys start with the prefix, in the order of their keys.
+    fn list(&self, prefix: &str) -> Result<Vec<(String, Vec<u8>)>, StoreError>;
+
+    /// Writes a batch.
+    fn commit(&self, batch: &Batch, durability: Durability) -> Result<(), StoreError>;
+
+    /// Writes `new` under a key if the record there is `old`; tells whether it was.
+    fn compare_and_set(
+        &self,
+        key: &str,
+        old: Option<&[u8]>,
+        new: Option<&[u8]>,
+    ) -> Result<bool, StoreError>;
+
+    /// Tells of every later change below a prefix, in order.
+    fn watch(&self, prefix: &str) -> std::sync::mpsc::Receiver<Change>;
+}
+
+/// Changes that belong together.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Batch {
+    /// Keys with their new records; `None` deletes.
+    pub writes: Vec<(String, Option<Vec<u8>>)>,
+}
+
+/// When a batch must be on the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    /// Before `commit` returns.
+    Immediate,
+    /// With the next immediate one. What is lost with the power can be recovered from an intent.
+    Eventual,
+}
+
+/// One record changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// The record's key.
+    pub key: String,
+    /// The new value; `None` if it was deleted.
+    pub value: Option<Vec<u8>>,
+}
+
+/// The store did not do it.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {verb} the store")]
+pub struct StoreError {
+    /// What was tried.
+    pub verb: &'static str,
+    /// Why it did not work.
+    #[source]
+    pub source: Box<dyn std::error::Error + Send + Sync>,
+}
+
+impl HasKind for StoreError {
+    fn kind(&self) -> Kind {
+        Kind::Internal
+    }
+}

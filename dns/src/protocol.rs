@@ -1,0 +1,133 @@
+//! What the daemon and `rnet-dns` say to each other.
+//!
+//! A `SOCK_SEQPACKET` unix socket; one packet is one JSON message, with file descriptors beside it
+//! (`SCM_RIGHTS`). Every [`Request`] is answered by one [`Reply`], in order: when the reply to a
+//! [`Request::Publish`] has come, the names are answered.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+
+use cnm::{EndpointId, NetworkId, PortBinding, SandboxId};
+use serde::{Deserialize, Serialize};
+
+/// What the daemon asks of `rnet-dns`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Request {
+    /// The version of the protocol the daemon speaks; the first message.
+    Hello {
+        /// See [`VERSION`].
+        version: u32,
+    },
+    /// Start to answer in a sandbox. Two descriptors: UDP, TCP. Replaces what was there.
+    Serve(Box<SandboxView>),
+    /// Stop to answer in a sandbox, and close its sockets.
+    Release {
+        /// The sandbox.
+        sandbox: SandboxId,
+    },
+    /// Change what a sandbox sees, without touching its sockets.
+    Update(Box<SandboxView>),
+    /// Add or replace names of a network. Many endpoints may come in one message.
+    Publish {
+        /// The network.
+        network: NetworkId,
+        /// The network's name: `name.network` is answered too.
+        name: String,
+        /// The endpoints.
+        endpoints: Vec<EndpointNames>,
+    },
+    /// Remove the names of endpoints.
+    Withdraw {
+        /// The network.
+        network: NetworkId,
+        /// The endpoints.
+        endpoints: Vec<EndpointId>,
+    },
+    /// The host's own upstream resolvers are not told: `rnet-dns` follows this file's directory.
+    FollowHost {
+        /// The file, `/etc/resolv.conf`.
+        path: String,
+    },
+    /// Keep the sockets that reserve host ports; one descriptor for each entry. A TCP or UDP
+    /// socket with a target is served: what arrives there and not by NAT is carried to the target.
+    Hold(Vec<HeldPort>),
+    /// Close sockets that reserve host ports.
+    Drop(Vec<PortBinding>),
+    /// Keep the socket that owns the nf_tables table. One descriptor.
+    KeepOwner,
+    /// Hand out the socket that owns the nf_tables table: [`Reply::Done`] with one descriptor,
+    /// with none if there is none.
+    TakeOwner,
+    /// Say what is served and held, for a daemon that comes back.
+    Status,
+    /// End the process, once the reply is sent.
+    Shutdown,
+}
+
+/// The version of this protocol.
+pub const VERSION: u32 = 1;
+
+/// A host port that is reserved.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeldPort {
+    /// The port.
+    pub binding: PortBinding,
+    /// Where to carry what the kernel does not translate (`::1`, IPv6 clients of an IPv4 sandbox).
+    pub target: Option<SocketAddr>,
+}
+
+/// What one sandbox sees.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SandboxView {
+    /// The sandbox.
+    pub sandbox: SandboxId,
+    /// Its networks, the first one first in search order.
+    pub networks: Vec<NetworkId>,
+    /// Names that only this sandbox knows (`--link`), with the endpoint's address.
+    pub private: BTreeMap<String, Vec<IpAddr>>,
+    /// Upstream resolvers (`--dns`); the host's if empty.
+    pub upstreams: Vec<IpAddr>,
+    /// Whether unknown names may be asked for outside; not if all networks are internal.
+    pub forward: bool,
+    /// The time to live of local answers, in seconds.
+    pub ttl: u32,
+}
+
+/// The names of one endpoint on one network.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EndpointNames {
+    /// The endpoint.
+    pub endpoint: EndpointId,
+    /// Its names; the first one is the answer to a PTR query.
+    pub names: Vec<String>,
+    /// Its addresses.
+    pub addresses: Vec<IpAddr>,
+    /// Its service ports by protocol, for SRV: `_80._tcp.name`; also `_http._tcp.name` where a
+    /// service has that well-known port.
+    pub services: Vec<(cnm::Protocol, u16)>,
+}
+
+/// What `rnet-dns` answers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reply {
+    /// It is done.
+    Done,
+    /// It was not done.
+    Failed {
+        /// Why.
+        message: String,
+    },
+    /// See [`Request::Status`].
+    Status {
+        /// The sandboxes served.
+        sandboxes: Vec<SandboxId>,
+        /// The ports held.
+        ports: Vec<PortBinding>,
+        /// Whether the owner socket is kept.
+        owner: bool,
+        /// The process.
+        pid: u32,
+    },
+}

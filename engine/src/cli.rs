@@ -1,0 +1,1 @@
+//! The command line `rnet`: a client of the API.

@@ -1,0 +1,1 @@
+//! Flags and `daemon.json`, turned into one checked configuration before any effect.

@@ -1,0 +1,213 @@
+//! What a container is made of, as the user asked for it.
+//!
+//! The API turns `POST /containers/create` into a [`Spec`] and a container back into `inspect`.
+//! What rnet keeps and does not act on yet round-trips in [`Spec::wire_config`] and
+//! [`Spec::wire_host_config`].
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use cnm::{Mac, Protocol};
+use serde::{Deserialize, Serialize};
+
+/// A container as it was asked for.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Spec {
+    /// The image as the user named it.
+    pub image: String,
+    /// `--entrypoint`; `None` takes the image's, `Some([])` clears it.
+    pub entrypoint: Option<Vec<String>>,
+    /// The command; `None` takes the image's (unless the entrypoint was replaced).
+    pub command: Option<Vec<String>>,
+    /// `KEY=value`, over the image's; `KEY` alone removes.
+    pub env: Vec<String>,
+    /// `-w`.
+    pub working_dir: String,
+    /// `-u`: `user`, `user:group`, numbers or names.
+    pub user: String,
+    /// `--group-add`.
+    pub groups: Vec<String>,
+    /// `-l`.
+    pub labels: BTreeMap<String, String>,
+    /// `--hostname`; the short id if empty.
+    pub hostname: String,
+    /// `--domainname`.
+    pub domainname: String,
+    /// `-t`.
+    pub tty: bool,
+    /// `-i`: keep stdin open.
+    pub open_stdin: bool,
+    /// Close stdin after the first client that attached to it leaves.
+    pub stdin_once: bool,
+    /// Rows and columns at start, where the client told them.
+    pub console_size: Option<(u16, u16)>,
+    /// Streams the creating client is going to attach to.
+    pub attach: (bool, bool, bool),
+    /// `--rm`.
+    pub auto_remove: bool,
+    /// `--init`.
+    pub init: bool,
+    /// `--restart`.
+    pub restart: RestartPolicy,
+    /// `--stop-signal`, as given; the image's or SIGTERM if absent.
+    pub stop_signal: Option<String>,
+    /// `--stop-timeout` in seconds; negative waits for ever.
+    pub stop_timeout: Option<i64>,
+    /// `--network` of the host configuration: `default`, `bridge`, `host`, `none`,
+    /// `container:<id>` or a network.
+    pub network_mode: String,
+    /// Networks to join, by the name or id the user gave, in order.
+    pub endpoints: Vec<(String, EndpointSpec)>,
+    /// `-p`.
+    pub ports: Vec<PublishedPort>,
+    /// `-P`.
+    pub publish_all: bool,
+    /// `--expose`, over the image's.
+    pub exposed: Vec<(u16, Protocol)>,
+    /// `--mac-address` of the container as a whole (older clients).
+    pub mac: Option<Mac>,
+    /// `--dns`.
+    pub dns: Vec<IpAddr>,
+    /// `--dns-search`.
+    pub dns_search: Vec<String>,
+    /// `--dns-option`.
+    pub dns_options: Vec<String>,
+    /// `--add-host`, `name:address`; the address may be `host-gateway`.
+    pub extra_hosts: Vec<String>,
+    /// `--link`, `container:alias`.
+    pub links: Vec<String>,
+    /// Sysctls.
+    pub sysctls: BTreeMap<String, String>,
+    /// `-v` and `--mount` that are binds or tmpfs.
+    pub mounts: Vec<Mount>,
+    /// `--read-only`.
+    pub readonly_rootfs: bool,
+    /// `--privileged`.
+    pub privileged: bool,
+    /// `--cap-add`, with or without `CAP_`.
+    pub cap_add: Vec<String>,
+    /// `--cap-drop`.
+    pub cap_drop: Vec<String>,
+    /// `--security-opt`.
+    pub security_options: Vec<String>,
+    /// `--device`: path on the host, path inside, permissions.
+    pub devices: Vec<(String, String, String)>,
+    /// `--ulimit`: name, soft, hard.
+    pub ulimits: Vec<(String, i64, i64)>,
+    /// `--shm-size` in bytes; 64 MiB by default.
+    pub shm_size: Option<i64>,
+    /// `--oom-score-adj`.
+    pub oom_score_adj: i64,
+    /// `--runtime`.
+    pub runtime: Option<String>,
+    /// `--cgroup-parent`.
+    pub cgroup_parent: String,
+    /// Limits of resources.
+    pub resources: Resources,
+    /// `--pid`, `--ipc`, `--uts`, `--cgroupns`, `--userns`: empty, `host`, `private`,
+    /// `container:<id>`.
+    pub namespaces: BTreeMap<String, String>,
+    /// `--log-driver`: `json-file` and `none` are ours.
+    pub log_driver: String,
+    /// `--log-opt`: `max-size`, `max-file`.
+    pub log_options: BTreeMap<String, String>,
+    /// `--annotation`.
+    pub annotations: BTreeMap<String, String>,
+    /// `--health-cmd` and its kin, as the API has it.
+    pub healthcheck: Option<serde_json::Value>,
+    /// The `Config` of the request as it came, for `inspect`.
+    pub wire_config: serde_json::Value,
+    /// The `HostConfig` of the request as it came, for `inspect`.
+    pub wire_host_config: serde_json::Value,
+}
+
+/// What is wanted of one endpoint.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EndpointSpec {
+    /// `--network-alias`.
+    pub aliases: Vec<String>,
+    /// `--ip`.
+    pub ipv4: Option<IpAddr>,
+    /// `--ip6`.
+    pub ipv6: Option<IpAddr>,
+    /// `--mac-address`.
+    pub mac: Option<Mac>,
+    /// Decides the default route; the highest wins.
+    pub gateway_priority: i32,
+    /// `--driver-opt`.
+    pub options: BTreeMap<String, String>,
+    /// `--link`.
+    pub links: Vec<String>,
+}
+
+/// One `-p`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PublishedPort {
+    /// The container's port.
+    pub port: u16,
+    /// The protocol.
+    pub protocol: Protocol,
+    /// The host's address, if one was named.
+    pub host: Option<IpAddr>,
+    /// Host ports to choose from; `(0, 0)` for any.
+    pub host_ports: (u16, u16),
+}
+
+/// A mount of the user's.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mount {
+    /// `bind`, `tmpfs` or `volume`.
+    pub kind: String,
+    /// The path on the host, or the volume's name.
+    pub source: String,
+    /// The path inside.
+    pub target: String,
+    /// `ro`.
+    pub readonly: bool,
+    /// `rprivate`, `rshared`, `rslave` …; empty for the default.
+    pub propagation: String,
+    /// Whether a missing bind source is made (`-v`) or an error (`--mount`).
+    pub create_source: bool,
+    /// Options of a tmpfs.
+    pub options: Vec<String>,
+}
+
+/// Limits of resources; zero or `None` is no limit.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Resources {
+    /// `-m` in bytes.
+    pub memory: i64,
+    /// `--memory-swap` in bytes; -1 is unlimited.
+    pub memory_swap: i64,
+    /// `--memory-reservation` in bytes.
+    pub memory_reservation: i64,
+    /// `--cpus` in billionths of a processor.
+    pub nano_cpus: i64,
+    /// `--cpu-shares`.
+    pub cpu_shares: i64,
+    /// `--cpu-period` in microseconds.
+    pub cpu_period: i64,
+    /// `--cpu-quota` in microseconds.
+    pub cpu_quota: i64,
+    /// `--cpuset-cpus`.
+    pub cpuset_cpus: String,
+    /// `--cpuset-mems`.
+    pub cpuset_mems: String,
+    /// `--pids-limit`.
+    pub pids_limit: Option<i64>,
+}
+
+/// `--restart`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RestartPolicy {
+    /// Never.
+    #[default]
+    No,
+    /// Always, also after a restart of the daemon.
+    Always,
+    /// Always, unless it was stopped by hand.
+    UnlessStopped,
+    /// If it ended with a code other than 0, at most this often; 0 is no limit.
+    OnFailure(u32),
+}

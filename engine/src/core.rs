@@ -1,0 +1,1 @@
+//! The engine's operations, as the API and the daemon call them.

@@ -1,0 +1,1 @@
+//! The daemon: listeners, signals, start and end.

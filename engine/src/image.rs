@@ -1,0 +1,1 @@
+//! Images: a content-addressed OCI layout, its layers unpacked once.

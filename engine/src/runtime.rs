@@ -1,0 +1,1 @@
+//! OCI runtimes: the bundle and the process that makes a container of it.
