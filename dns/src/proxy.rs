@@ -161,7 +161,13 @@ async fn carry_udp(socket: UdpSocket, target: SocketAddr, mut stopped: oneshot::
             }
         };
         session.heard.store(true, Ordering::Relaxed);
-        let _ = session.to_target.send(&buffer[..length]).await;
+        let datagram = &buffer[..length];
+        if let Err(error) = session.to_target.send(datagram).await
+            && error.kind() == io::ErrorKind::ConnectionRefused
+        {
+            // What was refused is the datagram before; this one was not sent.
+            let _ = session.to_target.send(datagram).await;
+        }
     }
     replies.shutdown().await;
 }

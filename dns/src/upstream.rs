@@ -12,11 +12,13 @@
 use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::AsFd;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use hickory_proto::op::ResponseCode;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use rustix::net::RecvFlags;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::{TcpStream, UdpSocket};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
@@ -190,14 +192,18 @@ async fn over_udp(server: SocketAddr, query: &[u8]) -> io::Result<Vec<u8>> {
 async fn receive(socket: &UdpSocket, query: &[u8], id: u16) -> io::Result<Vec<u8>> {
     let query = Query::parse(query).map_err(|_| io::ErrorKind::InvalidInput)?;
     let capacity = query.payload().max(usize::from(OUR_PAYLOAD));
+    // "Port unreachable" makes a socket not readable, only failed.
+    let interest = Interest::READABLE | Interest::ERROR;
     loop {
-        socket.readable().await?;
         let mut answer = Vec::with_capacity(capacity);
-        match socket.try_recv_buf(&mut answer) {
-            Ok(_) if query.is_answered_by(id, &answer) => return Ok(answer),
-            Ok(_) => {}
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(error) => return Err(error),
+        let receive = || {
+            let flags = RecvFlags::empty();
+            let room = rustix::buffer::spare_capacity(&mut answer);
+            Ok(rustix::net::recv(socket.as_fd(), room, flags)?)
+        };
+        socket.async_io(interest, receive).await?;
+        if query.is_answered_by(id, &answer) {
+            return Ok(answer);
         }
     }
 }
