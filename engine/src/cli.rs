@@ -40,8 +40,8 @@ use self::error::CliError;
 type Outcome = Result<u8, CliError>;
 
 /// Runs the command line and returns its exit code.
-pub fn main(args: Vec<OsString>) -> ExitCode {
-    let cli = match Cli::try_parse_from(&args) {
+pub fn main(args: &[OsString]) -> ExitCode {
+    let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,
         Err(error) => return ExitCode::from(usage(&error)),
     };
@@ -133,11 +133,8 @@ fn usage(error: &clap::Error) -> u8 {
             hint(error);
             1
         }
-        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
-            let _ = error.print();
-            1
-        }
-        ErrorKind::MissingRequiredArgument => {
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
+        | ErrorKind::MissingRequiredArgument => {
             let _ = error.print();
             1
         }
@@ -150,12 +147,11 @@ fn usage(error: &clap::Error) -> u8 {
 
 fn unknown_flag(argument: &str) -> String {
     let flag = argument.split_whitespace().next().unwrap_or(argument);
-    match flag.strip_prefix("--") {
-        Some(_) => format!("unknown flag: {flag}"),
-        None => {
-            let letter = flag.trim_start_matches('-').chars().next().unwrap_or('-');
-            format!("unknown shorthand flag: '{letter}' in {flag}")
-        }
+    if flag.starts_with("--") {
+        format!("unknown flag: {flag}")
+    } else {
+        let letter = flag.trim_start_matches('-').chars().next().unwrap_or('-');
+        format!("unknown shorthand flag: '{letter}' in {flag}")
     }
 }
 

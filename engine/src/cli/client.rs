@@ -190,10 +190,13 @@ impl Client {
 }
 
 fn tls_config(flags: &TlsFlags) -> Result<Arc<rustls::ClientConfig>, CliError> {
-    let directory = std::env::var_os("DOCKER_CERT_PATH").map(PathBuf::from).unwrap_or_else(|| {
-        let home = std::env::var_os("HOME").map(PathBuf::from).unwrap_or_default();
-        home.join(".docker")
-    });
+    let directory = std::env::var_os("DOCKER_CERT_PATH").map_or_else(
+        || {
+            let home = std::env::var_os("HOME").map(PathBuf::from).unwrap_or_default();
+            home.join(".docker")
+        },
+        PathBuf::from,
+    );
     let file = |flag: &Option<PathBuf>, name: &str| flag.clone().unwrap_or(directory.join(name));
     let bad = |path: &Path, error: &dyn std::fmt::Display| {
         CliError::new(format!("cannot use {}: {error}", path.display()))

@@ -1,5 +1,7 @@
 //! The commands on existing containers.
 
+use std::fmt::Write as _;
+
 use std::sync::Arc;
 
 use hyper::Method;
@@ -124,7 +126,7 @@ pub(crate) async fn rm(client: &Client, args: RmArgs) -> Outcome {
                 if error.message.contains("No such container")
                     && looks_like_image(client, name).await
                 {
-                    error.message.push_str(&format!("\nDid you mean `rnet rmi {name}`?"));
+                    let _ = write!(error.message, "\nDid you mean `rnet rmi {name}`?");
                 }
                 Err(error)
             }
@@ -202,7 +204,9 @@ pub(crate) async fn port(client: &Client, args: PortArgs) -> Outcome {
         let bindings = bindings.ok_or_else(|| {
             CliError::new(format!("no public port '{key}' published for {}", args.container))
         })?;
-        bindings.iter().for_each(|binding| say(&address(binding)));
+        for binding in bindings {
+            say(&address(binding));
+        }
         return Ok(0);
     }
     let number = |key: &str| key.split('/').next().and_then(|n| n.parse::<u32>().ok());
@@ -245,7 +249,9 @@ async fn prune(client: &Client, args: PruneArgs) -> Outcome {
     let deleted = answer["ContainersDeleted"].as_array().cloned().unwrap_or_default();
     if !deleted.is_empty() {
         say("Deleted Containers:");
-        deleted.iter().for_each(|id| say(id.as_str().unwrap_or_default()));
+        for id in &deleted {
+            say(id.as_str().unwrap_or_default());
+        }
         say("");
     }
     let space = answer["SpaceReclaimed"].as_i64().unwrap_or_default();

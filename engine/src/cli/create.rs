@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 
-use clap::Args;
 use serde_json::{Map, Value, json};
 
 use super::commands::CreateArgs;
@@ -58,7 +57,7 @@ impl CreateArgs {
             "ExposedPorts": exposed, "Tty": self.tty, "OpenStdin": self.interactive,
             "StdinOnce": self.interactive && stdin, "Env": self.environment()?,
             "Image": self.image()?, "WorkingDir": self.workdir, "Labels": self.labels()?,
-            "HostConfig": self.host_config(bindings)?,
+            "HostConfig": self.host_config(&bindings)?,
             "NetworkingConfig": {"EndpointsConfig": self.endpoints()?},
         });
         let command = &self.rest[1..];
@@ -78,7 +77,7 @@ impl CreateArgs {
         Ok(body)
     }
 
-    fn host_config(&self, bindings: Value) -> Result<Value, CliError> {
+    fn host_config(&self, bindings: &Value) -> Result<Value, CliError> {
         let (binds, mut mounts) = self.volumes();
         for mount in &self.mount {
             mounts.push(parse_mount(mount)?);

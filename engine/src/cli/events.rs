@@ -1,5 +1,7 @@
 //! `events`.
 
+use std::fmt::Write as _;
+
 use hyper::Method;
 use serde_json::Value;
 
@@ -50,7 +52,7 @@ fn line(event: &Value) -> String {
         text(&actor["ID"])
     );
     if !attributes.is_empty() {
-        line.push_str(&format!(" ({})", attributes.join(", ")));
+        let _ = write!(line, " ({})", attributes.join(", "));
     }
     line
 }

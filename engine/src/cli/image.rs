@@ -79,7 +79,8 @@ pub(crate) async fn pull_image(
     };
     let mut path = format!("/images/create?fromImage={}&tag={}", escape(name), escape(tag));
     if let Some(platform) = platform {
-        path.push_str(&format!("&platform={}", escape(platform)));
+        path.push_str("&platform=");
+        path.push_str(&escape(platform));
     }
     // The credentials of nobody: base64url of `{}`.
     let headers = [("x-registry-auth", "e30=")];
@@ -190,20 +191,17 @@ pub(crate) async fn save(client: &Client, args: SaveArgs) -> Outcome {
     let data = http_body_util::BodyExt::into_data_stream(response.into_body());
     let data = futures_util::TryStreamExt::map_err(data, std::io::Error::other);
     let mut reader = tokio_util::io::StreamReader::new(data);
-    match &args.output {
-        Some(path) => {
-            // A half-written archive must not stand under the name that was asked for.
-            let part = path.with_extension("part");
-            let mut file = tokio::fs::File::create(&part).await?;
-            tokio::io::copy(&mut reader, &mut file).await?;
-            file.sync_all().await?;
-            tokio::fs::rename(&part, path).await?;
-        }
-        None => {
-            let mut out = tokio::io::stdout();
-            tokio::io::copy(&mut reader, &mut out).await?;
-            out.flush().await?;
-        }
+    if let Some(path) = &args.output {
+        // A half-written archive must not stand under the name that was asked for.
+        let part = path.with_extension("part");
+        let mut file = tokio::fs::File::create(&part).await?;
+        tokio::io::copy(&mut reader, &mut file).await?;
+        file.sync_all().await?;
+        tokio::fs::rename(&part, path).await?;
+    } else {
+        let mut out = tokio::io::stdout();
+        tokio::io::copy(&mut reader, &mut out).await?;
+        out.flush().await?;
     }
     Ok(0)
 }
@@ -277,7 +275,9 @@ pub(crate) async fn list(client: &Client, args: ImagesArgs) -> Outcome {
         rows.extend(image_rows(image, &args));
     }
     if args.quiet {
-        rows.iter().for_each(|row| say(row["ID"].as_str().unwrap_or_default()));
+        for row in &rows {
+            say(row["ID"].as_str().unwrap_or_default());
+        }
         return Ok(0);
     }
     let mut columns = vec![("REPOSITORY", "Repository"), ("TAG", "Tag")];
@@ -325,7 +325,9 @@ pub(crate) async fn history(client: &Client, args: HistoryArgs) -> Outcome {
     let entries = answer.as_array().cloned().unwrap_or_default();
     let text = |entry: &Value, field: &str| entry[field].as_str().unwrap_or_default().to_owned();
     if args.quiet {
-        entries.iter().for_each(|entry| say(&short(&text(entry, "Id"), args.no_trunc)));
+        for entry in &entries {
+            say(&short(&text(entry, "Id"), args.no_trunc));
+        }
         return Ok(0);
     }
     let row = |entry: &Value| {

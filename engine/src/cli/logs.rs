@@ -1,5 +1,7 @@
 //! `logs`.
 
+use std::fmt::Write as _;
+
 use http_body_util::BodyExt;
 use hyper::Method;
 use serde_json::Value;
@@ -21,12 +23,12 @@ pub(crate) async fn logs(client: &Client, args: LogsArgs) -> Outcome {
         [("follow", args.follow), ("timestamps", args.timestamps), ("details", args.details)]
     {
         if set {
-            query.push_str(&format!("&{key}=1"));
+            let _ = write!(query, "&{key}=1");
         }
     }
     for (key, value) in [("since", &args.since), ("until", &args.until)] {
         if let Some(value) = value {
-            query.push_str(&format!("&{key}={}", units::timestamp(value)?));
+            let _ = write!(query, "&{key}={}", units::timestamp(value)?);
         }
     }
     let path = format!("/containers/{name}/logs?{query}");

@@ -91,7 +91,9 @@ async fn ls(client: &Client, args: NetworkLsArgs) -> Outcome {
     let text =
         |network: &Value, field: &str| network[field].as_str().unwrap_or_default().to_owned();
     if args.quiet {
-        networks.iter().for_each(|network| say(&short(&text(network, "Id"), args.no_trunc)));
+        for network in &networks {
+            say(&short(&text(network, "Id"), args.no_trunc));
+        }
         return Ok(0);
     }
     let rows: Vec<_> = networks
@@ -167,7 +169,9 @@ async fn prune(client: &Client, args: PruneArgs) -> Outcome {
     let deleted = answer["NetworksDeleted"].as_array().cloned().unwrap_or_default();
     if !deleted.is_empty() {
         say("Deleted Networks:");
-        deleted.iter().for_each(|name| say(name.as_str().unwrap_or_default()));
+        for name in &deleted {
+            say(name.as_str().unwrap_or_default());
+        }
         say("");
     }
     Ok(0)

@@ -35,7 +35,9 @@ async fn list(client: &Client, args: VolumeLsArgs) -> Outcome {
     let mut rows: Vec<Value> = answer["Volumes"].as_array().cloned().unwrap_or_default();
     rows.sort_by_key(|row| row["Name"].as_str().unwrap_or_default().to_owned());
     if args.quiet {
-        rows.iter().for_each(|row| say(row["Name"].as_str().unwrap_or_default()));
+        for row in &rows {
+            say(row["Name"].as_str().unwrap_or_default());
+        }
         return Ok(0);
     }
     let columns = [("DRIVER", "Driver"), ("VOLUME NAME", "Name")];
@@ -75,7 +77,9 @@ async fn prune(client: &Client, args: VolumePruneArgs) -> Outcome {
     let deleted = answer["VolumesDeleted"].as_array().cloned().unwrap_or_default();
     if !deleted.is_empty() {
         say("Deleted Volumes:");
-        deleted.iter().for_each(|name| say(name.as_str().unwrap_or_default()));
+        for name in &deleted {
+            say(name.as_str().unwrap_or_default());
+        }
         say("");
     }
     let space = answer["SpaceReclaimed"].as_i64().unwrap_or_default();

@@ -1,5 +1,7 @@
 //! Arguments of the commands on containers.
 
+#![expect(clippy::struct_excessive_bools, reason = "flags are what they are")]
+
 use std::path::PathBuf;
 
 use clap::Args;
@@ -14,6 +16,7 @@ pub(crate) struct Names {
 }
 
 #[derive(Debug, Args)]
+#[command(disable_help_flag = true)]
 pub(crate) struct RunArgs {
     /// Run container in background and print its id
     #[arg(short, long)]
@@ -29,6 +32,7 @@ pub(crate) struct RunArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(disable_help_flag = true)]
 pub(crate) struct CreateCommand {
     #[command(flatten)]
     pub(crate) create: CreateArgs,
@@ -64,7 +68,7 @@ pub(crate) struct ExecArgs {
     #[arg(short, long, default_value = "", hide_default_value = true)]
     pub(crate) workdir: String,
     /// Container, command and its arguments
-    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, num_args = 1.., value_names = ["CONTAINER", "COMMAND"])]
+    #[arg(required = true, trailing_var_arg = true, num_args = 1.., value_names = ["CONTAINER", "COMMAND"])]
     pub(crate) rest: Vec<String>,
 }
 

@@ -1,5 +1,7 @@
 //! The flags that `run` and `create` share.
 
+#![expect(clippy::struct_excessive_bools, reason = "flags are what they are")]
+
 use std::path::PathBuf;
 
 use clap::Args;
@@ -10,6 +12,9 @@ use super::Truth;
 #[derive(Debug, Default, Args)]
 #[command(next_help_heading = "Container options")]
 pub(crate) struct CreateArgs {
+    /// Print help (`-h` is the host name)
+    #[arg(long, action = clap::ArgAction::HelpLong)]
+    help: Option<Truth>,
     /// Add a custom host-to-IP mapping (host:ip)
     #[arg(long, value_name = "HOST:IP")]
     pub(crate) add_host: Vec<String>,
@@ -236,6 +241,6 @@ pub(crate) struct CreateArgs {
     #[arg(long)]
     pub(crate) no_healthcheck: bool,
     /// Image, command and its arguments
-    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, num_args = 1.., value_names = ["IMAGE", "COMMAND"])]
+    #[arg(required = true, trailing_var_arg = true, num_args = 1.., value_names = ["IMAGE", "COMMAND"])]
     pub(crate) rest: Vec<String>,
 }

@@ -1,5 +1,7 @@
 //! Arguments of the commands on images.
 
+#![expect(clippy::struct_excessive_bools, reason = "flags are what they are")]
+
 use std::path::PathBuf;
 
 use clap::Args;
