@@ -1,5 +1,9 @@
 //! The kernel: the one place in the workspace that changes the host.
 
+pub mod conntrack;
+pub mod nft;
+pub mod reserve;
+
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
