@@ -13,7 +13,7 @@ use super::{link, route};
 
 /// Reads the routes of the socket's namespace, without those of links with our tag, and the
 /// resolvers.
-pub fn read(socket: &mut Socket, tag: &str) -> io::Result<HostFacts> {
+pub(super) fn read(socket: &mut Socket, tag: &str) -> io::Result<HostFacts> {
     let links = link::list(socket)?.into_iter();
     let aliases: BTreeMap<_, _> = links.filter_map(|l| Some((l.index, l.alias?))).collect();
     let is_ours = |index: Option<u32>| {
@@ -48,8 +48,8 @@ fn nameservers(text: &str) -> Vec<IpAddr> {
         let mut words = line.split_whitespace();
         if words.next() == Some("nameserver") {
             // A link-local server may come with its interface: `fe80::1%eth0`.
-            let address = words.next().and_then(|word| word.split('%').next()?.parse().ok());
-            found.extend(address);
+            let word = words.next().and_then(|word| word.split('%').next());
+            found.extend(word.and_then(|word| word.parse::<IpAddr>().ok()));
         }
     }
     found

@@ -31,17 +31,17 @@ const GROUPS: [u32; 3] = [1, 5, 9];
 
 /// What we made on the host: bridges, pairs, ports and addresses.
 #[derive(Debug, Default)]
-pub struct Shadow(Mutex<State>);
+pub(super) struct Shadow(Mutex<State>);
 
 impl Shadow {
     /// Takes over what was observed.
-    pub fn adopt(&self, observed: &State) {
+    pub(super) fn adopt(&self, observed: &State) {
         let mine = observed.iter().filter(|(key, _)| is_shadowed(key));
         *self.lock() = mine.map(|(key, value)| (key.clone(), value.clone())).collect();
     }
 
     /// To be called before a plan is applied: what it removes or changes is not missed.
-    pub fn release(&self, plan: &Plan) {
+    pub(super) fn release(&self, plan: &Plan) {
         let mut state = self.lock();
         for step in plan.steps() {
             if let Step::Remove(key, _) | Step::Change { key, .. } = step {
@@ -51,7 +51,7 @@ impl Shadow {
     }
 
     /// To be called after a plan was applied.
-    pub fn record(&self, plan: &Plan) {
+    pub(super) fn record(&self, plan: &Plan) {
         let mut state = self.lock();
         for step in plan.steps() {
             match step {
@@ -69,13 +69,10 @@ impl Shadow {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn has(&self, key: &Key) -> bool {
-        self.lock().get(key).is_some()
-    }
 }
 
 /// Starts the thread. It ends when the other end of `stop` is closed.
-pub fn start(
+pub(super) fn start(
     host: &Netns,
     nft: Arc<Nft>,
     shadow: Arc<Shadow>,

@@ -5,14 +5,13 @@
 
 use std::fmt;
 use std::io;
-use std::mem;
 
 use netlink_packet_core::{
     NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_EXCL, NLM_F_REQUEST,
     NetlinkHeader, NetlinkMessage, NetlinkPayload,
 };
 use netlink_packet_route::RouteNetlinkMessage;
-use netlink_sys::constants::{MSG_PEEK, MSG_TRUNC};
+use libc::{MSG_PEEK, MSG_TRUNC};
 
 /// How many requests go out at once; their acknowledgements must fit the receive buffer.
 const BATCH: usize = 64;
@@ -316,7 +315,7 @@ fn retry<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
 }
 
 fn u32_at(bytes: &[u8], offset: usize) -> Option<u32> {
-    Some(u32::from_ne_bytes(bytes.get(offset..offset + mem::size_of::<u32>())?.try_into().ok()?))
+    Some(u32::from_ne_bytes(bytes.get(offset..offset + 4)?.try_into().ok()?))
 }
 
 fn aligned(size: usize) -> usize {

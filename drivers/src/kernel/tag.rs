@@ -8,16 +8,16 @@ use cnm::{LinkName, SandboxId};
 
 /// What the alias of one of our links says.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Tag {
+pub(super) struct Tag {
     /// Whose the link is, as in [`cnm::Value::Bridge`] and [`cnm::Value::Veth`].
-    pub owner: String,
+    pub(super) owner: String,
     /// The far end of a pair.
-    pub far: Option<(SandboxId, LinkName)>,
+    pub(super) far: Option<(SandboxId, LinkName)>,
 }
 
 impl Tag {
     /// Reads an alias; `None` if the link is not one with this prefix.
-    pub fn parse(prefix: &str, alias: &str) -> Option<Self> {
+    pub(super) fn parse(prefix: &str, alias: &str) -> Option<Self> {
         let text = alias.strip_prefix(prefix)?.strip_prefix(':')?;
         let Some((owner, far)) = text.rsplit_once('@') else {
             return Some(Self { owner: text.to_owned(), far: None });
@@ -28,7 +28,7 @@ impl Tag {
     }
 
     /// The alias.
-    pub fn alias(&self, prefix: &str) -> String {
+    pub(super) fn alias(&self, prefix: &str) -> String {
         match &self.far {
             None => format!("{prefix}:{}", self.owner),
             Some((sandbox, interface)) => {
