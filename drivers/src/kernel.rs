@@ -1,6 +1,7 @@
 //! The kernel: the one place in the workspace that changes the host.
 
 pub mod conntrack;
+mod nfnetlink;
 pub mod nft;
 pub mod reserve;
 
