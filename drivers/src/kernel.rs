@@ -9,6 +9,7 @@ mod memory;
 mod monitor;
 pub mod netlink;
 pub mod netns;
+mod nfnetlink;
 pub mod nft;
 pub mod reserve;
 pub mod route;
