@@ -7,6 +7,7 @@
 mod host;
 mod lab;
 mod model;
+pub mod site;
 
 pub use host::{Host, SILENCE, Server, TIMEOUT, wait_until};
 pub use lab::Lab;
