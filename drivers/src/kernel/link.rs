@@ -108,6 +108,13 @@ pub fn switch_on(name: &LinkName, mtu: Option<u32>) -> Request {
     Request::change(RouteNetlinkMessage::NewLink(message))
 }
 
+/// Switches a link off.
+pub fn switch_off(name: &LinkName) -> Request {
+    let mut message = named(name);
+    message.header.change_mask = LinkFlags::Up;
+    Request::change(RouteNetlinkMessage::NewLink(message))
+}
+
 /// Makes a link a port of the bridge with this number; 0 takes it out of its bridge.
 pub fn set_bridge(name: &LinkName, bridge: u32) -> Request {
     let mut message = named(name);
