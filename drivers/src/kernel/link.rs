@@ -173,8 +173,9 @@ pub fn stable_mac(text: &str) -> Mac {
     let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
     });
-    let [a, b, c, d, e, f, ..] = hash.to_le_bytes();
-    Mac::from_random([a, b, c, d, e, f])
+    let mut bytes = [0; 6];
+    bytes.copy_from_slice(&hash.to_le_bytes()[..6]);
+    Mac::from_random(bytes)
 }
 
 fn get(socket: &mut Socket, mut message: LinkMessage) -> io::Result<Link> {

@@ -1,5 +1,7 @@
 //! The bridge driver on a real kernel: who reaches whom, and how they are seen.
 
+#![expect(clippy::unwrap_used, reason = "a test")]
+
 use std::net::{IpAddr, SocketAddr};
 
 use drivers::kernel::{Linux, reconcile};

@@ -1,5 +1,7 @@
 //! A plan that breaks off at any of its steps leaves nothing that cannot be finished or undone.
 
+#![expect(clippy::unwrap_used, reason = "a test")]
+
 use cnm::{Plan, State, Step, diff};
 use drivers::kernel::{Kernel, Memory, reconcile};
 use netns_tests::{Lab, Model};

@@ -1,5 +1,7 @@
 //! Both families, one of them, and the time it takes.
 
+#![expect(clippy::unwrap_used, reason = "a test")]
+
 use std::net::IpAddr;
 
 use cnm::{State, diff};
@@ -75,7 +77,18 @@ fn host_that_learned_its_route_keeps_it_when_it_begins_to_forward() {
     let (lab, mut model) = (Lab::new(), Model::default());
     let learned = |lab: &Lab| {
         lab.host.run(|| {
-            let arguments = ["-6", "route", "add", "default", "via", "2001:db8:1::2", "dev", "lan0", "proto", "ra"];
+            let arguments = [
+                "-6",
+                "route",
+                "add",
+                "default",
+                "via",
+                "2001:db8:1::2",
+                "dev",
+                "lan0",
+                "proto",
+                "ra",
+            ];
             assert!(std::process::Command::new("ip").args(arguments).status().unwrap().success());
         });
     };
@@ -104,7 +117,12 @@ fn hundred_sandboxes_come_and_go() {
     times.sort_unstable();
     let start = std::time::Instant::now();
     let rest = diff(&kernel.observe().unwrap(), &model.desired());
-    eprintln!("sandbox: median {:?}, worst {:?}; 100 observed in {:?}", times[50], times[99], start.elapsed());
+    eprintln!(
+        "sandbox: median {:?}, worst {:?}; 100 observed in {:?}",
+        times[50],
+        times[99],
+        start.elapsed()
+    );
     assert!(rest.is_empty(), "{rest}");
     reconcile(&kernel, &State::default()).unwrap();
     assert!(kernel.observe().unwrap().is_empty());

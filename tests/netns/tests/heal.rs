@@ -1,5 +1,7 @@
 //! Somebody else breaks what is ours; it is noticed and comes back.
 
+#![expect(clippy::unwrap_used, reason = "a test")]
+
 use std::sync::mpsc::Receiver;
 
 use cnm::{Key, State};
@@ -152,7 +154,9 @@ fn what_a_container_does_in_its_namespace_is_left_alone() {
 #[test]
 fn links_of_others_are_left_alone() {
     let site = Site::new();
-    site.lab.host.request(&[link::create_bridge(&"virbr0".parse().unwrap(), link::stable_mac("v"))]);
+    site.lab
+        .host
+        .request(&[link::create_bridge(&"virbr0".parse().unwrap(), link::stable_mac("v"))]);
     site.lab.host.add_address("virbr0", "10.9.0.1/24");
     reconcile(&site.kernel, &State::default()).unwrap();
     assert!(site.lab.host.link("virbr0").is_some());
@@ -173,7 +177,8 @@ fn host_facts_are_the_routes_of_others() {
 #[test]
 fn forwarding_stays_on_when_the_last_network_goes() {
     let site = Site::new();
-    let keys = |state: &State| state.iter().filter(|(k, _)| matches!(k, Key::Sysctl { .. })).count();
+    let keys =
+        |state: &State| state.iter().filter(|(k, _)| matches!(k, Key::Sysctl { .. })).count();
     reconcile(&site.kernel, &State::default()).unwrap();
     assert_eq!(keys(&site.kernel.observe().unwrap()), 0);
     assert_eq!(site.lab.host.sysctl("net/ipv4/ip_forward"), "1");

@@ -13,6 +13,7 @@ use std::io;
 use cnm::{Key, LinkName, Mac, Ns, SandboxId, State, Value};
 
 use super::{Linux, failed, pin};
+use crate::kernel::KernelError;
 use crate::kernel::address::{self, Address, PROTOCOL};
 use crate::kernel::link::{self, DEFAULT_MTU, Link};
 use crate::kernel::netlink::Socket;
@@ -21,7 +22,6 @@ use crate::kernel::nft::SandboxTable;
 use crate::kernel::route::{self, Route};
 use crate::kernel::sysctl;
 use crate::kernel::tag::Tag;
-use crate::kernel::KernelError;
 
 /// Observes the host and all sandboxes, one after the other on one thread.
 pub(super) fn observe(linux: &Linux) -> Result<State, KernelError> {
@@ -107,15 +107,15 @@ impl View {
     fn report(&self, ns: &Ns, wanted: impl Fn(&Link) -> bool, state: &mut State) {
         for link in self.links.iter().filter(|link| wanted(link)) {
             let Ok(name) = link.name.parse::<LinkName>() else { continue };
-            let addresses = self.addresses.iter().filter(|a| {
-                a.link == link.index && a.protocol == Some(PROTOCOL)
-            });
+            let addresses = self
+                .addresses
+                .iter()
+                .filter(|a| a.link == link.index && a.protocol == Some(PROTOCOL));
             state.extend(addresses.map(|a| {
                 let key = Key::Address { ns: ns.clone(), link: name.clone(), address: a.address };
                 (key, Value::Present)
             }));
-            let routes =
-                self.routes.iter().filter(|r| r.is_ours() && r.link == Some(link.index));
+            let routes = self.routes.iter().filter(|r| r.is_ours() && r.link == Some(link.index));
             state.extend(routes.map(|r| {
                 let key = Key::Route { ns: ns.clone(), destination: r.destination };
                 (key, Value::Route { link: name.clone(), via: r.via })
