@@ -6,8 +6,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use arc_swap::ArcSwap;
 use tokio::sync::{Mutex as AsyncMutex, watch};
 
-use super::{Attach, Container};
+use super::Container;
+use crate::error::Result;
 use crate::shim::client::ShimClient;
+use crate::shim::protocol;
 
 /// A container of this engine.
 #[derive(Debug)]
@@ -19,9 +21,16 @@ pub(crate) struct Live {
     pub(crate) lifecycle: AsyncMutex<()>,
     /// How far its life has come, for those who wait.
     pub(crate) progress: watch::Sender<Progress>,
-    /// Clients that attached before it was started.
-    early: Mutex<Vec<Early>>,
-    shim: Mutex<Option<Arc<ShimClient>>>,
+    streams: Mutex<Streams>,
+}
+
+/// Who has, and who waits for, the streams of the container's process.
+#[derive(Debug, Default)]
+struct Streams {
+    /// The shim, while there is one.
+    shim: Option<Arc<ShimClient>>,
+    /// Clients that attached before the start.
+    early: Vec<Early>,
 }
 
 /// A client that attached to a container that does not run yet.
@@ -29,8 +38,8 @@ pub(crate) struct Live {
 pub(crate) struct Early {
     /// The end of a socket pair that the shim is to have.
     pub(crate) stream: UnixStream,
-    /// The streams it wants.
-    pub(crate) attach: Attach,
+    /// The streams it takes part in.
+    pub(crate) streams: protocol::Streams,
 }
 
 /// How far a container's life has come.
@@ -62,8 +71,7 @@ impl Live {
             change: Mutex::default(),
             lifecycle: AsyncMutex::default(),
             progress: watch::Sender::new(progress),
-            early: Mutex::default(),
-            shim: Mutex::default(),
+            streams: Mutex::default(),
         }
     }
 
@@ -82,23 +90,35 @@ impl Live {
         (container, result)
     }
 
-    /// Adds a client that waits for the start.
-    pub(crate) fn attach_early(&self, early: Early) {
-        lock(&self.early).push(early);
+    /// The shim to attach to, or `early` made to wait for the start.
+    pub(crate) fn shim_or_wait(&self, early: impl FnOnce() -> Result<Early>) -> Result<Option<Arc<ShimClient>>> {
+        let mut streams = lock(&self.streams);
+        if streams.shim.is_none() {
+            streams.early.push(early()?);
+        }
+        Ok(streams.shim.clone())
     }
 
     /// Takes the clients that wait for the start.
     pub(crate) fn take_early(&self) -> Vec<Early> {
-        std::mem::take(&mut lock(&self.early))
+        std::mem::take(&mut lock(&self.streams).early)
     }
 
     /// The shim, while there is one.
     pub(crate) fn shim(&self) -> Option<Arc<ShimClient>> {
-        lock(&self.shim).clone()
+        lock(&self.streams).shim.clone()
     }
 
-    pub(crate) fn set_shim(&self, shim: Option<Arc<ShimClient>>) {
-        *lock(&self.shim) = shim;
+    /// There is a shim now; returns those who came too late to be handed to it at its start.
+    pub(crate) fn set_shim(&self, shim: Arc<ShimClient>) -> Vec<Early> {
+        let mut streams = lock(&self.streams);
+        streams.shim = Some(shim);
+        std::mem::take(&mut streams.early)
+    }
+
+    /// There is no shim any more.
+    pub(crate) fn clear_shim(&self) {
+        lock(&self.streams).shim = None;
     }
 }
 

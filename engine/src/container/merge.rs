@@ -8,9 +8,6 @@ use oci_spec::image::{Config, ImageConfiguration};
 use super::{Resolved, Spec};
 use crate::error::{Error, Result};
 
-/// The search path of containers whose image names none.
-const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-
 /// Merges a request with the configuration of its image. `id` is the container's.
 pub(crate) fn resolve(spec: &Spec, image: &ImageConfiguration, id: &str) -> Result<Resolved> {
     let empty = Config::default();
@@ -39,33 +36,6 @@ pub(crate) fn resolve(spec: &Spec, image: &ImageConfiguration, id: &str) -> Resu
         entrypoint,
         command,
     })
-}
-
-/// The environment of the container's first process: defaults, then what was asked for.
-/// `KEY` alone takes a variable away.
-pub(crate) fn process_env(resolved: &Resolved, tty: bool) -> Vec<String> {
-    let mut env = vec![PATH.to_owned(), format!("HOSTNAME={}", resolved.hostname)];
-    if tty {
-        env.push("TERM=xterm".to_owned());
-    }
-    override_env(env, &resolved.env)
-}
-
-/// Replaces, appends and removes variables.
-pub(crate) fn override_env(mut env: Vec<String>, over: &[String]) -> Vec<String> {
-    for entry in over {
-        let name = key(entry);
-        let place = env.iter().position(|present| key(present) == name);
-        match (place, entry.contains('=')) {
-            (Some(place), true) => entry.clone_into(&mut env[place]),
-            (Some(place), false) => {
-                env.remove(place);
-            }
-            (None, true) => env.push(entry.clone()),
-            (None, false) => {}
-        }
-    }
-    env
 }
 
 /// The image's command goes with the image's entrypoint: replacing the entrypoint drops it.
@@ -173,17 +143,11 @@ mod tests {
     }
 
     #[test]
-    fn the_requests_environment_wins_and_a_bare_key_removes() {
-        let spec = Spec {
-            env: list("A=own B"),
-            command: Some(list("x")),
-            ..Spec::default()
-        };
+    fn the_requests_environment_wins_over_the_images() {
+        let spec =
+            Spec { env: list("A=own B"), command: Some(list("x")), ..Spec::default() };
         let resolved = resolve(&spec, &image(r#"{"Env":["PATH=/p","A=1","B=2","C=3"]}"#), ID);
-        let resolved = resolved.unwrap();
-        assert_eq!(resolved.env, list("A=own B PATH=/p C=3"));
-        let env = process_env(&resolved, true);
-        assert_eq!(env, list("PATH=/p HOSTNAME=0123456789ab TERM=xterm A=own C=3"));
+        assert_eq!(resolved.unwrap().env, list("A=own B PATH=/p C=3"));
     }
 
     #[test]
