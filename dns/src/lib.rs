@@ -2,6 +2,10 @@
 
 #![forbid(unsafe_code)]
 
+pub mod answer;
 pub mod client;
+pub mod names;
 mod packet;
 pub mod protocol;
+mod services;
+mod wire;
