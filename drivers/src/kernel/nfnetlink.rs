@@ -100,6 +100,11 @@ impl Train {
         self.bytes.resize(self.bytes.len().next_multiple_of(4), 0);
     }
 
+    /// Appends attributes that are encoded already.
+    pub(super) fn raw(&mut self, attributes: &[u8]) {
+        self.bytes.extend_from_slice(attributes);
+    }
+
     /// The bytes so far.
     pub(super) fn as_bytes(&self) -> &[u8] {
         &self.bytes

@@ -76,7 +76,7 @@ pub enum NftError {
     /// Something that concerns the whole table was refused.
     #[error("cannot {verb} table {table}")]
     Table {
-        /// `install`, `list`, `remove`, `change`.
+        /// `own`, `adopt`, `install`, `list`, `remove`, `change`.
         verb: &'static str,
         /// The table with its family.
         table: String,

@@ -78,8 +78,8 @@ impl<'a> TableBatch<'a> {
         Self { batch: Batch::new(), table, family }
     }
 
-    /// Makes the table, or changes its flags.
-    pub(super) fn add_table(&mut self, flags: u32, comment: Option<&str>) {
+    /// Makes the table, or changes its flags. Returns the message's position.
+    pub(super) fn add_table(&mut self, flags: u32, comment: Option<&str>) -> u32 {
         let table = self.table;
         self.push(NEWTABLE, NLM_F_CREATE, |m| {
             m.text(NFTA_TABLE_NAME, table);
@@ -87,7 +87,7 @@ impl<'a> TableBatch<'a> {
             if let Some(comment) = comment {
                 m.bytes(NFTA_TABLE_USERDATA, &userdata_text(UDATA_COMMENT, comment));
             }
-        });
+        })
     }
 
     /// Makes the table; refused if it exists.

@@ -201,7 +201,6 @@ fn encode_clamp(list: &mut Train, word: u32) {
         a.bytes(2, &[TCPOPT_MSS]);
         a.number(3, 2);
         a.number(4, 2);
-        a.number(5, 0);
         a.number(6, NFT_EXTHDR_OP_TCPOPT);
     });
 }

@@ -25,6 +25,9 @@ const EVENT_BUFFER: usize = 1 << 20;
 /// All tables have their name in the first attribute of every message; this one names none.
 const NEWGEN: u16 = 15;
 
+/// What the kernel refuses where it does not know ownership.
+const OWN: &str = "own";
+
 /// Whether foreign programs can be kept from changing the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ownership {
@@ -165,11 +168,15 @@ impl Writer {
             kept = self.list()?;
             batch.remove_table();
         }
-        encode_skeleton(&mut batch, self.flags);
+        let ownership = batch.add_table(self.flags, Some(&version()));
+        encode_constants(&mut batch);
         for entry in kept.iter().filter_map(|(key, value)| element::entries(key, value)).flatten() {
             batch.add_entry(&entry);
         }
-        self.commit(batch)?.map_err(|refusal| self.refused("install", refusal))?;
+        self.commit(batch)?.map_err(|refusal| match refusal.0.get(&ownership) {
+            Some(error) if self.flags != 0 && is_unsupported(error) => self.refused(OWN, refusal),
+            _ => self.refused("install", refusal),
+        })?;
         Ok(true)
     }
 
@@ -251,11 +258,6 @@ impl Found {
             && self.version.as_deref() == Some(version().as_str())
             && found == expected
     }
-}
-
-fn encode_skeleton(batch: &mut TableBatch<'_>, flags: u32) {
-    batch.add_table(flags, Some(&version()));
-    encode_constants(batch);
 }
 
 fn encode_constants(batch: &mut TableBatch<'_>) {

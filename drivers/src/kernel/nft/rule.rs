@@ -89,6 +89,12 @@ impl Rule {
         self.family(Family::Ipv4).with(network(16, 1)).equals(vec![127])
     }
 
+    /// Packets to `::1`.
+    pub(super) fn destination_is_loopback6(self) -> Self {
+        let loopback = std::net::Ipv6Addr::LOCALHOST.octets().to_vec();
+        self.family(Family::Ipv6).with(network(24, 16)).equals(loopback)
+    }
+
     /// Packets to one IPv4 address.
     pub(super) fn destination_is(self, address: std::net::Ipv4Addr) -> Self {
         self.with(network(16, 4)).equals(address.octets().to_vec())

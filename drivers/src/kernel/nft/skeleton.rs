@@ -109,6 +109,10 @@ fn guard() -> Vec<Rule> {
 
 /// Only the first packet of a connection gets here; conntrack knows the others. Packets on their
 /// way through the host, to somebody else's port, are none of our business.
+///
+/// The kernel refuses answers to `::1` from a bridge, whatever their connection: what the host
+/// sends to a port of its IPv6 localhost goes to the socket that reserves the port, and on from
+/// there (`rnet-dns`).
 fn publish() -> Vec<Rule> {
     let address = "to this address of the host";
     let any = "to any address of the host";
@@ -116,6 +120,9 @@ fn publish() -> Vec<Rule> {
         Rule::new("prerouting", "from outside")
             .destination_is_local()
             .verdict(Verdict::Jump("published")),
+        Rule::new("output", "left to the socket that reserves the port")
+            .destination_is_loopback6()
+            .verdict(Verdict::Accept),
         Rule::new("output", "from the host")
             .destination_is_local()
             .verdict(Verdict::Jump("published")),
