@@ -38,7 +38,12 @@ pub struct Endpoint {
 impl Endpoint {
     /// The host's end of the pair: `veth` and 7 digits of the id.
     pub fn host_link(&self) -> LinkName {
-        let text = format!("veth{:.7}", self.id.as_str());
+        Self::host_link_of(&self.id)
+    }
+
+    /// The host's end of the pair of the endpoint with this id.
+    pub fn host_link_of(id: &EndpointId) -> LinkName {
+        let text = format!("veth{:.7}", id.as_str());
         text.parse().unwrap_or_else(|_| unreachable!("11 hexadecimal bytes are a link name"))
     }
 

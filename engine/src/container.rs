@@ -20,7 +20,7 @@ pub use spec::{EndpointSpec, Spec};
 pub use state::{State, Status};
 
 /// A container as it is at one moment. The engine replaces it whole; nothing in it changes.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Container {
     /// 64 hexadecimal digits.
     pub id: String,

@@ -5,9 +5,12 @@
 //! Nothing is believed on the way in: compressed digests, diff ids and sizes are checked while
 //! the bytes stream through. All operations block, but for [`Images::pull`].
 
+mod compression;
 mod digest;
+mod extract;
 pub mod reference;
 pub mod rootfs;
+mod tarball;
 
 use std::fmt;
 use std::io::{Read, Write};
@@ -325,3 +328,6 @@ impl Images {
 fn unfinished<T>() -> Result<T> {
     Err(Error::new(Kind::NotImplemented, "images are being written"))
 }
+
+#[cfg(test)]
+mod tests;

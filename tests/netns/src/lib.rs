@@ -1,1 +1,2 @@
 //! tests/netns
+pub mod site;

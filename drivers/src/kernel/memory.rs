@@ -1,0 +1,3 @@
+//! A fake.
+/// f
+#[derive(Debug)] pub struct Memory;
