@@ -441,6 +441,3 @@ fn of_mount(wire: &WireMount) -> Result<Mount> {
     }
 }
 
-
-#[cfg(test)]
-mod tests;

@@ -228,6 +228,3 @@ fn health(state: &State) -> Option<&str> {
         other => Some(other),
     }
 }
-
-#[cfg(test)]
-mod tests;
