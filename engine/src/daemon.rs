@@ -93,9 +93,9 @@ async fn run(invocation: Invocation, config: Config, logger: Logger) -> anyhow::
     // Listeners first: two daemons on one socket must not both touch the state.
     let listeners = listener::bind_all(&config)?;
     let mut signals = Signals::new()?;
-    let engine = Engine::open(settings::of(&config)).await.map_err(|error| {
-        anyhow::anyhow!("cannot open the engine: {}", error.chain())
-    })?;
+    let engine = Engine::open(settings::of(&config))
+        .await
+        .map_err(|error| anyhow::anyhow!("cannot open the engine: {}", error.chain()))?;
     let api = Api::new(engine.clone(), config);
     let requests = TaskTracker::new();
     let mut stop = api.stop.subscribe();
@@ -164,4 +164,3 @@ impl Signals {
         })
     }
 }
-

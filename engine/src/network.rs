@@ -27,8 +27,8 @@ use serde::de::DeserializeOwned;
 
 use crate::core::Settings;
 use crate::error::{Error, Result};
-pub(crate) use resolver::{Publication, Served};
 use resolver::{Held, Resolver};
+pub(crate) use resolver::{Publication, Served};
 
 /// How long a released address is not handed out again, where there are others.
 const QUARANTINE: u64 = 60_000_000_000;
@@ -172,7 +172,8 @@ impl Networks {
         self.store.commit(&intent, Durability::Immediate)?;
         let plan = diff(&transaction.before, &transaction.after);
         tracing::debug!(sandbox = change.sandbox.id.short(), %plan, "apply");
-        let ports: Vec<PortBinding> = change.reserved.iter().map(|(port, _)| port.clone()).collect();
+        let ports: Vec<PortBinding> =
+            change.reserved.iter().map(|(port, _)| port.clone()).collect();
         let applied = self.kernel.apply(&plan).map_err(Error::from).and_then(|()| {
             self.resolver.serve(served, held(change))?;
             self.kernel.flush_ports(&ports).map_err(Error::from)
@@ -241,11 +242,8 @@ impl Networks {
     }
 
     fn forget_flows(&self, sandbox: &Sandbox, endpoints: &[Arc<Endpoint>]) {
-        let flushed = if sandbox.ports.is_empty() {
-            Ok(())
-        } else {
-            self.kernel.flush_ports(&sandbox.ports)
-        };
+        let flushed =
+            if sandbox.ports.is_empty() { Ok(()) } else { self.kernel.flush_ports(&sandbox.ports) };
         let addresses: Vec<IpAddr> =
             endpoints.iter().flat_map(|e| &e.addresses).map(|network| network.ip()).collect();
         if let Err(error) = flushed.and_then(|()| self.kernel.flush_addresses(&addresses)) {
@@ -308,7 +306,8 @@ impl Networks {
             let keep = match &transaction.subject {
                 Subject::Network(_) => transaction.after.is_empty(),
                 Subject::Sandbox(id) => {
-                    let record: Option<Sandbox> = record(&transaction, &format!("sandbox/{id}")).ok();
+                    let record: Option<Sandbox> =
+                        record(&transaction, &format!("sandbox/{id}")).ok();
                     record.is_none_or(|sandbox| lives(&sandbox.owner))
                 }
             };
@@ -416,7 +415,10 @@ fn endpoints(transaction: &Transaction, sandbox: &SandboxId) -> Result<Vec<Arc<E
 
 fn controller_config(settings: &Settings) -> ControllerConfig {
     let default_pools = if settings.default_pools.is_empty() {
-        predefined::POOLS.iter().filter_map(|(net, size)| Some((net.parse().ok()?, *size))).collect()
+        predefined::POOLS
+            .iter()
+            .filter_map(|(net, size)| Some((net.parse().ok()?, *size)))
+            .collect()
     } else {
         settings.default_pools.clone()
     };
@@ -436,7 +438,8 @@ fn controller_config(settings: &Settings) -> ControllerConfig {
 
 /// The ports that nobody expects to be free: `ip_local_port_range`.
 fn ephemeral_ports() -> std::ops::RangeInclusive<u16> {
-    let text = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
+    let text =
+        std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
     let mut numbers = text.split_ascii_whitespace().filter_map(|word| word.parse().ok());
     match (numbers.next(), numbers.next()) {
         (Some(first), Some(last)) if first < last => first..=last,

@@ -139,7 +139,7 @@ impl Volumes {
 fn random_name() -> Result<String> {
     let mut bytes = [0; 32];
     getrandom::fill(&mut bytes)
-        .map_err(|error| Error::internal("cannot name a volume", std::io::Error::other(error)))?;
+        .map_err(|error| Error::internal("cannot name a volume", error.to_string()))?;
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
@@ -151,7 +151,8 @@ mod tests {
 
     impl Scratch {
         fn new(name: &str) -> Self {
-            let path = std::env::temp_dir().join(format!("rnet-volumes-{name}-{}", std::process::id()));
+            let path =
+                std::env::temp_dir().join(format!("rnet-volumes-{name}-{}", std::process::id()));
             Self(path)
         }
     }

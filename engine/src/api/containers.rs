@@ -137,8 +137,10 @@ pub async fn top(api: &Api, key: &str) -> Result<Response> {
 pub async fn start(api: &Api, key: &str, request: Request) -> Result<Response> {
     const LONGEST: usize = 7;
     if !request.is_empty() && request.bytes(64 << 10).await?.len() > LONGEST {
-        return Err(Error::invalid("starting container with non-empty request body was deprecated \
-             since API v1.22 and removed in v1.24"));
+        return Err(Error::invalid(
+            "starting container with non-empty request body was deprecated \
+             since API v1.22 and removed in v1.24",
+        ));
     }
     let (engine, key) = (api.engine.clone(), key.to_owned());
     blocking(move || engine.start(&key)).await?;

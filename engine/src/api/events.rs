@@ -15,8 +15,20 @@ use crate::error::Result;
 use crate::events::{Event, Subscription};
 
 const FILTERS: &[&str] = &[
-    "config", "container", "daemon", "event", "image", "label", "network", "node", "plugin",
-    "scope", "secret", "service", "type", "volume",
+    "config",
+    "container",
+    "daemon",
+    "event",
+    "image",
+    "label",
+    "network",
+    "node",
+    "plugin",
+    "scope",
+    "secret",
+    "service",
+    "type",
+    "volume",
 ];
 
 /// Streams events, remembered ones first.
@@ -76,12 +88,12 @@ fn accepts(filters: &Filters, event: &Event) -> bool {
             if event.kind == "container" { attribute("image") } else { None },
         ];
         names.into_iter().flatten().any(|name| {
-            name == wanted || name.rsplit_once(':').is_some_and(|(repository, _)| repository == wanted)
+            name == wanted
+                || name.rsplit_once(':').is_some_and(|(repository, _)| repository == wanted)
         })
     };
-    let action = |wanted: &str| {
-        event.action == wanted || event.action.split(':').next() == Some(wanted)
-    };
+    let action =
+        |wanted: &str| event.action == wanted || event.action.split(':').next() == Some(wanted);
     filters.exact("type", event.kind)
         && filters.any("event", action)
         && filters.any("image", image)

@@ -108,7 +108,10 @@ mod tests {
 
     fn filters(json: &str) -> Result<Filters> {
         let encoded = json.replace('=', "%3D").replace('"', "%22");
-        Filters::of(&Query::parse(&format!("filters={encoded}")), &["label", "label!", "name", "dangling"])
+        Filters::of(
+            &Query::parse(&format!("filters={encoded}")),
+            &["label", "label!", "name", "dangling"],
+        )
     }
 
     #[test]

@@ -18,8 +18,7 @@ use super::wire::time::point;
 use crate::error::{Error, Result};
 use crate::image::{Filter, Image, ImageUse, Removed};
 
-const FILTERS: &[&str] =
-    &["before", "dangling", "label", "label!", "reference", "since", "until"];
+const FILTERS: &[&str] = &["before", "dangling", "label", "label!", "reference", "since", "until"];
 
 /// `GET /images/json`.
 pub async fn list(api: &Api, request: &Request) -> Result<Response> {
@@ -99,8 +98,7 @@ pub async fn remove(api: &Api, name: &str, request: &Request) -> Result<Response
 
 /// `POST /images/prune`.
 pub async fn prune(api: &Api, request: &Request) -> Result<Response> {
-    let filters =
-        Filters::of(&request.query, &["dangling", "label", "label!", "until"])?;
+    let filters = Filters::of(&request.query, &["dangling", "label", "label!", "until"])?;
     let all = filters.flag("dangling")? == Some(false);
     let filter = Filter { dangling: None, ..filter(&filters)? };
     let (engine, users) = (api.engine.clone(), users(api));
@@ -133,7 +131,9 @@ pub fn publish(api: &Api, action: &str, id: &str, name: &str) {
 fn tell_removed(api: &Api, id: &str, removed: &[Removed]) {
     for effect in removed {
         match effect {
-            Removed::Untagged(name) => publish(api, "untag", if id.is_empty() { name } else { id }, name),
+            Removed::Untagged(name) => {
+                publish(api, "untag", if id.is_empty() { name } else { id }, name)
+            }
             Removed::Deleted(id) => publish(api, "delete", id, id),
         }
     }

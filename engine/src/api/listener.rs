@@ -72,7 +72,9 @@ pub enum ListenError {
         reason: String,
     },
     /// systemd handed over nothing.
-    #[error("no sockets found by {0}: socket activation needs a .socket unit that starts the daemon")]
+    #[error(
+        "no sockets found by {0}: socket activation needs a .socket unit that starts the daemon"
+    )]
     NotActivated(Host),
 }
 
@@ -132,11 +134,18 @@ fn owner(group: &str) -> io::Result<Gid> {
         return Ok(found.unwrap_or_else(|| Gid::from_raw(0)));
     }
     find(group).or_else(|| group.parse().ok().map(Gid::from_raw)).ok_or_else(|| {
-        io::Error::new(ErrorKind::NotFound, format!("group {group} not found: create it or set --group"))
+        io::Error::new(
+            ErrorKind::NotFound,
+            format!("group {group} not found: create it or set --group"),
+        )
     })
 }
 
-fn tcp(config: &Config, host: &Host, socket: std::net::TcpListener) -> Result<Listener, ListenError> {
+fn tcp(
+    config: &Config,
+    host: &Host,
+    socket: std::net::TcpListener,
+) -> Result<Listener, ListenError> {
     let system = |source| ListenError::System { host: host.clone(), source };
     let refused = |reason: String| ListenError::Tls { host: host.clone(), reason };
     let tls = config.tls.as_ref().ok_or_else(|| {
@@ -149,7 +158,11 @@ fn tcp(config: &Config, host: &Host, socket: std::net::TcpListener) -> Result<Li
 }
 
 /// The sockets that systemd made for us, all or the one with that name or number.
-fn activated(config: &Config, host: &Host, wanted: Option<&str>) -> Result<Vec<Listener>, ListenError> {
+fn activated(
+    config: &Config,
+    host: &Host,
+    wanted: Option<&str>,
+) -> Result<Vec<Listener>, ListenError> {
     const FIRST: usize = 3;
     let system = |source| ListenError::System { host: host.clone(), source };
     let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();

@@ -15,17 +15,19 @@ use super::wire::container_create::endpoint_spec;
 use super::wire::network::{self, Connect, Create, Disconnect};
 use crate::error::{Error, Result};
 
-const FILTERS: &[&str] =
-    &["dangling", "driver", "id", "label", "label!", "name", "scope", "type"];
+const FILTERS: &[&str] = &["dangling", "driver", "id", "label", "label!", "name", "scope", "type"];
 
 /// `GET /networks`.
 pub fn list(api: &Api, request: &Request) -> Result<Response> {
     let filters = Filters::of(&request.query, FILTERS)?;
     let dangling = filters.flag("dangling")?;
-    if let Some(kind) = filters.values("type").iter().find(|t| !matches!(t.as_str(), "builtin" | "custom")) {
+    if let Some(kind) =
+        filters.values("type").iter().find(|t| !matches!(t.as_str(), "builtin" | "custom"))
+    {
         return Err(Error::invalid(format!("invalid filter: 'type'='{kind}'")));
     }
-    let unused = |network: &Network| !network.predefined && api.engine.endpoints_of(&network.id).is_empty();
+    let unused =
+        |network: &Network| !network.predefined && api.engine.endpoints_of(&network.id).is_empty();
     let accepts = |network: &Network| {
         filters.labels(|key| network.labels.get(key).map(String::as_str))
             && filters.exact("driver", network.kind().as_str())

@@ -37,7 +37,9 @@ impl Query {
 
     /// The same with another default.
     pub fn flag_or(&self, name: &str, default: bool) -> bool {
-        let Some(value) = self.0.get(name).and_then(|values| values.first()) else { return default };
+        let Some(value) = self.0.get(name).and_then(|values| values.first()) else {
+            return default;
+        };
         let value = value.trim().to_ascii_lowercase();
         !matches!(value.as_str(), "" | "0" | "no" | "false" | "none")
     }

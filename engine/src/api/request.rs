@@ -3,10 +3,10 @@
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
 use http_body_util::{BodyExt, BodyStream, Limited};
+use hyper::Method;
 use hyper::body::{Body as _, Incoming};
 use hyper::header::{CONNECTION, CONTENT_TYPE, HeaderMap, ORIGIN, UPGRADE};
 use hyper::upgrade::OnUpgrade;
-use hyper::Method;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -52,7 +52,15 @@ impl Request {
             None => NEWEST,
         };
         let query = Query::parse(parts.uri.query().unwrap_or_default());
-        Ok(Self { method: parts.method, path, query, version, headers: parts.headers, body, upgrade })
+        Ok(Self {
+            method: parts.method,
+            path,
+            query,
+            version,
+            headers: parts.headers,
+            body,
+            upgrade,
+        })
     }
 
     /// A header's text.

@@ -43,7 +43,9 @@ async fn other(api: Arc<Api>, method: &str, path: &[&str], request: Request) -> 
         ("GET", ["events"]) => events::stream(&api, &request),
         ("GET", ["system", "df"]) => system::disk_usage(&api).await,
         ("POST", ["auth"]) => Err(unsupported("logging in to registries is not supported yet")),
-        ("POST", ["commit"]) => Err(unsupported("making images of containers is not supported yet")),
+        ("POST", ["commit"]) => {
+            Err(unsupported("making images of containers is not supported yet"))
+        }
         ("POST", ["build", ..]) => Err(unsupported("building images is not supported yet")),
         ("GET", ["distribution", .., "json"]) => {
             Err(unsupported("asking registries about images is not supported yet"))
@@ -53,7 +55,12 @@ async fn other(api: Arc<Api>, method: &str, path: &[&str], request: Request) -> 
     }
 }
 
-async fn container(api: Arc<Api>, method: &str, path: &[&str], request: Request) -> Result<Response> {
+async fn container(
+    api: Arc<Api>,
+    method: &str,
+    path: &[&str],
+    request: Request,
+) -> Result<Response> {
     match (method, &path[1..]) {
         ("GET", ["json"]) => containers::list(&api, &request),
         ("POST", ["create"]) => containers::create(&api, request).await,
@@ -73,7 +80,9 @@ async fn container(api: Arc<Api>, method: &str, path: &[&str], request: Request)
         ("POST", [key, "resize"]) => containers::resize(&api, key, &request).await,
         ("POST", [key, "exec"]) => exec::create(&api, key, request).await,
         ("DELETE", [key]) => containers::remove(&api, key, &request).await,
-        ("POST", [_, "update"]) => Err(unsupported("changing limits of a container is not supported yet")),
+        ("POST", [_, "update"]) => {
+            Err(unsupported("changing limits of a container is not supported yet"))
+        }
         ("GET", [_, "stats"]) => Err(unsupported("statistics of containers are not supported yet")),
         ("GET", [_, "changes" | "export"]) | ("GET" | "HEAD" | "PUT", [_, "archive"]) => {
             Err(unsupported("copying files out of and into containers is not supported yet"))
@@ -102,16 +111,22 @@ async fn image(api: Arc<Api>, method: &str, path: &[&str], request: Request) -> 
         ("POST", ["create"]) => transfer::create(&api, request).await,
         ("POST", ["load"]) => transfer::load(&api, request),
         ("POST", ["prune"]) => images::prune(&api, &request).await,
-        ("GET", [name @ .., "json"]) if !name.is_empty() => images::inspect(&api, &name.join("/")).await,
+        ("GET", [name @ .., "json"]) if !name.is_empty() => {
+            images::inspect(&api, &name.join("/")).await
+        }
         ("GET", [name @ .., "history"]) if !name.is_empty() => {
             images::history(&api, &name.join("/")).await
         }
-        ("GET", [name @ .., "get"]) if !name.is_empty() => transfer::save(&api, vec![name.join("/")]),
+        ("GET", [name @ .., "get"]) if !name.is_empty() => {
+            transfer::save(&api, vec![name.join("/")])
+        }
         ("POST", [name @ .., "tag"]) if !name.is_empty() => {
             images::tag(&api, &name.join("/"), &request).await
         }
         ("POST", [_, .., "push"]) => Err(unsupported("pushing images is not supported yet")),
-        ("DELETE", name) if !name.is_empty() => images::remove(&api, &name.join("/"), &request).await,
+        ("DELETE", name) if !name.is_empty() => {
+            images::remove(&api, &name.join("/"), &request).await
+        }
         _ => Err(page_not_found()),
     }
 }

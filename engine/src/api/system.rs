@@ -116,14 +116,18 @@ pub fn storage_driver(api: &Api) -> &'static str {
 fn daemon(api: &Api) -> Daemon {
     let (engine, config) = (&api.engine, &api.config);
     let containers = engine.list();
-    let count = |test: fn(Status) -> bool| containers.iter().filter(|c| test(c.state.status)).count();
-    let runtimes = config.runtimes.iter().map(|(name, runtime)| (name.clone(), runtime.path.clone()));
+    let count =
+        |test: fn(Status) -> bool| containers.iter().filter(|c| test(c.state.status)).count();
+    let runtimes =
+        config.runtimes.iter().map(|(name, runtime)| (name.clone(), runtime.path.clone()));
     Daemon {
         id: id(config.data_root.as_path()),
         containers: [
             count(|status| matches!(status, Status::Running | Status::Restarting)),
             count(|status| status == Status::Paused),
-            count(|status| !matches!(status, Status::Running | Status::Restarting | Status::Paused)),
+            count(|status| {
+                !matches!(status, Status::Running | Status::Restarting | Status::Paused)
+            }),
         ],
         images: engine.images().list().len(),
         driver: storage_driver(api),
@@ -152,7 +156,8 @@ fn daemon(api: &Api) -> Daemon {
 /// An id of this daemon on this machine, that stays: a UUID made of both.
 fn id(root: &Path) -> String {
     let machine = std::fs::read_to_string("/etc/machine-id").unwrap_or_default();
-    let hash = Sha256::new().chain_update(machine).chain_update(root.as_os_str().as_encoded_bytes());
+    let hash =
+        Sha256::new().chain_update(machine).chain_update(root.as_os_str().as_encoded_bytes());
     let hex: String = hash.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect();
     format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
 }

@@ -100,7 +100,9 @@ fn ending(api: &Api, reference: &Reference, pulled: &Pulled) -> Vec<Value> {
 /// `os[/architecture[/variant]]`.
 fn platform(text: &str) -> Result<Platform> {
     let parts: Vec<&str> = text.split('/').collect();
-    let known = |text: &&str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+    let known = |text: &&str| {
+        !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+    };
     if parts.len() > 3 || !parts.iter().all(known) {
         return Err(Error::invalid(format!(
             "\"{text}\" is an invalid platform: use os[/architecture[/variant]], as linux/amd64"
@@ -108,7 +110,9 @@ fn platform(text: &str) -> Result<Platform> {
     }
     let part = |at: usize| parts.get(at).copied().unwrap_or_default().to_owned();
     let (os, architecture) = match parts.as_slice() {
-        [os @ ("linux" | "windows")] => ((*os).to_owned(), oci_spec::image::Arch::default().to_string()),
+        [os @ ("linux" | "windows")] => {
+            ((*os).to_owned(), oci_spec::image::Arch::default().to_string())
+        }
         [architecture] => ("linux".to_owned(), (*architecture).to_owned()),
         _ => (part(0), part(1)),
     };
@@ -126,7 +130,8 @@ fn auth(header: &str) -> Result<Option<RegistryAuth>> {
         identitytoken: String,
         registrytoken: String,
     }
-    let invalid = || Error::invalid("invalid X-Registry-Auth header: base64url of JSON is expected");
+    let invalid =
+        || Error::invalid("invalid X-Registry-Auth header: base64url of JSON is expected");
     let plain = header.trim_end_matches('=').replace('+', "-").replace('/', "_");
     let bytes = URL_SAFE_NO_PAD.decode(plain).map_err(|_| invalid())?;
     let value: Value = serde_json::from_slice(&bytes).map_err(|_| invalid())?;
@@ -151,7 +156,9 @@ fn auth(header: &str) -> Result<Option<RegistryAuth>> {
 async fn import(api: &Arc<Api>, request: Request) -> Result<Response> {
     let query = &request.query;
     if query.text("fromSrc") != Some("-") {
-        return Err(unsupported("importing from a URL is not supported: fetch it and send it with fromSrc=-"));
+        return Err(unsupported(
+            "importing from a URL is not supported: fetch it and send it with fromSrc=-",
+        ));
     }
     let reference = query.text("repo").map(|repository| match query.text("tag") {
         Some(tag) => format!("{repository}:{tag}"),
@@ -161,10 +168,8 @@ async fn import(api: &Arc<Api>, request: Request) -> Result<Response> {
     let message = query.text("message").unwrap_or_default().to_owned();
     let (engine, name) = (api.engine.clone(), reference.clone());
     let archive = pipe::reader(request.stream());
-    let id = blocking(move || {
-        engine.images().import(archive, name.as_deref(), &changes, &message)
-    })
-    .await?;
+    let id = blocking(move || engine.images().import(archive, name.as_deref(), &changes, &message))
+        .await?;
     images::publish(api, "import", &id.to_string(), reference.as_deref().unwrap_or_default());
     Ok(body::json_lines(stream::iter([json!({"status": id.to_string()})])))
 }
@@ -247,7 +252,10 @@ mod tests {
         assert_eq!(auth("e30=").unwrap(), None);
         let header = URL_SAFE_NO_PAD.encode(r#"{"username":"me","password":"secret"}"#);
         let credentials = auth(&header).unwrap().unwrap();
-        assert_eq!((credentials.username.as_str(), credentials.password.as_str()), ("me", "secret"));
+        assert_eq!(
+            (credentials.username.as_str(), credentials.password.as_str()),
+            ("me", "secret")
+        );
         let header = URL_SAFE_NO_PAD.encode(r#"{"auth":"bWU6c2VjcmV0"}"#);
         assert_eq!(auth(&header).unwrap().unwrap().password, "secret");
         assert!(auth("%%%").is_err());
@@ -255,7 +263,8 @@ mod tests {
 
     #[test]
     fn platforms_have_up_to_three_parts() {
-        let show = |text| platform(text).map(|p| format!("{}|{}|{}", p.os, p.architecture, p.variant));
+        let show =
+            |text| platform(text).map(|p| format!("{}|{}|{}", p.os, p.architecture, p.variant));
         assert_eq!(show("linux/arm/v7").unwrap(), "linux|arm|v7");
         assert_eq!(show("linux/amd64").unwrap(), "linux|amd64|");
         assert_eq!(show("arm64").unwrap(), "linux|arm64|");

@@ -56,7 +56,9 @@ pub async fn create(api: &Arc<Api>, request: Request) -> Result<Response> {
         )));
     }
     if let Some(option) = create.driver_opts.keys().next() {
-        return Err(Error::invalid(format!("invalid option: \"{option}\": local volumes have none yet")));
+        return Err(Error::invalid(format!(
+            "invalid option: \"{option}\": local volumes have none yet"
+        )));
     }
     let volumes = store(api);
     let volume = blocking(move || volumes.create(&create.name, create.labels)).await?;
@@ -93,7 +95,8 @@ pub async fn remove(api: &Arc<Api>, name: &str, request: &Request) -> Result<Res
 /// `POST /volumes/prune`: anonymous ones, all with `all=true`, and always for older clients.
 pub async fn prune(api: &Arc<Api>, request: &Request) -> Result<Response> {
     let filters = Filters::of(&request.query, &["all", "label", "label!"])?;
-    let all = filters.flag("all")?.unwrap_or(false) || request.version < super::version::Version(42);
+    let all =
+        filters.flag("all")?.unwrap_or(false) || request.version < super::version::Version(42);
     let (api, volumes) = (api.clone(), store(api));
     let (removed, reclaimed) = blocking(move || {
         let (mut removed, mut reclaimed) = (Vec::new(), 0);

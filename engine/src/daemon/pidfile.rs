@@ -20,7 +20,9 @@ pub struct Pidfile {
 #[derive(Debug, thiserror::Error)]
 pub enum PidfileError {
     /// A daemon has it.
-    #[error("process with PID {pid} is still running, as {path} says: stop it or choose another --pidfile")]
+    #[error(
+        "process with PID {pid} is still running, as {path} says: stop it or choose another --pidfile"
+    )]
     Running {
         /// Its process id.
         pid: String,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use cnm::network::PoolSpec;
-use cnm::{Kind, HasKind, Network, NetworkSpec};
+use cnm::{HasKind, Kind, Network, NetworkSpec};
 use ipnetwork::IpNetwork;
 
 use super::Networks;
@@ -11,12 +11,8 @@ use crate::core::{DefaultBridge, Settings};
 use crate::error::Result;
 
 /// Where subnets come from that nobody chose: supernets, and the prefix length of a subnet.
-pub(super) const POOLS: [(&str, u8); 4] = [
-    ("172.17.0.0/16", 24),
-    ("172.18.0.0/15", 24),
-    ("172.20.0.0/14", 24),
-    ("10.192.0.0/12", 24),
-];
+pub(super) const POOLS: [(&str, u8); 4] =
+    [("172.17.0.0/16", 24), ("172.18.0.0/15", 24), ("172.20.0.0/14", 24), ("10.192.0.0/12", 24)];
 
 impl Networks {
     /// Makes the predefined networks that are missing, and the bridge anew if it is configured
@@ -63,7 +59,8 @@ impl Networks {
 /// Whether a bridge was made for another configuration.
 fn differs(network: &Network, spec: &NetworkSpec) -> bool {
     let subnet = |text: &Option<String>| text.as_ref().and_then(|t| t.parse::<IpNetwork>().ok());
-    let wanted: Vec<IpNetwork> = spec.pools.iter().filter_map(|pool| subnet(&pool.subnet)).collect();
+    let wanted: Vec<IpNetwork> =
+        spec.pools.iter().filter_map(|pool| subnet(&pool.subnet)).collect();
     let missing = wanted.iter().any(|subnet| !network.pools.iter().any(|p| p.subnet == *subnet));
     missing || network.given_options != spec.options || network.ipv6 != spec.ipv6.unwrap_or(false)
 }

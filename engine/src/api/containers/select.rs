@@ -14,8 +14,22 @@ use crate::container::{Container, Status};
 use crate::error::{Error, Result};
 
 const LIST: &[&str] = &[
-    "ancestor", "before", "exited", "expose", "health", "id", "is-task", "isolation", "label",
-    "label!", "name", "network", "publish", "since", "status", "volume",
+    "ancestor",
+    "before",
+    "exited",
+    "expose",
+    "health",
+    "id",
+    "is-task",
+    "isolation",
+    "label",
+    "label!",
+    "name",
+    "network",
+    "publish",
+    "since",
+    "status",
+    "volume",
 ];
 
 /// Which states count.
@@ -49,7 +63,8 @@ impl Selection {
             api.engine.find(key).map(|container| Some(container.created))
         };
         let (before, since) = (created("before")?, created("since")?);
-        let exited = filters.values("exited").iter().map(|text| exit_code(text)).collect::<Result<_>>()?;
+        let exited =
+            filters.values("exited").iter().map(|text| exit_code(text)).collect::<Result<_>>()?;
         for status in filters.values("status") {
             check_status(status)?;
         }

@@ -10,7 +10,9 @@ use tokio::sync::mpsc;
 const DEPTH: usize = 8;
 
 /// Reads a stream, from a thread that may be blocked.
-pub(super) fn reader(mut bytes: impl Stream<Item = io::Result<Bytes>> + Send + Unpin + 'static) -> Reader {
+pub(super) fn reader(
+    mut bytes: impl Stream<Item = io::Result<Bytes>> + Send + Unpin + 'static,
+) -> Reader {
     let (sender, receiver) = mpsc::channel(DEPTH);
     tokio::spawn(async move {
         while let Some(piece) = bytes.next().await {

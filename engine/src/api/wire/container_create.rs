@@ -69,7 +69,8 @@ fn to_value(value: &impl serde::Serialize) -> Value {
 /// A field of an object, whatever the case of its name.
 fn field(body: &Value, name: &str) -> Value {
     let found = body.as_object().and_then(|map| {
-        map.get(name).or_else(|| map.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, v)| v))
+        map.get(name)
+            .or_else(|| map.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, v)| v))
     });
     found.cloned().unwrap_or_default()
 }
@@ -190,7 +191,8 @@ fn of_host(spec: &mut Spec, host: &HostConfig) -> Result<()> {
     spec.cap_drop = list(&host.cap_drop);
     spec.security_options = list(&host.security_opt);
     spec.devices = devices(host);
-    spec.ulimits = host.ulimits.iter().flatten().map(|u| (u.name.clone(), u.soft, u.hard)).collect();
+    spec.ulimits =
+        host.ulimits.iter().flatten().map(|u| (u.name.clone(), u.soft, u.hard)).collect();
     spec.shm_size = Some(host.shm_size).filter(|size| *size > 0);
     spec.oom_score_adj = host.oom_score_adj;
     spec.runtime = Some(host.runtime.clone()).filter(|runtime| !runtime.is_empty());
@@ -410,7 +412,8 @@ fn of_mount(wire: &WireMount) -> Result<Mount> {
     if wire.target.is_empty() {
         return invalid("field Target must not be empty");
     }
-    let mut mount = Mount { readonly: wire.read_only, ..volume(wire.source.clone(), wire.target.clone()) };
+    let mut mount =
+        Mount { readonly: wire.read_only, ..volume(wire.source.clone(), wire.target.clone()) };
     mount.kind.clone_from(&wire.kind);
     match wire.kind.as_str() {
         "bind" if wire.source.is_empty() => invalid("field Source must not be empty"),
@@ -440,4 +443,3 @@ fn of_mount(wire: &WireMount) -> Result<Mount> {
         _ => invalid("mount type unknown"),
     }
 }
-

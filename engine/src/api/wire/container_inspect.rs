@@ -83,7 +83,8 @@ fn config(container: &Container) -> Value {
     let (spec, resolved) = (&container.spec, &container.resolved);
     let asked: Config = go::from_value(spec.wire_config.clone()).unwrap_or_default();
     let volumes = resolved.volumes.iter().map(|path| (path.clone(), json!({})));
-    let volumes = asked.volumes.iter().flatten().map(|(k, v)| (k.clone(), v.clone())).chain(volumes);
+    let volumes =
+        asked.volumes.iter().flatten().map(|(k, v)| (k.clone(), v.clone())).chain(volumes);
     let volumes: super::container_config::Set = volumes.collect();
     let exposed = ports::port_set(resolved.exposed.iter().copied());
     let default_signal = spec.stop_signal.is_none() && resolved.stop_signal == "SIGTERM";
@@ -171,9 +172,15 @@ fn endpoint_settings(endpoint: &EndpointView) -> Value {
         ("IPAMConfig".to_owned(), if ipam.is_empty() { Value::Null } else { Value::Object(ipam) }),
         ("Links".to_owned(), list(&spec.links)),
         ("Aliases".to_owned(), list(&spec.aliases)),
-        ("DriverOpts".to_owned(), if spec.options.is_empty() { Value::Null } else { json!(spec.options) }),
+        (
+            "DriverOpts".to_owned(),
+            if spec.options.is_empty() { Value::Null } else { json!(spec.options) },
+        ),
         ("GwPriority".to_owned(), json!(spec.gateway_priority)),
-        ("NetworkID".to_owned(), json!(endpoint.network_id.as_ref().map(ToString::to_string).unwrap_or_default())),
+        (
+            "NetworkID".to_owned(),
+            json!(endpoint.network_id.as_ref().map(ToString::to_string).unwrap_or_default()),
+        ),
     ]);
     settings.extend(endpoint_addresses(endpoint));
     settings.insert("DNSNames".to_owned(), list(&endpoint.names));

@@ -44,7 +44,8 @@ fn command(container: &Container) -> String {
         false => text.clone(),
     };
     let arguments = container.resolved.args.iter().map(quoted);
-    let words: Vec<String> = std::iter::once(container.resolved.path.clone()).chain(arguments).collect();
+    let words: Vec<String> =
+        std::iter::once(container.resolved.path.clone()).chain(arguments).collect();
     words.join(" ")
 }
 

@@ -63,7 +63,9 @@ pub fn is_signal(text: &str) -> bool {
     let real_time = matches!(name, "RTMIN" | "RTMAX")
         || offset("RTMIN+").is_some_and(|n| n <= 15)
         || offset("RTMAX-").is_some_and(|n| n <= 14);
-    real_time || matches!(name, "CLD" | "POLL") || format!("SIG{name}").parse::<nix::sys::signal::Signal>().is_ok()
+    real_time
+        || matches!(name, "CLD" | "POLL")
+        || format!("SIG{name}").parse::<nix::sys::signal::Signal>().is_ok()
 }
 
 fn check_restart(host: &HostConfig) -> Result<()> {
@@ -118,7 +120,10 @@ fn check_network_mode(config: &Config, host: &HostConfig) -> Result<()> {
     }
     let shared = mode.starts_with("container:");
     let conflicts = [
-        (shared && !config.hostname.is_empty(), "conflicting options: hostname and the network mode"),
+        (
+            shared && !config.hostname.is_empty(),
+            "conflicting options: hostname and the network mode",
+        ),
         (
             host.links.iter().flatten().next().is_some(),
             "conflicting options: host type networking can't be used with links. This would result in undefined behavior",
@@ -152,7 +157,9 @@ fn check_memory(host: &HostConfig) -> Result<()> {
         return invalid("Minimum memoryswap limit should be larger than memory limit, see usage");
     }
     if memory == 0 && swap > 0 {
-        return invalid("You should always set the Memory limit when using Memoryswap limit, see usage");
+        return invalid(
+            "You should always set the Memory limit when using Memoryswap limit, see usage",
+        );
     }
     if swap < -1 || reservation < 0 {
         return invalid("invalid memory limit: less than zero");
@@ -161,7 +168,9 @@ fn check_memory(host: &HostConfig) -> Result<()> {
         return invalid("Minimum memory reservation allowed is 6MB");
     }
     if memory > 0 && reservation > memory {
-        return invalid("Minimum memory limit can not be less than memory reservation limit, see usage");
+        return invalid(
+            "Minimum memory limit can not be less than memory reservation limit, see usage",
+        );
     }
     if host.memory_swappiness.is_some_and(|value| !(-1..=100).contains(&value)) {
         return invalid("Invalid value for swappiness, valid memory swappiness range is 0-100");
@@ -184,10 +193,15 @@ fn check_cpu(host: &HostConfig) -> Result<()> {
         ));
     }
     if host.cpu_shares < 0 {
-        return invalid(format!("invalid CPU shares ({}): value must be a positive integer", host.cpu_shares));
+        return invalid(format!(
+            "invalid CPU shares ({}): value must be a positive integer",
+            host.cpu_shares
+        ));
     }
     if host.cpu_period != 0 && !(1_000..=1_000_000).contains(&host.cpu_period) {
-        return invalid("CPU cfs period can not be less than 1ms (i.e. 1000) or larger than 1s (i.e. 1000000)");
+        return invalid(
+            "CPU cfs period can not be less than 1ms (i.e. 1000) or larger than 1s (i.e. 1000000)",
+        );
     }
     if host.cpu_quota > 0 && host.cpu_quota < 1_000 {
         return invalid("CPU cfs quota can not be less than 1ms (i.e. 1000)");
@@ -240,8 +254,22 @@ fn check_limits(host: &HostConfig) -> Result<()> {
 fn is_ulimit(name: &str) -> bool {
     matches!(
         name,
-        "core" | "cpu" | "data" | "fsize" | "locks" | "memlock" | "msgqueue" | "nice" | "nofile"
-            | "nproc" | "rss" | "rtprio" | "rttime" | "sigpending" | "stack" | "as"
+        "core"
+            | "cpu"
+            | "data"
+            | "fsize"
+            | "locks"
+            | "memlock"
+            | "msgqueue"
+            | "nice"
+            | "nofile"
+            | "nproc"
+            | "rss"
+            | "rtprio"
+            | "rttime"
+            | "sigpending"
+            | "stack"
+            | "as"
     )
 }
 
@@ -267,7 +295,11 @@ fn check_extra_hosts(host: &HostConfig) -> Result<()> {
 fn check_capabilities(list: &str, names: &[String]) -> Result<()> {
     for name in names {
         let upper = name.to_ascii_uppercase();
-        let full = if upper == "ALL" || upper.starts_with("CAP_") { upper } else { format!("CAP_{upper}") };
+        let full = if upper == "ALL" || upper.starts_with("CAP_") {
+            upper
+        } else {
+            format!("CAP_{upper}")
+        };
         if full != "ALL" && !CAPABILITIES.contains(&full.trim_start_matches("CAP_")) {
             return invalid(format!("invalid {list}: unknown capability: \"{full}\""));
         }
@@ -276,12 +308,47 @@ fn check_capabilities(list: &str, names: &[String]) -> Result<()> {
 }
 
 const CAPABILITIES: &[&str] = &[
-    "CHOWN", "DAC_OVERRIDE", "DAC_READ_SEARCH", "FOWNER", "FSETID", "KILL", "SETGID", "SETUID",
-    "SETPCAP", "LINUX_IMMUTABLE", "NET_BIND_SERVICE", "NET_BROADCAST", "NET_ADMIN", "NET_RAW",
-    "IPC_LOCK", "IPC_OWNER", "SYS_MODULE", "SYS_RAWIO", "SYS_CHROOT", "SYS_PTRACE", "SYS_PACCT",
-    "SYS_ADMIN", "SYS_BOOT", "SYS_NICE", "SYS_RESOURCE", "SYS_TIME", "SYS_TTY_CONFIG", "MKNOD",
-    "LEASE", "AUDIT_WRITE", "AUDIT_CONTROL", "SETFCAP", "MAC_OVERRIDE", "MAC_ADMIN", "SYSLOG",
-    "WAKE_ALARM", "BLOCK_SUSPEND", "AUDIT_READ", "PERFMON", "BPF", "CHECKPOINT_RESTORE",
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "DAC_READ_SEARCH",
+    "FOWNER",
+    "FSETID",
+    "KILL",
+    "SETGID",
+    "SETUID",
+    "SETPCAP",
+    "LINUX_IMMUTABLE",
+    "NET_BIND_SERVICE",
+    "NET_BROADCAST",
+    "NET_ADMIN",
+    "NET_RAW",
+    "IPC_LOCK",
+    "IPC_OWNER",
+    "SYS_MODULE",
+    "SYS_RAWIO",
+    "SYS_CHROOT",
+    "SYS_PTRACE",
+    "SYS_PACCT",
+    "SYS_ADMIN",
+    "SYS_BOOT",
+    "SYS_NICE",
+    "SYS_RESOURCE",
+    "SYS_TIME",
+    "SYS_TTY_CONFIG",
+    "MKNOD",
+    "LEASE",
+    "AUDIT_WRITE",
+    "AUDIT_CONTROL",
+    "SETFCAP",
+    "MAC_OVERRIDE",
+    "MAC_ADMIN",
+    "SYSLOG",
+    "WAKE_ALARM",
+    "BLOCK_SUSPEND",
+    "AUDIT_READ",
+    "PERFMON",
+    "BPF",
+    "CHECKPOINT_RESTORE",
 ];
 
 fn check_log(host: &HostConfig) -> Result<()> {
@@ -303,7 +370,9 @@ fn check_log(host: &HostConfig) -> Result<()> {
 
 fn check_unsupported(host: &HostConfig) -> Result<()> {
     if host.device_requests.iter().flatten().next().is_some() {
-        return invalid("could not select device driver: device requests (--gpus) are not supported");
+        return invalid(
+            "could not select device driver: device requests (--gpus) are not supported",
+        );
     }
     if host.storage_opt.iter().flatten().next().is_some() {
         return invalid("--storage-opt is not supported: overlay2 without project quotas has none");

@@ -50,7 +50,9 @@ impl<'de> Deserializer<'de> for Go {
 
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
         match self.0 {
-            Value::Array(items) => visitor.visit_seq(SeqDeserializer::new(items.into_iter().map(Self))),
+            Value::Array(items) => {
+                visitor.visit_seq(SeqDeserializer::new(items.into_iter().map(Self)))
+            }
             Value::Object(map) => Self::entries(map.into_iter(), visitor),
             scalar => scalar.deserialize_any(visitor),
         }
@@ -181,7 +183,8 @@ mod tests {
 
     #[test]
     fn null_is_the_zero_value_everywhere() {
-        let value = json!({"Name": null, "Count": null, "Cmd": null, "Inner": null, "Map": {"a": null}});
+        let value =
+            json!({"Name": null, "Count": null, "Cmd": null, "Inner": null, "Map": {"a": null}});
         let outer: Outer = from_value(value).unwrap();
         assert_eq!(outer.cmd, None);
         assert_eq!(outer.map["a"], Inner::default());

@@ -141,7 +141,11 @@ pub fn bytes(size: u64) -> String {
         _ => 3,
     };
     let number = format!("{value:.digits$}");
-    let number = if number.contains('.') { number.trim_end_matches('0').trim_end_matches('.') } else { &number };
+    let number = if number.contains('.') {
+        number.trim_end_matches('0').trim_end_matches('.')
+    } else {
+        &number
+    };
     format!("{number}{}", units.peek().unwrap_or(&"B"))
 }
 
@@ -156,7 +160,9 @@ mod tests {
 
     #[test]
     fn sizes_have_four_digits() {
-        for (size, text) in [(0, "0B"), (999, "999B"), (1500, "1.5kB"), (4_260_000, "4.26MB"), (123_456, "123.5kB")] {
+        for (size, text) in
+            [(0, "0B"), (999, "999B"), (1500, "1.5kB"), (4_260_000, "4.26MB"), (123_456, "123.5kB")]
+        {
             assert_eq!(bytes(size), text);
         }
     }

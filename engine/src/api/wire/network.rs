@@ -97,7 +97,9 @@ impl Create {
             return Err(unsupported("this node is not part of a cluster: use a local network"));
         }
         if let Some(option) = self.ipam.options.keys().next() {
-            return Err(Error::invalid(format!("unknown option `{option}` of the IPAM driver default")));
+            return Err(Error::invalid(format!(
+                "unknown option `{option}` of the IPAM driver default"
+            )));
         }
         Ok(NetworkSpec {
             name: self.name,

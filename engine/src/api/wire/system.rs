@@ -207,9 +207,7 @@ fn registries(daemon: &Daemon) -> Value {
             blocks.push(block.to_owned());
         }
     }
-    let index = |name: &str, official: bool, mirrors: &[String]| {
-        json!({"Name": name, "Mirrors": mirrors, "Secure": official, "Official": official})
-    };
+    let index = |name: &str, official: bool, mirrors: &[String]| json!({"Name": name, "Mirrors": mirrors, "Secure": official, "Official": official});
     let mut indexes = json!({"docker.io": index("docker.io", true, &daemon.mirrors)});
     for name in names {
         indexes[name.as_str()] = index(name, false, &[]);
@@ -234,9 +232,9 @@ pub fn version(kernel: &str, runtimes: &[(String, String)]) -> Value {
             "Os": "linux",
         },
     });
-    let runtime =
-        |(name, version): &(String, String)| json!({"Name": name, "Version": version, "Details": {"GitCommit": ""}});
-    let components: Vec<Value> = std::iter::once(engine).chain(runtimes.iter().map(runtime)).collect();
+    let runtime = |(name, version): &(String, String)| json!({"Name": name, "Version": version, "Details": {"GitCommit": ""}});
+    let components: Vec<Value> =
+        std::iter::once(engine).chain(runtimes.iter().map(runtime)).collect();
     json!({
         "Platform": {"Name": "rnet"},
         "Components": components,
@@ -281,9 +279,15 @@ mod tests {
         assert_eq!(info["Swarm"]["LocalNodeState"], "inactive");
         assert_eq!(info["LiveRestoreEnabled"], true);
         assert_eq!(info["FirewallBackend"]["Driver"], "nftables");
-        assert_eq!(info["SecurityOptions"], json!(["name=seccomp,profile=builtin", "name=cgroupns"]));
+        assert_eq!(
+            info["SecurityOptions"],
+            json!(["name=seccomp,profile=builtin", "name=cgroupns"])
+        );
         let registries = &info["RegistryConfig"];
-        assert_eq!(registries["InsecureRegistryCIDRs"], json!(["10.0.0.0/8", "::1/128", "127.0.0.0/8"]));
+        assert_eq!(
+            registries["InsecureRegistryCIDRs"],
+            json!(["10.0.0.0/8", "::1/128", "127.0.0.0/8"])
+        );
         assert_eq!(registries["IndexConfigs"]["registry:5000"]["Secure"], false);
     }
 
@@ -292,6 +296,9 @@ mod tests {
         let version = version("6.1", &[("crun".to_owned(), "1.8".to_owned())]);
         assert_eq!(version["Components"][0]["Name"], "Engine");
         assert_eq!(version["Components"][1]["Version"], "1.8");
-        assert_eq!((&version["ApiVersion"], &version["MinAPIVersion"]), (&json!("1.51"), &json!("1.24")));
+        assert_eq!(
+            (&version["ApiVersion"], &version["MinAPIVersion"]),
+            (&json!("1.51"), &json!("1.24"))
+        );
     }
 }

@@ -98,7 +98,11 @@ mod tests {
         let now = DateTime::from_timestamp(1_000_000, 0).unwrap();
         let check = |text: &str, seconds: i64, nanos: u32| {
             let time = point(text, now).unwrap().unwrap();
-            assert_eq!((time.timestamp(), time.timestamp_subsec_nanos()), (seconds, nanos), "{text}");
+            assert_eq!(
+                (time.timestamp(), time.timestamp_subsec_nanos()),
+                (seconds, nanos),
+                "{text}"
+            );
         };
         check("1700000000", 1_700_000_000, 0);
         check("1700000000.000000005", 1_700_000_000, 5);
