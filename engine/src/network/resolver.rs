@@ -126,8 +126,8 @@ impl Resolver {
             .collect();
         let process = self.shared.revive(&mut state)?;
         drop(state);
-        let (ours, theirs) = UnixStream::pair()
-            .map_err(|error| Error::internal("cannot watch rnet-dns", error))?;
+        let (ours, theirs) =
+            UnixStream::pair().map_err(|error| Error::internal("cannot watch rnet-dns", error))?;
         *self.alive.lock().unwrap_or_else(PoisonError::into_inner) = Some(ours);
         let shared = self.shared.clone();
         std::thread::Builder::new()
@@ -205,7 +205,8 @@ impl Resolver {
         let mut state = self.shared.lock();
         state.wanted = false;
         state.entries.clear();
-        let client = state.client.take().or_else(|| Client::connect(&self.shared.socket).ok().map(Arc::new));
+        let client =
+            state.client.take().or_else(|| Client::connect(&self.shared.socket).ok().map(Arc::new));
         let Some(client) = client else { return };
         let process = client.status().ok().and_then(|status| self.shared.process(status.pid).ok());
         if let Err(error) = client.shutdown() {
@@ -326,7 +327,8 @@ impl Shared {
             let _ = old.kill();
             let _ = old.wait();
         }
-        let failed = |error| Error::internal(format!("cannot start {}", self.program.display()), error);
+        let failed =
+            |error| Error::internal(format!("cannot start {}", self.program.display()), error);
         let log = OpenOptions::new()
             .create(true)
             .append(true)
@@ -444,7 +446,8 @@ impl Shared {
                 }
             })
             .collect();
-        let held: Vec<_> = bound.iter().map(|(port, socket)| (port.clone(), socket.as_fd())).collect();
+        let held: Vec<_> =
+            bound.iter().map(|(port, socket)| (port.clone(), socket.as_fd())).collect();
         if held.is_empty() { Ok(()) } else { client.hold(&held) }
     }
 }
