@@ -78,11 +78,10 @@ pub fn answer(
     match local {
         Local::Records { answers, additionals } => reply.records(answers, additionals),
         Local::NoData => reply.negative(ResponseCode::NoError),
-        Local::NoName => reply.negative(ResponseCode::NXDomain),
         Local::Unknown if view.forward => Answer::Forward,
         // The root exists everywhere.
         Local::Unknown if query.name == [0] => reply.negative(ResponseCode::NoError),
-        Local::Unknown => reply.negative(ResponseCode::NXDomain),
+        Local::NoName | Local::Unknown => reply.negative(ResponseCode::NXDomain),
     }
 }
 

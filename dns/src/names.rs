@@ -86,13 +86,11 @@ impl Names {
 
     /// The first name of the endpoint with an address, and its network's name.
     pub(crate) fn owner(&self, view: &SandboxView, address: IpAddr) -> Option<(&str, &str)> {
-        let zones = view.networks.iter().filter_map(|id| self.zones.get(id));
-        zones
-            .filter_map(|zone| {
-                let endpoint = zone.by_address.get(&address)?.first()?;
-                Some((endpoint.names.first()?.as_str(), zone.name.as_str()))
-            })
-            .next()
+        let mut zones = view.networks.iter().filter_map(|id| self.zones.get(id));
+        zones.find_map(|zone| {
+            let endpoint = zone.by_address.get(&address)?.first()?;
+            Some((endpoint.names.first()?.as_str(), zone.name.as_str()))
+        })
     }
 }
 

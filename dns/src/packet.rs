@@ -56,9 +56,14 @@ pub enum PacketError {
 }
 
 impl PacketError {
-    /// Whether to wait until the socket is ready and try again.
-    pub(crate) fn would_block(&self) -> bool {
-        matches!(self, Self::Socket { source, .. } if source.kind() == io::ErrorKind::WouldBlock)
+    /// What the runtime wants to see to wait until the socket is ready, and try again.
+    pub(crate) fn as_would_block(&self) -> io::Result<()> {
+        match self {
+            Self::Socket { source, .. } if source.kind() == io::ErrorKind::WouldBlock => {
+                Err(io::ErrorKind::WouldBlock.into())
+            }
+            _ => Ok(()),
+        }
     }
 }
 

@@ -260,11 +260,15 @@ pub(crate) fn is_truncated(answer: &[u8]) -> bool {
     flags(answer) & FLAG_TRUNCATED != 0
 }
 
+/// Whether an answer says that there is no such name or data.
+pub(crate) fn is_negative(answer: &[u8]) -> bool {
+    u16_at(answer, 6) == Some(0) || response_code(answer) == ResponseCode::NXDomain
+}
+
 /// For how many seconds an answer may be kept: the least TTL of a positive one, RFC 2308's rule
 /// for a negative one; `None` for all others and for broken ones.
 pub(crate) fn lifetime(answer: &[u8]) -> Option<u32> {
     let code = response_code(answer);
-    let negative = u16_at(answer, 6)? == 0 || code == ResponseCode::NXDomain;
     if is_truncated(answer) || !matches!(code, ResponseCode::NoError | ResponseCode::NXDomain) {
         return None;
     }
@@ -282,7 +286,7 @@ pub(crate) fn lifetime(answer: &[u8]) -> Option<u32> {
             soa = Some(ttl.min(minimum));
         }
     }
-    if negative { soa.map(|soa| soa.min(least)) } else { Some(least) }
+    if is_negative(answer) { soa.map(|soa| soa.min(least)) } else { Some(least) }
 }
 
 /// Applies a function to the TTLs of all records.

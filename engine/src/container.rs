@@ -1,8 +1,27 @@
 //! Containers: what they are ([`Spec`]), what state they are in, and the operations on them.
 
+mod attach;
+mod bundle;
+mod connect;
+mod create;
+mod detach;
+pub(crate) mod exec;
+mod files;
+pub(crate) mod join;
+pub(crate) mod live;
+mod logs;
+mod merge;
+pub(crate) mod monitor;
+mod names;
+pub(crate) mod registry;
+pub(crate) mod remove;
 pub mod request;
+mod signal;
 pub mod spec;
+pub(crate) mod start;
 pub mod state;
+mod stop;
+mod top;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

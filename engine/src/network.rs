@@ -15,10 +15,13 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use cnm::controller::{ControllerConfig, Entropy, JoinSpec, SandboxSpec, Subject};
+use cnm::controller::{
+    ChangeKind, ControllerConfig, ControllerError, Entropy, HostFacts, JoinSpec, SandboxSpec,
+    Subject,
+};
 use cnm::store::{Batch, Durability};
 use cnm::{
-    Controller, Element, Endpoint, Key, Kind, Network, NetworkId, NetworkSpec, PortBinding,
+    Controller, Element, Endpoint, Key, Kind, Network, NetworkId, NetworkSpec, Plan, PortBinding,
     Protocol, Sandbox, SandboxId, State, Store, Transaction, Value, diff,
 };
 use dns::protocol::HeldPort;
@@ -29,9 +32,12 @@ use crate::core::Settings;
 use crate::error::{Error, Result};
 use resolver::{Held, Resolver};
 pub(crate) use resolver::{Publication, Served};
+<<<<<<< HEAD
 
 /// How long a released address is not handed out again, where there are others.
 const QUARANTINE: u64 = 60_000_000_000;
+=======
+>>>>>>> core
 
 /// The networks of one daemon.
 #[derive(Debug)]
@@ -40,6 +46,9 @@ pub(crate) struct Networks {
     store: Arc<dyn Store>,
     kernel: Arc<Linux>,
     resolver: Resolver,
+    /// Held while the controller makes records and while they are written, for they are to be
+    /// written in the order they were made.
+    writing: Mutex<()>,
     /// Changes hold it for reading from their decision to their commit; a reconciliation, which
     /// must not see half a change, for writing.
     gate: RwLock<()>,
@@ -56,6 +65,9 @@ pub(crate) struct Change<'a> {
     reserved: Vec<(PortBinding, OwnedFd)>,
     _gate: RwLockReadGuard<'a, ()>,
 }
+
+/// A network that is being created.
+type Begun = (Arc<Network>, Transaction);
 
 /// The chance of the operating system.
 #[derive(Debug)]
@@ -88,7 +100,8 @@ impl Networks {
             kernel.clone(),
         );
         let controller = Mutex::new(controller);
-        Ok(Self { controller, store, kernel, resolver, gate: RwLock::default() })
+        let (writing, gate) = (Mutex::default(), RwLock::default());
+        Ok(Self { controller, store, kernel, resolver, writing, gate })
     }
 
     /// The kernel below.
@@ -99,6 +112,19 @@ impl Networks {
     /// The model.
     pub(crate) fn controller(&self) -> MutexGuard<'_, Controller> {
         self.controller.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Writes records that the controller makes, together with the caller's.
+    pub(crate) fn write(
+        &self,
+        make: impl FnOnce(&mut Controller) -> Result<Batch>,
+        records: Batch,
+        durability: Durability,
+    ) -> Result<()> {
+        let _turn = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut batch = make(&mut self.controller())?;
+        batch.extend(records);
+        Ok(self.store.commit(&batch, durability)?)
     }
 
     /// The network with this full id, name or unique id prefix.
@@ -122,8 +148,10 @@ impl Networks {
         };
         let (id, transaction) =
             self.controller().begin_create_sandbox(spec, &mut reserve, &mut Chance, now())?;
-        let sandbox = record(&transaction, &format!("sandbox/{id}"))?;
+        let sandbox: Sandbox = record(&transaction, &format!("sandbox/{id}"))?;
         let endpoints = endpoints(&transaction, &id)?;
+        // Some may have been tried in vain.
+        reserved.retain(|(binding, _)| sandbox.ports.contains(binding));
         Ok(Change { sandbox: Arc::new(sandbox), endpoints, transaction, reserved, _gate: gate })
     }
 
@@ -132,7 +160,10 @@ impl Networks {
         let gate = self.gate.read().unwrap_or_else(PoisonError::into_inner);
         let (old, mut all) = self.sandbox(sandbox)?;
         let transaction = self.controller().begin_join(sandbox, join, &mut Chance, now())?;
-        all.extend(endpoints(&transaction, sandbox)?);
+        for endpoint in endpoints(&transaction, sandbox)? {
+            all.retain(|known| known.id != endpoint.id);
+            all.push(endpoint);
+        }
         let changed = record(&transaction, &format!("sandbox/{sandbox}")).map_or(old, Arc::new);
         Ok(Change {
             sandbox: changed,
@@ -183,28 +214,22 @@ impl Networks {
 
     /// Makes an applied change part of the model, together with records of the caller's.
     pub(crate) fn finish(&self, change: Change<'_>, records: Batch) -> Result<()> {
-        let mut batch = self.controller().commit(change.transaction);
-        batch.extend(records);
-        Ok(self.store.commit(&batch, Durability::Eventual)?)
+        self.write(|model| Ok(model.commit(change.transaction)), records, Durability::Eventual)
     }
 
     /// Gives up a change that was applied; the kernel and the resolver forget it.
     pub(crate) fn undo(&self, change: &Change<'_>) {
-        let plan = diff(&change.transaction.after, &change.transaction.before);
-        tracing::debug!(sandbox = change.sandbox.id.short(), %plan, "undo");
         if self.sandbox(&change.sandbox.id).is_err() {
             self.resolver.release(&change.sandbox.id);
         }
-        for error in self.kernel.dismantle(&plan) {
-            tracing::warn!(error = Error::from(error).chain(), "cannot undo");
-        }
+        self.dismantle(&diff(&change.transaction.after, &change.transaction.before));
     }
 
     /// Gives back what a change took from the model.
     pub(crate) fn abandon(&self, change: Change<'_>) {
-        let batch = self.controller().abort(change.transaction);
-        if let Err(error) = self.store.commit(&batch, Durability::Eventual) {
-            tracing::error!(error = Error::from(error).chain(), "cannot forget an intent");
+        let forget = |model: &mut Controller| Ok(model.abort(change.transaction));
+        if let Err(error) = self.write(forget, Batch::default(), Durability::Eventual) {
+            tracing::error!(error = error.chain(), "cannot forget an intent");
         }
     }
 
@@ -218,16 +243,11 @@ impl Networks {
         let mut intent = self.controller().intent(&transaction);
         intent.extend(records);
         self.store.commit(&intent, Durability::Immediate)?;
-        let plan = diff(&transaction.before, &transaction.after);
-        tracing::debug!(sandbox = sandbox.short(), %plan, "dismantle");
         self.resolver.withdraw(sandbox);
-        for error in self.kernel.dismantle(&plan) {
-            tracing::warn!(error = Error::from(error).chain(), "cannot dismantle");
-        }
+        self.dismantle(&diff(&transaction.before, &transaction.after));
         self.resolver.release(sandbox);
         self.forget_flows(&old, &endpoints);
-        let batch = self.controller().commit(transaction);
-        Ok(self.store.commit(&batch, Durability::Eventual)?)
+        self.write(|model| Ok(model.commit(transaction)), Batch::default(), Durability::Eventual)
     }
 
     /// Replaces what the resolver answers for a sandbox: after a rename.
@@ -255,61 +275,82 @@ impl Networks {
 
     /// Creates a network; the texts are warnings.
     pub(crate) fn create(&self, spec: &NetworkSpec) -> Result<(Arc<Network>, Vec<String>)> {
+        self.create_by(|model, facts| model.begin_create_network(spec, facts, &mut Chance, now()))
+    }
+
+    fn create_by(
+        &self,
+        begin: impl FnOnce(&mut Controller, &HostFacts) -> Result<Begun, ControllerError>,
+    ) -> Result<(Arc<Network>, Vec<String>)> {
         let _gate = self.gate.read().unwrap_or_else(PoisonError::into_inner);
         let facts = self.kernel.host_facts()?;
-        let (network, transaction) =
-            self.controller().begin_create_network(spec, &facts, &mut Chance, now())?;
+        let (network, transaction) = begin(&mut self.controller(), &facts)?;
         let warnings = transaction.warnings.clone();
         let intent = self.controller().intent(&transaction);
         let plan = diff(&transaction.before, &transaction.after);
         tracing::debug!(network = network.name, %plan, "apply");
-        let applied = self
-            .store
-            .commit(&intent, Durability::Immediate)
-            .map_err(Error::from)
-            .and_then(|()| self.kernel.apply(&plan).map_err(Error::from));
+        let stored = self.store.commit(&intent, Durability::Immediate).map_err(Error::from);
+        let applied = stored.and_then(|()| self.kernel.apply(&plan).map_err(Error::from));
+        let (none, durability) = (Batch::default(), Durability::Immediate);
         if let Err(error) = applied {
-            for error in self.kernel.dismantle(&diff(&transaction.after, &transaction.before)) {
-                tracing::warn!(error = Error::from(error).chain(), "cannot undo");
-            }
-            let batch = self.controller().abort(transaction);
-            self.store.commit(&batch, Durability::Eventual)?;
+            self.dismantle(&diff(&transaction.after, &transaction.before));
+            self.write(|model| Ok(model.abort(transaction)), none, durability)?;
             return Err(error);
         }
-        let batch = self.controller().commit(transaction);
-        self.store.commit(&batch, Durability::Immediate)?;
+        self.write(|model| Ok(model.commit(transaction)), none, durability)?;
         Ok((network, warnings))
     }
 
     /// Removes a network that has no endpoints.
     pub(crate) fn remove(&self, id: &NetworkId) -> Result<()> {
+        self.remove_by(|model| model.begin_remove_network(id))
+    }
+
+    fn remove_by(
+        &self,
+        begin: impl FnOnce(&mut Controller) -> Result<Transaction, ControllerError>,
+    ) -> Result<()> {
         let _gate = self.gate.read().unwrap_or_else(PoisonError::into_inner);
-        let transaction = self.controller().begin_remove_network(id)?;
+        let transaction = begin(&mut self.controller())?;
         let intent = self.controller().intent(&transaction);
         self.store.commit(&intent, Durability::Immediate)?;
-        let plan = diff(&transaction.before, &transaction.after);
-        tracing::debug!(network = id.short(), %plan, "dismantle");
-        for error in self.kernel.dismantle(&plan) {
+        self.dismantle(&diff(&transaction.before, &transaction.after));
+        let commit = |model: &mut Controller| Ok(model.commit(transaction));
+        self.write(commit, Batch::default(), Durability::Immediate)
+    }
+
+    /// Removes objects of the kernel's, as far as that goes.
+    fn dismantle(&self, plan: &Plan) {
+        tracing::debug!(%plan, "dismantle");
+        for error in self.kernel.dismantle(plan) {
             tracing::warn!(error = Error::from(error).chain(), "cannot dismantle");
         }
-        let batch = self.controller().commit(transaction);
-        Ok(self.store.commit(&batch, Durability::Immediate)?)
     }
 
     // === Recovery and the end ===
 
-    /// Decides every unfinished change: a sandbox whose owner lives is kept, everything else that
-    /// was to come is given up, and what was to go goes.
+    /// Decides every unfinished change: what was to go goes, a new sandbox whose owner lives stays,
+    /// and everything else that was to come is given up.
     pub(crate) fn settle_intents(&self, lives: impl Fn(&str) -> bool) -> Result<()> {
         let mut controller = self.controller();
         for transaction in controller.intents() {
+<<<<<<< HEAD
             let keep = match &transaction.subject {
                 Subject::Network(_) => transaction.after.is_empty(),
                 Subject::Sandbox(id) => {
                     let record: Option<Sandbox> =
                         record(&transaction, &format!("sandbox/{id}")).ok();
                     record.is_none_or(|sandbox| lives(&sandbox.owner))
+=======
+            let keep = match (transaction.kind, &transaction.subject) {
+                (ChangeKind::Remove, _) => true,
+                (ChangeKind::Create, Subject::Sandbox(id)) => {
+                    record::<Sandbox>(&transaction, &format!("sandbox/{id}"))
+                        .is_ok_and(|sandbox| lives(&sandbox.owner))
+>>>>>>> core
                 }
+                // Nobody was told that it was done.
+                (ChangeKind::Create, Subject::Network(_)) | (ChangeKind::Change, _) => false,
             };
             tracing::info!(subject = ?transaction.subject, keep, "settle an unfinished change");
             let batch =
@@ -336,24 +377,11 @@ impl Networks {
         sandbox.ports.iter().map(held).collect()
     }
 
-    /// Keeps a static address for a container while it exists.
-    pub(crate) fn reserve_static(
-        &self,
-        owner: &str,
-        network: &NetworkId,
-        address: IpAddr,
-    ) -> Result<Batch> {
-        Ok(self.controller().reserve_static(owner, network, address)?)
-    }
-
     /// Removes all that is ours in the kernel, and the resolver.
     pub(crate) fn demolish(&self) -> Result<()> {
         let _gate = self.gate.write().unwrap_or_else(PoisonError::into_inner);
         self.resolver.end();
-        let plan = diff(&self.kernel.observe()?, &State::default());
-        for error in self.kernel.dismantle(&plan) {
-            tracing::warn!(error = Error::from(error).chain(), "cannot dismantle");
-        }
+        self.dismantle(&diff(&self.kernel.observe()?, &State::default()));
         Ok(self.kernel.remove_table()?)
     }
 }
@@ -414,6 +442,7 @@ fn endpoints(transaction: &Transaction, sandbox: &SandboxId) -> Result<Vec<Arc<E
 }
 
 fn controller_config(settings: &Settings) -> ControllerConfig {
+<<<<<<< HEAD
     let default_pools = if settings.default_pools.is_empty() {
         predefined::POOLS
             .iter()
@@ -426,14 +455,17 @@ fn controller_config(settings: &Settings) -> ControllerConfig {
     ControllerConfig {
         default_pools,
         quarantine: QUARANTINE,
+=======
+    let mut config = ControllerConfig {
+>>>>>>> core
         default_options: settings.default_network_options.clone(),
         ephemeral_ports: ephemeral_ports(),
-        default_bindings: if bindings.is_empty() {
-            vec![IpAddr::from([0; 4]), IpAddr::from([0; 16])]
-        } else {
-            bindings.clone()
-        },
+        ..ControllerConfig::default()
+    };
+    if !settings.default_pools.is_empty() {
+        config.default_pools.clone_from(&settings.default_pools);
     }
+    config
 }
 
 /// The ports that nobody expects to be free: `ip_local_port_range`.

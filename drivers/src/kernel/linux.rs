@@ -20,12 +20,13 @@ use nix::sys::socket::{
 };
 
 use self::apply::OnFailure;
+use super::conntrack::Conntrack;
 use super::netlink::Socket;
 use super::netns::{Netns, Visitor};
 use super::nft::{Nft, NftError, Ownership};
 use super::reserve::ReserveError;
 use super::{Kernel, KernelError, LinuxConfig, RESOLVER_PORT, ResolverSockets};
-use super::{conntrack, facts, monitor, reserve};
+use super::{facts, monitor, reserve};
 
 /// The Linux kernel of this machine, and the network namespace of the thread that opened it.
 #[derive(Debug)]
@@ -35,6 +36,7 @@ pub struct Linux {
     /// Sockets in the host's namespace that nobody uses at the moment.
     sockets: Mutex<Vec<Socket>>,
     nft: Arc<Nft>,
+    conntrack: Conntrack,
     shadow: Arc<monitor::Shadow>,
     /// Closed with the value, which ends the threads that watch for changes.
     watchers: Mutex<Vec<PipeWriter>>,
@@ -50,9 +52,11 @@ impl Linux {
         let owner = config.owner.as_deref().map(OwnedFd::try_clone).transpose();
         let owner = owner.map_err(failed("duplicate", "the table's owner socket"))?;
         let nft = Nft::open(&config.table, owner, Ownership::Preferred)?;
+        let conntrack = Conntrack::open().map_err(failed("open", "a conntrack socket"))?;
         Ok(Self {
             config,
             host,
+            conntrack,
             sockets: Mutex::new(vec![socket]),
             nft: Arc::new(nft),
             shadow: Arc::default(),
@@ -100,7 +104,7 @@ impl Linux {
         if bindings.is_empty() {
             return Ok(());
         }
-        let flushed = self.host.run(|| conntrack::flush_ports(bindings)).and_then(|done| done);
+        let flushed = self.conntrack.flush_ports(bindings);
         flushed.map(|_| ()).map_err(failed("flush", "connections to published ports"))
     }
 
@@ -109,7 +113,7 @@ impl Linux {
         if addresses.is_empty() {
             return Ok(());
         }
-        let flushed = self.host.run(|| conntrack::flush_addresses(addresses)).and_then(|done| done);
+        let flushed = self.conntrack.flush_addresses(addresses);
         flushed.map(|_| ()).map_err(failed("flush", "connections of released addresses"))
     }
 

@@ -197,7 +197,9 @@ impl Engine {
         let own = &container.spec.log_options;
         let option = |key: &str| own.get(key).or_else(|| self.settings().log_options.get(key));
         let wrong = |key: &str, text: &str| {
-            Error::invalid(format!("invalid value for {key}: `{text}`: use a number such as 10m or 3"))
+            Error::invalid(format!(
+                "invalid value for {key}: `{text}`: use a number such as 10m or 3"
+            ))
         };
         let max_size = match option("max-size").map(String::as_str) {
             None => LOG_SIZE,
@@ -284,8 +286,7 @@ impl Engine {
         let text = fs::read_to_string(&settings.resolv_conf).unwrap_or_default();
         let host = Resolver::parse(&text);
         let own = [IpAddr::from([127, 0, 0, 11])];
-        let servers: &[IpAddr] =
-            if wiring.resolver { &own } else { or(&spec.dns, &settings.dns) };
+        let servers: &[IpAddr] = if wiring.resolver { &own } else { or(&spec.dns, &settings.dns) };
         let mut options = or(&spec.dns_options, &settings.dns_options).to_vec();
         if wiring.resolver && !options.iter().any(|option| option.starts_with("ndots:")) {
             options.push("ndots:0".to_owned());
@@ -298,9 +299,11 @@ impl Engine {
 fn mounts(container: &Container, paths: &Paths) -> Result<Vec<Mount>> {
     let mut mounts = Vec::new();
     for point in &container.mounts {
-        let create = container.spec.mounts.iter().any(|mount| {
-            mount.target == point.target && mount.create_source
-        });
+        let create = container
+            .spec
+            .mounts
+            .iter()
+            .any(|mount| mount.target == point.target && mount.create_source);
         if point.kind == "bind" && create && !point.source.exists() {
             fs::create_dir_all(&point.source).map_err(|error| {
                 Error::internal(format!("cannot make {}", point.source.display()), error)

@@ -7,13 +7,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use chrono::Utc;
+use cnm::Controller;
 use cnm::controller::Entropy;
 use cnm::store::{Batch, Durability};
-use cnm::{HasKind, Kind};
 
 use super::live::Live;
 use super::spec::{Mount, RestartPolicy};
-use super::{Container, Created, EndpointSpec, EndpointView, MountPoint, Paths, Spec, State, merge};
+use super::{
+    Container, Created, EndpointSpec, EndpointView, MountPoint, Paths, Spec, State, merge,
+};
 use crate::core::Engine;
 use crate::error::{Error, Result};
 use crate::image::Image;
@@ -25,7 +27,12 @@ const LOG_DRIVERS: [&str; 2] = ["json-file", "none"];
 
 impl Engine {
     /// Creates a container. Blocks.
-    pub fn create(&self, name: Option<&str>, spec: Spec, platform: Option<&str>) -> Result<Created> {
+    pub fn create(
+        &self,
+        name: Option<&str>,
+        spec: Spec,
+        platform: Option<&str>,
+    ) -> Result<Created> {
         let image = self.images().find(&spec.image)?;
         self.check(&spec)?;
         let mut warnings = Vec::new();
@@ -69,7 +76,9 @@ impl Engine {
 
     /// Makes a container's directories and its record.
     fn make(&self, mut container: Container, image: &Image) -> Result<Arc<Live>> {
-        let failed = |error| Error::internal(format!("cannot make {}", container.paths.dir.display()), error);
+        let failed = |error| {
+            Error::internal(format!("cannot make {}", container.paths.dir.display()), error)
+        };
         fs::DirBuilder::new()
             .recursive(true)
             .mode(0o700)
@@ -80,14 +89,13 @@ impl Engine {
         container.graph_data =
             rootfs.driver_data().into_iter().map(|(key, text)| (key.to_owned(), text)).collect();
         container.mounts = self.mount_points(&container)?;
-        let reserved = self.reserve_addresses(&container.id, &container.endpoints);
-        let saved = reserved.and_then(|mut batch| {
-            batch.extend(self.record(&container)?);
-            Ok(self.store.commit(&batch, Durability::Immediate)?)
-        });
+        let record = self.record(&container)?;
+        let reserve =
+            |model: &mut Controller| reserve_addresses(model, &container.id, &container.endpoints);
+        let saved = self.networks.write(reserve, record, Durability::Immediate);
         if saved.is_err() {
-            let batch = self.networks.controller().forget_owner(&container.id);
-            self.store.commit(&batch, Durability::Eventual)?;
+            let forget = |model: &mut Controller| Ok(model.forget_owner(&container.id));
+            self.networks.write(forget, Batch::default(), Durability::Eventual)?;
         }
         saved.map(|()| Arc::new(Live::new(container)))
     }
@@ -159,30 +167,13 @@ impl Engine {
     pub(crate) fn endpoint_view(&self, key: &str, spec: EndpointSpec) -> EndpointView {
         let network = self.networks.network(key).ok();
         EndpointView {
-            network: network.as_ref().map_or_else(|| key.to_owned(), |network| network.name.clone()),
+            network: network
+                .as_ref()
+                .map_or_else(|| key.to_owned(), |network| network.name.clone()),
             network_id: network.map(|network| network.id.clone()),
             spec,
             ..EndpointView::default()
         }
-    }
-
-    /// Keeps the static addresses of a container's endpoints.
-    pub(crate) fn reserve_addresses(&self, id: &str, endpoints: &[EndpointView]) -> Result<Batch> {
-        let mut batch = Batch::default();
-        for endpoint in endpoints {
-            let Some(network) = &endpoint.network_id else { continue };
-            for address in [endpoint.spec.ipv4, endpoint.spec.ipv6].into_iter().flatten() {
-                match self.networks.reserve_static(id, network, address) {
-                    Ok(reserved) => batch.extend(reserved),
-                    // Docker tells of a taken address when the container starts.
-                    Err(error) if error.kind() == Kind::Forbidden => {
-                        tracing::info!(container = id, %address, "address is in use");
-                    }
-                    Err(error) => return Err(error),
-                }
-            }
-        }
-        Ok(batch)
     }
 
     /// All mounts: the user's, and a volume of its own for each path the image wants kept.
@@ -196,11 +187,8 @@ impl Engine {
             if points.iter().any(|point| point.target.trim_end_matches('/') == target) {
                 continue;
             }
-            let volume = Mount {
-                kind: "volume".to_owned(),
-                target: target.to_owned(),
-                ..Mount::default()
-            };
+            let volume =
+                Mount { kind: "volume".to_owned(), target: target.to_owned(), ..Mount::default() };
             points.push(self.mount_point(&volume)?);
         }
         Ok(points)
@@ -239,6 +227,26 @@ impl Engine {
     pub(crate) fn log_driver<'a>(&'a self, spec: &'a Spec) -> &'a str {
         if spec.log_driver.is_empty() { &self.settings().log_driver } else { &spec.log_driver }
     }
+}
+
+/// Keeps the static addresses of a container's endpoints while the container exists.
+pub(crate) fn reserve_addresses(
+    model: &mut Controller,
+    id: &str,
+    endpoints: &[EndpointView],
+) -> Result<Batch> {
+    let mut batch = Batch::default();
+    for endpoint in endpoints {
+        let Some(network) = &endpoint.network_id else { continue };
+        for address in [endpoint.spec.ipv4, endpoint.spec.ipv6].into_iter().flatten() {
+            match model.reserve_static(id, network, address) {
+                Ok(reserved) => batch.extend(reserved),
+                // Docker tells of an address that cannot be had when the container starts.
+                Err(error) => tracing::info!(container = id, %address, %error, "not reserved"),
+            }
+        }
+    }
+    Ok(batch)
 }
 
 /// Where a container's root file system is made.

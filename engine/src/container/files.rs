@@ -79,7 +79,12 @@ impl Resolver {
     }
 
     /// Replaces the parts that a user gave.
-    pub(crate) fn with(mut self, servers: &[IpAddr], search: &[String], options: &[String]) -> Self {
+    pub(crate) fn with(
+        mut self,
+        servers: &[IpAddr],
+        search: &[String],
+        options: &[String],
+    ) -> Self {
         if !servers.is_empty() {
             self.servers = servers.to_vec();
         }

@@ -47,9 +47,10 @@ impl Engine {
         let by_id = endpoint.network_id.as_ref().map(|id| self.networks.network(id.as_str()));
         match by_id {
             Some(Ok(network)) => Ok(network),
-            _ => self.networks.network(&endpoint.network).map_err(|_| {
-                Error::not_found(format!("network {} not found", endpoint.network))
-            }),
+            _ => self
+                .networks
+                .network(&endpoint.network)
+                .map_err(|_| Error::not_found(format!("network {} not found", endpoint.network))),
         }
     }
 
@@ -66,7 +67,10 @@ impl Engine {
         Ok(SandboxSpec {
             owner: container.id.clone(),
             resolver: !joins.is_empty(),
-            sysctls: sysctls.into_iter().map(|(name, value)| (name.replace('.', "/"), value)).collect(),
+            sysctls: sysctls
+                .into_iter()
+                .map(|(name, value)| (name.replace('.', "/"), value))
+                .collect(),
             ports: if joins.is_empty() { Vec::new() } else { ports(container) },
             joins,
         })

@@ -81,7 +81,10 @@ impl Live {
     }
 
     /// Changes the container, and returns what became of it with the change's result.
-    pub(crate) fn change<T>(&self, change: impl FnOnce(&mut Container) -> T) -> (Arc<Container>, T) {
+    pub(crate) fn change<T>(
+        &self,
+        change: impl FnOnce(&mut Container) -> T,
+    ) -> (Arc<Container>, T) {
         let _turn = lock(&self.change);
         let mut container = Container::clone(&self.snapshot.load());
         let result = change(&mut container);
@@ -91,7 +94,10 @@ impl Live {
     }
 
     /// The shim to attach to, or `early` made to wait for the start.
-    pub(crate) fn shim_or_wait(&self, early: impl FnOnce() -> Result<Early>) -> Result<Option<Arc<ShimClient>>> {
+    pub(crate) fn shim_or_wait(
+        &self,
+        early: impl FnOnce() -> Result<Early>,
+    ) -> Result<Option<Arc<ShimClient>>> {
         let mut streams = lock(&self.streams);
         if streams.shim.is_none() {
             streams.early.push(early()?);

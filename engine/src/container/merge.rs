@@ -13,9 +13,12 @@ pub(crate) fn resolve(spec: &Spec, image: &ImageConfiguration, id: &str) -> Resu
     let empty = Config::default();
     let image = image.config().as_ref().unwrap_or(&empty);
     let (entrypoint, command) = process(spec, image);
-    let mut words = entrypoint.iter().flatten().filter(|word| !word.is_empty()).cloned().chain(
-        command.iter().flatten().cloned(),
-    );
+    let mut words = entrypoint
+        .iter()
+        .flatten()
+        .filter(|word| !word.is_empty())
+        .cloned()
+        .chain(command.iter().flatten().cloned());
     let path = words.next().filter(|path| !path.is_empty());
     let path = path.ok_or_else(|| Error::invalid("no command specified"))?;
     Ok(Resolved {
@@ -48,8 +51,7 @@ fn process(spec: &Spec, image: &Config) -> (Option<Vec<String>>, Option<Vec<Stri
         None => image.entrypoint().clone(),
         Some(_) => None,
     };
-    let command =
-        if given(&spec.command) { spec.command.clone() } else { image.cmd().clone() };
+    let command = if given(&spec.command) { spec.command.clone() } else { image.cmd().clone() };
     (entrypoint, command)
 }
 
@@ -144,8 +146,7 @@ mod tests {
 
     #[test]
     fn the_requests_environment_wins_over_the_images() {
-        let spec =
-            Spec { env: list("A=own B"), command: Some(list("x")), ..Spec::default() };
+        let spec = Spec { env: list("A=own B"), command: Some(list("x")), ..Spec::default() };
         let resolved = resolve(&spec, &image(r#"{"Env":["PATH=/p","A=1","B=2","C=3"]}"#), ID);
         assert_eq!(resolved.unwrap().env, list("A=own B PATH=/p C=3"));
     }

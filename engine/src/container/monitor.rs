@@ -129,7 +129,11 @@ impl Engine {
                 .runtime(&container.spec)
                 .and_then(|runtime| Ok(runtime.delete(&root, &container.id)?));
             if let Err(error) = deleted {
-                tracing::warn!(container = container.short_id(), error = error.chain(), "cannot clean up");
+                tracing::warn!(
+                    container = container.short_id(),
+                    error = error.chain(),
+                    "cannot clean up"
+                );
             }
         }
         self.unmount(container);

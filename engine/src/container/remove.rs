@@ -3,7 +3,8 @@
 use std::fs;
 use std::sync::Arc;
 
-use cnm::store::Durability;
+use cnm::Controller;
+use cnm::store::{Batch, Durability};
 
 use super::create::rootfs_dir;
 use super::live::Live;
@@ -22,7 +23,9 @@ impl Engine {
         if container.state.is_running() {
             if !how.force {
                 let hint = match container.state.status {
-                    Status::Paused => "unpause and then stop the container before removing or force remove",
+                    Status::Paused => {
+                        "unpause and then stop the container before removing or force remove"
+                    }
                     _ => "stop the container before removing or force remove",
                 };
                 let status = container.state.status.as_str();
@@ -55,9 +58,10 @@ impl Engine {
         let (container, ()) = live.change(|container| container.state.status = Status::Removing);
         self.forget_execs(&container.id);
         // The record first: directories that no record speaks of are swept at the next start.
-        let mut batch = self.networks.controller().forget_owner(&container.id);
-        batch.delete(record_key(&container.id));
-        self.store.commit(&batch, Durability::Immediate)?;
+        let mut records = Batch::default();
+        records.delete(record_key(&container.id));
+        let forget = |model: &mut Controller| Ok(model.forget_owner(&container.id));
+        self.networks.write(forget, records, Durability::Immediate)?;
         self.remove_files(&container, volumes);
         self.registry.remove(&container.id);
         self.tell(&container, "destroy", &[]);

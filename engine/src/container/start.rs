@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use chrono::Utc;
-use cnm::store::{Batch, Durability};
 use cnm::Kind;
+use cnm::store::{Batch, Durability};
 
 use super::bundle::Wiring;
 use super::join::Place;
@@ -79,8 +79,7 @@ impl Engine {
     fn record_failure(&self, live: &Arc<Live>, failure: &Failure) {
         self.unmount(&live.get());
         let text = failure.error.chain();
-        let (container, ()) =
-            live.change(|c| c.state.fail_start(failure.code, &text, Utc::now()));
+        let (container, ()) = live.change(|c| c.state.fail_start(failure.code, &text, Utc::now()));
         if let Err(error) = self.save(&container, Durability::Eventual) {
             tracing::error!(error = error.chain(), "cannot record a failed start");
         }
@@ -134,9 +133,7 @@ impl Engine {
             )));
         }
         match &other.sandbox {
-            Some(sandbox) => {
-                Ok(Namespace::Path(self.networks.kernel().namespace_path(sandbox)))
-            }
+            Some(sandbox) => Ok(Namespace::Path(self.networks.kernel().namespace_path(sandbox))),
             None if other.sandbox_key.as_os_str().is_empty() => Ok(Namespace::Host),
             None => Ok(Namespace::Path(other.sandbox_key.clone())),
         }
@@ -167,7 +164,8 @@ impl Engine {
     /// Runs a container with a sandbox of its own.
     fn run_in_sandbox(&self, live: &Arc<Live>, container: &Container) -> Result<(), Failure> {
         let spec = self.sandbox_spec(container)?;
-        let change = self.networks.begin_open(&spec).map_err(|error| name_port(error, container))?;
+        let change =
+            self.networks.begin_open(&spec).map_err(|error| name_port(error, container))?;
         let begun = self.wire(live, container, &change);
         match begun {
             Ok(records) => {
@@ -270,7 +268,7 @@ impl Engine {
 /// Docker's sentence about a port that is taken.
 fn name_port(error: Error, container: &Container) -> Error {
     let text = error.to_string();
-    if !text.starts_with("Bind for") {
+    if !text.starts_with("Bind for") && !text.starts_with("failed to bind") {
         return error;
     }
     let endpoint = container.endpoints.first().map_or("", |endpoint| endpoint.id.as_str());

@@ -120,7 +120,10 @@ impl Engine {
         match container.state.status {
             Status::Running => {}
             Status::Paused => {
-                return Err(Error::conflict(format!("Container {} is already paused", container.id)));
+                return Err(Error::conflict(format!(
+                    "Container {} is already paused",
+                    container.id
+                )));
             }
             Status::Restarting => {
                 return Err(Error::conflict(format!(

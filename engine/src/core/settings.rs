@@ -23,6 +23,8 @@ pub struct Settings {
     pub default_runtime: String,
     /// Runtimes by name, with their programs; `crun` and `runc` need no entry.
     pub runtimes: BTreeMap<String, PathBuf>,
+    /// How images are kept and fetched.
+    pub images: crate::image::Options,
     /// The default bridge network.
     pub default_bridge: DefaultBridge,
     /// `--default-address-pool`: supernets and the prefix lengths cut from them; ours if empty.
@@ -114,6 +116,7 @@ impl Default for Settings {
             binaries: PathBuf::new(),
             default_runtime: "crun".to_owned(),
             runtimes: BTreeMap::new(),
+            images: crate::image::Options::default(),
             default_bridge: DefaultBridge::default(),
             default_pools: Vec::new(),
             default_network_options: BTreeMap::new(),

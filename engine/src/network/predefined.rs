@@ -6,13 +6,9 @@ use cnm::network::PoolSpec;
 use cnm::{HasKind, Kind, Network, NetworkSpec};
 use ipnetwork::IpNetwork;
 
-use super::Networks;
+use super::{Chance, Networks, now};
 use crate::core::{DefaultBridge, Settings};
 use crate::error::Result;
-
-/// Where subnets come from that nobody chose: supernets, and the prefix length of a subnet.
-pub(super) const POOLS: [(&str, u8); 4] =
-    [("172.17.0.0/16", 24), ("172.18.0.0/15", 24), ("172.20.0.0/14", 24), ("10.192.0.0/12", 24)];
 
 impl Networks {
     /// Makes the predefined networks that are missing, and the bridge anew if it is configured
@@ -35,7 +31,7 @@ impl Networks {
             && differs(&network, &spec)
         {
             if self.controller().endpoints_of(&network.id).is_empty() {
-                self.remove_predefined(&network)?;
+                self.remove_by(|model| model.begin_remove_predefined(&network.id))?;
             } else {
                 tracing::warn!("network bridge keeps its old configuration: it is in use");
             }
@@ -46,13 +42,13 @@ impl Networks {
     fn create_missing(&self, spec: &NetworkSpec) -> Result<()> {
         match self.network(&spec.name) {
             Ok(_) => Ok(()),
-            Err(error) if error.kind() == Kind::NotFound => self.create(spec).map(drop),
+            Err(error) if error.kind() == Kind::NotFound => self
+                .create_by(|model, facts| {
+                    model.begin_create_predefined(spec, facts, &mut Chance, now())
+                })
+                .map(drop),
             Err(error) => Err(error),
         }
-    }
-
-    fn remove_predefined(&self, network: &Network) -> Result<()> {
-        self.remove(&network.id)
     }
 }
 

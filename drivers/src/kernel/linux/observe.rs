@@ -27,6 +27,8 @@ use crate::kernel::KernelError;
 pub(super) fn observe(linux: &Linux) -> Result<State, KernelError> {
     let mut state = Visitor::send(|visitor| observe_links(linux, visitor))
         .map_err(failed("list", "links, addresses and routes"))?;
+    // The table's constant part is not in the vocabulary of states: it is put right on the way.
+    linux.nft.ensure_skeleton()?;
     let elements = linux.nft.observe()?;
     state.extend(elements.into_iter().map(|(element, value)| (Key::Element(element), value)));
     Ok(state)

@@ -63,9 +63,9 @@ impl Lines {
     fn younger(&self) -> io::Result<VecDeque<File>> {
         let inode = self.current.as_ref().map(|current| current.inode);
         let mut files = open_all(&self.path)?;
-        let place = files.iter().position(|file| {
-            file.metadata().is_ok_and(|metadata| Some(metadata.ino()) == inode)
-        });
+        let place = files
+            .iter()
+            .position(|file| file.metadata().is_ok_and(|metadata| Some(metadata.ino()) == inode));
         if let Some(place) = place {
             files.drain(..=place);
         }
