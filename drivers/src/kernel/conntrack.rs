@@ -7,6 +7,7 @@
 use std::collections::HashSet;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use cnm::{PortBinding, Protocol};
 use netlink_sys::protocols::{NETLINK_NETFILTER, NETLINK_ROUTE};
@@ -38,70 +39,79 @@ const ADDRESS_HEADER: usize = 8;
 const IFA_ADDRESS: u16 = 1;
 const IFA_LOCAL: u16 = 2;
 
-/// Forgets the flows that were made to these ports of the host; returns how many there were.
-///
-/// To be called when a port was published, and when it was withdrawn, by a thread in the host's
-/// network namespace. TCP is left alone: its connections end by themselves, or with the
-/// endpoint's address.
-pub fn flush_ports(bindings: &[PortBinding]) -> io::Result<usize> {
-    let bindings: Vec<_> = bindings.iter().filter(|b| b.protocol != Protocol::Tcp).collect();
-    let mut flushed = 0;
-    for family in [libc::AF_INET, libc::AF_INET6] {
-        let ipv6 = family == libc::AF_INET6;
-        let ours: Vec<_> = bindings.iter().copied().filter(|b| b.host.is_ipv6() == ipv6).collect();
-        if !ours.is_empty() {
-            flushed += flush_ports_of(family, &ours)?;
-        }
-    }
-    Ok(flushed)
-}
+/// The connections of the network namespace of the thread that opened it.
+#[derive(Debug)]
+pub struct Conntrack(Mutex<Sockets>);
 
-fn flush_ports_of(family: i32, bindings: &[&PortBinding]) -> io::Result<usize> {
-    let only = match bindings {
-        [one] => Some((one.protocol, one.host_port)),
-        _ => None,
-    };
-    let keys: HashSet<_> =
-        bindings.iter().map(|b| (b.protocol.number(), b.host_port, b.host)).collect();
-    let any = |ip: IpAddr| unspecified(ip.is_ipv6());
-    let is = |flow: &Flow, host| keys.contains(&(flow.protocol, flow.port, host));
-    let mut sockets = Sockets::open()?;
-    let mut flows = sockets.flows(family, only)?;
-    flows.retain(|flow| is(flow, flow.destination) || is(flow, any(flow.destination)));
-    if flows.is_empty() {
-        return Ok(0);
-    }
-    // What passes through the host to the same port of somebody else is not ours.
-    let local = sockets.local_addresses(family)?;
-    flows.retain(|flow| {
-        let destination = flow.destination;
-        is(flow, destination) || destination.is_loopback() || local.contains(&destination)
-    });
-    sockets.forget(&flows)
-}
-
-/// Forgets the flows from and to these addresses; returns how many there were.
-///
-/// To be called by a thread in the host's network namespace.
-pub fn flush_addresses(addresses: &[IpAddr]) -> io::Result<usize> {
-    let addresses: HashSet<_> = addresses.iter().copied().collect();
-    let mut sockets = Sockets::open()?;
-    let mut flushed = 0;
-    for (family, ipv6) in [(libc::AF_INET, false), (libc::AF_INET6, true)] {
-        if addresses.iter().any(|address| address.is_ipv6() == ipv6) {
-            let mut flows = sockets.flows(family, None)?;
-            flows.retain(|flow| flow.ends.iter().any(|end| addresses.contains(end)));
-            flushed += sockets.forget(&flows)?;
-        }
-    }
-    Ok(flushed)
-}
-
-/// Sockets of the network namespace of the thread that opened them.
 #[derive(Debug)]
 struct Sockets {
     netfilter: Socket,
     route: Socket,
+}
+
+impl Conntrack {
+    /// Opens the sockets.
+    pub fn open() -> io::Result<Self> {
+        let netfilter = Socket::open(NETLINK_NETFILTER)?;
+        let route = Socket::open(NETLINK_ROUTE)?;
+        Ok(Self(Mutex::new(Sockets { netfilter, route })))
+    }
+
+    /// Forgets the flows that were made to these ports of the host; returns how many there were.
+    ///
+    /// To be called when a port was published, and when it was withdrawn. TCP is left alone: its
+    /// connections end by themselves, or with the endpoint's address.
+    pub fn flush_ports(&self, bindings: &[PortBinding]) -> io::Result<usize> {
+        let bindings: Vec<_> = bindings.iter().filter(|b| b.protocol != Protocol::Tcp).collect();
+        let mut sockets = self.sockets();
+        let mut flushed = 0;
+        for family in [libc::AF_INET, libc::AF_INET6] {
+            let ipv6 = family == libc::AF_INET6;
+            let ours: Vec<_> = bindings.iter().filter(|b| b.host.is_ipv6() == ipv6).collect();
+            let only = match ours[..] {
+                [] => continue,
+                [one] => Some((one.protocol, one.host_port)),
+                _ => None,
+            };
+            let keys: HashSet<_> =
+                ours.iter().map(|b| (b.protocol.number(), b.host_port, b.host)).collect();
+            let any = |ip: IpAddr| unspecified(ip.is_ipv6());
+            let is = |flow: &Flow, host| keys.contains(&(flow.protocol, flow.port, host));
+            let mut flows = sockets.flows(family, only)?;
+            flows.retain(|flow| is(flow, flow.destination) || is(flow, any(flow.destination)));
+            if flows.is_empty() {
+                continue;
+            }
+            // What passes through the host to the same port of somebody else is not ours.
+            let local = sockets.local_addresses(family)?;
+            flows.retain(|flow| {
+                is(flow, flow.destination)
+                    || flow.destination.is_loopback()
+                    || local.contains(&flow.destination)
+            });
+            flushed += sockets.forget(&flows)?;
+        }
+        Ok(flushed)
+    }
+
+    /// Forgets the flows from and to these addresses; returns how many there were.
+    pub fn flush_addresses(&self, addresses: &[IpAddr]) -> io::Result<usize> {
+        let addresses: HashSet<_> = addresses.iter().copied().collect();
+        let mut sockets = self.sockets();
+        let mut flushed = 0;
+        for (family, ipv6) in [(libc::AF_INET, false), (libc::AF_INET6, true)] {
+            if addresses.iter().any(|address| address.is_ipv6() == ipv6) {
+                let mut flows = sockets.flows(family, None)?;
+                flows.retain(|flow| flow.ends.iter().any(|end| addresses.contains(end)));
+                flushed += sockets.forget(&flows)?;
+            }
+        }
+        Ok(flushed)
+    }
+
+    fn sockets(&self) -> MutexGuard<'_, Sockets> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// A tracked connection.
@@ -121,11 +131,6 @@ struct Flow {
 }
 
 impl Sockets {
-    fn open() -> io::Result<Self> {
-        let netfilter = Socket::open(NETLINK_NETFILTER)?;
-        Ok(Self { netfilter, route: Socket::open(NETLINK_ROUTE)? })
-    }
-
     /// The flows of a family; those to one port only, where the kernel can tell them apart.
     fn flows(&mut self, family: i32, only: Option<(Protocol, u16)>) -> io::Result<Vec<Flow>> {
         let family = family_byte(family);
