@@ -5,12 +5,13 @@ mod files;
 mod tests;
 
 use std::io;
-use std::path::PathBuf;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use futures_util::Stream;
-use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 use serde::Deserialize;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{mpsc, watch};
@@ -85,10 +86,10 @@ async fn follow(
     loop {
         let running = progress.borrow_and_update().running;
         while let Some(text) = lines.next()? {
-            match parse(&text).filter(|line| wanted(line, &query)) {
-                Some(line) if query.until.is_some_and(|until| line.time > until) => return Ok(()),
-                Some(line) if sender.send(Ok(line)).await.is_err() => return Ok(()),
-                _ => {}
+            let Some(line) = parse(&text).filter(|line| wanted(line, &query)) else { continue };
+            let late = query.until.is_some_and(|until| line.time > until);
+            if late || sender.send(Ok(line)).await.is_err() {
+                return Ok(());
             }
         }
         let Some(changes) = changes.as_ref().filter(|_| running) else { return Ok(()) };
@@ -124,22 +125,22 @@ async fn until(time: Option<DateTime<Utc>>) {
 }
 
 /// Tells of changes in the log's directory.
-struct Changes(AsyncFd<Inotify>);
+struct Changes(AsyncFd<OwnedFd>);
 
 impl Changes {
-    fn of(path: &std::path::Path) -> io::Result<Self> {
-        let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?;
-        let directory = path.parent().unwrap_or(path);
-        let kinds =
-            AddWatchFlags::IN_MODIFY | AddWatchFlags::IN_CREATE | AddWatchFlags::IN_MOVED_TO;
-        inotify.add_watch(directory, kinds)?;
-        Ok(Self(AsyncFd::new(inotify)?))
+    fn of(path: &Path) -> io::Result<Self> {
+        let watch = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC)?;
+        let kinds = WatchFlags::MODIFY | WatchFlags::CREATE | WatchFlags::MOVED_TO;
+        inotify::add_watch(&watch, path.parent().unwrap_or(path), kinds)?;
+        #[expect(deprecated, reason = "an owned descriptor keeps what its successor has promised")]
+        Ok(Self(AsyncFd::new(watch)?))
     }
 
     async fn wait(&self) -> io::Result<()> {
         let mut ready = self.0.readable().await?;
         // All that is pending at once: one look at the files serves them all.
-        while self.0.get_ref().read_events().is_ok() {}
+        let mut buffer = [0; 4096];
+        while rustix::io::read(self.0.get_ref(), &mut buffer).is_ok() {}
         ready.clear_ready();
         Ok(())
     }

@@ -11,7 +11,6 @@ use cnm::store::{Batch, Durability};
 use super::bundle::Wiring;
 use super::join::Place;
 use super::live::{Early, Live};
-use super::spec::RestartPolicy;
 use super::{Container, Status};
 use crate::core::Engine;
 use crate::error::{Error, Result};
@@ -257,11 +256,6 @@ impl Engine {
         self.tell(container, "start", &[]);
         self.monitor(live.clone(), shim);
         self.prepare_next_shim();
-    }
-
-    /// Whether a container's policy has it started again.
-    pub(crate) fn has_policy(container: &Container) -> bool {
-        container.spec.restart != RestartPolicy::No
     }
 }
 

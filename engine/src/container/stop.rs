@@ -72,7 +72,8 @@ impl Engine {
                 container.id
             )));
         }
-        if number == SIGKILL || signal::parse(&container.resolved.stop_signal) == Ok(number) {
+        let stops = signal::parse(&container.resolved.stop_signal).is_ok_and(|stop| stop == number);
+        if stops || number == SIGKILL {
             self.mark_stopped(&live)?;
         }
         if self.end_restarting(&live).await {
