@@ -131,7 +131,10 @@ fn only_a_named_file_must_exist() {
 #[test]
 fn impossible_values_name_their_option() {
     for (line, message) in [
-        ("--bip 10.1.0.0/24", "invalid value for --bip: `10.1.0.0/24` is the subnet's own address, not one in it"),
+        (
+            "--bip 10.1.0.0/24",
+            "invalid value for --bip: `10.1.0.0/24` is the subnet's own address, not one in it",
+        ),
         (
             "--bip 10.1.0.1/24 --fixed-cidr 10.2.0.0/24",
             "invalid value for --fixed-cidr: 10.2.0.0/24 is not in the bridge's 10.1.0.1/24",
@@ -146,14 +149,23 @@ fn impossible_values_name_their_option() {
             "--default-runtime nope",
             "invalid value for --default-runtime: specified default runtime 'nope' does not exist",
         ),
-        ("--storage-driver zfs", "invalid value for --storage-driver: `zfs` is not one of overlay2, vfs"),
+        (
+            "--storage-driver zfs",
+            "invalid value for --storage-driver: `zfs` is not one of overlay2, vfs",
+        ),
         ("--label x", "invalid value for --label: bad attribute format: x; use key=value"),
-        ("--registry-mirror m", "invalid value for --registry-mirror: invalid mirror: `m` is not http(s)://host"),
+        (
+            "--registry-mirror m",
+            "invalid value for --registry-mirror: invalid mirror: `m` is not http(s)://host",
+        ),
         (
             "--default-ulimit nofile=9:8",
             "invalid value for --default-ulimit: nofile: soft limit 9 is above the hard limit 8",
         ),
-        ("--max-concurrent-downloads 0", "invalid value for --max-concurrent-downloads: 0 is less than 1"),
+        (
+            "--max-concurrent-downloads 0",
+            "invalid value for --max-concurrent-downloads: 0 is less than 1",
+        ),
     ] {
         assert_eq!(error(line, ""), message);
     }

@@ -51,8 +51,12 @@ fn a_request_of_the_docker_command_is_understood() {
     assert_eq!(networks, ["n1", "n2"]);
     assert_eq!(spec.endpoints[0].1.ipv4, Some("10.1.0.9".parse().unwrap()));
     assert_eq!(spec.endpoints[0].1.gateway_priority, 5);
-    let mounts: Vec<_> = spec.mounts.iter().map(|m| (m.kind.as_str(), m.target.as_str(), m.readonly)).collect();
-    assert_eq!(mounts, [("bind", "/host", true), ("volume", "/vol", false), ("volume", "/data", false)]);
+    let mounts: Vec<_> =
+        spec.mounts.iter().map(|m| (m.kind.as_str(), m.target.as_str(), m.readonly)).collect();
+    assert_eq!(
+        mounts,
+        [("bind", "/host", true), ("volume", "/vol", false), ("volume", "/data", false)]
+    );
     assert_eq!(spec.ports[0].host_ports, (8080, 8080));
     assert_eq!(spec.resources.pids_limit, None);
 }
@@ -104,7 +108,8 @@ fn mounts_of_all_kinds_are_one_list() {
         "Tmpfs": {"/d": "size=1m,noexec"},
     }))
     .unwrap();
-    let options: Vec<_> = spec.mounts.iter().map(|m| (m.target.as_str(), m.options.join(","))).collect();
+    let options: Vec<_> =
+        spec.mounts.iter().map(|m| (m.target.as_str(), m.options.join(","))).collect();
     let expected = [("/a", ""), ("/b", ""), ("/c", "size=1024,mode=700"), ("/d", "size=1m,noexec")];
     assert_eq!(options, expected.map(|(target, options)| (target, options.to_owned())));
     assert_eq!(spec.mounts[0].propagation, "rslave");
@@ -125,7 +130,9 @@ fn what_cannot_be_is_refused_in_docker_s_words() {
     check(of(json!({"Image": "x", "StopSignal": "SIGNOPE"})), "invalid signal: SIGNOPE");
     check(of(json!({"Image": "x", "MacAddress": "zz"})), "invalid MAC address: zz");
     check(
-        of(json!({"Image": "x", "NetworkingConfig": {"EndpointsConfig": {"n": {"IPAMConfig": {"IPv4Address": "fd00::1"}}}}})),
+        of(
+            json!({"Image": "x", "NetworkingConfig": {"EndpointsConfig": {"n": {"IPAMConfig": {"IPv4Address": "fd00::1"}}}}}),
+        ),
         "invalid IPv4 address: fd00::1",
     );
     for (value, message) in [
@@ -164,8 +171,14 @@ fn what_cannot_be_is_refused_in_docker_s_words() {
             "logger: no log driver named 'syslog' is registered; use json-file or none",
         ),
         (json!({"PortBindings": {"80/x": []}}), "invalid port specification: \"80/x\""),
-        (json!({"CpusetMems": "1-9223372036854775807"}), "Invalid value 1-9223372036854775807 for cpuset mems"),
-        (json!({"OomScoreAdj": 2000}), "Invalid value 2000, range for oom score adj is [-1000, 1000]"),
+        (
+            json!({"CpusetMems": "1-9223372036854775807"}),
+            "Invalid value 1-9223372036854775807 for cpuset mems",
+        ),
+        (
+            json!({"OomScoreAdj": 2000}),
+            "Invalid value 2000, range for oom score adj is [-1000, 1000]",
+        ),
         (json!({"NetworkMode": "container:"}), "invalid container format container:<name|id>"),
         (
             json!({"NetworkMode": "container:a", "PortBindings": {"1/tcp": []}}),
