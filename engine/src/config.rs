@@ -47,6 +47,7 @@ pub struct Config {
     /// The network `bridge`.
     pub bridge: Bridge,
     /// Where subnets come from that nobody chose: a supernet and the prefix length to cut from it.
+    /// The engine has its own if there are none.
     pub default_pools: Vec<(IpNetwork, u8)>,
     /// Driver options of every new network, by driver.
     pub default_network_options: BTreeMap<String, BTreeMap<String, String>>,
@@ -235,3 +236,6 @@ impl Default for Config {
             .unwrap_or_else(|error| unreachable!("no option is no error: {error}"))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -32,12 +32,6 @@ use crate::core::Settings;
 use crate::error::{Error, Result};
 use resolver::{Held, Resolver};
 pub(crate) use resolver::{Publication, Served};
-<<<<<<< HEAD
-
-/// How long a released address is not handed out again, where there are others.
-const QUARANTINE: u64 = 60_000_000_000;
-=======
->>>>>>> core
 
 /// The networks of one daemon.
 #[derive(Debug)]
@@ -334,20 +328,11 @@ impl Networks {
     pub(crate) fn settle_intents(&self, lives: impl Fn(&str) -> bool) -> Result<()> {
         let mut controller = self.controller();
         for transaction in controller.intents() {
-<<<<<<< HEAD
-            let keep = match &transaction.subject {
-                Subject::Network(_) => transaction.after.is_empty(),
-                Subject::Sandbox(id) => {
-                    let record: Option<Sandbox> =
-                        record(&transaction, &format!("sandbox/{id}")).ok();
-                    record.is_none_or(|sandbox| lives(&sandbox.owner))
-=======
             let keep = match (transaction.kind, &transaction.subject) {
                 (ChangeKind::Remove, _) => true,
                 (ChangeKind::Create, Subject::Sandbox(id)) => {
                     record::<Sandbox>(&transaction, &format!("sandbox/{id}"))
                         .is_ok_and(|sandbox| lives(&sandbox.owner))
->>>>>>> core
                 }
                 // Nobody was told that it was done.
                 (ChangeKind::Create, Subject::Network(_)) | (ChangeKind::Change, _) => false,
@@ -442,22 +427,7 @@ fn endpoints(transaction: &Transaction, sandbox: &SandboxId) -> Result<Vec<Arc<E
 }
 
 fn controller_config(settings: &Settings) -> ControllerConfig {
-<<<<<<< HEAD
-    let default_pools = if settings.default_pools.is_empty() {
-        predefined::POOLS
-            .iter()
-            .filter_map(|(net, size)| Some((net.parse().ok()?, *size)))
-            .collect()
-    } else {
-        settings.default_pools.clone()
-    };
-    let bindings = &settings.default_bridge.bindings;
-    ControllerConfig {
-        default_pools,
-        quarantine: QUARANTINE,
-=======
     let mut config = ControllerConfig {
->>>>>>> core
         default_options: settings.default_network_options.clone(),
         ephemeral_ports: ephemeral_ports(),
         ..ControllerConfig::default()

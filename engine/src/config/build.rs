@@ -250,10 +250,6 @@ fn mtu(values: &Values) -> Result<Option<u32>> {
 fn pools(values: &Values) -> Result<Vec<(IpNetwork, u8)>> {
     const OPTION: &str = "default-address-pool";
     let given = values.list(OPTION);
-    if given.is_empty() {
-        let default = [("172.16.0.0/12", 24), ("10.192.0.0/10", 24), ("fd72:6e65:7400::/48", 64)];
-        return default.into_iter().map(|(base, size)| Ok((parse(OPTION, base)?, size))).collect();
-    }
     let pool = |item: &Value| -> Result<(IpNetwork, u8)> {
         let (base, size) = match item {
             Value::String(text) => {

@@ -110,7 +110,7 @@ fn argument(opt: &Opt) -> Arg {
 }
 
 /// The options that were given.
-fn values(matches: &ArgMatches) -> Values {
+pub(super) fn values(matches: &ArgMatches) -> Values {
     let mut values = Values::default();
     for opt in OPTIONS.iter().filter(|opt| !opt.flag.is_empty()) {
         if matches.value_source(opt.flag) == Some(clap::parser::ValueSource::CommandLine)

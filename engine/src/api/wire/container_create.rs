@@ -443,3 +443,6 @@ fn of_mount(wire: &WireMount) -> Result<Mount> {
         _ => invalid("mount type unknown"),
     }
 }
+
+#[cfg(test)]
+mod tests;

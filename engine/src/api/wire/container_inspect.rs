@@ -235,3 +235,6 @@ fn health(state: &State) -> Option<&str> {
         other => Some(other),
     }
 }
+
+#[cfg(test)]
+mod tests;

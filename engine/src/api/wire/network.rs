@@ -198,3 +198,47 @@ fn ipam(network: &Network) -> Value {
     let config = if config.is_empty() { Value::Null } else { Value::Array(config) };
     json!({"Driver": "default", "Options": {}, "Config": config})
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::wire::go;
+
+    fn spec(body: Value) -> Result<NetworkSpec> {
+        go::from_value::<Create>(body).unwrap().spec()
+    }
+
+    #[test]
+    fn a_request_of_the_docker_command_is_understood() {
+        let spec = spec(json!({
+            "Name": "n1", "CheckDuplicate": true, "Driver": "bridge", "Scope": "",
+            "EnableIPv6": true, "Internal": true, "Attachable": false, "Ingress": false,
+            "ConfigOnly": false, "ConfigFrom": {"Network": ""},
+            "IPAM": {"Driver": "default", "Options": {}, "Config": [
+                {"Subnet": "10.1.0.0/24", "IPRange": "10.1.0.128/25", "Gateway": "10.1.0.1",
+                 "AuxiliaryAddresses": {"router": "10.1.0.2"}},
+                {"Subnet": "fd01::/64"},
+            ]},
+            "Options": {"com.docker.network.driver.mtu": "1400"}, "Labels": {"a": "b"},
+        }))
+        .unwrap();
+        assert_eq!((spec.ipv4, spec.ipv6, spec.internal), (None, Some(true), true));
+        assert_eq!(spec.pools[0].range.as_deref(), Some("10.1.0.128/25"));
+        assert_eq!(spec.pools[0].auxiliary["router"], "10.1.0.2");
+        assert_eq!(spec.pools[1].gateway, None);
+    }
+
+    #[test]
+    fn what_is_for_clusters_is_refused() {
+        let check = |body, message: &str| assert_eq!(spec(body).unwrap_err().to_string(), message);
+        check(json!({}), "network name is required");
+        check(
+            json!({"Name": "x", "Scope": "swarm"}),
+            "this node is not part of a cluster: use a local network",
+        );
+        check(
+            json!({"Name": "x", "ConfigOnly": true}),
+            "configuration-only networks are not supported",
+        );
+    }
+}
