@@ -165,18 +165,12 @@ impl Ipam {
             self.garbage.extend(forgotten.map(|address| (network.clone(), address)));
         }
         let rested = holder.now.saturating_sub(self.quarantine);
-        let choices: [&dyn Fn(&mut PoolAddresses) -> Option<u128>; 4] = [
-            &|pool| pool.last_of(holder.owner),
-            &|pool| pool.next_free(),
-            &|pool| pool.rested(rested),
-            &|pool| pool.rested(u64::MAX),
-        ];
-        for choice in choices {
-            for pool in &mut pools {
-                if let Some(number) = choice(pool) {
-                    return Ok(Some(pool.take(number, holder)));
-                }
-            }
+        let found = first_of(&mut pools, |pool| pool.last_of(holder.owner))
+            .or_else(|| first_of(&mut pools, PoolAddresses::next_free))
+            .or_else(|| first_of(&mut pools, |pool| pool.rested(rested)))
+            .or_else(|| first_of(&mut pools, |pool| pool.rested(u64::MAX)));
+        if let Some((at, number)) = found {
+            return Ok(Some(pools[at].take(number, holder)));
         }
         let pools = joined(pools.iter().map(|p| p.pool.range.unwrap_or(p.pool.subnet)));
         Err(IpamError::Exhausted { network: addresses.name.clone(), pools })
@@ -461,6 +455,14 @@ impl PoolAddresses {
         }
         self.leases.insert(number, lease);
     }
+}
+
+/// The first pool that has what is looked for.
+fn first_of(
+    pools: &mut [&mut PoolAddresses],
+    mut choice: impl FnMut(&mut PoolAddresses) -> Option<u128>,
+) -> Option<(usize, u128)> {
+    pools.iter_mut().enumerate().find_map(|(at, pool)| Some((at, choice(pool)?)))
 }
 
 /// The addresses that are handed out where nobody wants a certain one.

@@ -138,34 +138,40 @@ const BRIDGE: &[Spec<Bridge>] = &[
     Spec {
         names: &["com.docker.network.bridge.name", "interface_name"],
         expected: "an interface name of 1 to 15 bytes without `/`, `:` and white space",
-        set: |to, text| Some(to.options.bridge = text.parse().ok()?),
+        set: |to, text| put(&mut to.options.bridge, text.parse().ok()),
     },
     Spec {
         names: &["com.docker.network.bridge.enable_icc"],
         expected: BOOLEAN,
-        set: |to, text| Some(to.options.icc = boolean(text)?),
+        set: |to, text| put(&mut to.options.icc, boolean(text)),
     },
     Spec {
         names: &["com.docker.network.bridge.enable_ip_masquerade"],
         expected: BOOLEAN,
-        set: |to, text| Some(to.options.masquerade = boolean(text)?),
+        set: |to, text| put(&mut to.options.masquerade, boolean(text)),
     },
     Spec {
         names: &["com.docker.network.driver.mtu", "com.docker.network.mtu", "mtu"],
         expected: "a number of bytes from 68 to 65535, or 0 for the default,",
-        set: |to, text| Some(to.options.mtu = mtu(text)?),
+        set: |to, text| {
+            put(&mut to.options.mtu, mtu(text).map(|bytes| (bytes > 0).then_some(bytes)))
+        },
     },
     Spec {
         names: &["com.docker.network.bridge.host_binding_ipv4"],
         expected: "an IPv4 address of this host",
-        set: |to, text| add_binding(&mut to.options, text.parse::<Ipv4Addr>().ok()?.into()),
+        set: |to, text| {
+            to.options.host_bindings.push(text.parse::<Ipv4Addr>().ok()?.into());
+            Some(())
+        },
     },
     Spec {
         names: &["com.docker.network.bridge.host_binding_ipv6"],
         expected: "an IPv6 address of this host",
         set: |to, text| {
             let bare = text.trim_start_matches('[').trim_end_matches(']');
-            add_binding(&mut to.options, bare.parse::<Ipv6Addr>().ok()?.into())
+            to.options.host_bindings.push(bare.parse::<Ipv6Addr>().ok()?.into());
+            Some(())
         },
     },
     Spec {
@@ -174,37 +180,37 @@ const BRIDGE: &[Spec<Bridge>] = &[
             "com.docker.network.container_interface_prefix",
         ],
         expected: "the beginning of an interface name, at most 12 bytes,",
-        set: |to, text| Some(to.options.interface_prefix = prefix(text)?),
+        set: |to, text| put(&mut to.options.interface_prefix, prefix(text)),
     },
     Spec {
         names: &["com.docker.network.bridge.gateway_mode_ipv4"],
         expected: MODE,
-        set: |to, text| Some(to.options.gateway_mode_ipv4 = mode(text)?),
+        set: |to, text| put(&mut to.options.gateway_mode_ipv4, mode(text)),
     },
     Spec {
         names: &["com.docker.network.bridge.gateway_mode_ipv6"],
         expected: MODE,
-        set: |to, text| Some(to.options.gateway_mode_ipv6 = mode(text)?),
+        set: |to, text| put(&mut to.options.gateway_mode_ipv6, mode(text)),
     },
     Spec {
         names: &["com.docker.network.bridge.inhibit_ipv4"],
         expected: BOOLEAN,
-        set: |to, text| Some(to.options.inhibit_ipv4 = boolean(text)?),
+        set: |to, text| put(&mut to.options.inhibit_ipv4, boolean(text)),
     },
     Spec {
         names: &["com.docker.network.enable_ipv4"],
         expected: BOOLEAN,
-        set: |to, text| Some(to.ipv4 = Some(boolean(text)?)),
+        set: |to, text| put(&mut to.ipv4, boolean(text).map(Some)),
     },
     Spec {
         names: &["com.docker.network.enable_ipv6"],
         expected: BOOLEAN,
-        set: |to, text| Some(to.ipv6 = Some(boolean(text)?)),
+        set: |to, text| put(&mut to.ipv6, boolean(text).map(Some)),
     },
     Spec {
         names: &["com.docker.network.internal"],
         expected: BOOLEAN,
-        set: |to, text| Some(to.internal = Some(boolean(text)?)),
+        set: |to, text| put(&mut to.internal, boolean(text).map(Some)),
     },
     Spec {
         // Which network is the default one is known without it.
@@ -216,28 +222,29 @@ const BRIDGE: &[Spec<Bridge>] = &[
         names: &["com.docker.network.bridge.trusted_host_interfaces"],
         expected: "a colon-separated list of interface names",
         set: |to, text| {
-            text.split(':').all(|name| name.parse::<LinkName>().is_ok()).then(|| to.idle = true)
+            let names = text.split(':').all(|name| name.parse::<LinkName>().is_ok());
+            put(&mut to.idle, names.then_some(true))
         },
     },
     Spec {
         names: &["com.docker.network.host_ipv4"],
         expected: "an IPv4 address of this host",
-        set: |to, text| text.parse::<Ipv4Addr>().ok().map(|_| to.idle = true),
+        set: |to, text| put(&mut to.idle, text.parse::<Ipv4Addr>().ok().map(|_| true)),
     },
     Spec {
         names: &["com.docker.network.host_ipv6"],
         expected: "an IPv6 address of this host",
-        set: |to, text| text.parse::<Ipv6Addr>().ok().map(|_| to.idle = true),
+        set: |to, text| put(&mut to.idle, text.parse::<Ipv6Addr>().ok().map(|_| true)),
     },
     Spec {
         names: &["com.docker.network.advertise_addr_nmsgs"],
         expected: "a number from 0 to 3",
-        set: |to, text| number(text, 0..=3).map(|_| to.idle = true),
+        set: |to, text| put(&mut to.idle, number(text, 0..=3).map(|_| true)),
     },
     Spec {
         names: &["com.docker.network.advertise_addr_ms"],
         expected: "a number of milliseconds from 100 to 2000",
-        set: |to, text| number(text, 100..=2000).map(|_| to.idle = true),
+        set: |to, text| put(&mut to.idle, number(text, 100..=2000).map(|_| true)),
     },
     Spec {
         // How Docker's own proxy is set up; there is none here.
@@ -251,7 +258,7 @@ const ENDPOINT: &[Spec<EndpointOptions>] = &[
     Spec {
         names: &["com.docker.network.endpoint.ifname"],
         expected: "an interface name of 1 to 15 bytes without `/`, `:` and white space",
-        set: |to, text| Some(to.interface = Some(text.parse().ok()?)),
+        set: |to, text| put(&mut to.interface, text.parse().ok().map(Some)),
     },
     Spec {
         names: &["com.docker.network.endpoint.sysctls"],
@@ -347,9 +354,10 @@ fn set<T>(specs: &[Spec<T>], to: &mut T, name: &str, value: &str) -> Result<bool
 
 fn unknown<'a>(name: &str, of: &str, known: impl Iterator<Item = &'a &'static str>) -> String {
     let last = |name: &str| name.rsplit('.').next().unwrap_or_default().to_lowercase();
-    let near =
-        |known: &&&str| distance(known, name) <= 3 || distance(&last(known), &last(name)) <= 2;
-    let hint = known.filter(near).min_by_key(|known| distance(known, name));
+    // The last word says what is meant; what stands before it is often left out or mixed up.
+    let far = |known: &str| (distance(&last(known), &last(name)), distance(known, name));
+    let near = |known: &&&str| 3 * far(known).0 <= last(name).len() && !name.is_empty();
+    let hint = known.filter(near).min_by_key(|known| far(known));
     let hint = hint.map(|known| format!(": did you mean {known}?")).unwrap_or_default();
     format!("unknown option {name} of {of} is ignored{hint}")
 }
@@ -369,6 +377,12 @@ fn distance(a: &str, b: &str) -> usize {
     row[b.len()]
 }
 
+/// Sets what an option stands for, if the text means something.
+fn put<T>(slot: &mut T, value: Option<T>) -> Option<()> {
+    *slot = value?;
+    Some(())
+}
+
 /// The spellings of Go's `strconv.ParseBool`, which clients know from Docker.
 fn boolean(text: &str) -> Option<bool> {
     match text {
@@ -382,12 +396,9 @@ fn number(text: &str, accepted: RangeInclusive<u32>) -> Option<u32> {
     text.parse().ok().filter(|number| accepted.contains(number))
 }
 
-fn mtu(text: &str) -> Option<Option<u32>> {
-    match text {
-        "0" => Some(None),
-        // 68 bytes is the least that IPv4 works with (RFC 791).
-        text => number(text, 68..=65_535).map(Some),
-    }
+fn mtu(text: &str) -> Option<u32> {
+    // 68 bytes is the least that IPv4 works with (RFC 791).
+    text.parse().ok().filter(|bytes| *bytes == 0 || (68..=65_535).contains(bytes))
 }
 
 fn mode(text: &str) -> Option<GatewayMode> {
@@ -403,11 +414,6 @@ fn mode(text: &str) -> Option<GatewayMode> {
 fn prefix(text: &str) -> Option<String> {
     // Three digits must fit behind it.
     (text.len() <= 12 && text.parse::<LinkName>().is_ok()).then(|| text.to_owned())
-}
-
-fn add_binding(options: &mut BridgeOptions, host: IpAddr) -> Option<()> {
-    options.host_bindings.push(host);
-    Some(())
 }
 
 /// `net.ipv4.conf.IFNAME.x=v` as a path and a value. Only what belongs to one interface is

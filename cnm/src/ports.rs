@@ -85,7 +85,9 @@ enum Family {
 
 impl Ports {
     pub(crate) fn new(ephemeral: RangeInclusive<u16>) -> Self {
-        Self { taken: BTreeMap::new(), cursor: *ephemeral.start(), ephemeral }
+        // Zero is not a port.
+        let first = (*ephemeral.start()).max(1);
+        Self { taken: BTreeMap::new(), cursor: first, ephemeral: first..=*ephemeral.end() }
     }
 
     /// Finds a port that is free on all addresses of the request, and takes it there.

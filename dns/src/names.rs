@@ -36,6 +36,8 @@ struct Zone {
     endpoints: HashMap<EndpointId, Arc<EndpointNames>>,
     by_name: HashMap<String, Vec<Arc<EndpointNames>>>,
     by_address: HashMap<IpAddr, Vec<Arc<EndpointNames>>>,
+    /// How many of the names are wildcards: mostly none, which spares looking for them.
+    wildcards: usize,
 }
 
 impl Names {
@@ -98,6 +100,7 @@ impl Zone {
     fn insert(&mut self, endpoint: EndpointNames) {
         let endpoint = Arc::new(endpoint);
         for name in lower_names(&endpoint) {
+            self.wildcards += usize::from(name.starts_with("*."));
             self.by_name.entry(name).or_default().push(Arc::clone(&endpoint));
         }
         for address in &endpoint.addresses {
@@ -109,6 +112,7 @@ impl Zone {
     fn remove(&mut self, id: &EndpointId) {
         let Some(endpoint) = self.endpoints.remove(id) else { return };
         for name in lower_names(&endpoint) {
+            self.wildcards -= usize::from(name.starts_with("*."));
             remove_from(&mut self.by_name, &name, &endpoint);
         }
         for address in &endpoint.addresses {
@@ -118,11 +122,14 @@ impl Zone {
 
     /// Looks for a name, with or without the network's, `hidden` labels replaced by `*`.
     fn find(&self, name: &str, hidden: usize) -> Option<Match<'_>> {
-        let bare = name.strip_suffix(&self.suffix);
-        let endpoints = iter::once(name)
-            .chain(bare)
-            .filter_map(|name| pattern(name, hidden))
-            .find_map(|pattern| self.by_name.get(pattern.as_str()))?;
+        if hidden > 0 && self.wildcards == 0 {
+            return None;
+        }
+        let mut forms = iter::once(name).chain(name.strip_suffix(&self.suffix));
+        let endpoints = forms.find_map(|name| match hidden {
+            0 => self.by_name.get(name),
+            _ => self.by_name.get(&wildcard(name, hidden)?),
+        })?;
         Some(Match { network: &self.name, endpoints })
     }
 }
@@ -148,10 +155,8 @@ fn remove_from<K: std::hash::Hash + Eq>(
     }
 }
 
-fn pattern(name: &str, hidden: usize) -> Option<String> {
-    if hidden == 0 {
-        return Some(name.to_owned());
-    }
+/// A name with `*` in place of its first labels.
+fn wildcard(name: &str, hidden: usize) -> Option<String> {
     let rest = name.splitn(hidden + 1, '.').nth(hidden)?;
     Some(format!("*.{rest}"))
 }

@@ -71,8 +71,10 @@ pub fn run(options: Options) -> Result<(), ProcessError> {
     // Refused to the leader of a session: then there is one already.
     let _ = setsid();
     raise_descriptor_limit();
-    give_up_privileges(options.user)
-        .map_err(|source| ProcessError::System { what: "give up privileges", source })?;
+    if let Err(error) = give_up_privileges(options.user) {
+        // In a user namespace there may be no such user.
+        tracing::warn!(%error, user = options.user, "cannot give up privileges");
+    }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

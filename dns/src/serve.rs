@@ -290,6 +290,8 @@ fn take_packet(
 async fn serve_tcp(sandbox: &Arc<Sandbox>, listener: &TcpListener, connections: &mut JoinSet<()>) {
     loop {
         let accepted = tokio::select! {
+            // Those that ended first, as they are counted.
+            biased;
             Some(_) = connections.join_next() => continue,
             accepted = listener.accept() => accepted,
         };

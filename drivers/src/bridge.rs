@@ -32,11 +32,8 @@ pub(crate) fn endpoint(
     let Attachment { network, endpoint } = attachment;
     let (name, interface) = (endpoint.host_link(), &endpoint.interface);
     let ns = Ns::Sandbox(sandbox.id.clone());
-    let veth = Key::Veth {
-        name: name.clone(),
-        sandbox: sandbox.id.clone(),
-        interface: interface.clone(),
-    };
+    let veth =
+        Key::Veth { name: name.clone(), sandbox: sandbox.id.clone(), interface: interface.clone() };
     let pair = Value::Veth {
         mac: endpoint.mac,
         mtu: mtu(options),
@@ -92,7 +89,8 @@ fn bridge_sysctls(network: &Network, options: &BridgeOptions) -> Vec<(Key, Value
     // Ports are published on 127.0.0.1 too: its packets may leave by the bridge.
     let route_localnet = network.ipv4 && translates(network, options, false);
     let values = [route_localnet, false, !ipv6];
-    let [ipv4_forwarding, ipv6_forwarding] = sysctl::FORWARDING.map(|path| sysctl_value(path, true));
+    let [ipv4_forwarding, ipv6_forwarding] =
+        sysctl::FORWARDING.map(|path| sysctl_value(path, true));
     let of_bridge = sysctl::of_bridge(&options.bridge);
     let own = of_bridge.iter().zip(values).map(|(path, value)| sysctl_value(path, value));
     own.chain([ipv4_forwarding]).chain(ipv6.then_some(ipv6_forwarding)).collect()
@@ -105,9 +103,7 @@ fn bridge_sysctls(network: &Network, options: &BridgeOptions) -> Vec<(Key, Value
 fn interface_sysctls(ns: &Ns, interface: &LinkName, ipv6: bool) -> Vec<(Key, Value)> {
     let values = [true, false, false, !ipv6];
     let paths = sysctl::of_interface(interface).into_iter().zip(values);
-    paths
-        .map(|(path, value)| (Key::Sysctl { ns: ns.clone(), path }, text(value)))
-        .collect()
+    paths.map(|(path, value)| (Key::Sysctl { ns: ns.clone(), path }, text(value))).collect()
 }
 
 /// The sysctls that were given with the endpoint: `net.ipv4.conf.IFNAME.log_martians=1,...`.

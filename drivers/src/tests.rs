@@ -104,20 +104,17 @@ fn check_lines(
     expected.assert_eq(&lines.collect::<String>());
 }
 
-fn plan(
-    sandbox: &Sandbox,
-    attachments: &[(&Network, &Endpoint)],
-) -> Result<State, PlanError> {
-    let attachments: Vec<_> = attachments
-        .iter()
-        .map(|(network, endpoint)| Attachment { network, endpoint })
-        .collect();
+fn plan(sandbox: &Sandbox, attachments: &[(&Network, &Endpoint)]) -> Result<State, PlanError> {
+    let attachments: Vec<_> =
+        attachments.iter().map(|(network, endpoint)| Attachment { network, endpoint }).collect();
     Drivers.sandbox(sandbox, &attachments)
 }
 
 #[test]
 fn network_is_a_bridge_with_its_gateways() {
-    check(Drivers.network(&network(1, &[V4, V6])), &expect![[r#"
+    check(
+        Drivers.network(&network(1, &[V4, V6])),
+        &expect![[r#"
         + bridge br-010101010101
         + sysctl net/ipv4/conf/br-010101010101/route_localnet in host = 1
         + sysctl net/ipv4/ip_forward in host = 1
@@ -129,12 +126,15 @@ fn network_is_a_bridge_with_its_gateways() {
         + element bridge br-010101010101
         + element masquerade 10.1.0.0/24
         + element masquerade fd00:1::/64
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn network_without_ipv6_has_it_switched_off() {
-    check(Drivers.network(&network(1, &[V4])), &expect![[r#"
+    check(
+        Drivers.network(&network(1, &[V4])),
+        &expect![[r#"
         + bridge br-010101010101
         + sysctl net/ipv4/conf/br-010101010101/route_localnet in host = 1
         + sysctl net/ipv4/ip_forward in host = 1
@@ -143,14 +143,17 @@ fn network_without_ipv6_has_it_switched_off() {
         + addr 10.1.0.1/24 dev br-010101010101 in host
         + element bridge br-010101010101
         + element masquerade 10.1.0.0/24
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn internal_network_is_neither_masqueraded_nor_reachable_from_localhost() {
     let mut internal = network(1, &[V4, V6]);
     internal.internal = true;
-    check(Drivers.network(&internal), &expect![[r#"
+    check(
+        Drivers.network(&internal),
+        &expect![[r#"
         + bridge br-010101010101
         + sysctl net/ipv4/conf/br-010101010101/route_localnet in host = 0
         + sysctl net/ipv4/ip_forward in host = 1
@@ -161,7 +164,8 @@ fn internal_network_is_neither_masqueraded_nor_reachable_from_localhost() {
         + addr fd00:1::1/64 dev br-010101010101 in host
         + element bridge br-010101010101
         + element internal br-010101010101
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -170,7 +174,9 @@ fn isolated_network_has_a_bridge_without_addresses() {
     isolated.internal = true;
     options(&mut isolated).gateway_mode_ipv4 = GatewayMode::Isolated;
     options(&mut isolated).gateway_mode_ipv6 = GatewayMode::Isolated;
-    check(Drivers.network(&isolated), &expect![[r#"
+    check(
+        Drivers.network(&isolated),
+        &expect![[r#"
         + bridge br-010101010101
         + sysctl net/ipv4/conf/br-010101010101/route_localnet in host = 0
         + sysctl net/ipv4/ip_forward in host = 1
@@ -178,14 +184,17 @@ fn isolated_network_has_a_bridge_without_addresses() {
         + sysctl net/ipv6/conf/br-010101010101/disable_ipv6 in host = 1
         + element bridge br-010101010101
         + element internal br-010101010101
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn inhibited_network_leaves_the_gateway_to_somebody_else() {
     let mut inhibited = network(1, &[V4]);
     options(&mut inhibited).inhibit_ipv4 = true;
-    check(Drivers.network(&inhibited), &expect![[r#"
+    check(
+        Drivers.network(&inhibited),
+        &expect![[r#"
         + bridge br-010101010101
         + sysctl net/ipv4/conf/br-010101010101/route_localnet in host = 1
         + sysctl net/ipv4/ip_forward in host = 1
@@ -193,7 +202,8 @@ fn inhibited_network_leaves_the_gateway_to_somebody_else() {
         + sysctl net/ipv6/conf/br-010101010101/disable_ipv6 in host = 1
         + element bridge br-010101010101
         + element masquerade 10.1.0.0/24
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -201,7 +211,9 @@ fn routed_family_is_not_masqueraded_and_unprotected_one_is_open() {
     let mut mixed = network(1, &[V4, V6]);
     options(&mut mixed).gateway_mode_ipv4 = GatewayMode::NatUnprotected;
     options(&mut mixed).gateway_mode_ipv6 = GatewayMode::Routed;
-    check(Drivers.network(&mixed), &expect![[r#"
+    check(
+        Drivers.network(&mixed),
+        &expect![[r#"
         + bridge br-010101010101
         + sysctl net/ipv4/conf/br-010101010101/route_localnet in host = 1
         + sysctl net/ipv4/ip_forward in host = 1
@@ -213,7 +225,8 @@ fn routed_family_is_not_masqueraded_and_unprotected_one_is_open() {
         + element bridge br-010101010101
         + element unprotected br-010101010101 ipv4
         + element masquerade 10.1.0.0/24
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -225,7 +238,10 @@ fn mtu_is_told_only_where_it_is_not_the_default() {
         let plan = plan(&sandbox(&[]), &[(&network, &endpoint)]).unwrap();
         let plan = cnm::diff(&State::default(), &plan).to_string();
         let veth = plan.lines().find(|line| line.starts_with("+ veth")).unwrap();
-        assert_eq!(&veth[veth.find(" mac").unwrap()..], format!(" mac 02:00:00:00:00:a0{expected}"));
+        assert_eq!(
+            &veth[veth.find(" mac").unwrap()..],
+            format!(" mac 02:00:00:00:00:a0{expected}")
+        );
     }
 }
 
@@ -233,7 +249,9 @@ fn mtu_is_told_only_where_it_is_not_the_default() {
 fn endpoint_is_a_pair_into_the_sandbox() {
     let network = network(1, &[V4, V6]);
     let endpoint = endpoint(0xa0, &network, &["10.1.0.2/24", "fd00:1::2/64"]);
-    check(plan(&sandbox(&[]), &[(&network, &endpoint)]), &expect![[r#"
+    check(
+        plan(&sandbox(&[]), &[(&network, &endpoint)]),
+        &expect![[r#"
         + namespace 5b5b5b5b5b5b
         + veth vetha0a0a0a to eth0 in 5b5b5b5b5b5b mac 02:00:00:00:00:a0
         + port vetha0a0a0a of br-010101010101 hairpin
@@ -245,7 +263,8 @@ fn endpoint_is_a_pair_into_the_sandbox() {
         + addr fd00:1::2/64 dev eth0 in 5b5b5b5b5b5b
         + route 0.0.0.0/0 in 5b5b5b5b5b5b via 10.1.0.1 dev eth0
         + route ::/0 in 5b5b5b5b5b5b via fd00:1::1 dev eth0
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -253,18 +272,26 @@ fn port_is_isolated_where_endpoints_may_not_talk() {
     let mut network = network(1, &[V4]);
     options(&mut network).icc = false;
     let endpoint = endpoint(0xa0, &network, &["10.1.0.2/24"]);
-    check_lines("port", &sandbox(&[]), &[(&network, &endpoint)], &expect![[r#"
+    check_lines(
+        "port",
+        &sandbox(&[]),
+        &[(&network, &endpoint)],
+        &expect![[r#"
         + port vetha0a0a0a of br-010101010101 isolated hairpin
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn address_outside_the_subnets_is_refused() {
     let network = network(1, &[V4]);
     let endpoint = endpoint(0xa0, &network, &["10.2.0.2/24"]);
-    check(plan(&sandbox(&[]), &[(&network, &endpoint)]), &expect![[r#"
+    check(
+        plan(&sandbox(&[]), &[(&network, &endpoint)]),
+        &expect![[r#"
         error: address 10.2.0.2/24 of endpoint a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0 is outside the subnets of network n1
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -273,10 +300,15 @@ fn families_may_have_different_gateways() {
     let on_first = Endpoint { gateway_priority: 1, ..endpoint(0xa0, &first, &["10.1.0.2/24"]) };
     let on_second = endpoint(0xa1, &second, &["10.2.0.2/24", "fd00:1::2/64"]);
     let attachments = [(&first, &on_first), (&second, &on_second)];
-    check_lines("route", &sandbox(&[]), &attachments, &expect![[r#"
+    check_lines(
+        "route",
+        &sandbox(&[]),
+        &attachments,
+        &expect![[r#"
         + route 0.0.0.0/0 in 5b5b5b5b5b5b via 10.1.0.1 dev eth0
         + route ::/0 in 5b5b5b5b5b5b via fd00:1::1 dev eth1
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -284,11 +316,16 @@ fn ports_are_published_in_the_families_that_have_a_gateway() {
     let ports = [("0.0.0.0", 8080, 80), ("::", 8080, 80), ("127.0.0.1", 8081, 81)];
     let both = network(1, &[V4, V6]);
     let endpoint = endpoint(0xa0, &both, &["10.1.0.2/24", "fd00:1::2/64"]);
-    check_lines("element", &sandbox(&ports), &[(&both, &endpoint)], &expect![[r#"
+    check_lines(
+        "element",
+        &sandbox(&ports),
+        &[(&both, &endpoint)],
+        &expect![[r#"
         + element published 0.0.0.0 8080/tcp to 10.1.0.2:80
         + element published 127.0.0.1 8081/tcp to 10.1.0.2:81
         + element published :: 8080/tcp to [fd00:1::2]:80
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -296,9 +333,14 @@ fn port_of_ipv6_is_not_published_by_a_sandbox_without_ipv6() {
     let ports = [("0.0.0.0", 8080, 80), ("::", 8080, 80)];
     let network = network(1, &[V4]);
     let endpoint = endpoint(0xa0, &network, &["10.1.0.2/24"]);
-    check_lines("element", &sandbox(&ports), &[(&network, &endpoint)], &expect![[r#"
+    check_lines(
+        "element",
+        &sandbox(&ports),
+        &[(&network, &endpoint)],
+        &expect![[r#"
         + element published 0.0.0.0 8080/tcp to 10.1.0.2:80
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -325,9 +367,14 @@ fn routed_port_is_open_on_the_endpoint() {
     options(&mut network).gateway_mode_ipv4 = GatewayMode::Routed;
     let endpoint = endpoint(0xa0, &network, &["10.1.0.2/24"]);
     let sandbox = sandbox(&[("0.0.0.0", 8080, 80)]);
-    check_lines("element", &sandbox, &[(&network, &endpoint)], &expect![[r#"
+    check_lines(
+        "element",
+        &sandbox,
+        &[(&network, &endpoint)],
+        &expect![[r#"
         + element open 10.1.0.2 80/tcp
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -343,22 +390,30 @@ fn sysctls_of_the_sandbox_go_over_those_of_the_driver() {
         ("net/ipv4/ping_group_range".to_owned(), "0\t 1000".to_owned()),
         ("net/ipv6/conf/eth0/accept_dad".to_owned(), "1".to_owned()),
     ];
-    check_lines("sysctl", &sandbox, &[(&network, &endpoint)], &expect![[r#"
+    check_lines(
+        "sysctl",
+        &sandbox,
+        &[(&network, &endpoint)],
+        &expect![[r#"
         + sysctl net/ipv4/conf/eth0/arp_notify in 5b5b5b5b5b5b = 1
         + sysctl net/ipv4/conf/eth0/log_martians in 5b5b5b5b5b5b = 1
         + sysctl net/ipv4/ping_group_range in 5b5b5b5b5b5b = 0 1000
         + sysctl net/ipv6/conf/eth0/accept_dad in 5b5b5b5b5b5b = 1
         + sysctl net/ipv6/conf/eth0/accept_ra in 5b5b5b5b5b5b = 2
         + sysctl net/ipv6/conf/eth0/disable_ipv6 in 5b5b5b5b5b5b = 1
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn resolver_is_installed_where_it_is_wanted() {
-    check(Ok(own_namespace(&Sandbox { resolver: true, ..sandbox(&[]) })), &expect![[r#"
+    check(
+        Ok(own_namespace(&Sandbox { resolver: true, ..sandbox(&[]) })),
+        &expect![[r#"
         + namespace 5b5b5b5b5b5b
         + resolver in 5b5b5b5b5b5b
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -366,9 +421,12 @@ fn network_none_is_a_namespace_and_nothing_else() {
     let none = Network { driver: DriverOptions::Null, ..network(1, &[]) };
     check(Drivers.network(&none), &expect![[""]]);
     let endpoint = endpoint(0xa0, &none, &[]);
-    check(plan(&sandbox(&[]), &[(&none, &endpoint)]), &expect![[r#"
+    check(
+        plan(&sandbox(&[]), &[(&none, &endpoint)]),
+        &expect![[r#"
         + namespace 5b5b5b5b5b5b
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -379,7 +437,10 @@ fn network_host_is_no_namespace_and_excludes_others() {
     check(plan(&sandbox(&[]), &[(&host, &on_host)]), &expect![[""]]);
     let other = network(2, &[V4]);
     let on_other = endpoint(0xa1, &other, &["10.1.0.3/24"]);
-    check(plan(&sandbox(&[]), &[(&host, &on_host), (&other, &on_other)]), &expect![[r#"
+    check(
+        plan(&sandbox(&[]), &[(&host, &on_host), (&other, &on_other)]),
+        &expect![[r#"
         error: sandbox 5b5b5b5b5b5b5b5b5b5b5b5b5b5b5b5b5b5b5b5b5b5b5b5b5b5b5b5b5b5b5b5b cannot join network n1: it is the host's own namespace
-    "#]]);
+    "#]],
+    );
 }

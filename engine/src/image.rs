@@ -5,32 +5,43 @@
 //! Nothing is believed on the way in: compressed digests, diff ids and sizes are checked while
 //! the bytes stream through. All operations block, but for [`Images::pull`].
 
+mod archive;
+pub mod builtin;
 mod compression;
+mod config;
 mod digest;
 mod extract;
+mod find;
+mod history;
+mod import;
+mod platform;
 pub mod reference;
+mod remove;
 pub mod rootfs;
+mod save;
+mod store;
 mod tarball;
 
 use std::fmt;
 use std::io::{Read, Write};
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
 
 use chrono::{DateTime, Utc};
-use cnm::Kind;
 use oci_spec::image::ImageConfiguration;
 use tokio::sync::mpsc;
 
 pub use self::digest::{Digest, ImageId};
 pub use self::reference::Reference;
+use self::store::Store;
 use crate::error::{Error, Result};
 
 /// The images of one daemon.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Images {
-    root: PathBuf,
-    options: Options,
+    store: Arc<Store>,
+    options: Arc<Options>,
+    pruning: Arc<Mutex<()>>,
 }
 
 /// How a store behaves.
@@ -229,44 +240,63 @@ impl Images {
     }
 
     /// [`Self::open`] with options.
-    pub fn open_with(root: &Path, options: Options) -> Result<Self> {
-        Ok(Self { root: root.to_owned(), options })
+    pub fn open_with(root: &Path, mut options: Options) -> Result<Self> {
+        let store = Store::open(root)?;
+        options.driver = options.driver.settle(root);
+        Ok(Self { store, options: Arc::new(options), pruning: Arc::default() })
     }
 
     /// The image of a name, a name with digest, or an id or its unique beginning.
     pub fn find(&self, reference: &str) -> Result<Arc<Image>> {
-        let name = Reference::parse(reference)?;
-        Err(Error::not_found(format!("No such image: {name}")))
+        find::find(&self.store.images(), reference)
     }
 
     /// All images, newest first.
     pub fn list(&self) -> Vec<Arc<Image>> {
-        Vec::new()
+        self.store.images()
     }
 
     /// The images that pass a filter, newest first.
     pub fn search(&self, filter: &Filter) -> Result<Vec<Arc<Image>>> {
-        let _ = filter;
-        Ok(self.list())
+        filter.select(&self.store.images())
     }
 
     /// Names an image once more. A name that pointed elsewhere moves.
-    pub fn tag(&self, source: &str, target: &str) -> Result<()> {
-        let _ = (source, target);
-        unfinished()
+    pub fn tag(&self, source: &str, target: &str) -> Result<Arc<Image>> {
+        let target = Reference::parse(target)?.or_latest();
+        if target.digest().is_some() {
+            return Err(Error::invalid("refusing to create a tag with a digest reference"));
+        }
+        let id = self.find(source)?.id;
+        let name = target.to_string();
+        self.store.change(|images| {
+            for image in images.iter_mut() {
+                let has = image.names.contains(&name);
+                if has && image.id != id {
+                    Arc::make_mut(image).names.retain(|known| *known != name);
+                } else if !has && image.id == id {
+                    let image = Arc::make_mut(image);
+                    image.names.push(name.clone());
+                    image.names.sort();
+                }
+            }
+            Ok(())
+        })?;
+        self.find(&name)
     }
 
     /// Removes a name, and the image with its last one.
     pub fn remove(&self, reference: &str, force: bool, users: &[ImageUse]) -> Result<Vec<Removed>> {
-        let _ = (reference, force, users);
-        unfinished()
+        remove::remove(&self.store, reference, force, users)
     }
 
     /// Removes what the filter lets through and no container uses: dangling images, or with
     /// `all` every unused image.
     pub fn prune(&self, filter: &Filter, all: bool, users: &[ImageUse]) -> Result<Pruned> {
-        let _ = (filter, all, users);
-        unfinished()
+        let Ok(_alone) = self.pruning.try_lock() else {
+            return Err(Error::conflict("a prune operation is already running"));
+        };
+        remove::prune(&self.store, filter, all, users)
     }
 
     /// Takes in a Docker or OCI archive.
@@ -275,14 +305,12 @@ impl Images {
         archive: impl Read,
         progress: &mut dyn FnMut(Progress),
     ) -> Result<Vec<Loaded>> {
-        let _ = (archive, progress);
-        unfinished()
+        archive::load(&self.store, archive, progress)
     }
 
     /// Writes an archive that is Docker's and OCI's at once.
     pub fn save(&self, references: &[String], archive: impl Write) -> Result<()> {
-        let _ = (references, archive);
-        unfinished()
+        save::save(&self.store, references, archive)
     }
 
     /// Makes an image of one layer out of a tar of a root file system.
@@ -293,40 +321,64 @@ impl Images {
         changes: &[String],
         message: &str,
     ) -> Result<ImageId> {
-        let _ = (archive, reference, changes, message);
-        unfinished()
+        import::import(&self.store, archive, reference, changes, message)
     }
 
     /// How an image came to be, newest step first.
     pub fn history(&self, reference: &str) -> Result<Vec<HistoryEntry>> {
-        let _ = reference;
-        unfinished()
+        history::history(&self.store, &*self.find(reference)?)
     }
 
     /// Fetches an image from its registry. Dropping the future stops the transfer; what was
     /// fetched so far is used by the next one.
+    #[expect(clippy::unused_async, reason = "the transfer is written next")]
     pub async fn pull(
         &self,
         request: PullRequest,
         progress: mpsc::Sender<Progress>,
     ) -> Result<Pulled> {
         let _ = (request, progress);
-        unfinished()
+        Err(Error::new(cnm::Kind::NotImplemented, "pull is being written"))
     }
 
     /// Where the store is.
     pub fn root(&self) -> &Path {
-        &self.root
+        self.store.root()
     }
 
-    /// How it behaves.
-    pub fn options(&self) -> &Options {
-        &self.options
+    /// How root file systems are made here: never [`rootfs::StorageDriver::Auto`].
+    pub fn driver(&self) -> rootfs::StorageDriver {
+        self.options.driver
+    }
+
+    fn store(&self) -> &Arc<Store> {
+        &self.store
     }
 }
 
-fn unfinished<T>() -> Result<T> {
-    Err(Error::new(Kind::NotImplemented, "images are being written"))
+impl Image {
+    /// The platform it is for.
+    pub fn platform(&self) -> Platform {
+        Platform {
+            os: self.config.os().to_string(),
+            architecture: self.config.architecture().to_string(),
+            variant: self.config.variant().clone().unwrap_or_default(),
+        }
+    }
+
+    /// Digests of the uncompressed layers, lowest first: `RootFS.Layers` of `inspect`.
+    pub fn diff_ids(&self) -> &[String] {
+        self.config.rootfs().diff_ids()
+    }
+}
+
+impl fmt::Display for Loaded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Name(name, _) => write!(f, "Loaded image: {name}"),
+            Self::Id(id) => write!(f, "Loaded image ID: {id}"),
+        }
+    }
 }
 
 #[cfg(test)]

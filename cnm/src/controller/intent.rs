@@ -271,6 +271,7 @@ impl Controller {
     /// returned them.
     ///
     /// A transaction that is not open, because it has been committed or aborted, changes nothing.
+    #[expect(clippy::needless_pass_by_value, reason = "a transaction ends once")]
     pub fn commit(&mut self, transaction: Transaction) -> Batch {
         let mut batch = self.take_garbage();
         batch.delete(intent_key(transaction.number));
@@ -283,13 +284,14 @@ impl Controller {
         self.release(&intent.change.gone_ports(), &intent.change.gone_links());
         match intent.change {
             Change::Network(transition) => self.settle_network(&transition),
-            Change::Sandbox(transition) => self.settle_sandbox(transition),
+            Change::Sandbox(transition) => self.settle_sandbox(&transition),
         }
         batch
     }
 
     /// Gives back what a transaction took. The returned batch deletes its intent; see
     /// [`Controller::commit`] for the order of writing.
+    #[expect(clippy::needless_pass_by_value, reason = "a transaction ends once")]
     pub fn abort(&mut self, transaction: Transaction) -> Batch {
         let mut batch = self.take_garbage();
         batch.delete(intent_key(transaction.number));
@@ -398,7 +400,7 @@ impl Controller {
         }
     }
 
-    fn settle_sandbox(&mut self, transition: Transition<Live>) {
+    fn settle_sandbox(&mut self, transition: &Transition<Live>) {
         if let Some(live) = transition.before() {
             for endpoint in &live.endpoints {
                 if let Some(members) = self.members.get_mut(&endpoint.network) {

@@ -296,6 +296,6 @@ impl Draft<'_> {
 }
 
 fn random_mac(entropy: &mut dyn Entropy) -> Mac {
-    let [a, b, c, d, e, f, ..] = entropy.bytes();
-    Mac::from_random([a, b, c, d, e, f])
+    let bytes = entropy.bytes();
+    Mac::from_random(std::array::from_fn(|at| bytes[at]))
 }

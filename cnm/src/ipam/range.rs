@@ -17,8 +17,10 @@ pub(crate) fn number(address: IpAddr) -> u128 {
 /// The address with this number, in the family of `like`.
 pub(crate) fn address(like: IpAddr, number: u128) -> IpAddr {
     match like {
-        // Numbers of IPv4 addresses come from IPv4 addresses: the upper bits are zero.
-        IpAddr::V4(_) => Ipv4Addr::from_bits(number as u32).into(),
+        IpAddr::V4(_) => {
+            let [.., a, b, c, d] = number.to_be_bytes();
+            Ipv4Addr::new(a, b, c, d).into()
+        }
         IpAddr::V6(_) => Ipv6Addr::from_bits(number).into(),
     }
 }

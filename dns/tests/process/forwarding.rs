@@ -1,5 +1,6 @@
 //! Questions that others answer.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use hickory_proto::op::ResponseCode;
@@ -90,8 +91,8 @@ fn what_we_do_not_know_of_reaches_the_client_unchanged() {
     });
     let lab = Lab::new(&[&upstream]);
     let sandbox = lab.sandbox(view(1));
-    let asked = with_edns(query("example.org", RecordType::TXT), 1232);
-    let reply = ask(&sandbox.asker(), &asked);
+    let question = with_edns(query("example.org", RecordType::TXT), 1232);
+    let reply = ask(&sandbox.asker(), &question);
     let option = reply.edns.as_ref().unwrap().option(65001.into()).cloned();
     assert_eq!(option, Some(EdnsOption::Unknown(65001, b"payload".to_vec())));
     assert_eq!(reply.answers.len(), 1);
@@ -103,10 +104,10 @@ fn equal_questions_under_way_are_asked_once() {
     let lab = Lab::new(&[&upstream]);
     let sandboxes = [lab.sandbox(view(1)), lab.sandbox(view(2))];
     upstream.hold();
-    let asked = query("example.org", RecordType::A);
+    let question = query("example.org", RecordType::A);
     let askers: Vec<_> = (0..40).map(|n| sandboxes[n % 2].asker()).collect();
     for asker in &askers {
-        asker.send(&asked.to_vec().unwrap()).unwrap();
+        asker.send(&question.to_vec().unwrap()).unwrap();
     }
     eventually(|| upstream.heard() == 1);
     upstream.release();
@@ -173,6 +174,26 @@ fn nobody_listening_upstream_is_servfail_at_once() {
 }
 
 #[test]
+fn an_old_answer_is_better_than_none() {
+    let first = AtomicBool::new(true);
+    let upstream = Upstream::new(move |query, _| {
+        let mut reply = with_address(query, "192.0.2.1".parse().unwrap());
+        reply.answers[0].ttl = 1;
+        if !first.swap(false, Ordering::SeqCst) {
+            reply = reply_to(query);
+            reply.metadata.response_code = ResponseCode::ServFail;
+        }
+        Some(reply)
+    });
+    let lab = Lab::new(&[&upstream]);
+    let sandbox = lab.sandbox(view(1));
+    eventually(|| {
+        assert_eq!(sandbox.addresses("example.org").len(), 1);
+        upstream.heard() >= 2
+    });
+}
+
+#[test]
 fn a_sandbox_may_have_upstreams_of_its_own() {
     let host = Upstream::answering("192.0.2.1");
     let own = answering("192.0.2.2", &host);
@@ -200,11 +221,11 @@ fn a_sandbox_with_internal_networks_only_asks_nobody() {
     for name in ["example.org", "single", "a.b.c.example", "1.2.0.192.in-addr.arpa", "_x._tcp.y.z"]
     {
         for kind in [RecordType::A, RecordType::AAAA, RecordType::TXT, RecordType::PTR] {
-            let asked = query(name, kind);
+            let question = query(name, kind);
             for reply in [
-                ask(&asker, &asked),
-                ask(&asker, &with_edns(asked.clone(), 4096)),
-                sandbox.ask_over_tcp(&asked),
+                ask(&asker, &question),
+                ask(&asker, &with_edns(question.clone(), 4096)),
+                sandbox.ask_over_tcp(&question),
             ] {
                 assert_eq!(reply.metadata.response_code, ResponseCode::NXDomain);
                 assert_eq!(reply.authorities.len(), 1);
@@ -228,10 +249,10 @@ fn a_truncated_answer_is_fetched_over_tcp() {
     });
     let lab = Lab::new(&[&upstream]);
     let sandbox = lab.sandbox(view(1));
-    let asked = query("example.org", RecordType::A);
-    let whole = sandbox.ask_over_tcp(&asked);
+    let question = query("example.org", RecordType::A);
+    let whole = sandbox.ask_over_tcp(&question);
     assert_eq!((whole.answers.len(), whole.metadata.truncation), (60, false));
-    let cut = ask(&sandbox.asker(), &asked);
+    let cut = ask(&sandbox.asker(), &question);
     assert!(cut.metadata.truncation && cut.answers.len() > 20);
     assert!(cut.to_vec().unwrap().len() <= 512);
     assert_eq!(upstream.heard(), 2, "once over UDP, once over TCP, and kept");
@@ -268,8 +289,8 @@ fn a_sandbox_that_floods_does_not_hold_up_another() {
     let (flooding, other) = (lab.sandbox(view(1)), lab.sandbox(view(2)));
     let asker = flooding.asker();
     for number in 0..5000 {
-        let asked = query(&format!("slow{number}.example.org"), RecordType::A);
-        asker.send(&asked.to_vec().unwrap()).unwrap();
+        let question = query(&format!("slow{number}.example.org"), RecordType::A);
+        asker.send(&question.to_vec().unwrap()).unwrap();
     }
     eventually(|| upstream.heard() > 100);
     for number in 0..50 {

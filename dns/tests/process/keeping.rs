@@ -90,7 +90,7 @@ fn everything_stays_when_the_daemon_goes() {
     assert_eq!(sandbox.addresses("web").len(), 1);
     let again = Client::connect(&lab.socket()).unwrap();
     let status = again.status().unwrap();
-    assert_eq!(status.sandboxes, [sandbox.id.clone()]);
+    assert_eq!(status.sandboxes, std::slice::from_ref(&sandbox.id));
     assert_eq!(status.pid, lab.child.id());
     again.publish(&network('a'), "app", &[named(1, "web", "10.0.0.9")]).unwrap();
     assert_eq!(sandbox.addresses("web"), ["10.0.0.9".parse::<IpAddr>().unwrap()]);

@@ -97,7 +97,8 @@ pub(crate) fn spawn(dir: &std::path::Path, port: u16) -> Child {
 }
 
 pub(crate) fn resolv_conf(upstreams: &[&Upstream]) -> String {
-    upstreams.iter().map(|upstream| format!("nameserver {}\n", upstream.address.ip())).collect()
+    let line = |upstream: &&Upstream| format!("nameserver {}", upstream.address.ip());
+    upstreams.iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
 /// Tries until it holds.
@@ -208,7 +209,7 @@ pub(crate) fn ask(socket: &UdpSocket, query: &Message) -> Message {
 }
 
 pub(crate) fn receive(socket: &UdpSocket) -> Message {
-    let mut buffer = [0; 65535];
+    let mut buffer = vec![0; 65535];
     let length = socket.recv(&mut buffer).unwrap();
     Message::from_vec(&buffer[..length]).unwrap()
 }
@@ -307,7 +308,7 @@ impl Upstream {
 
 impl Shared {
     fn serve_udp(&self, socket: &UdpSocket) {
-        let mut buffer = [0; 65535];
+        let mut buffer = vec![0; 65535];
         while let Ok((length, from)) = socket.recv_from(&mut buffer) {
             if let Some(reply) = self.answer(&buffer[..length], false) {
                 let _ = socket.send_to(&reply, from);

@@ -1,4 +1,4 @@
-//! Names of our own networks, asked for over real sockets.
+//! Names of our own networks, question for over real sockets.
 
 use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::RecordType;
@@ -120,14 +120,14 @@ fn a_long_answer_is_cut_in_a_datagram_and_whole_in_a_stream() {
     let sandbox = lab.sandbox(view(1));
     let endpoints: Vec<_> = (1..=100).map(|n| named(n, "web", &format!("10.0.0.{n}"))).collect();
     lab.client.publish(&network('a'), "app", &endpoints).unwrap();
-    let asked = query("web", RecordType::A);
-    let short = ask(&sandbox.asker(), &asked);
+    let question = query("web", RecordType::A);
+    let short = ask(&sandbox.asker(), &question);
     assert!(short.metadata.truncation);
     assert!(short.answers.len() > 20 && short.to_vec().unwrap().len() <= 512);
-    let longer = ask(&sandbox.asker(), &with_edns(asked.clone(), 4096));
+    let longer = ask(&sandbox.asker(), &with_edns(question.clone(), 4096));
     assert!(!longer.metadata.truncation);
     assert_eq!(longer.answers.len(), 100);
-    assert_eq!(sandbox.ask_over_tcp(&asked).answers.len(), 100);
+    assert_eq!(sandbox.ask_over_tcp(&question).answers.len(), 100);
 }
 
 #[test]
@@ -139,9 +139,9 @@ fn idle_streams_hold_up_nobody() {
     let mut one_too_many = sandbox.connect();
     let closed = std::io::Read::read(&mut one_too_many, &mut [0; 1]);
     assert!(matches!(closed, Ok(0) | Err(_)), "{closed:?}");
-    let asked = query("web", RecordType::A);
-    assert_eq!(addresses(&ask(&sandbox.asker(), &asked)).len(), 1);
-    assert_eq!(addresses(&other.ask_over_tcp(&asked)).len(), 1);
+    let question = query("web", RecordType::A);
+    assert_eq!(addresses(&ask(&sandbox.asker(), &question)).len(), 1);
+    assert_eq!(addresses(&other.ask_over_tcp(&question)).len(), 1);
     drop(idle);
 }
 

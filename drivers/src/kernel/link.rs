@@ -108,6 +108,13 @@ pub fn switch_on(name: &LinkName, mtu: Option<u32>) -> Request {
     Request::change(RouteNetlinkMessage::NewLink(message))
 }
 
+/// Switches a link off.
+pub fn switch_off(name: &LinkName) -> Request {
+    let mut message = named(name);
+    message.header.change_mask = LinkFlags::Up;
+    Request::change(RouteNetlinkMessage::NewLink(message))
+}
+
 /// Makes a link a port of the bridge with this number; 0 takes it out of its bridge.
 pub fn set_bridge(name: &LinkName, bridge: u32) -> Request {
     let mut message = named(name);
@@ -166,8 +173,9 @@ pub fn stable_mac(text: &str) -> Mac {
     let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
     });
-    let [a, b, c, d, e, f, ..] = hash.to_le_bytes();
-    Mac::from_random([a, b, c, d, e, f])
+    let mut bytes = [0; 6];
+    bytes.copy_from_slice(&hash.to_le_bytes()[..6]);
+    Mac::from_random(bytes)
 }
 
 fn get(socket: &mut Socket, mut message: LinkMessage) -> io::Result<Link> {

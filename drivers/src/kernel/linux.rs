@@ -165,14 +165,11 @@ impl Kernel for Linux {
 
     fn apply(&self, plan: &Plan) -> Result<(), KernelError> {
         self.shadow.release(plan);
-        let failures = apply::run(self, plan, OnFailure::Stop);
-        match failures.into_iter().next() {
-            Some(failure) => Err(failure),
-            None => {
-                self.shadow.record(plan);
-                Ok(())
-            }
+        if let Some(failure) = apply::run(self, plan, OnFailure::Stop).into_iter().next() {
+            return Err(failure);
         }
+        self.shadow.record(plan);
+        Ok(())
     }
 
     fn dismantle(&self, plan: &Plan) -> Vec<KernelError> {

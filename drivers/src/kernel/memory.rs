@@ -122,7 +122,8 @@ impl Inner {
     fn check(&self, key: &Key, value: &Value) -> io::Result<()> {
         match (key, value) {
             (Key::Bridge { name }, _) => {
-                let other = |key: &Key| matches!(key, Key::Veth { name: taken, .. } if taken == name);
+                let other =
+                    |key: &Key| matches!(key, Key::Veth { name: taken, .. } if taken == name);
                 self.refuse(libc::EEXIST, other)
             }
             (Key::Veth { name, sandbox, interface }, _) => {
@@ -179,8 +180,13 @@ impl Inner {
         if matches!(key, Key::Sysctl { path, .. } if sysctl::is_shared(path)) {
             return;
         }
-        let dependants: Vec<_> =
-            self.state.iter().map(|(other, _)| other).filter(|o| self.needs(o, key)).cloned().collect();
+        let dependants: Vec<_> = self
+            .state
+            .iter()
+            .map(|(other, _)| other)
+            .filter(|o| self.needs(o, key))
+            .cloned()
+            .collect();
         self.state.remove(key);
         for dependant in dependants {
             self.remove(&dependant);
@@ -191,8 +197,7 @@ impl Inner {
     fn needs(&self, key: &Key, other: &Key) -> bool {
         match other {
             Key::Namespace { sandbox } => match key {
-                Key::Veth { sandbox: far, .. } => far == sandbox,
-                Key::Resolver { sandbox: far } => far == sandbox,
+                Key::Veth { sandbox: far, .. } | Key::Resolver { sandbox: far } => far == sandbox,
                 Key::Sysctl { ns, .. } | Key::Address { ns, .. } | Key::Route { ns, .. } => {
                     *ns == Ns::Sandbox(sandbox.clone())
                 }

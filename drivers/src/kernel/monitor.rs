@@ -55,9 +55,7 @@ impl Shadow {
         let mut state = self.lock();
         for step in plan.steps() {
             match step {
-                Step::Add(key, value) | Step::Change { key, to: value, .. }
-                    if is_shadowed(key) =>
-                {
+                Step::Add(key, value) | Step::Change { key, to: value, .. } if is_shadowed(key) => {
                     state.insert(key.clone(), value.clone());
                 }
                 _ => {}
@@ -68,7 +66,6 @@ impl Shadow {
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
-
 }
 
 /// Starts the thread. It ends when the other end of `stop` is closed.
@@ -148,8 +145,8 @@ impl Monitor {
         while let Ok(message) = NetlinkMessage::<RouteNetlinkMessage>::deserialize(datagram) {
             match message.payload {
                 NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(link)) => {
-                    let doubtful = !link.header.flags.contains(LinkFlags::Up)
-                        || controller(&link).is_none();
+                    let doubtful =
+                        !link.header.flags.contains(LinkFlags::Up) || controller(&link).is_none();
                     doubts.links.extend(name(&link).filter(|name| doubtful && self.knows(name)));
                 }
                 NetlinkPayload::InnerMessage(RouteNetlinkMessage::DelLink(link)) => {
@@ -193,9 +190,8 @@ impl Monitor {
         let bridge = bridge.and_then(Result::ok);
         let state = self.shadow.lock();
         found.is_ok_and(|link| {
-            let wrong = |(key, value)| {
-                link_of(key) == Some(name) && !fits(&link, bridge.as_deref(), value)
-            };
+            let wrong =
+                |(key, value)| link_of(key) == Some(name) && !fits(&link, bridge.as_deref(), value);
             state.iter().any(wrong)
         })
     }

@@ -6,12 +6,12 @@
 use std::fmt;
 use std::io;
 
+use libc::{MSG_PEEK, MSG_TRUNC};
 use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_EXCL, NLM_F_REQUEST,
-    NetlinkHeader, NetlinkMessage, NetlinkPayload,
+    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_EXCL, NLM_F_REQUEST, NetlinkHeader,
+    NetlinkMessage, NetlinkPayload,
 };
 use netlink_packet_route::RouteNetlinkMessage;
-use libc::{MSG_PEEK, MSG_TRUNC};
 
 /// How many requests go out at once; their acknowledgements must fit the receive buffer.
 const BATCH: usize = 64;
@@ -30,7 +30,7 @@ const NLMSGERR_ATTR_MSG: u16 = 1;
 /// A socket in the network namespace of the thread that opened it.
 #[derive(Debug)]
 pub struct Socket {
-    socket: netlink_sys::Socket,
+    inner: netlink_sys::Socket,
     sequence: u32,
     received: Vec<u8>,
 }
@@ -84,7 +84,7 @@ impl Socket {
         socket.set_cap_ack(true)?;
         // Kernels before 4.20 do not know it, and lose only the early complaint.
         let _ = socket.set_netlink_get_strict_chk(true);
-        Ok(Self { socket, sequence: 0, received: Vec::with_capacity(64 << 10) })
+        Ok(Self { inner: socket, sequence: 0, received: Vec::with_capacity(64 << 10) })
     }
 
     /// Sends the requests, all of them even if one fails, and returns those that did.
@@ -114,15 +114,15 @@ impl Socket {
         self.sequence = self.sequence.wrapping_add(1);
         let mut bytes = Vec::new();
         append(&mut bytes, message, NLM_F_REQUEST, self.sequence);
-        self.socket.send(&bytes, 0)?;
+        self.inner.send(&bytes, 0)?;
         loop {
             self.receive()?;
-            for frame in frames(&self.received).filter(|f| f.sequence == self.sequence) {
-                if frame.kind == NLMSG_ERROR {
-                    return Err(frame.error().unwrap_or_else(|| io::ErrorKind::NotFound.into()));
-                }
-                return frame.decode().ok_or_else(|| io::ErrorKind::InvalidData.into());
+            let answer = frames(&self.received).find(|frame| frame.sequence == self.sequence);
+            let Some(frame) = answer else { continue };
+            if frame.kind == NLMSG_ERROR {
+                return Err(frame.error().unwrap_or_else(|| io::ErrorKind::NotFound.into()));
             }
+            return frame.decode().ok_or_else(|| io::ErrorKind::InvalidData.into());
         }
     }
 
@@ -136,7 +136,7 @@ impl Socket {
         }
         let mut refused = Vec::new();
         let mut answered = 0;
-        let result = self.socket.send(&bytes, 0).and_then(|_| {
+        let result = self.inner.send(&bytes, 0).and_then(|_| {
             while answered < requests.len() {
                 self.receive()?;
                 for frame in frames(&self.received) {
@@ -165,7 +165,7 @@ impl Socket {
         self.sequence = self.sequence.wrapping_add(1);
         let mut bytes = Vec::new();
         append(&mut bytes, message, NLM_F_REQUEST | NLM_F_DUMP, self.sequence);
-        self.socket.send(&bytes, 0)?;
+        self.inner.send(&bytes, 0)?;
         let mut found = Vec::new();
         let mut interrupted = false;
         loop {
@@ -184,10 +184,10 @@ impl Socket {
     /// Receives one datagram, of whatever size.
     fn receive(&mut self) -> io::Result<()> {
         self.received.clear();
-        let size = retry(|| self.socket.recv(&mut &mut [0_u8; 0][..], MSG_PEEK | MSG_TRUNC))?;
+        let size = retry(|| self.inner.recv(&mut &mut [0_u8; 0][..], MSG_PEEK | MSG_TRUNC))?;
         self.received.reserve(size);
-        let Self { socket, received, .. } = self;
-        retry(|| socket.recv(received, 0)).map(|_| ())
+        let Self { inner, received, .. } = self;
+        retry(|| inner.recv(received, 0)).map(|_| ())
     }
 }
 
@@ -293,8 +293,7 @@ fn append(bytes: &mut Vec<u8>, message: &RouteNetlinkMessage, flags: u16, sequen
     let mut header = NetlinkHeader::default();
     header.flags = flags;
     header.sequence_number = sequence;
-    let mut message =
-        NetlinkMessage::new(header, NetlinkPayload::InnerMessage(message.clone()));
+    let mut message = NetlinkMessage::new(header, NetlinkPayload::InnerMessage(message.clone()));
     message.finalize();
     let start = bytes.len();
     bytes.resize(start + aligned(message.buffer_len()), 0);

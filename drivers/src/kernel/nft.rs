@@ -243,10 +243,12 @@ impl Writer {
             gone.fill(true);
             return Ok(None);
         }
+        // A step may have several entries, all of them missing.
+        let known = gone.to_vec();
         for (position, error) in &refusal.0 {
             let index = usize::try_from(*position).ok().and_then(|position| owners.get(position));
             let index = index.copied().unwrap_or_default();
-            if missing(error) && !gone[index] && !changes[index].remove.is_empty() {
+            if missing(error) && !known[index] && !changes[index].remove.is_empty() {
                 gone[index] = true;
             } else {
                 let code = error.raw_os_error().unwrap_or(libc::EIO);

@@ -96,10 +96,6 @@ impl<T> Digesting<T> {
         Self { inner, hasher: Sha256::new(), count: 0 }
     }
 
-    pub(super) fn count(&self) -> u64 {
-        self.count
-    }
-
     /// What was inside, the digest, the number of bytes.
     pub(super) fn finish(self) -> (T, Digest, u64) {
         (self.inner, Digest::finish(self.hasher), self.count)

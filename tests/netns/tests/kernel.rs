@@ -1,5 +1,7 @@
 //! The same cases on the real kernel and on the fake of it.
 
+#![expect(clippy::unwrap_used, reason = "a test")]
+
 use std::fmt::Write;
 
 use cnm::{Key, Plan, State, Value, diff};
@@ -122,7 +124,11 @@ fn route_needs_a_reachable_gateway(kernel: &dyn Kernel) {
 
 fn failed_step_is_named(kernel: &dyn Kernel) {
     let mut desired = two_networks().desired();
-    let ports: Vec<_> = desired.iter().map(|(key, _)| key.clone()).filter(|key| matches!(key, Key::Bridge { .. })).collect();
+    let ports: Vec<_> = desired
+        .iter()
+        .map(|(key, _)| key.clone())
+        .filter(|key| matches!(key, Key::Bridge { .. }))
+        .collect();
     for bridge in ports {
         desired.remove(&bridge);
     }

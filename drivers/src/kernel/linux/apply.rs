@@ -219,11 +219,7 @@ impl Run<'_> {
     }
 
     /// The number of a link of the host.
-    fn index(
-        &self,
-        name: &LinkName,
-        known: &mut BTreeMap<LinkName, u32>,
-    ) -> io::Result<u32> {
+    fn index(&self, name: &LinkName, known: &mut BTreeMap<LinkName, u32>) -> io::Result<u32> {
         if let Some(index) = known.get(name) {
             return Ok(*index);
         }
@@ -310,8 +306,7 @@ impl Run<'_> {
                 if let (Key::Sysctl { path: name, .. }, Value::Text(value)) =
                     (step.key(), wanted(step))
                 {
-                    let noted =
-                        if part.lists(name) { Ok(()) } else { pin::note(&path, name) };
+                    let noted = if part.lists(name) { Ok(()) } else { pin::note(&path, name) };
                     run.check(step, noted.and_then(|()| sysctl::write(name, value)));
                 }
             }
@@ -383,9 +378,10 @@ fn equipment<'p>(socket: &mut Socket, steps: &[&'p Step]) -> (Requests<'p>, Vec<
     let mut failures = Vec::new();
     let mut indexes = BTreeMap::new();
     for step in steps {
-        let link = match (step.key(), wanted(step)) {
-            (Key::Address { link, .. }, _) | (Key::Route { .. }, Value::Route { link, .. }) => link,
-            _ => continue,
+        let ((Key::Address { link, .. }, _) | (Key::Route { .. }, Value::Route { link, .. })) =
+            (step.key(), wanted(step))
+        else {
+            continue;
         };
         let known = indexes.get(link).copied();
         let index = known.map_or_else(|| link::index(socket, link), Ok);

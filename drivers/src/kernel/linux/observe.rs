@@ -13,6 +13,7 @@ use std::io;
 use cnm::{Key, LinkName, Mac, Ns, SandboxId, State, Value};
 
 use super::{Linux, failed, pin};
+use crate::kernel::KernelError;
 use crate::kernel::address::{self, Address, PROTOCOL};
 use crate::kernel::link::{self, DEFAULT_MTU, Link};
 use crate::kernel::netlink::Socket;
@@ -21,7 +22,6 @@ use crate::kernel::nft::SandboxTable;
 use crate::kernel::route::{self, Route};
 use crate::kernel::sysctl;
 use crate::kernel::tag::Tag;
-use crate::kernel::KernelError;
 
 /// Observes the host and all sandboxes, one after the other on one thread.
 pub(super) fn observe(linux: &Linux) -> Result<State, KernelError> {
@@ -59,11 +59,17 @@ fn observe_links(linux: &Linux, visitor: &mut Visitor) -> io::Result<State> {
     for (link, tag) in ours.values() {
         let far = tag.far.as_ref();
         let ends = far.and_then(|(sandbox, _)| far_ends.get(sandbox));
-        state.extend(veth(link, tag, ends.map_or(&[], Vec::as_slice)));
-        state.extend(port(link, &view));
+        let pair = veth(link, tag, ends.map_or(&[], Vec::as_slice));
+        // A damaged pair is made again, which takes its port along.
+        let whole = !matches!(pair, Some((_, Value::Veth { mac: NOWHERE, .. })));
+        state.extend(pair);
+        state.extend(port(link, &view).filter(|_| whole));
     }
     Ok(state)
 }
+
+/// The hardware address of a far end that is not where it belongs.
+const NOWHERE: Mac = Mac::UNSPECIFIED;
 
 /// Links of ours by number, with what their tags say.
 type Ours<'a> = BTreeMap<u32, (&'a Link, Tag)>;
@@ -101,15 +107,15 @@ impl View {
     fn report(&self, ns: &Ns, wanted: impl Fn(&Link) -> bool, state: &mut State) {
         for link in self.links.iter().filter(|link| wanted(link)) {
             let Ok(name) = link.name.parse::<LinkName>() else { continue };
-            let addresses = self.addresses.iter().filter(|a| {
-                a.link == link.index && a.protocol == Some(PROTOCOL)
-            });
+            let addresses = self
+                .addresses
+                .iter()
+                .filter(|a| a.link == link.index && a.protocol == Some(PROTOCOL));
             state.extend(addresses.map(|a| {
                 let key = Key::Address { ns: ns.clone(), link: name.clone(), address: a.address };
                 (key, Value::Present)
             }));
-            let routes =
-                self.routes.iter().filter(|r| r.is_ours() && r.link == Some(link.index));
+            let routes = self.routes.iter().filter(|r| r.is_ours() && r.link == Some(link.index));
             state.extend(routes.map(|r| {
                 let key = Key::Route { ns: ns.clone(), destination: r.destination };
                 (key, Value::Route { link: name.clone(), via: r.via })
@@ -159,7 +165,7 @@ fn veth(link: &Link, tag: &Tag, interfaces: &[Link]) -> Option<(Key, Value)> {
     let (sandbox, interface) = tag.far.clone()?;
     let far = interfaces.iter().find(|far| link.peer == Some(far.index));
     let far = far.filter(|far| far.name == interface.as_str());
-    let mac = far.and_then(|far| far.mac).unwrap_or(Mac::from([0; 6]));
+    let mac = far.and_then(|far| far.mac).unwrap_or(NOWHERE);
     let ends: Vec<_> = far.into_iter().chain([link]).collect();
     let value = Value::Veth { mac, mtu: mtu(&ends), tag: tag.owner.clone() };
     Some((Key::Veth { name: link.name.parse().ok()?, sandbox, interface }, value))

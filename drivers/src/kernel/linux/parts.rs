@@ -127,7 +127,9 @@ impl SandboxPart<'_> {
     /// interface that is made here.
     pub(super) fn lists(&self, path: &str) -> bool {
         self.veths.iter().any(|step| match step.key() {
-            Key::Veth { interface, .. } => sysctl::of_interface(interface).iter().any(|p| p == path),
+            Key::Veth { interface, .. } => {
+                sysctl::of_interface(interface).iter().any(|p| p == path)
+            }
             _ => false,
         })
     }
@@ -174,9 +176,8 @@ impl<'p> Doomed<'p> {
         let Step::Remove(key, value) = step else { return false };
         match (key, value) {
             (Key::Port { link }, _) => self.has(&Ns::Host, link),
-            (Key::Address { ns, link, .. }, _) | (Key::Route { ns, .. }, Value::Route { link, .. }) => {
-                self.has(ns, link)
-            }
+            (Key::Address { ns, link, .. }, _)
+            | (Key::Route { ns, .. }, Value::Route { link, .. }) => self.has(ns, link),
             (Key::Sysctl { ns, path }, _) => {
                 let link = path.split('/').nth(3).and_then(|name| name.parse().ok());
                 link.is_some_and(|link| self.has(ns, &link))

@@ -75,7 +75,7 @@ pub(super) fn note(path: &Path, sysctl: &str) -> io::Result<()> {
 /// The sysctls that were noted.
 pub(super) fn noted(path: &Path) -> io::Result<Vec<String>> {
     match fs::read_to_string(notes(path)) {
-        Ok(text) => Ok(text.lines().map(str::to_owned).collect()),
+        Ok(text) => Ok(text.lines().filter(|line| !line.is_empty()).map(str::to_owned).collect()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
         Err(error) => Err(error),
     }
@@ -88,7 +88,7 @@ pub(super) fn forget(path: &Path, sysctl: &str) -> io::Result<()> {
         return Ok(());
     }
     known.retain(|line| line != sysctl);
-    fs::write(notes(path), known.iter().map(|line| format!("{line}\n")).collect::<String>())
+    fs::write(notes(path), known.join("\n") + "\n")
 }
 
 const NOTES: &str = ".sysctls";
