@@ -13,6 +13,8 @@ from pathlib import Path
 CLIENT = "192.0.2.53"
 """The client's address: the resolver of every host, and where connections come from."""
 
+HYBRID = "/sys/fs/cgroup/unified"
+
 
 def sh(*command, **options):
     """Runs a command; its failure is told with what it wrote."""
@@ -35,6 +37,10 @@ def wait_for(what, condition, seconds=60, process=None):
         if time.monotonic() > end:
             raise RuntimeError(f"{what}: not within {seconds} s")
         time.sleep(0.01)
+
+
+def hybrid():
+    return os.path.exists(f"{HYBRID}/cgroup.controllers")
 
 
 class Host:
@@ -66,6 +72,8 @@ class Host:
            "peer", "name", f"to-{self.name}", "netns", client.name)
         sh("ip", "-n", client.name, "address", "add", f"{far}/24", "dev", f"to-{self.name}")
         sh("ip", "-n", client.name, "link", "set", f"to-{self.name}", "up")
+        sh("ip", "-n", client.name, "route", "replace", f"10.231.{number}.0/24",
+           "dev", f"to-{self.name}", "src", CLIENT)
         sh("ip", "-n", self.name, "address", "add", f"{near}/24", "dev", "eth0")
         sh("ip", "-n", self.name, "link", "set", "eth0", "up")
         sh("ip", "-n", self.name, "route", "add", "default", "via", far)
@@ -74,6 +82,11 @@ class Host:
     def enter(self, command):
         """The command line that runs a command on this host."""
         return ["nsenter", "-t", str(self.keeper.pid), "-m", "-n", "--", *map(str, command)]
+
+    def hide_hybrid(self):
+        """Without cgroup v2's hierarchy beside v1's, which crun refuses if it has controllers."""
+        if hybrid():
+            sh(*self.enter(["umount", HYBRID]))
 
     def sysctl(self, **values):
         text = " && ".join(
@@ -96,6 +109,7 @@ class Lab:
         resolv.write_text(f"nameserver {CLIENT}\n")
         sh("mount", "--bind", resolv, os.path.realpath("/etc/resolv.conf"))
         self.client = Host("client")
+        # Its address whatever link it answers by.
         sh("ip", "-n", "client", "address", "add", f"{CLIENT}/32", "dev", "lo")
         self.client.sysctl(net__ipv4__ip_local_port_range='"1024 65535"')
         self.hosts = 0

@@ -8,7 +8,7 @@ import subprocess
 import tarfile
 
 from api import Api
-from lab import pids, sh, wait_for
+from lab import HYBRID, hybrid, pids, sh, wait_for
 
 IMAGE = "rnet/toolbox:latest"
 
@@ -129,6 +129,7 @@ class Podman(Engine):
     def __init__(self, lab):
         super().__init__(lab)
         self.version = sh("podman", "--version").strip()
+        self.host.hide_hybrid()
         networks = self.directory / "networks"
         networks.mkdir()
         (self.directory / "policy.json").write_text(
@@ -171,6 +172,9 @@ class Runtime:
         config["linux"]["cgroupsPath"] = f"{lab.parent}/{name}"
         (self.bundle / "config.json").write_text(json.dumps(config))
         self.count = 0
+        # Every host has its own mounts by now: this concerns the runtimes alone.
+        if hybrid():
+            sh("umount", HYBRID)
 
     def run(self):
         """Returns the id of a container that runs."""

@@ -78,6 +78,16 @@ class Bench:
                 if spent[peer] > self.cap and peer.name != "rnet":
                     del spent[peer]
 
+    def each(self, row, once):
+        """What `once` returns for each engine for which it succeeds."""
+        done = {}
+        for engine in self.engines:
+            try:
+                done[engine] = once(engine)
+            except Exception as error:
+                row.fail(engine.name, error)
+        return done
+
     def start(self, engine, command=("trap", "0"), **options):
         """The time of a start, and the container that now runs."""
         id = engine.create(list(command), **options)
@@ -148,8 +158,8 @@ def run(bench):
 
 
 def execute(bench):
-    targets = {engine: bench.start(engine, network="none")[1] for engine in bench.engines}
     row = bench.row("exec `true` by CLI")
+    targets = bench.each(row, lambda engine: bench.start(engine, network="none")[1])
     bench.turns(row, targets, lambda engine: line(engine.cli("exec", targets[engine], "true")))
     row = bench.row("exec `true` by API, to the end of its output")
     bench.turns(
@@ -215,10 +225,8 @@ def fifty(bench):
 def density(bench):
     many = 50 if bench.quick else 500
     first = bench.row("API start (bridge + name + 1 port) with 1 running")
-    others = {}
-    for engine in bench.engines:
-        others[engine] = parallel(bench, engine, 1)
-    bench.turns(first, bench.engines, lambda engine: with_port(bench, engine))
+    others = bench.each(first, lambda engine: parallel(bench, engine, 1))
+    bench.turns(first, others, lambda engine: with_port(bench, engine))
     second = bench.row(f"API start (bridge + name + 1 port) with {many} running")
     for engine in list(others):
         until = math.inf if engine.name == "rnet" else time.monotonic() + 2 * bench.cap
@@ -280,9 +288,9 @@ def slowest(row, peer):
 
 def figures(output):
     """The `name=value` line of a load generator."""
-    found = dict(re.findall(r"(\w+)=([\d.]+)", output))
+    found = dict(re.findall(r"(rate|p50|p99|count|failed)=([\d.]+)", output))
     if "rate" not in found:
-        raise RuntimeError(output.strip() or "the load generator said nothing")
+        raise RuntimeError(output.strip(" \0\1\2\n") or "the load generator said nothing")
     if float(found["failed"]) > float(found["count"]) / 1000:
         raise RuntimeError(f"{found['failed']} of {found['count']} failed")
     return {name: float(value) for name, value in found.items()}
@@ -290,24 +298,20 @@ def figures(output):
 
 def load(bench):
     """From another machine, a connection for each request, the published ports in turn."""
-    pairs = {}
     seconds = "0.5" if bench.quick else "2"
     for number in (10, 10_000):
         rate = bench.row(f"connections/s through {number:,} published ports", "/s")
         half = bench.row(f"p50 of a connection with its request, {number:,} ports")
         wanted = range(FIRST_PORT, FIRST_PORT + number)
         last = FIRST_PORT + number - 1
-        targets = {}
-        for engine in bench.engines:
+
+        def server(engine, number=number, wanted=wanted):
             if number > 10 and engine.name != "rnet":
-                rate.fail(engine.name, "not tried: it takes minutes to publish them")
-                half.fail(engine.name, "not tried")
-                continue
+                raise RuntimeError("not tried: it takes minutes to publish them")
             options = {"network": NETWORK, "name": bench.name(), "ports": wanted}
-            try:
-                targets[engine] = bench.start(engine, ["httpd"], **options)[1]
-            except Exception as error:
-                rate.fail(engine.name, error)
+            return bench.start(engine, ["httpd"], **options)[1]
+
+        targets = bench.each(rate, server)
 
         def once(engine, half=half, last=last):
             command = [bench.tool, "load", "-t", seconds, engine.host.address,
@@ -317,7 +321,6 @@ def load(bench):
             return found["rate"]
 
         bench.turns(rate, targets, once, 2 if bench.quick else 10)
-        pairs[number] = rate
         for engine, id in targets.items():
             engine.api.remove(id)
 
@@ -331,17 +334,20 @@ def dns(bench):
     """Asked from inside a container, as a program there would."""
     upstream = bench.lab.spawn(bench.lab.client.enter([bench.tool, "dns-server"]), "upstream.log")
     seconds = "0.5" if bench.quick else "2"
-    targets = {}
-    for engine in bench.engines:
-        web = bench.start(engine, network=NETWORK, name=f"web{bench.name()}")[1]
-        asker = bench.start(engine, network=NETWORK, name=bench.name())[1]
-        targets[engine] = (web, asker)
+    targets = None
+
+    def pair(engine):
+        started = [bench.start(engine, network=NETWORK, name=bench.name()) for _ in range(2)]
+        return [id for _, id in started]
+
     for title, arguments in (
         ("local name", lambda engine: [targets[engine][0][:12]]),
         ("forwarded, each another name", lambda _: ["-u", "example.org"]),
     ):
         rate = bench.row(f"DNS queries/s, {title}", "/s")
         most = bench.row(f"DNS p99, {title}")
+        if targets is None:
+            targets = bench.each(rate, pair)
 
         def once(engine, most=most, arguments=arguments):
             command = ["dns-load", "-t", seconds, *arguments(engine)]
@@ -358,10 +364,10 @@ def dns(bench):
 
 
 def resting(bench):
-    """After all of the above, and with one container: what everything else is measured beside."""
-    one = {engine: bench.start(engine, network=NETWORK)[1] for engine in bench.engines}
+    """Before all else, idle but for one container."""
     total = bench.row("memory: daemons together, RSS", "MiB")
     shims = bench.row("memory: what stands by one container, PSS", "MiB")
+    one = bench.each(shims, lambda engine: bench.start(engine, network=NETWORK)[1])
     for engine in bench.engines:
         daemons = {
             name: sum(memory(pid, "VmRSS") for pid in found)
@@ -371,7 +377,7 @@ def resting(bench):
         parts = ", ".join(f"{name} {value:.1f}" for name, value in daemons.items())
         total.note += f"{'; ' if total.note else ''}{parts}"
         found = pids(engine.shim)
-        if found:
+        if found and engine in one:
             shims.add(engine.name, sum(memory(pid, "Pss") for pid in found))
     for engine, id in one.items():
         engine.api.remove(id)
