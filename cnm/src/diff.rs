@@ -150,6 +150,15 @@ impl Plan {
     }
 }
 
+impl Step {
+    /// The object that changes.
+    pub fn key(&self) -> &Key {
+        match self {
+            Self::Add(key, _) | Self::Change { key, .. } | Self::Remove(key, _) => key,
+        }
+    }
+}
+
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for step in &self.0 {

@@ -136,6 +136,9 @@ pub struct Mac([u8; 6]);
 pub struct MacError(String);
 
 impl Mac {
+    /// All zeros, which no interface has.
+    pub const UNSPECIFIED: Self = Self([0; 6]);
+
     /// A locally administered unicast address from six random bytes.
     pub fn from_random(mut bytes: [u8; 6]) -> Self {
         bytes[0] = (bytes[0] | 0x02) & 0xfe;

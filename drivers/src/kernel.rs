@@ -1,10 +1,29 @@
 //! The kernel: the one place in the workspace that changes the host.
 
+pub mod address;
+pub mod conntrack;
+mod facts;
+pub mod link;
+mod linux;
+mod memory;
+mod monitor;
+pub mod netlink;
+pub mod netns;
+mod nfnetlink;
+pub mod nft;
+pub mod reserve;
+pub mod route;
+pub mod sysctl;
+mod tag;
+
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
-use cnm::controller::HostFacts;
-use cnm::{HasKind, Kind, Plan, PortBinding, SandboxId, State};
+use cnm::{HasKind, Kind, Plan, State};
+
+pub use linux::Linux;
+pub use memory::Memory;
+pub use netns::Netns;
 
 /// Something that holds kernel objects: Linux, or a fake of it.
 pub trait Kernel: Send + Sync + std::fmt::Debug {
@@ -79,63 +98,12 @@ pub struct ResolverSockets {
     pub tcp: OwnedFd,
 }
 
-/// The Linux kernel of this machine, and the network namespace of the thread that opened it.
-#[derive(Debug)]
-pub struct Linux;
-
 /// The port of a sandbox's resolver at 127.0.0.11; port 53 there is redirected to it.
 pub const RESOLVER_PORT: u16 = 64_053;
 
-impl Linux {
-    /// Opens the sockets and installs the constant part of the nf_tables table.
-    pub fn open(config: LinuxConfig) -> Result<Self, KernelError> {
-        todo!("{config:?}")
-    }
-
-    /// What the host uses already: routes of all tables, resolvers.
-    pub fn host_facts(&self) -> Result<HostFacts, KernelError> {
-        todo!()
-    }
-
-    /// Opens the sockets of a sandbox's resolver.
-    pub fn resolver_sockets(&self, sandbox: &SandboxId) -> Result<ResolverSockets, KernelError> {
-        todo!("{sandbox}")
-    }
-
-    /// Binds a host port, so that nobody else takes it. `None` if somebody has it.
-    pub fn reserve_port(&self, binding: &PortBinding) -> Result<Option<OwnedFd>, KernelError> {
-        todo!("{binding:?}")
-    }
-
-    /// Forgets connections to these host ports, so that their packets find the new owner.
-    pub fn flush_ports(&self, bindings: &[PortBinding]) -> Result<(), KernelError> {
-        todo!("{bindings:?}")
-    }
-
-    /// Forgets connections from and to these addresses.
-    pub fn flush_addresses(&self, addresses: &[std::net::IpAddr]) -> Result<(), KernelError> {
-        todo!("{addresses:?}")
-    }
-
-    /// The socket that owns the table, to be kept by a process that outlives this one; `None`
-    /// where the kernel has no table ownership.
-    pub fn table_owner(&self) -> Option<OwnedFd> {
-        todo!()
-    }
-
-    /// The namespace of a sandbox, as a path for a runtime.
-    pub fn namespace_path(&self, sandbox: &SandboxId) -> PathBuf {
-        todo!("{sandbox}")
-    }
-
-    /// Tells when something of ours was changed by somebody else. The receiver gets one message
-    /// per burst of changes; what changed is found by observing.
-    pub fn changes(&self) -> Result<std::sync::mpsc::Receiver<()>, KernelError> {
-        todo!()
-    }
-
-    /// Removes the table, for `rnet system reset`.
-    pub fn remove_table(&self) -> Result<(), KernelError> {
-        todo!()
-    }
+/// Brings a kernel to the desired state; returns the plan that did it.
+pub fn reconcile(kernel: &dyn Kernel, desired: &State) -> Result<Plan, KernelError> {
+    let plan = cnm::diff(&kernel.observe()?, desired);
+    kernel.apply(&plan)?;
+    Ok(plan)
 }

@@ -1,1 +1,186 @@
 //! The command line `rnet`: a client of the API.
+//!
+//! Grammar, output and exit codes are those of the `docker` command, so that scripts and fingers
+//! work unchanged. Standard output is data; everything else goes to standard error. Nothing here
+//! knows the engine: all that is shown came over the socket.
+
+mod attach;
+mod client;
+mod commands;
+mod container;
+mod create;
+mod error;
+mod events;
+mod exec;
+mod image;
+mod inspect;
+mod list;
+mod logs;
+mod network;
+mod ports;
+mod run;
+mod system;
+mod table;
+mod template;
+mod terminal;
+mod units;
+mod volume;
+
+use std::ffi::OsString;
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::Parser;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+
+use self::commands::{Cli, Command};
+use self::error::CliError;
+
+/// What commands return: the exit code, or what went wrong.
+type Outcome = Result<u8, CliError>;
+
+/// Runs the command line and returns its exit code.
+pub fn main(args: &[OsString]) -> ExitCode {
+    let cli = match Cli::try_parse_from(args) {
+        Ok(cli) => cli,
+        Err(error) => return ExitCode::from(usage(&error)),
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let outcome = match runtime {
+        Ok(runtime) => {
+            let outcome = runtime.block_on(dispatch(cli));
+            // A read of the terminal that nobody ends must not keep the process.
+            runtime.shutdown_background();
+            outcome
+        }
+        Err(error) => Err(CliError::new(format!("cannot start: {error}"))),
+    };
+    match outcome {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            if !error.message.is_empty() {
+                complain(&error.message);
+            }
+            ExitCode::from(error.code)
+        }
+    }
+}
+
+async fn dispatch(cli: Cli) -> Outcome {
+    let client = std::sync::Arc::new(client::Client::new(cli.host.as_deref(), &cli.tls)?);
+    match cli.command {
+        Command::Attach(args) => attach::attach(&client, args).await,
+        Command::Container(command) => container::command(&client, command).await,
+        Command::Create(args) => run::create(&client, *args).await,
+        Command::Events(args) => events::events(&client, args).await,
+        Command::Exec(args) => exec::exec(&client, args).await,
+        Command::History(args) => image::history(&client, args).await,
+        Command::Image(command) => image::command(&client, command).await,
+        Command::Images(args) => image::list(&client, args).await,
+        Command::Import(args) => image::import(&client, args).await,
+        Command::Info(args) => system::info(&client, args).await,
+        Command::Inspect(args) => inspect::any(&client, args).await,
+        Command::Kill(args) => container::kill(&client, args).await,
+        Command::Load(args) => image::load(&client, args).await,
+        Command::Logs(args) => logs::logs(&client, args).await,
+        Command::Network(command) => network::command(&client, command).await,
+        Command::Pause(args) => container::each(&client, args, "pause").await,
+        Command::Port(args) => container::port(&client, args).await,
+        Command::Ps(args) => list::ps(&client, args).await,
+        Command::Pull(args) => image::pull(&client, args).await,
+        Command::Rename(args) => container::rename(&client, args).await,
+        Command::Restart(args) => container::restart(&client, args).await,
+        Command::Rm(args) => container::rm(&client, args).await,
+        Command::Rmi(args) => image::rm(&client, args).await,
+        Command::Run(args) => run::run(&client, *args).await,
+        Command::Save(args) => image::save(&client, args).await,
+        Command::Start(args) => container::start(&client, args).await,
+        Command::Stop(args) => container::stop(&client, args).await,
+        Command::System(command) => system::command(&client, command).await,
+        Command::Tag(args) => image::tag(&client, args).await,
+        Command::Top(args) => container::top(&client, args).await,
+        Command::Unpause(args) => container::each(&client, args, "unpause").await,
+        Command::Version(args) => system::version(&client, args).await,
+        Command::Volume(command) => volume::command(&client, command).await,
+        Command::Wait(args) => container::wait(&client, args).await,
+        Command::Completion(args) => Ok(commands::completion(&args)),
+        Command::Daemon(_) => Err(CliError::new(
+            "the daemon does not run inside the client: call `rnet daemon` by its own name",
+        )),
+    }
+}
+
+/// Prints a usage error as the docker command does; 125 for flags, 1 for the rest.
+fn usage(error: &clap::Error) -> u8 {
+    let context = |kind| match error.get(kind) {
+        Some(ContextValue::String(text)) => Some(text.clone()),
+        _ => None,
+    };
+    match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+            let _ = error.print();
+            0
+        }
+        ErrorKind::UnknownArgument => {
+            let argument = context(ContextKind::InvalidArg).unwrap_or_default();
+            complain(&unknown_flag(&argument));
+            hint(error);
+            125
+        }
+        ErrorKind::InvalidSubcommand => {
+            let name = context(ContextKind::InvalidSubcommand).unwrap_or_default();
+            complain(&format!("rnet: unknown command: {name}"));
+            hint(error);
+            1
+        }
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
+        | ErrorKind::MissingRequiredArgument => {
+            let _ = error.print();
+            1
+        }
+        _ => {
+            let _ = error.print();
+            125
+        }
+    }
+}
+
+fn unknown_flag(argument: &str) -> String {
+    let flag = argument.split_whitespace().next().unwrap_or(argument);
+    if flag.starts_with("--") {
+        format!("unknown flag: {flag}")
+    } else {
+        let letter = flag.trim_start_matches('-').chars().next().unwrap_or('-');
+        format!("unknown shorthand flag: '{letter}' in {flag}")
+    }
+}
+
+/// The usage line of the command, without the lines around it.
+fn hint(error: &clap::Error) {
+    let text = error.render().to_string();
+    if let Some(usage) = text.lines().find(|line| line.starts_with("Usage:")) {
+        complain(&format!("\n{usage}\n\nRun the command with '--help' for more information"));
+    }
+}
+
+/// Writes a line to standard error.
+fn complain(text: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "{text}");
+}
+
+/// Writes a line of data. A reader that went away ends the output and is no error.
+fn say(text: &str) {
+    let mut out = std::io::stdout().lock();
+    let _ = writeln!(out, "{text}");
+}
+
+/// Asks a yes-or-no question on the terminal; only `y` is a yes.
+fn confirmed(question: &str) -> bool {
+    {
+        let mut out = std::io::stdout().lock();
+        let _ = write!(out, "{question} [y/N] ");
+        let _ = out.flush();
+    }
+    let mut answer = String::new();
+    std::io::stdin().read_line(&mut answer).is_ok() && answer.trim().eq_ignore_ascii_case("y")
+}

@@ -1,1 +1,16 @@
-//! tests/netns
+//! Throw-away hosts in network namespaces, and what tests run on them.
+//!
+//! A [`Lab`] has a `host`, on which rnet's kernel is opened, and two neighbours of it, each on a
+//! LAN of its own. Nothing has a name in the root namespace: hosts are descriptors, so that they
+//! are gone with the value and any number of tests run side by side.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails where it stands")]
+
+mod host;
+mod lab;
+mod model;
+pub mod site;
+
+pub use host::{Host, SILENCE, Server, TIMEOUT, wait_until};
+pub use lab::Lab;
+pub use model::Model;

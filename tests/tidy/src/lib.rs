@@ -1,1 +1,1 @@
-//! tests/tidy
+//! Checks of the source tree itself: see `tests/`.

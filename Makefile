@@ -1,0 +1,43 @@
+# Every command of the project. Each recipe is one line to read; what it needs it installs itself.
+
+.PHONY: demo test lint fmt netns docs bench release setup ci
+
+# Two containers on a network of their own, by rnet and by the docker client; then the daemon dies.
+demo: release
+	tests/demo.sh target/release
+
+# All tests. Root is needed for those that make network namespaces and containers.
+test: setup
+	cargo build --workspace --bins
+	cargo nextest run --workspace
+
+# Formatting, lints and documentation, warnings denied; the layers of the crates.
+lint:
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items
+	cargo test --quiet --package tidy
+
+fmt:
+	cargo fmt --all
+
+# The tests on real kernels in network namespaces only.
+netns: setup
+	cargo nextest run --package netns-tests
+
+# Writes the generated parts of docs/ anew.
+docs:
+	UPDATE=1 cargo test --package netns-tests --test ruleset
+
+# Measures rnet beside the peers that are installed and prints the table of docs/benchmarks.md.
+bench: release
+	benches/run.py target/release
+
+release: setup
+	cargo build --release --workspace --bins
+
+# Installs Debian packages that builds and tests need, where they are missing.
+setup:
+	tests/setup.sh
+
+ci: lint test

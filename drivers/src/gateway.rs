@@ -1,0 +1,26 @@
+//! Default routes: one endpoint of a sandbox provides them, for each family its own.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use cnm::sandbox::{Attachment, gateway};
+use cnm::{Key, Ns, Sandbox, Value};
+use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};
+
+/// The default routes of a sandbox.
+pub(crate) fn routes(sandbox: &Sandbox, attachments: &[Attachment<'_>]) -> Vec<(Key, Value)> {
+    let route = |destination: IpNetwork| {
+        let attachment = gateway(attachments, destination.is_ipv6())?;
+        let address = attachment.endpoint.address(destination.is_ipv6())?;
+        let via = attachment.network.pool_of(address.ip())?.gateway;
+        let link = attachment.endpoint.interface.clone();
+        let ns = Ns::Sandbox(sandbox.id.clone());
+        Some((Key::Route { ns, destination }, Value::Route { link, via }))
+    };
+    everywhere().into_iter().filter_map(route).collect()
+}
+
+fn everywhere() -> [IpNetwork; 2] {
+    let ipv4 = Ipv4Network::new_checked(Ipv4Addr::UNSPECIFIED, 0).map(IpNetwork::V4);
+    let ipv6 = Ipv6Network::new_checked(Ipv6Addr::UNSPECIFIED, 0).map(IpNetwork::V6);
+    [ipv4, ipv6].map(|net| net.unwrap_or_else(|| unreachable!("0 is a prefix length")))
+}

@@ -1,0 +1,28 @@
+//! Which networks may talk to whom: elements of the sets that the table's constant rules ask.
+//!
+//! Networks are isolated by default: what arrives for a bridge of ours from elsewhere needs a
+//! permission, and a connection that was made to a published port is one.
+
+use cnm::options::{BridgeOptions, GatewayMode};
+use cnm::{Element, Key, Network, Value};
+
+use crate::bridge::{gateway_mode, translates};
+
+/// The permissions of a bridge network.
+pub(crate) fn elements(network: &Network, options: &BridgeOptions) -> Vec<(Key, Value)> {
+    let link = &options.bridge;
+    let mut elements = vec![Element::Bridge { link: link.clone() }];
+    if network.internal {
+        elements.push(Element::Internal { link: link.clone() });
+    }
+    for pool in &network.pools {
+        let ipv6 = pool.subnet.is_ipv6();
+        if options.masquerade && translates(network, options, ipv6) {
+            elements.push(Element::Masquerade { subnet: pool.subnet });
+        }
+        if !network.internal && gateway_mode(options, ipv6) == GatewayMode::NatUnprotected {
+            elements.push(Element::Unprotected { link: link.clone(), ipv6 });
+        }
+    }
+    elements.into_iter().map(|element| (Key::Element(element), Value::Present)).collect()
+}

@@ -1,0 +1,252 @@
+//! Links: bridges, veth pairs, and the ports of bridges.
+
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use cnm::{LinkName, Mac};
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::link::{
+    InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoPortKind, InfoVeth, LinkAttribute,
+    LinkExtentMask, LinkFlags, LinkInfo, LinkMessage,
+};
+
+use super::netlink::{Request, Socket};
+
+/// The MTU that the kernel gives to new links.
+pub const DEFAULT_MTU: u32 = 1500;
+
+/// A link as the kernel tells of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Link {
+    /// Its number in its namespace.
+    pub index: u32,
+    /// Its name.
+    pub name: String,
+    /// Its alias.
+    pub alias: Option<String>,
+    /// Its hardware address, where it has one of six bytes.
+    pub mac: Option<Mac>,
+    /// Its MTU in bytes.
+    pub mtu: u32,
+    /// Whether it is switched on.
+    pub up: bool,
+    /// The number of the other end of a pair, in the other end's namespace.
+    pub peer: Option<u32>,
+    /// The bridge it is a port of.
+    pub bridge: Option<u32>,
+    /// See [`PortFlags`].
+    pub flags: PortFlags,
+}
+
+/// How a port of a bridge behaves.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PortFlags {
+    /// It may only talk to ports that are not isolated.
+    pub isolated: bool,
+    /// Frames may leave by the port they came in by.
+    pub hairpin: bool,
+}
+
+/// A veth pair to be made, with its far end in another namespace.
+#[derive(Clone, Copy, Debug)]
+pub struct Veth<'a> {
+    /// The near end.
+    pub name: &'a LinkName,
+    /// The number of the bridge that the near end is a port of.
+    pub bridge: Option<u32>,
+    /// The MTU of both ends.
+    pub mtu: u32,
+    /// The far end.
+    pub interface: &'a LinkName,
+    /// The far end's hardware address.
+    pub mac: Mac,
+    /// The far end's namespace.
+    pub netns: BorrowedFd<'a>,
+}
+
+/// Makes a bridge. Its hardware address is fixed: it would otherwise be that of one of its ports
+/// and change with them, while the endpoints still have the old one in their neighbour tables.
+pub fn create_bridge(name: &LinkName, mac: Mac) -> Request {
+    let mut message = named(name);
+    message.attributes.push(LinkAttribute::Address(mac.octets().to_vec()));
+    message.attributes.push(LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Bridge)]));
+    Request::create(RouteNetlinkMessage::NewLink(message))
+}
+
+/// Makes a pair: the near end up and in its bridge, the far end where it belongs, with its final
+/// name and hardware address, and still down, so that its sysctls precede its first packet.
+pub fn create_veth(veth: &Veth<'_>) -> Request {
+    let mut far = named(veth.interface);
+    far.attributes.extend([
+        LinkAttribute::Address(veth.mac.octets().to_vec()),
+        LinkAttribute::Mtu(veth.mtu),
+        LinkAttribute::NetNsFd(veth.netns.as_raw_fd()),
+    ]);
+    let mut near = up(named(veth.name));
+    near.attributes.push(LinkAttribute::Mtu(veth.mtu));
+    near.attributes.extend(veth.bridge.map(LinkAttribute::Controller));
+    near.attributes.push(LinkAttribute::LinkInfo(vec![
+        LinkInfo::Kind(InfoKind::Veth),
+        LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(far))),
+    ]));
+    Request::create(RouteNetlinkMessage::NewLink(near))
+}
+
+/// Marks a link, sets its MTU and switches it on; if it is a port of a bridge, sets its flags.
+pub fn dress(name: &LinkName, alias: String, mtu: u32, port: Option<PortFlags>) -> Request {
+    let mut message = up(named(name));
+    message.attributes.push(LinkAttribute::Mtu(mtu));
+    message.attributes.push(LinkAttribute::IfAlias(alias));
+    message.attributes.extend(port.map(port_attribute));
+    Request::change(RouteNetlinkMessage::NewLink(message))
+}
+
+/// Switches a link on; with an MTU, sets that first.
+pub fn switch_on(name: &LinkName, mtu: Option<u32>) -> Request {
+    let mut message = up(named(name));
+    message.attributes.extend(mtu.map(LinkAttribute::Mtu));
+    Request::change(RouteNetlinkMessage::NewLink(message))
+}
+
+/// Switches a link off.
+pub fn switch_off(name: &LinkName) -> Request {
+    let mut message = named(name);
+    message.header.change_mask = LinkFlags::Up;
+    Request::change(RouteNetlinkMessage::NewLink(message))
+}
+
+/// Makes a link a port of the bridge with this number; 0 takes it out of its bridge.
+pub fn set_bridge(name: &LinkName, bridge: u32) -> Request {
+    let mut message = named(name);
+    message.attributes.push(LinkAttribute::Controller(bridge));
+    let message = RouteNetlinkMessage::NewLink(message);
+    if bridge == 0 { Request::remove(message) } else { Request::change(message) }
+}
+
+/// Sets how a port behaves.
+pub fn set_port(name: &LinkName, flags: PortFlags) -> Request {
+    let mut message = named(name);
+    message.attributes.push(port_attribute(flags));
+    Request::change(RouteNetlinkMessage::NewLink(message))
+}
+
+/// Switches on the loopback interface, and with it 127.0.0.1 and `::1`.
+pub fn switch_on_loopback() -> Request {
+    let mut message = up(LinkMessage::default());
+    message.header.index = 1;
+    Request::change(RouteNetlinkMessage::NewLink(message))
+}
+
+/// Removes a link.
+pub fn remove(name: &LinkName) -> Request {
+    Request::remove(RouteNetlinkMessage::DelLink(named(name)))
+}
+
+/// The link with a name.
+pub fn find(socket: &mut Socket, name: &LinkName) -> io::Result<Link> {
+    get(socket, named(name))
+}
+
+/// The number of the link with a name.
+pub fn index(socket: &mut Socket, name: &LinkName) -> io::Result<u32> {
+    find(socket, name).map(|link| link.index)
+}
+
+/// The name of the link with a number.
+pub fn name(socket: &mut Socket, index: u32) -> io::Result<String> {
+    let mut message = LinkMessage::default();
+    message.header.index = index;
+    get(socket, message).map(|link| link.name)
+}
+
+/// All links of the socket's namespace.
+pub fn list(socket: &mut Socket) -> io::Result<Vec<Link>> {
+    let mut message = LinkMessage::default();
+    message.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
+    let found = socket.dump(&RouteNetlinkMessage::GetLink(message))?;
+    Ok(found.into_iter().filter_map(link).collect())
+}
+
+/// A hardware address that depends on nothing but the text: made again, a bridge has the old one.
+pub fn stable_mac(text: &str) -> Mac {
+    // FNV-1a.
+    let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    let mut bytes = [0; 6];
+    bytes.copy_from_slice(&hash.to_le_bytes()[..6]);
+    Mac::from_random(bytes)
+}
+
+fn get(socket: &mut Socket, mut message: LinkMessage) -> io::Result<Link> {
+    message.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
+    let found = socket.get(&RouteNetlinkMessage::GetLink(message))?;
+    link(found).ok_or_else(|| io::ErrorKind::InvalidData.into())
+}
+
+fn named(name: &LinkName) -> LinkMessage {
+    let mut message = LinkMessage::default();
+    message.attributes.push(LinkAttribute::IfName(name.as_str().to_owned()));
+    message
+}
+
+fn up(mut message: LinkMessage) -> LinkMessage {
+    message.header.flags = LinkFlags::Up;
+    message.header.change_mask = LinkFlags::Up;
+    message
+}
+
+fn port_attribute(flags: PortFlags) -> LinkAttribute {
+    LinkAttribute::LinkInfo(vec![
+        LinkInfo::PortKind(InfoPortKind::Bridge),
+        LinkInfo::PortData(InfoPortData::BridgePort(vec![
+            InfoBridgePort::Isolated(flags.isolated),
+            InfoBridgePort::HairpinMode(flags.hairpin),
+        ])),
+    ])
+}
+
+fn link(message: RouteNetlinkMessage) -> Option<Link> {
+    let RouteNetlinkMessage::NewLink(message) = message else { return None };
+    let mut link = Link {
+        index: message.header.index,
+        name: String::new(),
+        alias: None,
+        mac: None,
+        mtu: 0,
+        up: message.header.flags.contains(LinkFlags::Up),
+        peer: None,
+        bridge: None,
+        flags: PortFlags::default(),
+    };
+    for attribute in message.attributes {
+        match attribute {
+            LinkAttribute::IfName(name) => link.name = name,
+            LinkAttribute::IfAlias(alias) => link.alias = Some(alias),
+            LinkAttribute::Address(bytes) => {
+                link.mac = <[u8; 6]>::try_from(bytes).ok().map(Mac::from);
+            }
+            LinkAttribute::Mtu(mtu) => link.mtu = mtu,
+            LinkAttribute::Link(index) => link.peer = Some(index),
+            LinkAttribute::Controller(index) => link.bridge = Some(index),
+            LinkAttribute::LinkInfo(infos) => link.flags = port_flags(&infos),
+            _ => {}
+        }
+    }
+    Some(link)
+}
+
+fn port_flags(infos: &[LinkInfo]) -> PortFlags {
+    let mut flags = PortFlags::default();
+    for info in infos {
+        let LinkInfo::PortData(InfoPortData::BridgePort(attributes)) = info else { continue };
+        for attribute in attributes {
+            match attribute {
+                InfoBridgePort::Isolated(isolated) => flags.isolated = *isolated,
+                InfoBridgePort::HairpinMode(hairpin) => flags.hairpin = *hairpin,
+                _ => {}
+            }
+        }
+    }
+    flags
+}

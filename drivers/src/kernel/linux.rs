@@ -1,0 +1,207 @@
+//! The real kernel.
+
+mod apply;
+mod observe;
+mod parts;
+mod pin;
+
+use std::io::{self, PipeWriter};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::PathBuf;
+use std::sync::mpsc::Receiver;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use cnm::controller::HostFacts;
+use cnm::{Plan, PortBinding, SandboxId, State};
+use nix::sys::socket::{
+    AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, bind, listen, setsockopt, socket,
+    sockopt,
+};
+
+use self::apply::OnFailure;
+use super::conntrack::Conntrack;
+use super::netlink::Socket;
+use super::netns::{Netns, Visitor};
+use super::nft::{Nft, NftError, Ownership};
+use super::reserve::ReserveError;
+use super::{Kernel, KernelError, LinuxConfig, RESOLVER_PORT, ResolverSockets};
+use super::{facts, monitor, reserve};
+
+/// The Linux kernel of this machine, and the network namespace of the thread that opened it.
+#[derive(Debug)]
+pub struct Linux {
+    config: LinuxConfig,
+    host: Netns,
+    /// Sockets in the host's namespace that nobody uses at the moment.
+    sockets: Mutex<Vec<Socket>>,
+    nft: Arc<Nft>,
+    conntrack: Conntrack,
+    shadow: Arc<monitor::Shadow>,
+    /// Closed with the value, which ends the threads that watch for changes.
+    watchers: Mutex<Vec<PipeWriter>>,
+}
+
+impl Linux {
+    /// Opens the sockets and installs the constant part of the nf_tables table.
+    pub fn open(config: LinuxConfig) -> Result<Self, KernelError> {
+        let host = Netns::current().map_err(failed("open", "the host's network namespace"))?;
+        let socket = Socket::open().map_err(failed("open", "a route netlink socket"))?;
+        pin::prepare(&config.namespaces)
+            .map_err(failed("prepare", &config.namespaces.display().to_string()))?;
+        let owner = config.owner.as_deref().map(OwnedFd::try_clone).transpose();
+        let owner = owner.map_err(failed("duplicate", "the table's owner socket"))?;
+        let nft = Nft::open(&config.table, owner, Ownership::Preferred)?;
+        let conntrack = Conntrack::open().map_err(failed("open", "a conntrack socket"))?;
+        Ok(Self {
+            config,
+            host,
+            conntrack,
+            sockets: Mutex::new(vec![socket]),
+            nft: Arc::new(nft),
+            shadow: Arc::default(),
+            watchers: Mutex::default(),
+        })
+    }
+
+    /// What the host uses already: routes of all tables, resolvers.
+    pub fn host_facts(&self) -> Result<HostFacts, KernelError> {
+        self.with_socket(|socket| facts::read(socket, &self.config.tag))
+            .map_err(failed("list", "the host's routes"))
+    }
+
+    /// Opens the sockets of a sandbox's resolver.
+    pub fn resolver_sockets(&self, sandbox: &SandboxId) -> Result<ResolverSockets, KernelError> {
+        let object = || format!("the resolver's sockets in {}", sandbox.short());
+        let netns = Netns::open(self.namespace_path(sandbox))
+            .map_err(|source| step("open", object(), source))?;
+        Visitor::send(|visitor| {
+            visitor.enter(&netns)?;
+            let udp = bind_resolver(SockType::Datagram)?;
+            let tcp = bind_resolver(SockType::Stream)?;
+            listen(&tcp, Backlog::MAXCONN)?;
+            Ok(ResolverSockets { udp, tcp })
+        })
+        .map_err(|source: io::Error| step("open", object(), source))
+    }
+
+    /// Binds a host port, so that nobody else takes it. `None` if somebody has it.
+    pub fn reserve_port(&self, binding: &PortBinding) -> Result<Option<OwnedFd>, KernelError> {
+        let object = || format!("port {} {}", binding.host_port, binding.protocol);
+        self.host
+            .run(|| reserve::reserve_port(binding))
+            .map_err(|source| step("reserve", object(), source))?
+            .map_err(|error| match error {
+                ReserveError::Refused { source, .. } => step("reserve", object(), source),
+                error @ ReserveError::NoSuchAddress { .. } => {
+                    step("reserve", object(), io::Error::other(error))
+                }
+            })
+    }
+
+    /// Forgets connections to these host ports, so that their packets find the new owner.
+    pub fn flush_ports(&self, bindings: &[PortBinding]) -> Result<(), KernelError> {
+        if bindings.is_empty() {
+            return Ok(());
+        }
+        let flushed = self.conntrack.flush_ports(bindings);
+        flushed.map(|_| ()).map_err(failed("flush", "connections to published ports"))
+    }
+
+    /// Forgets connections from and to these addresses.
+    pub fn flush_addresses(&self, addresses: &[std::net::IpAddr]) -> Result<(), KernelError> {
+        if addresses.is_empty() {
+            return Ok(());
+        }
+        let flushed = self.conntrack.flush_addresses(addresses);
+        flushed.map(|_| ()).map_err(failed("flush", "connections of released addresses"))
+    }
+
+    /// The socket that owns the table, to be kept by a process that outlives this one; `None`
+    /// where the kernel has no table ownership.
+    pub fn table_owner(&self) -> Option<OwnedFd> {
+        self.nft.owner_socket()
+    }
+
+    /// The namespace of a sandbox, as a path for a runtime.
+    pub fn namespace_path(&self, sandbox: &SandboxId) -> PathBuf {
+        self.config.namespaces.join(sandbox.as_str())
+    }
+
+    /// Tells when something of ours was changed by somebody else. The receiver gets one message
+    /// per burst of changes; what changed is found by observing.
+    pub fn changes(&self) -> Result<Receiver<()>, KernelError> {
+        let (stop, writer) = io::pipe().map_err(failed("open", "a pipe"))?;
+        self.watchers.lock().unwrap_or_else(PoisonError::into_inner).push(writer);
+        let (nft, shadow) = (Arc::clone(&self.nft), Arc::clone(&self.shadow));
+        monitor::start(&self.host, nft, shadow, stop.into())
+            .map_err(failed("watch", "the host's links, addresses and table"))
+    }
+
+    /// Removes the table, for `rnet system reset`.
+    pub fn remove_table(&self) -> Result<(), KernelError> {
+        Ok(self.nft.remove_table()?)
+    }
+
+    /// Uses a netlink socket in the host's namespace.
+    fn with_socket<T>(&self, f: impl FnOnce(&mut Socket) -> io::Result<T>) -> io::Result<T> {
+        let free = self.sockets.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let mut socket = match free {
+            Some(socket) => socket,
+            None => self.host.run(Socket::open)??,
+        };
+        let result = f(&mut socket);
+        self.sockets.lock().unwrap_or_else(PoisonError::into_inner).push(socket);
+        result
+    }
+}
+
+impl Kernel for Linux {
+    fn observe(&self) -> Result<State, KernelError> {
+        let observed = observe::observe(self)?;
+        self.shadow.adopt(&observed);
+        Ok(observed)
+    }
+
+    fn apply(&self, plan: &Plan) -> Result<(), KernelError> {
+        self.shadow.release(plan);
+        if let Some(failure) = apply::run(self, plan, OnFailure::Stop).into_iter().next() {
+            return Err(failure);
+        }
+        self.shadow.record(plan);
+        Ok(())
+    }
+
+    fn dismantle(&self, plan: &Plan) -> Vec<KernelError> {
+        self.shadow.release(plan);
+        apply::run(self, plan, OnFailure::GoOn)
+    }
+}
+
+impl From<NftError> for KernelError {
+    fn from(error: NftError) -> Self {
+        match error {
+            NftError::Step { verb, object, source, .. } => Self::Step { verb, object, source },
+            other => step("use", "nf_tables".to_owned(), io::Error::other(other)),
+        }
+    }
+}
+
+fn bind_resolver(kind: SockType) -> io::Result<OwnedFd> {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let fd = socket(AddressFamily::Inet, kind, flags, None)?;
+    setsockopt(&fd, sockopt::ReuseAddr, &true)?;
+    let address = SocketAddr::from((Ipv4Addr::new(127, 0, 0, 11), RESOLVER_PORT));
+    bind(fd.as_raw_fd(), &SockaddrStorage::from(address))?;
+    Ok(fd)
+}
+
+fn step(verb: &'static str, object: String, source: io::Error) -> KernelError {
+    KernelError::Step { verb, object, source }
+}
+
+/// Names what was tried with what.
+fn failed(verb: &'static str, object: &str) -> impl FnOnce(io::Error) -> KernelError {
+    let object = object.to_owned();
+    move |source| step(verb, object, source)
+}

@@ -1,0 +1,495 @@
+//! Applying a plan.
+//!
+//! Steps are grouped by where they go: links of the host in one batch; then for each sandbox, on
+//! a thread inside it, its sysctls, its addresses and routes in one batch, and its resolver; all
+//! elements in one nf_tables transaction at the end. Removals run first and the other way round;
+//! what vanishes with something else that is removed is not removed by itself.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::AsFd;
+
+use cnm::{Key, LinkName, Ns, Plan, SandboxId, Step, Value};
+
+use super::parts::{Parts, Removals, SandboxPart};
+use super::{Linux, pin, step as kernel_error};
+use crate::kernel::link::{PortFlags, Veth};
+use crate::kernel::netlink::{Refused, Request, Socket};
+use crate::kernel::netns::{Netns, Visitor};
+use crate::kernel::nft::SandboxTable;
+use crate::kernel::tag::Tag;
+use crate::kernel::{KernelError, address, link, route, sysctl};
+
+/// What to do when a step fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum OnFailure {
+    /// Leave the rest.
+    Stop,
+    /// Do what can be done.
+    GoOn,
+}
+
+/// Runs a plan and returns what failed.
+pub(super) fn run(linux: &Linux, plan: &Plan, policy: OnFailure) -> Vec<KernelError> {
+    let parts = Parts::of(plan);
+    if parts.only_elements() {
+        let (old, new) = (&parts.removals.elements, &parts.elements);
+        let changed = [old, new].into_iter().filter(|steps| !steps.is_empty());
+        return changed.filter_map(|steps| linux.nft.apply(steps).err()).map(Into::into).collect();
+    }
+    Visitor::send(|visitor| {
+        let spaces = BTreeMap::new();
+        let mut run = Run { linux, visitor, policy, spaces, failures: Vec::new() };
+        run.removals(&parts.removals);
+        run.additions(&parts);
+        run.failures
+    })
+}
+
+/// A plan under way.
+#[derive(Debug)]
+struct Run<'a> {
+    linux: &'a Linux,
+    visitor: &'a mut Visitor,
+    policy: OnFailure,
+    spaces: BTreeMap<SandboxId, Space>,
+    failures: Vec<KernelError>,
+}
+
+/// The namespace of a sandbox, with a socket in it once that was needed.
+#[derive(Debug)]
+struct Space {
+    netns: Netns,
+    socket: Option<Socket>,
+}
+
+/// Requests with the steps they are for.
+type Requests<'p> = Vec<(&'p Step, Request)>;
+
+impl Run<'_> {
+    fn removals(&mut self, parts: &Removals<'_>) {
+        self.stage(|run| run.elements(&parts.elements));
+        for (sandbox, steps) in &parts.sandboxes {
+            self.stage(|run| run.strip(sandbox, steps));
+        }
+        self.stage(|run| run.strip_host(&parts.host));
+        self.stage(|run| {
+            let requests = parts.links.iter().filter_map(|step| Some((*step, unlink(step)?)));
+            run.host_batch(requests.collect());
+        });
+        for step in &parts.namespaces {
+            let Key::Namespace { sandbox } = step.key() else { continue };
+            let path = self.linux.namespace_path(sandbox);
+            self.spaces.remove(sandbox);
+            self.stage(|run| run.check(step, pin::unpin(&path)));
+        }
+    }
+
+    fn additions(&mut self, parts: &Parts<'_>) {
+        for step in &parts.namespaces {
+            self.stage(|run| {
+                let made = run.create_namespace(step);
+                run.check(step, made);
+            });
+        }
+        self.stage(|run| run.bridges(&parts.bridges));
+        self.stage(|run| run.links(&parts.veths, &parts.ports));
+        self.stage(|run| run.equip_host(&parts.host));
+        for (sandbox, part) in &parts.sandboxes {
+            self.stage(|run| run.equip(sandbox, part));
+        }
+        self.stage(|run| run.elements(&parts.elements));
+    }
+
+    /// Runs a part of the plan, unless an earlier one failed and that was to be the end.
+    fn stage(&mut self, part: impl FnOnce(&mut Self)) {
+        if self.failures.is_empty() || self.policy == OnFailure::GoOn {
+            part(self);
+        }
+    }
+
+    fn check(&mut self, step: &Step, result: io::Result<()>) {
+        self.failures.extend(result.err().map(|source| failure(step, source)));
+    }
+
+    fn elements(&mut self, steps: &[&Step]) {
+        if !steps.is_empty() {
+            self.failures.extend(self.linux.nft.apply(steps).err().map(KernelError::from));
+        }
+    }
+
+    // === The host ===
+
+    fn host_batch(&mut self, requests: Requests<'_>) {
+        let (steps, requests): (Vec<_>, Vec<_>) = requests.into_iter().unzip();
+        let Some(first) = steps.first() else { return };
+        match self.linux.with_socket(|socket| Ok(socket.batch(&requests))) {
+            Ok(refused) => self.report(&steps, refused),
+            Err(source) => self.failures.push(failure(first, source)),
+        }
+    }
+
+    fn report(&mut self, steps: &[&Step], refused: Vec<Refused>) {
+        let failed = refused.into_iter();
+        self.failures.extend(failed.map(|refused| failure(steps[refused.index], refused.source)));
+    }
+
+    fn bridges(&mut self, steps: &[&Step]) {
+        let mut requests = Requests::new();
+        for step in steps {
+            let (Key::Bridge { name }, Value::Bridge { mtu, tag }) = (step.key(), wanted(step))
+            else {
+                continue;
+            };
+            if let Step::Add(..) = step {
+                requests.push((step, link::create_bridge(name, link::stable_mac(tag))));
+            }
+            let alias = Tag { owner: tag.clone(), far: None }.alias(&self.linux.config.tag);
+            let mtu = mtu.unwrap_or(link::DEFAULT_MTU);
+            requests.push((step, link::dress(name, alias, mtu, None)));
+        }
+        self.host_batch(requests);
+    }
+
+    /// Pairs and ports. A port that comes with its pair needs no request of its own.
+    fn links<'p>(&mut self, veths: &[&'p Step], ports: &BTreeMap<&'p LinkName, &'p Step>) {
+        let mut requests = Requests::new();
+        let mut indexes = BTreeMap::new();
+        let mut ports = ports.clone();
+        for step in veths {
+            let Key::Veth { name, .. } = step.key() else { continue };
+            let added = matches!(step, Step::Add(..));
+            let port = if added { ports.remove(name) } else { None };
+            let made = self.veth_requests(step, port, &mut indexes, &mut requests);
+            self.check(step, made);
+        }
+        for (name, step) in ports {
+            let made = self.port_requests(name, step, &mut indexes, &mut requests);
+            self.check(step, made);
+        }
+        if self.failures.is_empty() || self.policy == OnFailure::GoOn {
+            self.host_batch(requests);
+        }
+    }
+
+    fn veth_requests<'p>(
+        &mut self,
+        step: &'p Step,
+        port: Option<&'p Step>,
+        indexes: &mut BTreeMap<LinkName, u32>,
+        requests: &mut Requests<'p>,
+    ) -> io::Result<()> {
+        let (Key::Veth { name, sandbox, interface }, Value::Veth { mac, mtu, tag }) =
+            (step.key(), wanted(step))
+        else {
+            return Ok(());
+        };
+        let mtu = mtu.unwrap_or(link::DEFAULT_MTU);
+        let tag = Tag { owner: tag.clone(), far: Some((sandbox.clone(), interface.clone())) };
+        let alias = tag.alias(&self.linux.config.tag);
+        let mut flags = None;
+        if let Step::Add(..) = step {
+            let mut master = None;
+            if let Some(Value::Port { bridge, isolated, hairpin }) = port.map(wanted) {
+                master = Some(self.index(bridge, indexes)?);
+                flags = Some(PortFlags { isolated: *isolated, hairpin: *hairpin });
+            }
+            // The request has the number of the descriptor only; the cache keeps it open.
+            let netns = self.space(sandbox)?.netns.as_fd();
+            let veth = Veth { name, bridge: master, mtu, interface, mac: *mac, netns };
+            requests.push((step, link::create_veth(&veth)));
+        }
+        requests.push((port.unwrap_or(step), link::dress(name, alias, mtu, flags)));
+        Ok(())
+    }
+
+    fn port_requests<'p>(
+        &mut self,
+        name: &LinkName,
+        step: &'p Step,
+        indexes: &mut BTreeMap<LinkName, u32>,
+        requests: &mut Requests<'p>,
+    ) -> io::Result<()> {
+        let Value::Port { bridge, isolated, hairpin } = wanted(step) else { return Ok(()) };
+        let index = self.index(bridge, indexes)?;
+        requests.push((step, link::set_bridge(name, index)));
+        let flags = PortFlags { isolated: *isolated, hairpin: *hairpin };
+        requests.push((step, link::set_port(name, flags)));
+        Ok(())
+    }
+
+    /// The number of a link of the host.
+    fn index(&self, name: &LinkName, known: &mut BTreeMap<LinkName, u32>) -> io::Result<u32> {
+        if let Some(index) = known.get(name) {
+            return Ok(*index);
+        }
+        let index = self.linux.with_socket(|socket| link::index(socket, name))?;
+        known.insert(name.clone(), index);
+        Ok(index)
+    }
+
+    fn equip_host(&mut self, steps: &[&Step]) {
+        for step in steps {
+            if let (Key::Sysctl { path, .. }, Value::Text(value)) = (step.key(), wanted(step)) {
+                let written = self.write_host_sysctl(path, value);
+                self.check(step, written);
+            }
+        }
+        let requests = self.linux.with_socket(|socket| Ok(equipment(socket, steps)));
+        let (requests, failures) = requests.unwrap_or_default();
+        self.failures.extend(failures);
+        self.host_batch(requests);
+    }
+
+    fn strip_host(&mut self, steps: &[&Step]) {
+        for step in steps {
+            if let Key::Sysctl { path, .. } = step.key()
+                && !sysctl::is_shared(path)
+            {
+                let reset = self.visitor.enter(&self.linux.host);
+                self.check(step, reset.and_then(|()| sysctl::reset(path)));
+            }
+        }
+        let requests = self.linux.with_socket(|socket| Ok(undoing(socket, steps)));
+        self.host_batch(requests.unwrap_or_default());
+    }
+
+    fn write_host_sysctl(&mut self, path: &str, value: &str) -> io::Result<()> {
+        self.visitor.enter(&self.linux.host)?;
+        if path == sysctl::FORWARDING[1] {
+            self.linux.with_socket(keep_autoconfiguration)?;
+        }
+        sysctl::write(path, value)
+    }
+
+    // === Sandboxes ===
+
+    fn space(&mut self, sandbox: &SandboxId) -> io::Result<&mut Space> {
+        if !self.spaces.contains_key(sandbox) {
+            let netns = Netns::open(self.linux.namespace_path(sandbox))?;
+            self.spaces.insert(sandbox.clone(), Space { netns, socket: None });
+        }
+        self.spaces.get_mut(sandbox).ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    /// Goes into a sandbox and takes its socket out of the cache.
+    fn enter(&mut self, sandbox: &SandboxId) -> io::Result<Socket> {
+        let netns = self.space(sandbox)?.netns.try_clone()?;
+        self.visitor.enter(&netns)?;
+        match self.space(sandbox)?.socket.take() {
+            Some(socket) => Ok(socket),
+            None => Socket::open(),
+        }
+    }
+
+    fn create_namespace(&mut self, step: &Step) -> io::Result<()> {
+        let Key::Namespace { sandbox } = step.key() else { return Ok(()) };
+        let netns = self.visitor.create()?;
+        let mut socket = Socket::open()?;
+        if let Some(refused) = socket.batch(&[link::switch_on_loopback()]).pop() {
+            return Err(refused.source);
+        }
+        pin::pin(&netns, &self.linux.namespace_path(sandbox))?;
+        self.spaces.insert(sandbox.clone(), Space { netns, socket: Some(socket) });
+        Ok(())
+    }
+
+    fn equip(&mut self, sandbox: &SandboxId, part: &SandboxPart<'_>) {
+        let Some(first) = part.veths.iter().chain(&part.steps).next() else { return };
+        let mut socket = match self.enter(sandbox) {
+            Ok(socket) => socket,
+            Err(source) => return self.failures.push(failure(first, source)),
+        };
+        let path = self.linux.namespace_path(sandbox);
+        self.stage(|run| {
+            for step in &part.steps {
+                if let (Key::Sysctl { path: name, .. }, Value::Text(value)) =
+                    (step.key(), wanted(step))
+                {
+                    let noted = if part.lists(name) { Ok(()) } else { pin::note(&path, name) };
+                    run.check(step, noted.and_then(|()| sysctl::write(name, value)));
+                }
+            }
+        });
+        self.stage(|run| run.equip_links(&mut socket, part));
+        self.stage(|run| {
+            for step in part.steps.iter().filter(|s| matches!(s.key(), Key::Resolver { .. })) {
+                let installed = SandboxTable::open().and_then(|table| table.install());
+                run.check(step, installed.map_err(io::Error::other));
+            }
+        });
+        if let Some(space) = self.spaces.get_mut(sandbox) {
+            space.socket = Some(socket);
+        }
+    }
+
+    /// Addresses of IPv4, then the links go up, then the rest: a link that goes up with its
+    /// addresses announces them to neighbours who knew another owner (`arp_notify`).
+    fn equip_links(&mut self, socket: &mut Socket, part: &SandboxPart<'_>) {
+        let (requests, failures) = equipment(socket, &part.steps);
+        self.failures.extend(failures);
+        let ipv4 = |step: &Step| match step.key() {
+            Key::Address { address, .. } => address.is_ipv4(),
+            _ => false,
+        };
+        let (mut all, rest): (Requests<'_>, Requests<'_>) =
+            requests.into_iter().partition(|(step, _)| ipv4(step));
+        all.extend(part.veths.iter().filter_map(|step| Some((*step, far_end(step)?))));
+        all.extend(rest);
+        let (steps, requests): (Vec<_>, Vec<_>) = all.into_iter().unzip();
+        let refused = socket.batch(&requests);
+        self.report(&steps, refused);
+    }
+
+    fn strip(&mut self, sandbox: &SandboxId, steps: &[&Step]) {
+        let Some(first) = steps.first() else { return };
+        let mut socket = match self.enter(sandbox) {
+            Ok(socket) => socket,
+            // All that was in the sandbox is gone with it.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return,
+            Err(source) => return self.failures.push(failure(first, source)),
+        };
+        let path = self.linux.namespace_path(sandbox);
+        for step in steps {
+            match step.key() {
+                Key::Resolver { .. } => {
+                    let removed = SandboxTable::open().and_then(|table| table.remove());
+                    self.check(step, removed.map_err(io::Error::other));
+                }
+                Key::Sysctl { path: name, .. } => {
+                    self.check(step, pin::forget(&path, name).and_then(|()| sysctl::reset(name)));
+                }
+                _ => {}
+            }
+        }
+        let (steps, requests): (Vec<_>, Vec<_>) = undoing(&mut socket, steps).into_iter().unzip();
+        let refused = socket.batch(&requests);
+        self.report(&steps, refused);
+        if let Some(space) = self.spaces.get_mut(sandbox) {
+            space.socket = Some(socket);
+        }
+    }
+}
+
+/// The requests for the addresses and routes among the steps, and the steps that have none
+/// because their link is missing.
+fn equipment<'p>(socket: &mut Socket, steps: &[&'p Step]) -> (Requests<'p>, Vec<KernelError>) {
+    let mut requests = Requests::new();
+    let mut failures = Vec::new();
+    let mut indexes = BTreeMap::new();
+    for step in steps {
+        let ((Key::Address { link, .. }, _) | (Key::Route { .. }, Value::Route { link, .. })) =
+            (step.key(), wanted(step))
+        else {
+            continue;
+        };
+        let known = indexes.get(link).copied();
+        let index = known.map_or_else(|| link::index(socket, link), Ok);
+        let request = match index {
+            Ok(index) => {
+                indexes.insert(link, index);
+                equip_request(step, index)
+            }
+            Err(source) => {
+                failures.push(failure(step, source));
+                None
+            }
+        };
+        requests.extend(request.map(|request| (*step, request)));
+    }
+    (requests, failures)
+}
+
+fn equip_request(step: &Step, link: u32) -> Option<Request> {
+    match (step, step.key(), wanted(step)) {
+        (Step::Add(..), Key::Address { address, .. }, _) => Some(address::add(link, *address)),
+        (Step::Add(..), Key::Route { destination, .. }, Value::Route { via, .. }) => {
+            Some(route::add(*destination, link, *via))
+        }
+        (Step::Change { .. }, Key::Route { destination, .. }, Value::Route { via, .. }) => {
+            Some(route::replace(*destination, link, *via))
+        }
+        _ => None,
+    }
+}
+
+/// The requests that remove addresses and routes. What is on a link that is gone is gone.
+fn undoing<'p>(socket: &mut Socket, steps: &[&'p Step]) -> Requests<'p> {
+    let request = |step: &Step| match step.key() {
+        Key::Route { destination, .. } => Some(route::remove(*destination)),
+        Key::Address { link, address, .. } => {
+            Some(address::remove(link::index(socket, link).ok()?, *address))
+        }
+        _ => None,
+    };
+    let mut request = request;
+    steps.iter().filter_map(|step| Some((*step, request(step)?))).collect()
+}
+
+fn unlink(step: &Step) -> Option<Request> {
+    match step.key() {
+        Key::Bridge { name } | Key::Veth { name, .. } => Some(link::remove(name)),
+        Key::Port { link } => Some(link::set_bridge(link, 0)),
+        _ => None,
+    }
+}
+
+/// Brings up the end of a pair that is in the sandbox.
+fn far_end(step: &Step) -> Option<Request> {
+    let (Key::Veth { interface, .. }, Value::Veth { mtu, .. }) = (step.key(), wanted(step)) else {
+        return None;
+    };
+    match step {
+        Step::Add(..) => Some(link::switch_on(interface, None)),
+        _ => Some(link::switch_on(interface, Some(mtu.unwrap_or(link::DEFAULT_MTU)))),
+    }
+}
+
+/// A host that forwards IPv6 takes no more notice of router advertisements, and would lose the
+/// default route that it has from one. Links with such a route go on listening.
+fn keep_autoconfiguration(socket: &mut Socket) -> io::Result<()> {
+    const RTPROT_RA: u8 = 9;
+    if sysctl::read(sysctl::FORWARDING[1])? != "0" {
+        return Ok(());
+    }
+    let links: BTreeMap<_, _> =
+        link::list(socket)?.into_iter().map(|link| (link.index, link.name)).collect();
+    for route in route::list(socket)? {
+        let name = route.link.and_then(|index| links.get(&index));
+        if let Some(name) = name.filter(|_| route.protocol == RTPROT_RA) {
+            let path = format!("net/ipv6/conf/{name}/accept_ra");
+            if sysctl::read(&path)? == "1" {
+                sysctl::write(&path, "2")?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The value that a step leads to; for a removal, the one that goes.
+fn wanted(step: &Step) -> &Value {
+    match step {
+        Step::Add(_, value) | Step::Remove(_, value) | Step::Change { to: value, .. } => value,
+    }
+}
+
+fn failure(step: &Step, source: io::Error) -> KernelError {
+    let verb = match step {
+        Step::Add(..) => "add",
+        Step::Change { .. } => "change",
+        Step::Remove(..) => "remove",
+    };
+    kernel_error(verb, step.key().to_string(), source)
+}
+
+/// The namespace of a step's object, where that is a sandbox.
+pub(super) fn sandbox_of(step: &Step) -> Option<&SandboxId> {
+    match step.key() {
+        Key::Sysctl { ns, .. } | Key::Address { ns, .. } | Key::Route { ns, .. } => match ns {
+            Ns::Sandbox(sandbox) => Some(sandbox),
+            Ns::Host => None,
+        },
+        Key::Resolver { sandbox } => Some(sandbox),
+        _ => None,
+    }
+}

@@ -1,0 +1,111 @@
+//! Where sandbox namespaces are pinned: files of one directory, named after the sandboxes.
+//!
+//! A plain bind mount is enough. Other mount namespaces may hold copies of it, but to unlink the
+//! file detaches those as well (Linux 3.18), so that no copy keeps a namespace alive.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use cnm::SandboxId;
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sys::statfs::{FsType, statfs};
+
+use crate::kernel::netns::Netns;
+
+/// `NSFS_MAGIC` of `linux/magic.h`.
+const NSFS: FsType = FsType(0x6e73_6673);
+
+/// Makes the directory, and removes what a crash left half-made in it.
+pub(super) fn prepare(directory: &Path) -> io::Result<()> {
+    fs::DirBuilder::new().recursive(true).mode(0o711).create(directory)?;
+    for entry in fs::read_dir(directory)? {
+        let path = entry?.path();
+        let Some(name) = path.file_name().and_then(|n| n.to_str()) else { continue };
+        let id = name.strip_suffix(NOTES).unwrap_or(name);
+        if id.parse::<SandboxId>().is_ok() && !is_pinned(&directory.join(id)) {
+            remove_file(&path)?;
+        }
+    }
+    Ok(())
+}
+
+/// The sandboxes whose namespaces are pinned.
+pub(super) fn list(directory: &Path) -> io::Result<Vec<SandboxId>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        let id = entry.file_name().to_str().and_then(|name| name.parse().ok());
+        found.extend(id.filter(|_| is_pinned(&entry.path())));
+    }
+    Ok(found)
+}
+
+/// Pins a namespace to a file.
+pub(super) fn pin(netns: &Netns, path: &Path) -> io::Result<()> {
+    if is_pinned(path) {
+        return Err(io::ErrorKind::AlreadyExists.into());
+    }
+    File::create(path)?;
+    let source = format!("/proc/self/fd/{}", netns.as_fd().as_raw_fd());
+    mount(Some(source.as_str()), path, None::<&str>, MsFlags::MS_BIND, None::<&str>)?;
+    Ok(())
+}
+
+/// Removes the pin; the kernel removes the namespace with all its links when nobody is inside.
+pub(super) fn unpin(path: &Path) -> io::Result<()> {
+    while is_pinned(path) {
+        umount2(path, MntFlags::MNT_DETACH)?;
+    }
+    remove_file(&notes(path))?;
+    remove_file(path)
+}
+
+/// Notes that a sysctl of the namespace is to be observed.
+pub(super) fn note(path: &Path, sysctl: &str) -> io::Result<()> {
+    if noted(path)?.iter().any(|known| known == sysctl) {
+        return Ok(());
+    }
+    let mut file = OpenOptions::new().create(true).append(true).open(notes(path))?;
+    writeln!(file, "{sysctl}")
+}
+
+/// The sysctls that were noted.
+pub(super) fn noted(path: &Path) -> io::Result<Vec<String>> {
+    match fs::read_to_string(notes(path)) {
+        Ok(text) => Ok(text.lines().filter(|line| !line.is_empty()).map(str::to_owned).collect()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Forgets a sysctl that was noted.
+pub(super) fn forget(path: &Path, sysctl: &str) -> io::Result<()> {
+    let mut known = noted(path)?;
+    if !known.iter().any(|line| line == sysctl) {
+        return Ok(());
+    }
+    known.retain(|line| line != sysctl);
+    fs::write(notes(path), known.join("\n") + "\n")
+}
+
+const NOTES: &str = ".sysctls";
+
+fn notes(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(NOTES);
+    name.into()
+}
+
+fn is_pinned(path: &Path) -> bool {
+    statfs(path).is_ok_and(|fs| fs.filesystem_type() == NSFS)
+}
+
+fn remove_file(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        result => result,
+    }
+}

@@ -1,0 +1,289 @@
+//! Changes that somebody else made to what is ours.
+//!
+//! A thread reads the kernel's notifications. Most of them tell of our own doing, so it compares:
+//! the [`Shadow`] is what we made on the host and have not removed; only where the kernel differs
+//! from it somebody else was there. It tells of a burst once and does not say what changed:
+//! notifications may be lost (`ENOBUFS`), and only an observation knows.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+
+use cnm::{Key, LinkName, Ns, Plan, State, Step, Value};
+use netlink_packet_core::{NetlinkMessage, NetlinkPayload};
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::address::AddressMessage;
+use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{MsgFlags, recv};
+
+use super::link::{self, DEFAULT_MTU, Link};
+use super::netlink::{Socket, errno};
+use super::nft::Nft;
+use super::{address, netns::Netns};
+
+/// `RTNLGRP_LINK`, `RTNLGRP_IPV4_IFADDR` and `RTNLGRP_IPV6_IFADDR`.
+const GROUPS: [u32; 3] = [1, 5, 9];
+
+/// What we made on the host: bridges, pairs, ports and addresses.
+#[derive(Debug, Default)]
+pub(super) struct Shadow(Mutex<State>);
+
+impl Shadow {
+    /// Takes over what was observed.
+    pub(super) fn adopt(&self, observed: &State) {
+        let mine = observed.iter().filter(|(key, _)| is_shadowed(key));
+        *self.lock() = mine.map(|(key, value)| (key.clone(), value.clone())).collect();
+    }
+
+    /// To be called before a plan is applied: what it removes or changes is not missed.
+    pub(super) fn release(&self, plan: &Plan) {
+        let mut state = self.lock();
+        for step in plan.steps() {
+            if let Step::Remove(key, _) | Step::Change { key, .. } = step {
+                state.remove(key);
+            }
+        }
+    }
+
+    /// To be called after a plan was applied.
+    pub(super) fn record(&self, plan: &Plan) {
+        let mut state = self.lock();
+        for step in plan.steps() {
+            match step {
+                Step::Add(key, value) | Step::Change { key, to: value, .. } if is_shadowed(key) => {
+                    state.insert(key.clone(), value.clone());
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Starts the thread. It ends when the other end of `stop` is closed.
+pub(super) fn start(
+    host: &Netns,
+    nft: Arc<Nft>,
+    shadow: Arc<Shadow>,
+    stop: OwnedFd,
+) -> io::Result<Receiver<()>> {
+    let (routes, socket) = host.run(|| Ok::<_, io::Error>((subscribe()?, Socket::open()?)))??;
+    let events = nft.events().map_err(io::Error::other)?;
+    let (sender, receiver) = sync_channel(1);
+    let monitor = Monitor { routes, events, stop, socket, nft, shadow, sender };
+    thread::Builder::new().name("monitor".to_owned()).spawn(|| monitor.run())?;
+    Ok(receiver)
+}
+
+#[derive(Debug)]
+struct Monitor {
+    routes: netlink_sys::Socket,
+    events: OwnedFd,
+    stop: OwnedFd,
+    socket: Socket,
+    nft: Arc<Nft>,
+    shadow: Arc<Shadow>,
+    sender: SyncSender<()>,
+}
+
+/// Links and addresses that a burst of notifications makes doubtful.
+#[derive(Debug, Default)]
+struct Doubts {
+    links: BTreeSet<LinkName>,
+    addresses: bool,
+    /// Something was changed for certain, or notifications were lost.
+    certain: bool,
+}
+
+impl Monitor {
+    fn run(mut self) {
+        loop {
+            let mut sources = [self.stop.as_fd(), self.routes.as_fd(), self.events.as_fd()]
+                .map(|fd| PollFd::new(fd, PollFlags::POLLIN));
+            match poll(&mut sources, PollTimeout::NONE) {
+                Ok(_) | Err(Errno::EINTR) => {}
+                Err(error) => {
+                    tracing::error!(%error, "cannot wait for changes of the kernel's state");
+                    return;
+                }
+            }
+            if sources[0].any().unwrap_or(true) {
+                return;
+            }
+            let doubts = self.drain();
+            if !self.confirms(&doubts) {
+                continue;
+            }
+            if let Err(TrySendError::Disconnected(())) = self.sender.try_send(()) {
+                return;
+            }
+        }
+    }
+
+    /// Reads all that has arrived.
+    fn drain(&mut self) -> Doubts {
+        let mut doubts = Doubts::default();
+        let mut buffer = vec![0; 64 << 10];
+        while let Some(size) = receive(&self.routes, &mut buffer, &mut doubts) {
+            self.read_routes(&buffer[..size], &mut doubts);
+        }
+        while let Some(size) = receive(&self.events, &mut buffer, &mut doubts) {
+            doubts.certain |= self.nft.concerns(&buffer[..size]);
+        }
+        doubts
+    }
+
+    fn read_routes(&self, mut datagram: &[u8], doubts: &mut Doubts) {
+        while let Ok(message) = NetlinkMessage::<RouteNetlinkMessage>::deserialize(datagram) {
+            match message.payload {
+                NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(link)) => {
+                    let doubtful =
+                        !link.header.flags.contains(LinkFlags::Up) || controller(&link).is_none();
+                    doubts.links.extend(name(&link).filter(|name| doubtful && self.knows(name)));
+                }
+                NetlinkPayload::InnerMessage(RouteNetlinkMessage::DelLink(link)) => {
+                    doubts.links.extend(name(&link).filter(|name| self.knows(name)));
+                }
+                NetlinkPayload::InnerMessage(RouteNetlinkMessage::DelAddress(address)) => {
+                    doubts.addresses |= is_ours(&address);
+                }
+                _ => {}
+            }
+            let size = (message.header.length as usize).next_multiple_of(4);
+            let Some(rest) = datagram.get(size.max(4)..) else { return };
+            datagram = rest;
+        }
+    }
+
+    fn knows(&self, name: &LinkName) -> bool {
+        let state = self.shadow.lock();
+        state.iter().any(|(key, _)| link_of(key) == Some(name))
+    }
+
+    /// Whether the kernel differs from the shadow where there are doubts.
+    fn confirms(&mut self, doubts: &Doubts) -> bool {
+        if doubts.certain {
+            return true;
+        }
+        let names = doubts.links.clone();
+        if names.iter().any(|name| self.is_damaged(name)) {
+            return true;
+        }
+        doubts.addresses && self.lacks_addresses().unwrap_or(true)
+    }
+
+    fn is_damaged(&mut self, name: &LinkName) -> bool {
+        let found = link::find(&mut self.socket, name);
+        let bridge = match &found {
+            Ok(link) => link.bridge.map(|index| link::name(&mut self.socket, index)),
+            Err(error) if errno(error) == Some(libc::ENODEV) => return self.knows(name),
+            Err(_) => return true,
+        };
+        let bridge = bridge.and_then(Result::ok);
+        let state = self.shadow.lock();
+        found.is_ok_and(|link| {
+            let wrong =
+                |(key, value)| link_of(key) == Some(name) && !fits(&link, bridge.as_deref(), value);
+            state.iter().any(wrong)
+        })
+    }
+
+    fn lacks_addresses(&mut self) -> io::Result<bool> {
+        let links = link::list(&mut self.socket)?;
+        let found: BTreeSet<Key> = address::list(&mut self.socket)?
+            .into_iter()
+            .filter_map(|a| {
+                let link = links.iter().find(|link| link.index == a.link)?.name.parse().ok()?;
+                Some(Key::Address { ns: Ns::Host, link, address: a.address })
+            })
+            .collect();
+        let state = self.shadow.lock();
+        let mut keys = state.iter().map(|(key, _)| key);
+        Ok(keys.any(|key| matches!(key, Key::Address { .. }) && !found.contains(key)))
+    }
+}
+
+/// Opens a socket for the notifications of the calling thread's namespace.
+fn subscribe() -> io::Result<netlink_sys::Socket> {
+    let mut socket = netlink_sys::Socket::new(netlink_sys::protocols::NETLINK_ROUTE)?;
+    socket.bind_auto()?;
+    // More than `net.core.rmem_max` is for the privileged; without it, more gets lost.
+    let _ = socket.set_rx_buf_sz(4_u32 << 20);
+    for group in GROUPS {
+        socket.add_membership(group)?;
+    }
+    Ok(socket)
+}
+
+/// Receives what is there; `None` if nothing is.
+fn receive(socket: &impl AsFd, buffer: &mut [u8], doubts: &mut Doubts) -> Option<usize> {
+    loop {
+        match recv(socket.as_fd().as_raw_fd(), buffer, MsgFlags::MSG_DONTWAIT) {
+            Ok(size) => return Some(size),
+            Err(Errno::EINTR) => {}
+            Err(Errno::EAGAIN) => return None,
+            // Notifications were lost, or the socket is broken: somebody should look.
+            Err(error) => {
+                doubts.certain = true;
+                if error != Errno::ENOBUFS {
+                    return None;
+                }
+            }
+        }
+    }
+}
+
+fn is_shadowed(key: &Key) -> bool {
+    match key {
+        Key::Address { ns, .. } => *ns == Ns::Host,
+        _ => link_of(key).is_some(),
+    }
+}
+
+fn link_of(key: &Key) -> Option<&LinkName> {
+    match key {
+        Key::Bridge { name } | Key::Veth { name, .. } | Key::Port { link: name } => Some(name),
+        _ => None,
+    }
+}
+
+/// Whether a link on the host looks as its value says.
+fn fits(link: &Link, bridge: Option<&str>, value: &Value) -> bool {
+    match value {
+        Value::Bridge { mtu, .. } | Value::Veth { mtu, .. } => {
+            link.up && link.alias.is_some() && link.mtu == mtu.unwrap_or(DEFAULT_MTU)
+        }
+        Value::Port { bridge: wanted, isolated, hairpin } => {
+            bridge == Some(wanted.as_str())
+                && link.flags.isolated == *isolated
+                && link.flags.hairpin == *hairpin
+        }
+        _ => true,
+    }
+}
+
+fn name(link: &LinkMessage) -> Option<LinkName> {
+    link.attributes.iter().find_map(|attribute| match attribute {
+        LinkAttribute::IfName(name) => name.parse().ok(),
+        _ => None,
+    })
+}
+
+fn controller(link: &LinkMessage) -> Option<u32> {
+    link.attributes.iter().find_map(|attribute| match attribute {
+        LinkAttribute::Controller(index) => Some(*index),
+        _ => None,
+    })
+}
+
+fn is_ours(message: &AddressMessage) -> bool {
+    address::protocol(message) == Some(address::PROTOCOL)
+}

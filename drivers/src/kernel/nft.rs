@@ -1,0 +1,260 @@
+//! The nf_tables table of the host: one table, constant chains and rules, and the elements that
+//! published ports, networks and permissions are.
+//!
+//! Spoken natively: a process of `nft` costs more than everything else that a container's start
+//! does to the network, and the right to change an owned table belongs to a socket.
+
+mod element;
+mod encoder;
+mod expression;
+mod owner;
+mod rule;
+mod sandbox;
+mod set;
+mod skeleton;
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use cnm::{Element, Key, Step, Value};
+
+use super::nfnetlink::Refusal;
+use encoder::{Entry, TableBatch};
+use expression::Family;
+pub use owner::Ownership;
+use owner::Writer;
+pub use sandbox::SandboxTable;
+
+/// How often a transaction is tried again after others changed what it builds on.
+const ATTEMPTS: usize = 4;
+
+/// The table of one daemon, in the network namespace of the thread that opened it.
+///
+/// It may be used from threads of any namespace.
+#[derive(Debug)]
+pub struct Nft {
+    table: String,
+    port: u32,
+    writer: Mutex<Writer>,
+}
+
+/// What nf_tables would not do.
+#[derive(Debug, thiserror::Error)]
+pub enum NftError {
+    /// A socket could not be opened, written or read.
+    #[error("cannot {verb} the nf_tables socket")]
+    Socket {
+        /// `open`, `use`.
+        verb: &'static str,
+        /// The system's answer.
+        #[source]
+        source: io::Error,
+    },
+    /// Somebody else owns the table.
+    #[error(
+        "table inet {table} belongs to another process: \
+         is another daemon running with the same table?"
+    )]
+    Owned {
+        /// The table.
+        table: String,
+    },
+    /// One of the steps was refused; none of them was done.
+    #[error("cannot {verb} {object}")]
+    Step {
+        /// Its position among the steps given.
+        index: usize,
+        /// `add`, `change`, `remove`.
+        verb: &'static str,
+        /// The object, as its key is printed.
+        object: String,
+        /// The kernel's answer.
+        #[source]
+        source: io::Error,
+    },
+    /// Something that concerns the whole table was refused.
+    #[error("cannot {verb} table {table}")]
+    Table {
+        /// `own`, `adopt`, `install`, `list`, `remove`, `change`.
+        verb: &'static str,
+        /// The table with its family.
+        table: String,
+        /// The kernel's answer.
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl Nft {
+    /// Opens the table and installs its constant part, or adopts what an earlier daemon left.
+    ///
+    /// `owner` is a socket that owns the table already, kept by `rnet-dns` meanwhile.
+    pub fn open(
+        table: &str,
+        owner: Option<OwnedFd>,
+        ownership: Ownership,
+    ) -> Result<Self, NftError> {
+        let writer = Writer::open(table, owner, ownership)?;
+        let table = table.to_owned();
+        Ok(Self { table, port: writer.port(), writer: Mutex::new(writer) })
+    }
+
+    /// Changes any number of elements in one transaction: all of them, or none.
+    ///
+    /// Only steps whose key is a [`Key::Element`] may be given. To add what is there already is
+    /// an error; to remove what is gone is not. If the table was removed by somebody, it is
+    /// installed again first; the next observation then finds what else was lost.
+    pub fn apply(&self, steps: &[&Step]) -> Result<(), NftError> {
+        if steps.is_empty() {
+            return Ok(());
+        }
+        let changes = steps
+            .iter()
+            .enumerate()
+            .map(|(index, step)| Change::new(step).map_err(|source| refused(index, step, source)))
+            .collect::<Result<Vec<_>, _>>()?;
+        let mut gone = vec![false; steps.len()];
+        let mut writer = self.writer();
+        for _ in 0..ATTEMPTS {
+            let (batch, owners) = self.encode(&changes, &gone);
+            let Err(refusal) = writer.commit(batch)? else { return Ok(()) };
+            let failure = writer.consider(&refusal, &owners, &changes, &mut gone)?;
+            if let Some((index, source)) = failure {
+                return Err(refused(index, steps[index], source));
+            }
+        }
+        let source = io::Error::new(
+            io::ErrorKind::ResourceBusy,
+            "others change the table faster than it can be restored",
+        );
+        Err(NftError::Table { verb: "change", table: writer.name(), source })
+    }
+
+    /// The batch, and the step that each of its messages is part of.
+    fn encode(&self, changes: &[Change], gone: &[bool]) -> (TableBatch<'_>, Vec<usize>) {
+        let mut batch = TableBatch::new(Family::Inet, &self.table);
+        let mut owners = Vec::with_capacity(changes.len());
+        for (index, change) in changes.iter().enumerate() {
+            if !gone[index] {
+                change.remove.iter().for_each(|entry| {
+                    batch.remove_entry(entry);
+                    owners.push(index);
+                });
+            }
+            change.add.iter().for_each(|entry| {
+                batch.add_entry(entry);
+                owners.push(index);
+            });
+        }
+        (batch, owners)
+    }
+
+    /// All elements of our sets and maps. None if the table is missing.
+    pub fn observe(&self) -> Result<Vec<(Element, Value)>, NftError> {
+        self.writer().list()
+    }
+
+    /// Installs the constant part if it is missing or not as it should be, with the elements
+    /// that are there. Says whether that was necessary.
+    pub fn ensure_skeleton(&self) -> Result<bool, NftError> {
+        self.writer().install()
+    }
+
+    /// A duplicate of the socket that owns the table, for a process that outlives this one.
+    /// `None` where the table has no owner.
+    pub fn owner_socket(&self) -> Option<OwnedFd> {
+        self.writer().owner_socket()
+    }
+
+    /// Removes the table. The users' table stays.
+    pub fn remove_table(&self) -> Result<(), NftError> {
+        self.writer().remove_table()
+    }
+
+    /// A socket that receives nf_tables notifications; read it, and ask [`Nft::concerns`].
+    ///
+    /// It is one of the calling thread's network namespace. An overrun (`ENOBUFS`) may hide
+    /// anything, and so concerns us.
+    pub fn events(&self) -> Result<OwnedFd, NftError> {
+        owner::events().map_err(|source| NftError::Socket { verb: "open", source })
+    }
+
+    /// Whether a datagram from [`Nft::events`] tells of a change of our table that we did not
+    /// make ourselves.
+    pub fn concerns(&self, datagram: &[u8]) -> bool {
+        owner::tells_of(datagram, &self.table, self.port)
+    }
+
+    fn writer(&self) -> MutexGuard<'_, Writer> {
+        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A step as the kernel's elements that it removes and adds.
+#[derive(Debug)]
+struct Change {
+    remove: Vec<Entry>,
+    add: Vec<Entry>,
+}
+
+impl Change {
+    fn new(step: &Step) -> io::Result<Self> {
+        Ok(match step {
+            Step::Add(key, value) => Self { remove: Vec::new(), add: entries(key, value)? },
+            Step::Remove(key, value) => Self { remove: entries(key, value)?, add: Vec::new() },
+            Step::Change { key, from, to } => {
+                Self { remove: entries(key, from)?, add: entries(key, to)? }
+            }
+        })
+    }
+}
+
+fn entries(key: &Key, value: &Value) -> io::Result<Vec<Entry>> {
+    let invalid = |why| io::Error::new(io::ErrorKind::InvalidInput, why);
+    let Key::Element(element) = key else {
+        return Err(invalid("it is no element of a set"));
+    };
+    element::entries(element, value).ok_or_else(|| invalid("its value does not fit"))
+}
+
+fn refused(index: usize, step: &Step, source: io::Error) -> NftError {
+    let (verb, key) = match step {
+        Step::Add(key, _) => ("add", key),
+        Step::Change { key, .. } => ("change", key),
+        Step::Remove(key, _) => ("remove", key),
+    };
+    NftError::Step { index, verb, object: key.to_string(), source }
+}
+
+impl Writer {
+    /// Looks at what was refused. Returns the step to blame; `None` if it is worth to try again,
+    /// with what is gone already left out, or on a table installed anew.
+    fn consider(
+        &mut self,
+        refusal: &Refusal,
+        owners: &[usize],
+        changes: &[Change],
+        gone: &mut [bool],
+    ) -> Result<Option<(usize, io::Error)>, NftError> {
+        let missing = |error: &io::Error| error.raw_os_error() == Some(libc::ENOENT);
+        if refusal.0.values().any(missing) && self.install()? {
+            // A new table holds nothing that could be removed.
+            gone.fill(true);
+            return Ok(None);
+        }
+        // A step may have several entries, all of them missing.
+        let known = gone.to_vec();
+        for (position, error) in &refusal.0 {
+            let index = usize::try_from(*position).ok().and_then(|position| owners.get(position));
+            let index = index.copied().unwrap_or_default();
+            if missing(error) && !known[index] && !changes[index].remove.is_empty() {
+                gone[index] = true;
+            } else {
+                let code = error.raw_os_error().unwrap_or(libc::EIO);
+                return Ok(Some((index, io::Error::from_raw_os_error(code))));
+            }
+        }
+        Ok(None)
+    }
+}

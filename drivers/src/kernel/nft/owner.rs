@@ -1,0 +1,316 @@
+//! Who may change the table, and what it takes to have it as it should be.
+//!
+//! A table with the flags `owner` and `persist` can be changed by one socket only, whichever
+//! process holds it, and stays in force when the socket is closed. Then anybody may remove it,
+//! and the first one who asks owns it again.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+
+use cnm::{Element, Value};
+use netlink_sys::protocols::NETLINK_NETFILTER;
+
+use super::super::nfnetlink::{Received, Refusal, SUBSYSTEM_NFTABLES, Socket};
+use super::encoder::{
+    self, GETRULE, GETSETELEM, GETTABLE, NFTA_RULE_CHAIN, NFTA_RULE_TABLE, NFTA_RULE_USERDATA,
+    NFTA_TABLE_FLAGS, NFTA_TABLE_NAME, NFTA_TABLE_OWNER, NFTA_TABLE_USERDATA, OWNER, PERSIST,
+    TableBatch,
+};
+use super::expression::Family;
+use super::skeleton::{CHAINS, SETS, USER_CHAINS, rules};
+use super::{NftError, element};
+
+const NFNLGRP_NFTABLES: u32 = libc::NFNLGRP_NFTABLES.cast_unsigned();
+const EVENT_BUFFER: usize = 1 << 20;
+/// All tables have their name in the first attribute of every message; this one names none.
+const NEWGEN: u16 = 15;
+
+/// What the kernel refuses where it does not know ownership.
+const OWN: &str = "own";
+
+/// Whether foreign programs can be kept from changing the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ownership {
+    /// Own the table where the kernel can; otherwise say so in the log and go on without.
+    Preferred,
+    /// Never own it: what others change is noticed and restored.
+    Declined,
+}
+
+/// The socket that changes the table, and owns it where the kernel has that.
+#[derive(Debug)]
+pub(super) struct Writer {
+    socket: Socket,
+    table: String,
+    // `OWNER | PERSIST`, or nothing.
+    flags: u32,
+}
+
+/// The table as the kernel has it.
+#[derive(Debug, Default)]
+struct Found {
+    flags: u32,
+    owner: Option<u32>,
+    version: Option<String>,
+    // Chain and comment of every rule, in the order of the kernel's list.
+    rules: Vec<(String, String)>,
+}
+
+impl Writer {
+    pub(super) fn open(
+        table: &str,
+        owner: Option<OwnedFd>,
+        ownership: Ownership,
+    ) -> Result<Self, NftError> {
+        let socket = match owner {
+            Some(fd) => Socket::adopt(fd),
+            None => Socket::open(NETLINK_NETFILTER),
+        };
+        let socket = socket.map_err(|source| NftError::Socket { verb: "open", source })?;
+        let flags = match ownership {
+            Ownership::Preferred => OWNER | PERSIST,
+            Ownership::Declined => 0,
+        };
+        let mut writer = Self { socket, table: table.to_owned(), flags };
+        writer.install_or_go_without_owner()?;
+        writer.install_user_table()?;
+        Ok(writer)
+    }
+
+    pub(super) fn port(&self) -> u32 {
+        self.socket.port()
+    }
+
+    pub(super) fn name(&self) -> String {
+        format!("inet {}", self.table)
+    }
+
+    pub(super) fn owner_socket(&self) -> Option<OwnedFd> {
+        if self.flags & OWNER == 0 {
+            return None;
+        }
+        self.socket.try_clone().ok()
+    }
+
+    /// Commits a batch. `Err` within `Ok` is the kernel's refusal of some of the messages.
+    pub(super) fn commit(
+        &mut self,
+        batch: TableBatch<'_>,
+    ) -> Result<Result<(), Refusal>, NftError> {
+        self.socket.transact(batch.batch).map_err(|source| NftError::Socket { verb: "use", source })
+    }
+
+    pub(super) fn remove_table(&mut self) -> Result<(), NftError> {
+        let table = self.table.clone();
+        let mut batch = TableBatch::new(Family::Inet, &table);
+        batch.remove_table();
+        match self.commit(batch)? {
+            Err(refusal) if !is(&refusal, libc::ENOENT) => Err(self.refused("remove", refusal)),
+            _ => Ok(()),
+        }
+    }
+
+    /// All elements of our sets; those of a set that is missing are none.
+    pub(super) fn list(&mut self) -> Result<Vec<(Element, Value)>, NftError> {
+        let mut elements = Vec::new();
+        for set in SETS {
+            let listed = self.socket.dump(
+                encoder::query(GETSETELEM, Family::Inet),
+                |request| encoder::name_set(request, &self.table, set.name),
+                |message| Some(encoder::listed(message.attributes()).collect::<Vec<_>>()),
+            );
+            match listed {
+                Ok(messages) => elements.extend(element::decode(set, &messages.concat())),
+                Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {}
+                Err(source) => {
+                    return Err(NftError::Table { verb: "list", table: self.name(), source });
+                }
+            }
+        }
+        Ok(elements)
+    }
+
+    fn install_or_go_without_owner(&mut self) -> Result<(), NftError> {
+        match self.install() {
+            Err(NftError::Table { source, .. }) if self.flags != 0 && is_unsupported(&source) => {
+                tracing::warn!(
+                    table = self.table,
+                    "this kernel has no persistent table ownership (Linux 6.9): \
+                     a foreign `nft flush ruleset` is noticed and repaired, but not prevented"
+                );
+                self.flags = 0;
+                self.install().map(drop)
+            }
+            other => other.map(drop),
+        }
+    }
+
+    /// Has the constant part as it should be, and owned. Returns whether it was made anew.
+    pub(super) fn install(&mut self) -> Result<bool, NftError> {
+        let table = self.table.clone();
+        let mut batch = TableBatch::new(Family::Inet, &table);
+        let mut kept = Vec::new();
+        if let Some(found) = self.find()? {
+            let is_ours = found.owner == Some(self.port());
+            if found.owner.is_some() && !is_ours {
+                return Err(NftError::Owned { table });
+            }
+            let is_orphan = found.owner.is_none() && found.flags & PERSIST != 0;
+            match (found.is_current(), is_ours || self.flags == 0) {
+                (true, true) => return Ok(false),
+                (true, false) if is_orphan => {
+                    batch.add_table(self.flags, None);
+                    self.commit(batch)?.map_err(|refusal| self.refused("adopt", refusal))?;
+                    return Ok(false);
+                }
+                _ => {}
+            }
+            kept = self.list()?;
+            batch.remove_table();
+        }
+        let ownership = batch.add_table(self.flags, Some(&version()));
+        encode_constants(&mut batch);
+        for entry in kept.iter().filter_map(|(key, value)| element::entries(key, value)).flatten() {
+            batch.add_entry(&entry);
+        }
+        self.commit(batch)?.map_err(|refusal| match refusal.0.get(&ownership) {
+            Some(error) if self.flags != 0 && is_unsupported(error) => self.refused(OWN, refusal),
+            _ => self.refused("install", refusal),
+        })?;
+        Ok(true)
+    }
+
+    /// The users' chains. What is there once is theirs.
+    fn install_user_table(&mut self) -> Result<(), NftError> {
+        let table = format!("{}-user", self.table);
+        let mut batch = TableBatch::new(Family::Inet, &table);
+        batch.create_table("yours: rnet made it and never changes it");
+        for chain in &USER_CHAINS {
+            batch.add_chain(chain);
+        }
+        match self.commit(batch)? {
+            Err(refusal) if !is(&refusal, libc::EEXIST) => {
+                let source = first(refusal);
+                Err(NftError::Table { verb: "install", table: format!("inet {table}"), source })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn find(&mut self) -> Result<Option<Found>, NftError> {
+        let mut found = None;
+        let answer = self.socket.request(
+            encoder::query(GETTABLE, Family::Inet),
+            |request| request.text(NFTA_TABLE_NAME, &self.table),
+            |message| {
+                let table = message.attributes();
+                let version = table.find(NFTA_TABLE_USERDATA).and_then(encoder::comment);
+                found = Some(Found {
+                    flags: table.number(NFTA_TABLE_FLAGS).unwrap_or_default(),
+                    owner: table.number(NFTA_TABLE_OWNER),
+                    version: version.map(str::to_owned),
+                    rules: Vec::new(),
+                });
+            },
+        );
+        match answer {
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => return Ok(None),
+            other => other.map_err(|source| self.unreadable(source))?,
+        }
+        let rules = self.socket.dump(
+            encoder::query(GETRULE, Family::Inet),
+            |request| request.text(NFTA_RULE_TABLE, &self.table),
+            |message| {
+                let rule = message.attributes();
+                let comment = rule.find(NFTA_RULE_USERDATA).and_then(encoder::comment);
+                Some((
+                    rule.text(NFTA_RULE_CHAIN)?.to_owned(),
+                    comment.unwrap_or_default().to_owned(),
+                ))
+            },
+        );
+        let rules = rules.map_err(|source| self.unreadable(source))?;
+        Ok(found.map(|found| Found { rules, ..found }))
+    }
+
+    fn unreadable(&self, source: io::Error) -> NftError {
+        NftError::Table { verb: "list", table: self.name(), source }
+    }
+
+    fn refused(&self, verb: &'static str, refusal: Refusal) -> NftError {
+        if is(&refusal, libc::EPERM) && self.flags & OWNER != 0 {
+            return NftError::Owned { table: self.table.clone() };
+        }
+        NftError::Table { verb, table: self.name(), source: first(refusal) }
+    }
+}
+
+impl Found {
+    /// Whether chains and rules are those of this program, untouched.
+    fn is_current(&self) -> bool {
+        let mut expected: Vec<_> =
+            rules().iter().map(|rule| (rule.chain.to_owned(), rule.comment.to_owned())).collect();
+        let mut found = self.rules.clone();
+        // The kernel lists chain by chain; the order within a chain is what counts.
+        expected.sort_by(|a, b| a.0.cmp(&b.0));
+        found.sort_by(|a, b| a.0.cmp(&b.0));
+        self.flags & !(OWNER | PERSIST) == 0
+            && self.version.as_deref() == Some(version().as_str())
+            && found == expected
+    }
+}
+
+fn encode_constants(batch: &mut TableBatch<'_>) {
+    for (id, set) in (1..).zip(SETS) {
+        batch.add_set(set, id);
+    }
+    for chain in &CHAINS {
+        batch.add_chain(chain);
+    }
+    for rule in &rules() {
+        batch.add_rule(rule);
+    }
+}
+
+/// The comment of the table: two tables with the same one have the same constant part.
+fn version() -> String {
+    let mut batch = TableBatch::new(Family::Inet, "");
+    encode_constants(&mut batch);
+    // FNV-1a: nobody forges this, it only has to differ when the rules do.
+    let digest = batch.batch.content().iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    format!("rnet, ruleset {digest:016x}")
+}
+
+pub(super) fn events() -> io::Result<OwnedFd> {
+    let mut socket = netlink_sys::Socket::new(NETLINK_NETFILTER)?;
+    socket.bind_auto()?;
+    socket.set_rx_buf_sz(EVENT_BUFFER)?;
+    socket.add_membership(NFNLGRP_NFTABLES)?;
+    socket.as_fd().try_clone_to_owned()
+}
+
+/// Whether a datagram tells of a change of the table by anybody else than the socket of a port.
+pub(super) fn tells_of(datagram: &[u8], table: &str, port: u32) -> bool {
+    Received::all(datagram).any(|message| {
+        let (subsystem, kind) = (message.kind >> 8, message.kind & 0xff);
+        subsystem == SUBSYSTEM_NFTABLES
+            && kind != NEWGEN
+            && message.port != port
+            && message.payload().first() == Some(&(Family::Inet as u8))
+            && message.attributes().text(NFTA_TABLE_NAME) == Some(table)
+    })
+}
+
+fn is(refusal: &Refusal, code: i32) -> bool {
+    refusal.0.values().any(|error| error.raw_os_error() == Some(code))
+}
+
+fn is_unsupported(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EOPNOTSUPP | libc::EINVAL))
+}
+
+fn first(refusal: Refusal) -> io::Error {
+    refusal.0.into_values().next().unwrap_or_else(|| io::ErrorKind::Other.into())
+}

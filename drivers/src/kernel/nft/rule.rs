@@ -1,0 +1,250 @@
+//! Rules written as sentences; each method is one match or one action.
+
+use cnm::Protocol;
+
+use super::expression::{Base, Connection, End, Expression, Family, Meta, Verdict};
+use super::set::{Field, SetDefinition};
+
+/// A rule under construction, or done.
+#[derive(Clone, Debug)]
+pub(super) struct Rule {
+    /// Its chain.
+    pub(super) chain: &'static str,
+    /// What it is for; printed by `nft list table`.
+    pub(super) comment: &'static str,
+    /// What it does.
+    pub(super) expressions: Vec<Expression>,
+}
+
+/// Connection states, `NF_STATE_BIT`.
+pub(super) const ESTABLISHED: u32 = 2;
+/// A connection that another one brought about, or an error that concerns one.
+pub(super) const RELATED: u32 = 4;
+/// A packet of no connection that could be.
+pub(super) const INVALID: u32 = 1;
+
+/// `IPS_DST_NAT`: the connection's destination was replaced.
+const DESTINATION_NAT: u32 = 1 << 5;
+/// `RTN_LOCAL`
+const LOCAL: u32 = 2;
+const TCP_FLAGS_OFFSET: u32 = 13;
+const SYN: u8 = 0x02;
+const RST: u8 = 0x04;
+/// Where both TCP, UDP and SCTP have the destination port.
+const DESTINATION_PORT_OFFSET: u32 = 2;
+
+impl Rule {
+    /// An empty rule, which matches everything and does nothing.
+    pub(super) fn new(chain: &'static str, comment: &'static str) -> Self {
+        Self { chain, comment, expressions: Vec::new() }
+    }
+
+    /// Packets of one family.
+    pub(super) fn family(self, family: Family) -> Self {
+        self.with(Expression::Meta { key: Meta::Family, word: 0 }).equals(vec![family as u8])
+    }
+
+    /// Packets that came in by any other link than this one.
+    pub(super) fn not_entering_by(self, link: &str) -> Self {
+        self.with(Expression::Meta { key: Meta::InputName, word: 0 }).differs(interface(link))
+    }
+
+    /// Packets that came in by no link: the host's own, and frames of a bridge that `br_netfilter`
+    /// shows when they leave it.
+    pub(super) fn entering_by_none(self) -> Self {
+        self.with(Expression::Meta { key: Meta::InputName, word: 0 }).equals(interface(""))
+    }
+
+    /// Packets that leave by this link.
+    pub(super) fn leaving_by(self, link: &str) -> Self {
+        self.with(Expression::Meta { key: Meta::OutputName, word: 0 }).equals(interface(link))
+    }
+
+    /// Packets that came in by a link of a set.
+    pub(super) fn entering_by_any(self, set: &SetDefinition) -> Self {
+        let load = Expression::Meta { key: Meta::InputName, word: 0 };
+        self.with(load).member(set, true)
+    }
+
+    /// Packets that leave by a link of a set.
+    pub(super) fn leaving_by_any(self, set: &SetDefinition) -> Self {
+        let load = Expression::Meta { key: Meta::OutputName, word: 0 };
+        self.with(load).member(set, true)
+    }
+
+    /// Packets that leave by a link that is not in a set.
+    pub(super) fn leaving_by_none(self, set: &SetDefinition) -> Self {
+        let load = Expression::Meta { key: Meta::OutputName, word: 0 };
+        self.with(load).member(set, false)
+    }
+
+    /// Packets whose pair of links, in and out, is in a set.
+    pub(super) fn crossing(self, set: &SetDefinition) -> Self {
+        self.with(Expression::Meta { key: Meta::InputName, word: 0 })
+            .with(Expression::Meta { key: Meta::OutputName, word: Field::Interface.words() })
+            .member(set, true)
+    }
+
+    /// Packets from 127.0.0.0/8.
+    pub(super) fn source_is_loopback4(self) -> Self {
+        self.family(Family::Ipv4).with(network(12, 1)).equals(vec![127])
+    }
+
+    /// Packets to 127.0.0.0/8.
+    pub(super) fn destination_is_loopback4(self) -> Self {
+        self.family(Family::Ipv4).with(network(16, 1)).equals(vec![127])
+    }
+
+    /// Packets to `::1`.
+    pub(super) fn destination_is_loopback6(self) -> Self {
+        let loopback = std::net::Ipv6Addr::LOCALHOST.octets().to_vec();
+        self.family(Family::Ipv6).with(network(24, 16)).equals(loopback)
+    }
+
+    /// Packets to one IPv4 address.
+    pub(super) fn destination_is(self, address: std::net::Ipv4Addr) -> Self {
+        self.with(network(16, 4)).equals(address.octets().to_vec())
+    }
+
+    /// Packets whose source is in a set of addresses.
+    pub(super) fn source_in(self, family: Family, set: &SetDefinition) -> Self {
+        let (offset, length) = if family == Family::Ipv4 { (12, 4) } else { (8, 16) };
+        self.family(family).with(network(offset, length)).member(set, true)
+    }
+
+    /// Packets to an address of the host itself.
+    pub(super) fn destination_is_local(self) -> Self {
+        let load = Expression::AddressType { end: End::Destination, word: 0 };
+        self.with(load).equals(LOCAL.to_ne_bytes().to_vec())
+    }
+
+    /// Packets whose source is no address of the host itself.
+    pub(super) fn source_is_not_local(self) -> Self {
+        let load = Expression::AddressType { end: End::Source, word: 0 };
+        self.with(load).differs(LOCAL.to_ne_bytes().to_vec())
+    }
+
+    /// Packets whose connection is in one of these states.
+    pub(super) fn states(self, states: u32) -> Self {
+        self.with(Expression::Connection { key: Connection::State, word: 0 }).any_bit(states)
+    }
+
+    /// Packets of connections that came to a published port.
+    pub(super) fn translated(self) -> Self {
+        let load = Expression::Connection { key: Connection::Status, word: 0 };
+        self.with(load).any_bit(DESTINATION_NAT)
+    }
+
+    /// The first packets of TCP connections, of either direction.
+    pub(super) fn first_segment(self) -> Self {
+        let flags = Expression::Payload {
+            base: Base::Transport,
+            offset: TCP_FLAGS_OFFSET,
+            length: 1,
+            word: 0,
+        };
+        self.protocol(Protocol::Tcp)
+            .with(flags)
+            .with(Expression::Mask { word: 0, mask: vec![SYN | RST] })
+            .equals(vec![SYN])
+    }
+
+    /// Packets of one transport protocol to one port.
+    pub(super) fn destination_port_is(self, protocol: Protocol, port: u16) -> Self {
+        self.protocol(protocol).with(destination_port(0)).equals(port.to_be_bytes().to_vec())
+    }
+
+    /// Packets whose destination address, protocol and port are in a set.
+    pub(super) fn destination_in(self, family: Family, set: &SetDefinition) -> Self {
+        self.family(family).load_destination(family).member(set, true)
+    }
+
+    /// Leads to where a map maps destination address, protocol and port to.
+    pub(super) fn translate_by_address(self, family: Family, map: &SetDefinition) -> Self {
+        self.family(family).load_destination(family).translate(family, map)
+    }
+
+    /// Leads to where a map maps protocol and port to.
+    pub(super) fn translate_by_port(self, family: Family, map: &SetDefinition) -> Self {
+        self.family(family)
+            .with(Expression::Meta { key: Meta::Protocol, word: 0 })
+            .with(destination_port(1))
+            .translate(family, map)
+    }
+
+    /// Leads to another port of the same IPv4 address.
+    pub(super) fn translate_to_port4(self, port: u16) -> Self {
+        self.with(Expression::Load { word: 0, data: port.to_be_bytes().to_vec() })
+            .with(Expression::DestinationNat { family: Family::Ipv4, address: None, port: 0 })
+    }
+
+    /// Gives the packet's connection the source address of the link it leaves by.
+    pub(super) fn masquerade(self) -> Self {
+        self.with(Expression::Masquerade)
+    }
+
+    /// Lowers the announced segment size to what the route can carry.
+    pub(super) fn clamp_segment(self) -> Self {
+        self.with(Expression::ClampSegment { word: 0 })
+    }
+
+    /// Decides.
+    pub(super) fn verdict(self, verdict: Verdict) -> Self {
+        self.with(Expression::Verdict(verdict))
+    }
+
+    fn protocol(self, protocol: Protocol) -> Self {
+        self.with(Expression::Meta { key: Meta::Protocol, word: 0 }).equals(vec![protocol.number()])
+    }
+
+    fn load_destination(self, family: Family) -> Self {
+        let (offset, field) =
+            if family == Family::Ipv4 { (16, Field::Ipv4) } else { (24, Field::Ipv6) };
+        self.with(network(offset, field.length()))
+            .with(Expression::Meta { key: Meta::Protocol, word: field.words() })
+            .with(destination_port(field.words() + 1))
+    }
+
+    fn translate(self, family: Family, map: &SetDefinition) -> Self {
+        let field = if family == Family::Ipv4 { Field::Ipv4 } else { Field::Ipv6 };
+        self.with(Expression::Map { map: map.name, word: 0, to: 0 })
+            .with(Expression::DestinationNat { family, address: Some(0), port: field.words() })
+    }
+
+    fn member(self, set: &SetDefinition, expected: bool) -> Self {
+        self.with(Expression::Member { set: set.name, word: 0, expected })
+    }
+
+    fn any_bit(self, bits: u32) -> Self {
+        self.with(Expression::Mask { word: 0, mask: bits.to_ne_bytes().to_vec() })
+            .differs(vec![0; 4])
+    }
+
+    fn equals(self, data: Vec<u8>) -> Self {
+        self.with(Expression::Compare { word: 0, equal: true, data })
+    }
+
+    fn differs(self, data: Vec<u8>) -> Self {
+        self.with(Expression::Compare { word: 0, equal: false, data })
+    }
+
+    fn with(mut self, expression: Expression) -> Self {
+        self.expressions.push(expression);
+        self
+    }
+}
+
+fn network(offset: u32, length: u32) -> Expression {
+    Expression::Payload { base: Base::Network, offset, length, word: 0 }
+}
+
+fn destination_port(word: u32) -> Expression {
+    Expression::Payload { base: Base::Transport, offset: DESTINATION_PORT_OFFSET, length: 2, word }
+}
+
+/// A link's name as the kernel compares it.
+pub(super) fn interface(name: &str) -> Vec<u8> {
+    let mut bytes = name.as_bytes().to_vec();
+    bytes.resize(libc::IFNAMSIZ, 0);
+    bytes
+}

@@ -1,0 +1,68 @@
+//! Sets and maps: what their keys and values consist of.
+
+/// A named set, or a map where it has `data`.
+#[derive(Debug)]
+pub(super) struct SetDefinition {
+    /// Its name.
+    pub(super) name: &'static str,
+    /// What it is for; printed by `nft list table`.
+    pub(super) comment: &'static str,
+    /// The fields of its keys.
+    pub(super) key: &'static [Field],
+    /// The fields of what the keys are mapped to.
+    pub(super) data: &'static [Field],
+    /// Whether it holds ranges of keys.
+    pub(super) interval: bool,
+}
+
+/// A field of a key or a value. Every field takes whole words of 4 bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Field {
+    Ipv4,
+    Ipv6,
+    Protocol,
+    Port,
+    Interface,
+}
+
+impl Field {
+    /// Its bytes before rounding up.
+    pub(super) const fn length(self) -> u32 {
+        match self {
+            Self::Protocol => 1,
+            Self::Port => 2,
+            Self::Ipv4 => 4,
+            Self::Ipv6 | Self::Interface => 16,
+        }
+    }
+
+    /// The words it takes.
+    pub(super) const fn words(self) -> u32 {
+        self.length().div_ceil(4)
+    }
+
+    /// The number by which `nft` knows the type; the kernel only keeps it.
+    const fn type_number(self) -> u32 {
+        match self {
+            Self::Ipv4 => 7,
+            Self::Ipv6 => 8,
+            Self::Protocol => 12,
+            Self::Port => 13,
+            Self::Interface => 41,
+        }
+    }
+}
+
+/// The number of a type of several fields, as `nft` makes it up.
+pub(super) fn type_number(fields: &[Field]) -> u32 {
+    fields.iter().fold(0, |number, field| number << 6 | field.type_number())
+}
+
+/// The bytes of a key or a value.
+pub(super) fn length(fields: &[Field]) -> u32 {
+    match fields {
+        // The last word of a single field is not filled up.
+        [single] => single.length(),
+        several => several.iter().map(|field| field.words() * 4).sum(),
+    }
+}

@@ -1,0 +1,237 @@
+//! The constant part of the table: sets, chains and rules. `docs/nftables/ruleset.md` shows it as
+//! `nft` prints it.
+//!
+//! Nothing here depends on what is published or which networks there are: that is in the sets.
+//! A packet meets the same few rules, and a lookup each, with one network or a thousand.
+
+use super::expression::{Family, Verdict};
+use super::rule::{ESTABLISHED, INVALID, RELATED, Rule};
+use super::set::{Field, SetDefinition};
+
+use Field::{Interface, Ipv4, Ipv6, Port, Protocol};
+
+pub(super) const BRIDGES: SetDefinition = set("bridges", "our bridges", &[Interface]);
+pub(super) const LOOPS: SetDefinition =
+    set("loops", "our bridges, as way in and way out", &[Interface, Interface]);
+pub(super) const INTERNAL: SetDefinition =
+    set("internal", "bridges that nothing passes into or out of", &[Interface]);
+pub(super) const UNPROTECTED4: SetDefinition =
+    set("unprotected4", "bridges that anybody may reach into", &[Interface]);
+pub(super) const UNPROTECTED6: SetDefinition =
+    set("unprotected6", "bridges that anybody may reach into", &[Interface]);
+pub(super) const OPEN4: SetDefinition =
+    set("open4", "ports that anybody may reach directly", &[Ipv4, Protocol, Port]);
+pub(super) const OPEN6: SetDefinition =
+    set("open6", "ports that anybody may reach directly", &[Ipv6, Protocol, Port]);
+pub(super) const MASQUERADE4: SetDefinition =
+    ranges("masquerade4", "subnets that leave by the host's address", &[Ipv4]);
+pub(super) const MASQUERADE6: SetDefinition =
+    ranges("masquerade6", "subnets that leave by the host's address", &[Ipv6]);
+pub(super) const PUBLISHED4: SetDefinition =
+    map("published4", "ports of one address of the host", &[Ipv4, Protocol, Port], &[Ipv4, Port]);
+pub(super) const PUBLISHED6: SetDefinition =
+    map("published6", "ports of one address of the host", &[Ipv6, Protocol, Port], &[Ipv6, Port]);
+pub(super) const PUBLISHED4_ANY: SetDefinition =
+    map("published4-any", "ports of all addresses of the host", &[Protocol, Port], &[Ipv4, Port]);
+pub(super) const PUBLISHED6_ANY: SetDefinition =
+    map("published6-any", "ports of all addresses of the host", &[Protocol, Port], &[Ipv6, Port]);
+
+/// All sets and maps of the table.
+pub(super) const SETS: [&SetDefinition; 13] = [
+    &BRIDGES,
+    &LOOPS,
+    &INTERNAL,
+    &UNPROTECTED4,
+    &UNPROTECTED6,
+    &OPEN4,
+    &OPEN6,
+    &MASQUERADE4,
+    &MASQUERADE6,
+    &PUBLISHED4,
+    &PUBLISHED6,
+    &PUBLISHED4_ANY,
+    &PUBLISHED6_ANY,
+];
+
+/// A chain. Only chains with a hook see packets by themselves.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Chain {
+    /// Its name.
+    pub(super) name: &'static str,
+    /// Where it is called from.
+    pub(super) hook: Option<Hook>,
+}
+
+/// Where the kernel calls a chain.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Hook {
+    /// `filter` or `nat`.
+    pub(super) kind: &'static str,
+    /// `NF_INET_…`
+    pub(super) number: libc::c_int,
+    /// The order among the chains of all tables; low ones come first.
+    pub(super) priority: i32,
+}
+
+/// Chains in an order in which they can be made.
+pub(super) const CHAINS: [Chain; 8] = [
+    Chain { name: "published", hook: None },
+    Chain { name: "into", hook: None },
+    Chain { name: "out-of", hook: None },
+    base("guard", "filter", libc::NF_INET_PRE_ROUTING, libc::NF_IP_PRI_RAW),
+    base("prerouting", "nat", libc::NF_INET_PRE_ROUTING, libc::NF_IP_PRI_NAT_DST),
+    base("output", "nat", libc::NF_INET_LOCAL_OUT, libc::NF_IP_PRI_NAT_DST),
+    base("forward", "filter", libc::NF_INET_FORWARD, libc::NF_IP_PRI_FILTER),
+    base("postrouting", "nat", libc::NF_INET_POST_ROUTING, libc::NF_IP_PRI_NAT_SRC),
+];
+
+/// Chains of the users' own table: right before and right after ours at every hook.
+pub(super) const USER_CHAINS: [Chain; 6] = [
+    around("before-prerouting", libc::NF_INET_PRE_ROUTING, libc::NF_IP_PRI_NAT_DST - 10),
+    around("after-prerouting", libc::NF_INET_PRE_ROUTING, libc::NF_IP_PRI_NAT_DST + 10),
+    around("before-forward", libc::NF_INET_FORWARD, libc::NF_IP_PRI_FILTER - 10),
+    around("after-forward", libc::NF_INET_FORWARD, libc::NF_IP_PRI_FILTER + 10),
+    around("before-postrouting", libc::NF_INET_POST_ROUTING, libc::NF_IP_PRI_NAT_SRC - 10),
+    around("after-postrouting", libc::NF_INET_POST_ROUTING, libc::NF_IP_PRI_NAT_SRC + 10),
+];
+
+/// All rules, in order.
+pub(super) fn rules() -> Vec<Rule> {
+    [guard(), publish(), forward(), into_bridges(), out_of_bridges(), postrouting()].concat()
+}
+
+/// The localhost of the host is nobody else's: bridges route 127.0.0.0/8 (`route_localnet`), so
+/// that the host reaches published ports at 127.0.0.1; what comes from outside must not.
+fn guard() -> Vec<Rule> {
+    let rule = Rule::new("guard", "127.0.0.0/8 only from the host itself");
+    vec![rule.not_entering_by("lo").destination_is_loopback4().verdict(Verdict::Drop)]
+}
+
+/// Only the first packet of a connection gets here; conntrack knows the others. Packets on their
+/// way through the host, to somebody else's port, are none of our business.
+///
+/// The kernel refuses answers to `::1` from a bridge, whatever their connection: what the host
+/// sends to a port of its IPv6 localhost goes to the socket that reserves the port, and on from
+/// there (`rnet-dns`).
+fn publish() -> Vec<Rule> {
+    let address = "to this address of the host";
+    let any = "to any address of the host";
+    vec![
+        Rule::new("prerouting", "from outside")
+            .destination_is_local()
+            .verdict(Verdict::Jump("published")),
+        Rule::new("output", "left to the socket that reserves the port")
+            .destination_is_loopback6()
+            .verdict(Verdict::Accept),
+        Rule::new("output", "from the host")
+            .destination_is_local()
+            .verdict(Verdict::Jump("published")),
+        Rule::new("published", address).translate_by_address(Family::Ipv4, &PUBLISHED4),
+        Rule::new("published", any).translate_by_port(Family::Ipv4, &PUBLISHED4_ANY),
+        Rule::new("published", address).translate_by_address(Family::Ipv6, &PUBLISHED6),
+        Rule::new("published", any).translate_by_port(Family::Ipv6, &PUBLISHED6_ANY),
+    ]
+}
+
+fn forward() -> Vec<Rule> {
+    let clamp = || Rule::new("forward", "fit segments to the path").first_segment();
+    vec![
+        clamp().leaving_by_any(&BRIDGES).clamp_segment(),
+        clamp().entering_by_any(&BRIDGES).clamp_segment(),
+        Rule::new("forward", "to our bridges")
+            .leaving_by_any(&BRIDGES)
+            .verdict(Verdict::Jump("into")),
+        Rule::new("forward", "from our bridges")
+            .entering_by_any(&BRIDGES)
+            .verdict(Verdict::Jump("out-of")),
+    ]
+}
+
+/// What is not allowed to get into a network is lost, wherever it comes from.
+fn into_bridges() -> Vec<Rule> {
+    let rule = |comment| Rule::new("into", comment);
+    let open = "port of a routed network";
+    let unprotected = "unprotected network";
+    vec![
+        rule("answers, and errors that belong to a connection")
+            .states(ESTABLISHED | RELATED)
+            .verdict(Verdict::Accept),
+        rule("same network").crossing(&LOOPS).verdict(Verdict::Accept),
+        rule("into an internal network").leaving_by_any(&INTERNAL).verdict(Verdict::Drop),
+        rule("out of an internal network").entering_by_any(&INTERNAL).verdict(Verdict::Drop),
+        rule("published port").translated().verdict(Verdict::Accept),
+        rule(open).destination_in(Family::Ipv4, &OPEN4).verdict(Verdict::Accept),
+        rule(open).destination_in(Family::Ipv6, &OPEN6).verdict(Verdict::Accept),
+        rule(unprotected)
+            .family(Family::Ipv4)
+            .leaving_by_any(&UNPROTECTED4)
+            .verdict(Verdict::Accept),
+        rule(unprotected)
+            .family(Family::Ipv6)
+            .leaving_by_any(&UNPROTECTED6)
+            .verdict(Verdict::Accept),
+        rule("everything else").verdict(Verdict::Drop),
+    ]
+}
+
+fn out_of_bridges() -> Vec<Rule> {
+    let rule = |comment| Rule::new("out-of", comment);
+    // Conntrack would let it leave with the container's own address.
+    let lost = "belongs to no connection";
+    vec![
+        rule("out of an internal network").entering_by_any(&INTERNAL).verdict(Verdict::Drop),
+        rule(lost).states(INVALID).source_in(Family::Ipv4, &MASQUERADE4).verdict(Verdict::Drop),
+        rule(lost).states(INVALID).source_in(Family::Ipv6, &MASQUERADE6).verdict(Verdict::Drop),
+    ]
+}
+
+fn postrouting() -> Vec<Rule> {
+    let rule = |comment| Rule::new("postrouting", comment);
+    let leave = "leaves our networks";
+    vec![
+        rule("the host's own business").leaving_by("lo").verdict(Verdict::Accept),
+        rule("a neighbour, by a port of the host").translated().crossing(&LOOPS).masquerade(),
+        rule("a neighbour, on a bridge that br_netfilter watches")
+            .translated()
+            .entering_by_none()
+            .leaving_by_any(&BRIDGES)
+            .source_is_not_local()
+            .masquerade(),
+        rule("the host, by a port of its localhost")
+            .source_is_loopback4()
+            .leaving_by_any(&BRIDGES)
+            .masquerade(),
+        rule(leave).source_in(Family::Ipv4, &MASQUERADE4).leaving_by_none(&BRIDGES).masquerade(),
+        rule(leave).source_in(Family::Ipv6, &MASQUERADE6).leaving_by_none(&BRIDGES).masquerade(),
+    ]
+}
+
+const fn set(name: &'static str, comment: &'static str, key: &'static [Field]) -> SetDefinition {
+    SetDefinition { name, comment, key, data: &[], interval: false }
+}
+
+const fn ranges(name: &'static str, comment: &'static str, key: &'static [Field]) -> SetDefinition {
+    SetDefinition { name, comment, key, data: &[], interval: true }
+}
+
+const fn map(
+    name: &'static str,
+    comment: &'static str,
+    key: &'static [Field],
+    data: &'static [Field],
+) -> SetDefinition {
+    SetDefinition { name, comment, key, data, interval: false }
+}
+
+const fn base(
+    name: &'static str,
+    kind: &'static str,
+    number: libc::c_int,
+    priority: libc::c_int,
+) -> Chain {
+    Chain { name, hook: Some(Hook { kind, number, priority }) }
+}
+
+const fn around(name: &'static str, number: libc::c_int, priority: libc::c_int) -> Chain {
+    base(name, "filter", number, priority)
+}

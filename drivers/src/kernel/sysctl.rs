@@ -1,0 +1,127 @@
+//! Sysctls, and which of them an observation reports.
+//!
+//! An observation cannot report every sysctl there is, and a desired state names only some. Both
+//! sides keep to the same lists: all of [`of_bridge`] for each bridge of ours, all of
+//! [`of_interface`] for each interface of ours in a sandbox, [`FORWARDING`] as [`forwarding`]
+//! says, and those of a sandbox that its specification asked for, which are noted beside the
+//! namespace's file when they are written. A planner therefore gives each sysctl of the lists a
+//! value, whether it is the kernel's default or not.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use cnm::{Key, LinkName, Ns, State, Value};
+
+/// Forwarding between interfaces, by family.
+pub const FORWARDING: [&str; 2] = ["net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"];
+
+/// The sysctls of a bridge.
+pub fn of_bridge(bridge: &LinkName) -> [String; 3] {
+    [
+        format!("net/ipv4/conf/{bridge}/route_localnet"),
+        format!("net/ipv6/conf/{bridge}/accept_ra"),
+        disable_ipv6(bridge),
+    ]
+}
+
+/// The sysctls of an interface in a sandbox.
+pub fn of_interface(interface: &LinkName) -> [String; 4] {
+    [
+        format!("net/ipv4/conf/{interface}/arp_notify"),
+        format!("net/ipv6/conf/{interface}/accept_dad"),
+        format!("net/ipv6/conf/{interface}/accept_ra"),
+        disable_ipv6(interface),
+    ]
+}
+
+/// Whether IPv6 is off on a link.
+pub fn disable_ipv6(link: &LinkName) -> String {
+    format!("net/ipv6/conf/{link}/disable_ipv6")
+}
+
+/// Forwarding belongs to the host and not to one network: it is wanted as long as there is a
+/// bridge, in IPv6 as long as there is one with IPv6, and it is never switched off again.
+/// So it is reported only while a bridge of ours needs it.
+pub fn forwarding(state: &State) -> impl Iterator<Item = &'static str> {
+    let bridges = state.iter().filter_map(|(key, _)| match key {
+        Key::Bridge { name } => Some(name),
+        _ => None,
+    });
+    let ipv6 = |bridge: &LinkName| {
+        let key = Key::Sysctl { ns: Ns::Host, path: disable_ipv6(bridge) };
+        state.get(&key) == Some(&Value::Text("0".to_owned()))
+    };
+    let (any, any6) = bridges.fold((false, false), |(_, v6), bridge| (true, v6 || ipv6(bridge)));
+    FORWARDING.into_iter().zip([any, any6]).filter(|(_, wanted)| *wanted).map(|(path, _)| path)
+}
+
+/// Whether a sysctl outlives the object that wanted it: nothing is done when it is removed.
+pub fn is_shared(path: &str) -> bool {
+    FORWARDING.contains(&path)
+}
+
+/// The value in the namespace of the calling thread.
+///
+/// Where there is no IPv6 (a kernel without it, a link whose MTU is too small for it) the value
+/// is the one that says so.
+pub fn read(path: &str) -> io::Result<String> {
+    match fs::read_to_string(file(path)?) {
+        Ok(text) => Ok(text.trim_end().replace('\t', " ")),
+        Err(error) if gone(&error) && is_ipv6(path) => Ok(without_ipv6(path).to_owned()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Writes a value in the namespace of the calling thread.
+pub fn write(path: &str, value: &str) -> io::Result<()> {
+    match fs::write(file(path)?, value) {
+        Err(error) if gone(&error) && is_ipv6(path) && value == without_ipv6(path) => Ok(()),
+        result => result,
+    }
+}
+
+/// Gives a sysctl of a link the value that new links get. That the link is gone is a success, as
+/// it is that the sysctl belongs to no link: nobody remembers what it was.
+pub fn reset(path: &str) -> io::Result<()> {
+    let Some(default) = default_of(path) else { return Ok(()) };
+    match read(&default).and_then(|value| write(path, &value)) {
+        Err(error) if gone(&error) => Ok(()),
+        result => result,
+    }
+}
+
+/// `net/ipv4/conf/eth0/x` has its default in `net/ipv4/conf/default/x`.
+fn default_of(path: &str) -> Option<String> {
+    let mut parts: Vec<_> = path.split('/').collect();
+    match parts[..] {
+        ["net", "ipv4" | "ipv6", "conf" | "neigh", "all" | "default", _] => None,
+        ["net", "ipv4" | "ipv6", "conf" | "neigh", _, _] => {
+            parts[3] = "default";
+            Some(parts.join("/"))
+        }
+        _ => None,
+    }
+}
+
+/// The file of a sysctl. Only sysctls of the network are files of a namespace.
+fn file(path: &str) -> io::Result<PathBuf> {
+    let sound = path.split('/').all(|part| !matches!(part, "" | "." | ".."));
+    if !sound || !path.starts_with("net/") {
+        let message = format!("`{path}` is not a sysctl of the network: it must be net/...");
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
+    }
+    Ok(Path::new("/proc/sys").join(path))
+}
+
+fn is_ipv6(path: &str) -> bool {
+    path.starts_with("net/ipv6/")
+}
+
+fn without_ipv6(path: &str) -> &'static str {
+    if path.ends_with("/disable_ipv6") { "1" } else { "0" }
+}
+
+fn gone(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound
+}

@@ -1,0 +1,63 @@
+//! The mark on links that are ours: an alias that starts with the daemon's tag.
+//!
+//! `rnet:network/<id>` on a bridge; on the host end of a pair also where the other end is:
+//! `rnet:endpoint/<id>@<sandbox>/eth0`. So what a link is for can be told from the link alone,
+//! even when the sandbox has vanished.
+
+use cnm::{LinkName, SandboxId};
+
+/// What the alias of one of our links says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Tag {
+    /// Whose the link is, as in [`cnm::Value::Bridge`] and [`cnm::Value::Veth`].
+    pub(super) owner: String,
+    /// The far end of a pair.
+    pub(super) far: Option<(SandboxId, LinkName)>,
+}
+
+impl Tag {
+    /// Reads an alias; `None` if the link is not one with this prefix.
+    pub(super) fn parse(prefix: &str, alias: &str) -> Option<Self> {
+        let text = alias.strip_prefix(prefix)?.strip_prefix(':')?;
+        let Some((owner, far)) = text.rsplit_once('@') else {
+            return Some(Self { owner: text.to_owned(), far: None });
+        };
+        let (sandbox, interface) = far.split_once('/')?;
+        let far = Some((sandbox.parse().ok()?, interface.parse().ok()?));
+        Some(Self { owner: owner.to_owned(), far })
+    }
+
+    /// The alias.
+    pub(super) fn alias(&self, prefix: &str) -> String {
+        match &self.far {
+            None => format!("{prefix}:{}", self.owner),
+            Some((sandbox, interface)) => {
+                format!("{prefix}:{}@{sandbox}/{interface}", self.owner)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn alias_says_whose_the_link_is_and_where_it_leads() {
+        let sandbox = SandboxId::from_random([7; 32]);
+        let far = Some((sandbox, "eth0".parse().unwrap()));
+        for tag in [
+            Tag { owner: "network/1a2b".to_owned(), far: None },
+            Tag { owner: "endpoint/3c4d".to_owned(), far },
+        ] {
+            assert_eq!(Tag::parse("rnet", &tag.alias("rnet")), Some(tag));
+        }
+    }
+
+    #[test]
+    fn alias_of_somebody_else_is_not_ours() {
+        for alias in ["", "rnet", "rnet2:network/1", "uplink", "rnet:endpoint/1@nowhere"] {
+            assert_eq!(Tag::parse("rnet", alias), None, "{alias}");
+        }
+    }
+}

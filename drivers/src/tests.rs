@@ -1,0 +1,446 @@
+//! Plans of models, as text.
+
+use std::collections::BTreeMap;
+
+use cnm::options::{BridgeOptions, GatewayMode};
+use cnm::{Endpoint, EndpointId, NetworkId, Pool, PortBinding, Protocol, SandboxId};
+use expect_test::{Expect, expect};
+
+use super::*;
+
+const V4: &str = "10.1.0.0/24";
+const V6: &str = "fd00:1::/64";
+
+fn network(digit: u8, subnets: &[&str]) -> Network {
+    let id = NetworkId::from_random([digit; 32]);
+    let pools: Vec<_> = subnets.iter().map(|subnet| pool(subnet)).collect();
+    Network {
+        name: format!("n{digit}"),
+        created: 0,
+        driver: DriverOptions::Bridge(BridgeOptions {
+            bridge: format!("br-{}", id.short()).parse().unwrap(),
+            icc: true,
+            masquerade: true,
+            mtu: None,
+            host_bindings: Vec::new(),
+            interface_prefix: "eth".to_owned(),
+            gateway_mode_ipv4: GatewayMode::Nat,
+            gateway_mode_ipv6: GatewayMode::Nat,
+            inhibit_ipv4: false,
+        }),
+        given_options: BTreeMap::new(),
+        ipv4: pools.iter().any(|pool| pool.subnet.is_ipv4()),
+        ipv6: pools.iter().any(|pool| pool.subnet.is_ipv6()),
+        pools,
+        internal: false,
+        attachable: false,
+        predefined: false,
+        labels: BTreeMap::new(),
+        id,
+    }
+}
+
+fn pool(subnet: &str) -> Pool {
+    let subnet: ipnetwork::IpNetwork = subnet.parse().unwrap();
+    let gateway = subnet.iter().nth(1);
+    Pool { subnet, range: None, gateway, auxiliary: BTreeMap::new() }
+}
+
+fn options(network: &mut Network) -> &mut BridgeOptions {
+    match &mut network.driver {
+        DriverOptions::Bridge(options) => options,
+        _ => unreachable!("test networks are bridges"),
+    }
+}
+
+fn endpoint(digit: u8, network: &Network, addresses: &[&str]) -> Endpoint {
+    Endpoint {
+        id: EndpointId::from_random([digit; 32]),
+        network: network.id.clone(),
+        sandbox: sandbox(&[]).id,
+        interface: format!("eth{}", digit & 0xf).parse().unwrap(),
+        mac: cnm::Mac::from([2, 0, 0, 0, 0, digit]),
+        addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
+        aliases: Vec::new(),
+        gateway_priority: 0,
+        order: 0,
+        given_options: BTreeMap::new(),
+    }
+}
+
+fn sandbox(ports: &[(&str, u16, u16)]) -> Sandbox {
+    let binding = |(host, host_port, port): &(&str, u16, u16)| PortBinding {
+        host: host.parse().unwrap(),
+        host_port: *host_port,
+        protocol: Protocol::Tcp,
+        port: *port,
+    };
+    Sandbox {
+        id: SandboxId::from_random([0x5b; 32]),
+        owner: "test".to_owned(),
+        ports: ports.iter().map(binding).collect(),
+        resolver: false,
+        sysctls: Vec::new(),
+    }
+}
+
+fn check(planned: Result<State, PlanError>, expected: &Expect) {
+    expected.assert_eq(&match planned {
+        Ok(desired) => cnm::diff(&State::default(), &desired).to_string(),
+        Err(error) => format!("error: {error}\n"),
+    });
+}
+
+/// Checks those lines of a sandbox's plan that contain a word.
+fn check_lines(
+    word: &str,
+    sandbox: &Sandbox,
+    attachments: &[(&Network, &Endpoint)],
+    expected: &Expect,
+) {
+    let planned = plan(sandbox, attachments).unwrap();
+    let plan = cnm::diff(&State::default(), &planned).to_string();
+    let lines = plan.lines().filter(|line| line.contains(word)).map(|line| format!("{line}\n"));
+    expected.assert_eq(&lines.collect::<String>());
+}
+
+fn plan(sandbox: &Sandbox, attachments: &[(&Network, &Endpoint)]) -> Result<State, PlanError> {
+    let attachments: Vec<_> =
+        attachments.iter().map(|(network, endpoint)| Attachment { network, endpoint }).collect();
+    Drivers.sandbox(sandbox, &attachments)
+}
+
+#[test]
+fn network_is_a_bridge_with_its_gateways() {
+    check(
+        Drivers.network(&network(1, &[V4, V6])),
+        &expect![[r#"
+        + bridge br-010101010101
+        + sysctl net/ipv4/conf/br-010101010101/route_localnet in host = 1
+        + sysctl net/ipv4/ip_forward in host = 1
+        + sysctl net/ipv6/conf/all/forwarding in host = 1
+        + sysctl net/ipv6/conf/br-010101010101/accept_ra in host = 0
+        + sysctl net/ipv6/conf/br-010101010101/disable_ipv6 in host = 0
+        + addr 10.1.0.1/24 dev br-010101010101 in host
+        + addr fd00:1::1/64 dev br-010101010101 in host
+        + element bridge br-010101010101
+        + element masquerade 10.1.0.0/24
+        + element masquerade fd00:1::/64
+    "#]],
+    );
+}
+
+#[test]
+fn network_without_ipv6_has_it_switched_off() {
+    check(
+        Drivers.network(&network(1, &[V4])),
+        &expect![[r#"
+        + bridge br-010101010101
+        + sysctl net/ipv4/conf/br-010101010101/route_localnet in host = 1
+        + sysctl net/ipv4/ip_forward in host = 1
+        + sysctl net/ipv6/conf/br-010101010101/accept_ra in host = 0
+        + sysctl net/ipv6/conf/br-010101010101/disable_ipv6 in host = 1
+        + addr 10.1.0.1/24 dev br-010101010101 in host
+        + element bridge br-010101010101
+        + element masquerade 10.1.0.0/24
+    "#]],
+    );
+}
+
+#[test]
+fn internal_network_is_neither_masqueraded_nor_reachable_from_localhost() {
+    let mut internal = network(1, &[V4, V6]);
+    internal.internal = true;
+    check(
+        Drivers.network(&internal),
+        &expect![[r#"
+        + bridge br-010101010101
+        + sysctl net/ipv4/conf/br-010101010101/route_localnet in host = 0
+        + sysctl net/ipv4/ip_forward in host = 1
+        + sysctl net/ipv6/conf/all/forwarding in host = 1
+        + sysctl net/ipv6/conf/br-010101010101/accept_ra in host = 0
+        + sysctl net/ipv6/conf/br-010101010101/disable_ipv6 in host = 0
+        + addr 10.1.0.1/24 dev br-010101010101 in host
+        + addr fd00:1::1/64 dev br-010101010101 in host
+        + element bridge br-010101010101
+        + element internal br-010101010101
+    "#]],
+    );
+}
+
+#[test]
+fn isolated_network_has_a_bridge_without_addresses() {
+    let mut isolated = network(1, &[V4, V6]);
+    isolated.internal = true;
+    options(&mut isolated).gateway_mode_ipv4 = GatewayMode::Isolated;
+    options(&mut isolated).gateway_mode_ipv6 = GatewayMode::Isolated;
+    check(
+        Drivers.network(&isolated),
+        &expect![[r#"
+        + bridge br-010101010101
+        + sysctl net/ipv4/conf/br-010101010101/route_localnet in host = 0
+        + sysctl net/ipv4/ip_forward in host = 1
+        + sysctl net/ipv6/conf/br-010101010101/accept_ra in host = 0
+        + sysctl net/ipv6/conf/br-010101010101/disable_ipv6 in host = 1
+        + element bridge br-010101010101
+        + element internal br-010101010101
+    "#]],
+    );
+}
+
+#[test]
+fn inhibited_network_leaves_the_gateway_to_somebody_else() {
+    let mut inhibited = network(1, &[V4]);
+    options(&mut inhibited).inhibit_ipv4 = true;
+    check(
+        Drivers.network(&inhibited),
+        &expect![[r#"
+        + bridge br-010101010101
+        + sysctl net/ipv4/conf/br-010101010101/route_localnet in host = 1
+        + sysctl net/ipv4/ip_forward in host = 1
+        + sysctl net/ipv6/conf/br-010101010101/accept_ra in host = 0
+        + sysctl net/ipv6/conf/br-010101010101/disable_ipv6 in host = 1
+        + element bridge br-010101010101
+        + element masquerade 10.1.0.0/24
+    "#]],
+    );
+}
+
+#[test]
+fn routed_family_is_not_masqueraded_and_unprotected_one_is_open() {
+    let mut mixed = network(1, &[V4, V6]);
+    options(&mut mixed).gateway_mode_ipv4 = GatewayMode::NatUnprotected;
+    options(&mut mixed).gateway_mode_ipv6 = GatewayMode::Routed;
+    check(
+        Drivers.network(&mixed),
+        &expect![[r#"
+        + bridge br-010101010101
+        + sysctl net/ipv4/conf/br-010101010101/route_localnet in host = 1
+        + sysctl net/ipv4/ip_forward in host = 1
+        + sysctl net/ipv6/conf/all/forwarding in host = 1
+        + sysctl net/ipv6/conf/br-010101010101/accept_ra in host = 0
+        + sysctl net/ipv6/conf/br-010101010101/disable_ipv6 in host = 0
+        + addr 10.1.0.1/24 dev br-010101010101 in host
+        + addr fd00:1::1/64 dev br-010101010101 in host
+        + element bridge br-010101010101
+        + element unprotected br-010101010101 ipv4
+        + element masquerade 10.1.0.0/24
+    "#]],
+    );
+}
+
+#[test]
+fn mtu_is_told_only_where_it_is_not_the_default() {
+    for (mtu, expected) in [(1500, ""), (1400, " mtu 1400")] {
+        let mut network = network(1, &[V4]);
+        options(&mut network).mtu = Some(mtu);
+        let endpoint = endpoint(0xa0, &network, &["10.1.0.2/24"]);
+        let plan = plan(&sandbox(&[]), &[(&network, &endpoint)]).unwrap();
+        let plan = cnm::diff(&State::default(), &plan).to_string();
+        let veth = plan.lines().find(|line| line.starts_with("+ veth")).unwrap();
+        assert_eq!(
+            &veth[veth.find(" mac").unwrap()..],
+            format!(" mac 02:00:00:00:00:a0{expected}")
+        );
+    }
+}
+
+#[test]
+fn endpoint_is_a_pair_into_the_sandbox() {
+    let network = network(1, &[V4, V6]);
+    let endpoint = endpoint(0xa0, &network, &["10.1.0.2/24", "fd00:1::2/64"]);
+    check(
+        plan(&sandbox(&[]), &[(&network, &endpoint)]),
+        &expect![[r#"
+        + namespace 5b5b5b5b5b5b
+        + veth vetha0a0a0a to eth0 in 5b5b5b5b5b5b mac 02:00:00:00:00:a0
+        + port vetha0a0a0a of br-010101010101 hairpin
+        + sysctl net/ipv4/conf/eth0/arp_notify in 5b5b5b5b5b5b = 1
+        + sysctl net/ipv6/conf/eth0/accept_dad in 5b5b5b5b5b5b = 0
+        + sysctl net/ipv6/conf/eth0/accept_ra in 5b5b5b5b5b5b = 0
+        + sysctl net/ipv6/conf/eth0/disable_ipv6 in 5b5b5b5b5b5b = 0
+        + addr 10.1.0.2/24 dev eth0 in 5b5b5b5b5b5b
+        + addr fd00:1::2/64 dev eth0 in 5b5b5b5b5b5b
+        + route 0.0.0.0/0 in 5b5b5b5b5b5b via 10.1.0.1 dev eth0
+        + route ::/0 in 5b5b5b5b5b5b via fd00:1::1 dev eth0
+    "#]],
+    );
+}
+
+#[test]
+fn port_is_isolated_where_endpoints_may_not_talk() {
+    let mut network = network(1, &[V4]);
+    options(&mut network).icc = false;
+    let endpoint = endpoint(0xa0, &network, &["10.1.0.2/24"]);
+    check_lines(
+        "port",
+        &sandbox(&[]),
+        &[(&network, &endpoint)],
+        &expect![[r#"
+        + port vetha0a0a0a of br-010101010101 isolated hairpin
+    "#]],
+    );
+}
+
+#[test]
+fn address_outside_the_subnets_is_refused() {
+    let network = network(1, &[V4]);
+    let endpoint = endpoint(0xa0, &network, &["10.2.0.2/24"]);
+    check(
+        plan(&sandbox(&[]), &[(&network, &endpoint)]),
+        &expect![[r#"
+        error: address 10.2.0.2/24 of endpoint a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0 is outside the subnets of network n1
+    "#]],
+    );
+}
+
+#[test]
+fn families_may_have_different_gateways() {
+    let (first, second) = (network(1, &[V4]), network(2, &["10.2.0.0/24", V6]));
+    let on_first = Endpoint { gateway_priority: 1, ..endpoint(0xa0, &first, &["10.1.0.2/24"]) };
+    let on_second = endpoint(0xa1, &second, &["10.2.0.2/24", "fd00:1::2/64"]);
+    let attachments = [(&first, &on_first), (&second, &on_second)];
+    check_lines(
+        "route",
+        &sandbox(&[]),
+        &attachments,
+        &expect![[r#"
+        + route 0.0.0.0/0 in 5b5b5b5b5b5b via 10.1.0.1 dev eth0
+        + route ::/0 in 5b5b5b5b5b5b via fd00:1::1 dev eth1
+    "#]],
+    );
+}
+
+#[test]
+fn ports_are_published_in_the_families_that_have_a_gateway() {
+    let ports = [("0.0.0.0", 8080, 80), ("::", 8080, 80), ("127.0.0.1", 8081, 81)];
+    let both = network(1, &[V4, V6]);
+    let endpoint = endpoint(0xa0, &both, &["10.1.0.2/24", "fd00:1::2/64"]);
+    check_lines(
+        "element",
+        &sandbox(&ports),
+        &[(&both, &endpoint)],
+        &expect![[r#"
+        + element published 0.0.0.0 8080/tcp to 10.1.0.2:80
+        + element published 127.0.0.1 8081/tcp to 10.1.0.2:81
+        + element published :: 8080/tcp to [fd00:1::2]:80
+    "#]],
+    );
+}
+
+#[test]
+fn port_of_ipv6_is_not_published_by_a_sandbox_without_ipv6() {
+    let ports = [("0.0.0.0", 8080, 80), ("::", 8080, 80)];
+    let network = network(1, &[V4]);
+    let endpoint = endpoint(0xa0, &network, &["10.1.0.2/24"]);
+    check_lines(
+        "element",
+        &sandbox(&ports),
+        &[(&network, &endpoint)],
+        &expect![[r#"
+        + element published 0.0.0.0 8080/tcp to 10.1.0.2:80
+    "#]],
+    );
+}
+
+#[test]
+fn loopback_of_ipv6_is_not_translated() {
+    let network = network(1, &[V6]);
+    let endpoint = endpoint(0xa0, &network, &["fd00:1::2/64"]);
+    let sandbox = sandbox(&[("::1", 8080, 80)]);
+    check_lines("element", &sandbox, &[(&network, &endpoint)], &expect![[""]]);
+}
+
+#[test]
+fn internal_network_publishes_nothing() {
+    let mut network = network(1, &[V4]);
+    network.internal = true;
+    let endpoint = endpoint(0xa0, &network, &["10.1.0.2/24"]);
+    let sandbox = sandbox(&[("0.0.0.0", 8080, 80)]);
+    check_lines("element", &sandbox, &[(&network, &endpoint)], &expect![[""]]);
+    check_lines("route", &sandbox, &[(&network, &endpoint)], &expect![[""]]);
+}
+
+#[test]
+fn routed_port_is_open_on_the_endpoint() {
+    let mut network = network(1, &[V4]);
+    options(&mut network).gateway_mode_ipv4 = GatewayMode::Routed;
+    let endpoint = endpoint(0xa0, &network, &["10.1.0.2/24"]);
+    let sandbox = sandbox(&[("0.0.0.0", 8080, 80)]);
+    check_lines(
+        "element",
+        &sandbox,
+        &[(&network, &endpoint)],
+        &expect![[r#"
+        + element open 10.1.0.2 80/tcp
+    "#]],
+    );
+}
+
+#[test]
+fn sysctls_of_the_sandbox_go_over_those_of_the_driver() {
+    let network = network(1, &[V4, V6]);
+    let mut endpoint = endpoint(0xa0, &network, &["10.1.0.2/24"]);
+    endpoint.given_options.insert(
+        "com.docker.network.endpoint.sysctls".to_owned(),
+        "net.ipv4.conf.IFNAME.log_martians=1,net.ipv6.conf.IFNAME.accept_ra=2".to_owned(),
+    );
+    let mut sandbox = sandbox(&[]);
+    sandbox.sysctls = vec![
+        ("net/ipv4/ping_group_range".to_owned(), "0\t 1000".to_owned()),
+        ("net/ipv6/conf/eth0/accept_dad".to_owned(), "1".to_owned()),
+    ];
+    check_lines(
+        "sysctl",
+        &sandbox,
+        &[(&network, &endpoint)],
+        &expect![[r#"
+        + sysctl net/ipv4/conf/eth0/arp_notify in 5b5b5b5b5b5b = 1
+        + sysctl net/ipv4/conf/eth0/log_martians in 5b5b5b5b5b5b = 1
+        + sysctl net/ipv4/ping_group_range in 5b5b5b5b5b5b = 0 1000
+        + sysctl net/ipv6/conf/eth0/accept_dad in 5b5b5b5b5b5b = 1
+        + sysctl net/ipv6/conf/eth0/accept_ra in 5b5b5b5b5b5b = 2
+        + sysctl net/ipv6/conf/eth0/disable_ipv6 in 5b5b5b5b5b5b = 1
+    "#]],
+    );
+}
+
+#[test]
+fn resolver_is_installed_where_it_is_wanted() {
+    check(
+        Ok(own_namespace(&Sandbox { resolver: true, ..sandbox(&[]) })),
+        &expect![[r#"
+        + namespace 5b5b5b5b5b5b
+        + resolver in 5b5b5b5b5b5b
+    "#]],
+    );
+}
+
+#[test]
+fn network_none_is_a_namespace_and_nothing_else() {
+    let none = Network { driver: DriverOptions::Null, ..network(1, &[]) };
+    check(Drivers.network(&none), &expect![[""]]);
+    let endpoint = endpoint(0xa0, &none, &[]);
+    check(
+        plan(&sandbox(&[]), &[(&none, &endpoint)]),
+        &expect![[r#"
+        + namespace 5b5b5b5b5b5b
+    "#]],
+    );
+}
+
+#[test]
+fn network_host_is_no_namespace_and_excludes_others() {
+    let host = Network { driver: DriverOptions::Host, ..network(1, &[]) };
+    check(Drivers.network(&host), &expect![[""]]);
+    let on_host = endpoint(0xa0, &host, &[]);
+    check(plan(&sandbox(&[]), &[(&host, &on_host)]), &expect![[""]]);
+    let other = network(2, &[V4]);
+    let on_other = endpoint(0xa1, &other, &["10.1.0.3/24"]);
+    check(
+        plan(&sandbox(&[]), &[(&host, &on_host), (&other, &on_other)]),
+        &expect![[r#"
+        error: sandbox 5b5b5b5b5b5b5b5b5b5b5b5b5b5b5b5b5b5b5b5b5b5b5b5b5b5b5b5b5b5b5b5b cannot join network n1: it is the host's own namespace
+    "#]],
+    );
+}

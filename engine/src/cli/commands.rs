@@ -1,0 +1,369 @@
+//! The grammar: every command with its arguments.
+
+mod container;
+mod create;
+mod image;
+mod network;
+
+use std::path::PathBuf;
+
+use clap::{Args, CommandFactory, Parser, Subcommand};
+
+pub(crate) use self::container::*;
+pub(crate) use self::create::*;
+pub(crate) use self::image::*;
+pub(crate) use self::network::*;
+
+/// A flag that may be written alone, or with `=true` and `=false`. The name keeps clap from
+/// taking it for a flag without a value.
+type Truth = bool;
+
+/// A networking-first container host.
+#[derive(Debug, Parser)]
+#[command(name = "rnet", version, max_term_width = 100, disable_help_subcommand = true)]
+pub(crate) struct Cli {
+    /// Daemon socket to connect to [default: <unix:///run/rnet/rnet.sock>, or `DOCKER_HOST`]
+    #[arg(short = 'H', long, value_name = "URL")]
+    pub(crate) host: Option<String>,
+    #[command(flatten)]
+    pub(crate) tls: TlsFlags,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// How the daemon is reached over TCP.
+#[derive(Debug, Default, Args)]
+pub(crate) struct TlsFlags {
+    /// Use TLS, and verify the daemon
+    #[arg(long)]
+    pub(crate) tlsverify: bool,
+    /// Trust certificates signed by this CA only
+    #[arg(long, value_name = "FILE")]
+    pub(crate) tlscacert: Option<PathBuf>,
+    /// Client certificate
+    #[arg(long, value_name = "FILE")]
+    pub(crate) tlscert: Option<PathBuf>,
+    /// Key of the client certificate
+    #[arg(long, value_name = "FILE")]
+    pub(crate) tlskey: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Create and run a new container from an image
+    Run(Box<RunArgs>),
+    /// Execute a command in a running container
+    Exec(ExecArgs),
+    /// List containers
+    Ps(PsArgs),
+    /// Download an image from a registry
+    Pull(PullArgs),
+    /// List images
+    Images(ImagesArgs),
+    /// Attach to a running container
+    Attach(AttachArgs),
+    /// Create a new container
+    Create(Box<CreateCommand>),
+    /// Get real time events from the daemon
+    Events(EventsArgs),
+    /// Show the history of an image
+    History(HistoryArgs),
+    /// Import a tarball as an image
+    Import(ImportArgs),
+    /// Display system-wide information
+    Info(FormatArgs),
+    /// Return low-level information on objects
+    Inspect(InspectArgs),
+    /// Kill one or more running containers
+    Kill(KillArgs),
+    /// Load images from a tar archive or standard input
+    Load(LoadArgs),
+    /// Fetch the logs of a container
+    Logs(LogsArgs),
+    /// Pause all processes within one or more containers
+    Pause(Names),
+    /// List port mappings of a container
+    Port(PortArgs),
+    /// Rename a container
+    Rename(RenameArgs),
+    /// Restart one or more containers
+    Restart(StopArgs),
+    /// Remove one or more containers
+    Rm(RmArgs),
+    /// Remove one or more images
+    Rmi(RmiArgs),
+    /// Save images to a tar archive (to standard output by default)
+    Save(SaveArgs),
+    /// Start one or more stopped containers
+    Start(StartArgs),
+    /// Stop one or more running containers
+    Stop(StopArgs),
+    /// Create a tag that refers to an image
+    Tag(TagArgs),
+    /// Display the running processes of a container
+    Top(TopArgs),
+    /// Unpause all processes within one or more containers
+    Unpause(Names),
+    /// Show the version of client and daemon
+    Version(FormatArgs),
+    /// Block until containers stop, then print their exit codes
+    Wait(Names),
+    /// Manage containers
+    #[command(subcommand)]
+    Container(ContainerCommand),
+    /// Manage images
+    #[command(subcommand)]
+    Image(ImageCommand),
+    /// Manage networks
+    #[command(subcommand)]
+    Network(NetworkCommand),
+    /// Manage volumes
+    #[command(subcommand)]
+    Volume(VolumeCommand),
+    /// Manage rnet
+    #[command(subcommand)]
+    System(SystemCommand),
+    /// Print a completion script for a shell
+    Completion(CompletionArgs),
+    /// Run the daemon (see `rnet daemon --help`)
+    Daemon(DaemonArgs),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ContainerCommand {
+    /// Attach to a running container
+    Attach(AttachArgs),
+    /// Create a new container
+    Create(Box<CreateCommand>),
+    /// Execute a command in a running container
+    Exec(ExecArgs),
+    /// Display detailed information on containers
+    Inspect(InspectArgs),
+    /// Kill one or more running containers
+    Kill(KillArgs),
+    /// Fetch the logs of a container
+    Logs(LogsArgs),
+    /// List containers
+    #[command(visible_aliases = ["list", "ps"])]
+    Ls(PsArgs),
+    /// Pause all processes within one or more containers
+    Pause(Names),
+    /// List port mappings of a container
+    Port(PortArgs),
+    /// Remove all stopped containers
+    Prune(PruneArgs),
+    /// Rename a container
+    Rename(RenameArgs),
+    /// Restart one or more containers
+    Restart(StopArgs),
+    /// Remove one or more containers
+    #[command(visible_alias = "remove")]
+    Rm(RmArgs),
+    /// Create and run a new container from an image
+    Run(Box<RunArgs>),
+    /// Start one or more stopped containers
+    Start(StartArgs),
+    /// Stop one or more running containers
+    Stop(StopArgs),
+    /// Display the running processes of a container
+    Top(TopArgs),
+    /// Unpause all processes within one or more containers
+    Unpause(Names),
+    /// Block until containers stop, then print their exit codes
+    Wait(Names),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ImageCommand {
+    /// Show the history of an image
+    History(HistoryArgs),
+    /// Import a tarball as an image
+    Import(ImportArgs),
+    /// Display detailed information on images
+    Inspect(InspectArgs),
+    /// Load images from a tar archive or standard input
+    Load(LoadArgs),
+    /// List images
+    #[command(visible_alias = "list")]
+    Ls(ImagesArgs),
+    /// Remove unused images
+    Prune(ImagePruneArgs),
+    /// Download an image from a registry
+    Pull(PullArgs),
+    /// Remove one or more images
+    #[command(visible_alias = "remove")]
+    Rm(RmiArgs),
+    /// Save images to a tar archive
+    Save(SaveArgs),
+    /// Create a tag that refers to an image
+    Tag(TagArgs),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum NetworkCommand {
+    /// Connect a container to a network
+    Connect(ConnectArgs),
+    /// Create a network
+    Create(NetworkCreateArgs),
+    /// Disconnect a container from a network
+    Disconnect(DisconnectArgs),
+    /// Display detailed information on networks
+    Inspect(InspectArgs),
+    /// List networks
+    #[command(visible_alias = "list")]
+    Ls(NetworkLsArgs),
+    /// Remove all unused networks
+    Prune(PruneArgs),
+    /// Remove one or more networks
+    #[command(visible_alias = "remove")]
+    Rm(NetworkRmArgs),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum VolumeCommand {
+    /// Create a volume
+    Create(VolumeCreateArgs),
+    /// Display detailed information on volumes
+    Inspect(InspectArgs),
+    /// List volumes
+    #[command(visible_alias = "list")]
+    Ls(VolumeLsArgs),
+    /// Remove unused local volumes
+    Prune(VolumePruneArgs),
+    /// Remove one or more volumes
+    #[command(visible_alias = "remove")]
+    Rm(NetworkRmArgs),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum SystemCommand {
+    /// Show disk usage
+    Df,
+    /// Get real time events from the daemon
+    Events(EventsArgs),
+    /// Display system-wide information
+    Info(FormatArgs),
+    /// Remove all containers, networks and images of rnet, and all traces in the kernel
+    Reset(ResetArgs),
+    /// Proxy the daemon's API over standard input and output
+    DialStdio,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct EventsArgs {
+    /// Filter output based on conditions provided
+    #[arg(short, long, value_name = "KEY=VALUE")]
+    pub(crate) filter: Vec<String>,
+    /// Format output: `json`, or a Go template
+    #[arg(long)]
+    pub(crate) format: Option<String>,
+    /// Show all events created since a time
+    #[arg(long)]
+    pub(crate) since: Option<String>,
+    /// Stream events until a time
+    #[arg(long)]
+    pub(crate) until: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct FormatArgs {
+    /// Format output: `json`, or a Go template
+    #[arg(short, long)]
+    pub(crate) format: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct InspectArgs {
+    /// Format output: `json`, or a Go template
+    #[arg(short, long)]
+    pub(crate) format: Option<String>,
+    /// Display total file sizes
+    #[arg(short, long)]
+    pub(crate) size: bool,
+    /// Only objects of this type
+    #[arg(long)]
+    pub(crate) r#type: Option<String>,
+    /// Verbose output
+    #[arg(short, long)]
+    pub(crate) verbose: bool,
+    /// Objects
+    #[arg(required = true, value_name = "NAME|ID")]
+    pub(crate) names: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PruneArgs {
+    /// Filter what is removed, such as until=24h
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub(crate) filter: Vec<String>,
+    /// Do not prompt for confirmation
+    #[arg(short, long)]
+    pub(crate) force: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ResetArgs {
+    /// Do not prompt for confirmation
+    #[arg(short, long)]
+    pub(crate) force: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CompletionArgs {
+    /// The shell
+    pub(crate) shell: clap_complete::Shell,
+}
+
+#[derive(Debug, Args)]
+#[command(disable_help_flag = true)]
+pub(crate) struct DaemonArgs {
+    /// See `rnet daemon --help`
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    pub(crate) rest: Vec<String>,
+}
+
+/// Prints a completion script.
+pub(crate) fn completion(args: &CompletionArgs) -> u8 {
+    clap_complete::generate(args.shell, &mut Cli::command(), "rnet", &mut std::io::stdout());
+    0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(line: &str) -> Command {
+        Cli::try_parse_from(line.split(' ')).unwrap_or_else(|e| panic!("{line}: {e}")).command
+    }
+
+    #[test]
+    fn the_grammar_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn flags_after_the_image_belong_to_the_command() {
+        let Command::Run(run) = parse("rnet run -it --rm --name x img ls -l --name y") else {
+            panic!("not run");
+        };
+        assert_eq!(run.create.rest, ["img", "ls", "-l", "--name", "y"]);
+        assert_eq!(run.create.name.as_deref(), Some("x"));
+        assert!(run.create.interactive && run.create.tty && run.create.rm);
+    }
+
+    #[test]
+    fn a_flag_of_truth_does_not_swallow_the_image() {
+        let Command::Run(run) = parse("rnet run --init img") else { panic!("not run") };
+        assert_eq!((run.create.init, run.create.rest.as_slice()), (true, &["img".to_owned()][..]));
+        let Command::Run(run) = parse("rnet run --init=false img") else { panic!("not run") };
+        assert!(!run.create.init);
+    }
+
+    #[test]
+    fn short_flags_combine_and_take_values() {
+        let Command::Run(run) = parse("rnet run -dp8080:80 -eA=b img") else { panic!("not run") };
+        assert!(run.detach);
+        assert_eq!(run.create.publish, ["8080:80"]);
+        assert_eq!(run.create.env, ["A=b"]);
+    }
+}

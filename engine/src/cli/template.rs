@@ -1,0 +1,262 @@
+//! `--format`: Go templates over what the daemon answered.
+
+use std::collections::HashMap;
+
+use gtmpl_ng::{Context, FuncError, Template, Value as Item};
+use serde_json::Value;
+
+use super::error::CliError;
+use super::table::Table;
+use super::{say, units};
+
+/// How a list is shown.
+#[derive(Debug)]
+pub(crate) enum Format {
+    /// The command's own table.
+    Default,
+    /// One JSON document a row.
+    Json,
+    /// A table with the columns of a template.
+    Table(String),
+    /// A template, once a row.
+    Template(String),
+}
+
+impl Format {
+    /// From the value of `--format`.
+    pub(crate) fn parse(text: Option<&str>) -> Self {
+        match text {
+            None | Some("" | "table") => Self::Default,
+            Some("json") => Self::Json,
+            Some(text) => match text.strip_prefix("table ") {
+                Some(rest) => Self::Table(unescape(rest)),
+                None => Self::Template(unescape(text)),
+            },
+        }
+    }
+
+    /// Prints rows: `columns` are the headings and fields of the default table, and each row has
+    /// all fields that a template may name.
+    pub(crate) fn print(
+        &self,
+        columns: &[(&str, &str)],
+        headings: &[(&str, &str)],
+        rows: &[Value],
+    ) -> Result<(), CliError> {
+        match self {
+            Self::Json => {
+                for row in rows {
+                    say(&row.to_string());
+                }
+            }
+            Self::Default => {
+                let names: Vec<_> = columns.iter().map(|(heading, _)| *heading).collect();
+                let mut table = Table::new(&names);
+                for row in rows {
+                    table.row(columns.iter().map(|(_, field)| text(&row[*field])).collect());
+                }
+                say(&table.render());
+            }
+            Self::Template(template) => {
+                let template = compile(template)?;
+                for row in rows {
+                    say(&render(&template, row)?);
+                }
+            }
+            Self::Table(source) => {
+                let template = compile(source)?;
+                let all = headings.iter().chain(columns).map(|(heading, field)| {
+                    ((*field).to_owned(), Value::String((*heading).to_owned()))
+                });
+                let header = render(&template, &Value::Object(all.collect()))?;
+                let cells: Vec<_> = header.split('\t').collect();
+                let mut table = Table::new(&cells);
+                for row in rows {
+                    let line = render(&template, row)?;
+                    table.row(line.split('\t').map(str::to_owned).collect());
+                }
+                say(&table.render());
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Renders one document by a template, for `inspect -f`, `version -f`, `info -f`.
+pub(crate) fn document(source: &str, value: &Value) -> Result<String, CliError> {
+    if source == "json" {
+        return Ok(value.to_string());
+    }
+    render(&compile(&unescape(source))?, value)
+}
+
+fn compile(source: &str) -> Result<Template, CliError> {
+    let mut template = Template::default();
+    for (name, function) in FUNCTIONS {
+        template.add_func(name, *function);
+    }
+    template
+        .parse(source)
+        .map_err(|error| CliError::new(format!("template parsing error: {error}")).with_code(64))?;
+    Ok(template)
+}
+
+fn render(template: &Template, value: &Value) -> Result<String, CliError> {
+    template
+        .render(&Context::from(item(value)))
+        .map_err(|error| CliError::new(format!("template parsing error: {error}")))
+}
+
+/// A field as the text of a table's cell.
+fn text(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Null => String::new(),
+        other => other.to_string(),
+    }
+}
+
+/// `\t` and `\n` as a shell passes them.
+fn unescape(text: &str) -> String {
+    text.replace("\\t", "\t").replace("\\n", "\n")
+}
+
+fn item(value: &Value) -> Item {
+    match value {
+        Value::Null => Item::Nil,
+        Value::Bool(truth) => Item::Bool(*truth),
+        Value::Number(number) => match (number.as_i64(), number.as_u64(), number.as_f64()) {
+            (Some(n), _, _) => Item::from(n),
+            (_, Some(n), _) => Item::from(n),
+            (_, _, Some(n)) => Item::from(n),
+            _ => Item::Nil,
+        },
+        Value::String(text) => Item::String(text.clone()),
+        Value::Array(items) => Item::Array(items.iter().map(item).collect()),
+        Value::Object(fields) => {
+            let fields: HashMap<_, _> =
+                fields.iter().map(|(key, value)| (key.clone(), item(value))).collect();
+            Item::Map(fields)
+        }
+    }
+}
+
+fn json(value: &Item) -> Value {
+    match value {
+        Item::Bool(truth) => Value::Bool(*truth),
+        Item::String(text) => Value::String(text.clone()),
+        Item::Array(items) => Value::Array(items.iter().map(json).collect()),
+        Item::Map(fields) | Item::Object(fields) => {
+            let mut sorted: Vec<_> = fields.iter().collect();
+            sorted.sort_by_key(|(key, _)| (*key).clone());
+            Value::Object(sorted.into_iter().map(|(k, v)| (k.clone(), json(v))).collect())
+        }
+        Item::Number(number) => {
+            serde_json::from_str(&number.to_string()).unwrap_or_else(|_| Value::Null)
+        }
+        _ => Value::Null,
+    }
+}
+
+/// The functions that Docker adds to Go's.
+const FUNCTIONS: &[(&str, gtmpl_ng::Func)] = &[
+    ("json", |args| Ok(Item::String(json(argument("json", args, 0)?).to_string()))),
+    ("lower", |args| Ok(Item::String(string("lower", args, 0)?.to_lowercase()))),
+    ("upper", |args| Ok(Item::String(string("upper", args, 0)?.to_uppercase()))),
+    ("title", |args| Ok(Item::String(title(&string("title", args, 0)?)))),
+    ("join", |args| {
+        let Item::Array(items) = argument("join", args, 0)? else {
+            return Err(FuncError::Generic("join wants a list".to_owned()));
+        };
+        let words: Vec<_> = items.iter().map(plain).collect();
+        Ok(Item::String(words.join(&string("join", args, 1)?)))
+    }),
+    ("split", |args| {
+        let (text, separator) = (string("split", args, 0)?, string("split", args, 1)?);
+        Ok(Item::Array(text.split(&separator).map(Item::from).collect()))
+    }),
+    ("truncate", |args| {
+        let text = string("truncate", args, 0)?;
+        let length = count("truncate", args, 1)?;
+        Ok(Item::String(text.chars().take(length).collect()))
+    }),
+    ("pad", |args| {
+        let text = string("pad", args, 0)?;
+        let (before, after) = (count("pad", args, 1)?, count("pad", args, 2)?);
+        Ok(Item::String(format!("{:before$}{text}{:after$}", "", "")))
+    }),
+];
+
+fn argument<'a>(name: &str, args: &'a [Item], at: usize) -> Result<&'a Item, FuncError> {
+    args.get(at).ok_or_else(|| FuncError::AtLeastXArgs(name.to_owned(), at + 1))
+}
+
+fn string(name: &str, args: &[Item], at: usize) -> Result<String, FuncError> {
+    argument(name, args, at).map(plain)
+}
+
+fn count(name: &str, args: &[Item], at: usize) -> Result<usize, FuncError> {
+    let text = string(name, args, at)?;
+    text.parse().map_err(|_| FuncError::Generic(format!("{name} wants a number, not {text}")))
+}
+
+fn plain(value: &Item) -> String {
+    match value {
+        Item::String(text) => text.clone(),
+        other => other.to_string(),
+    }
+}
+
+fn title(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut start = true;
+    for c in text.chars() {
+        if start {
+            out.extend(c.to_uppercase());
+        } else {
+            out.push(c);
+        }
+        start = c.is_whitespace();
+    }
+    out
+}
+
+/// An id as lists show it.
+pub(crate) fn short(id: &str, whole: bool) -> String {
+    let digits = id.strip_prefix("sha256:").unwrap_or(id);
+    if whole { id.to_owned() } else { digits.chars().take(12).collect() }
+}
+
+/// `Size` fields of lists.
+pub(crate) fn size(value: &Value) -> String {
+    units::human_size(value.as_i64().unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn check(template: &str, value: &Value, expected: &str) {
+        let rendered = document(template, value).unwrap_or_else(|e| panic!("{}", e.message));
+        assert_eq!(rendered, expected, "{template}");
+    }
+
+    #[test]
+    fn templates_that_people_use_are_rendered() {
+        let value = json!({
+            "Id": "abc", "State": {"Status": "running", "Pid": 12},
+            "Config": {"Env": ["A=1", "B=2"], "Labels": {"x": "y"}},
+        });
+        check("{{.State.Status}}", &value, "running");
+        check("{{.State.Pid}} {{.Id | upper}}", &value, "12 ABC");
+        check("{{json .Config.Labels}}", &value, r#"{"x":"y"}"#);
+        check("{{range .Config.Env}}{{.}};{{end}}", &value, "A=1;B=2;");
+        check("{{join .Config.Env \",\"}}", &value, "A=1,B=2");
+        check("{{index .Config.Labels \"x\"}}", &value, "y");
+        check("{{len .Config.Env}}", &value, "2");
+        check("{{if eq .State.Status \"running\"}}up{{else}}down{{end}}", &value, "up");
+        check("{{truncate .Id 2}}", &value, "ab");
+    }
+}

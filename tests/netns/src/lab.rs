@@ -1,0 +1,102 @@
+//! A host with two neighbours.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use cnm::SandboxId;
+use drivers::kernel::{Linux, LinuxConfig, Netns};
+
+use crate::Host;
+
+/// `client` — `host` — `other`, each pair on a LAN of its own, with both families.
+///
+/// `other` sends everything through `host`, also what is for container subnets; `client` knows
+/// nothing but its LAN.
+#[derive(Debug)]
+pub struct Lab {
+    /// The host that containers are on.
+    pub host: Host,
+    /// A neighbour.
+    pub client: Host,
+    /// A neighbour with a default route through the host.
+    pub other: Host,
+    directory: PathBuf,
+}
+
+impl Lab {
+    /// The host's addresses on the LAN with `client`.
+    pub const HOST: [&str; 2] = ["192.0.2.1", "2001:db8:1::1"];
+    /// The addresses of `client`.
+    pub const CLIENT: [&str; 2] = ["192.0.2.2", "2001:db8:1::2"];
+    /// The host's addresses on the LAN with `other`.
+    pub const HOST_TO_OTHER: [&str; 2] = ["198.51.100.1", "2001:db8:2::1"];
+    /// The addresses of `other`.
+    pub const OTHER: [&str; 2] = ["198.51.100.2", "2001:db8:2::2"];
+
+    /// A new lab.
+    pub fn new() -> Self {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let name = format!("rnet-lab-{}-{number}", std::process::id());
+        let (host, client, other) = (Host::new(), Host::new(), Host::new());
+        host.connect("lan0", &client, "eth0");
+        host.connect("lan1", &other, "eth0");
+        let sites = [
+            (&host, "lan0", Self::HOST),
+            (&client, "eth0", Self::CLIENT),
+            (&host, "lan1", Self::HOST_TO_OTHER),
+            (&other, "eth0", Self::OTHER),
+        ];
+        for (site, interface, [ipv4, ipv6]) in sites {
+            site.add_address(interface, &format!("{ipv4}/24"));
+            site.add_address(interface, &format!("{ipv6}/64"));
+        }
+        let [ipv4, ipv6] = Self::HOST_TO_OTHER;
+        other.add_route("0.0.0.0/0", "eth0", ipv4);
+        other.add_route("::/0", "eth0", ipv6);
+        Self { host, client, other, directory: std::env::temp_dir().join(name) }
+    }
+
+    /// Opens rnet's kernel on the host. Every call is another daemon with the same directories.
+    pub fn open(&self) -> Linux {
+        let config = LinuxConfig {
+            namespaces: self.directory.join("ns"),
+            table: "rnet".to_owned(),
+            tag: "rnet".to_owned(),
+            owner: None,
+        };
+        self.host.run(|| Linux::open(config)).unwrap()
+    }
+
+    /// A sandbox as a host.
+    pub fn sandbox(&self, kernel: &Linux, id: &SandboxId) -> Host {
+        Host::from_netns(Netns::open(kernel.namespace_path(id)).unwrap())
+    }
+
+    /// How many namespaces are pinned.
+    pub fn pinned(&self) -> usize {
+        std::fs::read_dir(self.directory.join("ns")).map_or(0, Iterator::count)
+    }
+
+    /// Both addresses of a pair.
+    pub fn both(pair: [&str; 2]) -> [IpAddr; 2] {
+        pair.map(|address| address.parse().unwrap())
+    }
+}
+
+impl Default for Lab {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        let namespaces = self.directory.join("ns");
+        for entry in std::fs::read_dir(namespaces).into_iter().flatten().flatten() {
+            let _ = nix::mount::umount2(&entry.path(), nix::mount::MntFlags::MNT_DETACH);
+        }
+        let _ = std::fs::remove_dir_all(&self.directory);
+    }
+}

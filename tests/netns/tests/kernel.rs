@@ -1,0 +1,162 @@
+//! The same cases on the real kernel and on the fake of it.
+
+#![expect(clippy::unwrap_used, reason = "a test")]
+
+use std::fmt::Write;
+
+use cnm::{Key, Plan, State, Value, diff};
+use drivers::kernel::{Kernel, Memory, reconcile};
+use netns_tests::{Lab, Model};
+
+/// Runs each case once on each kernel.
+macro_rules! on_both {
+    ($($case:ident),* $(,)?) => {
+        mod memory {
+            $(#[test] fn $case() { super::$case(&super::Memory::new()); })*
+        }
+
+        mod linux {
+            $(#[test] fn $case() { super::$case(&super::Lab::new().open()); })*
+        }
+    };
+}
+
+on_both![
+    desired_state_is_reached_and_stays,
+    empty_state_leaves_nothing,
+    endpoint_joins_and_leaves_a_live_sandbox,
+    link_options_change_in_place,
+    what_exists_cannot_be_added,
+    what_is_gone_can_be_removed,
+    address_needs_its_link,
+    pair_needs_its_namespace,
+    route_needs_a_reachable_gateway,
+    failed_step_is_named,
+    dismantling_goes_on_after_a_failure,
+];
+
+fn two_networks() -> Model {
+    let mut model = Model::default();
+    model.network(1);
+    model.network(2).internal = true;
+    model.options(2).icc = false;
+    model.options(2).mtu = Some(1400);
+    model.sandbox(1, &[1]);
+    model.sandbox(2, &[1, 2]);
+    model.publish(1, "0.0.0.0", 8080, 80);
+    model.publish(2, "::", 8081, 80);
+    model.sandboxes.get_mut(&1).unwrap().0.sysctls =
+        vec![("net/ipv4/ip_unprivileged_port_start".to_owned(), "0".to_owned())];
+    model
+}
+
+fn desired_state_is_reached_and_stays(kernel: &dyn Kernel) {
+    let desired = two_networks().desired();
+    reconcile(kernel, &desired).unwrap();
+    let plan = reconcile(kernel, &desired).unwrap();
+    assert!(plan.is_empty(), "{plan}");
+}
+
+fn empty_state_leaves_nothing(kernel: &dyn Kernel) {
+    reconcile(kernel, &two_networks().desired()).unwrap();
+    reconcile(kernel, &State::default()).unwrap();
+    let left = kernel.observe().unwrap();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+fn endpoint_joins_and_leaves_a_live_sandbox(kernel: &dyn Kernel) {
+    let mut model = two_networks();
+    reconcile(kernel, &model.desired()).unwrap();
+    for change in [Model::join, Model::leave] {
+        let before = model.desired_of(1);
+        change(&mut model, 1, 2);
+        kernel.apply(&diff(&before, &model.desired_of(1))).unwrap();
+        let plan = diff(&kernel.observe().unwrap(), &model.desired());
+        assert!(plan.is_empty(), "{plan}");
+    }
+}
+
+fn link_options_change_in_place(kernel: &dyn Kernel) {
+    let mut model = two_networks();
+    reconcile(kernel, &model.desired()).unwrap();
+    model.options(1).mtu = Some(1300);
+    model.options(1).icc = false;
+    let plan = reconcile(kernel, &model.desired()).unwrap();
+    let plan_text = plan.to_string();
+    assert!(plan_text.lines().all(|line| line.starts_with('~')), "{plan}");
+    assert!(diff(&kernel.observe().unwrap(), &model.desired()).is_empty());
+}
+
+fn what_exists_cannot_be_added(kernel: &dyn Kernel) {
+    let model = two_networks();
+    let plan = diff(&State::default(), &model.desired());
+    kernel.apply(&plan).unwrap();
+    assert_eq!(refused(kernel, &plan), "namespace 010101010101");
+}
+
+fn what_is_gone_can_be_removed(kernel: &dyn Kernel) {
+    let desired = two_networks().desired();
+    kernel.apply(&diff(&desired, &State::default())).unwrap();
+    assert!(kernel.observe().unwrap().is_empty());
+}
+
+fn address_needs_its_link(kernel: &dyn Kernel) {
+    let only = |key: &Key| matches!(key, Key::Address { .. });
+    let plan = part_of(&two_networks().desired(), only);
+    assert!(refused(kernel, &plan).starts_with("addr 10.1.0.1/24 dev br-0101"));
+}
+
+fn pair_needs_its_namespace(kernel: &dyn Kernel) {
+    let only = |key: &Key| matches!(key, Key::Bridge { .. } | Key::Veth { .. } | Key::Port { .. });
+    let plan = part_of(&two_networks().desired(), only);
+    assert!(refused(kernel, &plan).starts_with("veth veth01"));
+}
+
+fn route_needs_a_reachable_gateway(kernel: &dyn Kernel) {
+    let mut desired = two_networks().desired();
+    let unreachable: Vec<_> =
+        desired.iter().map(|(key, _)| key.clone()).filter(|key| matches!(key, Key::Address { address, .. } if address.ip().to_string() == "10.1.0.2")).collect();
+    assert_eq!(unreachable.len(), 1);
+    desired.remove(&unreachable[0]);
+    let plan = diff(&State::default(), &desired);
+    assert_eq!(refused(kernel, &plan), "route 0.0.0.0/0 in 010101010101");
+}
+
+fn failed_step_is_named(kernel: &dyn Kernel) {
+    let mut desired = two_networks().desired();
+    let ports: Vec<_> = desired
+        .iter()
+        .map(|(key, _)| key.clone())
+        .filter(|key| matches!(key, Key::Bridge { .. }))
+        .collect();
+    for bridge in ports {
+        desired.remove(&bridge);
+    }
+    let plan = part_of(&desired, |key| !matches!(key, Key::Sysctl { .. } | Key::Address { .. }));
+    let refused = refused(kernel, &plan);
+    assert!(refused.starts_with("port veth01") || refused.starts_with("veth veth01"), "{refused}");
+}
+
+fn dismantling_goes_on_after_a_failure(kernel: &dyn Kernel) {
+    let model = two_networks();
+    let desired = model.desired();
+    reconcile(kernel, &desired).unwrap();
+    let failures = kernel.dismantle(&diff(&desired, &State::default()));
+    assert!(failures.is_empty(), "{failures:?}");
+    assert!(kernel.observe().unwrap().is_empty());
+}
+
+/// A plan that adds some objects of a state.
+fn part_of(state: &State, wanted: impl Fn(&Key) -> bool) -> Plan {
+    let part: State =
+        state.clone().into_iter().filter(|(key, _): &(Key, Value)| wanted(key)).collect();
+    diff(&State::default(), &part)
+}
+
+/// Applies a plan that must fail; returns the object of the step that did.
+fn refused(kernel: &dyn Kernel, plan: &Plan) -> String {
+    let error = kernel.apply(plan).unwrap_err();
+    let mut text = String::new();
+    write!(text, "{error}").unwrap();
+    text.trim_start_matches("cannot add ").to_owned()
+}

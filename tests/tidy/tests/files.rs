@@ -1,0 +1,91 @@
+//! What is true of every source file.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// The longest a file may be, in lines that are not tests.
+const LONGEST: usize = 500;
+
+/// The entries of the top level; files of text and dot files come on top.
+const TOP_LEVEL: &[&str] =
+    &["cnm", "drivers", "dns", "engine", "cni-adapter", "tests", "docs", "benches", "target"];
+
+#[test]
+fn every_file_says_what_it_is_for() {
+    for (path, text) in sources() {
+        assert!(text.starts_with("//!"), "{} does not open with a `//!` line", path.display());
+    }
+}
+
+#[test]
+fn no_file_is_too_long_to_read() {
+    for (path, text) in sources().into_iter().filter(|(path, _)| !is_test(path)) {
+        let lines = text.lines().take_while(|line| *line != "#[cfg(test)]").count();
+        assert!(lines <= LONGEST, "{} has {lines} lines, {LONGEST} at most", path.display());
+    }
+}
+
+#[test]
+fn modules_are_named_files() {
+    for (path, _) in sources() {
+        assert!(!path.ends_with("mod.rs"), "{}: use `name.rs` beside `name/`", path.display());
+    }
+}
+
+#[test]
+fn lints_are_expected_with_a_reason_and_not_allowed() {
+    for (path, text) in sources() {
+        let bare = text.lines().any(|line| line.trim_start().starts_with(concat!("#[al", "low(")));
+        assert!(!bare, "{}: use `#[expect(…, reason = …)]`", path.display());
+    }
+}
+
+#[test]
+fn nothing_is_left_unfinished() {
+    let marks = [concat!("to", "do!("), concat!("unimple", "mented!("), concat!("FIX", "ME")];
+    for (path, text) in sources() {
+        for mark in marks {
+            assert!(!text.contains(mark), "{} contains {mark}", path.display());
+        }
+    }
+}
+
+#[test]
+fn the_top_level_is_the_agreed_one() {
+    for entry in fs::read_dir(root()).expect("the workspace is readable").flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let directory = entry.file_type().is_ok_and(|kind| kind.is_dir());
+        let known = !directory || name.starts_with('.') || TOP_LEVEL.contains(&name.as_str());
+        assert!(known, "{name} is not one of the top-level directories");
+    }
+}
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+fn is_test(path: &Path) -> bool {
+    path.components().any(|part| part.as_os_str() == "tests") || path.ends_with("tests.rs")
+}
+
+/// All Rust files of the workspace.
+fn sources() -> Vec<(PathBuf, String)> {
+    let mut found = Vec::new();
+    let mut pending = vec![root()];
+    while let Some(directory) = pending.pop() {
+        for entry in fs::read_dir(directory).expect("a readable directory").flatten() {
+            let path = entry.path();
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if path.is_dir() {
+                if !name.starts_with('.') && name != "target" {
+                    pending.push(path);
+                }
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let text = fs::read_to_string(&path).expect("a source file is UTF-8");
+                found.push((path, text));
+            }
+        }
+    }
+    assert!(found.len() > 20, "the sources were not found");
+    found
+}
