@@ -7,12 +7,14 @@
 use std::collections::HashSet;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use cnm::{PortBinding, Protocol};
 use netlink_sys::protocols::{NETLINK_NETFILTER, NETLINK_ROUTE};
 
 use super::nfnetlink::{Attributes, Head, Received, Socket};
 
+/// `NFNL_SUBSYS_CTNETLINK`
 const SUBSYSTEM: u16 = 1;
 const GET: u16 = 1;
 const DELETE: u16 = 2;
@@ -38,70 +40,76 @@ const ADDRESS_HEADER: usize = 8;
 const IFA_ADDRESS: u16 = 1;
 const IFA_LOCAL: u16 = 2;
 
-/// Forgets the flows that were made to these ports of the host; returns how many there were.
+/// The connections of the network namespace of the thread that opened it.
 ///
-/// To be called when a port was published, and when it was withdrawn, by a thread in the host's
-/// network namespace. TCP is left alone: its connections end by themselves, or with the
-/// endpoint's address.
-pub fn flush_ports(bindings: &[PortBinding]) -> io::Result<usize> {
-    let bindings: Vec<_> = bindings.iter().filter(|b| b.protocol != Protocol::Tcp).collect();
-    let mut flushed = 0;
-    for family in [libc::AF_INET, libc::AF_INET6] {
-        let ipv6 = family == libc::AF_INET6;
-        let ours: Vec<_> = bindings.iter().copied().filter(|b| b.host.is_ipv6() == ipv6).collect();
-        if !ours.is_empty() {
-            flushed += flush_ports_of(family, &ours)?;
-        }
-    }
-    Ok(flushed)
-}
+/// The sockets are kept open: to close one while elements of nf_tables are being destroyed takes
+/// 10 ms. What is asked for costs some milliseconds, because the kernel goes through its table.
+#[derive(Debug)]
+pub struct Conntrack(Mutex<Sockets>);
 
-fn flush_ports_of(family: i32, bindings: &[&PortBinding]) -> io::Result<usize> {
-    let only = match bindings {
-        [one] => Some((one.protocol, one.host_port)),
-        _ => None,
-    };
-    let keys: HashSet<_> =
-        bindings.iter().map(|b| (b.protocol.number(), b.host_port, b.host)).collect();
-    let any = |ip: IpAddr| unspecified(ip.is_ipv6());
-    let is = |flow: &Flow, host| keys.contains(&(flow.protocol, flow.port, host));
-    let mut sockets = Sockets::open()?;
-    let mut flows = sockets.flows(family, only)?;
-    flows.retain(|flow| is(flow, flow.destination) || is(flow, any(flow.destination)));
-    if flows.is_empty() {
-        return Ok(0);
-    }
-    // What passes through the host to the same port of somebody else is not ours.
-    let local = sockets.local_addresses(family)?;
-    flows.retain(|flow| {
-        let destination = flow.destination;
-        is(flow, destination) || destination.is_loopback() || local.contains(&destination)
-    });
-    sockets.forget(&flows)
-}
-
-/// Forgets the flows from and to these addresses; returns how many there were.
-///
-/// To be called by a thread in the host's network namespace.
-pub fn flush_addresses(addresses: &[IpAddr]) -> io::Result<usize> {
-    let addresses: HashSet<_> = addresses.iter().copied().collect();
-    let mut sockets = Sockets::open()?;
-    let mut flushed = 0;
-    for (family, ipv6) in [(libc::AF_INET, false), (libc::AF_INET6, true)] {
-        if addresses.iter().any(|address| address.is_ipv6() == ipv6) {
-            let mut flows = sockets.flows(family, None)?;
-            flows.retain(|flow| flow.ends.iter().any(|end| addresses.contains(end)));
-            flushed += sockets.forget(&flows)?;
-        }
-    }
-    Ok(flushed)
-}
-
-/// Sockets of the network namespace of the thread that opened them.
 #[derive(Debug)]
 struct Sockets {
     netfilter: Socket,
     route: Socket,
+}
+
+impl Conntrack {
+    /// Opens the sockets.
+    pub fn open() -> io::Result<Self> {
+        let netfilter = Socket::open(NETLINK_NETFILTER)?;
+        Ok(Self(Mutex::new(Sockets { netfilter, route: Socket::open(NETLINK_ROUTE)? })))
+    }
+
+    /// Forgets the flows that were made to these ports of the host; returns how many there were.
+    ///
+    /// To be called when a port was published, and when it was withdrawn. TCP is left alone: its
+    /// connections end by themselves, or with the endpoint's address.
+    pub fn flush_ports(&self, bindings: &[PortBinding]) -> io::Result<usize> {
+        let bindings: Vec<_> = bindings.iter().filter(|b| b.protocol != Protocol::Tcp).collect();
+        let Some(first) = bindings.first() else { return Ok(0) };
+        let port = |b: &PortBinding| (b.protocol, b.host_port);
+        let only = bindings.iter().all(|b| port(b) == port(first)).then(|| port(first));
+        let has = |ipv6| bindings.iter().any(|b| b.host.is_ipv6() == ipv6);
+        let keys: HashSet<_> =
+            bindings.iter().map(|b| (b.protocol.number(), b.host_port, b.host)).collect();
+        let is = |flow: &Flow, host| keys.contains(&(flow.protocol, flow.port, host));
+        let is_any = |flow: &Flow| is(flow, unspecified(flow.destination.is_ipv6()));
+
+        let mut sockets = self.sockets();
+        let mut flows = Vec::new();
+        for (family, wanted) in [(libc::AF_INET, has(false)), (libc::AF_INET6, has(true))] {
+            if wanted {
+                flows.extend(sockets.flows(family, only)?);
+            }
+        }
+        flows.retain(|flow| is(flow, flow.destination) || is_any(flow));
+        if flows.is_empty() {
+            return Ok(0);
+        }
+        // What passes through the host to the same port of somebody else is not ours.
+        let local = sockets.local_addresses()?;
+        flows.retain(|flow| {
+            let destination = flow.destination;
+            is(flow, destination) || destination.is_loopback() || local.contains(&destination)
+        });
+        sockets.forget(&flows)
+    }
+
+    /// Forgets the flows from and to these addresses; returns how many there were.
+    pub fn flush_addresses(&self, addresses: &[IpAddr]) -> io::Result<usize> {
+        if addresses.is_empty() {
+            return Ok(0);
+        }
+        let addresses: HashSet<_> = addresses.iter().copied().collect();
+        let mut sockets = self.sockets();
+        let mut flows = sockets.flows(libc::AF_UNSPEC, None)?;
+        flows.retain(|flow| flow.ends.iter().any(|end| addresses.contains(end)));
+        sockets.forget(&flows)
+    }
+
+    fn sockets(&self) -> MutexGuard<'_, Sockets> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// A tracked connection.
@@ -121,14 +129,9 @@ struct Flow {
 }
 
 impl Sockets {
-    fn open() -> io::Result<Self> {
-        let netfilter = Socket::open(NETLINK_NETFILTER)?;
-        Ok(Self { netfilter, route: Socket::open(NETLINK_ROUTE)? })
-    }
-
     /// The flows of a family; those to one port only, where the kernel can tell them apart.
     fn flows(&mut self, family: i32, only: Option<(Protocol, u16)>) -> io::Result<Vec<Flow>> {
-        let family = family_byte(family);
+        let family = u8::try_from(family).unwrap_or_default();
         self.netfilter.dump(
             Head::new(SUBSYSTEM, GET, 0, family),
             |request| {
@@ -144,7 +147,7 @@ impl Sockets {
                     filter.bytes(CTA_FILTER_ORIG_FLAGS, &flags.to_ne_bytes());
                 });
             },
-            |message| Flow::decode(family, message),
+            Flow::decode,
         )
     }
 
@@ -173,8 +176,8 @@ impl Sockets {
         Ok(forgotten)
     }
 
-    fn local_addresses(&mut self, family: i32) -> io::Result<HashSet<IpAddr>> {
-        let head = Head::new(0, RTM_GETADDR, 0, family_byte(family));
+    fn local_addresses(&mut self) -> io::Result<HashSet<IpAddr>> {
+        let head = Head::new(0, RTM_GETADDR, 0, 0);
         let addresses = self.route.dump(
             head,
             |_| {},
@@ -188,7 +191,7 @@ impl Sockets {
 }
 
 impl Flow {
-    fn decode(family: u8, message: &Received<'_>) -> Option<Self> {
+    fn decode(message: &Received<'_>) -> Option<Self> {
         let attributes = message.attributes();
         let tuple = attributes.find(CTA_TUPLE_ORIG)?;
         let original = Attributes::new(tuple);
@@ -203,7 +206,7 @@ impl Flow {
         let fields = original.within(CTA_TUPLE_PROTO);
         let port = fields.find(CTA_PROTO_DST_PORT).and_then(|port| port.first_chunk());
         Some(Self {
-            family,
+            family: *message.payload().first()?,
             protocol: *fields.find(CTA_PROTO_NUM)?.first()?,
             destination: address(ip.find(CTA_IP_V4_DST).or(ip.find(CTA_IP_V6_DST))?)?,
             port: port.map_or(0, |port| u16::from_be_bytes(*port)),
@@ -224,8 +227,4 @@ fn address(bytes: &[u8]) -> Option<IpAddr> {
 
 fn unspecified(ipv6: bool) -> IpAddr {
     if ipv6 { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() }
-}
-
-fn family_byte(family: i32) -> u8 {
-    u8::try_from(family).unwrap_or_default()
 }

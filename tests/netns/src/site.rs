@@ -1,5 +1,6 @@
 //! A site: a client on a wire, a host, and containers on the host's bridges, each of them a
 //! network namespace. The host's table is the subject; nothing else of rnet takes part.
+#![expect(clippy::unwrap_used, reason = "what cannot be set up cannot be tested")]
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -190,13 +191,13 @@ fn greet(name: &str, mut connection: TcpStream) {
 
 /// The namespaces, wired.
 ///
-/// | who | addresses |
-/// |---|---|
-/// | client | 192.0.2.2, 2001:db8::2 |
-/// | host | 192.0.2.1 and .9, 2001:db8::1 and ::9; the bridges' .1 and ::1 |
-/// | a1, a2 on br-a | 10.1.0.2 and .3, fd00:a::2 and ::3 |
-/// | b1 on br-b | 10.2.0.2, fd00:b::2 |
-/// | i1 on br-i | 10.3.0.2, fd00:c::2 |
+/// ```text
+/// client       192.0.2.2, 2001:db8::2
+/// host         192.0.2.1 and .9, 2001:db8::1 and ::9; the bridges' .1 and ::1
+/// a1, a2 on br-a   10.1.0.2 and .3, fd00:a::2 and ::3
+/// b1 on br-b       10.2.0.2, fd00:b::2
+/// i1 on br-i       10.3.0.2, fd00:c::2
+/// ```
 ///
 /// The client has routes to all of them by the host.
 #[derive(Debug)]

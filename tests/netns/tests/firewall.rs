@@ -1,4 +1,5 @@
 //! What may pass between networks, the host and the outside, and what must not.
+#![expect(clippy::unwrap_used, reason = "in helpers of tests")]
 
 use std::net::{TcpListener, TcpStream};
 
