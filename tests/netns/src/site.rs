@@ -1,5 +1,6 @@
 //! A site: a client on a wire, a host, and containers on the host's bridges, each of them a
 //! network namespace. The host's table is the subject; nothing else of rnet takes part.
+#![expect(clippy::unwrap_used, reason = "what cannot be set up cannot be tested")]
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -30,6 +31,9 @@ impl Space {
         });
         let space = space.join().unwrap();
         space.ip(&["link set lo up"]);
+        // An address that is checked for duplicates cannot be used for a second.
+        space.sysctl("net/ipv6/conf/all/accept_dad", "0");
+        space.sysctl("net/ipv6/conf/default/accept_dad", "0");
         space
     }
 
@@ -84,26 +88,27 @@ impl Space {
         self.run(|| std::fs::write(format!("/proc/sys/{path}"), value).unwrap());
     }
 
-    /// Serves TCP and UDP at an address: tells everybody the address they are seen with.
-    pub fn serve(&self, address: SocketAddr) {
+    /// Serves TCP and UDP at a port: tells everybody its name and the address it sees them with.
+    pub fn serve(&self, name: &'static str, port: u16) {
+        let address = SocketAddr::from((std::net::Ipv6Addr::UNSPECIFIED, port));
         let (listener, datagrams) =
             self.run(|| (TcpListener::bind(address).unwrap(), UdpSocket::bind(address).unwrap()));
         // The threads end with the process; the sockets keep the namespace until then.
         std::thread::spawn(move || {
             for connection in listener.incoming().flatten() {
-                std::thread::spawn(move || greet(connection));
+                std::thread::spawn(move || greet(name, connection));
             }
         });
         std::thread::spawn(move || {
             let mut buffer = [0; 512];
             while let Ok((_, peer)) = datagrams.recv_from(&mut buffer) {
-                let _ = datagrams.send_to(peer.to_string().as_bytes(), peer);
+                let _ = datagrams.send_to(seen(name, peer).as_bytes(), peer);
             }
         });
     }
 
-    /// The address a TCP server sees us with; `None` if it is not reached.
-    pub fn tcp(&self, to: &str, wait: Duration) -> Option<SocketAddr> {
+    /// What a TCP server says: its name and the address it sees us with. `None` if there is none.
+    pub fn tcp(&self, to: &str, wait: Duration) -> Option<String> {
         let to = to.parse().unwrap();
         self.run(|| {
             let mut stream = TcpStream::connect_timeout(&to, wait).ok()?;
@@ -111,27 +116,29 @@ impl Space {
             let mut text = String::new();
             stream.write_all(b"\n").ok()?;
             stream.read_to_string(&mut text).ok()?;
-            text.parse().ok()
+            Some(text)
         })
     }
 
-    /// The address a UDP server sees us with; `None` if nothing comes back.
-    pub fn udp(&self, to: &str, wait: Duration) -> Option<SocketAddr> {
+    /// What a UDP server says: its name and the address it sees us with. `None` if there is none.
+    pub fn udp(&self, to: &str, wait: Duration) -> Option<String> {
         let to: SocketAddr = to.parse().unwrap();
-        self.run(|| {
-            let any = if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
-            let socket = UdpSocket::bind(any).unwrap();
-            socket.connect(to).ok()?;
-            ask(&socket, wait)
-        })
+        let socket = self.datagrams();
+        socket.connect(to).ok()?;
+        ask(&socket, wait)
     }
 
-    /// Whether TCP and UDP agree that something is reached; the address we are seen with.
-    pub fn reach(&self, to: &str) -> Option<IpAddr> {
+    /// A UDP socket inside.
+    pub fn datagrams(&self) -> UdpSocket {
+        self.run(|| UdpSocket::bind("[::]:0").unwrap())
+    }
+
+    /// What both a TCP and a UDP server say: `name sees address`.
+    pub fn reach(&self, to: &str) -> String {
         let tcp = self.tcp(to, PATIENCE);
         let udp = self.udp(to, PATIENCE);
-        assert_eq!(tcp.map(|a| a.ip()), udp.map(|a| a.ip()), "TCP and UDP to {to} differ");
-        tcp.map(|address| address.ip())
+        assert_eq!(tcp, udp, "TCP and UDP to {to} differ");
+        tcp.unwrap_or_else(|| panic!("{to} is not reached"))
     }
 
     /// Whether neither TCP nor UDP gets anywhere.
@@ -149,36 +156,48 @@ impl Default for Space {
     }
 }
 
+/// Waits until something is so.
+pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
+    let begun = std::time::Instant::now();
+    while !condition() {
+        assert!(begun.elapsed() < PATIENCE, "{what}: not after {PATIENCE:?}");
+        std::thread::yield_now();
+    }
+}
+
 /// Sends a datagram on a connected socket and waits for the answer.
-pub fn ask(socket: &UdpSocket, wait: Duration) -> Option<SocketAddr> {
+pub fn ask(socket: &UdpSocket, wait: Duration) -> Option<String> {
     socket.set_read_timeout(Some(wait)).unwrap();
     // An ICMP error of an earlier datagram may be pending.
     let _ = socket.take_error();
     socket.send(b"?").ok()?;
     let mut buffer = [0; 512];
     let length = socket.recv(&mut buffer).ok()?;
-    str::from_utf8(&buffer[..length]).ok()?.parse().ok()
+    Some(String::from_utf8_lossy(&buffer[..length]).into_owned())
 }
 
-fn greet(mut connection: TcpStream) {
+fn seen(name: &str, peer: SocketAddr) -> String {
+    format!("{name} sees {}", peer.ip().to_canonical())
+}
+
+fn greet(name: &str, mut connection: TcpStream) {
     let mut byte = [0; 1];
-    // Every line is answered with the peer's address; a connection may stay open.
     if let Ok(peer) = connection.peer_addr()
         && connection.read(&mut byte).is_ok()
     {
-        let _ = connection.write_all(peer.to_string().as_bytes());
+        let _ = connection.write_all(seen(name, peer).as_bytes());
     }
 }
 
 /// The namespaces, wired.
 ///
-/// | who | addresses |
-/// |---|---|
-/// | client | 192.0.2.2, 2001:db8::2 |
-/// | host | 192.0.2.1 and .9, 2001:db8::1 and ::9; the bridges' .1 and ::1 |
-/// | a1, a2 on br-a | 10.1.0.2 and .3, fd00:a::2 and ::3 |
-/// | b1 on br-b | 10.2.0.2, fd00:b::2 |
-/// | i1 on br-i | 10.3.0.2, fd00:c::2 |
+/// ```text
+/// client       192.0.2.2, 2001:db8::2
+/// host         192.0.2.1 and .9, 2001:db8::1 and ::9; the bridges' .1 and ::1
+/// a1, a2 on br-a   10.1.0.2 and .3, fd00:a::2 and ::3
+/// b1 on br-b       10.2.0.2, fd00:b::2
+/// i1 on br-i       10.3.0.2, fd00:c::2
+/// ```
 ///
 /// The client has routes to all of them by the host.
 #[derive(Debug)]
@@ -219,8 +238,9 @@ impl Site {
         let nft = host.run(|| Nft::open("rnet", None, ownership).unwrap());
         let site = Self { client, host, a1, a2, b1, i1, nft };
         site.add(networks());
-        for container in [&site.a1, &site.a2, &site.b1, &site.i1] {
-            container.serve("[::]:80".parse().unwrap());
+        let Self { client, a1, a2, b1, i1, .. } = &site;
+        for (name, space) in [("client", client), ("a1", a1), ("a2", a2), ("b1", b1), ("i1", i1)] {
+            space.serve(name, 80);
         }
         site
     }
@@ -283,7 +303,8 @@ fn wire(client: &Space, host: &Space) {
         "addr add 192.0.2.1/24 dev eth0",
         "addr add 192.0.2.9/24 dev eth0",
         "addr add 2001:db8::1/64 dev eth0 nodad",
-        "addr add 2001:db8::9/64 dev eth0 nodad",
+        // Deprecated: never the source of what the host sends by itself.
+        "addr add 2001:db8::9/64 dev eth0 nodad preferred_lft 0",
     ]);
     client.ip(&[
         "link set eth0 up",
@@ -292,7 +313,6 @@ fn wire(client: &Space, host: &Space) {
         "route add 10.0.0.0/8 via 192.0.2.1",
         "route add fd00::/16 via 2001:db8::1",
     ]);
-    client.serve("[::]:80".parse().unwrap());
     host.sysctl("net/ipv4/ip_forward", "1");
     host.sysctl("net/ipv6/conf/all/forwarding", "1");
 }

@@ -12,8 +12,8 @@ pub(super) enum Expression {
     Meta { key: Meta, word: u32 },
     /// Loads a part of the packet.
     Payload { base: Base, offset: u32, length: u32, word: u32 },
-    /// Loads the type of the destination address, as the host's routes see it.
-    DestinationType { word: u32 },
+    /// Loads the type of an address of the packet, as the host's routes see it.
+    AddressType { end: End, word: u32 },
     /// Loads something known about the packet's connection.
     Connection { key: Connection, word: u32 },
     /// Keeps the bits of a register that are in a mask.
@@ -59,6 +59,13 @@ pub(super) enum Base {
     Transport = 2,
 }
 
+/// `NFTA_FIB_F_…`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    Source = 1,
+    Destination = 2,
+}
+
 /// `NFPROTO_…`
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Family {
@@ -89,7 +96,6 @@ pub(super) const NFTA_DATA_VALUE: u16 = 1;
 const NFTA_DATA_VERDICT: u16 = 2;
 const NFT_JUMP: i32 = -3;
 const NFT_FIB_RESULT_ADDRTYPE: u32 = 3;
-const NFTA_FIB_F_DADDR: u32 = 2;
 const NFT_LOOKUP_F_INV: u32 = 1;
 const NFT_NAT_DNAT: u32 = 1;
 const NFT_RT_TCPMSS: u32 = 3;
@@ -111,10 +117,10 @@ impl Expression {
                 a.number(3, *offset);
                 a.number(4, *length);
             }),
-            Self::DestinationType { word } => element(list, "fib", |a| {
+            Self::AddressType { end, word } => element(list, "fib", |a| {
                 a.number(1, register(*word));
                 a.number(2, NFT_FIB_RESULT_ADDRTYPE);
-                a.number(3, NFTA_FIB_F_DADDR);
+                a.number(3, *end as u32);
             }),
             Self::Connection { key, word } => element(list, "ct", |a| {
                 a.number(1, register(*word));

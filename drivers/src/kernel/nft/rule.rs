@@ -2,7 +2,7 @@
 
 use cnm::Protocol;
 
-use super::expression::{Base, Connection, Expression, Family, Meta, Verdict};
+use super::expression::{Base, Connection, End, Expression, Family, Meta, Verdict};
 use super::set::{Field, SetDefinition};
 
 /// A rule under construction, or done.
@@ -47,6 +47,12 @@ impl Rule {
     /// Packets that came in by any other link than this one.
     pub(super) fn not_entering_by(self, link: &str) -> Self {
         self.with(Expression::Meta { key: Meta::InputName, word: 0 }).differs(interface(link))
+    }
+
+    /// Packets that came in by no link: the host's own, and frames of a bridge that `br_netfilter`
+    /// shows when they leave it.
+    pub(super) fn entering_by_none(self) -> Self {
+        self.with(Expression::Meta { key: Meta::InputName, word: 0 }).equals(interface(""))
     }
 
     /// Packets that leave by this link.
@@ -108,7 +114,14 @@ impl Rule {
 
     /// Packets to an address of the host itself.
     pub(super) fn destination_is_local(self) -> Self {
-        self.with(Expression::DestinationType { word: 0 }).equals(LOCAL.to_ne_bytes().to_vec())
+        let load = Expression::AddressType { end: End::Destination, word: 0 };
+        self.with(load).equals(LOCAL.to_ne_bytes().to_vec())
+    }
+
+    /// Packets whose source is no address of the host itself.
+    pub(super) fn source_is_not_local(self) -> Self {
+        let load = Expression::AddressType { end: End::Source, word: 0 };
+        self.with(load).differs(LOCAL.to_ne_bytes().to_vec())
     }
 
     /// Packets whose connection is in one of these states.

@@ -19,6 +19,7 @@ use super::rule::Rule;
 use super::skeleton::{Chain, Hook};
 
 const TABLE: &str = "rnet-dns";
+const COMMENT: &str = "rnet: names are answered on a high port";
 const RESOLVER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 11);
 const DNS: u16 = 53;
 const CHAIN: Chain = Chain {
@@ -49,23 +50,30 @@ impl SandboxTable {
     /// Installs the redirection; what is there of an earlier time is replaced.
     pub fn install(&self) -> Result<(), NftError> {
         let mut batch = TableBatch::new(Family::Ipv4, TABLE);
-        // The first one makes sure that there is something to remove.
-        batch.add_table(0, None);
-        batch.remove_table();
-        batch.add_table(0, Some("rnet: names are answered on a high port"));
-        batch.add_chain(&CHAIN);
-        for rule in &redirections() {
-            batch.add_rule(rule);
+        batch.create_table(COMMENT);
+        encode(&mut batch);
+        match self.commit("install", batch) {
+            // The socket would wait for what was removed to be gone (10 ms) when it is closed,
+            // so nothing is removed for nothing.
+            Err(error) if is(&error, libc::EEXIST) => {
+                let mut batch = TableBatch::new(Family::Ipv4, TABLE);
+                batch.remove_table();
+                batch.create_table(COMMENT);
+                encode(&mut batch);
+                self.commit("install", batch)
+            }
+            other => other,
         }
-        self.commit("install", batch)
     }
 
     /// Removes the redirection. It is no error if there is none.
     pub fn remove(&self) -> Result<(), NftError> {
         let mut batch = TableBatch::new(Family::Ipv4, TABLE);
-        batch.add_table(0, None);
         batch.remove_table();
-        self.commit("remove", batch)
+        match self.commit("remove", batch) {
+            Err(error) if is(&error, libc::ENOENT) => Ok(()),
+            other => other,
+        }
     }
 
     /// Whether the redirection is installed, and whole.
@@ -94,6 +102,17 @@ impl SandboxTable {
     fn socket(&self) -> MutexGuard<'_, Socket> {
         self.socket.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn encode(batch: &mut TableBatch<'_>) {
+    batch.add_chain(&CHAIN);
+    for rule in &redirections() {
+        batch.add_rule(rule);
+    }
+}
+
+fn is(error: &NftError, code: i32) -> bool {
+    matches!(error, NftError::Table { source, .. } if source.raw_os_error() == Some(code))
 }
 
 fn redirections() -> [Rule; 2] {

@@ -191,6 +191,12 @@ fn postrouting() -> Vec<Rule> {
     vec![
         rule("the host's own business").leaving_by("lo").verdict(Verdict::Accept),
         rule("a neighbour, by a port of the host").translated().crossing(&LOOPS).masquerade(),
+        rule("a neighbour, on a bridge that br_netfilter watches")
+            .translated()
+            .entering_by_none()
+            .leaving_by_any(&BRIDGES)
+            .source_is_not_local()
+            .masquerade(),
         rule("the host, by a port of its localhost")
             .source_is_loopback4()
             .leaving_by_any(&BRIDGES)
