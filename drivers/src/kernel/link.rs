@@ -147,6 +147,15 @@ pub fn find(socket: &mut Socket, name: &LinkName) -> io::Result<Link> {
     get(socket, named(name))
 }
 
+/// Waits until a link that has just got its carrier transmits.
+///
+/// The kernel activates such a link a little later, and what is sent before is lost: the first
+/// request for a neighbour, so that the first connection takes a second. To ask for the link makes
+/// the kernel (since 6.8) do it now.
+pub fn settle(socket: &mut Socket, name: &LinkName) -> io::Result<()> {
+    find(socket, name).map(|_| ())
+}
+
 /// The number of the link with a name.
 pub fn index(socket: &mut Socket, name: &LinkName) -> io::Result<u32> {
     find(socket, name).map(|link| link.index)

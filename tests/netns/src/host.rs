@@ -58,6 +58,9 @@ impl Host {
         };
         self.request(&[link::create_veth(&veth)]);
         other.request(&[link::switch_on(&far, None)]);
+        for (host, end) in [(self, &name), (other, &far)] {
+            host.run(|| link::settle(&mut Socket::open().unwrap(), end)).unwrap();
+        }
     }
 
     /// Adds an address to a link.

@@ -339,6 +339,14 @@ impl Run<'_> {
         let (steps, requests): (Vec<_>, Vec<_>) = all.into_iter().unzip();
         let refused = socket.batch(&requests);
         self.report(&steps, refused);
+        for step in part.veths.iter().filter(|step| matches!(step, Step::Add(..))) {
+            if let Key::Veth { name, interface, .. } = step.key() {
+                let settled = link::settle(socket, interface);
+                let near = || self.linux.with_socket(|socket| link::settle(socket, name));
+                let settled = settled.and_then(|()| near());
+                self.check(step, settled);
+            }
+        }
     }
 
     fn strip(&mut self, sandbox: &SandboxId, steps: &[&Step]) {
