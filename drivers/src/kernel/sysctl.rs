@@ -17,9 +17,10 @@ use cnm::{Key, LinkName, Ns, State, Value};
 pub const FORWARDING: [&str; 2] = ["net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"];
 
 /// The sysctls of a bridge.
-pub fn of_bridge(bridge: &LinkName) -> [String; 3] {
+pub fn of_bridge(bridge: &LinkName) -> [String; 4] {
     [
         format!("net/ipv4/conf/{bridge}/route_localnet"),
+        format!("net/ipv6/conf/{bridge}/accept_dad"),
         format!("net/ipv6/conf/{bridge}/accept_ra"),
         disable_ipv6(bridge),
     ]

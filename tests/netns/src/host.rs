@@ -26,6 +26,8 @@ impl Host {
     pub fn new() -> Self {
         let host = Self(Netns::create().unwrap());
         host.request(&[link::switch_on_loopback()]);
+        // A real host has had the time to find its link-local addresses unique.
+        host.set_sysctl("net/ipv6/conf/default/accept_dad", "0");
         host
     }
 

@@ -73,6 +73,23 @@ fn addresses_are_usable_the_moment_they_are_there() {
 }
 
 #[test]
+fn first_endpoint_of_a_network_is_reached_from_outside_at_once() {
+    let (lab, mut model) = (Lab::new(), Model::default());
+    model.network(1);
+    model.sandbox(1, &[1]);
+    model.publish(1, "0.0.0.0", 8080, PORT);
+    model.publish(1, "::", 8080, PORT);
+    let kernel = lab.open();
+    reconcile(&kernel, &model.desired()).unwrap();
+    let _server = lab.sandbox(&kernel, &model.sandboxes[&1].0.id).serve(PORT);
+    for (host, client) in Lab::both(Lab::HOST).into_iter().zip(Lab::both(Lab::CLIENT)) {
+        let address = std::net::SocketAddr::new(host, 8080);
+        let seen = lab.client.tcp_to(address, std::time::Duration::from_millis(900));
+        assert_eq!(seen.unwrap(), client);
+    }
+}
+
+#[test]
 fn host_that_learned_its_route_keeps_it_when_it_begins_to_forward() {
     let (lab, mut model) = (Lab::new(), Model::default());
     let learned = |lab: &Lab| {
