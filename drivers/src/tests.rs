@@ -258,18 +258,19 @@ fn endpoint_is_a_pair_into_the_sandbox() {
     check(
         plan(&sandbox(&[]), &[(&network, &endpoint)]),
         &expect![[r#"
-        + namespace 5b5b5b5b5b5b
-        + veth vetha0a0a0a to eth0 in 5b5b5b5b5b5b mac 02:00:00:00:00:a0
-        + port vetha0a0a0a of br-010101010101 hairpin
-        + sysctl net/ipv4/conf/eth0/arp_notify in 5b5b5b5b5b5b = 1
-        + sysctl net/ipv6/conf/eth0/accept_dad in 5b5b5b5b5b5b = 0
-        + sysctl net/ipv6/conf/eth0/accept_ra in 5b5b5b5b5b5b = 0
-        + sysctl net/ipv6/conf/eth0/disable_ipv6 in 5b5b5b5b5b5b = 0
-        + addr 10.1.0.2/24 dev eth0 in 5b5b5b5b5b5b
-        + addr fd00:1::2/64 dev eth0 in 5b5b5b5b5b5b
-        + route 0.0.0.0/0 in 5b5b5b5b5b5b via 10.1.0.1 dev eth0
-        + route ::/0 in 5b5b5b5b5b5b via fd00:1::1 dev eth0
-    "#]],
+            + namespace 5b5b5b5b5b5b
+            + veth vetha0a0a0a to eth0 in 5b5b5b5b5b5b mac 02:00:00:00:00:a0
+            + port vetha0a0a0a of br-010101010101 hairpin
+            + sysctl net/ipv4/conf/eth0/arp_notify in 5b5b5b5b5b5b = 1
+            + sysctl net/ipv6/conf/eth0/accept_dad in 5b5b5b5b5b5b = 0
+            + sysctl net/ipv6/conf/eth0/accept_ra in 5b5b5b5b5b5b = 0
+            + sysctl net/ipv6/conf/eth0/disable_ipv6 in 5b5b5b5b5b5b = 0
+            + sysctl net/ipv6/conf/eth0/ndisc_notify in 5b5b5b5b5b5b = 1
+            + addr 10.1.0.2/24 dev eth0 in 5b5b5b5b5b5b
+            + addr fd00:1::2/64 dev eth0 in 5b5b5b5b5b5b
+            + route 0.0.0.0/0 in 5b5b5b5b5b5b via 10.1.0.1 dev eth0
+            + route ::/0 in 5b5b5b5b5b5b via fd00:1::1 dev eth0
+        "#]],
     );
 }
 
@@ -401,13 +402,14 @@ fn sysctls_of_the_sandbox_go_over_those_of_the_driver() {
         &sandbox,
         &[(&network, &endpoint)],
         &expect![[r#"
-        + sysctl net/ipv4/conf/eth0/arp_notify in 5b5b5b5b5b5b = 1
-        + sysctl net/ipv4/conf/eth0/log_martians in 5b5b5b5b5b5b = 1
-        + sysctl net/ipv4/ping_group_range in 5b5b5b5b5b5b = 0 1000
-        + sysctl net/ipv6/conf/eth0/accept_dad in 5b5b5b5b5b5b = 1
-        + sysctl net/ipv6/conf/eth0/accept_ra in 5b5b5b5b5b5b = 2
-        + sysctl net/ipv6/conf/eth0/disable_ipv6 in 5b5b5b5b5b5b = 1
-    "#]],
+            + sysctl net/ipv4/conf/eth0/arp_notify in 5b5b5b5b5b5b = 1
+            + sysctl net/ipv4/conf/eth0/log_martians in 5b5b5b5b5b5b = 1
+            + sysctl net/ipv4/ping_group_range in 5b5b5b5b5b5b = 0 1000
+            + sysctl net/ipv6/conf/eth0/accept_dad in 5b5b5b5b5b5b = 1
+            + sysctl net/ipv6/conf/eth0/accept_ra in 5b5b5b5b5b5b = 2
+            + sysctl net/ipv6/conf/eth0/disable_ipv6 in 5b5b5b5b5b5b = 1
+            + sysctl net/ipv6/conf/eth0/ndisc_notify in 5b5b5b5b5b5b = 1
+        "#]],
     );
 }
 

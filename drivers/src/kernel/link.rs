@@ -108,6 +108,14 @@ pub fn switch_on(name: &LinkName, mtu: Option<u32>) -> Request {
     Request::change(RouteNetlinkMessage::NewLink(message))
 }
 
+/// Lets a link announce its addresses to its neighbours, if its sysctls say that it may: the
+/// kernel does so when the hardware address is set, to whatever it is.
+pub fn announce(name: &LinkName, mac: Mac) -> Request {
+    let mut message = named(name);
+    message.attributes.push(LinkAttribute::Address(mac.octets().to_vec()));
+    Request::change(RouteNetlinkMessage::NewLink(message))
+}
+
 /// Switches a link off.
 pub fn switch_off(name: &LinkName) -> Request {
     let mut message = named(name);

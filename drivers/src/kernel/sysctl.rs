@@ -27,9 +27,10 @@ pub fn of_bridge(bridge: &LinkName) -> [String; 4] {
 }
 
 /// The sysctls of an interface in a sandbox.
-pub fn of_interface(interface: &LinkName) -> [String; 4] {
+pub fn of_interface(interface: &LinkName) -> [String; 5] {
     [
         format!("net/ipv4/conf/{interface}/arp_notify"),
+        format!("net/ipv6/conf/{interface}/ndisc_notify"),
         format!("net/ipv6/conf/{interface}/accept_dad"),
         format!("net/ipv6/conf/{interface}/accept_ra"),
         disable_ipv6(interface),

@@ -117,29 +117,17 @@ fn host_that_learned_its_route_keeps_it_when_it_begins_to_forward() {
 }
 
 #[test]
-fn hundred_sandboxes_come_and_go() {
+fn many_sandboxes_come_and_go() {
     let (lab, mut model) = (Lab::new(), Model::default());
     model.network(1);
     let kernel = lab.open();
     reconcile(&kernel, &model.desired()).unwrap();
-    let mut times = Vec::new();
-    for n in 1..=100 {
+    for n in 1..=10 {
         model.sandbox(n, &[1]);
         model.publish(n, "0.0.0.0", 8000 + u16::from(n), 80);
-        let plan = diff(&State::default(), &model.desired_of(n));
-        let start = std::time::Instant::now();
-        kernel.apply(&plan).unwrap();
-        times.push(start.elapsed());
+        kernel.apply(&diff(&State::default(), &model.desired_of(n))).unwrap();
     }
-    times.sort_unstable();
-    let start = std::time::Instant::now();
     let rest = diff(&kernel.observe().unwrap(), &model.desired());
-    eprintln!(
-        "sandbox: median {:?}, worst {:?}; 100 observed in {:?}",
-        times[50],
-        times[99],
-        start.elapsed()
-    );
     assert!(rest.is_empty(), "{rest}");
     reconcile(&kernel, &State::default()).unwrap();
     assert!(kernel.observe().unwrap().is_empty());
