@@ -7,8 +7,8 @@
 //! namespace's file when they are written. A planner therefore gives each sysctl of the lists a
 //! value, whether it is the kernel's default or not.
 
-use std::fs;
-use std::io;
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use cnm::{Key, LinkName, Ns, State, Value};
@@ -70,15 +70,16 @@ pub fn is_shared(path: &str) -> bool {
 pub fn read(path: &str) -> io::Result<String> {
     match fs::read_to_string(file(path)?) {
         Ok(text) => Ok(text.trim_end().replace('\t', " ")),
-        Err(error) if gone(&error) && is_ipv6(path) => Ok(without_ipv6(path).to_owned()),
+        Err(error) if gone(&error) => absent(path).map(str::to_owned).ok_or(error),
         Err(error) => Err(error),
     }
 }
 
 /// Writes a value in the namespace of the calling thread.
 pub fn write(path: &str, value: &str) -> io::Result<()> {
-    match fs::write(file(path)?, value) {
-        Err(error) if gone(&error) && is_ipv6(path) && value == without_ipv6(path) => Ok(()),
+    let opened = OpenOptions::new().write(true).open(file(path)?);
+    match opened.and_then(|mut file| file.write_all(value.as_bytes())) {
+        Err(error) if gone(&error) && absent(path) == Some(value) => Ok(()),
         result => result,
     }
 }
@@ -116,12 +117,12 @@ fn file(path: &str) -> io::Result<PathBuf> {
     Ok(Path::new("/proc/sys").join(path))
 }
 
-fn is_ipv6(path: &str) -> bool {
-    path.starts_with("net/ipv6/")
-}
-
-fn without_ipv6(path: &str) -> &'static str {
-    if path.ends_with("/disable_ipv6") { "1" } else { "0" }
+/// The value of a sysctl that a link does not have because it has no IPv6; `None` if it is the
+/// link that is missing.
+fn absent(path: &str) -> Option<&'static str> {
+    let (link, leaf) = path.strip_prefix("net/ipv6/conf/")?.split_once('/')?;
+    let exists = Path::new("/proc/sys/net/ipv4/conf").join(link).exists();
+    exists.then_some(if leaf == "disable_ipv6" { "1" } else { "0" })
 }
 
 fn gone(error: &io::Error) -> bool {
