@@ -5,23 +5,59 @@
 //! before and after. The caller makes the transaction's intent durable, applies the difference,
 //! and then calls [`Controller::commit`], or [`Controller::abort`] if that failed.
 
-use std::collections::BTreeMap;
+//!
+//! Several transactions may be open at once, on different objects: what each of them took is
+//! taken for all others from its beginning. A second one on the same sandbox or network is
+//! refused until the first is committed or aborted.
+
+mod error;
+mod intent;
+mod network;
+mod publish;
+mod sandbox;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnetwork::IpNetwork;
 
 use crate::endpoint::{Mac, Protocol};
+use crate::ipam::{Ipam, Lease};
+use crate::ports::Ports;
 use crate::store::Batch;
 use crate::{
-    Endpoint, HasKind, Kind, Network, NetworkId, NetworkSpec, Planner, PortBinding, Sandbox,
+    Endpoint, EndpointId, Kind, LinkName, Network, NetworkId, Planner, PortBinding, Sandbox,
     SandboxId, State, Store,
 };
+
+pub use error::ControllerError;
+use intent::{Change, Live, Open, lease_record, parse};
+
+/// The record of the /48 that subnets for IPv6 come from where none is configured.
+const ULA_KEY: &str = "meta/ula";
 
 /// The model in memory, with the allocators that belong to it.
 #[derive(Debug)]
 pub struct Controller {
     planner: Arc<dyn Planner>,
+    config: ControllerConfig,
+    networks: BTreeMap<NetworkId, Arc<Network>>,
+    /// Names of networks, those being created included.
+    names: BTreeMap<String, NetworkId>,
+    sandboxes: BTreeMap<SandboxId, Live>,
+    /// The endpoints in `sandboxes`, by network.
+    members: BTreeMap<NetworkId, BTreeMap<EndpointId, Arc<Endpoint>>>,
+    /// Host ends of all endpoints, those being created included: they have but 28 random bits.
+    links: BTreeSet<LinkName>,
+    ipam: Ipam,
+    ports: Ports,
+    /// Transactions by number.
+    open: BTreeMap<u64, Open>,
+    /// Those of them that were open when the process before this one ended.
+    recovered: BTreeSet<u64>,
+    next: u64,
+    ula: Option<IpNetwork>,
 }
 
 /// What the host already uses, to be avoided by the default pools.
@@ -87,6 +123,10 @@ pub struct PortSpec {
 }
 
 /// Takes a host port for real, by binding it. Returns `false` if somebody else has it.
+///
+/// A port may be tried and then not used, because it is taken on another of the addresses that
+/// were asked for. The caller keeps what is among the sandbox's ports in the end, and drops the
+/// rest; all of it if the transaction cannot begin or is aborted.
 pub type Reserve<'a> = &'a mut dyn FnMut(&PortBinding) -> std::io::Result<bool>;
 
 /// A request for a new sandbox with all its endpoints, or for one with none yet.
@@ -110,6 +150,8 @@ pub struct SandboxSpec {
 pub struct Transaction {
     /// Number of the intent; its record is `intent/<number>`.
     pub number: u64,
+    /// Whether the subject comes, goes or stays.
+    pub kind: ChangeKind,
     /// What the change is about, for logs and for recovery.
     pub subject: Subject,
     /// The kernel state of its scope before.
@@ -122,13 +164,42 @@ pub struct Transaction {
     pub warnings: Vec<String>,
 }
 
+/// What happens to the subject of a transaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ChangeKind {
+    /// It did not exist before.
+    Create,
+    /// It exists before and after.
+    Change,
+    /// It does not exist afterwards.
+    Remove,
+}
+
 /// What a transaction is about.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Subject {
     /// A network is created or removed.
     Network(NetworkId),
     /// A sandbox is created, changed or removed.
     Sandbox(SandboxId),
+}
+
+impl Default for ControllerConfig {
+    fn default() -> Self {
+        // Private space (RFC 1918) that is rarely used elsewhere comes first.
+        let supernets = ["172.17.0.0/16", "172.18.0.0/15", "172.20.0.0/14", "172.24.0.0/13"];
+        let supernets = supernets.into_iter().chain(["10.128.0.0/9"]);
+        let any = IpAddr::from([0; 4]);
+        Self {
+            default_pools: supernets.filter_map(|net| Some((net.parse().ok()?, 24))).collect(),
+            quarantine: 60_000_000_000,
+            default_options: BTreeMap::new(),
+            ephemeral_ports: 32_768..=60_999,
+            default_bindings: vec![any, IpAddr::from([0; 16])],
+        }
+    }
 }
 
 impl Controller {
@@ -139,133 +210,90 @@ impl Controller {
         planner: Arc<dyn Planner>,
         config: ControllerConfig,
     ) -> Result<Self, ControllerError> {
-        let _ = (store, config);
-        Ok(Self { planner })
+        let mut controller = Self {
+            ipam: Ipam::new(config.quarantine),
+            ports: Ports::new(config.ephemeral_ports.clone()),
+            planner,
+            config,
+            networks: BTreeMap::new(),
+            names: BTreeMap::new(),
+            sandboxes: BTreeMap::new(),
+            members: BTreeMap::new(),
+            links: BTreeSet::new(),
+            open: BTreeMap::new(),
+            recovered: BTreeSet::new(),
+            next: 1,
+            ula: None,
+        };
+        controller.load_networks(store)?;
+        controller.load_sandboxes(store)?;
+        controller.load_intents(store)?;
+        Ok(controller)
     }
 
     /// All networks, by name.
     pub fn networks(&self) -> Vec<Arc<Network>> {
-        todo!()
+        self.names.values().filter_map(|id| self.networks.get(id)).cloned().collect()
     }
 
     /// The network with this full id, name or unique id prefix (in that order).
     pub fn network(&self, key: &str) -> Result<Arc<Network>, ControllerError> {
-        todo!("{key}")
+        let by_id = key.parse().ok().and_then(|id: NetworkId| self.networks.get(&id));
+        let by_name = || self.names.get(key).and_then(|id| self.networks.get(id));
+        if let Some(network) = by_id.or_else(by_name) {
+            return Ok(Arc::clone(network));
+        }
+        // The smallest id with the prefix, if the key is one at all.
+        let first = format!("{key:0<64}").parse::<NetworkId>().ok().filter(|_| !key.is_empty());
+        let later = first.map(|first| self.networks.range(first..));
+        let mut matching = later.into_iter().flatten();
+        let mut matching = matching.by_ref().take_while(|(id, _)| id.as_str().starts_with(key));
+        match (matching.next(), matching.count()) {
+            (Some((_, network)), 0) => Ok(Arc::clone(network)),
+            (None, _) => Err(ControllerError::not_found("network", key)),
+            (Some(_), others) => Err(ControllerError::invalid(format!(
+                "network {key} is ambiguous ({} matches found based on ID prefix)",
+                others + 1
+            ))),
+        }
     }
 
     /// The endpoints of a network.
     pub fn endpoints_of(&self, network: &NetworkId) -> Vec<Arc<Endpoint>> {
-        todo!("{network}")
+        self.members
+            .get(network)
+            .map(|members| members.values().cloned().collect())
+            .unwrap_or_default()
     }
 
     /// All sandboxes.
     pub fn sandboxes(&self) -> Vec<Arc<Sandbox>> {
-        todo!()
+        self.sandboxes.values().map(|live| Arc::clone(&live.sandbox)).collect()
     }
 
     /// A sandbox with its endpoints, in the order they joined.
     pub fn sandbox(&self, id: &SandboxId) -> Option<(Arc<Sandbox>, Vec<Arc<Endpoint>>)> {
-        todo!("{id}")
-    }
-
-    /// Begins to create a network. `now` is in nanoseconds since the Unix epoch.
-    pub fn begin_create_network(
-        &mut self,
-        spec: &NetworkSpec,
-        host: &HostFacts,
-        entropy: &mut dyn Entropy,
-        now: u64,
-    ) -> Result<(Arc<Network>, Transaction), ControllerError> {
-        todo!("{spec:?} {host:?} {now} {}", entropy.bytes()[0])
-    }
-
-    /// Begins to remove a network. Fails with [`Kind::Forbidden`] while it has endpoints or is predefined.
-    pub fn begin_remove_network(&mut self, id: &NetworkId) -> Result<Transaction, ControllerError> {
-        todo!("{id}")
-    }
-
-    /// Begins to create a sandbox with its endpoints and published ports.
-    pub fn begin_create_sandbox(
-        &mut self,
-        spec: &SandboxSpec,
-        reserve: Reserve<'_>,
-        entropy: &mut dyn Entropy,
-        now: u64,
-    ) -> Result<(SandboxId, Transaction), ControllerError> {
-        todo!("{spec:?} {now} {} {}", entropy.bytes()[0], reserve as *mut _ as *mut () as usize)
-    }
-
-    /// Begins to remove a sandbox with all its endpoints.
-    pub fn begin_remove_sandbox(
-        &mut self,
-        id: &SandboxId,
-        now: u64,
-    ) -> Result<Transaction, ControllerError> {
-        todo!("{id} {now}")
-    }
-
-    /// Begins to join one more network (`network connect`).
-    pub fn begin_join(
-        &mut self,
-        sandbox: &SandboxId,
-        join: &JoinSpec,
-        entropy: &mut dyn Entropy,
-        now: u64,
-    ) -> Result<Transaction, ControllerError> {
-        todo!("{sandbox} {join:?} {now} {}", entropy.bytes()[0])
-    }
-
-    /// Begins to leave a network (`network disconnect`).
-    pub fn begin_leave(
-        &mut self,
-        sandbox: &SandboxId,
-        network: &NetworkId,
-        now: u64,
-    ) -> Result<Transaction, ControllerError> {
-        todo!("{sandbox} {network} {now}")
-    }
-
-    /// Begins to publish and withdraw ports of a live sandbox.
-    pub fn begin_change_ports(
-        &mut self,
-        sandbox: &SandboxId,
-        add: &[PortSpec],
-        remove: &[PortBinding],
-        reserve: Reserve<'_>,
-    ) -> Result<Transaction, ControllerError> {
-        todo!("{sandbox} {add:?} {remove:?} {}", reserve as *mut _ as *mut () as usize)
-    }
-
-    /// The intent record of a transaction: to be written durably before the first side effect.
-    pub fn intent(&self, transaction: &Transaction) -> Batch {
-        todo!("{transaction:?}")
-    }
-
-    /// Makes a transaction part of the model. The returned batch holds its records and deletes its
-    /// intent; the caller writes it.
-    pub fn commit(&mut self, transaction: Transaction) -> Batch {
-        todo!("{transaction:?}")
-    }
-
-    /// Gives back what a transaction took. The returned batch deletes its intent.
-    pub fn abort(&mut self, transaction: Transaction) -> Batch {
-        todo!("{transaction:?}")
-    }
-
-    /// Transactions that were begun before a crash and neither committed nor aborted. Each is to be
-    /// committed or aborted by the caller, who knows what lives.
-    pub fn intents(&mut self) -> Vec<Transaction> {
-        todo!()
+        let live = self.sandboxes.get(id)?;
+        Some((Arc::clone(&live.sandbox), live.endpoints.clone()))
     }
 
     /// The kernel state of the whole model.
     pub fn desired(&self) -> State {
-        todo!("{:?}", self.planner)
+        let mut state = State::default();
+        for network in self.networks.values() {
+            // That it can be planned was checked when it became part of the model.
+            state.extend(self.planner.network(network).unwrap_or_default());
+        }
+        for live in self.sandboxes.values() {
+            state.extend(self.plan_sandbox(live).unwrap_or_default());
+        }
+        state
     }
 
     /// The kernel state of one sandbox.
     pub fn desired_of(&self, sandbox: &SandboxId) -> State {
-        todo!("{sandbox}")
+        let live = self.sandboxes.get(sandbox);
+        live.and_then(|live| self.plan_sandbox(live).ok()).unwrap_or_default()
     }
 
     /// Keeps an address for an owner, whether it runs or not (`--ip`); [`Controller::forget_owner`]
@@ -276,25 +304,124 @@ impl Controller {
         network: &NetworkId,
         address: IpAddr,
     ) -> Result<Batch, ControllerError> {
-        todo!("{owner} {network} {address}")
+        self.joinable(network)?;
+        if owner.is_empty() {
+            return Err(ControllerError::invalid(format!("{address} cannot be kept for nobody")));
+        }
+        self.ipam.reserve(network, address, owner)?;
+        let lease = self.ipam.lease(network, address);
+        Ok(Batch { writes: vec![lease_record(network, address, lease)] })
     }
 
     /// Lets go of all that is kept for an owner: static reservations and sticky addresses.
     pub fn forget_owner(&mut self, owner: &str) -> Batch {
-        todo!("{owner}")
+        let mut batch = self.forget_in_open(owner);
+        for (network, address) in self.ipam.forget(owner) {
+            let lease = self.ipam.lease(&network, address);
+            batch.writes.push(lease_record(&network, address, lease));
+        }
+        batch
+    }
+
+    fn load_networks(&mut self, store: &dyn Store) -> Result<(), ControllerError> {
+        for (key, value) in store.list("network/")? {
+            let network: Arc<Network> = parse(&key, &value)?;
+            self.planner
+                .network(&network)
+                .map_err(|error| ControllerError::damaged(&key, error))?;
+            self.names.insert(network.name.clone(), network.id.clone());
+            self.insert_network(&network);
+        }
+        for (key, value) in store.list("lease/")? {
+            let mut parts = key.splitn(3, '/').skip(1);
+            let network = parts.next().and_then(|network| network.parse().ok());
+            let address = parts.next().and_then(|address| address.parse().ok());
+            let (Some(network), Some(address)) = (network, address) else {
+                return Err(ControllerError::damaged(&key, "its key names no address"));
+            };
+            let mut lease: Lease = parse(&key, &value)?;
+            // Whether it is in use is for the endpoints to say.
+            lease.released.get_or_insert(0);
+            self.ipam.restore(&network, address, Some(lease));
+        }
+        self.ula = store.get(ULA_KEY)?.map(|value| parse(ULA_KEY, &value)).transpose()?;
+        Ok(())
+    }
+
+    fn load_sandboxes(&mut self, store: &dyn Store) -> Result<(), ControllerError> {
+        let mut endpoints: BTreeMap<SandboxId, Vec<Arc<Endpoint>>> = BTreeMap::new();
+        for (key, value) in store.list("endpoint/")? {
+            let endpoint: Arc<Endpoint> = parse(&key, &value)?;
+            endpoints.entry(endpoint.sandbox.clone()).or_default().push(endpoint);
+        }
+        for (key, value) in store.list("sandbox/")? {
+            let sandbox: Arc<Sandbox> = parse(&key, &value)?;
+            let mut endpoints = endpoints.remove(&sandbox.id).unwrap_or_default();
+            endpoints.sort_by_key(|endpoint| endpoint.order);
+            let live = Live { sandbox, endpoints };
+            self.plan_sandbox(&live).map_err(|error| ControllerError::damaged(&key, error))?;
+            for binding in &live.sandbox.ports {
+                self.ports.take(binding);
+            }
+            for (network, address, fresh) in live.leases() {
+                let lease = self.ipam.lease(&network, address).cloned();
+                let lease = Lease { released: None, ..lease.unwrap_or(fresh) };
+                self.ipam.restore(&network, address, Some(lease));
+            }
+            self.links.extend(live.endpoints.iter().map(|endpoint| endpoint.host_link()));
+            self.insert_sandbox(live);
+        }
+        let homeless = endpoints.into_values().flatten().next();
+        homeless.map_or(Ok(()), |endpoint| {
+            let why = format!("sandbox {} is not in the store", endpoint.sandbox);
+            Err(ControllerError::damaged(&format!("endpoint/{}", endpoint.id), why))
+        })
+    }
+
+    fn insert_network(&mut self, network: &Arc<Network>) {
+        self.ipam.add_network(network);
+        self.members.entry(network.id.clone()).or_default();
+        self.networks.insert(network.id.clone(), Arc::clone(network));
+    }
+
+    fn insert_sandbox(&mut self, live: Live) {
+        for endpoint in &live.endpoints {
+            let members = self.members.entry(endpoint.network.clone()).or_default();
+            members.insert(endpoint.id.clone(), Arc::clone(endpoint));
+        }
+        self.sandboxes.insert(live.sandbox.id.clone(), live);
+    }
+
+    /// The changes that are open.
+    fn open_changes(&self) -> impl Iterator<Item = &Change> {
+        self.open.values().map(|open| &open.intent.change)
+    }
+
+    /// Fails while another transaction is open on the subject.
+    fn check_idle(&self, subject: &Subject) -> Result<(), ControllerError> {
+        if !self.open_changes().any(|change| change.subject() == *subject) {
+            return Ok(());
+        }
+        let noun = match subject {
+            Subject::Network(id) => {
+                let name = self.networks.get(id).map(|network| network.name.clone());
+                format!("network {}", name.unwrap_or_else(|| id.short().to_owned()))
+            }
+            Subject::Sandbox(id) => format!("sandbox {}", id.short()),
+        };
+        let message =
+            format!("{noun} is being changed by another request: try again when it is done");
+        Err(ControllerError::new(Kind::Conflict, message))
+    }
+
+    /// A network that can be joined now.
+    fn joinable(&self, id: &NetworkId) -> Result<&Arc<Network>, ControllerError> {
+        let network = self.networks.get(id);
+        let network = network.ok_or_else(|| ControllerError::not_found("network", id))?;
+        self.check_idle(&Subject::Network(id.clone()))?;
+        Ok(network)
     }
 }
 
-/// A request that the controller refuses.
-#[derive(Debug, thiserror::Error)]
-#[error("{message}")]
-pub struct ControllerError {
-    kind: Kind,
-    message: String,
-}
-
-impl HasKind for ControllerError {
-    fn kind(&self) -> Kind {
-        self.kind
-    }
-}
+#[cfg(test)]
+mod tests;

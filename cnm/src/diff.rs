@@ -33,12 +33,12 @@ pub fn diff(observed: &State, desired: &State) -> Plan {
         .rev()
         .filter(|(key, value)| match desired.get(key) {
             None => true,
-            Some(wanted) => wanted != *value && !changes_in_place(key, value, wanted),
+            Some(wanted) => wanted != *value && !changes_in_place(value, wanted),
         })
         .map(|(key, value)| Step::Remove(key.clone(), value.clone()));
     let missing = desired.iter().filter_map(|(key, wanted)| match observed.get(key) {
         Some(found) if found == wanted => None,
-        Some(found) if changes_in_place(key, found, wanted) => {
+        Some(found) if changes_in_place(found, wanted) => {
             Some(Step::Change { key: key.clone(), from: found.clone(), to: wanted.clone() })
         }
         _ => Some(Step::Add(key.clone(), wanted.clone())),
@@ -47,7 +47,7 @@ pub fn diff(observed: &State, desired: &State) -> Plan {
 }
 
 /// Whether the kernel can turn one value into the other without making a new object.
-fn changes_in_place(key: &Key, from: &Value, to: &Value) -> bool {
+fn changes_in_place(from: &Value, to: &Value) -> bool {
     match (from, to) {
         // The far end's hardware address and the owner belong to the pair's identity.
         (Value::Veth { mac: a, tag: s, .. }, Value::Veth { mac: b, tag: t, .. }) => {
@@ -58,10 +58,7 @@ fn changes_in_place(key: &Key, from: &Value, to: &Value) -> bool {
         | (Value::Text(_), Value::Text(_))
         | (Value::Route { .. }, Value::Route { .. }) => true,
         // A map element has no update: it is removed and added in one transaction.
-        _ => {
-            let _ = key;
-            false
-        }
+        _ => false,
     }
 }
 

@@ -38,7 +38,12 @@ pub struct Endpoint {
 impl Endpoint {
     /// The host's end of the pair: `veth` and 7 digits of the id.
     pub fn host_link(&self) -> LinkName {
-        let text = format!("veth{:.7}", self.id.as_str());
+        Self::host_link_of(&self.id)
+    }
+
+    /// The host's end of the pair of the endpoint with this id.
+    pub fn host_link_of(id: &EndpointId) -> LinkName {
+        let text = format!("veth{:.7}", id.as_str());
         text.parse().unwrap_or_else(|_| unreachable!("11 hexadecimal bytes are a link name"))
     }
 
@@ -154,8 +159,9 @@ impl From<[u8; 6]> for Mac {
 
 impl fmt::Display for Mac {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [a, b, c, d, e, g] = self.0;
-        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+        let [first, rest @ ..] = self.0;
+        write!(f, "{first:02x}")?;
+        rest.iter().try_for_each(|byte| write!(f, ":{byte:02x}"))
     }
 }
 

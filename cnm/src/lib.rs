@@ -5,6 +5,9 @@
 //! states into a [`Plan`]. Nothing in this crate touches the host: no netlink, no clock, no
 //! randomness; what it needs of those is passed in. The one thing it writes is its own store.
 
+#![forbid(unsafe_code)]
+#![warn(missing_docs)]
+
 pub mod controller;
 pub mod diff;
 pub mod driver;

@@ -5,6 +5,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::{HasKind, Kind};
+
 /// The longest name a network interface may have, in bytes (`IFNAMSIZ - 1`).
 pub const LINK_NAME_MAX: usize = 15;
 
@@ -22,6 +24,12 @@ pub enum NameError {
     /// Not a possible name of a network or a container.
     #[error("`{0}` is not a valid name: only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed")]
     Object(String),
+}
+
+impl HasKind for NameError {
+    fn kind(&self) -> Kind {
+        Kind::Invalid
+    }
 }
 
 impl LinkName {
@@ -42,6 +50,15 @@ impl FromStr for LinkName {
         }
         Ok(Self(text.to_owned()))
     }
+}
+
+/// Checks the name of a network: a letter or digit, then letters, digits and `_.-`.
+pub fn check_object(text: &str) -> Result<(), NameError> {
+    let later = |c: char| c.is_ascii_alphanumeric() || "_.-".contains(c);
+    if text.starts_with(|c: char| c.is_ascii_alphanumeric()) && text.chars().all(later) {
+        return Ok(());
+    }
+    Err(NameError::Object(text.to_owned()))
 }
 
 impl TryFrom<String> for LinkName {

@@ -11,6 +11,7 @@ use crate::options::DriverOptions;
 use crate::{LinkName, NetworkId};
 
 /// A network: a set of endpoints that reach each other.
+#[expect(clippy::struct_excessive_bools, reason = "independent properties, as users set them")]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Network {
     /// Its identity.

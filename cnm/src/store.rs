@@ -1,6 +1,14 @@
 //! Where the model is kept: records under keys, written in atomic batches.
 
+pub mod disk;
+pub mod memory;
+
+use std::sync::mpsc::{Receiver, Sender, channel};
+
 use crate::{HasKind, Kind};
+
+pub use disk::Disk;
+pub use memory::Memory;
 
 /// Keeps records. A key is a `/`-separated path such as `network/<id>`; a value is JSON.
 ///
@@ -25,7 +33,7 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     ) -> Result<bool, StoreError>;
 
     /// Tells of every later change below a prefix, in order.
-    fn watch(&self, prefix: &str) -> std::sync::mpsc::Receiver<Change>;
+    fn watch(&self, prefix: &str) -> Receiver<Change>;
 }
 
 /// Changes that belong together.
@@ -69,3 +77,43 @@ impl HasKind for StoreError {
         Kind::Internal
     }
 }
+
+impl Batch {
+    /// Adds the writing of a record.
+    pub fn put(&mut self, key: impl Into<String>, value: Vec<u8>) {
+        self.writes.push((key.into(), Some(value)));
+    }
+
+    /// Adds the deletion of a record.
+    pub fn delete(&mut self, key: impl Into<String>) {
+        self.writes.push((key.into(), None));
+    }
+
+    /// Adds all that another batch does, after what this one does.
+    pub fn extend(&mut self, other: Self) {
+        self.writes.extend(other.writes);
+    }
+}
+
+/// Those who want to hear of changes.
+#[derive(Debug, Default)]
+struct Watchers(Vec<(String, Sender<Change>)>);
+
+impl Watchers {
+    fn add(&mut self, prefix: &str) -> Receiver<Change> {
+        let (sender, receiver) = channel();
+        self.0.push((prefix.to_owned(), sender));
+        receiver
+    }
+
+    /// Tells of a change, and forgets those who do not listen any more.
+    fn tell(&mut self, key: &str, value: Option<&[u8]>) {
+        self.0.retain(|(prefix, sender)| {
+            let change = || Change { key: key.to_owned(), value: value.map(<[u8]>::to_vec) };
+            !key.starts_with(prefix.as_str()) || sender.send(change()).is_ok()
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,7 +1,8 @@
 //! What the daemon and `rnet-dns` say to each other.
 //!
 //! A `SOCK_SEQPACKET` unix socket; one packet is one JSON message, with file descriptors beside it
-//! (`SCM_RIGHTS`). Every [`Request`] is answered by one [`Reply`], in order: when the reply to a
+//! (`SCM_RIGHTS`); one that is too large for a packet travels in a memfd, as the last of them.
+//! Every [`Request`] is answered by one [`Reply`], in order: when the reply to a
 //! [`Request::Publish`] has come, the names are answered.
 
 use std::collections::BTreeMap;
@@ -44,6 +45,12 @@ pub enum Request {
         /// The endpoints.
         endpoints: Vec<EndpointId>,
     },
+    /// Withdraw the names of all endpoints but these: what a daemon says that came back, after it
+    /// published what is. Nothing is unknown meanwhile.
+    Retain {
+        /// The endpoints whose names stay, by network.
+        endpoints: BTreeMap<NetworkId, Vec<EndpointId>>,
+    },
     /// The host's own upstream resolvers are not told: `rnet-dns` follows this file's directory.
     FollowHost {
         /// The file, `/etc/resolv.conf`.
@@ -54,9 +61,9 @@ pub enum Request {
     Hold(Vec<HeldPort>),
     /// Close sockets that reserve host ports.
     Drop(Vec<PortBinding>),
-    /// Keep the socket that owns the nf_tables table. One descriptor.
+    /// Keep the socket that owns the `nf_tables` table. One descriptor.
     KeepOwner,
-    /// Hand out the socket that owns the nf_tables table: [`Reply::Done`] with one descriptor,
+    /// Hand out the socket that owns the `nf_tables` table: [`Reply::Done`] with one descriptor,
     /// with none if there is none.
     TakeOwner,
     /// Say what is served and held, for a daemon that comes back.

@@ -1,1 +1,59 @@
 //! The Docker Engine API over HTTP.
+//!
+//! [`server`] accepts connections, [`route`] finds the operation, the modules named after nouns
+//! parse, call the engine and reply. Every request runs in a task of its own that the connection
+//! only waits for: a client that hangs up does not leave half of an operation behind.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use tokio::sync::{OnceCell, watch};
+
+use crate::config::Config;
+use crate::core::Engine;
+
+pub mod body;
+pub mod containers;
+pub mod error;
+pub mod events;
+pub mod exec;
+pub mod filters;
+pub mod hijack;
+pub mod images;
+pub mod listener;
+pub mod logs;
+pub mod networks;
+pub mod query;
+pub mod request;
+pub mod route;
+pub mod server;
+pub mod system;
+pub mod tls;
+pub mod transfer;
+pub mod version;
+pub mod volumes;
+pub mod wire;
+
+/// What every request sees.
+#[derive(Debug)]
+pub struct Api {
+    /// The engine.
+    pub engine: Arc<Engine>,
+    /// How the daemon was configured.
+    pub config: Config,
+    /// Whether the daemon logs everything; a reload may change it.
+    pub debug: AtomicBool,
+    /// Names and versions of the OCI runtimes, once somebody asked.
+    pub runtime_versions: OnceCell<Vec<(String, String)>>,
+    /// Ends the daemon.
+    pub stop: watch::Sender<bool>,
+}
+
+impl Api {
+    /// An API over an engine.
+    pub fn new(engine: Arc<Engine>, config: Config) -> Arc<Self> {
+        let debug = AtomicBool::new(config.log.debug);
+        let (stop, _) = watch::channel(false);
+        Arc::new(Self { engine, config, debug, runtime_versions: OnceCell::new(), stop })
+    }
+}

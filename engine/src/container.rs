@@ -1,5 +1,169 @@
 //! Containers: what they are ([`Spec`]), what state they are in, and the operations on them.
 
+mod attach;
+mod bundle;
+mod connect;
+mod create;
+mod detach;
+pub(crate) mod exec;
+mod files;
+pub(crate) mod join;
+pub(crate) mod live;
+mod logs;
+mod merge;
+pub(crate) mod monitor;
+mod names;
+pub(crate) mod registry;
+pub(crate) mod remove;
+pub mod request;
+mod signal;
 pub mod spec;
+pub(crate) mod start;
+pub mod state;
+mod stop;
+mod top;
 
-pub use spec::Spec;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use chrono::{DateTime, Utc};
+use cnm::{Mac, NetworkId, PortBinding, Protocol, SandboxId};
+use ipnetwork::IpNetwork;
+use serde::{Deserialize, Serialize};
+
+pub use request::{
+    Attach, Attached, Created, ExecSpec, ExecView, LogLine, LogQuery, Process, Processes, Remove,
+    WaitCondition, Waited,
+};
+pub use spec::{EndpointSpec, Spec};
+pub use state::{State, Status};
+
+/// A container as it is at one moment. The engine replaces it whole; nothing in it changes.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Container {
+    /// 64 hexadecimal digits.
+    pub id: String,
+    /// The name, without the slash that Docker's API puts before it.
+    pub name: String,
+    /// When it was created.
+    pub created: DateTime<Utc>,
+    /// What was asked for.
+    pub spec: Spec,
+    /// The image's id, `sha256:` and 64 digits.
+    pub image: String,
+    /// What the request and the image's configuration make together.
+    pub resolved: Resolved,
+    /// Its state.
+    pub state: State,
+    /// Its sandbox while it has one of its own; also that of another container it shares.
+    pub sandbox: Option<SandboxId>,
+    /// The path of its network namespace.
+    pub sandbox_key: PathBuf,
+    /// The networks it is to join or has joined, in order.
+    pub endpoints: Vec<EndpointView>,
+    /// Published ports while it runs.
+    pub ports: Vec<PortBinding>,
+    /// Its files on the host.
+    pub paths: Paths,
+    /// The name of the driver of its root file system, `overlay2` or `vfs`.
+    pub graph_driver: String,
+    /// What that driver tells of itself (`LowerDir`, `UpperDir`, `WorkDir`, `MergedDir`).
+    pub graph_data: BTreeMap<String, String>,
+    /// Its mounts.
+    pub mounts: Vec<MountPoint>,
+}
+
+/// The process of a container, with nothing left to look up.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Resolved {
+    /// The program.
+    pub path: String,
+    /// Its arguments.
+    pub args: Vec<String>,
+    /// The entrypoint, for `inspect`.
+    pub entrypoint: Option<Vec<String>>,
+    /// The command, for `inspect`.
+    pub command: Option<Vec<String>>,
+    /// Its environment.
+    pub env: Vec<String>,
+    /// Its working directory.
+    pub working_dir: String,
+    /// Whom it runs as.
+    pub user: String,
+    /// The host name.
+    pub hostname: String,
+    /// The domain name.
+    pub domainname: String,
+    /// The labels of image and request.
+    pub labels: BTreeMap<String, String>,
+    /// The ports that image and request expose.
+    pub exposed: Vec<(u16, Protocol)>,
+    /// The image's volumes.
+    pub volumes: Vec<String>,
+    /// The signal that stops it, `SIGTERM` by default.
+    pub stop_signal: String,
+}
+
+/// A container on one network.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EndpointView {
+    /// The network's name; as the user gave it while the network is not known.
+    pub network: String,
+    /// The network's id, if it exists.
+    pub network_id: Option<NetworkId>,
+    /// What was asked for.
+    pub spec: EndpointSpec,
+    /// The endpoint's id; empty unless the container runs.
+    pub id: String,
+    /// Its addresses, at most one of each family.
+    pub addresses: Vec<IpNetwork>,
+    /// The gateways of the network, at most one of each family.
+    pub gateways: Vec<std::net::IpAddr>,
+    /// The hardware address.
+    pub mac: Option<Mac>,
+    /// The names that are answered on this network.
+    pub names: Vec<String>,
+}
+
+/// The files of a container on the host.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Paths {
+    /// Its directory.
+    pub dir: PathBuf,
+    /// `hostname`.
+    pub hostname: PathBuf,
+    /// `hosts`.
+    pub hosts: PathBuf,
+    /// `resolv.conf`.
+    pub resolv_conf: PathBuf,
+    /// The log.
+    pub log: PathBuf,
+}
+
+/// A mount of a container.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MountPoint {
+    /// `bind`, `volume` or `tmpfs`.
+    pub kind: String,
+    /// The volume's name.
+    pub name: Option<String>,
+    /// The path on the host.
+    pub source: PathBuf,
+    /// The path inside.
+    pub target: String,
+    /// Whether it can be written.
+    pub writable: bool,
+    /// The propagation, `rprivate` and so on.
+    pub propagation: String,
+    /// Whether the volume was made for this container and goes with it.
+    pub anonymous: bool,
+    /// Options of a tmpfs.
+    pub options: Vec<String>,
+}
+
+impl Container {
+    /// The first 12 digits of the id.
+    pub fn short_id(&self) -> &str {
+        &self.id[..12]
+    }
+}

@@ -1,1 +1,239 @@
 //! The engine's operations, as the API and the daemon call them.
+//!
+//! Operations that are not `async` block: a front end calls them on a blocking thread, in a task
+//! that owns them, so that a client that hangs up does not leave half of an operation behind. The
+//! operations on containers stand in [`crate::container`], one file each.
+
+mod networks;
+mod recover;
+mod reset;
+pub mod settings;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Weak};
+
+use cnm::store::{Batch, Disk, Durability};
+use cnm::{Kind, Store};
+use tokio::runtime::Handle;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::container::exec::Execs;
+use crate::container::registry::Registry;
+use crate::container::remove::record_key;
+use crate::container::{Container, EndpointView};
+use crate::error::{Error, Result};
+use crate::events::Events;
+use crate::image::Images;
+use crate::network::Networks;
+use crate::runtime::Host;
+use crate::runtime::spec::Seccomp;
+use crate::shim::client::Shims;
+pub use settings::{DefaultBridge, Settings};
+
+/// The engine: containers, networks and images of one daemon.
+#[derive(Debug)]
+pub struct Engine {
+    settings: Settings,
+    events: Events,
+    images: Images,
+    pub(crate) networks: Arc<Networks>,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) registry: Registry,
+    pub(crate) execs: Execs,
+    pub(crate) shims: Arc<Shims>,
+    pub(crate) host: Host,
+    /// The seccomp profile of containers that choose none.
+    pub(crate) seccomp: Seccomp,
+    me: Weak<Self>,
+    runtime: Handle,
+    tasks: TaskTracker,
+    over: CancellationToken,
+}
+
+impl Engine {
+    /// Opens the engine: takes up what an earlier one left, running containers included.
+    pub async fn open(settings: Settings) -> Result<Arc<Self>> {
+        let runtime = Handle::current();
+        let open = move || {
+            let engine = Self::assemble(settings, runtime)?;
+            engine.recover()?;
+            Ok(engine)
+        };
+        tokio::task::spawn_blocking(open)
+            .await
+            .map_err(|error| Error::internal("cannot open the engine", error))?
+    }
+
+    fn assemble(settings: Settings, runtime: Handle) -> Result<Arc<Self>> {
+        make_directories(&settings)?;
+        let store: Arc<dyn Store> = Arc::new(Disk::open(&settings.data_root.join("store.redb"))?);
+        let images =
+            Images::open_with(&settings.data_root.join("images"), settings.images.clone())?;
+        let networks = Arc::new(Networks::open(&settings, store.clone())?);
+        let seccomp = seccomp(&settings)?;
+        let shims = Arc::new(Shims::new(settings.binary("rnet-shim")));
+        Ok(Arc::new_cyclic(|me| Self {
+            events: Events::default(),
+            images,
+            networks,
+            store,
+            registry: Registry::default(),
+            execs: Execs::default(),
+            shims,
+            host: Host::probe(),
+            seccomp,
+            me: me.clone(),
+            runtime,
+            tasks: TaskTracker::new(),
+            over: CancellationToken::new(),
+            settings,
+        }))
+    }
+
+    /// Ends the engine's tasks and writes what is not on disk yet. Containers go on.
+    pub async fn close(&self) {
+        self.over.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+        if let Err(error) = self.store.commit(&Batch::default(), Durability::Immediate) {
+            tracing::error!(error = Error::from(error).chain(), "cannot write the last records");
+        }
+    }
+
+    /// The settings it was opened with.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// The event bus.
+    pub fn events(&self) -> &Events {
+        &self.events
+    }
+
+    /// The images.
+    pub fn images(&self) -> &Images {
+        &self.images
+    }
+
+    /// The container with this full id, exact name or unique id prefix.
+    pub fn find(&self, key: &str) -> Result<Arc<Container>> {
+        Ok(self.registry.find(key)?.get())
+    }
+
+    /// All containers, the newest first.
+    pub fn list(&self) -> Vec<Arc<Container>> {
+        let mut all: Vec<_> = self.registry.all().iter().map(|live| live.get()).collect();
+        all.sort_by(|a, b| b.created.cmp(&a.created));
+        all
+    }
+
+    /// A container's record.
+    pub(crate) fn record(&self, container: &Container) -> Result<Batch> {
+        let value = serde_json::to_vec(container)
+            .map_err(|error| Error::internal("cannot encode a container", error))?;
+        let mut batch = Batch::default();
+        batch.put(record_key(&container.id), value);
+        Ok(batch)
+    }
+
+    /// Writes a container's record.
+    pub(crate) fn save(&self, container: &Container, durability: Durability) -> Result<()> {
+        Ok(self.store.commit(&self.record(container)?, durability)?)
+    }
+
+    /// Tells an event of a container.
+    pub(crate) fn tell(&self, container: &Container, action: &str, attributes: &[(&str, &str)]) {
+        let mut all = container.resolved.labels.clone();
+        all.insert("image".to_owned(), container.spec.image.clone());
+        all.insert("name".to_owned(), container.name.clone());
+        all.extend(attributes.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())));
+        self.events.publish("container", action, &container.id, all);
+    }
+
+    /// Tells an event of a container on a network.
+    pub(crate) fn tell_network(
+        &self,
+        action: &str,
+        endpoint: &EndpointView,
+        container: &Container,
+    ) {
+        let Some(id) = &endpoint.network_id else { return };
+        let kind = self.networks.network(id.as_str()).map_or("bridge", |n| n.kind().as_str());
+        let attributes = BTreeMap::from([
+            ("container".to_owned(), container.id.clone()),
+            ("name".to_owned(), endpoint.network.clone()),
+            ("type".to_owned(), kind.to_owned()),
+        ]);
+        self.events.publish("network", action, id.as_str(), attributes);
+    }
+
+    /// The engine, for a task that may outlive it.
+    pub(crate) fn weak(&self) -> Weak<Self> {
+        self.me.clone()
+    }
+
+    /// The engine, for a task that works for it.
+    pub(crate) fn strong(&self) -> Result<Arc<Self>> {
+        let gone = || Error::new(Kind::Unavailable, "the daemon is ending");
+        self.me.upgrade().ok_or_else(gone)
+    }
+
+    /// Runs a task until it is done, or the engine is closed.
+    pub(crate) fn spawn_task(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let over = self.over.clone();
+        let task = async move {
+            tokio::select! {
+                () = over.cancelled() => {}
+                () = task => {}
+            }
+        };
+        self.tasks.spawn_on(task, &self.runtime);
+    }
+
+    /// Has a shim ready for the next start, without anybody waiting for it.
+    pub(crate) fn prepare_next_shim(&self) {
+        let shims = self.shims.clone();
+        self.runtime.spawn_blocking(move || {
+            if let Err(error) = shims.prepare() {
+                tracing::warn!(%error, "cannot start a shim ahead");
+            }
+        });
+    }
+
+    /// The runtime that the engine's tasks run on.
+    pub(crate) fn handle(&self) -> &Handle {
+        &self.runtime
+    }
+}
+
+fn make_directories(settings: &Settings) -> Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    let (data, exec) = (&settings.data_root, &settings.exec_root);
+    let all = [
+        data.clone(),
+        data.join("containers"),
+        data.join("volumes"),
+        exec.clone(),
+        exec.join("ns"),
+        exec.join("shim"),
+        exec.join("runtime"),
+    ];
+    for directory in all {
+        // Nobody but us: container files keep their owners and modes (set-user-id among them).
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&directory).map_err(
+            |error| Error::internal(format!("cannot make {}", directory.display()), error),
+        )?;
+    }
+    Ok(())
+}
+
+fn seccomp(settings: &Settings) -> Result<Seccomp> {
+    match settings.seccomp_profile.as_deref() {
+        None | Some("" | "builtin") => Ok(Seccomp::Default),
+        Some("unconfined") => Ok(Seccomp::Unconfined),
+        Some(path) => std::fs::read_to_string(path)
+            .map(Seccomp::Profile)
+            .map_err(|error| Error::internal(format!("cannot read the profile {path}"), error)),
+    }
+}

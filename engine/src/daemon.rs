@@ -1,1 +1,166 @@
 //! The daemon: listeners, signals, start and end.
+//!
+//! It is the composition root of `rnet daemon` and `dockerd`: configuration in, exit code out.
+//! Containers do not end with it.
+
+use std::ffi::OsString;
+use std::io::Write;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio_util::task::TaskTracker;
+
+use crate::api::{Api, listener, server};
+use crate::config::flags::ParseError;
+use crate::config::{Config, Invocation, Request, parse};
+use crate::core::Engine;
+
+pub mod log;
+pub mod notify;
+pub mod pidfile;
+pub mod settings;
+
+use log::Logger;
+use pidfile::Pidfile;
+
+/// Runs the daemon as its command line says, the program's name first.
+pub fn main(invocation: Invocation, arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let config = match parse(invocation, arguments) {
+        Ok(Request::Run(config)) => *config,
+        Ok(Request::Validate) => {
+            say(&mut std::io::stdout(), "configuration OK");
+            return ExitCode::SUCCESS;
+        }
+        Err(ParseError::Usage(usage)) => {
+            // A closed stdout is no failure of ours.
+            let _ = usage.print();
+            return ExitCode::from(u8::from(usage.use_stderr()));
+        }
+        Err(ParseError::Config(error)) => {
+            say(&mut std::io::stderr(), &format!("rnet daemon: {error}"));
+            return ExitCode::FAILURE;
+        }
+    };
+    let logger = log::start(config.log);
+    match start(invocation, config, logger) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn say(stream: &mut dyn Write, text: &str) {
+    // Nobody to tell is no reason to fail.
+    let _ = writeln!(stream, "{text}");
+}
+
+/// All that must be there before the first task, then the run itself.
+fn start(invocation: Invocation, config: Config, logger: Logger) -> anyhow::Result<()> {
+    for warning in &config.warnings {
+        tracing::warn!("{warning}");
+    }
+    if !nix::unistd::geteuid().is_root() {
+        anyhow::bail!("the daemon changes the network and must be started as root");
+    }
+    raise_descriptor_limit();
+    // What the daemon makes is for itself, unless it says otherwise.
+    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
+    let pidfile = Pidfile::take(&config.pidfile)?;
+    // With two providers compiled in, the first one asked for counts.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let ended = runtime.block_on(run(invocation, config, logger));
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    drop(pidfile);
+    ended
+}
+
+/// Thousands of containers need more than the soft limit of a login shell.
+fn raise_descriptor_limit() {
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
+    if let Err(error) = raised {
+        tracing::warn!(%error, "cannot raise the limit of open files");
+    }
+}
+
+async fn run(invocation: Invocation, config: Config, logger: Logger) -> anyhow::Result<()> {
+    // Listeners first: two daemons on one socket must not both touch the state.
+    let listeners = listener::bind_all(&config)?;
+    let mut signals = Signals::new()?;
+    let engine = Engine::open(settings::of(&config))
+        .await
+        .map_err(|error| anyhow::anyhow!("cannot open the engine: {}", error.chain()))?;
+    let api = Api::new(engine.clone(), config);
+    let requests = TaskTracker::new();
+    let mut stop = api.stop.subscribe();
+    for listener in listeners {
+        tracing::info!(address = %listener, "listening");
+        tokio::spawn(server::serve(api.clone(), listener, api.stop.subscribe(), requests.clone()));
+    }
+    notify::ready();
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), pid = std::process::id(), "ready");
+    loop {
+        tokio::select! {
+            _ = signals.interrupt.recv() => break,
+            _ = signals.terminate.recv() => break,
+            _ = stop.wait_for(|stop| *stop) => break,
+            _ = signals.hangup.recv() => reload(invocation, &api, &logger),
+        }
+    }
+    notify::stopping();
+    end(&api, engine, requests).await;
+    Ok(())
+}
+
+/// Lets requests under way finish, within the time that the configuration gives them.
+async fn end(api: &Arc<Api>, engine: Arc<Engine>, requests: TaskTracker) {
+    tracing::info!("stopping; containers go on");
+    api.stop.send_replace(true);
+    requests.close();
+    let limit = Duration::from_secs(api.config.shutdown_timeout);
+    if tokio::time::timeout(limit, requests.wait()).await.is_err() {
+        tracing::warn!(left = requests.len(), "requests did not finish in time");
+    }
+    engine.close().await;
+    tracing::info!("stopped");
+}
+
+/// SIGHUP: reads the configuration file again for the level of the log.
+fn reload(invocation: Invocation, api: &Api, logger: &Logger) {
+    notify::reloading();
+    match log::reread(invocation, &api.config) {
+        Ok(log) => {
+            api.debug.store(log.debug, std::sync::atomic::Ordering::Relaxed);
+            logger.set(log.level);
+            let attributes = std::collections::BTreeMap::new();
+            api.engine.events().publish("daemon", "reload", "", attributes);
+            tracing::info!(level = ?log.level, "configuration read again");
+        }
+        Err(error) => tracing::error!(%error, "configuration not changed"),
+    }
+    notify::ready();
+}
+
+/// The signals that a daemon hears.
+#[derive(Debug)]
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+}

@@ -107,3 +107,5 @@ macro_rules! from_kinded {
 
 from_kinded!(cnm::controller::ControllerError, cnm::PlanError, cnm::store::StoreError);
 from_kinded!(drivers::kernel::KernelError);
+from_kinded!(dns::client::ClientError);
+from_kinded!(crate::runtime::RuntimeError, crate::shim::client::ShimError);

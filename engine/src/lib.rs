@@ -15,3 +15,4 @@ pub mod image;
 pub mod network;
 pub mod runtime;
 pub mod shim;
+pub mod volume;

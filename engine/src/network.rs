@@ -1,1 +1,459 @@
 //! Networks of the engine: the controller, the kernel, the resolver and the store put together.
+//!
+//! Every change goes the same way: the controller decides under its lock, the intent is made
+//! durable, the difference is applied, names are published, and the change is committed. The lock
+//! is never held over I/O, so that starts run beside each other. [`reconcile`] looks at everything,
+//! and therefore waits until no change is under way.
+
+mod predefined;
+mod reconcile;
+mod resolver;
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use cnm::controller::{
+    ChangeKind, ControllerConfig, ControllerError, Entropy, HostFacts, JoinSpec, SandboxSpec,
+    Subject,
+};
+use cnm::store::{Batch, Durability};
+use cnm::{
+    Controller, Element, Endpoint, Key, Kind, Network, NetworkId, NetworkSpec, Plan, PortBinding,
+    Protocol, Sandbox, SandboxId, State, Store, Transaction, Value, diff,
+};
+use dns::protocol::HeldPort;
+use drivers::kernel::{Kernel, Linux, LinuxConfig};
+use serde::de::DeserializeOwned;
+
+use crate::core::Settings;
+use crate::error::{Error, Result};
+use resolver::{Held, Resolver};
+pub(crate) use resolver::{Publication, Served};
+
+/// The networks of one daemon.
+#[derive(Debug)]
+pub(crate) struct Networks {
+    controller: Mutex<Controller>,
+    store: Arc<dyn Store>,
+    kernel: Arc<Linux>,
+    resolver: Resolver,
+    /// Held while the controller makes records and while they are written, for they are to be
+    /// written in the order they were made.
+    writing: Mutex<()>,
+    /// Changes hold it for reading from their decision to their commit; a reconciliation, which
+    /// must not see half a change, for writing.
+    gate: RwLock<()>,
+}
+
+/// A change of one sandbox that is decided and not finished.
+#[derive(Debug)]
+pub(crate) struct Change<'a> {
+    /// The sandbox as it is to be.
+    pub(crate) sandbox: Arc<Sandbox>,
+    /// Its endpoints as they are to be, in order.
+    pub(crate) endpoints: Vec<Arc<Endpoint>>,
+    transaction: Transaction,
+    reserved: Vec<(PortBinding, OwnedFd)>,
+    _gate: RwLockReadGuard<'a, ()>,
+}
+
+/// A network that is being created.
+type Begun = (Arc<Network>, Transaction);
+
+/// The chance of the operating system.
+#[derive(Debug)]
+pub(crate) struct Chance;
+
+impl Entropy for Chance {
+    fn bytes(&mut self) -> [u8; 32] {
+        let mut bytes = [0; 32];
+        getrandom::fill(&mut bytes).expect("Linux has getrandom(2)");
+        bytes
+    }
+}
+
+impl Networks {
+    /// Opens the model and the kernel, and takes up the resolver that an earlier daemon left.
+    pub(crate) fn open(settings: &Settings, store: Arc<dyn Store>) -> Result<Self> {
+        let socket = settings.exec_root.join("dns.sock");
+        let kernel = Arc::new(Linux::open(LinuxConfig {
+            namespaces: settings.exec_root.join("ns"),
+            table: settings.table.clone(),
+            tag: settings.tag.clone(),
+            owner: resolver::take_owner(&socket).map(Arc::new),
+        })?);
+        let planner = Arc::new(drivers::Drivers);
+        let controller = Controller::load(store.as_ref(), planner, controller_config(settings))?;
+        let resolver = Resolver::new(
+            socket,
+            settings.binary("rnet-dns"),
+            settings.resolv_conf.clone(),
+            kernel.clone(),
+        );
+        let controller = Mutex::new(controller);
+        let (writing, gate) = (Mutex::default(), RwLock::default());
+        Ok(Self { controller, store, kernel, resolver, writing, gate })
+    }
+
+    /// The kernel below.
+    pub(crate) fn kernel(&self) -> &Linux {
+        &self.kernel
+    }
+
+    /// The model.
+    pub(crate) fn controller(&self) -> MutexGuard<'_, Controller> {
+        self.controller.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Writes records that the controller makes, together with the caller's.
+    pub(crate) fn write(
+        &self,
+        make: impl FnOnce(&mut Controller) -> Result<Batch>,
+        records: Batch,
+        durability: Durability,
+    ) -> Result<()> {
+        let _turn = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut batch = make(&mut self.controller())?;
+        batch.extend(records);
+        Ok(self.store.commit(&batch, durability)?)
+    }
+
+    /// The network with this full id, name or unique id prefix.
+    pub(crate) fn network(&self, key: &str) -> Result<Arc<Network>> {
+        Ok(self.controller().network(key)?)
+    }
+
+    // === Sandboxes ===
+
+    /// Decides on a sandbox with its endpoints and ports. Host ports are bound when this returns.
+    pub(crate) fn begin_open(&self, spec: &SandboxSpec) -> Result<Change<'_>> {
+        let gate = self.gate.read().unwrap_or_else(PoisonError::into_inner);
+        let mut reserved = Vec::new();
+        let mut reserve = |binding: &PortBinding| match self.kernel.reserve_port(binding) {
+            Ok(Some(socket)) => {
+                reserved.push((binding.clone(), socket));
+                Ok(true)
+            }
+            Ok(None) => Ok(false),
+            Err(error) => Err(std::io::Error::other(Error::from(error).chain())),
+        };
+        let (id, transaction) =
+            self.controller().begin_create_sandbox(spec, &mut reserve, &mut Chance, now())?;
+        let sandbox: Sandbox = record(&transaction, &format!("sandbox/{id}"))?;
+        let endpoints = endpoints(&transaction, &id)?;
+        // Some may have been tried in vain.
+        reserved.retain(|(binding, _)| sandbox.ports.contains(binding));
+        Ok(Change { sandbox: Arc::new(sandbox), endpoints, transaction, reserved, _gate: gate })
+    }
+
+    /// Decides that a sandbox joins one more network.
+    pub(crate) fn begin_join(&self, sandbox: &SandboxId, join: &JoinSpec) -> Result<Change<'_>> {
+        let gate = self.gate.read().unwrap_or_else(PoisonError::into_inner);
+        let (old, mut all) = self.sandbox(sandbox)?;
+        let transaction = self.controller().begin_join(sandbox, join, &mut Chance, now())?;
+        for endpoint in endpoints(&transaction, sandbox)? {
+            all.retain(|known| known.id != endpoint.id);
+            all.push(endpoint);
+        }
+        let changed = record(&transaction, &format!("sandbox/{sandbox}")).map_or(old, Arc::new);
+        Ok(Change {
+            sandbox: changed,
+            endpoints: all,
+            transaction,
+            reserved: Vec::new(),
+            _gate: gate,
+        })
+    }
+
+    /// Decides that a sandbox leaves a network.
+    pub(crate) fn begin_leave(
+        &self,
+        sandbox: &SandboxId,
+        network: &NetworkId,
+    ) -> Result<Change<'_>> {
+        let gate = self.gate.read().unwrap_or_else(PoisonError::into_inner);
+        let (old, mut all) = self.sandbox(sandbox)?;
+        let transaction = self.controller().begin_leave(sandbox, network, now())?;
+        all.retain(|endpoint| endpoint.network != *network);
+        let changed = record(&transaction, &format!("sandbox/{sandbox}")).map_or(old, Arc::new);
+        Ok(Change {
+            sandbox: changed,
+            endpoints: all,
+            transaction,
+            reserved: Vec::new(),
+            _gate: gate,
+        })
+    }
+
+    /// Makes a decided change true: the intent becomes durable, the kernel follows, and names are
+    /// answered when this returns. After an error nothing of it is left in the kernel, and the
+    /// change is to be [abandoned](Self::abandon).
+    pub(crate) fn apply(&self, change: &Change<'_>, served: Served) -> Result<()> {
+        let transaction = &change.transaction;
+        let intent = self.controller().intent(transaction);
+        self.store.commit(&intent, Durability::Immediate)?;
+        let plan = diff(&transaction.before, &transaction.after);
+        tracing::debug!(sandbox = change.sandbox.id.short(), %plan, "apply");
+        let ports: Vec<PortBinding> =
+            change.reserved.iter().map(|(port, _)| port.clone()).collect();
+        let applied = self.kernel.apply(&plan).map_err(Error::from).and_then(|()| {
+            self.resolver.serve(served, held(change))?;
+            self.kernel.flush_ports(&ports).map_err(Error::from)
+        });
+        applied.inspect_err(|_| self.undo(change))
+    }
+
+    /// Makes an applied change part of the model, together with records of the caller's.
+    pub(crate) fn finish(&self, change: Change<'_>, records: Batch) -> Result<()> {
+        self.write(|model| Ok(model.commit(change.transaction)), records, Durability::Eventual)
+    }
+
+    /// Gives up a change that was applied; the kernel and the resolver forget it.
+    pub(crate) fn undo(&self, change: &Change<'_>) {
+        if self.sandbox(&change.sandbox.id).is_err() {
+            self.resolver.release(&change.sandbox.id);
+        }
+        self.dismantle(&diff(&change.transaction.after, &change.transaction.before));
+    }
+
+    /// Gives back what a change took from the model.
+    pub(crate) fn abandon(&self, change: Change<'_>) {
+        let forget = |model: &mut Controller| Ok(model.abort(change.transaction));
+        if let Err(error) = self.write(forget, Batch::default(), Durability::Eventual) {
+            tracing::error!(error = error.chain(), "cannot forget an intent");
+        }
+    }
+
+    /// Removes a sandbox. `records` become durable with the intent, before anything happens.
+    pub(crate) fn close(&self, sandbox: &SandboxId, records: Batch) -> Result<()> {
+        let _gate = self.gate.read().unwrap_or_else(PoisonError::into_inner);
+        let Ok((old, endpoints)) = self.sandbox(sandbox) else {
+            return Ok(self.store.commit(&records, Durability::Immediate)?);
+        };
+        let transaction = self.controller().begin_remove_sandbox(sandbox, now())?;
+        let mut intent = self.controller().intent(&transaction);
+        intent.extend(records);
+        self.store.commit(&intent, Durability::Immediate)?;
+        self.resolver.withdraw(sandbox);
+        self.dismantle(&diff(&transaction.before, &transaction.after));
+        self.resolver.release(sandbox);
+        self.forget_flows(&old, &endpoints);
+        self.write(|model| Ok(model.commit(transaction)), Batch::default(), Durability::Eventual)
+    }
+
+    /// Replaces what the resolver answers for a sandbox: after a rename.
+    pub(crate) fn publish(&self, served: Served) -> Result<()> {
+        self.resolver.serve(served, Vec::new())
+    }
+
+    /// A sandbox with its endpoints.
+    pub(crate) fn sandbox(&self, id: &SandboxId) -> Result<(Arc<Sandbox>, Vec<Arc<Endpoint>>)> {
+        let missing = || Error::not_found(format!("sandbox {id} not found"));
+        self.controller().sandbox(id).ok_or_else(missing)
+    }
+
+    fn forget_flows(&self, sandbox: &Sandbox, endpoints: &[Arc<Endpoint>]) {
+        let flushed =
+            if sandbox.ports.is_empty() { Ok(()) } else { self.kernel.flush_ports(&sandbox.ports) };
+        let addresses: Vec<IpAddr> =
+            endpoints.iter().flat_map(|e| &e.addresses).map(|network| network.ip()).collect();
+        if let Err(error) = flushed.and_then(|()| self.kernel.flush_addresses(&addresses)) {
+            tracing::warn!(error = Error::from(error).chain(), "cannot forget connections");
+        }
+    }
+
+    // === Networks ===
+
+    /// Creates a network; the texts are warnings.
+    pub(crate) fn create(&self, spec: &NetworkSpec) -> Result<(Arc<Network>, Vec<String>)> {
+        self.create_by(|model, facts| model.begin_create_network(spec, facts, &mut Chance, now()))
+    }
+
+    fn create_by(
+        &self,
+        begin: impl FnOnce(&mut Controller, &HostFacts) -> Result<Begun, ControllerError>,
+    ) -> Result<(Arc<Network>, Vec<String>)> {
+        let _gate = self.gate.read().unwrap_or_else(PoisonError::into_inner);
+        let facts = self.kernel.host_facts()?;
+        let (network, transaction) = begin(&mut self.controller(), &facts)?;
+        let warnings = transaction.warnings.clone();
+        let intent = self.controller().intent(&transaction);
+        let plan = diff(&transaction.before, &transaction.after);
+        tracing::debug!(network = network.name, %plan, "apply");
+        let stored = self.store.commit(&intent, Durability::Immediate).map_err(Error::from);
+        let applied = stored.and_then(|()| self.kernel.apply(&plan).map_err(Error::from));
+        let (none, durability) = (Batch::default(), Durability::Immediate);
+        if let Err(error) = applied {
+            self.dismantle(&diff(&transaction.after, &transaction.before));
+            self.write(|model| Ok(model.abort(transaction)), none, durability)?;
+            return Err(error);
+        }
+        self.write(|model| Ok(model.commit(transaction)), none, durability)?;
+        Ok((network, warnings))
+    }
+
+    /// Removes a network that has no endpoints.
+    pub(crate) fn remove(&self, id: &NetworkId) -> Result<()> {
+        self.remove_by(|model| model.begin_remove_network(id))
+    }
+
+    fn remove_by(
+        &self,
+        begin: impl FnOnce(&mut Controller) -> Result<Transaction, ControllerError>,
+    ) -> Result<()> {
+        let _gate = self.gate.read().unwrap_or_else(PoisonError::into_inner);
+        let transaction = begin(&mut self.controller())?;
+        let intent = self.controller().intent(&transaction);
+        self.store.commit(&intent, Durability::Immediate)?;
+        self.dismantle(&diff(&transaction.before, &transaction.after));
+        let commit = |model: &mut Controller| Ok(model.commit(transaction));
+        self.write(commit, Batch::default(), Durability::Immediate)
+    }
+
+    /// Removes objects of the kernel's, as far as that goes.
+    fn dismantle(&self, plan: &Plan) {
+        tracing::debug!(%plan, "dismantle");
+        for error in self.kernel.dismantle(plan) {
+            tracing::warn!(error = Error::from(error).chain(), "cannot dismantle");
+        }
+    }
+
+    // === Recovery and the end ===
+
+    /// Decides every unfinished change: what was to go goes, a new sandbox whose owner lives stays,
+    /// and everything else that was to come is given up.
+    pub(crate) fn settle_intents(&self, lives: impl Fn(&str) -> bool) -> Result<()> {
+        let mut controller = self.controller();
+        for transaction in controller.intents() {
+            let keep = match (transaction.kind, &transaction.subject) {
+                (ChangeKind::Remove, _) => true,
+                (ChangeKind::Create, Subject::Sandbox(id)) => {
+                    record::<Sandbox>(&transaction, &format!("sandbox/{id}"))
+                        .is_ok_and(|sandbox| lives(&sandbox.owner))
+                }
+                // Nobody was told that it was done.
+                (ChangeKind::Create, Subject::Network(_)) | (ChangeKind::Change, _) => false,
+            };
+            tracing::info!(subject = ?transaction.subject, keep, "settle an unfinished change");
+            let batch =
+                if keep { controller.commit(transaction) } else { controller.abort(transaction) };
+            self.store.commit(&batch, Durability::Immediate)?;
+        }
+        Ok(())
+    }
+
+    /// Starts the resolver, or takes it up, with what it is to serve.
+    pub(crate) fn start_resolver(&self, served: Vec<(Served, Vec<HeldPort>)>) -> Result<()> {
+        self.resolver.start(served)
+    }
+
+    /// What rnet-dns is to hold for a sandbox.
+    pub(crate) fn held_ports(&self, sandbox: &SandboxId) -> Vec<HeldPort> {
+        let controller = self.controller();
+        let Some((sandbox, endpoints)) = controller.sandbox(sandbox) else { return Vec::new() };
+        let state = controller.desired_of(&sandbox.id);
+        let held = |binding: &PortBinding| HeldPort {
+            binding: binding.clone(),
+            target: target(binding, &state, &endpoints),
+        };
+        sandbox.ports.iter().map(held).collect()
+    }
+
+    /// Removes all that is ours in the kernel, and the resolver.
+    pub(crate) fn demolish(&self) -> Result<()> {
+        let _gate = self.gate.write().unwrap_or_else(PoisonError::into_inner);
+        self.resolver.end();
+        self.dismantle(&diff(&self.kernel.observe()?, &State::default()));
+        Ok(self.kernel.remove_table()?)
+    }
+}
+
+/// What the resolver is to hold of a change's ports, with their sockets.
+fn held(change: &Change<'_>) -> Vec<Held> {
+    let duplicate = |(binding, socket): &(PortBinding, OwnedFd)| {
+        let target = target(binding, &change.transaction.after, &change.endpoints);
+        let socket = socket.try_clone().ok()?;
+        Some(Held { port: HeldPort { binding: binding.clone(), target }, socket })
+    };
+    change.reserved.iter().filter_map(duplicate).collect()
+}
+
+/// Where connections go that reach a host port and are not translated by the kernel: `::1`, or
+/// IPv6 clients of a container without IPv6.
+fn target(binding: &PortBinding, state: &State, endpoints: &[Arc<Endpoint>]) -> Option<SocketAddr> {
+    if binding.protocol == Protocol::Sctp {
+        return None;
+    }
+    let published = Element::Published {
+        host: binding.host,
+        protocol: binding.protocol,
+        port: binding.host_port,
+    };
+    if let Some(Value::Target { address, port }) = state.get(&Key::Element(published)) {
+        return Some(SocketAddr::new(*address, *port));
+    }
+    let addresses = || endpoints.iter().flat_map(|endpoint| &endpoint.addresses);
+    let same = addresses().find(|address| address.is_ipv6() == binding.host.is_ipv6());
+    same.or_else(|| addresses().next()).map(|address| SocketAddr::new(address.ip(), binding.port))
+}
+
+/// A record that a transaction writes.
+fn record<T: DeserializeOwned>(transaction: &Transaction, key: &str) -> Result<T> {
+    let written = transaction.batch.writes.iter().rev().find(|(written, _)| written == key);
+    let value = written.and_then(|(_, value)| value.as_deref());
+    let missing = || Error::new(Kind::Internal, format!("the change does not write {key}"));
+    serde_json::from_slice(value.ok_or_else(missing)?)
+        .map_err(|error| Error::internal(format!("cannot read {key}"), error))
+}
+
+/// The endpoints of a sandbox that a transaction writes, in order.
+fn endpoints(transaction: &Transaction, sandbox: &SandboxId) -> Result<Vec<Arc<Endpoint>>> {
+    let mut endpoints = Vec::new();
+    for (key, value) in &transaction.batch.writes {
+        let Some(value) = value.as_deref().filter(|_| key.starts_with("endpoint/")) else {
+            continue;
+        };
+        let endpoint: Endpoint = serde_json::from_slice(value)
+            .map_err(|error| Error::internal(format!("cannot read {key}"), error))?;
+        if endpoint.sandbox == *sandbox {
+            endpoints.push(Arc::new(endpoint));
+        }
+    }
+    endpoints.sort_by_key(|endpoint| endpoint.order);
+    Ok(endpoints)
+}
+
+fn controller_config(settings: &Settings) -> ControllerConfig {
+    let mut config = ControllerConfig {
+        default_options: settings.default_network_options.clone(),
+        ephemeral_ports: ephemeral_ports(),
+        ..ControllerConfig::default()
+    };
+    if !settings.default_pools.is_empty() {
+        config.default_pools.clone_from(&settings.default_pools);
+    }
+    config
+}
+
+/// The ports that nobody expects to be free: `ip_local_port_range`.
+fn ephemeral_ports() -> std::ops::RangeInclusive<u16> {
+    let text =
+        std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
+    let mut numbers = text.split_ascii_whitespace().filter_map(|word| word.parse().ok());
+    match (numbers.next(), numbers.next()) {
+        (Some(first), Some(last)) if first < last => first..=last,
+        _ => 32_768..=60_999,
+    }
+}
+
+/// Nanoseconds since the Unix epoch.
+pub(crate) fn now() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// Names by network, for the resolver to keep.
+type Kept = BTreeMap<NetworkId, Vec<cnm::EndpointId>>;

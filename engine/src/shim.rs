@@ -1,1 +1,11 @@
 //! The shim: one small process per container that outlives the daemon.
+//!
+//! The shim is the parent of the container's first process and of every exec'd one. It owns their
+//! stdio and their exit statuses, writes the log, and serves attach, exec, resize, kill and watch
+//! on a socket in its directory. It is single threaded and knows nothing of images, networks or
+//! HTTP. The daemon may come and go; what the shim has seen is told to the next one.
+//!
+//! [`protocol`] is what both sides say, [`client`] is the daemon's side, [`run`] the process itself.
+
+pub mod client;
+pub mod protocol;

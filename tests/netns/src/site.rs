@@ -93,18 +93,12 @@ impl Space {
         let address = SocketAddr::from((std::net::Ipv6Addr::UNSPECIFIED, port));
         let (listener, datagrams) =
             self.run(|| (TcpListener::bind(address).unwrap(), UdpSocket::bind(address).unwrap()));
-        // The threads end with the process; the sockets keep the namespace until then.
-        std::thread::spawn(move || {
-            for connection in listener.incoming().flatten() {
-                std::thread::spawn(move || greet(name, connection));
-            }
-        });
-        std::thread::spawn(move || {
-            let mut buffer = [0; 512];
-            while let Ok((_, peer)) = datagrams.recv_from(&mut buffer) {
-                let _ = datagrams.send_to(seen(name, peer).as_bytes(), peer);
-            }
-        });
+        serve_on(name, listener, datagrams);
+    }
+
+    /// The number of a link.
+    pub fn index(&self, link: &str) -> u32 {
+        self.run(|| nix::net::if_::if_nametoindex(link).unwrap())
     }
 
     /// What a TCP server says: its name and the address it sees us with. `None` if there is none.
@@ -154,6 +148,23 @@ impl Default for Space {
     fn default() -> Self {
         Self::new()
     }
+}
+
+/// Serves on sockets, which may be non-blocking, until the process ends.
+pub fn serve_on(name: &'static str, listener: TcpListener, datagrams: UdpSocket) {
+    listener.set_nonblocking(false).unwrap();
+    datagrams.set_nonblocking(false).unwrap();
+    std::thread::spawn(move || {
+        for connection in listener.incoming().flatten() {
+            std::thread::spawn(move || greet(name, connection));
+        }
+    });
+    std::thread::spawn(move || {
+        let mut buffer = [0; 512];
+        while let Ok((_, peer)) = datagrams.recv_from(&mut buffer) {
+            let _ = datagrams.send_to(seen(name, peer).as_bytes(), peer);
+        }
+    });
 }
 
 /// Waits until something is so.

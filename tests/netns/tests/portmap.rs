@@ -6,9 +6,9 @@ use std::os::fd::{AsRawFd, OwnedFd};
 
 use cnm::{Element, Key, PortBinding, Protocol, Step, Value};
 use drivers::kernel::conntrack::Conntrack;
-use drivers::kernel::nft::NftError;
+use drivers::kernel::nft::{NftError, Ownership};
 use drivers::kernel::reserve;
-use netns_tests::site::{PATIENCE, SILENCE, Site, Space, ask, published, wait_until};
+use netns_tests::site::{PATIENCE, SILENCE, Site, Space, ask, link, published, wait_until};
 use nix::sys::socket::{self, AddressFamily, SockFlag, SockProtocol, SockType};
 
 /// The site with port 80 of a1 published as 8080 of all addresses.
@@ -69,12 +69,18 @@ fn the_host_reaches_a_port_by_its_addresses_and_by_its_localhost() {
     assert_eq!(site.host.reach("127.0.0.53:8080"), "a1 sees 10.1.0.1");
 }
 
+/// The kernel can translate neither.
 #[test]
-fn ipv6_localhost_is_left_to_the_socket_that_reserves_the_port() {
+fn ipv6_localhost_and_link_local_addresses_are_left_to_the_socket_that_reserves_the_port() {
     let site = site();
     site.host.serve("host", 8080);
     assert_eq!(site.host.reach("[::1]:8080"), "host sees ::1");
     assert_eq!(site.host.reach("[2001:db8::1]:8080"), "a1 sees 2001:db8::1");
+    site.host.ip(&["addr add fe80::1/64 dev eth0 nodad"]);
+    site.client.ip(&["addr add fe80::2/64 dev eth0 nodad"]);
+    let index = site.client.index("eth0");
+    let link_local = site.client.tcp(&format!("[fe80::1%{index}]:8080"), PATIENCE).unwrap();
+    assert!(link_local.starts_with("host sees fe80::"), "{link_local}");
 }
 
 #[test]
@@ -247,6 +253,22 @@ fn to_remove_what_is_gone_is_no_error() {
     let observed = site.nft.observe().unwrap();
     assert!(!observed.iter().any(|(element, _)| *element == there));
     assert!(observed.iter().any(|(element, _)| *element == new));
+}
+
+#[test]
+fn what_is_left_of_an_element_is_removed() {
+    let site = Site::with(Ownership::Declined);
+    let bridge = (Element::Bridge { link: link("br-a") }, Value::Present);
+    let count = |set: &str| {
+        let text = site.host.output("nft", &["list", "set", "inet", "rnet", set]);
+        text.matches("br-a").count()
+    };
+    site.host.output("nft", &["delete", "element", "inet", "rnet", "bridges", "{ br-a }"]);
+    site.remove([bridge.clone()]);
+    assert_eq!((count("bridges"), count("loops")), (0, 0));
+    site.remove([bridge.clone()]);
+    site.add([bridge]);
+    assert_eq!((count("bridges"), count("loops")), (1, 2));
 }
 
 #[test]

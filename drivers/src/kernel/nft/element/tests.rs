@@ -1,3 +1,5 @@
+//! Elements that are written are read again, whatever they are.
+
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;

@@ -1,0 +1,74 @@
+//! What the controller says when it refuses.
+
+use crate::ipam::IpamError;
+use crate::name::NameError;
+use crate::options::OptionError;
+use crate::ports::PortError;
+use crate::store::StoreError;
+use crate::{HasKind, Kind, PlanError};
+
+/// A request that the controller refuses.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct ControllerError {
+    kind: Kind,
+    message: String,
+    #[source]
+    source: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+impl ControllerError {
+    pub(super) fn new(kind: Kind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into(), source: None }
+    }
+
+    pub(super) fn invalid(message: impl Into<String>) -> Self {
+        Self::new(Kind::Invalid, message)
+    }
+
+    pub(super) fn forbidden(message: impl Into<String>) -> Self {
+        Self::new(Kind::Forbidden, message)
+    }
+
+    pub(super) fn conflict(message: impl Into<String>) -> Self {
+        Self::new(Kind::Conflict, message)
+    }
+
+    pub(super) fn not_found(noun: &str, key: impl std::fmt::Display) -> Self {
+        Self::new(Kind::NotFound, format!("{noun} {key} not found"))
+    }
+
+    /// The store holds what cannot be.
+    pub(super) fn damaged(key: &str, why: impl std::fmt::Display) -> Self {
+        Self::new(Kind::Internal, format!("record {key} of the store is damaged: {why}"))
+    }
+}
+
+impl HasKind for ControllerError {
+    fn kind(&self) -> Kind {
+        self.kind
+    }
+}
+
+macro_rules! from {
+    ($($error:ty),*) => {
+        $(impl From<$error> for ControllerError {
+            fn from(error: $error) -> Self {
+                Self::new(error.kind(), error.to_string())
+            }
+        })*
+    };
+}
+
+from!(IpamError, NameError, OptionError, PlanError, PortError);
+
+impl From<StoreError> for ControllerError {
+    fn from(error: StoreError) -> Self {
+        let StoreError { source, .. } = &error;
+        Self {
+            kind: error.kind(),
+            message: format!("{error}: {source}"),
+            source: Some(error.into()),
+        }
+    }
+}

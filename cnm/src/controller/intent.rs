@@ -1,0 +1,545 @@
+//! Changes that were decided and have not happened yet: how they are written down, undone, and
+//! found again after a crash.
+//!
+//! An intent holds what a change leads from and to. Everything else follows from the two: the
+//! records, the addresses and ports that were taken for it, and those that it lets go of.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use ipnetwork::IpNetwork;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use super::{ChangeKind, Controller, ControllerError, Subject, Transaction, ULA_KEY};
+use crate::ipam::{Lease, Taken};
+use crate::sandbox::Attachment;
+use crate::store::Batch;
+use crate::{Endpoint, LinkName, Network, NetworkId, PortBinding, Sandbox, State, Store};
+
+/// A sandbox with its endpoints, in the order they joined.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Live {
+    pub(super) sandbox: Arc<Sandbox>,
+    pub(super) endpoints: Vec<Arc<Endpoint>>,
+}
+
+/// The record of an intent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Intent {
+    /// For people who read the store.
+    kind: ChangeKind,
+    subject: Subject,
+    pub(super) change: Change,
+    /// When it was begun, in nanoseconds since the Unix epoch.
+    now: u64,
+}
+
+/// Where a change leads from and to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Change {
+    Network(Transition<Arc<Network>>),
+    Sandbox(Transition<Live>),
+}
+
+/// From what to what; there is always one of the two.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Transition<T> {
+    Create(T),
+    Change { before: T, after: T },
+    Remove(T),
+}
+
+/// An intent, with what an abort needs.
+#[derive(Debug)]
+pub(super) struct Open {
+    pub(super) intent: Intent,
+    /// The leases that the taken addresses had.
+    previous: Vec<Previous>,
+}
+
+#[derive(Debug)]
+struct Previous {
+    network: NetworkId,
+    address: IpAddr,
+    lease: Option<Lease>,
+}
+
+/// A change in the making. It takes what it needs from the controller and gives all of it back
+/// when it is dropped, unless it has become a transaction.
+#[derive(Debug)]
+pub(super) struct Draft<'a> {
+    pub(super) controller: &'a mut Controller,
+    pub(super) warnings: Vec<String>,
+    previous: Vec<Previous>,
+    ports: Vec<PortBinding>,
+    links: Vec<LinkName>,
+}
+
+impl Drop for Draft<'_> {
+    fn drop(&mut self) {
+        let previous = std::mem::take(&mut self.previous);
+        self.controller.give_back(previous, &self.ports, &self.links);
+    }
+}
+
+impl<'a> Draft<'a> {
+    pub(super) fn new(controller: &'a mut Controller) -> Self {
+        let (warnings, previous, ports, links) = Default::default();
+        Self { controller, warnings, previous, ports, links }
+    }
+
+    /// Notes an address that was taken.
+    pub(super) fn took_address(&mut self, network: &NetworkId, taken: Taken) -> IpNetwork {
+        let (network, address) = (network.clone(), taken.address.ip());
+        self.previous.push(Previous { network, address, lease: taken.previous });
+        taken.address
+    }
+
+    /// Notes ports that were taken.
+    pub(super) fn took_ports(&mut self, ports: &[PortBinding]) {
+        self.ports.extend_from_slice(ports);
+    }
+
+    /// Takes the name of a host link; tells whether it was free.
+    pub(super) fn take_link(&mut self, link: LinkName) -> bool {
+        let free = self.controller.links.insert(link.clone());
+        if free {
+            self.links.push(link);
+        }
+        free
+    }
+
+    /// Makes it a transaction.
+    pub(super) fn open(mut self, change: Change, now: u64) -> Result<Transaction, ControllerError> {
+        let (before, after) = self.controller.plan(&change)?;
+        self.ports.clear();
+        self.links.clear();
+        let previous = std::mem::take(&mut self.previous);
+        let warnings = std::mem::take(&mut self.warnings);
+        let intent = Intent { kind: change.kind(), subject: change.subject(), change, now };
+        let number = self.controller.next;
+        self.controller.next += 1;
+        let mut transaction = self.controller.transaction(number, &intent, before, after);
+        transaction.warnings = warnings;
+        self.controller.open.insert(number, Open { intent, previous });
+        Ok(transaction)
+    }
+}
+
+impl Live {
+    /// The addresses that are in use, with whom.
+    pub(super) fn leases(&self) -> Vec<(NetworkId, IpAddr, Lease)> {
+        leases_without(Some(self), None)
+    }
+}
+
+impl<T> Transition<T> {
+    pub(super) fn before(&self) -> Option<&T> {
+        match self {
+            Self::Create(_) => None,
+            Self::Change { before: value, .. } | Self::Remove(value) => Some(value),
+        }
+    }
+
+    pub(super) fn after(&self) -> Option<&T> {
+        match self {
+            Self::Remove(_) => None,
+            Self::Change { after: value, .. } | Self::Create(value) => Some(value),
+        }
+    }
+
+    /// Either of the two, for what both have in common.
+    fn either(&self) -> &T {
+        match self {
+            Self::Create(value) | Self::Change { after: value, .. } | Self::Remove(value) => value,
+        }
+    }
+
+    fn kind(&self) -> ChangeKind {
+        match self {
+            Self::Create(_) => ChangeKind::Create,
+            Self::Change { .. } => ChangeKind::Change,
+            Self::Remove(_) => ChangeKind::Remove,
+        }
+    }
+}
+
+impl Change {
+    fn kind(&self) -> ChangeKind {
+        match self {
+            Self::Network(transition) => transition.kind(),
+            Self::Sandbox(transition) => transition.kind(),
+        }
+    }
+
+    pub(super) fn subject(&self) -> Subject {
+        match self {
+            Self::Network(transition) => Subject::Network(transition.either().id.clone()),
+            Self::Sandbox(transition) => Subject::Sandbox(transition.either().sandbox.id.clone()),
+        }
+    }
+
+    /// The sandbox before and after; nothing if this is about a network.
+    pub(super) fn sandboxes(&self) -> (Option<&Live>, Option<&Live>) {
+        match self {
+            Self::Sandbox(transition) => (transition.before(), transition.after()),
+            Self::Network(_) => (None, None),
+        }
+    }
+
+    /// The addresses that are in use afterwards and not before, with whom.
+    fn new_leases(&self) -> Vec<(NetworkId, IpAddr, Lease)> {
+        let (before, after) = self.sandboxes();
+        leases_without(after, before)
+    }
+
+    /// The addresses that are in use before and not afterwards.
+    fn gone_leases(&self) -> Vec<(NetworkId, IpAddr, Lease)> {
+        let (before, after) = self.sandboxes();
+        leases_without(before, after)
+    }
+
+    fn new_ports(&self) -> Vec<PortBinding> {
+        let (before, after) = self.sandboxes();
+        ports_without(after, before)
+    }
+
+    fn gone_ports(&self) -> Vec<PortBinding> {
+        let (before, after) = self.sandboxes();
+        ports_without(before, after)
+    }
+
+    fn new_links(&self) -> Vec<LinkName> {
+        let (before, after) = self.sandboxes();
+        without(after, before).map(|(_, endpoint)| endpoint.host_link()).collect()
+    }
+
+    fn gone_links(&self) -> Vec<LinkName> {
+        let (before, after) = self.sandboxes();
+        without(before, after).map(|(_, endpoint)| endpoint.host_link()).collect()
+    }
+}
+
+/// The endpoints of one that the other does not have, with their sandbox.
+fn without<'a>(
+    of: Option<&'a Live>,
+    other: Option<&'a Live>,
+) -> impl Iterator<Item = (&'a Sandbox, &'a Arc<Endpoint>)> {
+    let kept = move |endpoint: &Endpoint| {
+        other.is_some_and(|live| live.endpoints.iter().any(|other| other.id == endpoint.id))
+    };
+    let endpoints =
+        of.into_iter().flat_map(|live| live.endpoints.iter().map(|e| (&*live.sandbox, e)));
+    endpoints.filter(move |(_, endpoint)| !kept(endpoint))
+}
+
+fn leases_without(of: Option<&Live>, other: Option<&Live>) -> Vec<(NetworkId, IpAddr, Lease)> {
+    let leases = without(of, other).flat_map(|(sandbox, endpoint)| {
+        let owner = sandbox.owner.clone();
+        let lease = Lease { owner, mac: Some(endpoint.mac), released: None, reserved: false };
+        let of_address =
+            move |address: &IpNetwork| (endpoint.network.clone(), address.ip(), lease.clone());
+        endpoint.addresses.iter().map(of_address)
+    });
+    leases.collect()
+}
+
+/// The host ports of one that the other does not have, wherever they lead.
+fn ports_without(of: Option<&Live>, other: Option<&Live>) -> Vec<PortBinding> {
+    let host_side = |b: &PortBinding| (b.protocol, b.host_port, b.host);
+    let ports = |live: Option<&Live>| live.map_or_else(Vec::new, |live| live.sandbox.ports.clone());
+    let kept: BTreeSet<_> = ports(other).iter().map(host_side).collect();
+    ports(of).into_iter().filter(|binding| !kept.contains(&host_side(binding))).collect()
+}
+
+impl Controller {
+    /// The intent record of a transaction: to be written durably before the first side effect.
+    pub fn intent(&self, transaction: &Transaction) -> Batch {
+        let mut batch = Batch::default();
+        if let Some(open) = self.open.get(&transaction.number) {
+            batch.put(intent_key(transaction.number), json(&open.intent));
+        }
+        batch
+    }
+
+    /// Makes a transaction part of the model. The returned batch holds its records and deletes its
+    /// intent; the caller writes it. Batches must be written in the order in which the controller
+    /// returned them.
+    ///
+    /// A transaction that is not open, because it has been committed or aborted, changes nothing.
+    #[expect(clippy::needless_pass_by_value, reason = "a transaction ends once")]
+    pub fn commit(&mut self, transaction: Transaction) -> Batch {
+        let mut batch = self.take_garbage();
+        batch.delete(intent_key(transaction.number));
+        self.recovered.remove(&transaction.number);
+        let Some(Open { intent, .. }) = self.open.remove(&transaction.number) else { return batch };
+        batch.extend(self.records(&intent));
+        for (network, address, _) in intent.change.gone_leases() {
+            self.ipam.release(&network, address, intent.now);
+        }
+        self.release(&intent.change.gone_ports(), &intent.change.gone_links());
+        match intent.change {
+            Change::Network(transition) => self.settle_network(&transition),
+            Change::Sandbox(transition) => self.settle_sandbox(&transition),
+        }
+        batch
+    }
+
+    /// Gives back what a transaction took. The returned batch deletes its intent; see
+    /// [`Controller::commit`] for the order of writing.
+    #[expect(clippy::needless_pass_by_value, reason = "a transaction ends once")]
+    pub fn abort(&mut self, transaction: Transaction) -> Batch {
+        let mut batch = self.take_garbage();
+        batch.delete(intent_key(transaction.number));
+        self.recovered.remove(&transaction.number);
+        let Some(Open { intent, previous }) = self.open.remove(&transaction.number) else {
+            return batch;
+        };
+        self.give_back(previous, &intent.change.new_ports(), &intent.change.new_links());
+        if let Change::Network(Transition::Create(network)) = &intent.change {
+            self.names.remove(&network.name);
+        }
+        batch
+    }
+
+    /// Transactions that were begun before a crash and neither committed nor aborted. Each is to be
+    /// committed or aborted by the caller, who knows what lives. What they took is still taken;
+    /// only the sockets that held their host ports are gone.
+    pub fn intents(&mut self) -> Vec<Transaction> {
+        let open =
+            self.recovered.iter().filter_map(|number| Some((*number, self.open.get(number)?)));
+        open.map(|(number, open)| {
+            // That it can be planned was checked when it was loaded.
+            let (before, after) = self.plan(&open.intent.change).unwrap_or_default();
+            self.transaction(number, &open.intent, before, after)
+        })
+        .collect()
+    }
+
+    /// Takes again what the intents in the store had taken.
+    pub(super) fn load_intents(&mut self, store: &dyn Store) -> Result<(), ControllerError> {
+        for (key, value) in store.list("intent/")? {
+            let number = key.strip_prefix("intent/").and_then(|number| number.parse().ok());
+            let number: u64 = number.ok_or_else(|| ControllerError::damaged(&key, "no number"))?;
+            let intent: Intent = parse(&key, &value)?;
+            self.plan(&intent.change).map_err(|error| ControllerError::damaged(&key, error))?;
+            let open = self.take_again(intent);
+            self.open.insert(number, open);
+            self.recovered.insert(number);
+            self.next = self.next.max(number + 1);
+        }
+        Ok(())
+    }
+
+    fn take_again(&mut self, intent: Intent) -> Open {
+        let mut previous = Vec::new();
+        for (network, address, mut lease) in intent.change.new_leases() {
+            let before = self.ipam.lease(&network, address).cloned();
+            let same_owner = before.as_ref().filter(|before| before.owner == lease.owner);
+            lease.reserved = same_owner.is_some_and(|before| before.reserved);
+            self.ipam.restore(&network, address, Some(lease));
+            previous.push(Previous { network, address, lease: before });
+        }
+        for binding in intent.change.new_ports() {
+            self.ports.take(&binding);
+        }
+        self.links.extend(intent.change.new_links());
+        if let Change::Network(Transition::Create(network)) = &intent.change {
+            self.names.insert(network.name.clone(), network.id.clone());
+        }
+        Open { intent, previous }
+    }
+
+    fn give_back(&mut self, previous: Vec<Previous>, ports: &[PortBinding], links: &[LinkName]) {
+        // Last taken, first given back: an address may have been taken twice on the way.
+        for Previous { network, address, lease } in previous.into_iter().rev() {
+            self.ipam.restore(&network, address, lease);
+        }
+        self.release(ports, links);
+    }
+
+    fn release(&mut self, ports: &[PortBinding], links: &[LinkName]) {
+        for binding in ports {
+            self.ports.release(binding);
+        }
+        for link in links {
+            self.links.remove(link);
+        }
+    }
+
+    fn transaction(
+        &self,
+        number: u64,
+        intent: &Intent,
+        before: State,
+        after: State,
+    ) -> Transaction {
+        Transaction {
+            number,
+            kind: intent.kind,
+            subject: intent.subject.clone(),
+            before,
+            after,
+            batch: self.records(intent),
+            warnings: Vec::new(),
+        }
+    }
+
+    fn settle_network(&mut self, transition: &Transition<Arc<Network>>) {
+        if let Some(network) = transition.after() {
+            self.insert_network(network);
+        } else if let Some(network) = transition.before() {
+            self.names.remove(&network.name);
+            self.networks.remove(&network.id);
+            self.members.remove(&network.id);
+            self.ipam.remove_network(&network.id);
+        }
+    }
+
+    fn settle_sandbox(&mut self, transition: &Transition<Live>) {
+        if let Some(live) = transition.before() {
+            for endpoint in &live.endpoints {
+                if let Some(members) = self.members.get_mut(&endpoint.network) {
+                    members.remove(&endpoint.id);
+                }
+            }
+            self.sandboxes.remove(&live.sandbox.id);
+        }
+        if let Some(live) = transition.after() {
+            self.insert_sandbox(live.clone());
+        }
+    }
+
+    /// The kernel state before and after a change.
+    fn plan(&self, change: &Change) -> Result<(State, State), ControllerError> {
+        match change {
+            Change::Network(transition) => {
+                let plan = |network: Option<&Arc<Network>>| {
+                    network.map_or_else(|| Ok(State::default()), |net| self.planner.network(net))
+                };
+                Ok((plan(transition.before())?, plan(transition.after())?))
+            }
+            Change::Sandbox(transition) => {
+                let plan = |live: Option<&Live>| {
+                    live.map_or_else(|| Ok(State::default()), |live| self.plan_sandbox(live))
+                };
+                Ok((plan(transition.before())?, plan(transition.after())?))
+            }
+        }
+    }
+
+    pub(super) fn plan_sandbox(&self, live: &Live) -> Result<State, ControllerError> {
+        let attachments = self.attachments(&live.endpoints)?;
+        Ok(self.planner.sandbox(&live.sandbox, &attachments)?)
+    }
+
+    pub(super) fn attachments<'a>(
+        &'a self,
+        endpoints: &'a [Arc<Endpoint>],
+    ) -> Result<Vec<Attachment<'a>>, ControllerError> {
+        let attachment = |endpoint: &'a Arc<Endpoint>| {
+            let network = self.networks.get(&endpoint.network);
+            let network =
+                network.ok_or_else(|| ControllerError::not_found("network", &endpoint.network))?;
+            Ok(Attachment { network, endpoint })
+        };
+        endpoints.iter().map(attachment).collect()
+    }
+
+    /// The records that make a change true.
+    fn records(&self, intent: &Intent) -> Batch {
+        match &intent.change {
+            Change::Network(transition) => self.network_records(transition),
+            Change::Sandbox(transition) => {
+                let mut batch = sandbox_records(transition);
+                for (network, address, _) in intent.change.new_leases() {
+                    let lease = self.ipam.lease(&network, address);
+                    batch.writes.push(lease_record(&network, address, lease));
+                }
+                for (network, address, _) in intent.change.gone_leases() {
+                    let lease = self.ipam.released(&network, address, intent.now);
+                    batch.writes.push(lease_record(&network, address, lease.as_ref()));
+                }
+                batch
+            }
+        }
+    }
+
+    fn network_records(&self, transition: &Transition<Arc<Network>>) -> Batch {
+        let mut batch = Batch::default();
+        if let Some(network) = transition.after() {
+            batch.put(format!("network/{}", network.id), json(network));
+            if let Some(ula) = &self.ula {
+                batch.put(ULA_KEY, json(ula));
+            }
+        } else if let Some(network) = transition.before() {
+            batch.delete(format!("network/{}", network.id));
+            for address in self.ipam.leased(&network.id) {
+                batch.writes.push(lease_record(&network.id, address, None));
+            }
+        }
+        batch
+    }
+
+    fn take_garbage(&mut self) -> Batch {
+        let garbage = self.ipam.take_garbage().into_iter();
+        Batch { writes: garbage.map(|(net, address)| lease_record(&net, address, None)).collect() }
+    }
+
+    /// Forgets the owner wherever it would come back by an abort; tells of which addresses.
+    pub(super) fn forget_in_open(&mut self, owner: &str) -> Batch {
+        let mut batch = Batch::default();
+        for previous in self.open.values_mut().flat_map(|open| &mut open.previous) {
+            let Some(lease) = previous.lease.as_mut().filter(|lease| lease.owner == owner) else {
+                continue;
+            };
+            *lease = lease.orphaned();
+            batch.writes.push(lease_record(&previous.network, previous.address, Some(lease)));
+        }
+        batch
+    }
+}
+
+fn sandbox_records(transition: &Transition<Live>) -> Batch {
+    let mut batch = Batch::default();
+    let (before, after) = (transition.before(), transition.after());
+    for (_, endpoint) in without(before, after) {
+        batch.delete(format!("endpoint/{}", endpoint.id));
+    }
+    for (_, endpoint) in without(after, before) {
+        batch.put(format!("endpoint/{}", endpoint.id), json(endpoint));
+    }
+    let key = format!("sandbox/{}", transition.either().sandbox.id);
+    match after.map(|live| &live.sandbox) {
+        None => batch.delete(key),
+        Some(sandbox) if before.is_some_and(|live| live.sandbox == *sandbox) => {}
+        Some(sandbox) => batch.put(key, json(sandbox)),
+    }
+    batch
+}
+
+pub(super) fn lease_record(
+    network: &NetworkId,
+    address: IpAddr,
+    lease: Option<&Lease>,
+) -> (String, Option<Vec<u8>>) {
+    (format!("lease/{network}/{address}"), lease.map(json))
+}
+
+fn intent_key(number: u64) -> String {
+    // With leading zeros the records are in the order of the transactions.
+    format!("intent/{number:020}")
+}
+
+/// Records are plain data, of which JSON can express all.
+fn json(value: &impl Serialize) -> Vec<u8> {
+    serde_json::to_vec(value).unwrap_or_else(|error| unreachable!("{error}"))
+}
+
+pub(super) fn parse<T: DeserializeOwned>(key: &str, value: &[u8]) -> Result<T, ControllerError> {
+    serde_json::from_slice(value).map_err(|error| ControllerError::damaged(key, error))
+}

@@ -1,0 +1,535 @@
+//! Creating and removing networks.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::Arc;
+
+use ipnetwork::IpNetwork;
+
+use super::intent::{Change, Draft, Transition};
+use super::{Controller, ControllerError, Entropy, HostFacts, Subject, Transaction};
+use crate::ipam::pools::{Supply, overlapped, taken_by_host};
+use crate::ipam::range::{address, number, overlap, span, usable, within};
+use crate::ipam::short;
+use crate::name::check_object;
+use crate::network::PoolSpec;
+use crate::options::{BridgeOptions, DriverOptions, GatewayMode, ParsedOptions};
+use crate::{DriverKind, Kind, LinkName, Network, NetworkId, NetworkSpec, Pool};
+
+/// The device of the predefined bridge network, where no option names another.
+const DEFAULT_BRIDGE: &str = "rnet0";
+
+/// Names that mean something of their own where a network is named.
+const PREDEFINED_NAMES: [&str; 4] = ["bridge", "host", "none", "default"];
+
+/// The least MTU that IPv6 works with (RFC 8200).
+const IPV6_MTU: u32 = 1280;
+
+/// Who makes a network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Origin {
+    User,
+    Predefined,
+}
+
+impl Controller {
+    /// Begins to create a network. `now` is in nanoseconds since the Unix epoch.
+    pub fn begin_create_network(
+        &mut self,
+        spec: &NetworkSpec,
+        host: &HostFacts,
+        entropy: &mut dyn Entropy,
+        now: u64,
+    ) -> Result<(Arc<Network>, Transaction), ControllerError> {
+        if PREDEFINED_NAMES.contains(&spec.name.as_str()) {
+            let message = format!("operation is not permitted on predefined {} network", spec.name);
+            return Err(ControllerError::forbidden(message));
+        }
+        self.create(Origin::User, spec, host, entropy, now)
+    }
+
+    /// Begins to create one of the networks bridge, host and none that every daemon has. They
+    /// cannot be removed, and their names are free for nothing else.
+    pub fn begin_create_predefined(
+        &mut self,
+        spec: &NetworkSpec,
+        host: &HostFacts,
+        entropy: &mut dyn Entropy,
+        now: u64,
+    ) -> Result<(Arc<Network>, Transaction), ControllerError> {
+        self.create(Origin::Predefined, spec, host, entropy, now)
+    }
+
+    /// Begins to remove a network. Fails with [`Kind::Forbidden`] while it has endpoints or is predefined.
+    pub fn begin_remove_network(&mut self, id: &NetworkId) -> Result<Transaction, ControllerError> {
+        let network = self.networks.get(id).cloned();
+        let network = network.ok_or_else(|| ControllerError::not_found("network", id))?;
+        if network.predefined {
+            let message =
+                format!("{} is a pre-defined network and cannot be removed", network.name);
+            return Err(ControllerError::forbidden(message));
+        }
+        self.check_idle(&Subject::Network(id.clone()))?;
+        self.check_unused(&network)?;
+        let change = Change::Network(Transition::Remove(network));
+        Draft::new(self).open(change, 0)
+    }
+
+    /// Begins to remove a predefined network, for a daemon that is configured anew: the one way
+    /// to give the network `bridge` another subnet. Fails while it has endpoints.
+    pub fn begin_remove_predefined(
+        &mut self,
+        id: &NetworkId,
+    ) -> Result<Transaction, ControllerError> {
+        let network = self.networks.get(id).cloned();
+        let network = network.ok_or_else(|| ControllerError::not_found("network", id))?;
+        self.check_idle(&Subject::Network(id.clone()))?;
+        self.check_unused(&network)?;
+        Draft::new(self).open(Change::Network(Transition::Remove(network)), 0)
+    }
+
+    fn check_unused(&self, network: &Network) -> Result<(), ControllerError> {
+        let live = self.sandboxes.values();
+        let live = live.chain(self.open_changes().filter_map(|change| change.sandboxes().1));
+        let mut users = BTreeMap::new();
+        for live in live {
+            let endpoints = live.endpoints.iter().filter(|e| e.network == network.id);
+            users.extend(endpoints.map(|e| (&e.id, &live.sandbox.owner)));
+        }
+        if users.is_empty() {
+            return Ok(());
+        }
+        let endpoint = |(id, owner): (&crate::EndpointId, &String)| {
+            format!("name:\"{}\" id:\"{}\"", short(owner), id.short())
+        };
+        Err(ControllerError::forbidden(format!(
+            "error while removing network: network {} id {} has active endpoints ({})",
+            network.name,
+            network.id,
+            users.into_iter().map(endpoint).collect::<Vec<_>>().join(", ")
+        )))
+    }
+
+    fn create(
+        &mut self,
+        origin: Origin,
+        spec: &NetworkSpec,
+        host: &HostFacts,
+        entropy: &mut dyn Entropy,
+        now: u64,
+    ) -> Result<(Arc<Network>, Transaction), ControllerError> {
+        let kind = driver_kind(&spec.driver)?;
+        check_object(&spec.name)?;
+        self.check_name(&spec.name)?;
+        self.check_single(kind, origin)?;
+        let id = NetworkId::from_random(entropy.bytes());
+        let mut given = self.config.default_options.get(kind.as_str()).cloned().unwrap_or_default();
+        given.extend(spec.options.clone());
+        let mut options = ParsedOptions::parse(kind, &given, bridge_name(&id, origin)?)?;
+        let families = Families::of(spec, kind, &options)?;
+        let internal = options.internal.unwrap_or(spec.internal);
+        if let DriverOptions::Bridge(bridge) = &options.driver {
+            self.check_bridge(bridge, families, internal)?;
+        }
+        let mut network = Network {
+            id,
+            name: spec.name.clone(),
+            created: now,
+            driver: options.driver,
+            given_options: given,
+            pools: Vec::new(),
+            ipv4: families.ipv4,
+            ipv6: families.ipv6,
+            internal,
+            attachable: spec.attachable,
+            predefined: origin == Origin::Predefined,
+            labels: spec.labels.clone(),
+        };
+        if families.addresses {
+            network.pools = self.pools(&network, &spec.pools, host, entropy)?;
+        }
+        if origin == Origin::User {
+            options.warnings.extend(overlap_warnings(&network, spec, host));
+        }
+        let network = Arc::new(network);
+        let mut draft = Draft::new(self);
+        draft.warnings = options.warnings;
+        let change = Change::Network(Transition::Create(Arc::clone(&network)));
+        let transaction = draft.open(change, now)?;
+        self.names.insert(network.name.clone(), network.id.clone());
+        Ok((network, transaction))
+    }
+
+    fn check_name(&self, name: &str) -> Result<(), ControllerError> {
+        if !self.names.contains_key(name) {
+            return Ok(());
+        }
+        Err(ControllerError::conflict(format!("network with name {name} already exists")))
+    }
+
+    /// There is one host, and one way to have no network.
+    fn check_single(&self, kind: DriverKind, origin: Origin) -> Result<(), ControllerError> {
+        let exists = || self.all_networks().any(|network| network.kind() == kind);
+        if kind == DriverKind::Bridge || (origin == Origin::Predefined && !exists()) {
+            return Ok(());
+        }
+        let message = format!("only one instance of \"{kind}\" network is allowed");
+        Err(ControllerError::forbidden(message))
+    }
+
+    fn check_bridge(
+        &self,
+        options: &BridgeOptions,
+        families: Families,
+        internal: bool,
+    ) -> Result<(), ControllerError> {
+        let modes = [options.gateway_mode_ipv4, options.gateway_mode_ipv6];
+        if modes.contains(&GatewayMode::Isolated) && !internal {
+            return Err(ControllerError::invalid(
+                "gateway mode 'isolated' can only be used for an internal network: add --internal",
+            ));
+        }
+        if let Some(mtu) = options.mtu.filter(|mtu| families.ipv6 && *mtu < IPV6_MTU) {
+            return Err(ControllerError::invalid(format!(
+                "an MTU of {mtu} bytes is too small for IPv6: use {IPV6_MTU} or more, or no IPv6"
+            )));
+        }
+        let same = self.all_networks().find(|network| network.bridge() == Some(&options.bridge));
+        same.map_or(Ok(()), |network| {
+            Err(ControllerError::forbidden(format!(
+                "conflicts with network {} ({}): networks have same bridge name {}",
+                network.id, network.name, options.bridge
+            )))
+        })
+    }
+
+    /// All networks, those being created and removed included.
+    fn all_networks(&self) -> impl Iterator<Item = &Arc<Network>> {
+        let created = self.open_changes().filter_map(|change| match change {
+            Change::Network(Transition::Create(network)) => Some(network),
+            _ => None,
+        });
+        self.networks.values().chain(created)
+    }
+
+    /// The pools of a network: those asked for, and one of the default ones for a family without.
+    fn pools(
+        &mut self,
+        network: &Network,
+        specs: &[PoolSpec],
+        host: &HostFacts,
+        entropy: &mut dyn Entropy,
+    ) -> Result<Vec<Pool>, ControllerError> {
+        let mut pools: Vec<Pool> = Vec::new();
+        let families = [(false, network.ipv4), (true, network.ipv6)];
+        let mut wanted: Vec<(Subnet, &PoolSpec)> = Vec::new();
+        let nothing = PoolSpec::default();
+        for spec in specs {
+            wanted.push((Subnet::parse(spec)?, spec));
+        }
+        for (ipv6, _) in families.into_iter().filter(|(_, enabled)| *enabled) {
+            if !wanted.iter().any(|(subnet, _)| subnet.is_ipv6() == ipv6) {
+                wanted.push((Subnet::Any { ipv6, prefix: None }, &nothing));
+            }
+        }
+        for (subnet, spec) in wanted {
+            if !network.ipv4 && !subnet.is_ipv6() || !network.ipv6 && subnet.is_ipv6() {
+                return Err(disabled(spec));
+            }
+            let subnet = match subnet {
+                Subnet::This(subnet) => self.check_free(subnet, &pools)?,
+                Subnet::Any { ipv6, prefix } => {
+                    self.free_subnet(ipv6, prefix, &pools, host, entropy)?
+                }
+            };
+            pools.push(pool(network, subnet, spec)?);
+        }
+        Ok(pools)
+    }
+
+    /// Fails if the subnet overlaps one of another network, or another one of the same.
+    fn check_free(&self, subnet: IpNetwork, own: &[Pool]) -> Result<IpNetwork, ControllerError> {
+        let others = self.all_networks();
+        let others =
+            others.flat_map(|network| network.pools.iter().map(move |p| (p.subnet, network)));
+        let refuse = |other: IpNetwork, whose: String| {
+            ControllerError::forbidden(format!(
+                "Pool overlaps with other one on this address space: \
+                 {subnet} overlaps {other} of {whose}; choose another --subnet"
+            ))
+        };
+        if let Some(pool) = own.iter().find(|pool| overlap(pool.subnet, subnet)) {
+            return Err(refuse(pool.subnet, "the same network".to_owned()));
+        }
+        let found = others.into_iter().find(|(other, _)| overlap(*other, subnet));
+        found.map_or(Ok(subnet), |(other, network)| {
+            Err(refuse(other, format!("network {}", network.name)))
+        })
+    }
+
+    /// A subnet from the default pools that nobody uses.
+    fn free_subnet(
+        &mut self,
+        ipv6: bool,
+        prefix: Option<u8>,
+        own: &[Pool],
+        host: &HostFacts,
+        entropy: &mut dyn Entropy,
+    ) -> Result<IpNetwork, ControllerError> {
+        let mut supernets = self.config.default_pools.clone();
+        if ipv6 && !supernets.iter().any(|(net, _)| net.is_ipv6()) {
+            supernets.push((*self.ula.get_or_insert_with(|| ula(entropy.bytes())), 64));
+        }
+        let networks = self.all_networks().flat_map(|network| &network.pools);
+        let networks = networks.chain(own).map(|pool| pool.subnet);
+        let taken: Vec<IpNetwork> = networks.chain(taken_by_host(host)).collect();
+        let supply = Supply { supernets: &supernets, taken: &taken };
+        supply.first_free(ipv6, prefix).ok_or_else(|| {
+            let family = supernets.iter().filter(|(net, _)| net.is_ipv6() == ipv6);
+            let list: Vec<String> = family.map(|(net, _)| net.to_string()).collect();
+            let size = prefix.map(|prefix| format!(" of size /{prefix}")).unwrap_or_default();
+            ControllerError::invalid(format!(
+                "all predefined address pools have been fully subnetted: no subnet{size} is free \
+                 in {}; choose one with --subnet, remove unused networks, or start the daemon \
+                 with more --default-address-pool",
+                if list.is_empty() { "any pool".to_owned() } else { list.join(", ") }
+            ))
+        })
+    }
+}
+
+fn driver_kind(name: &str) -> Result<DriverKind, ControllerError> {
+    match name {
+        "" | "bridge" => Ok(DriverKind::Bridge),
+        "host" => Ok(DriverKind::Host),
+        "null" | "none" => Ok(DriverKind::Null),
+        other => Err(ControllerError::new(
+            Kind::NotFound,
+            format!(
+                "could not find driver {other}: plugin \"{other}\" not found; \
+                 known drivers are bridge, host, null"
+            ),
+        )),
+    }
+}
+
+fn bridge_name(id: &NetworkId, origin: Origin) -> Result<LinkName, ControllerError> {
+    let name = match origin {
+        Origin::Predefined => DEFAULT_BRIDGE.to_owned(),
+        Origin::User => format!("br-{}", id.short()),
+    };
+    Ok(name.parse()?)
+}
+
+/// A unique local /48: `fd`, and 40 random bits (RFC 4193).
+fn ula(random: [u8; 32]) -> IpNetwork {
+    let mut octets = [0; 16];
+    octets[0] = 0xfd;
+    octets[1..6].copy_from_slice(&random[..5]);
+    IpNetwork::new(Ipv6Addr::from(octets).into(), 48)
+        .unwrap_or_else(|_| unreachable!("48 is a prefix length"))
+}
+
+/// Which families a network has.
+#[derive(Clone, Copy, Debug)]
+struct Families {
+    ipv4: bool,
+    ipv6: bool,
+    /// Whether endpoints get addresses at all.
+    addresses: bool,
+}
+
+impl Families {
+    fn of(
+        spec: &NetworkSpec,
+        kind: DriverKind,
+        options: &ParsedOptions,
+    ) -> Result<Self, ControllerError> {
+        let ipam = match spec.ipam_driver.as_str() {
+            "" | "default" => true,
+            "null" | "none" => false,
+            other => {
+                return Err(ControllerError::new(
+                    Kind::NotFound,
+                    format!(
+                        "could not find IPAM driver {other}: plugin \"{other}\" not found; \
+                         known IPAM drivers are default, null"
+                    ),
+                ));
+            }
+        };
+        let addresses = ipam && kind == DriverKind::Bridge;
+        if !addresses && !spec.pools.is_empty() {
+            let driver =
+                if ipam { format!("driver {kind}") } else { "IPAM driver null".to_owned() };
+            let message = format!("{driver} takes no subnets: leave out --subnet");
+            return Err(ControllerError::invalid(message));
+        }
+        let any_v6 = spec.pools.iter().filter_map(|pool| pool.subnet.as_deref());
+        let any_v6 = any_v6.into_iter().any(|subnet| subnet.contains(':'));
+        let ipv4 = spec.ipv4.or(options.ipv4).unwrap_or(true);
+        let ipv6 = spec.ipv6.or(options.ipv6).unwrap_or(any_v6);
+        if kind == DriverKind::Bridge && !ipv4 && !ipv6 {
+            return Err(ControllerError::invalid("IPv4 or IPv6 must be enabled"));
+        }
+        Ok(Self { ipv4, ipv6, addresses })
+    }
+}
+
+/// A wanted subnet.
+#[derive(Clone, Copy, Debug)]
+enum Subnet {
+    This(IpNetwork),
+    /// Any free one.
+    Any {
+        ipv6: bool,
+        prefix: Option<u8>,
+    },
+}
+
+impl Subnet {
+    fn parse(spec: &PoolSpec) -> Result<Self, ControllerError> {
+        let Some(text) = &spec.subnet else {
+            let other = spec.range.as_ref().or(spec.gateway.as_ref());
+            if other.is_some() || !spec.auxiliary.is_empty() {
+                return Err(ControllerError::invalid(
+                    "an --ip-range, --gateway or --aux-address needs a --subnet that contains it",
+                ));
+            }
+            return Ok(Self::Any { ipv6: false, prefix: None });
+        };
+        let subnet = parse_network("subnet", text)?;
+        if subnet.ip().is_unspecified() && subnet.prefix() > 0 {
+            return Ok(Self::Any { ipv6: subnet.is_ipv6(), prefix: Some(subnet.prefix()) });
+        }
+        let (first, last) = usable(subnet).into_inner();
+        let invalid = |why| Err(ControllerError::invalid(format!("invalid subnet {text}: {why}")));
+        match subnet.ip() {
+            _ if subnet.prefix() == 0 => invalid("it is the whole address space"),
+            ip if ip.is_loopback() => invalid("these are loopback addresses"),
+            ip if ip.is_multicast() => invalid("these are multicast addresses"),
+            _ if first == last => invalid("it has no room for a gateway and an endpoint"),
+            _ => Ok(Self::This(subnet)),
+        }
+    }
+
+    fn is_ipv6(self) -> bool {
+        match self {
+            Self::This(subnet) => subnet.is_ipv6(),
+            Self::Any { ipv6, .. } => ipv6,
+        }
+    }
+}
+
+/// A subnet or range, which must be written without host bits.
+fn parse_network(what: &str, text: &str) -> Result<IpNetwork, ControllerError> {
+    let bad = |why: String| ControllerError::invalid(format!("invalid {what} {text}: {why}"));
+    let parsed = text.parse().ok().filter(|_| text.contains('/'));
+    let network: IpNetwork = parsed.ok_or_else(|| {
+        bad("an address and a prefix length are expected, such as 10.1.0.0/24".to_owned())
+    })?;
+    if network.ip() != network.network() {
+        let proper = format!("{}/{}", network.network(), network.prefix());
+        return Err(bad(format!("it should be {proper}")));
+    }
+    Ok(network)
+}
+
+fn parse_address(what: &str, text: &str) -> Result<IpAddr, ControllerError> {
+    let error = |_| ControllerError::invalid(format!("invalid {what} {text}: it is no IP address"));
+    text.parse().map_err(error)
+}
+
+fn disabled(spec: &PoolSpec) -> ControllerError {
+    let subnet = spec.subnet.as_deref().unwrap_or_default();
+    let family = if subnet.contains(':') { "IPv6" } else { "IPv4" };
+    ControllerError::invalid(format!(
+        "invalid subnet {subnet}: {family} is disabled for this network; enable it or leave the subnet out"
+    ))
+}
+
+/// One pool as asked for, checked.
+fn pool(network: &Network, subnet: IpNetwork, spec: &PoolSpec) -> Result<Pool, ControllerError> {
+    let range = spec.range.as_deref().map(|text| parse_range(text, subnet)).transpose()?;
+    let mut auxiliary = BTreeMap::new();
+    for (name, text) in &spec.auxiliary {
+        let address = member("auxiliary address", text, subnet)?;
+        if let Some((other, _)) = auxiliary.iter().find(|(_, taken)| **taken == address) {
+            let message = format!("auxiliary addresses {other} and {name} are both {address}");
+            return Err(ControllerError::invalid(message));
+        }
+        auxiliary.insert(name.clone(), address);
+    }
+    let gateway = match &spec.gateway {
+        Some(text) => Some(member("gateway", text, subnet)?),
+        None if without_gateway(network, subnet) => None,
+        None => Some(first_address(subnet, range, &auxiliary)?),
+    };
+    if let Some((name, address)) = auxiliary.iter().find(|(_, taken)| Some(**taken) == gateway) {
+        let message = format!("auxiliary address {name} is {address}, which is the gateway");
+        return Err(ControllerError::invalid(message));
+    }
+    Ok(Pool { subnet, range, gateway, auxiliary })
+}
+
+fn parse_range(text: &str, subnet: IpNetwork) -> Result<IpNetwork, ControllerError> {
+    let range = parse_network("ip-range", text)?;
+    if within(range, subnet) {
+        return Ok(range);
+    }
+    Err(ControllerError::invalid(format!(
+        "invalid ip-range {text}: parent subnet {subnet} doesn't contain it"
+    )))
+}
+
+/// An address that must be one of the subnet's usable ones.
+fn member(what: &str, text: &str, subnet: IpNetwork) -> Result<IpAddr, ControllerError> {
+    let address = parse_address(what, text)?;
+    let refuse = |why| ControllerError::invalid(format!("invalid {what} {text}: {why}"));
+    if !subnet.contains(address) {
+        return Err(refuse(format!("parent subnet {subnet} doesn't contain it")));
+    }
+    if !usable(subnet).contains(&number(address)) {
+        return Err(refuse(format!("it stands for the whole of subnet {subnet}")));
+    }
+    Ok(address)
+}
+
+/// Nobody leads out of an isolated network, not even the host.
+fn without_gateway(network: &Network, subnet: IpNetwork) -> bool {
+    match &network.driver {
+        DriverOptions::Bridge(options) => {
+            options.gateway_mode(subnet.is_ipv6()) == GatewayMode::Isolated
+        }
+        DriverOptions::Host | DriverOptions::Null => true,
+    }
+}
+
+fn first_address(
+    subnet: IpNetwork,
+    range: Option<IpNetwork>,
+    auxiliary: &BTreeMap<String, IpAddr>,
+) -> Result<IpAddr, ControllerError> {
+    let (first, last) = usable(subnet).into_inner();
+    let (from, to) = span(range.unwrap_or(subnet)).into_inner();
+    let mut numbers = first.max(from)..=last.min(to);
+    let free = |n: &u128| !auxiliary.values().any(|taken| number(*taken) == *n);
+    let found = numbers.find(free).map(|number| address(subnet.ip(), number));
+    found.ok_or_else(|| {
+        let where_ = range.unwrap_or(subnet);
+        ControllerError::invalid(format!("no address of {where_} is left for the gateway"))
+    })
+}
+
+/// What a network that was asked for makes unreachable.
+fn overlap_warnings(network: &Network, spec: &NetworkSpec, host: &HostFacts) -> Vec<String> {
+    let asked = |pool: &&Pool| {
+        let texts = spec.pools.iter().filter_map(|wanted| wanted.subnet.as_deref());
+        texts.into_iter().any(|text| text.parse() == Ok(pool.subnet))
+    };
+    let warning = |pool: &Pool| {
+        let other = overlapped(pool.subnet, host)?;
+        Some(format!("subnet {} overlaps {other}: one of them will be out of reach", pool.subnet))
+    };
+    network.pools.iter().filter(asked).filter_map(warning).collect()
+}

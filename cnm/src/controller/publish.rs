@@ -1,0 +1,149 @@
+//! Publishing: from requested ports to bindings on the host.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::intent::Draft;
+use super::{ControllerError, PortSpec, Reserve};
+use crate::options::{BridgeOptions, DriverOptions, GatewayMode};
+use crate::ports::Request;
+use crate::sandbox::{Attachment, gateway};
+use crate::{DriverKind, Endpoint, Network, PortBinding};
+
+/// Where a sandbox's ports are published.
+#[derive(Debug)]
+struct Bindings {
+    /// On which addresses, where a request names none.
+    hosts: Vec<IpAddr>,
+    /// Families whose ports are open on the endpoint's own address and not bound on the host.
+    routed: [bool; 2],
+}
+
+impl Draft<'_> {
+    /// Finds host ports for all requests, and takes them.
+    pub(super) fn publish(
+        &mut self,
+        endpoints: &[Arc<Endpoint>],
+        specs: &[PortSpec],
+        reserve: Reserve<'_>,
+    ) -> Result<Vec<PortBinding>, ControllerError> {
+        self.publish_instead(endpoints, specs, &[], reserve)
+    }
+
+    /// As [`Draft::publish`], for a sandbox that gives up some ports at the same time.
+    pub(super) fn publish_instead(
+        &mut self,
+        endpoints: &[Arc<Endpoint>],
+        specs: &[PortSpec],
+        given_up: &[PortBinding],
+        reserve: Reserve<'_>,
+    ) -> Result<Vec<PortBinding>, ControllerError> {
+        if specs.is_empty() {
+            return Ok(Vec::new());
+        }
+        let attachments = self.controller.attachments(endpoints)?;
+        if let Some(nowhere) = attachments.iter().find(|a| a.network.kind() == DriverKind::Null) {
+            let name = &nowhere.network.name;
+            let warning =
+                format!("published ports are discarded on network {name}: it leads nowhere");
+            self.warnings.push(warning);
+            return Ok(Vec::new());
+        }
+        let to = bindings(&attachments, &self.controller.config.default_bindings);
+        let unreachable = gateway(&attachments, false).or_else(|| gateway(&attachments, true));
+        if unreachable.is_none() {
+            let warning = "published ports cannot be reached until the sandbox joins a network \
+                           that is not internal";
+            self.warnings.push(warning.to_owned());
+        }
+        let mut given_up = given_up.to_vec();
+        let mut published = Vec::new();
+        for spec in specs {
+            published.extend(self.publish_one(spec, &to, &mut given_up, reserve)?);
+        }
+        Ok(published)
+    }
+
+    fn publish_one(
+        &mut self,
+        spec: &PortSpec,
+        to: &Bindings,
+        given_up: &mut Vec<PortBinding>,
+        reserve: &mut dyn FnMut(&PortBinding) -> std::io::Result<bool>,
+    ) -> Result<Vec<PortBinding>, ControllerError> {
+        let PortSpec { host, host_ports, protocol, port } = spec;
+        check(spec)?;
+        let hosts = host.map_or_else(|| to.hosts.clone(), |host| vec![host]);
+        let (routed, hosts): (Vec<_>, Vec<_>) =
+            hosts.into_iter().partition(|host| to.routed[usize::from(host.is_ipv6())]);
+        let on =
+            |host, host_port| PortBinding { host, host_port, protocol: *protocol, port: *port };
+        let mut bindings: Vec<_> = routed.into_iter().map(|host| on(host, 0)).collect();
+        let mut missing = Vec::new();
+        for host in hosts {
+            // A port that the sandbox has in its hands already.
+            let same = |old: &PortBinding| {
+                let asked = *host_ports == (old.host_port..=old.host_port);
+                asked && old.host == host && old.protocol == *protocol
+            };
+            match given_up.iter().position(same) {
+                Some(at) => bindings.push(on(host, given_up.swap_remove(at).host_port)),
+                None => missing.push(host),
+            }
+        }
+        if !missing.is_empty() {
+            let request = Request {
+                hosts: &missing,
+                ports: host_ports.clone(),
+                protocol: *protocol,
+                port: *port,
+                lenient: host.is_none() && missing.len() > 1,
+            };
+            let taken = self.controller.ports.allocate(&request, reserve)?;
+            self.took_ports(&taken);
+            bindings.extend(taken);
+        }
+        Ok(bindings)
+    }
+}
+
+fn check(spec: &PortSpec) -> Result<(), ControllerError> {
+    let (first, last) = (spec.host_ports.start(), spec.host_ports.end());
+    if spec.port == 0 {
+        return Err(ControllerError::invalid("invalid container port 0: use 1 to 65535"));
+    }
+    if first > last || (*first == 0 && *last != 0) {
+        let message = format!("invalid host ports {first}-{last}: use a range within 1 to 65535");
+        return Err(ControllerError::invalid(message));
+    }
+    Ok(())
+}
+
+/// Each family follows the network that is the gateway for it; a family without one follows the
+/// other, so that the port can be forwarded from one family to the other.
+fn bindings(attachments: &[Attachment<'_>], defaults: &[IpAddr]) -> Bindings {
+    let gateways = [false, true].map(|ipv6| gateway(attachments, ipv6).map(|a| a.network));
+    let mut to = Bindings { hosts: Vec::new(), routed: [false; 2] };
+    for ipv6 in [false, true] {
+        let family = usize::from(ipv6);
+        let network = gateways[family].or(gateways[1 - family]);
+        let own = network.and_then(options).map(|o| &o.host_bindings).filter(|h| !h.is_empty());
+        let hosts = own.map_or(defaults, Vec::as_slice).iter();
+        to.routed[family] = is_routed(gateways[family], ipv6);
+        // Nothing on the host could forward to an endpoint that is not reached through it.
+        let forwarded = gateways[family].is_none() && is_routed(gateways[1 - family], !ipv6);
+        to.hosts.extend(hosts.filter(|host| host.is_ipv6() == ipv6 && !forwarded));
+    }
+    to
+}
+
+fn is_routed(network: Option<&Network>, ipv6: bool) -> bool {
+    network.and_then(options).is_some_and(|o| o.gateway_mode(ipv6) == GatewayMode::Routed)
+}
+
+fn options(network: &Network) -> Option<&BridgeOptions> {
+    match &network.driver {
+        DriverOptions::Bridge(options) => Some(options),
+        DriverOptions::Host | DriverOptions::Null => None,
+    }
+}

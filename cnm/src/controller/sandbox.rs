@@ -1,0 +1,301 @@
+//! Creating and removing sandboxes; joining and leaving networks.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use ipnetwork::IpNetwork;
+
+use super::intent::{Change, Draft, Live, Transition};
+use super::{
+    Controller, ControllerError, Entropy, JoinSpec, PortSpec, Reserve, SandboxSpec, Subject,
+    Transaction,
+};
+use crate::ipam::{Holder, short};
+use crate::options::{DriverOptions, EndpointOptions};
+use crate::{
+    DriverKind, Endpoint, EndpointId, Kind, LinkName, Mac, Network, NetworkId, PortBinding,
+    Sandbox, SandboxId,
+};
+
+/// How often a new endpoint's id is drawn again because its host link's name is taken.
+const DRAWS: usize = 16;
+
+impl Controller {
+    /// Begins to create a sandbox with its endpoints and published ports.
+    pub fn begin_create_sandbox(
+        &mut self,
+        spec: &SandboxSpec,
+        reserve: Reserve<'_>,
+        entropy: &mut dyn Entropy,
+        now: u64,
+    ) -> Result<(SandboxId, Transaction), ControllerError> {
+        let id = SandboxId::from_random(entropy.bytes());
+        let mut draft = Draft::new(self);
+        let mut joining = Joining { sandbox: &id, owner: &spec.owner, entropy, now };
+        // Named interfaces come first, so that no other one is given their names.
+        let mut interfaces = Interfaces::default();
+        for join in &spec.joins {
+            interfaces.claim(named_interface(join)?)?;
+        }
+        let mut endpoints = Vec::with_capacity(spec.joins.len());
+        for join in &spec.joins {
+            let endpoint = draft.join(&mut joining, join, &endpoints, &mut interfaces)?;
+            endpoints.push(Arc::new(endpoint));
+        }
+        let ports = draft.publish(&endpoints, &spec.ports, reserve)?;
+        let sandbox = Arc::new(Sandbox {
+            id: id.clone(),
+            owner: spec.owner.clone(),
+            ports,
+            resolver: spec.resolver,
+            sysctls: spec.sysctls.clone(),
+        });
+        let after = Live { sandbox, endpoints };
+        let transaction = draft.open(Change::Sandbox(Transition::Create(after)), now)?;
+        Ok((id, transaction))
+    }
+
+    /// Begins to remove a sandbox with all its endpoints.
+    pub fn begin_remove_sandbox(
+        &mut self,
+        id: &SandboxId,
+        now: u64,
+    ) -> Result<Transaction, ControllerError> {
+        let before = self.idle_sandbox(id)?;
+        Draft::new(self).open(Change::Sandbox(Transition::Remove(before)), now)
+    }
+
+    /// Begins to join one more network (`network connect`).
+    pub fn begin_join(
+        &mut self,
+        sandbox: &SandboxId,
+        join: &JoinSpec,
+        entropy: &mut dyn Entropy,
+        now: u64,
+    ) -> Result<Transaction, ControllerError> {
+        let before = self.idle_sandbox(sandbox)?;
+        let mut interfaces = Interfaces::default();
+        for endpoint in &before.endpoints {
+            interfaces.claim(Some(endpoint.interface.clone()))?;
+        }
+        interfaces.claim(named_interface(join)?)?;
+        let mut draft = Draft::new(self);
+        let mut joining = Joining { sandbox, owner: &before.sandbox.owner, entropy, now };
+        let endpoint = draft.join(&mut joining, join, &before.endpoints, &mut interfaces)?;
+        let mut after = before.clone();
+        after.endpoints.push(Arc::new(endpoint));
+        draft.open(Change::Sandbox(Transition::Change { before, after }), now)
+    }
+
+    /// Begins to leave a network (`network disconnect`).
+    pub fn begin_leave(
+        &mut self,
+        sandbox: &SandboxId,
+        network: &NetworkId,
+        now: u64,
+    ) -> Result<Transaction, ControllerError> {
+        let before = self.idle_sandbox(sandbox)?;
+        let mut after = before.clone();
+        after.endpoints.retain(|endpoint| endpoint.network != *network);
+        if after.endpoints.len() == before.endpoints.len() {
+            let known = self.networks.get(network);
+            let network = known.ok_or_else(|| ControllerError::not_found("network", network))?;
+            return Err(ControllerError::forbidden(format!(
+                "container {} is not connected to network {}",
+                short(&before.sandbox.owner),
+                network.name
+            )));
+        }
+        Draft::new(self).open(Change::Sandbox(Transition::Change { before, after }), now)
+    }
+
+    /// Begins to publish and withdraw ports of a live sandbox. A host port that is withdrawn and
+    /// published in one go stays bound all the time, and is not reserved again.
+    pub fn begin_change_ports(
+        &mut self,
+        sandbox: &SandboxId,
+        add: &[PortSpec],
+        remove: &[PortBinding],
+        reserve: Reserve<'_>,
+    ) -> Result<Transaction, ControllerError> {
+        let before = self.idle_sandbox(sandbox)?;
+        let mut ports = before.sandbox.ports.clone();
+        for binding in remove {
+            let at = ports.iter().position(|port| port == binding).ok_or_else(|| {
+                let PortBinding { host, host_port, protocol, port } = binding;
+                let host = std::net::SocketAddr::new(*host, *host_port);
+                ControllerError::not_found("published port", format!("{host}->{port}/{protocol}"))
+            })?;
+            ports.remove(at);
+        }
+        let mut draft = Draft::new(self);
+        ports.extend(draft.publish_instead(&before.endpoints, add, remove, reserve)?);
+        let sandbox = Arc::new(Sandbox { ports, ..Sandbox::clone(&before.sandbox) });
+        let after = Live { sandbox, endpoints: before.endpoints.clone() };
+        draft.open(Change::Sandbox(Transition::Change { before, after }), 0)
+    }
+
+    fn idle_sandbox(&self, id: &SandboxId) -> Result<Live, ControllerError> {
+        let live = self.sandboxes.get(id);
+        let live = live.ok_or_else(|| ControllerError::not_found("sandbox", id))?;
+        self.check_idle(&Subject::Sandbox(id.clone()))?;
+        Ok(live.clone())
+    }
+}
+
+/// Who joins.
+struct Joining<'a> {
+    sandbox: &'a SandboxId,
+    owner: &'a str,
+    entropy: &'a mut dyn Entropy,
+    now: u64,
+}
+
+/// The names of interfaces that a sandbox has.
+#[derive(Debug, Default)]
+struct Interfaces(BTreeSet<LinkName>);
+
+impl Interfaces {
+    fn claim(&mut self, name: Option<LinkName>) -> Result<(), ControllerError> {
+        let Some(name) = name else { return Ok(()) };
+        if self.0.insert(name.clone()) {
+            return Ok(());
+        }
+        let message = format!("interface name {name} is already in use in this sandbox");
+        Err(ControllerError::conflict(message))
+    }
+
+    /// The prefix with the smallest number that is free.
+    fn next(&mut self, prefix: &str) -> Result<LinkName, ControllerError> {
+        for number in 0_usize.. {
+            let name: LinkName = format!("{prefix}{number}").parse()?;
+            if self.0.insert(name.clone()) {
+                return Ok(name);
+            }
+        }
+        unreachable!("names end before numbers do")
+    }
+}
+
+/// The name that a request gives the interface, by its own field or by an option.
+fn named_interface(join: &JoinSpec) -> Result<Option<LinkName>, ControllerError> {
+    let by_option = EndpointOptions::parse(&join.options)?.interface;
+    let name = join.interface.as_deref().map(str::parse).transpose()?.or(by_option);
+    if name.as_ref().is_some_and(|name| name.as_str() == "lo") {
+        return Err(ControllerError::conflict("interface name lo belongs to the loopback device"));
+    }
+    Ok(name)
+}
+
+impl Draft<'_> {
+    /// Makes an endpoint, with everything it needs taken.
+    fn join(
+        &mut self,
+        joining: &mut Joining<'_>,
+        join: &JoinSpec,
+        present: &[Arc<Endpoint>],
+        interfaces: &mut Interfaces,
+    ) -> Result<Endpoint, ControllerError> {
+        let id = join.network.as_ref();
+        let id = id.ok_or_else(|| ControllerError::invalid("no network to join is named"))?;
+        let network = Arc::clone(self.controller.joinable(id)?);
+        self.check_company(&network, joining.owner, present)?;
+        let options = EndpointOptions::parse(&join.options)?;
+        self.warnings.extend(options.warnings);
+        let interface = match (named_interface(join)?, &network.driver) {
+            (Some(name), _) => name,
+            (None, DriverOptions::Bridge(bridge)) => interfaces.next(&bridge.interface_prefix)?,
+            // There is no other interface on these.
+            (None, DriverOptions::Host | DriverOptions::Null) => "lo".parse()?,
+        };
+        let sticky = || self.controller.ipam.mac(id, joining.owner);
+        let mac = join.mac.or_else(sticky).unwrap_or_else(|| random_mac(joining.entropy));
+        let holder = Holder { owner: joining.owner, mac: Some(mac), now: joining.now };
+        Ok(Endpoint {
+            id: self.endpoint_id(joining.entropy)?,
+            addresses: self.addresses(&network, &join.addresses, &holder)?,
+            network: id.clone(),
+            sandbox: joining.sandbox.clone(),
+            interface,
+            mac,
+            aliases: join.aliases.clone(),
+            gateway_priority: join.gateway_priority,
+            order: present.last().map_or(0, |last| last.order + 1),
+            given_options: join.options.clone(),
+        })
+    }
+
+    /// Fails where the sandbox's other networks stand in the way of this one.
+    fn check_company(
+        &self,
+        network: &Network,
+        owner: &str,
+        present: &[Arc<Endpoint>],
+    ) -> Result<(), ControllerError> {
+        if present.iter().any(|endpoint| endpoint.network == network.id) {
+            return Err(ControllerError::forbidden(format!(
+                "endpoint with name {} already exists in network {}",
+                short(owner),
+                network.name
+            )));
+        }
+        let networks = present.iter().filter_map(|e| self.controller.networks.get(&e.network));
+        let kinds: Vec<_> =
+            networks.map(|network| network.kind()).chain([network.kind()]).collect();
+        if kinds.len() > 1 && kinds.contains(&DriverKind::Null) {
+            return Err(ControllerError::forbidden(
+                "container cannot be connected to multiple networks with one of the networks in \
+                 private (none) mode",
+            ));
+        }
+        Ok(())
+    }
+
+    /// An id whose host link's name nobody has.
+    fn endpoint_id(&mut self, entropy: &mut dyn Entropy) -> Result<EndpointId, ControllerError> {
+        for _ in 0..DRAWS {
+            let id = EndpointId::from_random(entropy.bytes());
+            if self.take_link(Endpoint::host_link_of(&id)) {
+                return Ok(id);
+            }
+        }
+        let message = format!("{DRAWS} random names for a host link are all in use");
+        Err(ControllerError::new(Kind::Internal, message))
+    }
+
+    /// The wanted addresses, and any others for the families that none is wanted of.
+    fn addresses(
+        &mut self,
+        network: &Network,
+        wanted: &[IpAddr],
+        holder: &Holder<'_>,
+    ) -> Result<Vec<IpNetwork>, ControllerError> {
+        let mut addresses: Vec<IpNetwork> = Vec::new();
+        for address in wanted {
+            if addresses.iter().any(|other| other.is_ipv6() == address.is_ipv6()) {
+                return Err(ControllerError::invalid(format!(
+                    "{address} is a second address of its family on network {}: one is possible",
+                    network.name
+                )));
+            }
+            let taken = self.controller.ipam.take(&network.id, *address, holder)?;
+            addresses.push(self.took_address(&network.id, taken));
+        }
+        for ipv6 in [false, true] {
+            if addresses.iter().any(|address| address.is_ipv6() == ipv6) {
+                continue;
+            }
+            if let Some(taken) = self.controller.ipam.allocate(&network.id, ipv6, holder)? {
+                addresses.push(self.took_address(&network.id, taken));
+            }
+        }
+        addresses.sort_by_key(IpNetwork::is_ipv6);
+        Ok(addresses)
+    }
+}
+
+fn random_mac(entropy: &mut dyn Entropy) -> Mac {
+    let bytes = entropy.bytes();
+    Mac::from_random(std::array::from_fn(|at| bytes[at]))
+}

@@ -1,0 +1,271 @@
+//! The daemon's side of the control socket.
+//!
+//! Calls block for as long as `rnet-dns` needs, some ten microseconds: asynchronous callers make
+//! them inside `spawn_blocking` or bear with them. When the connection breaks, every further call
+//! fails with [`ClientError::Disconnected`], and the daemon connects anew; what `rnet-dns` keeps
+//! does not depend on the connection.
+
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use cnm::{EndpointId, HasKind, Kind, NetworkId, PortBinding, SandboxId};
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+
+use crate::packet::{self, PacketError};
+use crate::protocol::{EndpointNames, HeldPort, Reply, Request, SandboxView, VERSION};
+
+/// How long `rnet-dns` may take for one request before it is taken for hung.
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How many endpoints go into one request, so that queries are answered in between.
+const ENDPOINTS_PER_REQUEST: usize = 200;
+
+/// Why a request to `rnet-dns` came to nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// Nobody listens at the socket.
+    #[error("cannot connect to rnet-dns at {path}")]
+    Connect {
+        /// The socket's path.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The request was not sent, or no reply came.
+    #[error("cannot {what} in rnet-dns")]
+    Packet {
+        /// The request, in words.
+        what: &'static str,
+        /// Why.
+        #[source]
+        source: PacketError,
+    },
+    /// `rnet-dns` says no.
+    #[error("cannot {what} in rnet-dns: {message}")]
+    Refused {
+        /// The request, in words.
+        what: &'static str,
+        /// Its own words.
+        message: String,
+    },
+    /// A request before this one broke the connection.
+    #[error("the connection to rnet-dns is broken: connect anew")]
+    Disconnected,
+}
+
+impl HasKind for ClientError {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::Refused { .. } => Kind::Internal,
+            Self::Connect { .. } | Self::Packet { .. } | Self::Disconnected => Kind::Unavailable,
+        }
+    }
+}
+
+/// What `rnet-dns` serves and holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Status {
+    /// The sandboxes served.
+    pub sandboxes: Vec<SandboxId>,
+    /// The ports held.
+    pub ports: Vec<PortBinding>,
+    /// Whether the owner socket is kept.
+    pub owner: bool,
+    /// The process.
+    pub pid: u32,
+}
+
+/// A connection to `rnet-dns`, for any number of threads.
+#[derive(Debug)]
+pub struct Client {
+    socket: Mutex<Option<OwnedFd>>,
+}
+
+impl Client {
+    /// Connects and agrees on the protocol's version.
+    pub fn connect(path: &Path) -> Result<Self, ClientError> {
+        let socket =
+            open(path).map_err(|source| ClientError::Connect { path: path.to_owned(), source })?;
+        let client = Self { socket: Mutex::new(Some(socket)) };
+        client.done("greet", &Request::Hello { version: VERSION }, &[])?;
+        Ok(client)
+    }
+
+    /// Sends one request and waits for its reply.
+    pub fn call(
+        &self,
+        request: &Request,
+        descriptors: &[BorrowedFd<'_>],
+    ) -> Result<(Reply, Vec<OwnedFd>), ClientError> {
+        let mut guard = self.socket.lock().unwrap_or_else(PoisonError::into_inner);
+        // Taken out meanwhile: after a failure nobody knows whose reply comes next.
+        let socket = guard.take().ok_or(ClientError::Disconnected)?;
+        let exchanged = packet::send(socket.as_fd(), request, descriptors)
+            .and_then(|()| packet::receive(socket.as_fd()))
+            .map_err(|source| ClientError::Packet { what: in_words(request), source })?;
+        *guard = Some(socket);
+        Ok(exchanged)
+    }
+
+    /// Whether a call may still succeed.
+    pub fn is_connected(&self) -> bool {
+        self.socket.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+
+    /// Has names answered in a sandbox, on sockets bound inside it.
+    pub fn serve(
+        &self,
+        view: SandboxView,
+        udp: BorrowedFd<'_>,
+        tcp: BorrowedFd<'_>,
+    ) -> Result<(), ClientError> {
+        self.simple(&Request::Serve(Box::new(view)), &[udp, tcp])
+    }
+
+    /// Stops answering in a sandbox. One that is not served is not an error.
+    pub fn release(&self, sandbox: &SandboxId) -> Result<(), ClientError> {
+        self.simple(&Request::Release { sandbox: sandbox.clone() }, &[])
+    }
+
+    /// Changes what a served sandbox sees.
+    pub fn update(&self, view: SandboxView) -> Result<(), ClientError> {
+        self.simple(&Request::Update(Box::new(view)), &[])
+    }
+
+    /// Adds or replaces names of a network; they are answered when this returns.
+    pub fn publish(
+        &self,
+        network: &NetworkId,
+        name: &str,
+        endpoints: &[EndpointNames],
+    ) -> Result<(), ClientError> {
+        for some in endpoints.chunks(ENDPOINTS_PER_REQUEST) {
+            let (network, name) = (network.clone(), name.to_owned());
+            let endpoints = some.to_vec();
+            self.simple(&Request::Publish { network, name, endpoints }, &[])?;
+        }
+        Ok(())
+    }
+
+    /// Removes the names of endpoints. Unknown ones are not an error.
+    pub fn withdraw(
+        &self,
+        network: &NetworkId,
+        endpoints: &[EndpointId],
+    ) -> Result<(), ClientError> {
+        let (network, endpoints) = (network.clone(), endpoints.to_vec());
+        self.simple(&Request::Withdraw { network, endpoints }, &[])
+    }
+
+    /// Removes the names of all endpoints but these.
+    pub fn retain(
+        &self,
+        endpoints: BTreeMap<NetworkId, Vec<EndpointId>>,
+    ) -> Result<(), ClientError> {
+        self.simple(&Request::Retain { endpoints }, &[])
+    }
+
+    /// Takes the host's resolvers from this file from now on.
+    pub fn follow_host(&self, path: &Path) -> Result<(), ClientError> {
+        self.simple(&Request::FollowHost { path: path.to_string_lossy().into_owned() }, &[])
+    }
+
+    /// Has sockets kept that reserve host ports; `rnet-dns` gets duplicates.
+    pub fn hold(&self, ports: &[(HeldPort, BorrowedFd<'_>)]) -> Result<(), ClientError> {
+        for some in ports.chunks(packet::DESCRIPTORS_MAX) {
+            let (held, sockets): (Vec<_>, Vec<_>) = some.iter().cloned().unzip();
+            self.simple(&Request::Hold(held), &sockets)?;
+        }
+        Ok(())
+    }
+
+    /// Has sockets closed that reserve host ports. Unknown ones are not an error.
+    pub fn drop_ports(&self, ports: &[PortBinding]) -> Result<(), ClientError> {
+        self.simple(&Request::Drop(ports.to_vec()), &[])
+    }
+
+    /// Has the socket kept that owns the `nf_tables` table; `rnet-dns` gets a duplicate.
+    pub fn keep_owner(&self, socket: BorrowedFd<'_>) -> Result<(), ClientError> {
+        self.simple(&Request::KeepOwner, &[socket])
+    }
+
+    /// A duplicate of the kept owner socket, if there is one.
+    pub fn take_owner(&self) -> Result<Option<OwnedFd>, ClientError> {
+        let mut descriptors = self.done("take the owner socket", &Request::TakeOwner, &[])?;
+        Ok(descriptors.pop())
+    }
+
+    /// What is served and held.
+    pub fn status(&self) -> Result<Status, ClientError> {
+        let what = in_words(&Request::Status);
+        match self.call(&Request::Status, &[])?.0 {
+            Reply::Status { sandboxes, ports, owner, pid } => {
+                Ok(Status { sandboxes, ports, owner, pid })
+            }
+            reply => Err(refused(what, reply)),
+        }
+    }
+
+    /// Ends `rnet-dns`. Names are answered in no sandbox from then on.
+    pub fn shutdown(&self) -> Result<(), ClientError> {
+        self.simple(&Request::Shutdown, &[])
+    }
+
+    fn simple(&self, request: &Request, sockets: &[BorrowedFd<'_>]) -> Result<(), ClientError> {
+        self.done(in_words(request), request, sockets).map(drop)
+    }
+
+    fn done(
+        &self,
+        what: &'static str,
+        request: &Request,
+        sockets: &[BorrowedFd<'_>],
+    ) -> Result<Vec<OwnedFd>, ClientError> {
+        match self.call(request, sockets)? {
+            (Reply::Done, descriptors) => Ok(descriptors),
+            (reply, _) => Err(refused(what, reply)),
+        }
+    }
+}
+
+fn open(path: &Path) -> std::io::Result<OwnedFd> {
+    let address = SocketAddrUnix::new(path)?;
+    let flags = SocketFlags::CLOEXEC;
+    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
+    rustix::net::connect(&socket, &address)?;
+    set_socket_timeout(&socket, Timeout::Recv, Some(TIMEOUT))?;
+    set_socket_timeout(&socket, Timeout::Send, Some(TIMEOUT))?;
+    Ok(socket)
+}
+
+fn refused(what: &'static str, reply: Reply) -> ClientError {
+    let message = match reply {
+        Reply::Failed { message } => message,
+        other => format!("unexpected reply {other:?}"),
+    };
+    ClientError::Refused { what, message }
+}
+
+fn in_words(request: &Request) -> &'static str {
+    match request {
+        Request::Hello { .. } => "greet",
+        Request::Serve(_) => "serve a sandbox",
+        Request::Release { .. } => "release a sandbox",
+        Request::Update(_) => "update a sandbox",
+        Request::Publish { .. } => "publish names",
+        Request::Withdraw { .. } => "withdraw names",
+        Request::Retain { .. } => "retain names",
+        Request::FollowHost { .. } => "follow the host's resolvers",
+        Request::Hold(_) => "hold ports",
+        Request::Drop(_) => "drop ports",
+        Request::KeepOwner => "keep the owner socket",
+        Request::TakeOwner => "take the owner socket",
+        Request::Status => "read the status",
+        Request::Shutdown => "shut down",
+    }
+}

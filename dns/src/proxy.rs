@@ -1,0 +1,201 @@
+//! Published ports that the kernel does not translate.
+//!
+//! The kernel's maps carry nearly all traffic. What they cannot carry arrives at the socket that
+//! reserves the port: from `::1`, whose packets do not leave the loopback, and from IPv6 clients of
+//! a sandbox that has no IPv6 address. It is copied from here, so it survives the daemon as well.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use cnm::Protocol;
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use tokio::sync::oneshot;
+use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::{sleep, timeout};
+
+use crate::pktinfo::{self, Arrival};
+use crate::serve::{tcp_listener, udp_socket};
+
+/// How many connections or UDP sessions one port carries at once.
+const SESSIONS_MAX: usize = 1024;
+
+/// After what silence a UDP session ends.
+const UDP_IDLE: Duration = Duration::from_secs(60);
+
+/// How long to wait for the target.
+const CONNECT: Duration = Duration::from_secs(10);
+
+/// How long to stay away from a socket that fails.
+const AFTER_FAILURE: Duration = Duration::from_millis(100);
+
+/// The longest datagram.
+const DATAGRAM_MAX: usize = 65_535;
+
+/// A host port that is reserved: the socket alone, or someone who carries what arrives there.
+#[derive(Debug)]
+pub(crate) enum Held {
+    /// Nobody listens.
+    Reserved(OwnedFd),
+    /// What arrives is carried to the target.
+    Carried {
+        /// Dropped to stop.
+        stop: oneshot::Sender<()>,
+        /// Owns the socket.
+        task: JoinHandle<()>,
+    },
+}
+
+impl Held {
+    /// Keeps a socket; with a target it is served from now on.
+    pub(crate) fn start(
+        socket: OwnedFd,
+        protocol: Protocol,
+        target: Option<SocketAddr>,
+    ) -> io::Result<Self> {
+        let (stop, stopped) = oneshot::channel();
+        let task = match (target, protocol) {
+            (Some(target), Protocol::Tcp) => {
+                tokio::spawn(carry_tcp(tcp_listener(socket)?, target, stopped))
+            }
+            (Some(target), Protocol::Udp) => {
+                pktinfo::enable(&socket)?;
+                tokio::spawn(carry_udp(udp_socket(socket)?, target, stopped))
+            }
+            (_, Protocol::Sctp) | (None, _) => return Ok(Self::Reserved(socket)),
+        };
+        Ok(Self::Carried { stop, task })
+    }
+
+    /// Closes the socket and ends what it carried. The port is free when this returns.
+    pub(crate) async fn stop(self) {
+        match self {
+            Self::Reserved(socket) => drop(socket),
+            Self::Carried { stop, task } => {
+                drop(stop);
+                let _ = task.await;
+            }
+        }
+    }
+}
+
+async fn carry_tcp(listener: TcpListener, target: SocketAddr, mut stopped: oneshot::Receiver<()>) {
+    let mut connections = JoinSet::new();
+    loop {
+        let accepted = tokio::select! {
+            _ = &mut stopped => break,
+            Some(_) = connections.join_next() => continue,
+            accepted = listener.accept(), if connections.len() < SESSIONS_MAX => accepted,
+        };
+        match accepted {
+            Ok((client, _)) => {
+                connections.spawn(async move {
+                    if let Err(error) = carry_stream(client, target).await {
+                        tracing::debug!(%target, %error, "connection not carried");
+                    }
+                });
+            }
+            Err(error) => {
+                tracing::debug!(%target, %error, "cannot accept a connection");
+                sleep(AFTER_FAILURE).await;
+            }
+        }
+    }
+    connections.shutdown().await;
+}
+
+/// Copies both ways; the end of one way is passed on and leaves the other open.
+async fn carry_stream(mut client: TcpStream, target: SocketAddr) -> io::Result<()> {
+    let mut server = timeout(CONNECT, TcpStream::connect(target)).await??;
+    let _ = client.set_nodelay(true);
+    let _ = server.set_nodelay(true);
+    tokio::io::copy_bidirectional(&mut client, &mut server).await?;
+    Ok(())
+}
+
+/// A client of a UDP port: its datagrams go to the target from a socket of its own.
+#[derive(Clone, Debug)]
+struct Session {
+    to_target: Arc<UdpSocket>,
+    /// Whether the client said something since this was last looked at.
+    heard: Arc<AtomicBool>,
+}
+
+async fn carry_udp(socket: UdpSocket, target: SocketAddr, mut stopped: oneshot::Receiver<()>) {
+    let socket = Arc::new(socket);
+    let mut sessions: HashMap<SocketAddr, Session> = HashMap::new();
+    let mut replies: JoinSet<SocketAddr> = JoinSet::new();
+    let mut buffer = vec![0; DATAGRAM_MAX];
+    loop {
+        tokio::select! {
+            _ = &mut stopped => break,
+            Some(ended) = replies.join_next() => {
+                if let Ok(client) = ended {
+                    sessions.remove(&client);
+                }
+                continue;
+            }
+            _ = socket.readable() => {}
+        }
+        let (length, arrival) = match pktinfo::receive(&socket, &mut buffer) {
+            Ok(received) => received,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
+            Err(error) => {
+                tracing::debug!(%target, %error, "cannot receive a datagram");
+                sleep(AFTER_FAILURE).await;
+                continue;
+            }
+        };
+        let session = match sessions.get(&arrival.from) {
+            Some(session) => session.clone(),
+            None if sessions.len() >= SESSIONS_MAX => continue,
+            None => {
+                let Ok(session) = Session::open(target).await else { continue };
+                replies.spawn(carry_replies(session.clone(), Arc::clone(&socket), arrival));
+                sessions.insert(arrival.from, session.clone());
+                session
+            }
+        };
+        session.heard.store(true, Ordering::Relaxed);
+        let datagram = &buffer[..length];
+        if let Err(error) = session.to_target.send(datagram).await
+            && error.kind() == io::ErrorKind::ConnectionRefused
+        {
+            // What was refused is the datagram before; this one was not sent.
+            let _ = session.to_target.send(datagram).await;
+        }
+    }
+    replies.shutdown().await;
+}
+
+/// Carries what the target says back to the client, until both are silent.
+async fn carry_replies(session: Session, socket: Arc<UdpSocket>, client: Arrival) -> SocketAddr {
+    loop {
+        match timeout(UDP_IDLE, session.to_target.readable()).await {
+            Ok(Ok(())) => {}
+            Err(_) if session.heard.swap(false, Ordering::Relaxed) => continue,
+            Ok(Err(_)) | Err(_) => return client.from,
+        }
+        let mut reply = Vec::with_capacity(DATAGRAM_MAX);
+        // Nobody at the target's port: the client hears nothing, the next datagram may do better.
+        if session.to_target.try_recv_buf(&mut reply).is_ok() {
+            let _ = pktinfo::reply(&socket, &client, &reply).await;
+        }
+    }
+}
+
+impl Session {
+    async fn open(target: SocketAddr) -> io::Result<Self> {
+        let any: IpAddr = match target {
+            SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+            SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+        };
+        let socket = UdpSocket::bind((any, 0)).await?;
+        socket.connect(target).await?;
+        Ok(Self { to_target: Arc::new(socket), heard: Arc::default() })
+    }
+}

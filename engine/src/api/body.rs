@@ -1,0 +1,90 @@
+//! Bodies of replies: nothing, JSON, or a stream.
+
+use std::convert::Infallible;
+
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Empty, Full, StreamBody};
+use hyper::StatusCode;
+use hyper::body::Frame;
+use hyper::header::{CONTENT_TYPE, HeaderValue};
+use serde::Serialize;
+use serde_json::Value;
+
+/// Why a body could not be sent to its end.
+pub type BodyError = Box<dyn std::error::Error + Send + Sync>;
+
+/// A body of any kind.
+pub type Body = UnsyncBoxBody<Bytes, BodyError>;
+
+/// A reply.
+pub type Response = hyper::Response<Body>;
+
+/// JSON's media type.
+pub const JSON: HeaderValue = HeaderValue::from_static("application/json");
+
+fn never(error: Infallible) -> BodyError {
+    match error {}
+}
+
+/// A status and nothing else.
+pub fn empty(status: StatusCode) -> Response {
+    with_status(status, Empty::new().map_err(never).boxed_unsync())
+}
+
+/// `204 No Content`.
+pub fn no_content() -> Response {
+    empty(StatusCode::NO_CONTENT)
+}
+
+/// JSON with status 200.
+pub fn json(value: &impl Serialize) -> Response {
+    json_with(StatusCode::OK, value)
+}
+
+/// JSON with a status and a line feed, as Go's encoder writes it.
+pub fn json_with(status: StatusCode, value: &impl Serialize) -> Response {
+    let mut text = serde_json::to_vec(value).unwrap_or_default();
+    text.push(b'\n');
+    typed(with_status(status, Full::from(text).map_err(never).boxed_unsync()), JSON)
+}
+
+/// Plain text.
+pub fn text(status: StatusCode, text: impl Into<Bytes>) -> Response {
+    let response = with_status(status, Full::new(text.into()).map_err(never).boxed_unsync());
+    typed(response, HeaderValue::from_static("text/plain; charset=utf-8"))
+}
+
+/// A stream of bytes. The head is sent at once, whenever the first byte comes.
+pub fn stream<E: Into<BodyError>>(
+    content_type: &'static str,
+    bytes: impl Stream<Item = Result<Bytes, E>> + Send + 'static,
+) -> Response {
+    let frames = bytes.map(|bytes| bytes.map(Frame::data).map_err(Into::into));
+    let response = with_status(StatusCode::OK, StreamBody::new(frames).boxed_unsync());
+    typed(response, HeaderValue::from_static(content_type))
+}
+
+/// A stream of JSON values, one per line.
+pub fn json_lines(values: impl Stream<Item = Value> + Send + 'static) -> Response {
+    stream("application/json", values.map(|value| Ok::<_, Infallible>(line(&value))))
+}
+
+/// A value as a line.
+pub fn line(value: &Value) -> Bytes {
+    let mut text = value.to_string();
+    text.push_str("\r\n");
+    text.into()
+}
+
+fn with_status(status: StatusCode, body: Body) -> Response {
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    response
+}
+
+fn typed(mut response: Response, content_type: HeaderValue) -> Response {
+    response.headers_mut().insert(CONTENT_TYPE, content_type);
+    response
+}

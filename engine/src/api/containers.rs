@@ -1,0 +1,267 @@
+//! `/containers`.
+
+use std::sync::Arc;
+
+use chrono::Utc;
+use futures_util::StreamExt;
+use hyper::StatusCode;
+use serde_json::{Value, json};
+
+use super::body::{self, Response};
+use super::request::Request;
+use super::wire::container_create::{self, Defaults};
+use super::wire::{container_inspect, container_list, image as image_wire};
+use super::{Api, hijack};
+use crate::container::spec::Mount;
+use crate::container::{Attach, Container, Remove, WaitCondition};
+use crate::error::{Error, Result};
+
+mod select;
+
+use select::Selection;
+
+/// Runs what blocks on a thread that may be blocked.
+pub async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    let fault = |error| Error::internal("the operation ended in a fault", error);
+    tokio::task::spawn_blocking(work).await.map_err(fault)?
+}
+
+/// `GET /containers/json`.
+pub fn list(api: &Api, request: &Request) -> Result<Response> {
+    let containers = api.engine.list();
+    let selection = Selection::of(&request.query, api)?;
+    let sizes = request.query.flag("size");
+    let now = Utc::now();
+    let entries = selection.apply(containers).into_iter().map(|container| {
+        let sizes = sizes.then(|| sizes_of(api, &container));
+        container_list::entry(&container, &image_name(api, &container), sizes, now)
+    });
+    Ok(body::json(&entries.collect::<Vec<_>>()))
+}
+
+/// What the container's image is called now: its id, once the name means another image.
+fn image_name(api: &Api, container: &Container) -> String {
+    match api.engine.images().find(&container.spec.image) {
+        Ok(image) if image.id.to_string() == container.image => container.spec.image.clone(),
+        _ => container.image.clone(),
+    }
+}
+
+/// Bytes of the container's own layer, and of all its layers.
+fn sizes_of(api: &Api, container: &Container) -> (u64, u64) {
+    let own = container.graph_data.get("UpperDir").map_or(0, |upper| tree_size(upper.as_ref()));
+    let image = api.engine.images().find(&container.image).map_or(0, |image| image.size);
+    (own, own + image)
+}
+
+/// Bytes of the files below a directory. What vanishes meanwhile does not count.
+pub fn tree_size(directory: &std::path::Path) -> u64 {
+    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    let size = |entry: std::fs::DirEntry| match entry.metadata() {
+        Ok(metadata) if metadata.is_dir() => tree_size(&entry.path()),
+        Ok(metadata) if metadata.is_file() => metadata.len(),
+        _ => 0,
+    };
+    entries.map(size).sum()
+}
+
+/// `POST /containers/create`.
+pub async fn create(api: &Arc<Api>, request: Request) -> Result<Response> {
+    let name = request.query.text("name").map(|name| name.trim_start_matches('/').to_owned());
+    let platform = request.query.text("platform").map(str::to_owned);
+    let body = request.value().await?;
+    let mut spec = container_create::spec(&body, &defaults(api))?;
+    spec.mounts.extend(volumes_from(api, &spec.wire_host_config, &spec.mounts)?);
+    let engine = api.engine.clone();
+    let created =
+        blocking(move || engine.create(name.as_deref(), spec, platform.as_deref())).await?;
+    let reply = json!({"Id": created.id, "Warnings": created.warnings});
+    Ok(body::json_with(StatusCode::CREATED, &reply))
+}
+
+/// What the daemon's configuration says where a request is silent.
+fn defaults(api: &Api) -> Defaults {
+    let config = &api.config;
+    let private = if super::system::cgroup_version() == "2" { "private" } else { "host" };
+    Defaults {
+        shm_size: config.shm_size,
+        ipc_mode: config.ipc_mode.clone(),
+        cgroupns_mode: config.cgroupns_mode.clone().unwrap_or_else(|| private.to_owned()),
+        runtime: api.engine.settings().default_runtime.clone(),
+        log_driver: config.log_driver.clone(),
+        log_options: config.log_options.clone(),
+    }
+}
+
+/// `--volumes-from`: the mounts of other containers, where nothing else is mounted.
+fn volumes_from(api: &Api, host: &Value, own: &[Mount]) -> Result<Vec<Mount>> {
+    let mut mounts: Vec<Mount> = Vec::new();
+    for text in host["VolumesFrom"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+        let (key, mode) = text.split_once(':').unwrap_or((text, ""));
+        let container = api.engine.find(key)?;
+        for point in container.mounts.iter().filter(|point| point.kind != "tmpfs") {
+            if own.iter().chain(&mounts).any(|mount| mount.target == point.target) {
+                continue;
+            }
+            let source = point.name.clone();
+            mounts.push(Mount {
+                kind: point.kind.clone(),
+                source: source.unwrap_or_else(|| point.source.display().to_string()),
+                target: point.target.clone(),
+                readonly: !point.writable || mode.split(',').any(|option| option == "ro"),
+                propagation: point.propagation.clone(),
+                ..Mount::default()
+            });
+        }
+    }
+    Ok(mounts)
+}
+
+/// `GET /containers/{id}/json`.
+pub fn inspect(api: &Api, key: &str, request: &Request) -> Result<Response> {
+    let container = api.engine.find(key)?;
+    let sizes = request.query.flag("size").then(|| sizes_of(api, &container));
+    Ok(body::json(&container_inspect::inspect(&container, &[], sizes)))
+}
+
+/// `GET /containers/{id}/top`.
+pub async fn top(api: &Api, key: &str) -> Result<Response> {
+    let (engine, key) = (api.engine.clone(), key.to_owned());
+    let processes = blocking(move || engine.top(&key)).await?;
+    Ok(body::json(&json!({"Titles": processes.titles, "Processes": processes.processes})))
+}
+
+/// `POST /containers/{id}/start`.
+pub async fn start(api: &Api, key: &str, request: Request) -> Result<Response> {
+    const LONGEST: usize = 7;
+    if !request.is_empty() && request.bytes(64 << 10).await?.len() > LONGEST {
+        return Err(Error::invalid(
+            "starting container with non-empty request body was deprecated \
+             since API v1.22 and removed in v1.24",
+        ));
+    }
+    let (engine, key) = (api.engine.clone(), key.to_owned());
+    blocking(move || engine.start(&key)).await?;
+    Ok(body::no_content())
+}
+
+/// `POST /containers/{id}/stop`.
+pub async fn stop(api: &Api, key: &str, request: &Request) -> Result<Response> {
+    let timeout = request.query.number("t")?;
+    api.engine.stop(key, timeout, signal(request)?).await?;
+    Ok(body::no_content())
+}
+
+/// `POST /containers/{id}/restart`.
+pub async fn restart(api: &Api, key: &str, request: &Request) -> Result<Response> {
+    let timeout = request.query.number("t")?;
+    api.engine.restart(key, timeout, signal(request)?).await?;
+    Ok(body::no_content())
+}
+
+/// `POST /containers/{id}/kill`.
+pub async fn kill(api: &Api, key: &str, request: &Request) -> Result<Response> {
+    api.engine.kill(key, signal(request)?.unwrap_or("SIGKILL")).await?;
+    Ok(body::no_content())
+}
+
+fn signal(request: &Request) -> Result<Option<&str>> {
+    match request.query.text("signal") {
+        Some(signal) if !super::wire::container_validate::is_signal(signal) => {
+            Err(Error::invalid(format!("invalid signal: {signal}")))
+        }
+        signal => Ok(signal),
+    }
+}
+
+/// `POST /containers/{id}/rename`.
+pub async fn rename(api: &Api, key: &str, request: &Request) -> Result<Response> {
+    let name = request.query.text("name").unwrap_or_default().trim_start_matches('/').to_owned();
+    if name.is_empty() {
+        return Err(Error::invalid("Neither old nor new names may be empty"));
+    }
+    let (engine, key) = (api.engine.clone(), key.to_owned());
+    blocking(move || engine.rename(&key, &name)).await?;
+    Ok(body::no_content())
+}
+
+/// `POST /containers/{id}/wait`. The head is sent at once, because clients wait before they start.
+pub fn wait(api: &Api, key: &str, request: &Request) -> Result<Response> {
+    let condition = match request.query.text("condition") {
+        None | Some("not-running") => WaitCondition::NotRunning,
+        Some("next-exit") => WaitCondition::NextExit,
+        Some("removed") => WaitCondition::Removed,
+        Some(other) => return Err(Error::invalid(format!("invalid condition: \"{other}\""))),
+    };
+    let waiting = api.engine.wait(key, condition)?;
+    let reply = futures_util::stream::once(async move {
+        let waited = waiting.await;
+        let mut reply = json!({"StatusCode": waited.code});
+        if let Some(message) = waited.error {
+            reply["Error"] = json!({"Message": message});
+        }
+        reply
+    });
+    Ok(body::json_lines(reply.boxed()))
+}
+
+/// `POST /containers/{id}/attach`.
+pub async fn attach(api: &Api, key: &str, mut request: Request) -> Result<Response> {
+    let upgrade = request.take_upgrade();
+    let query = &request.query;
+    let attach = Attach {
+        // Without a connection of its own there is no way in.
+        stdin: query.flag("stdin") && upgrade.is_some(),
+        stdout: query.flag("stdout"),
+        stderr: query.flag("stderr"),
+        logs: query.flag("logs"),
+        stream: query.flag("stream"),
+        detach_keys: query.text("detachKeys").map(str::to_owned),
+    };
+    let attached = api.engine.attach(key, attach).await?;
+    Ok(hijack::respond(attached, upgrade, request.version))
+}
+
+/// `POST /containers/{id}/resize`.
+pub async fn resize(api: &Api, key: &str, request: &Request) -> Result<Response> {
+    let (rows, columns) = size(request)?;
+    api.engine.resize(key, rows, columns).await?;
+    Ok(body::empty(StatusCode::OK))
+}
+
+/// Rows and columns of a terminal.
+pub fn size(request: &Request) -> Result<(u16, u16)> {
+    let side = |name| request.query.number(name).map(Option::unwrap_or_default);
+    Ok((side("h")?, side("w")?))
+}
+
+/// `DELETE /containers/{id}`.
+pub async fn remove(api: &Api, key: &str, request: &Request) -> Result<Response> {
+    let query = &request.query;
+    let how =
+        Remove { force: query.flag("force"), volumes: query.flag("v"), link: query.flag("link") };
+    api.engine.remove(key, how).await?;
+    Ok(body::no_content())
+}
+
+/// `POST /containers/prune`.
+pub async fn prune(api: &Api, request: &Request) -> Result<Response> {
+    let selection = Selection::stopped(&request.query)?;
+    let (mut removed, mut reclaimed) = (Vec::new(), 0);
+    for container in selection.apply(api.engine.list()) {
+        let (size, _) = sizes_of(api, &container);
+        match api.engine.remove(&container.id, Remove::default()).await {
+            Ok(()) => {
+                removed.push(container.id.clone());
+                reclaimed += size;
+            }
+            // It was started or removed meanwhile.
+            Err(error) => tracing::debug!(id = %container.id, error = %error.chain(), "not pruned"),
+        }
+    }
+    tracing::debug!(reclaimed = %image_wire::bytes(reclaimed), "pruned containers");
+    let removed = if removed.is_empty() { Value::Null } else { json!(removed) };
+    Ok(body::json(&json!({"ContainersDeleted": removed, "SpaceReclaimed": reclaimed})))
+}

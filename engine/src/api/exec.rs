@@ -1,0 +1,105 @@
+//! `/exec`: processes in running containers.
+
+use hyper::StatusCode;
+use serde::Deserialize;
+use serde_json::json;
+
+use super::body::{self, Response};
+use super::request::Request;
+use super::{Api, hijack};
+use crate::container::ExecSpec;
+use crate::error::{Error, Result};
+
+/// Body of `POST /containers/{id}/exec`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+#[expect(clippy::struct_excessive_bools, reason = "Docker's fields")]
+struct Create {
+    attach_stdin: bool,
+    attach_stdout: bool,
+    attach_stderr: bool,
+    console_size: Option<(u16, u16)>,
+    detach_keys: String,
+    tty: bool,
+    env: Vec<String>,
+    cmd: Vec<String>,
+    privileged: bool,
+    user: String,
+    working_dir: String,
+}
+
+/// Body of `POST /exec/{id}/start`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+struct Start {
+    detach: bool,
+    tty: bool,
+    console_size: Option<(u16, u16)>,
+}
+
+/// `POST /containers/{id}/exec`.
+pub async fn create(api: &Api, key: &str, request: Request) -> Result<Response> {
+    let create: Create = request.json().await?;
+    if create.cmd.is_empty() {
+        return Err(Error::invalid("No exec command specified"));
+    }
+    let spec = ExecSpec {
+        command: create.cmd,
+        env: create.env,
+        user: create.user,
+        working_dir: create.working_dir,
+        tty: create.tty,
+        privileged: create.privileged,
+        stdin: create.attach_stdin,
+        stdout: create.attach_stdout,
+        stderr: create.attach_stderr,
+        detach_keys: Some(create.detach_keys).filter(|keys| !keys.is_empty()),
+        console_size: create.console_size.filter(|size| *size != (0, 0)),
+    };
+    let id = api.engine.exec_create(key, spec)?;
+    Ok(body::json_with(StatusCode::CREATED, &json!({"Id": id})))
+}
+
+/// `POST /exec/{id}/start`.
+pub async fn start(api: &Api, id: &str, mut request: Request) -> Result<Response> {
+    let (upgrade, version) = (request.take_upgrade(), request.version);
+    let start: Start = request.json().await?;
+    let size = start.console_size.filter(|size| *size != (0, 0));
+    match api.engine.exec_start(id, start.detach, start.tty, size).await? {
+        Some(attached) => Ok(hijack::respond(attached, upgrade, version)),
+        None => Ok(body::empty(StatusCode::OK)),
+    }
+}
+
+/// `POST /exec/{id}/resize`.
+pub async fn resize(api: &Api, id: &str, request: &Request) -> Result<Response> {
+    let (rows, columns) = super::containers::size(request)?;
+    api.engine.exec_resize(id, rows, columns).await?;
+    Ok(body::empty(StatusCode::OK))
+}
+
+/// `GET /exec/{id}/json`.
+pub fn inspect(api: &Api, id: &str) -> Result<Response> {
+    let exec = api.engine.exec(id)?;
+    let spec = &exec.spec;
+    let (entrypoint, arguments) = spec.command.split_first().map_or(("", &[][..]), |(e, a)| (e, a));
+    Ok(body::json(&json!({
+        "ID": exec.id,
+        "Running": exec.running,
+        "ExitCode": exec.exit_code,
+        "ProcessConfig": {
+            "tty": spec.tty,
+            "entrypoint": entrypoint,
+            "arguments": arguments,
+            "privileged": spec.privileged,
+            "user": spec.user,
+        },
+        "OpenStdin": spec.stdin,
+        "OpenStderr": spec.stderr,
+        "OpenStdout": spec.stdout,
+        "CanRemove": !exec.running && exec.exit_code.is_some(),
+        "ContainerID": exec.container,
+        "DetachKeys": "",
+        "Pid": exec.pid,
+    })))
+}

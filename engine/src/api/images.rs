@@ -1,0 +1,140 @@
+//! `/images`: what there is.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use chrono::Utc;
+use hyper::StatusCode;
+use serde_json::{Value, json};
+
+use super::Api;
+use super::body::{self, Response};
+use super::containers::blocking;
+use super::filters::Filters;
+use super::request::Request;
+use super::version::Version;
+use super::wire::image as wire;
+use super::wire::time::point;
+use crate::error::{Error, Result};
+use crate::image::{Filter, Image, ImageUse, Removed};
+
+const FILTERS: &[&str] = &["before", "dangling", "label", "label!", "reference", "since", "until"];
+
+/// `GET /images/json`.
+pub async fn list(api: &Api, request: &Request) -> Result<Response> {
+    let filters = Filters::of(&request.query, FILTERS)?;
+    let mut filter = filter(&filters)?;
+    // Older clients name a reference by a parameter of its own.
+    filter.references.extend(request.query.text("filter").map(str::to_owned));
+    let engine = api.engine.clone();
+    let images = blocking(move || engine.images().search(&filter)).await?;
+    let dangling_has_a_name = request.version < Version(43);
+    let entry = |image: &Arc<Image>| {
+        let mut entry = wire::summary(image, -1);
+        if dangling_has_a_name && image.names.is_empty() {
+            entry["RepoTags"] = json!(["<none>:<none>"]);
+        }
+        entry
+    };
+    Ok(body::json(&images.iter().map(entry).collect::<Vec<_>>()))
+}
+
+fn filter(filters: &Filters) -> Result<Filter> {
+    let first = |name| filters.values(name).first().cloned();
+    let now = Utc::now();
+    Ok(Filter {
+        dangling: filters.flag("dangling")?,
+        labels: filters.values("label").to_vec(),
+        without_labels: filters.values("label!").to_vec(),
+        before: first("before"),
+        since: first("since"),
+        until: first("until").map(|text| point(&text, now)).transpose()?.flatten(),
+        references: filters.values("reference").to_vec(),
+    })
+}
+
+/// `GET /images/{name}/json`.
+pub async fn inspect(api: &Api, name: &str) -> Result<Response> {
+    let image = find(api, name).await?;
+    Ok(body::json(&wire::inspect(&image, super::system::storage_driver(api))))
+}
+
+async fn find(api: &Api, name: &str) -> Result<Arc<Image>> {
+    let (engine, name) = (api.engine.clone(), name.to_owned());
+    blocking(move || engine.images().find(&name)).await
+}
+
+/// `GET /images/{name}/history`.
+pub async fn history(api: &Api, name: &str) -> Result<Response> {
+    let (engine, name) = (api.engine.clone(), name.to_owned());
+    let entries = blocking(move || engine.images().history(&name)).await?;
+    Ok(body::json(&entries.iter().map(wire::history).collect::<Vec<_>>()))
+}
+
+/// `POST /images/{name}/tag`.
+pub async fn tag(api: &Api, name: &str, request: &Request) -> Result<Response> {
+    let repository = request.query.text("repo").unwrap_or_default();
+    if repository.is_empty() {
+        return Err(Error::invalid("invalid reference format: the parameter repo is required"));
+    }
+    let target = format!("{repository}:{}", request.query.text("tag").unwrap_or("latest"));
+    let (engine, source, new) = (api.engine.clone(), name.to_owned(), target.clone());
+    blocking(move || engine.images().tag(&source, &new)).await?;
+    let image = find(api, &target).await?;
+    publish(api, "tag", &image.id.to_string(), &target);
+    Ok(body::empty(StatusCode::CREATED))
+}
+
+/// `DELETE /images/{name}`.
+pub async fn remove(api: &Api, name: &str, request: &Request) -> Result<Response> {
+    let force = request.query.flag("force");
+    let users = users(api);
+    let (engine, key) = (api.engine.clone(), name.to_owned());
+    let id = find(api, name).await?.id.to_string();
+    let removed = blocking(move || engine.images().remove(&key, force, &users)).await?;
+    tell_removed(api, &id, &removed);
+    Ok(body::json(&removed.iter().map(wire::removed).collect::<Vec<_>>()))
+}
+
+/// `POST /images/prune`.
+pub async fn prune(api: &Api, request: &Request) -> Result<Response> {
+    let filters = Filters::of(&request.query, &["dangling", "label", "label!", "until"])?;
+    let all = filters.flag("dangling")? == Some(false);
+    let filter = Filter { dangling: None, ..filter(&filters)? };
+    let (engine, users) = (api.engine.clone(), users(api));
+    let pruned = blocking(move || engine.images().prune(&filter, all, &users)).await?;
+    tell_removed(api, "", &pruned.removed);
+    let removed: Vec<Value> = pruned.removed.iter().map(wire::removed).collect();
+    let removed = if removed.is_empty() { Value::Null } else { Value::Array(removed) };
+    Ok(body::json(&json!({"ImagesDeleted": removed, "SpaceReclaimed": pruned.reclaimed})))
+}
+
+/// The containers that keep images from being removed.
+pub fn users(api: &Api) -> Vec<ImageUse> {
+    let of = |container: &Arc<crate::container::Container>| {
+        Some(ImageUse {
+            container: container.id.clone(),
+            image: container.image.parse().ok()?,
+            reference: container.spec.image.clone(),
+            running: container.state.is_running(),
+        })
+    };
+    api.engine.list().iter().filter_map(of).collect()
+}
+
+/// Tells listeners what happened to an image.
+pub fn publish(api: &Api, action: &str, id: &str, name: &str) {
+    let attributes = BTreeMap::from([("name".to_owned(), name.to_owned())]);
+    api.engine.events().publish("image", action, id, attributes);
+}
+
+fn tell_removed(api: &Api, id: &str, removed: &[Removed]) {
+    for effect in removed {
+        match effect {
+            Removed::Untagged(name) => {
+                publish(api, "untag", if id.is_empty() { name } else { id }, name)
+            }
+            Removed::Deleted(id) => publish(api, "delete", id, id),
+        }
+    }
+}

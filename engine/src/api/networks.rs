@@ -1,0 +1,100 @@
+//! `/networks`.
+
+use std::sync::Arc;
+
+use cnm::Network;
+use hyper::StatusCode;
+use serde_json::json;
+
+use super::Api;
+use super::body::{self, Response};
+use super::containers::blocking;
+use super::filters::Filters;
+use super::request::Request;
+use super::wire::container_create::endpoint_spec;
+use super::wire::network::{self, Connect, Create, Disconnect};
+use crate::error::{Error, Result};
+
+const FILTERS: &[&str] = &["dangling", "driver", "id", "label", "label!", "name", "scope", "type"];
+
+/// `GET /networks`.
+pub fn list(api: &Api, request: &Request) -> Result<Response> {
+    let filters = Filters::of(&request.query, FILTERS)?;
+    let dangling = filters.flag("dangling")?;
+    if let Some(kind) =
+        filters.values("type").iter().find(|t| !matches!(t.as_str(), "builtin" | "custom"))
+    {
+        return Err(Error::invalid(format!("invalid filter: 'type'='{kind}'")));
+    }
+    let unused =
+        |network: &Network| !network.predefined && api.engine.endpoints_of(&network.id).is_empty();
+    let accepts = |network: &Network| {
+        filters.labels(|key| network.labels.get(key).map(String::as_str))
+            && filters.exact("driver", network.kind().as_str())
+            && filters.any("id", |wanted| network.id.as_str().starts_with(wanted))
+            && filters.matches("name", &network.name)
+            && filters.exact("scope", "local")
+            && filters.exact("type", if network.predefined { "builtin" } else { "custom" })
+            && dangling.is_none_or(|dangling| unused(network) == dangling)
+    };
+    let networks: Vec<Arc<Network>> = api.engine.networks();
+    let shown = networks.iter().filter(|network| accepts(network)).map(|n| network::summary(n));
+    Ok(body::json(&shown.collect::<Vec<_>>()))
+}
+
+/// `POST /networks/create`.
+pub async fn create(api: &Api, request: Request) -> Result<Response> {
+    let spec = request.json::<Create>().await?.spec()?;
+    let engine = api.engine.clone();
+    let (network, warnings) = blocking(move || engine.create_network(&spec)).await?;
+    let reply = json!({"Id": network.id.to_string(), "Warning": warnings.join("\n")});
+    Ok(body::json_with(StatusCode::CREATED, &reply))
+}
+
+/// `GET /networks/{id}`.
+pub fn inspect(api: &Api, key: &str, request: &Request) -> Result<Response> {
+    let network = api.engine.network(key)?;
+    match request.query.text("scope") {
+        None | Some("local") => {}
+        Some(_) => return Err(Error::not_found(format!("network {key} not found"))),
+    }
+    Ok(body::json(&network::inspect(&network, &api.engine.endpoints_of(&network.id))))
+}
+
+/// `DELETE /networks/{id}`.
+pub async fn remove(api: &Api, key: &str) -> Result<Response> {
+    let (engine, key) = (api.engine.clone(), key.to_owned());
+    blocking(move || engine.remove_network(&key)).await?;
+    Ok(body::no_content())
+}
+
+/// `POST /networks/{id}/connect`.
+pub async fn connect(api: &Api, key: &str, request: Request) -> Result<Response> {
+    let connect: Connect = request.json().await?;
+    if connect.container.is_empty() {
+        return Err(Error::invalid("no container named: the field Container is required"));
+    }
+    let spec = endpoint_spec(&connect.endpoint_config)?;
+    let (engine, key) = (api.engine.clone(), key.to_owned());
+    blocking(move || engine.connect(&key, &connect.container, spec)).await?;
+    Ok(body::empty(StatusCode::OK))
+}
+
+/// `POST /networks/{id}/disconnect`.
+pub async fn disconnect(api: &Api, key: &str, request: Request) -> Result<Response> {
+    let Disconnect { container, force } = request.json().await?;
+    if container.is_empty() {
+        return Err(Error::invalid("no container named: the field Container is required"));
+    }
+    let (engine, key) = (api.engine.clone(), key.to_owned());
+    blocking(move || engine.disconnect(&key, &container, force)).await?;
+    Ok(body::empty(StatusCode::OK))
+}
+
+/// `POST /networks/prune`.
+pub async fn prune(api: &Api, request: &Request) -> Result<Response> {
+    let filters = Filters::of(&request.query, &["label", "label!", "until"])?.into_map();
+    let engine = api.engine.clone();
+    let removed = blocking(move || engine.prune_networks(&filters)).await?;
+    Ok(body::json(&json!({"NetworksDeleted": removed})))
+}

@@ -1,0 +1,184 @@
+//! From method and path to an operation.
+//!
+//! Names in paths may hold slashes and colons, so a path is matched as its segments, with the
+//! name whatever is left between the fixed ones.
+
+use std::sync::Arc;
+
+use cnm::Kind;
+use hyper::StatusCode;
+
+use super::body::{self, Response};
+use super::error::page_not_found;
+use super::request::Request;
+use super::{Api, containers, events, exec, images, logs, networks, system, transfer, volumes};
+use crate::error::{Error, Result};
+
+/// Answers a request.
+pub async fn dispatch(api: Arc<Api>, request: Request) -> Result<Response> {
+    let path = request.path.clone();
+    let path: Vec<&str> = path.iter().map(String::as_str).collect();
+    let method = request.method.as_str().to_owned();
+    if method == "OPTIONS" {
+        return Ok(body::empty(StatusCode::OK));
+    }
+    let (method, path) = (method.as_str(), path.as_slice());
+    match path.first().copied() {
+        Some("containers") => container(api, method, path, request).await,
+        Some("exec") => execs(api, method, path, request).await,
+        Some("images") => image(api, method, path, request).await,
+        Some("networks") => network(api, method, path, request).await,
+        Some("volumes") => volume(api, method, path, request).await,
+        Some("swarm" | "nodes" | "services" | "tasks" | "secrets" | "configs") => Err(no_swarm()),
+        Some("plugins") => plugin(method, path),
+        _ => other(api, method, path, request).await,
+    }
+}
+
+async fn other(api: Arc<Api>, method: &str, path: &[&str], request: Request) -> Result<Response> {
+    match (method, path) {
+        ("GET" | "HEAD", ["_ping"]) => Ok(system::ping(method == "HEAD")),
+        ("GET", ["version"]) => Ok(system::version(&api).await),
+        ("GET", ["info"]) => system::info(&api).await,
+        ("GET", ["events"]) => events::stream(&api, &request),
+        ("GET", ["system", "df"]) => system::disk_usage(&api).await,
+        ("POST", ["auth"]) => Err(unsupported("logging in to registries is not supported yet")),
+        ("POST", ["commit"]) => {
+            Err(unsupported("making images of containers is not supported yet"))
+        }
+        ("POST", ["build", ..]) => Err(unsupported("building images is not supported yet")),
+        ("GET", ["distribution", .., "json"]) => {
+            Err(unsupported("asking registries about images is not supported yet"))
+        }
+        ("POST", ["rnet", "reset"]) => system::reset(&api).await,
+        _ => Err(page_not_found()),
+    }
+}
+
+async fn container(
+    api: Arc<Api>,
+    method: &str,
+    path: &[&str],
+    request: Request,
+) -> Result<Response> {
+    match (method, &path[1..]) {
+        ("GET", ["json"]) => containers::list(&api, &request),
+        ("POST", ["create"]) => containers::create(&api, request).await,
+        ("POST", ["prune"]) => containers::prune(&api, &request).await,
+        ("GET", [key, "json"]) => containers::inspect(&api, key, &request),
+        ("GET", [key, "top"]) => containers::top(&api, key).await,
+        ("GET", [key, "logs"]) => logs::stream(&api, key, &request),
+        ("POST", [key, "start"]) => containers::start(&api, key, request).await,
+        ("POST", [key, "stop"]) => containers::stop(&api, key, &request).await,
+        ("POST", [key, "restart"]) => containers::restart(&api, key, &request).await,
+        ("POST", [key, "kill"]) => containers::kill(&api, key, &request).await,
+        ("POST", [key, "pause"]) => done(api.engine.pause(key).await),
+        ("POST", [key, "unpause"]) => done(api.engine.unpause(key).await),
+        ("POST", [key, "rename"]) => containers::rename(&api, key, &request).await,
+        ("POST", [key, "wait"]) => containers::wait(&api, key, &request),
+        ("POST", [key, "attach"]) => containers::attach(&api, key, request).await,
+        ("POST", [key, "resize"]) => containers::resize(&api, key, &request).await,
+        ("POST", [key, "exec"]) => exec::create(&api, key, request).await,
+        ("DELETE", [key]) => containers::remove(&api, key, &request).await,
+        ("POST", [_, "update"]) => {
+            Err(unsupported("changing limits of a container is not supported yet"))
+        }
+        ("GET", [_, "stats"]) => Err(unsupported("statistics of containers are not supported yet")),
+        ("GET", [_, "changes" | "export"]) | ("GET" | "HEAD" | "PUT", [_, "archive"]) => {
+            Err(unsupported("copying files out of and into containers is not supported yet"))
+        }
+        ("GET" | "POST" | "DELETE", [_, "checkpoints", ..]) => {
+            Err(unsupported("checkpoints are not supported"))
+        }
+        _ => Err(page_not_found()),
+    }
+}
+
+async fn execs(api: Arc<Api>, method: &str, path: &[&str], request: Request) -> Result<Response> {
+    match (method, &path[1..]) {
+        ("POST", [id, "start"]) => exec::start(&api, id, request).await,
+        ("POST", [id, "resize"]) => exec::resize(&api, id, &request).await,
+        ("GET", [id, "json"]) => exec::inspect(&api, id),
+        _ => Err(page_not_found()),
+    }
+}
+
+async fn image(api: Arc<Api>, method: &str, path: &[&str], request: Request) -> Result<Response> {
+    match (method, &path[1..]) {
+        ("GET", ["json"]) => images::list(&api, &request).await,
+        ("GET", ["get"]) => transfer::save(&api, request.query.all("names").to_vec()),
+        ("GET", ["search"]) => Err(unsupported("searching registries is not supported yet")),
+        ("POST", ["create"]) => transfer::create(&api, request).await,
+        ("POST", ["load"]) => transfer::load(&api, request),
+        ("POST", ["prune"]) => images::prune(&api, &request).await,
+        ("GET", [name @ .., "json"]) if !name.is_empty() => {
+            images::inspect(&api, &name.join("/")).await
+        }
+        ("GET", [name @ .., "history"]) if !name.is_empty() => {
+            images::history(&api, &name.join("/")).await
+        }
+        ("GET", [name @ .., "get"]) if !name.is_empty() => {
+            transfer::save(&api, vec![name.join("/")])
+        }
+        ("POST", [name @ .., "tag"]) if !name.is_empty() => {
+            images::tag(&api, &name.join("/"), &request).await
+        }
+        ("POST", [_, .., "push"]) => Err(unsupported("pushing images is not supported yet")),
+        ("DELETE", name) if !name.is_empty() => {
+            images::remove(&api, &name.join("/"), &request).await
+        }
+        _ => Err(page_not_found()),
+    }
+}
+
+async fn network(api: Arc<Api>, method: &str, path: &[&str], request: Request) -> Result<Response> {
+    match (method, &path[1..]) {
+        ("GET", []) => networks::list(&api, &request),
+        ("POST", ["create"]) => networks::create(&api, request).await,
+        ("POST", ["prune"]) => networks::prune(&api, &request).await,
+        ("GET", [key]) => networks::inspect(&api, key, &request),
+        ("DELETE", [key]) => networks::remove(&api, key).await,
+        ("POST", [key, "connect"]) => networks::connect(&api, key, request).await,
+        ("POST", [key, "disconnect"]) => networks::disconnect(&api, key, request).await,
+        _ => Err(page_not_found()),
+    }
+}
+
+async fn volume(api: Arc<Api>, method: &str, path: &[&str], request: Request) -> Result<Response> {
+    match (method, &path[1..]) {
+        ("GET", []) => volumes::list(&api, &request),
+        ("POST", ["create"]) => volumes::create(&api, request).await,
+        ("POST", ["prune"]) => volumes::prune(&api, &request).await,
+        ("GET", [name]) => volumes::inspect(&api, name),
+        ("DELETE", [name]) => volumes::remove(&api, name, &request).await,
+        ("PUT", [_]) => Err(no_swarm()),
+        _ => Err(page_not_found()),
+    }
+}
+
+fn plugin(method: &str, path: &[&str]) -> Result<Response> {
+    match (method, &path[1..]) {
+        ("GET", []) => Ok(body::json(&serde_json::json!([]))),
+        (_, [name @ .., "json"]) if !name.is_empty() => {
+            Err(Error::not_found(format!("plugin \"{}\" not found", name.join("/"))))
+        }
+        _ => Err(unsupported("plugins are not supported")),
+    }
+}
+
+fn done(result: Result<()>) -> Result<Response> {
+    result.map(|()| body::no_content())
+}
+
+fn no_swarm() -> Error {
+    Error::new(
+        Kind::Unavailable,
+        "This node is not a swarm manager. Use \"docker swarm init\" or \"docker swarm join\" to \
+         connect this node to swarm and try again.",
+    )
+}
+
+/// What is understood and not there.
+pub fn unsupported(message: &str) -> Error {
+    Error::new(Kind::NotImplemented, message)
+}

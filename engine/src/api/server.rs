@@ -1,0 +1,145 @@
+//! Connections: accepted, served over HTTP/1.1, ended with the daemon.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::body::Incoming;
+use hyper::header::{CACHE_CONTROL, HeaderValue, PRAGMA, SERVER};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::watch;
+use tokio_util::task::TaskTracker;
+
+use super::body::Response;
+use super::listener::{Listener, Stream};
+use super::request::Request;
+use super::{Api, error, route, version};
+use crate::error::Error;
+
+/// How long a client may take to send a request's head.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Serves a listener until the daemon stops. Requests under way at that moment are tracked.
+pub async fn serve(
+    api: Arc<Api>,
+    listener: Listener,
+    mut stop: watch::Receiver<bool>,
+    requests: TaskTracker,
+) {
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            _ = stop.wait_for(|stop| *stop) => return,
+        };
+        match accepted {
+            Ok(stream) => {
+                let connection = connection(api.clone(), stream, stop.clone(), requests.clone());
+                tokio::spawn(connection);
+            }
+            Err(error) => {
+                // Out of descriptors, most likely: they come back as connections end.
+                tracing::warn!(%error, %listener, "cannot accept a connection");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+    }
+}
+
+async fn connection(
+    api: Arc<Api>,
+    stream: Stream,
+    stop: watch::Receiver<bool>,
+    requests: TaskTracker,
+) {
+    match stream {
+        Stream::Unix(stream) => http(api, stream, stop, requests).await,
+        Stream::Tls(handshake) => match handshake.await {
+            Ok(stream) => http(api, stream, stop, requests).await,
+            Err(error) => tracing::debug!(%error, "a TLS handshake went wrong"),
+        },
+    }
+}
+
+async fn http<S>(api: Arc<Api>, stream: S, mut stop: watch::Receiver<bool>, requests: TaskTracker)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let service = service_fn(move |request| {
+        let (api, requests) = (api.clone(), requests.clone());
+        async move { Ok::<_, std::convert::Infallible>(answer(api, request, &requests).await) }
+    });
+    let connection = http1::Builder::new()
+        .half_close(true)
+        .title_case_headers(true)
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades();
+    tokio::pin!(connection);
+    let stopped = async { stop.wait_for(|stop| *stop).await.is_ok() };
+    let ended = tokio::select! {
+        ended = connection.as_mut() => Some(ended),
+        _ = stopped => None,
+    };
+    let ended = match ended {
+        Some(ended) => ended,
+        None => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "a connection ended early");
+    }
+}
+
+/// Answers one request, in a task that goes on when the client hangs up.
+async fn answer(
+    api: Arc<Api>,
+    request: hyper::Request<Incoming>,
+    requests: &TaskTracker,
+) -> Response {
+    let method = request.method().clone();
+    let path = request.uri().path().to_owned();
+    let begun = std::time::Instant::now();
+    let replied = match Request::new(request) {
+        Ok(request) => requests
+            .spawn(async move { route::dispatch(api, request).await })
+            .await
+            .unwrap_or_else(|error| Err(Error::internal("the request ended in a fault", error))),
+        Err(error) => Err(error),
+    };
+    let mut response = replied.unwrap_or_else(|error| {
+        let level_is_error = error::status(cnm::HasKind::kind(&error)).is_server_error();
+        if level_is_error {
+            tracing::error!(%method, %path, error = %error.chain(), "request failed");
+        } else {
+            tracing::debug!(%method, %path, error = %error.chain(), "request refused");
+        }
+        error::response(&error)
+    });
+    tracing::debug!(%method, %path, status = response.status().as_u16(), took = ?begun.elapsed(), "request");
+    add_headers(&mut response);
+    response
+}
+
+/// The headers of every reply.
+fn add_headers(response: &mut Response) {
+    const SERVER_NAME: &str = concat!("Docker/", env!("CARGO_PKG_VERSION"), " (linux) rnet");
+    let headers = response.headers_mut();
+    headers.insert(SERVER, HeaderValue::from_static(SERVER_NAME));
+    headers.insert("Ostype", HeaderValue::from_static("linux"));
+    headers.insert("Docker-Experimental", HeaderValue::from_static("false"));
+    if let Ok(version) = HeaderValue::from_str(&version::NEWEST.to_string()) {
+        headers.insert("Api-Version", version);
+    }
+}
+
+/// The headers of `_ping` that keep caches away.
+pub fn no_cache(response: &mut Response) {
+    let headers = response.headers_mut();
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, no-store, must-revalidate"));
+    headers.insert(PRAGMA, HeaderValue::from_static("no-cache"));
+}

@@ -1,0 +1,221 @@
+//! What the daemon tells of itself and of the machine.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use chrono::{SecondsFormat, Utc};
+use hyper::StatusCode;
+use hyper::header::HeaderValue;
+use nix::sys::utsname::uname;
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+use super::body::{self, Response};
+use super::containers::{blocking, tree_size};
+use super::wire::system::{Daemon, Host};
+use super::wire::{container_list, image as image_wire, system as wire};
+use super::{Api, server};
+use crate::config::Seccomp;
+use crate::container::Status;
+use crate::error::Result;
+use crate::image::rootfs::StorageDriver;
+
+/// `GET` and `HEAD /_ping`.
+pub fn ping(head: bool) -> Response {
+    let text = if head { "" } else { "OK" };
+    let mut response = body::text(StatusCode::OK, text);
+    response.headers_mut().insert("Builder-Version", HeaderValue::from_static("1"));
+    response.headers_mut().insert("Swarm", HeaderValue::from_static("inactive"));
+    server::no_cache(&mut response);
+    response
+}
+
+/// `GET /version`.
+pub async fn version(api: &Api) -> Response {
+    let runtime = &api.engine.settings().default_runtime;
+    let runtimes = api.runtime_versions.get_or_init(|| runtime_version(api, runtime)).await;
+    body::json(&wire::version(&kernel(), runtimes))
+}
+
+/// The default runtime's version, as it tells it.
+async fn runtime_version(api: &Api, name: &str) -> Vec<(String, String)> {
+    let path = api.config.runtimes.get(name).map_or(name, |runtime| runtime.path.as_str());
+    let output = tokio::process::Command::new(path).arg("--version").output().await;
+    let Ok(output) = output.map_err(|error| tracing::debug!(%error, path, "no runtime")) else {
+        return Vec::new();
+    };
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let version = text.lines().next().and_then(|line| line.rsplit(' ').next()).unwrap_or_default();
+    vec![(name.to_owned(), version.to_owned())]
+}
+
+/// `GET /info`.
+pub async fn info(api: &Arc<Api>) -> Result<Response> {
+    let api = api.clone();
+    let value = blocking(move || Ok(wire::info(&host(), &daemon(&api)))).await?;
+    Ok(body::json(&value))
+}
+
+fn host() -> Host {
+    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+    let release = read("/etc/os-release");
+    let field = |name: &str| {
+        let value = release.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
+        value.unwrap_or_default().trim_matches('"').to_owned()
+    };
+    let memory = read("/proc/meminfo");
+    let memory = memory.lines().find_map(|line| line.strip_prefix("MemTotal:"));
+    let kibibytes = memory.and_then(|text| text.trim().trim_end_matches(" kB").parse::<u64>().ok());
+    let variable = |name: &str| {
+        let lower = std::env::var(name.to_lowercase());
+        lower.or_else(|_| std::env::var(name)).map(|url| without_password(&url)).unwrap_or_default()
+    };
+    let uname = uname().ok();
+    let name = uname.as_ref().map(|u| u.nodename().to_string_lossy().into_owned());
+    Host {
+        kernel: kernel(),
+        system: field("PRETTY_NAME"),
+        system_version: field("VERSION_ID"),
+        architecture: std::env::consts::ARCH.to_owned(),
+        name: name.unwrap_or_default(),
+        processors: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+        memory: kibibytes.unwrap_or_default() * 1024,
+        cgroup_version: cgroup_version(),
+        forwarding: read("/proc/sys/net/ipv4/ip_forward").trim() == "1",
+        proxies: ["HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"].map(variable),
+    }
+}
+
+/// A URL with its user's password blotted out.
+fn without_password(url: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
+    match rest.split_once('@') {
+        Some((_, host)) => format!("{scheme}://xxxxx:xxxxx@{host}"),
+        None => url.to_owned(),
+    }
+}
+
+fn kernel() -> String {
+    uname().map(|uname| uname.release().to_string_lossy().into_owned()).unwrap_or_default()
+}
+
+/// `2` where cgroups are one hierarchy, else `1`.
+pub fn cgroup_version() -> &'static str {
+    if Path::new("/sys/fs/cgroup/cgroup.controllers").exists() { "2" } else { "1" }
+}
+
+/// The storage driver in Docker's words.
+pub fn storage_driver(api: &Api) -> &'static str {
+    match api.engine.images().options().driver {
+        StorageDriver::Auto | StorageDriver::Overlay => "overlay2",
+        StorageDriver::Vfs => "vfs",
+    }
+}
+
+fn daemon(api: &Api) -> Daemon {
+    let (engine, config) = (&api.engine, &api.config);
+    let containers = engine.list();
+    let count =
+        |test: fn(Status) -> bool| containers.iter().filter(|c| test(c.state.status)).count();
+    let runtimes =
+        config.runtimes.iter().map(|(name, runtime)| (name.clone(), runtime.path.clone()));
+    Daemon {
+        id: id(config.data_root.as_path()),
+        containers: [
+            count(|status| matches!(status, Status::Running | Status::Restarting)),
+            count(|status| status == Status::Paused),
+            count(|status| {
+                !matches!(status, Status::Running | Status::Restarting | Status::Paused)
+            }),
+        ],
+        images: engine.images().list().len(),
+        driver: storage_driver(api),
+        root: config.data_root.display().to_string(),
+        debug: api.debug.load(Ordering::Relaxed),
+        descriptors: std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count),
+        tasks: tokio::runtime::Handle::try_current().map_or(0, |h| h.metrics().num_alive_tasks()),
+        time: Utc::now().to_rfc3339_opts(SecondsFormat::Nanos, true),
+        log_driver: config.log_driver.clone(),
+        labels: config.labels.clone(),
+        runtimes: runtimes.collect(),
+        default_runtime: engine.settings().default_runtime.clone(),
+        seccomp: match &config.seccomp {
+            Seccomp::Builtin => "builtin".to_owned(),
+            Seccomp::Unconfined => "unconfined".to_owned(),
+            Seccomp::File(path) => path.display().to_string(),
+        },
+        no_new_privileges: config.no_new_privileges,
+        mirrors: config.mirrors.clone(),
+        insecure: config.insecure_registries.clone(),
+        pools: config.default_pools.iter().map(|(net, size)| (net.to_string(), *size)).collect(),
+        warnings: config.warnings.clone(),
+    }
+}
+
+/// An id of this daemon on this machine, that stays: a UUID made of both.
+fn id(root: &Path) -> String {
+    let machine = std::fs::read_to_string("/etc/machine-id").unwrap_or_default();
+    let hash =
+        Sha256::new().chain_update(machine).chain_update(root.as_os_str().as_encoded_bytes());
+    let hex: String = hash.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect();
+    format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
+}
+
+/// `GET /system/df`.
+pub async fn disk_usage(api: &Arc<Api>) -> Result<Response> {
+    let api = api.clone();
+    blocking(move || {
+        let containers = api.engine.list();
+        let images = api.engine.images().list();
+        let users = |id: &str| containers.iter().filter(|container| container.image == id).count();
+        let images = images.iter().map(|image| {
+            let users = i64::try_from(users(&image.id.to_string())).unwrap_or(i64::MAX);
+            let mut entry = image_wire::summary(image, users);
+            entry["SharedSize"] = json!(0);
+            entry
+        });
+        let now = Utc::now();
+        let shown = containers.iter().map(|container| {
+            let upper = container.graph_data.get("UpperDir");
+            let own = upper.map_or(0, |upper| tree_size(Path::new(upper)));
+            container_list::entry(container, &container.spec.image, Some((own, own)), now)
+        });
+        let images: Vec<Value> = images.collect();
+        let layers: u64 = images.iter().filter_map(|image| image["Size"].as_u64()).sum();
+        Ok(body::json(&json!({
+            "LayersSize": layers,
+            "Images": images,
+            "Containers": shown.collect::<Vec<_>>(),
+            "Volumes": super::volumes::usage(&api)?,
+            "BuildCache": [],
+            "BuilderSize": 0,
+        })))
+    })
+    .await
+}
+
+/// `POST /rnet/reset`: removes all that is ours; the daemon ends with it.
+pub async fn reset(api: &Api) -> Result<Response> {
+    api.engine.reset().await?;
+    api.stop.send_replace(true);
+    Ok(body::no_content())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn passwords_of_proxies_are_not_told() {
+        assert_eq!(without_password("http://me:secret@proxy:1"), "http://xxxxx:xxxxx@proxy:1");
+        assert_eq!(without_password("http://proxy:1"), "http://proxy:1");
+    }
+
+    #[test]
+    fn the_id_is_a_uuid_that_stays() {
+        assert_eq!(id(Path::new("/a")), id(Path::new("/a")));
+        assert_ne!(id(Path::new("/a")), id(Path::new("/b")));
+        assert_eq!(id(Path::new("/a")).len(), 36);
+    }
+}

@@ -1,0 +1,274 @@
+//! Images on their way in and out: pull, import, load, save.
+//!
+//! All of them stream. A failure before the first line is a status; after it, a line.
+
+use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use futures_util::{Stream, StreamExt, stream};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::body::{self, Response};
+use super::containers::blocking;
+use super::request::Request;
+use super::route::unsupported;
+use super::wire::{go, image as wire};
+use super::{Api, images};
+use crate::error::{Error, Result};
+use crate::image::{Loaded, Platform, Progress, PullRequest, Pulled, Reference, RegistryAuth};
+
+mod pipe;
+
+/// `POST /images/create`: a pull, or with `fromSrc` an import.
+pub async fn create(api: &Arc<Api>, request: Request) -> Result<Response> {
+    match request.query.text("fromImage") {
+        Some(image) => {
+            let image = image.to_owned();
+            pull(api, &image, &request).await
+        }
+        None if request.query.text("fromSrc").is_some() => import(api, request).await,
+        None => Err(Error::invalid("the parameter fromImage or fromSrc is required")),
+    }
+}
+
+// === pull ===
+
+async fn pull(api: &Arc<Api>, image: &str, request: &Request) -> Result<Response> {
+    let reference = match request.query.text("tag") {
+        Some(digest) if digest.contains(':') => format!("{image}@{digest}"),
+        Some(tag) => format!("{image}:{tag}"),
+        None => image.to_owned(),
+    };
+    let parsed = Reference::parse(&reference)?;
+    let wanted = PullRequest {
+        reference: reference.clone(),
+        platform: request.query.text("platform").map(platform).transpose()?,
+        auth: request.header("x-registry-auth").map(auth).transpose()?.flatten(),
+        all_tags: parsed.tag().is_none() && parsed.digest().is_none(),
+    };
+    let (sender, mut lines) = mpsc::channel(64);
+    let engine = api.engine.clone();
+    let pulling = async move { engine.images().pull(wanted, sender).await };
+    // Dropping the handle, because the client left, ends the transfer.
+    let pulling = AbortOnDropHandle::new(tokio::spawn(pulling));
+    let first = lines.recv().await;
+    if first.is_none() {
+        let pulled = finish(pulling).await?;
+        return Ok(body::json_lines(stream::iter(ending(api, &parsed, &pulled))));
+    }
+    let api = api.clone();
+    let progress = stream::iter(first).chain(received(lines)).map(|line| wire::progress(&line));
+    let end = stream::once(async move {
+        stream::iter(match finish(pulling).await {
+            Ok(pulled) => ending(&api, &parsed, &pulled),
+            Err(error) => vec![wire::stream_error(&error.chain())],
+        })
+    });
+    Ok(body::json_lines(progress.chain(end.flatten()).boxed()))
+}
+
+async fn finish(pulling: AbortOnDropHandle<Result<Pulled>>) -> Result<Pulled> {
+    pulling.await.map_err(|error| Error::internal("the pull ended in a fault", error))?
+}
+
+/// What a received line is followed by, until the sender is gone.
+fn received<T: Send + 'static>(receiver: mpsc::Receiver<T>) -> impl Stream<Item = T> + Send {
+    stream::unfold(receiver, |mut receiver| async move {
+        let item = receiver.recv().await?;
+        Some((item, receiver))
+    })
+}
+
+fn ending(api: &Api, reference: &Reference, pulled: &Pulled) -> Vec<Value> {
+    let name = match (reference.tag(), reference.digest()) {
+        (Some(tag), None) => format!("{}:{tag}", reference.familiar_name()),
+        (_, Some(digest)) => format!("{}@{digest}", reference.familiar_name()),
+        (None, None) => reference.familiar_name(),
+    };
+    images::publish(api, "pull", &name, &reference.familiar_name());
+    let status = if pulled.updated { "Downloaded newer image" } else { "Image is up to date" };
+    vec![
+        json!({"status": format!("Digest: {}", pulled.digest)}),
+        json!({"status": format!("Status: {status} for {name}")}),
+    ]
+}
+
+/// `os[/architecture[/variant]]`.
+fn platform(text: &str) -> Result<Platform> {
+    let parts: Vec<&str> = text.split('/').collect();
+    let known = |text: &&str| {
+        !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+    };
+    if parts.len() > 3 || !parts.iter().all(known) {
+        return Err(Error::invalid(format!(
+            "\"{text}\" is an invalid platform: use os[/architecture[/variant]], as linux/amd64"
+        )));
+    }
+    let part = |at: usize| parts.get(at).copied().unwrap_or_default().to_owned();
+    let (os, architecture) = match parts.as_slice() {
+        [os @ ("linux" | "windows")] => {
+            ((*os).to_owned(), oci_spec::image::Arch::default().to_string())
+        }
+        [architecture] => ("linux".to_owned(), (*architecture).to_owned()),
+        _ => (part(0), part(1)),
+    };
+    Ok(Platform { os, architecture, variant: part(2) })
+}
+
+/// `X-Registry-Auth`: JSON in base64, `{}` from a client that is not logged in.
+fn auth(header: &str) -> Result<Option<RegistryAuth>> {
+    #[derive(Default, Deserialize)]
+    #[serde(default)]
+    struct Wire {
+        username: String,
+        password: String,
+        auth: String,
+        identitytoken: String,
+        registrytoken: String,
+    }
+    let invalid =
+        || Error::invalid("invalid X-Registry-Auth header: base64url of JSON is expected");
+    let plain = header.trim_end_matches('=').replace('+', "-").replace('/', "_");
+    let bytes = URL_SAFE_NO_PAD.decode(plain).map_err(|_| invalid())?;
+    let value: Value = serde_json::from_slice(&bytes).map_err(|_| invalid())?;
+    let mut wire: Wire = go::from_value(value).map_err(|_| invalid())?;
+    if wire.username.is_empty() && !wire.auth.is_empty() {
+        let decoded = base64::engine::general_purpose::STANDARD.decode(&wire.auth);
+        let decoded = String::from_utf8(decoded.map_err(|_| invalid())?).map_err(|_| invalid())?;
+        let (username, password) = decoded.split_once(':').ok_or_else(invalid)?;
+        (wire.username, wire.password) = (username.to_owned(), password.to_owned());
+    }
+    let auth = RegistryAuth {
+        username: wire.username,
+        password: wire.password,
+        identity_token: wire.identitytoken,
+        registry_token: wire.registrytoken,
+    };
+    Ok(Some(auth).filter(|auth| *auth != RegistryAuth::default()))
+}
+
+// === import ===
+
+async fn import(api: &Arc<Api>, request: Request) -> Result<Response> {
+    let query = &request.query;
+    if query.text("fromSrc") != Some("-") {
+        return Err(unsupported(
+            "importing from a URL is not supported: fetch it and send it with fromSrc=-",
+        ));
+    }
+    let reference = query.text("repo").map(|repository| match query.text("tag") {
+        Some(tag) => format!("{repository}:{tag}"),
+        None => repository.to_owned(),
+    });
+    let changes = query.all("changes").to_vec();
+    let message = query.text("message").unwrap_or_default().to_owned();
+    let (engine, name) = (api.engine.clone(), reference.clone());
+    let archive = pipe::reader(request.stream());
+    let id = blocking(move || engine.images().import(archive, name.as_deref(), &changes, &message))
+        .await?;
+    images::publish(api, "import", &id.to_string(), reference.as_deref().unwrap_or_default());
+    Ok(body::json_lines(stream::iter([json!({"status": id.to_string()})])))
+}
+
+// === load and save ===
+
+/// `POST /images/load`.
+pub fn load(api: &Arc<Api>, request: Request) -> Result<Response> {
+    let quiet = request.query.flag("quiet");
+    let archive = pipe::reader(request.stream());
+    let (sender, lines) = mpsc::channel(64);
+    let api = api.clone();
+    tokio::task::spawn_blocking(move || {
+        let mut tell = |progress: Progress| {
+            if !quiet {
+                // A client that left gets no progress; what it sent is loaded nevertheless.
+                let _ = sender.blocking_send(wire::progress(&progress));
+            }
+        };
+        let loaded = api.engine.images().load(archive, &mut tell);
+        for line in loaded_lines(&api, loaded) {
+            let _ = sender.blocking_send(line);
+        }
+    });
+    Ok(body::json_lines(received(lines)))
+}
+
+fn loaded_lines(api: &Api, loaded: Result<Vec<Loaded>>) -> Vec<Value> {
+    let line = |loaded: Loaded| {
+        let text = match &loaded {
+            Loaded::Name(name, id) => {
+                images::publish(api, "load", &id.to_string(), name);
+                format!("Loaded image: {name}\n")
+            }
+            Loaded::Id(id) => {
+                images::publish(api, "load", &id.to_string(), &id.to_string());
+                format!("Loaded image ID: {id}\n")
+            }
+        };
+        json!({"stream": text})
+    };
+    match loaded {
+        Ok(loaded) => loaded.into_iter().map(line).collect(),
+        Err(error) => vec![wire::stream_error(&error.chain())],
+    }
+}
+
+/// `GET /images/get` and `GET /images/{name}/get`.
+pub fn save(api: &Arc<Api>, names: Vec<String>) -> Result<Response> {
+    if names.is_empty() {
+        return Err(Error::invalid("no image named: the parameter names is required"));
+    }
+    let mut saved = Vec::with_capacity(names.len());
+    for name in &names {
+        let image = api.engine.images().find(name)?;
+        saved.push((image.id.to_string(), name.clone()));
+    }
+    let (mut writer, bytes) = pipe::writer();
+    let api = api.clone();
+    tokio::task::spawn_blocking(move || {
+        match api.engine.images().save(&names, &mut writer) {
+            Ok(()) => {
+                for (id, name) in saved {
+                    images::publish(&api, "save", &id, &name);
+                }
+            }
+            // The transfer breaks off, which is all that can be told after the head.
+            Err(error) => writer.fail(&error),
+        }
+    });
+    Ok(body::stream("application/x-tar", bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn credentials_come_in_base64() {
+        assert_eq!(auth("e30=").unwrap(), None);
+        let header = URL_SAFE_NO_PAD.encode(r#"{"username":"me","password":"secret"}"#);
+        let credentials = auth(&header).unwrap().unwrap();
+        assert_eq!(
+            (credentials.username.as_str(), credentials.password.as_str()),
+            ("me", "secret")
+        );
+        let header = URL_SAFE_NO_PAD.encode(r#"{"auth":"bWU6c2VjcmV0"}"#);
+        assert_eq!(auth(&header).unwrap().unwrap().password, "secret");
+        assert!(auth("%%%").is_err());
+    }
+
+    #[test]
+    fn platforms_have_up_to_three_parts() {
+        let show =
+            |text| platform(text).map(|p| format!("{}|{}|{}", p.os, p.architecture, p.variant));
+        assert_eq!(show("linux/arm/v7").unwrap(), "linux|arm|v7");
+        assert_eq!(show("linux/amd64").unwrap(), "linux|amd64|");
+        assert_eq!(show("arm64").unwrap(), "linux|arm64|");
+        assert!(show("a/b/c/d").is_err());
+        assert!(show("linux//v7").is_err());
+    }
+}

@@ -1,0 +1,71 @@
+//! Versions of the API: which a request is in, and which are served.
+
+use std::fmt;
+
+use crate::error::{Error, Result};
+
+/// A version 1.x.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Version(pub u16);
+
+/// The newest version served, that of requests without one.
+pub const NEWEST: Version = Version(51);
+
+/// The oldest version served.
+pub const OLDEST: Version = Version(24);
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "1.{}", self.0)
+    }
+}
+
+/// The version of a path's first segment, if it is one: `v1.41`.
+pub fn of_segment(segment: &str) -> Result<Option<Version>> {
+    let Some(text) = segment.strip_prefix('v') else { return Ok(None) };
+    if text.is_empty() || !text.bytes().all(|b| b.is_ascii_digit() || b == b'.') {
+        return Ok(None);
+    }
+    let invalid = || Error::invalid(format!("invalid API version: {text}"));
+    let (major, minor) = text.split_once('.').unwrap_or((text, "0"));
+    let major: u16 = major.parse().map_err(|_| invalid())?;
+    let minor: u16 = minor.parse().map_err(|_| invalid())?;
+    if (major, minor) > (1, NEWEST.0) {
+        return Err(Error::invalid(format!(
+            "client version {text} is too new. Maximum supported API version is {NEWEST}"
+        )));
+    }
+    if (major, minor) < (1, OLDEST.0) {
+        return Err(Error::invalid(format!(
+            "client version {text} is too old. Minimum supported API version is {OLDEST}, please \
+             upgrade your client to a newer version"
+        )));
+    }
+    Ok(Some(Version(minor)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_served_versions_are_accepted() {
+        let check = |segment: &str| of_segment(segment).map_err(|error| error.to_string());
+        assert_eq!(check("v1.41"), Ok(Some(Version(41))));
+        assert_eq!(check("v1.24"), Ok(Some(OLDEST)));
+        assert_eq!(check("volumes"), Ok(None));
+        assert_eq!(check("version"), Ok(None));
+        assert_eq!(
+            check("v1.99"),
+            Err("client version 1.99 is too new. Maximum supported API version is 1.51".to_owned())
+        );
+        assert_eq!(
+            check("v1.20"),
+            Err("client version 1.20 is too old. Minimum supported API version is 1.24, please \
+                 upgrade your client to a newer version"
+                .to_owned())
+        );
+        assert!(check("v2").is_err());
+        assert!(check("v1.2.3").is_err());
+    }
+}

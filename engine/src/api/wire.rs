@@ -1,0 +1,17 @@
+//! Docker's JSON: types that exist on the wire only, and conversions from and to the model.
+//!
+//! The types are our own rather than generated ones: clients are told every field, in Go's way
+//! with `null` and zero values, and fields that newer API versions dropped are still sent to older
+//! clients.
+
+pub mod container_config;
+pub mod container_create;
+pub mod container_inspect;
+pub mod container_list;
+pub mod container_validate;
+pub mod go;
+pub mod image;
+pub mod network;
+pub mod ports;
+pub mod system;
+pub mod time;

@@ -1,0 +1,448 @@
+//! `POST /containers/create`: the request as a [`Spec`].
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use cnm::Mac;
+use serde_json::Value;
+
+use super::container_config::{
+    Config, EndpointConfig, EndpointIpam, HostConfig, Mount as WireMount, NetworkingConfig,
+};
+use super::container_validate::{check, check_mounts};
+use super::{go, ports};
+use crate::container::spec::{EndpointSpec, Mount, Resources, RestartPolicy, Spec};
+use crate::error::{Error, Result};
+
+/// What the daemon adds where a request says nothing.
+#[derive(Clone, Debug, Default)]
+pub struct Defaults {
+    /// `--default-shm-size`.
+    pub shm_size: i64,
+    /// `--default-ipc-mode`.
+    pub ipc_mode: String,
+    /// `--default-cgroupns-mode`.
+    pub cgroupns_mode: String,
+    /// `--default-runtime`.
+    pub runtime: String,
+    /// `--log-driver`.
+    pub log_driver: String,
+    /// `--log-opt`.
+    pub log_options: BTreeMap<String, String>,
+}
+
+/// The specification that a request body amounts to.
+pub fn spec(body: &Value, defaults: &Defaults) -> Result<Spec> {
+    let config: Config = read(body.clone())?;
+    let mut host: HostConfig = read(field(body, "HostConfig"))?;
+    let networking: NetworkingConfig = read(field(body, "NetworkingConfig"))?;
+    if config == Config::default() {
+        return Err(Error::invalid("config cannot be empty in order to create a container"));
+    }
+    if config.image.is_empty() {
+        return Err(Error::invalid("invalid reference format: the request names no image"));
+    }
+    check(&config, &host)?;
+    fill(&mut host, defaults);
+    let mounts = mounts(&config, &host)?;
+    check_mounts(&mounts)?;
+    let endpoints = endpoints(&config, &host, networking)?;
+    let mut spec = of_config(&config)?;
+    of_host(&mut spec, &host)?;
+    Ok(Spec {
+        mounts,
+        endpoints,
+        wire_config: to_value(&config),
+        wire_host_config: to_value(&host),
+        ..spec
+    })
+}
+
+fn read<T: serde::de::DeserializeOwned>(value: Value) -> Result<T> {
+    go::from_value(value).map_err(|error| Error::invalid(format!("invalid request body: {error}")))
+}
+
+fn to_value(value: &impl serde::Serialize) -> Value {
+    serde_json::to_value(value).unwrap_or_default()
+}
+
+/// A field of an object, whatever the case of its name.
+fn field(body: &Value, name: &str) -> Value {
+    let found = body.as_object().and_then(|map| {
+        map.get(name)
+            .or_else(|| map.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, v)| v))
+    });
+    found.cloned().unwrap_or_default()
+}
+
+/// What `inspect` shows for what was left out.
+fn fill(host: &mut HostConfig, defaults: &Defaults) {
+    let or = |text: &mut String, default: &str| {
+        if text.is_empty() {
+            default.clone_into(text);
+        }
+    };
+    if matches!(host.network_mode.as_str(), "" | "default") {
+        "bridge".clone_into(&mut host.network_mode);
+    }
+    or(&mut host.restart_policy.name, "no");
+    or(&mut host.ipc_mode, &defaults.ipc_mode);
+    or(&mut host.runtime, &defaults.runtime);
+    let private = if host.privileged { "host" } else { &defaults.cgroupns_mode };
+    or(&mut host.cgroupns_mode, private);
+    if host.log_config.driver.is_empty() {
+        host.log_config.driver.clone_from(&defaults.log_driver);
+        for (name, value) in &defaults.log_options {
+            host.log_config.config.entry(name.clone()).or_insert_with(|| value.clone());
+        }
+    }
+    if host.shm_size == 0 {
+        host.shm_size = defaults.shm_size;
+    }
+    if host.memory > 0 && host.memory_swap == 0 {
+        host.memory_swap = host.memory.saturating_mul(2);
+    }
+    host.memory_swappiness = host.memory_swappiness.filter(|value| *value != -1);
+    host.pids_limit = host.pids_limit.filter(|limit| *limit > 0);
+    if host.console_size.len() != 2 {
+        host.console_size = vec![0, 0];
+    }
+    host.port_bindings.get_or_insert_default();
+    if !host.privileged {
+        let owned = |paths: &[&str]| paths.iter().map(|&path| path.to_owned()).collect();
+        host.masked_paths.get_or_insert_with(|| owned(MASKED_PATHS));
+        host.readonly_paths.get_or_insert_with(|| owned(READONLY_PATHS));
+    }
+}
+
+const MASKED_PATHS: &[&str] = &[
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/sys/devices/virtual/powercap",
+    "/sys/firmware",
+];
+const READONLY_PATHS: &[&str] =
+    &["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+
+fn of_config(config: &Config) -> Result<Spec> {
+    let mac = Some(config.mac_address.as_str()).filter(|mac| !mac.is_empty());
+    Ok(Spec {
+        image: config.image.clone(),
+        entrypoint: entrypoint(config),
+        command: config.cmd.clone(),
+        env: config.env.clone().unwrap_or_default(),
+        working_dir: config.working_dir.clone(),
+        user: config.user.clone(),
+        labels: config.labels.clone().unwrap_or_default(),
+        hostname: config.hostname.clone(),
+        domainname: config.domainname.clone(),
+        tty: config.tty,
+        open_stdin: config.open_stdin,
+        stdin_once: config.stdin_once,
+        attach: (config.attach_stdin, config.attach_stdout, config.attach_stderr),
+        stop_signal: Some(config.stop_signal.clone()).filter(|signal| !signal.is_empty()),
+        stop_timeout: config.stop_timeout,
+        exposed: ports::exposed(&config.exposed_ports.clone().unwrap_or_default())?,
+        mac: mac.map(parse_mac).transpose()?,
+        healthcheck: config.healthcheck.clone(),
+        ..Spec::default()
+    })
+}
+
+/// `--entrypoint ""` arrives as a list with one empty text, and clears the image's.
+fn entrypoint(config: &Config) -> Option<Vec<String>> {
+    let entrypoint = config.entrypoint.clone()?;
+    let cleared = matches!(entrypoint.as_slice(), [only] if only.is_empty());
+    Some(if cleared { Vec::new() } else { entrypoint })
+}
+
+fn parse_mac(text: &str) -> Result<Mac> {
+    text.parse().map_err(|_| Error::invalid(format!("invalid MAC address: {text}")))
+}
+
+fn of_host(spec: &mut Spec, host: &HostConfig) -> Result<()> {
+    let list = |list: &Option<Vec<String>>| list.clone().unwrap_or_default();
+    let size = (host.console_size[0], host.console_size[1]);
+    spec.console_size = Some(size).filter(|size| *size != (0, 0));
+    spec.auto_remove = host.auto_remove;
+    spec.init = host.init.unwrap_or(false);
+    spec.restart = restart(host);
+    spec.network_mode.clone_from(&host.network_mode);
+    spec.ports = ports::published(&host.port_bindings.clone().unwrap_or_default())?;
+    spec.publish_all = host.publish_all_ports;
+    spec.groups = list(&host.group_add);
+    spec.dns = host.dns.iter().flatten().filter_map(|server| server.parse().ok()).collect();
+    spec.dns_search = list(&host.dns_search);
+    spec.dns_options = list(&host.dns_options);
+    spec.extra_hosts = list(&host.extra_hosts);
+    spec.links = list(&host.links);
+    spec.sysctls = host.sysctls.clone().unwrap_or_default();
+    spec.readonly_rootfs = host.readonly_rootfs;
+    spec.privileged = host.privileged;
+    spec.cap_add = list(&host.cap_add);
+    spec.cap_drop = list(&host.cap_drop);
+    spec.security_options = list(&host.security_opt);
+    spec.devices = devices(host);
+    spec.ulimits =
+        host.ulimits.iter().flatten().map(|u| (u.name.clone(), u.soft, u.hard)).collect();
+    spec.shm_size = Some(host.shm_size).filter(|size| *size > 0);
+    spec.oom_score_adj = host.oom_score_adj;
+    spec.runtime = Some(host.runtime.clone()).filter(|runtime| !runtime.is_empty());
+    spec.cgroup_parent.clone_from(&host.cgroup_parent);
+    spec.resources = resources(host);
+    spec.namespaces = namespaces(host);
+    spec.log_driver.clone_from(&host.log_config.driver);
+    spec.log_options.clone_from(&host.log_config.config);
+    spec.annotations = host.annotations.clone().unwrap_or_default();
+    Ok(())
+}
+
+fn restart(host: &HostConfig) -> RestartPolicy {
+    let policy = &host.restart_policy;
+    match policy.name.as_str() {
+        "always" => RestartPolicy::Always,
+        "unless-stopped" => RestartPolicy::UnlessStopped,
+        "on-failure" => {
+            RestartPolicy::OnFailure(u32::try_from(policy.maximum_retry_count).unwrap_or(u32::MAX))
+        }
+        _ => RestartPolicy::No,
+    }
+}
+
+fn devices(host: &HostConfig) -> Vec<(String, String, String)> {
+    let device = |device: &super::container_config::Device| {
+        let inside = match device.path_in_container.as_str() {
+            "" => &device.path_on_host,
+            _ => &device.path_in_container,
+        };
+        let permissions = match device.cgroup_permissions.as_str() {
+            "" => "rwm",
+            permissions => permissions,
+        };
+        (device.path_on_host.clone(), inside.clone(), permissions.to_owned())
+    };
+    host.devices.iter().flatten().map(device).collect()
+}
+
+fn resources(host: &HostConfig) -> Resources {
+    Resources {
+        memory: host.memory,
+        memory_swap: host.memory_swap,
+        memory_reservation: host.memory_reservation,
+        nano_cpus: host.nano_cpus,
+        cpu_shares: host.cpu_shares,
+        cpu_period: host.cpu_period,
+        cpu_quota: host.cpu_quota,
+        cpuset_cpus: host.cpuset_cpus.clone(),
+        cpuset_mems: host.cpuset_mems.clone(),
+        pids_limit: host.pids_limit,
+    }
+}
+
+fn namespaces(host: &HostConfig) -> BTreeMap<String, String> {
+    let modes = [
+        ("pid", &host.pid_mode),
+        ("ipc", &host.ipc_mode),
+        ("uts", &host.uts_mode),
+        ("cgroup", &host.cgroupns_mode),
+        ("user", &host.userns_mode),
+    ];
+    let set = modes.into_iter().filter(|(_, mode)| !mode.is_empty());
+    set.map(|(name, mode)| (name.to_owned(), mode.clone())).collect()
+}
+
+// === endpoints ===
+
+/// The networks to join: that of the network mode first, then the others as they were named.
+fn endpoints(
+    config: &Config,
+    host: &HostConfig,
+    networking: NetworkingConfig,
+) -> Result<Vec<(String, EndpointSpec)>> {
+    let mode = host.network_mode.as_str();
+    let shared = mode.starts_with("container:");
+    let mut endpoints = Vec::new();
+    for (name, value) in networking.endpoints_config {
+        let name = if name == "default" { "bridge".to_owned() } else { name };
+        let endpoint: EndpointConfig = read(value)?;
+        endpoints.push((name, endpoint_spec(&endpoint)?));
+    }
+    if shared {
+        let links = endpoints.iter().any(|(_, spec)| *spec != EndpointSpec::default());
+        return if links {
+            Err(Error::invalid("conflicting options: network settings and the network mode"))
+        } else {
+            Ok(Vec::new())
+        };
+    }
+    let main = endpoints.iter().position(|(name, _)| name == mode);
+    let mut main = main.map_or_else(
+        || (mode.to_owned(), EndpointSpec::default()),
+        |position| endpoints.remove(position),
+    );
+    if main.1.mac.is_none() && !config.mac_address.is_empty() {
+        main.1.mac = Some(parse_mac(&config.mac_address)?);
+    }
+    if matches!(mode, "host" | "none") && !endpoints.is_empty() {
+        let message = format!("conflicting options: {mode} network mode and other networks");
+        return Err(Error::invalid(message));
+    }
+    endpoints.insert(0, main);
+    Ok(endpoints)
+}
+
+/// One endpoint of a request.
+pub fn endpoint_spec(config: &EndpointConfig) -> Result<EndpointSpec> {
+    let ipam = config.ipam_config.clone().unwrap_or_default();
+    let mac = Some(config.mac_address.as_str()).filter(|mac| !mac.is_empty());
+    let outside = |_| Error::invalid(format!("invalid gateway priority {}", config.gw_priority));
+    if ipam.link_local.iter().flatten().next().is_some() {
+        return Err(Error::new(
+            cnm::Kind::NotImplemented,
+            "link-local addresses (--link-local-ip) are not supported",
+        ));
+    }
+    let EndpointIpam { ipv4, ipv6, .. } = ipam;
+    Ok(EndpointSpec {
+        aliases: config.aliases.clone().unwrap_or_default(),
+        ipv4: address(&ipv4, IpAddr::is_ipv4, "IPv4")?,
+        ipv6: address(&ipv6, IpAddr::is_ipv6, "IPv6")?,
+        mac: mac.map(parse_mac).transpose()?,
+        gateway_priority: i32::try_from(config.gw_priority).map_err(outside)?,
+        options: config.driver_opts.clone().unwrap_or_default(),
+        links: config.links.clone().unwrap_or_default(),
+    })
+}
+
+fn address(text: &str, fits: fn(&IpAddr) -> bool, family: &str) -> Result<Option<IpAddr>> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let address = text.parse().ok().filter(fits);
+    address.map(Some).ok_or_else(|| Error::invalid(format!("invalid {family} address: {text}")))
+}
+
+// === mounts ===
+
+/// All mounts: `Mounts`, `Binds`, `Tmpfs`, and a volume for each of `Volumes` not mounted by them.
+fn mounts(config: &Config, host: &HostConfig) -> Result<Vec<Mount>> {
+    let wire = host.mounts.iter().flatten().map(of_mount);
+    let binds = host.binds.iter().flatten().map(|text| of_bind(text));
+    let tmpfs = host.tmpfs.iter().flatten().map(|(target, options)| Ok(of_tmpfs(target, options)));
+    let mut mounts = wire.chain(binds).chain(tmpfs).collect::<Result<Vec<_>>>()?;
+    for target in config.volumes.iter().flatten().map(|(target, _)| target) {
+        if !mounts.iter().any(|mount| mount.target == *target) {
+            mounts.push(volume(String::new(), target.clone()));
+        }
+    }
+    Ok(mounts)
+}
+
+fn volume(source: String, target: String) -> Mount {
+    Mount { kind: "volume".to_owned(), source, target, ..Mount::default() }
+}
+
+fn of_tmpfs(target: &str, options: &str) -> Mount {
+    let options = options.split(',').filter(|option| !option.is_empty());
+    Mount {
+        kind: "tmpfs".to_owned(),
+        target: target.to_owned(),
+        options: options.map(str::to_owned).collect(),
+        ..Mount::default()
+    }
+}
+
+/// `source:target[:mode]`, or the target of an anonymous volume.
+fn of_bind(text: &str) -> Result<Mount> {
+    let invalid = || Error::invalid(format!("invalid volume specification: '{text}'"));
+    let parts: Vec<&str> = text.split(':').collect();
+    let (source, target, mode) = match parts.as_slice() {
+        [target] => ("", *target, ""),
+        [source, target] => (*source, *target, ""),
+        [source, target, mode] => (*source, *target, *mode),
+        _ => return Err(invalid()),
+    };
+    if target.is_empty() || (source.is_empty() && parts.len() > 1) {
+        return Err(invalid());
+    }
+    let mut mount = volume(source.to_owned(), target.to_owned());
+    if source.starts_with('/') {
+        "bind".clone_into(&mut mount.kind);
+        mount.create_source = true;
+    } else if !source.is_empty() && !is_volume_name(source) {
+        return Err(Error::invalid(format!(
+            "{source} includes invalid characters for a local volume name, only \
+             \"[a-zA-Z0-9][a-zA-Z0-9_.-]\" are allowed. If you intended to pass a host directory, \
+             use absolute path"
+        )));
+    }
+    for option in mode.split(',').filter(|option| !option.is_empty()) {
+        match option {
+            "ro" => mount.readonly = true,
+            "rw" | "z" | "Z" | "nocopy" | "cached" | "delegated" | "consistent" => {}
+            "shared" | "rshared" | "slave" | "rslave" | "private" | "rprivate" => {
+                option.clone_into(&mut mount.propagation);
+            }
+            _ => return Err(Error::invalid(format!("invalid mode: {mode}"))),
+        }
+    }
+    Ok(mount)
+}
+
+/// Docker's names of volumes and containers.
+pub fn is_volume_name(name: &str) -> bool {
+    let plain = |c: char| c.is_ascii_alphanumeric();
+    name.len() > 1
+        && name.starts_with(plain)
+        && name.chars().all(|c| plain(c) || matches!(c, '_' | '.' | '-'))
+}
+
+fn of_mount(wire: &WireMount) -> Result<Mount> {
+    let invalid = |reason: &str| {
+        Err(Error::invalid(format!("invalid mount config for type \"{}\": {reason}", wire.kind)))
+    };
+    if wire.target.is_empty() {
+        return invalid("field Target must not be empty");
+    }
+    let mut mount =
+        Mount { readonly: wire.read_only, ..volume(wire.source.clone(), wire.target.clone()) };
+    mount.kind.clone_from(&wire.kind);
+    match wire.kind.as_str() {
+        "bind" if wire.source.is_empty() => invalid("field Source must not be empty"),
+        "bind" if !wire.source.starts_with('/') => {
+            invalid(&format!("invalid mount path: '{}' mount path must be absolute", wire.source))
+        }
+        "bind" => {
+            let options = wire.bind_options.clone().unwrap_or_default();
+            if !options.create_mountpoint && !std::path::Path::new(&wire.source).exists() {
+                return invalid(&format!("bind source path does not exist: {}", wire.source));
+            }
+            mount.propagation = options.propagation;
+            mount.create_source = options.create_mountpoint;
+            Ok(mount)
+        }
+        "volume" if wire.source.is_empty() || is_volume_name(&wire.source) => Ok(mount),
+        "volume" => invalid(&format!("\"{}\" is no name of a volume", wire.source)),
+        "tmpfs" if !wire.source.is_empty() => invalid("field Source must not be specified"),
+        "tmpfs" => {
+            let options = wire.tmpfs_options.clone().unwrap_or_default();
+            let size = (options.size_bytes > 0).then(|| format!("size={}", options.size_bytes));
+            let mode = (options.mode > 0).then(|| format!("mode={:o}", options.mode));
+            let others = options.options.into_iter().flatten().map(|pair| pair.join("="));
+            mount.options = size.into_iter().chain(mode).chain(others).collect();
+            Ok(mount)
+        }
+        _ => invalid("mount type unknown"),
+    }
+}
+
+#[cfg(test)]
+mod tests;

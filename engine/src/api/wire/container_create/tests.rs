@@ -1,0 +1,190 @@
+//! Requests as clients send them, and what becomes of them.
+
+use serde_json::json;
+
+use super::*;
+
+fn defaults() -> Defaults {
+    Defaults {
+        shm_size: 64 << 20,
+        ipc_mode: "private".to_owned(),
+        cgroupns_mode: "host".to_owned(),
+        runtime: "crun".to_owned(),
+        log_driver: "json-file".to_owned(),
+        log_options: BTreeMap::from([("max-size".to_owned(), "20m".to_owned())]),
+    }
+}
+
+fn of(body: Value) -> Result<Spec> {
+    spec(&body, &defaults())
+}
+
+/// A request with this `HostConfig`.
+fn host(host: Value) -> Result<Spec> {
+    of(json!({"Image": "x", "HostConfig": host}))
+}
+
+#[test]
+fn a_request_of_the_docker_command_is_understood() {
+    let spec = of(json!({
+        "Hostname": "", "User": "", "AttachStdin": true, "AttachStdout": true, "Tty": true,
+        "OpenStdin": true, "StdinOnce": true, "Env": ["A=1"], "Cmd": ["httpd", "-p", "80"],
+        "Image": "rnet/toolbox", "Volumes": {"/data": {}}, "WorkingDir": "/w", "Entrypoint": null,
+        "OnBuild": null, "Labels": {"a": "b"}, "ExposedPorts": {"80/tcp": {}},
+        "HostConfig": {
+            "Binds": ["/etc:/host:ro", "vol:/vol"], "NetworkMode": "n1", "AutoRemove": true,
+            "PortBindings": {"80/tcp": [{"HostIp": "", "HostPort": "8080"}]},
+            "RestartPolicy": {"Name": "no", "MaximumRetryCount": 0}, "ConsoleSize": [24, 80],
+            "Dns": ["9.9.9.9"], "ExtraHosts": ["db:10.0.0.5", "gw:host-gateway"],
+            "MemorySwappiness": -1, "PidsLimit": 0, "NanoCpus": 500_000_000,
+        },
+        "NetworkingConfig": {"EndpointsConfig": {
+            "n2": null,
+            "n1": {"IPAMConfig": {"IPv4Address": "10.1.0.9"}, "Aliases": ["web"], "GwPriority": 5},
+        }},
+    }))
+    .unwrap();
+    assert_eq!(spec.command.as_deref().unwrap(), ["httpd", "-p", "80"]);
+    assert_eq!((spec.entrypoint, spec.console_size), (None, Some((24, 80))));
+    assert!(spec.tty && spec.open_stdin && spec.stdin_once && spec.auto_remove);
+    let networks: Vec<&str> = spec.endpoints.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(networks, ["n1", "n2"]);
+    assert_eq!(spec.endpoints[0].1.ipv4, Some("10.1.0.9".parse().unwrap()));
+    assert_eq!(spec.endpoints[0].1.gateway_priority, 5);
+    let mounts: Vec<_> =
+        spec.mounts.iter().map(|m| (m.kind.as_str(), m.target.as_str(), m.readonly)).collect();
+    assert_eq!(
+        mounts,
+        [("bind", "/host", true), ("volume", "/vol", false), ("volume", "/data", false)]
+    );
+    assert_eq!(spec.ports[0].host_ports, (8080, 8080));
+    assert_eq!(spec.resources.pids_limit, None);
+}
+
+#[test]
+fn inspect_shows_what_was_asked_and_what_was_filled_in() {
+    let spec = host(json!({"NetworkMode": "default", "Memory": 10 << 20})).unwrap();
+    let host = &spec.wire_host_config;
+    assert_eq!(host["NetworkMode"], "bridge");
+    assert_eq!(host["LogConfig"], json!({"Type": "json-file", "Config": {"max-size": "20m"}}));
+    assert_eq!((&host["ShmSize"], &host["Runtime"]), (&json!(64 << 20), &json!("crun")));
+    assert_eq!(host["MemorySwap"], 20 << 20);
+    assert_eq!(host["RestartPolicy"], json!({"Name": "no", "MaximumRetryCount": 0}));
+    assert_eq!(host["MaskedPaths"][0], "/proc/acpi");
+    assert_eq!(host["Binds"], Value::Null);
+    assert_eq!(spec.endpoints, [("bridge".to_owned(), EndpointSpec::default())]);
+}
+
+#[test]
+fn older_clients_set_the_hardware_address_of_the_container() {
+    let body = json!({"Image": "x", "MacAddress": "02:42:ac:11:00:02", "HostConfig": {}});
+    let spec = of(body).unwrap();
+    assert_eq!(spec.endpoints[0].1.mac, Some("02:42:ac:11:00:02".parse().unwrap()));
+}
+
+#[test]
+fn an_empty_entrypoint_clears_the_image_s() {
+    let entrypoint = |value| of(json!({"Image": "x", "Entrypoint": value})).unwrap().entrypoint;
+    assert_eq!(entrypoint(json!([""])), Some(Vec::new()));
+    assert_eq!(entrypoint(json!([])), Some(Vec::new()));
+    assert_eq!(entrypoint(json!(null)), None);
+    assert_eq!(entrypoint(json!("/bin/x")), Some(vec!["/bin/x".to_owned()]));
+}
+
+#[test]
+fn another_container_s_network_leaves_no_endpoints() {
+    let spec = host(json!({"NetworkMode": "container:web"})).unwrap();
+    assert_eq!((spec.network_mode.as_str(), spec.endpoints.len()), ("container:web", 0));
+}
+
+#[test]
+fn mounts_of_all_kinds_are_one_list() {
+    let spec = host(json!({
+        "Mounts": [
+            {"Type": "bind", "Source": "/etc", "Target": "/a", "BindOptions": {"Propagation": "rslave"}},
+            {"Type": "volume", "Target": "/b", "ReadOnly": true},
+            {"Type": "tmpfs", "Target": "/c", "TmpfsOptions": {"SizeBytes": 1024, "Mode": 0o700}},
+        ],
+        "Tmpfs": {"/d": "size=1m,noexec"},
+    }))
+    .unwrap();
+    let options: Vec<_> =
+        spec.mounts.iter().map(|m| (m.target.as_str(), m.options.join(","))).collect();
+    let expected = [("/a", ""), ("/b", ""), ("/c", "size=1024,mode=700"), ("/d", "size=1m,noexec")];
+    assert_eq!(options, expected.map(|(target, options)| (target, options.to_owned())));
+    assert_eq!(spec.mounts[0].propagation, "rslave");
+}
+
+#[test]
+fn what_cannot_be_is_refused_in_docker_s_words() {
+    let check = |result: Result<Spec>, message: &str| {
+        assert_eq!(result.unwrap_err().to_string(), message);
+    };
+    check(of(json!(null)), "config cannot be empty in order to create a container");
+    check(of(json!({"HostConfig": {}})), "config cannot be empty in order to create a container");
+    check(
+        of(json!({"Image": "x", "WorkingDir": "here"})),
+        "the working directory 'here' is invalid, it needs to be an absolute path",
+    );
+    check(of(json!({"Image": "x", "Env": ["=x"]})), "invalid environment variable: =x");
+    check(of(json!({"Image": "x", "StopSignal": "SIGNOPE"})), "invalid signal: SIGNOPE");
+    check(of(json!({"Image": "x", "MacAddress": "zz"})), "invalid MAC address: zz");
+    check(
+        of(
+            json!({"Image": "x", "NetworkingConfig": {"EndpointsConfig": {"n": {"IPAMConfig": {"IPv4Address": "fd00::1"}}}}}),
+        ),
+        "invalid IPv4 address: fd00::1",
+    );
+    for (value, message) in [
+        (
+            json!({"RestartPolicy": {"Name": "on-failed"}}),
+            "invalid restart policy: unknown policy 'on-failed'; use one of \
+             'no','always','on-failure','unless-stopped'",
+        ),
+        (
+            json!({"RestartPolicy": {"Name": "always", "MaximumRetryCount": 3}}),
+            "invalid restart policy: maximum retry count can only be used with 'on-failure'",
+        ),
+        (
+            json!({"AutoRemove": true, "RestartPolicy": {"Name": "always"}}),
+            "can't create 'AutoRemove' container with restart policy",
+        ),
+        (json!({"Memory": 1}), "Minimum memory limit allowed is 6MB"),
+        (
+            json!({"NanoCpus": 1, "CpuPeriod": 1000}),
+            "Conflicting options: Nano CPUs and CPU Period cannot both be set",
+        ),
+        (json!({"PidMode": "nope"}), "invalid PID mode: nope"),
+        (json!({"CapAdd": ["NOPE"]}), "invalid CapAdd: unknown capability: \"CAP_NOPE\""),
+        (json!({"ExtraHosts": ["nope"]}), "bad format for add-host: \"nope\""),
+        (json!({"ExtraHosts": ["a:b"]}), "invalid IP address in add-host: \"b\""),
+        (json!({"Binds": ["a:b:c:d"]}), "invalid volume specification: 'a:b:c:d'"),
+        (json!({"Binds": ["/a:/b:nope"]}), "invalid mode: nope"),
+        (json!({"Binds": ["/a:b"]}), "invalid mount path: 'b' mount path must be absolute"),
+        (json!({"Binds": ["/a:/x", "/b:/x/"]}), "Duplicate mount point: /x/"),
+        (
+            json!({"Mounts": [{"Type": "bind", "Source": "/nonexistent", "Target": "/x"}]}),
+            "invalid mount config for type \"bind\": bind source path does not exist: /nonexistent",
+        ),
+        (
+            json!({"LogConfig": {"Type": "syslog"}}),
+            "logger: no log driver named 'syslog' is registered; use json-file or none",
+        ),
+        (json!({"PortBindings": {"80/x": []}}), "invalid port specification: \"80/x\""),
+        (
+            json!({"CpusetMems": "1-9223372036854775807"}),
+            "Invalid value 1-9223372036854775807 for cpuset mems",
+        ),
+        (
+            json!({"OomScoreAdj": 2000}),
+            "Invalid value 2000, range for oom score adj is [-1000, 1000]",
+        ),
+        (json!({"NetworkMode": "container:"}), "invalid container format container:<name|id>"),
+        (
+            json!({"NetworkMode": "container:a", "PortBindings": {"1/tcp": []}}),
+            "conflicting options: port publishing and the container type network mode",
+        ),
+    ] {
+        check(host(value), message);
+    }
+}

@@ -1,0 +1,240 @@
+//! A container as `inspect` shows it.
+
+use std::net::IpAddr;
+
+use chrono::{DateTime, Utc};
+use serde_json::{Map, Value, json};
+
+use super::container_config::{Config, HostConfig};
+use super::time::rfc3339;
+use super::{go, ports};
+use crate::container::{Container, EndpointView, State, Status};
+
+/// `GET /containers/{id}/json`.
+pub fn inspect(container: &Container, exec_ids: &[String], sizes: Option<(u64, u64)>) -> Value {
+    let text = |path: &std::path::Path| path.display().to_string();
+    let paths = &container.paths;
+    let execs = if exec_ids.is_empty() { Value::Null } else { json!(exec_ids) };
+    let mut value = json!({
+        "Id": container.id,
+        "Created": rfc3339(Some(container.created)),
+        "Path": container.resolved.path,
+        "Args": container.resolved.args,
+        "State": state(&container.state),
+        "Image": container.image,
+        "ResolvConfPath": text(&paths.resolv_conf),
+        "HostnamePath": text(&paths.hostname),
+        "HostsPath": text(&paths.hosts),
+        "LogPath": text(&paths.log),
+        "Name": format!("/{}", container.name),
+        "RestartCount": container.state.restart_count,
+        "Driver": container.graph_driver,
+        "Platform": "linux",
+        "MountLabel": "",
+        "ProcessLabel": "",
+        "AppArmorProfile": "",
+        "ExecIDs": execs,
+        "HostConfig": host_config(container),
+        "GraphDriver": {"Data": container.graph_data, "Name": container.graph_driver},
+        "Mounts": mounts(container),
+        "Config": config(container),
+        "NetworkSettings": network_settings(container),
+    });
+    if let Some((own, all)) = sizes {
+        value["SizeRw"] = own.into();
+        value["SizeRootFs"] = all.into();
+    }
+    value
+}
+
+fn state(state: &State) -> Value {
+    let is = |status| state.status == status;
+    let mut value = json!({
+        "Status": state.status.as_str(),
+        "Running": state.is_running(),
+        "Paused": is(Status::Paused),
+        "Restarting": is(Status::Restarting),
+        "OOMKilled": state.oom_killed,
+        "Dead": is(Status::Dead),
+        "Pid": state.pid,
+        "ExitCode": state.exit_code,
+        "Error": state.error,
+        "StartedAt": rfc3339(state.started),
+        "FinishedAt": rfc3339(state.finished),
+    });
+    if let Some(health) = &state.health {
+        value["Health"] = health.clone();
+    }
+    value
+}
+
+/// The request's `HostConfig`, or one that says the same where there was no request.
+fn host_config(container: &Container) -> Value {
+    if container.spec.wire_host_config.is_object() {
+        return container.spec.wire_host_config.clone();
+    }
+    let network_mode = container.spec.network_mode.clone();
+    let host = HostConfig { network_mode, console_size: vec![0, 0], ..HostConfig::default() };
+    serde_json::to_value(host).unwrap_or_default()
+}
+
+/// The request's `Config` with what the image added.
+fn config(container: &Container) -> Value {
+    let (spec, resolved) = (&container.spec, &container.resolved);
+    let asked: Config = go::from_value(spec.wire_config.clone()).unwrap_or_default();
+    let volumes = resolved.volumes.iter().map(|path| (path.clone(), json!({})));
+    let volumes =
+        asked.volumes.iter().flatten().map(|(k, v)| (k.clone(), v.clone())).chain(volumes);
+    let volumes: super::container_config::Set = volumes.collect();
+    let exposed = ports::port_set(resolved.exposed.iter().copied());
+    let default_signal = spec.stop_signal.is_none() && resolved.stop_signal == "SIGTERM";
+    let config = Config {
+        hostname: resolved.hostname.clone(),
+        domainname: resolved.domainname.clone(),
+        user: resolved.user.clone(),
+        exposed_ports: Some(exposed).filter(|ports| !ports.is_empty()),
+        env: Some(resolved.env.clone()),
+        cmd: resolved.command.clone(),
+        entrypoint: resolved.entrypoint.clone(),
+        volumes: Some(volumes).filter(|volumes| !volumes.is_empty()),
+        working_dir: resolved.working_dir.clone(),
+        labels: Some(resolved.labels.clone()),
+        image: spec.image.clone(),
+        stop_signal: if default_signal { String::new() } else { resolved.stop_signal.clone() },
+        ..asked
+    };
+    serde_json::to_value(config).unwrap_or_default()
+}
+
+/// `Mounts`.
+pub fn mounts(container: &Container) -> Vec<Value> {
+    let mount = |mount: &crate::container::MountPoint| {
+        let mut value = json!({
+            "Type": mount.kind,
+            "Source": mount.source.display().to_string(),
+            "Destination": mount.target,
+            "Mode": if mount.kind == "tmpfs" { mount.options.join(",") } else { String::new() },
+            "RW": mount.writable,
+            "Propagation": mount.propagation,
+        });
+        if mount.kind == "volume" {
+            value["Name"] = json!(mount.name);
+            value["Driver"] = "local".into();
+        }
+        value
+    };
+    container.mounts.iter().map(mount).collect()
+}
+
+fn network_settings(container: &Container) -> Value {
+    let running = container.state.is_running();
+    let ports = match running {
+        true => ports::port_map(&container.resolved.exposed, &container.ports),
+        false => ports::PortMap::new(),
+    };
+    let mut settings = json!({
+        "Bridge": "",
+        "SandboxID": container.sandbox.as_ref().map(ToString::to_string).unwrap_or_default(),
+        "SandboxKey": container.sandbox_key.display().to_string(),
+        "Ports": ports,
+        "HairpinMode": false,
+        "LinkLocalIPv6Address": "",
+        "LinkLocalIPv6PrefixLen": 0,
+        "SecondaryIPAddresses": null,
+        "SecondaryIPv6Addresses": null,
+    });
+    // Fields of the default network, which API 1.52 drops.
+    let default = container.endpoints.iter().find(|endpoint| endpoint.network == "bridge");
+    let legacy = endpoint_addresses(default.unwrap_or(&EndpointView::default()));
+    if let Value::Object(settings) = &mut settings {
+        settings.extend(legacy);
+        settings.insert("Networks".to_owned(), networks(container));
+    }
+    settings
+}
+
+/// `NetworkSettings.Networks`.
+pub fn networks(container: &Container) -> Value {
+    let entry = |endpoint: &EndpointView| (endpoint.network.clone(), endpoint_settings(endpoint));
+    Value::Object(container.endpoints.iter().map(entry).collect())
+}
+
+fn endpoint_settings(endpoint: &EndpointView) -> Value {
+    let spec = &endpoint.spec;
+    let list = |list: &[String]| if list.is_empty() { Value::Null } else { json!(list) };
+    let mut ipam = Map::new();
+    for (name, address) in [("IPv4Address", spec.ipv4), ("IPv6Address", spec.ipv6)] {
+        if let Some(address) = address {
+            ipam.insert(name.to_owned(), json!(address));
+        }
+    }
+    let mut settings = Map::from_iter([
+        ("IPAMConfig".to_owned(), if ipam.is_empty() { Value::Null } else { Value::Object(ipam) }),
+        ("Links".to_owned(), list(&spec.links)),
+        ("Aliases".to_owned(), list(&spec.aliases)),
+        (
+            "DriverOpts".to_owned(),
+            if spec.options.is_empty() { Value::Null } else { json!(spec.options) },
+        ),
+        ("GwPriority".to_owned(), json!(spec.gateway_priority)),
+        (
+            "NetworkID".to_owned(),
+            json!(endpoint.network_id.as_ref().map(ToString::to_string).unwrap_or_default()),
+        ),
+    ]);
+    settings.extend(endpoint_addresses(endpoint));
+    settings.insert("DNSNames".to_owned(), list(&endpoint.names));
+    Value::Object(settings)
+}
+
+/// The fields that `NetworkSettings` and each of its `Networks` have alike.
+fn endpoint_addresses(endpoint: &EndpointView) -> Map<String, Value> {
+    let address = |ipv6: bool| endpoint.addresses.iter().find(|a| a.is_ipv6() == ipv6);
+    let gateway = |ipv6: bool| endpoint.gateways.iter().find(|a| a.is_ipv6() == ipv6);
+    let ip = |ipv6| address(ipv6).map(|a| a.ip().to_string()).unwrap_or_default();
+    let prefix = |ipv6| address(ipv6).map(|a| a.prefix()).unwrap_or_default();
+    let gateway = |ipv6| gateway(ipv6).map(IpAddr::to_string).unwrap_or_default();
+    let mac = endpoint.mac.map(|mac| mac.to_string()).unwrap_or_default();
+    Map::from_iter([
+        ("EndpointID".to_owned(), json!(endpoint.id)),
+        ("Gateway".to_owned(), json!(gateway(false))),
+        ("IPAddress".to_owned(), json!(ip(false))),
+        ("IPPrefixLen".to_owned(), json!(prefix(false))),
+        ("IPv6Gateway".to_owned(), json!(gateway(true))),
+        ("GlobalIPv6Address".to_owned(), json!(ip(true))),
+        ("GlobalIPv6PrefixLen".to_owned(), json!(prefix(true))),
+        ("MacAddress".to_owned(), json!(mac)),
+    ])
+}
+
+/// The status column of `docker ps`.
+pub fn status(state: &State, now: DateTime<Utc>) -> String {
+    let since = |time: Option<DateTime<Utc>>| {
+        super::time::human(now.signed_duration_since(time.unwrap_or(now)))
+    };
+    match state.status {
+        Status::Created => "Created".to_owned(),
+        Status::Running => match health(state) {
+            Some(health) => format!("Up {} ({health})", since(state.started)),
+            None => format!("Up {}", since(state.started)),
+        },
+        Status::Paused => format!("Up {} (Paused)", since(state.started)),
+        Status::Restarting => {
+            format!("Restarting ({}) {} ago", state.exit_code, since(state.finished))
+        }
+        Status::Removing => "Removal In Progress".to_owned(),
+        Status::Dead => "Dead".to_owned(),
+        Status::Exited => format!("Exited ({}) {} ago", state.exit_code, since(state.finished)),
+    }
+}
+
+fn health(state: &State) -> Option<&str> {
+    match state.health.as_ref()?["Status"].as_str()? {
+        "starting" => Some("health: starting"),
+        "none" => None,
+        other => Some(other),
+    }
+}
+
+#[cfg(test)]
+mod tests;

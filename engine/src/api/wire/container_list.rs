@@ -1,0 +1,72 @@
+//! A container as `docker ps` lists it.
+
+use chrono::{DateTime, Utc};
+use serde_json::{Value, json};
+
+use super::container_inspect::{mounts, networks, status};
+use crate::container::Container;
+
+/// One entry of `GET /containers/json`. `image` is what the container's image is called now.
+pub fn entry(
+    container: &Container,
+    image: &str,
+    sizes: Option<(u64, u64)>,
+    now: DateTime<Utc>,
+) -> Value {
+    let mut value = json!({
+        "Id": container.id,
+        "Names": [format!("/{}", container.name)],
+        "Image": image,
+        "ImageID": container.image,
+        "Command": command(container),
+        "Created": container.created.timestamp(),
+        "Ports": ports(container),
+        "Labels": container.resolved.labels,
+        "State": container.state.status.as_str(),
+        "Status": status(&container.state, now),
+        "HostConfig": {"NetworkMode": container.spec.network_mode},
+        "NetworkSettings": {"Networks": networks(container)},
+        "Mounts": mounts(container),
+    });
+    if !container.spec.annotations.is_empty() {
+        value["HostConfig"]["Annotations"] = json!(container.spec.annotations);
+    }
+    if let Some((own, all)) = sizes {
+        value["SizeRw"] = own.into();
+        value["SizeRootFs"] = all.into();
+    }
+    value
+}
+
+fn command(container: &Container) -> String {
+    let quoted = |text: &String| match text.contains(' ') {
+        true => format!("'{text}'"),
+        false => text.clone(),
+    };
+    let arguments = container.resolved.args.iter().map(quoted);
+    let words: Vec<String> =
+        std::iter::once(container.resolved.path.clone()).chain(arguments).collect();
+    words.join(" ")
+}
+
+fn ports(container: &Container) -> Vec<Value> {
+    if !container.state.is_running() {
+        return Vec::new();
+    }
+    let mut bound = container.ports.clone();
+    bound.sort_by_key(|b| (b.port, b.protocol, b.host.is_ipv6(), b.host, b.host_port));
+    let published = bound.iter().map(|binding| {
+        json!({
+            "IP": binding.host.to_string(),
+            "PrivatePort": binding.port,
+            "PublicPort": binding.host_port,
+            "Type": binding.protocol.as_str(),
+        })
+    });
+    let exposed = container.resolved.exposed.iter().filter(|(port, protocol)| {
+        !bound.iter().any(|binding| (binding.port, binding.protocol) == (*port, *protocol))
+    });
+    let exposed =
+        exposed.map(|(port, protocol)| json!({"PrivatePort": port, "Type": protocol.as_str()}));
+    published.chain(exposed).collect()
+}

@@ -1,0 +1,244 @@
+//! Networks: requests to make and join them, and how they are shown.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use cnm::network::PoolSpec;
+use cnm::{Endpoint, Network, NetworkSpec};
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use super::container_config::EndpointConfig;
+use super::time::{from_nanos, rfc3339};
+use crate::container::Container;
+use crate::error::{Error, Result};
+
+/// Body of `POST /networks/create`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct Create {
+    name: String,
+    driver: String,
+    scope: String,
+    #[serde(rename = "EnableIPv4")]
+    ipv4: Option<bool>,
+    #[serde(rename = "EnableIPv6")]
+    ipv6: Option<bool>,
+    #[serde(rename = "IPAM")]
+    ipam: Ipam,
+    internal: bool,
+    attachable: bool,
+    ingress: bool,
+    config_only: bool,
+    config_from: Option<ConfigFrom>,
+    options: BTreeMap<String, String>,
+    labels: BTreeMap<String, String>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+struct ConfigFrom {
+    network: String,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+struct Ipam {
+    driver: String,
+    config: Vec<IpamConfig>,
+    options: BTreeMap<String, String>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+struct IpamConfig {
+    #[serde(rename = "Subnet")]
+    subnet: String,
+    #[serde(rename = "IPRange")]
+    range: String,
+    #[serde(rename = "Gateway")]
+    gateway: String,
+    #[serde(rename = "AuxiliaryAddresses", alias = "AuxAddress")]
+    auxiliary: BTreeMap<String, String>,
+}
+
+/// Body of `POST /networks/{id}/connect`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct Connect {
+    /// The container.
+    pub container: String,
+    /// What is asked of the endpoint.
+    pub endpoint_config: EndpointConfig,
+}
+
+/// Body of `POST /networks/{id}/disconnect`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct Disconnect {
+    /// The container.
+    pub container: String,
+    /// Whether the container may be gone already.
+    pub force: bool,
+}
+
+impl Create {
+    /// The request in the model's terms.
+    pub fn spec(self) -> Result<NetworkSpec> {
+        if self.name.is_empty() {
+            return Err(Error::invalid("network name is required"));
+        }
+        let from = self.config_from.map(|from| from.network).unwrap_or_default();
+        if self.config_only || !from.is_empty() {
+            return Err(unsupported("configuration-only networks are not supported"));
+        }
+        if self.ingress || matches!(self.scope.as_str(), "swarm" | "global") {
+            return Err(unsupported("this node is not part of a cluster: use a local network"));
+        }
+        if let Some(option) = self.ipam.options.keys().next() {
+            return Err(Error::invalid(format!(
+                "unknown option `{option}` of the IPAM driver default"
+            )));
+        }
+        Ok(NetworkSpec {
+            name: self.name,
+            driver: self.driver,
+            options: self.options,
+            ipam_driver: self.ipam.driver,
+            pools: self.ipam.config.into_iter().map(IpamConfig::pool).collect(),
+            ipv4: self.ipv4,
+            ipv6: self.ipv6,
+            internal: self.internal,
+            attachable: self.attachable,
+            labels: self.labels,
+        })
+    }
+}
+
+fn unsupported(message: &str) -> Error {
+    Error::new(cnm::Kind::NotImplemented, message)
+}
+
+impl IpamConfig {
+    fn pool(self) -> PoolSpec {
+        let some = |text: String| Some(text).filter(|text| !text.is_empty());
+        PoolSpec {
+            subnet: some(self.subnet),
+            range: some(self.range),
+            gateway: some(self.gateway),
+            auxiliary: self.auxiliary,
+        }
+    }
+}
+
+/// An entry of `GET /networks`.
+pub fn summary(network: &Network) -> Value {
+    json!({
+        "Name": network.name,
+        "Id": network.id.to_string(),
+        "Created": rfc3339(Some(from_nanos(network.created))),
+        "Scope": "local",
+        "Driver": network.kind().as_str(),
+        "EnableIPv4": network.ipv4,
+        "EnableIPv6": network.ipv6,
+        "IPAM": ipam(network),
+        "Internal": network.internal,
+        "Attachable": network.attachable,
+        "Ingress": false,
+        "ConfigFrom": {"Network": ""},
+        "ConfigOnly": false,
+        "Containers": {},
+        "Options": network.given_options,
+        "Labels": network.labels,
+    })
+}
+
+/// `GET /networks/{id}`.
+pub fn inspect(network: &Network, endpoints: &[(Arc<Endpoint>, Option<Arc<Container>>)]) -> Value {
+    let mut value = summary(network);
+    let entries = endpoints.iter().map(|(endpoint, container)| {
+        let key = match container {
+            Some(container) => container.id.clone(),
+            None => format!("ep-{}", endpoint.id),
+        };
+        (key, member(endpoint, container.as_deref()))
+    });
+    value["Containers"] = Value::Object(entries.collect::<Map<_, _>>());
+    value
+}
+
+fn member(endpoint: &Endpoint, container: Option<&Container>) -> Value {
+    let address = |ipv6| endpoint.address(ipv6).map(|a| a.to_string()).unwrap_or_default();
+    json!({
+        "Name": container.map(|container| container.name.as_str()).unwrap_or_default(),
+        "EndpointID": endpoint.id.to_string(),
+        "MacAddress": endpoint.mac.to_string(),
+        "IPv4Address": address(false),
+        "IPv6Address": address(true),
+    })
+}
+
+fn ipam(network: &Network) -> Value {
+    let pool = |pool: &cnm::Pool| {
+        let mut value = Map::new();
+        value.insert("Subnet".to_owned(), json!(pool.subnet.to_string()));
+        if let Some(range) = pool.range {
+            value.insert("IPRange".to_owned(), json!(range.to_string()));
+        }
+        if let Some(gateway) = pool.gateway {
+            value.insert("Gateway".to_owned(), json!(IpAddr::to_string(&gateway)));
+        }
+        if !pool.auxiliary.is_empty() {
+            value.insert("AuxiliaryAddresses".to_owned(), json!(pool.auxiliary));
+        }
+        Value::Object(value)
+    };
+    let config: Vec<Value> = network.pools.iter().map(pool).collect();
+    let config = if config.is_empty() { Value::Null } else { Value::Array(config) };
+    json!({"Driver": "default", "Options": {}, "Config": config})
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::wire::go;
+
+    fn spec(body: Value) -> Result<NetworkSpec> {
+        go::from_value::<Create>(body).unwrap().spec()
+    }
+
+    #[test]
+    fn a_request_of_the_docker_command_is_understood() {
+        let spec = spec(json!({
+            "Name": "n1", "CheckDuplicate": true, "Driver": "bridge", "Scope": "",
+            "EnableIPv6": true, "Internal": true, "Attachable": false, "Ingress": false,
+            "ConfigOnly": false, "ConfigFrom": {"Network": ""},
+            "IPAM": {"Driver": "default", "Options": {}, "Config": [
+                {"Subnet": "10.1.0.0/24", "IPRange": "10.1.0.128/25", "Gateway": "10.1.0.1",
+                 "AuxiliaryAddresses": {"router": "10.1.0.2"}},
+                {"Subnet": "fd01::/64"},
+            ]},
+            "Options": {"com.docker.network.driver.mtu": "1400"}, "Labels": {"a": "b"},
+        }))
+        .unwrap();
+        assert_eq!((spec.ipv4, spec.ipv6, spec.internal), (None, Some(true), true));
+        assert_eq!(spec.pools[0].range.as_deref(), Some("10.1.0.128/25"));
+        assert_eq!(spec.pools[0].auxiliary["router"], "10.1.0.2");
+        assert_eq!(spec.pools[1].gateway, None);
+    }
+
+    #[test]
+    fn what_is_for_clusters_is_refused() {
+        let check = |body, message: &str| assert_eq!(spec(body).unwrap_err().to_string(), message);
+        check(json!({}), "network name is required");
+        check(
+            json!({"Name": "x", "Scope": "swarm"}),
+            "this node is not part of a cluster: use a local network",
+        );
+        check(
+            json!({"Name": "x", "ConfigOnly": true}),
+            "configuration-only networks are not supported",
+        );
+    }
+}

@@ -1,0 +1,420 @@
+//! What a container finds when it starts: its root file system, its files, its specification.
+
+use std::fs;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::create::rootfs_dir;
+use super::files::{self, Hosts, Resolver};
+use super::join::Place;
+use super::spec::Mount;
+use super::{Container, Paths, Spec};
+use crate::core::Engine;
+use crate::error::{Error, Result};
+use crate::image::rootfs::RootFs;
+use crate::runtime::spec::{BundleInput, Namespace, Namespaces, Seccomp, build};
+use crate::runtime::{self, Runtime, user};
+use crate::shim::protocol::{Config, Log, Stdin};
+
+/// Programs that serve as `--init`.
+const INITS: [&str; 3] = ["docker-init", "tini-static", "tini"];
+
+/// Docker's size of a log file before it is rotated is none; ours is.
+const LOG_SIZE: u64 = 20 << 20;
+
+/// How many log files are kept.
+const LOG_FILES: u32 = 5;
+
+/// What the network part has decided for the other parts.
+#[derive(Clone, Debug)]
+pub(crate) struct Wiring {
+    /// Where the interfaces are.
+    pub(crate) place: Place,
+    /// The network namespace.
+    pub(crate) namespace: Namespace,
+    /// The container's addresses.
+    pub(crate) addresses: Vec<IpAddr>,
+    /// Whether a resolver answers in the namespace.
+    pub(crate) resolver: bool,
+}
+
+impl Engine {
+    /// The runtime a container asked for.
+    pub(crate) fn runtime(&self, spec: &Spec) -> Result<Arc<dyn Runtime>> {
+        let name = spec.runtime.as_deref().unwrap_or_default();
+        let name = if name.is_empty() { &self.settings().default_runtime } else { name };
+        let added: Vec<_> = self.settings().runtimes.clone().into_iter().collect();
+        Ok(runtime::find(name, &added)?)
+    }
+
+    /// Mounts the root file system, writes the files and the bundle, and says how the shim is to
+    /// run it.
+    pub(crate) fn prepare(&self, container: &Container, wiring: &Wiring) -> Result<Config> {
+        let runtime = self.runtime(&container.spec)?;
+        let image = self.images().find(&container.image)?;
+        let rootfs = RootFs::prepare(self.images(), &image, &rootfs_dir(&container.paths.dir))?;
+        rootfs.mount()?;
+        let paths = self.write_files(container, wiring)?;
+        let input = self.bundle_input(container, wiring, &rootfs.merged(), &paths)?;
+        let bundle = build(&input, &self.host, runtime.as_ref())?;
+        for warning in &bundle.warnings {
+            tracing::warn!(container = container.short_id(), warning);
+        }
+        let directory = self.settings().shim_dir(&container.id);
+        bundle.write(&directory)?;
+        let spec = &container.spec;
+        Ok(Config {
+            id: container.id.clone(),
+            runtime: runtime.command(&self.settings().runtime_root()),
+            bundle: directory.clone(),
+            directory,
+            tty: spec.tty,
+            console_size: spec.console_size,
+            stdin: match (spec.open_stdin, spec.stdin_once) {
+                (false, _) => Stdin::Closed,
+                (true, false) => Stdin::Open,
+                (true, true) => Stdin::Once,
+            },
+            log: self.log(container)?,
+            oom_events: self.host.cgroups.oom_events(&input.cgroups_path),
+            attached: Vec::new(),
+        })
+    }
+
+    fn bundle_input(
+        &self,
+        container: &Container,
+        wiring: &Wiring,
+        merged: &Path,
+        paths: &Paths,
+    ) -> Result<BundleInput> {
+        let (spec, resolved) = (&container.spec, &container.resolved);
+        let options = SecurityOptions::parse(&spec.security_options)?;
+        let mut args = vec![resolved.path.clone()];
+        args.extend(resolved.args.iter().cloned());
+        let shared_ipc = self.process_of(spec, "ipc")?;
+        Ok(BundleInput {
+            args,
+            env: resolved.env.clone(),
+            cwd: resolved.working_dir.clone(),
+            user: user::resolve(merged, &resolved.user, &spec.groups)?,
+            hostname: resolved.hostname.clone(),
+            domainname: resolved.domainname.clone(),
+            tty: spec.tty,
+            console_size: spec.console_size,
+            rootfs: merged.to_owned(),
+            readonly_rootfs: spec.readonly_rootfs,
+            namespaces: self.namespaces(spec, wiring)?,
+            mounts: mounts(container, paths)?,
+            shm_size: spec.shm_size.or(Some(self.settings().default_shm_size)),
+            shm_source: shared_ipc.map(|pid| PathBuf::from(format!("/proc/{pid}/root/dev/shm"))),
+            cap_add: spec.cap_add.clone(),
+            cap_drop: spec.cap_drop.clone(),
+            privileged: spec.privileged,
+            no_new_privileges: options
+                .no_new_privileges
+                .unwrap_or(self.settings().no_new_privileges),
+            seccomp: options.seccomp.unwrap_or_else(|| self.seccomp.clone()),
+            apparmor: options.apparmor,
+            unconfined_paths: options.unconfined_paths,
+            devices: spec.devices.clone(),
+            ulimits: self.ulimits(spec),
+            oom_score_adj: spec.oom_score_adj,
+            resources: spec.resources.clone(),
+            cgroups_path: self.cgroup(container),
+            sysctls: spec.sysctls.clone(),
+            annotations: spec.annotations.clone(),
+            init: if spec.init || self.settings().init { Some(init_program()?) } else { None },
+            ..BundleInput::default()
+        })
+    }
+
+    /// The cgroup of a container.
+    pub(crate) fn cgroup(&self, container: &Container) -> String {
+        let settings = self.settings();
+        let parent = [&container.spec.cgroup_parent, &settings.cgroup_parent, &settings.tag]
+            .into_iter()
+            .find(|parent| !parent.is_empty())
+            .map_or("rnet", |parent| parent.trim_matches('/'));
+        format!("/{parent}/{}", container.id)
+    }
+
+    fn ulimits(&self, spec: &Spec) -> Vec<(String, i64, i64)> {
+        let own = |name: &str| spec.ulimits.iter().any(|(known, ..)| known == name);
+        let defaults = self.settings().default_ulimits.iter().filter(|(name, ..)| !own(name));
+        defaults.chain(&spec.ulimits).cloned().collect()
+    }
+
+    fn namespaces(&self, spec: &Spec, wiring: &Wiring) -> Result<Namespaces> {
+        let namespace = |kind: &str, file: &str| -> Result<Namespace> {
+            let wanted = spec.namespaces.get(kind).map_or("", String::as_str);
+            if wanted == "host" {
+                return Ok(Namespace::Host);
+            }
+            let process = self.process_of(spec, kind)?;
+            Ok(process.map_or(Namespace::Private, |pid| {
+                Namespace::Path(PathBuf::from(format!("/proc/{pid}/ns/{file}")))
+            }))
+        };
+        let cgroup = match spec.namespaces.get("cgroupns").map_or("", String::as_str) {
+            "host" => Some(Namespace::Host),
+            "private" => Some(Namespace::Private),
+            _ => None,
+        };
+        let uts = match wiring.place {
+            // As in Docker, the name goes with the network namespace that is shared.
+            Place::Host if !spec.namespaces.contains_key("uts") => Namespace::Private,
+            _ => namespace("uts", "uts")?,
+        };
+        Ok(Namespaces {
+            network: wiring.namespace.clone(),
+            pid: namespace("pid", "pid")?,
+            ipc: namespace("ipc", "ipc")?,
+            uts,
+            cgroup,
+        })
+    }
+
+    /// The process whose namespace of a kind is shared (`container:<id>`).
+    fn process_of(&self, spec: &Spec, kind: &str) -> Result<Option<i32>> {
+        let wanted = spec.namespaces.get(kind).map_or("", String::as_str);
+        let Some(key) = wanted.strip_prefix("container:") else { return Ok(None) };
+        let other = self.registry.find(key)?.get();
+        if other.state.pid == 0 {
+            return Err(Error::conflict(format!(
+                "cannot join {kind} of a non running container: {}",
+                other.id
+            )));
+        }
+        Ok(Some(other.state.pid))
+    }
+
+    fn log(&self, container: &Container) -> Result<Log> {
+        if self.log_driver(&container.spec) == "none" {
+            return Ok(Log::None);
+        }
+        let own = &container.spec.log_options;
+        let option = |key: &str| own.get(key).or_else(|| self.settings().log_options.get(key));
+        let wrong = |key: &str, text: &str| {
+            Error::invalid(format!(
+                "invalid value for {key}: `{text}`: use a number such as 10m or 3"
+            ))
+        };
+        let max_size = match option("max-size").map(String::as_str) {
+            None => LOG_SIZE,
+            Some("-1") => 0,
+            Some(text) => size(text).ok_or_else(|| wrong("max-size", text))?,
+        };
+        let max_files = match option("max-file") {
+            None => LOG_FILES,
+            Some(text) => text
+                .parse()
+                .ok()
+                .filter(|count| *count > 0)
+                .ok_or_else(|| wrong("max-file", text))?,
+        };
+        Ok(Log::JsonFile { path: container.paths.log.clone(), max_size, max_files })
+    }
+
+    /// Writes `hostname`, `hosts` and `resolv.conf`; a container in another's sandbox has the
+    /// other's.
+    fn write_files(&self, container: &Container, wiring: &Wiring) -> Result<Paths> {
+        if let Place::Shared(other) = &wiring.place {
+            return Ok(self.registry.find(other)?.get().paths.clone());
+        }
+        let paths = &container.paths;
+        write(&paths.hostname, &format!("{}\n", container.resolved.hostname))?;
+        write(&paths.resolv_conf, &self.resolv_conf(container, wiring))?;
+        self.write_hosts(container, wiring)?;
+        Ok(paths.clone())
+    }
+
+    /// Writes `/etc/hosts`, in place: it is bind mounted.
+    pub(crate) fn write_hosts(&self, container: &Container, wiring: &Wiring) -> Result<()> {
+        let host_file = match wiring.place {
+            Place::Host => fs::read_to_string("/etc/hosts").ok(),
+            _ => None,
+        };
+        let mut extra = self.extra_hosts(container)?;
+        for (name, addresses) in self.linked(container)? {
+            extra.extend(addresses.into_iter().map(|address| (address, name.clone())));
+        }
+        let text = files::hosts(&Hosts {
+            hostname: &container.resolved.hostname,
+            domainname: &container.resolved.domainname,
+            addresses: &wiring.addresses,
+            extra: &extra,
+            host_file: host_file.as_deref(),
+        });
+        write(&container.paths.hosts, &text)
+    }
+
+    fn extra_hosts(&self, container: &Container) -> Result<Vec<(IpAddr, String)>> {
+        let mut hosts = Vec::new();
+        for entry in &container.spec.extra_hosts {
+            let (name, address) = entry
+                .split_once([':', '='])
+                .ok_or_else(|| Error::invalid(format!("bad format for add-host: \"{entry}\"")))?;
+            if address == "host-gateway" {
+                let gateways = self.host_gateways();
+                hosts.extend(gateways.into_iter().map(|address| (address, name.to_owned())));
+                continue;
+            }
+            let bare = address.trim_start_matches('[').trim_end_matches(']');
+            let address = bare.parse().map_err(|_| {
+                Error::invalid(format!("invalid IP address in add-host: \"{address}\""))
+            })?;
+            hosts.push((address, name.to_owned()));
+        }
+        Ok(hosts)
+    }
+
+    fn host_gateways(&self) -> Vec<IpAddr> {
+        if !self.settings().host_gateway.is_empty() {
+            return self.settings().host_gateway.clone();
+        }
+        let bridge = self.networks.network("bridge");
+        bridge.map_or_else(|_| Vec::new(), |b| b.pools.iter().filter_map(|p| p.gateway).collect())
+    }
+
+    fn resolv_conf(&self, container: &Container, wiring: &Wiring) -> String {
+        let (spec, settings) = (&container.spec, self.settings());
+        fn or<'a, T>(own: &'a [T], default: &'a [T]) -> &'a [T] {
+            if own.is_empty() { default } else { own }
+        }
+        let text = fs::read_to_string(&settings.resolv_conf).unwrap_or_default();
+        let host = Resolver::parse(&text);
+        let own = [IpAddr::from([127, 0, 0, 11])];
+        let servers: &[IpAddr] = if wiring.resolver { &own } else { or(&spec.dns, &settings.dns) };
+        let mut options = or(&spec.dns_options, &settings.dns_options).to_vec();
+        if wiring.resolver && !options.iter().any(|option| option.starts_with("ndots:")) {
+            options.push("ndots:0".to_owned());
+        }
+        host.with(servers, or(&spec.dns_search, &settings.dns_search), &options).render()
+    }
+}
+
+/// The mounts for the runtime: the user's and the files of ours.
+fn mounts(container: &Container, paths: &Paths) -> Result<Vec<Mount>> {
+    let mut mounts = Vec::new();
+    for point in &container.mounts {
+        let create = container
+            .spec
+            .mounts
+            .iter()
+            .any(|mount| mount.target == point.target && mount.create_source);
+        if point.kind == "bind" && create && !point.source.exists() {
+            fs::create_dir_all(&point.source).map_err(|error| {
+                Error::internal(format!("cannot make {}", point.source.display()), error)
+            })?;
+        }
+        mounts.push(Mount {
+            kind: if point.kind == "tmpfs" { "tmpfs" } else { "bind" }.to_owned(),
+            source: point.source.to_string_lossy().into_owned(),
+            target: point.target.clone(),
+            readonly: !point.writable,
+            propagation: point.propagation.clone(),
+            create_source: false,
+            options: point.options.clone(),
+        });
+    }
+    let files = [
+        (&paths.hostname, "/etc/hostname"),
+        (&paths.hosts, "/etc/hosts"),
+        (&paths.resolv_conf, "/etc/resolv.conf"),
+    ];
+    for (source, target) in files {
+        if !mounts.iter().any(|mount| mount.target == target) {
+            mounts.push(Mount {
+                kind: "bind".to_owned(),
+                source: source.to_string_lossy().into_owned(),
+                target: target.to_owned(),
+                readonly: container.spec.readonly_rootfs,
+                ..Mount::default()
+            });
+        }
+    }
+    Ok(mounts)
+}
+
+/// Writes without making the file anew, for it may be mounted.
+fn write(path: &Path, text: &str) -> Result<()> {
+    fs::write(path, text)
+        .map_err(|error| Error::internal(format!("cannot write {}", path.display()), error))
+}
+
+/// `10m`, `1g`, `512k`, `100`: in bytes.
+fn size(text: &str) -> Option<u64> {
+    let lower = text.to_ascii_lowercase();
+    let bare = lower.strip_suffix('b').unwrap_or(&lower);
+    let (number, unit) = match bare.as_bytes().last()? {
+        b'k' => (&bare[..bare.len() - 1], 1 << 10),
+        b'm' => (&bare[..bare.len() - 1], 1 << 20),
+        b'g' => (&bare[..bare.len() - 1], 1 << 30),
+        _ => (bare, 1),
+    };
+    number.parse::<u64>().ok()?.checked_mul(unit)
+}
+
+fn init_program() -> Result<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&path)
+        .flat_map(|dir| INITS.map(|name| dir.join(name)))
+        .find(|program| program.is_file());
+    found.ok_or_else(|| {
+        Error::invalid("--init needs an init program: install tini, or put docker-init into PATH")
+    })
+}
+
+/// `--security-opt`, understood.
+#[derive(Debug, Default)]
+struct SecurityOptions {
+    seccomp: Option<Seccomp>,
+    apparmor: Option<String>,
+    no_new_privileges: Option<bool>,
+    unconfined_paths: bool,
+}
+
+impl SecurityOptions {
+    fn parse(options: &[String]) -> Result<Self> {
+        let mut parsed = Self::default();
+        for option in options {
+            let (key, value) = option.split_once(['=', ':']).unwrap_or((option, "true"));
+            match (key, value) {
+                ("seccomp", "unconfined") => parsed.seccomp = Some(Seccomp::Unconfined),
+                ("seccomp", "builtin") => parsed.seccomp = Some(Seccomp::Default),
+                ("seccomp", profile) => parsed.seccomp = Some(Seccomp::Profile(profile.to_owned())),
+                ("apparmor", profile) => parsed.apparmor = Some(profile.to_owned()),
+                ("no-new-privileges", flag @ ("true" | "false")) => {
+                    parsed.no_new_privileges = Some(flag == "true");
+                }
+                ("systempaths", "unconfined") => parsed.unconfined_paths = true,
+                // Without SELinux a label changes nothing.
+                ("label", _) => {}
+                _ => return Err(Error::invalid(format!("invalid --security-opt: \"{option}\""))),
+            }
+        }
+        Ok(parsed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_have_units() {
+        assert_eq!(size("10m"), Some(10 << 20));
+        assert_eq!(size("1GB"), Some(1 << 30));
+        assert_eq!(size("77"), Some(77));
+        assert_eq!(size("m"), None);
+        assert_eq!(size(""), None);
+    }
+
+    #[test]
+    fn an_unknown_security_option_is_named() {
+        let error = SecurityOptions::parse(&["nope=1".to_owned()]).unwrap_err();
+        assert_eq!(error.to_string(), "invalid --security-opt: \"nope=1\"");
+    }
+}

@@ -1,0 +1,192 @@
+//! `network connect` and `network disconnect`, on running and on stopped containers.
+
+use std::sync::Arc;
+
+use cnm::store::{Batch, Durability};
+use cnm::{Controller, DriverKind, HasKind, Kind, Network};
+
+use super::bundle::Wiring;
+use super::create::reserve_addresses;
+use super::join::{Place, join_spec};
+use super::live::Live;
+use super::{Container, EndpointSpec};
+use crate::core::Engine;
+use crate::error::{Error, Result};
+use crate::network::Change;
+use crate::runtime::spec::Namespace;
+
+impl Engine {
+    /// Joins a container to a network, whether it runs or not. Blocks.
+    pub fn connect(&self, network: &str, container: &str, spec: EndpointSpec) -> Result<()> {
+        let network = self.networks.network(network)?;
+        let live = self.registry.find(container)?;
+        let _turn = live.lifecycle.blocking_lock();
+        let before = live.get();
+        check_connect(&network, &before)?;
+        let view = self.endpoint_view(network.id.as_str(), spec);
+        join_spec(&network, &view)?;
+        if !before.state.has_process() {
+            return self.note_connect(&live, view);
+        }
+        let Some(sandbox) = &before.sandbox else { return Err(shares_network()) };
+        let change = self.networks.begin_join(sandbox, &join_spec(&network, &view)?)?;
+        let mut after = Container::clone(&before);
+        after.endpoints.push(view);
+        // `none` is what a container has that has no network.
+        after.endpoints.retain(|endpoint| !self.is_none(endpoint));
+        self.rewire(&live, after, change)?;
+        let container = live.get();
+        if let Some(endpoint) = container.endpoints.last() {
+            self.tell_network("connect", endpoint, &container);
+        }
+        Ok(())
+    }
+
+    /// Takes a container off a network. Blocks.
+    pub fn disconnect(&self, network: &str, container: &str, force: bool) -> Result<()> {
+        let network = self.networks.network(network)?;
+        let live = match self.registry.find(container) {
+            Err(error) if force && error.kind() == Kind::NotFound => {
+                return self.evict(&network, container);
+            }
+            other => other?,
+        };
+        let _turn = live.lifecycle.blocking_lock();
+        let before = live.get();
+        let is_it = |id: Option<&cnm::NetworkId>, name: &str| {
+            id == Some(&network.id) || (id.is_none() && name == network.name)
+        };
+        let place = before
+            .endpoints
+            .iter()
+            .position(|endpoint| is_it(endpoint.network_id.as_ref(), &endpoint.network));
+        let Some(place) = place else {
+            return Err(Error::new(
+                Kind::Forbidden,
+                format!("container {} is not connected to network {}", before.id, network.name),
+            ));
+        };
+        if network.kind() == DriverKind::Host {
+            return Err(Error::new(
+                Kind::Forbidden,
+                "container cannot be disconnected from host network",
+            ));
+        }
+        let mut after = Container::clone(&before);
+        let gone = after.endpoints.remove(place);
+        match &before.sandbox {
+            Some(sandbox) if before.state.has_process() && network.kind() == DriverKind::Bridge => {
+                let change = self.networks.begin_leave(sandbox, &network.id)?;
+                self.rewire(&live, after, change)?;
+                self.tell_network("disconnect", &gone, &before);
+                Ok(())
+            }
+            _ => self.note_disconnect(&live, after),
+        }
+    }
+
+    /// Carries out a change of a running container's networks.
+    fn rewire(&self, live: &Arc<Live>, after: Container, change: Change<'_>) -> Result<()> {
+        let applied = self
+            .served(&after, &change.sandbox, &change.endpoints)
+            .and_then(|served| self.networks.apply(&change, served))
+            .and_then(|()| self.endpoint_views(&after, &change.endpoints));
+        let views = match applied {
+            Ok(views) => views,
+            Err(error) => {
+                self.networks.undo(&change);
+                self.networks.abandon(change);
+                return Err(error);
+            }
+        };
+        let ports = change.sandbox.ports.clone();
+        let (container, ()) = live.change(|container| {
+            container.endpoints = views;
+            container.ports = ports;
+        });
+        let addresses = change.endpoints.iter().flat_map(|endpoint| &endpoint.addresses);
+        let wiring = Wiring {
+            place: Place::Own,
+            namespace: Namespace::Path(container.sandbox_key.clone()),
+            addresses: addresses.map(|address| address.ip()).collect(),
+            resolver: change.sandbox.resolver,
+        };
+        self.networks.finish(change, self.record(&container)?)?;
+        self.write_hosts(&container, &wiring)
+    }
+
+    /// A container that does not run will join the network when it starts.
+    fn note_connect(&self, live: &Live, view: super::EndpointView) -> Result<()> {
+        let mut after = Container::clone(&live.get());
+        after.endpoints.retain(|endpoint| !self.is_none(endpoint));
+        after.endpoints.push(view);
+        let reserve =
+            |model: &mut Controller| reserve_addresses(model, &after.id, &after.endpoints);
+        self.networks.write(reserve, self.record(&after)?, Durability::Immediate)?;
+        live.change(|container| container.endpoints = after.endpoints);
+        Ok(())
+    }
+
+    fn note_disconnect(&self, live: &Live, after: Container) -> Result<()> {
+        let renew = |model: &mut Controller| {
+            let mut batch = model.forget_owner(&after.id);
+            batch.extend(reserve_addresses(model, &after.id, &after.endpoints)?);
+            Ok(batch)
+        };
+        self.networks.write(renew, self.record(&after)?, Durability::Immediate)?;
+        live.change(|container| container.endpoints = after.endpoints);
+        Ok(())
+    }
+
+    /// Removes an endpoint whose container does not exist any more.
+    fn evict(&self, network: &Network, key: &str) -> Result<()> {
+        let endpoints = self.networks.controller().endpoints_of(&network.id);
+        for endpoint in endpoints {
+            let (sandbox, _) = self.networks.sandbox(&endpoint.sandbox)?;
+            if sandbox.owner.starts_with(key) && self.registry.find(&sandbox.owner).is_err() {
+                return self.networks.close(&sandbox.id, Batch::default());
+            }
+        }
+        Err(Error::not_found(format!("No such container: {key}")))
+    }
+
+    fn is_none(&self, endpoint: &super::EndpointView) -> bool {
+        self.network_of(endpoint).is_ok_and(|network| network.kind() == DriverKind::Null)
+    }
+}
+
+fn check_connect(network: &Network, container: &Container) -> Result<()> {
+    if container.spec.network_mode.starts_with("container:") {
+        return Err(shares_network());
+    }
+    if network.kind() == DriverKind::Host {
+        return Err(Error::new(
+            Kind::Forbidden,
+            "container cannot be connected to host network: choose it when creating the container",
+        ));
+    }
+    if network.kind() == DriverKind::Null {
+        return Err(Error::new(
+            Kind::Forbidden,
+            "container cannot be connected to multiple networks with one of the networks in \
+             private (none) mode",
+        ));
+    }
+    if container.endpoints.iter().any(|e| e.network_id.as_ref() == Some(&network.id)) {
+        return Err(Error::new(
+            Kind::Forbidden,
+            format!(
+                "endpoint with name {} already exists in network {}",
+                container.name, network.name
+            ),
+        ));
+    }
+    Ok(())
+}
+
+fn shares_network() -> Error {
+    Error::invalid(
+        "container sharing network namespace with another container or host cannot be connected \
+         to any other network",
+    )
+}

@@ -1,0 +1,315 @@
+//! `create`: everything about a container that can be decided and made before it starts.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use chrono::Utc;
+use cnm::Controller;
+use cnm::controller::Entropy;
+use cnm::store::{Batch, Durability};
+
+use super::live::Live;
+use super::spec::{Mount, RestartPolicy};
+use super::{
+    Container, Created, EndpointSpec, EndpointView, MountPoint, Paths, Spec, State, merge,
+};
+use crate::core::Engine;
+use crate::error::{Error, Result};
+use crate::image::Image;
+use crate::image::rootfs::RootFs;
+use crate::network::Chance;
+
+/// The log drivers there are.
+const LOG_DRIVERS: [&str; 2] = ["json-file", "none"];
+
+impl Engine {
+    /// Creates a container. Blocks.
+    pub fn create(
+        &self,
+        name: Option<&str>,
+        spec: Spec,
+        platform: Option<&str>,
+    ) -> Result<Created> {
+        let image = self.images().find(&spec.image)?;
+        self.check(&spec)?;
+        let mut warnings = Vec::new();
+        warnings.extend(platform.and_then(|wanted| other_platform(&image, wanted)));
+        let id = cnm::SandboxId::from_random(Chance.bytes()).to_string();
+        let resolved = merge::resolve(&spec, &image.config, &id)?;
+        let endpoints = self.wanted_endpoints(&spec);
+        let random = || {
+            let bytes = Chance.bytes();
+            [bytes[0], bytes[1]]
+        };
+        let name = self.registry.reserve(name, &id, random)?;
+        let dir = self.settings().container_dir(&id);
+        let container = Container {
+            created: Utc::now(),
+            image: image.id.to_string(),
+            resolved,
+            state: State::default(),
+            endpoints,
+            paths: paths(&dir, &id),
+            name: name.clone(),
+            id: id.clone(),
+            spec,
+            ..Container::default()
+        };
+        let made = self.make(container, &image);
+        if made.is_err() {
+            self.registry.release(&name);
+            if let Err(error) = fs::remove_dir_all(&dir)
+                && error.kind() != std::io::ErrorKind::NotFound
+            {
+                tracing::warn!(%error, dir = %dir.display(), "cannot remove");
+            }
+        }
+        let live = made?;
+        let container = live.get();
+        self.registry.insert(live);
+        self.tell(&container, "create", &[]);
+        Ok(Created { id, warnings })
+    }
+
+    /// Makes a container's directories and its record.
+    fn make(&self, mut container: Container, image: &Image) -> Result<Arc<Live>> {
+        let failed = |error| {
+            Error::internal(format!("cannot make {}", container.paths.dir.display()), error)
+        };
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&container.paths.dir)
+            .map_err(failed)?;
+        let rootfs = RootFs::prepare(self.images(), image, &rootfs_dir(&container.paths.dir))?;
+        rootfs.driver_name().clone_into(&mut container.graph_driver);
+        container.graph_data =
+            rootfs.driver_data().into_iter().map(|(key, text)| (key.to_owned(), text)).collect();
+        container.mounts = self.mount_points(&container)?;
+        let record = self.record(&container)?;
+        let reserve =
+            |model: &mut Controller| reserve_addresses(model, &container.id, &container.endpoints);
+        let saved = self.networks.write(reserve, record, Durability::Immediate);
+        if saved.is_err() {
+            let forget = |model: &mut Controller| Ok(model.forget_owner(&container.id));
+            self.networks.write(forget, Batch::default(), Durability::Eventual)?;
+        }
+        saved.map(|()| Arc::new(Live::new(container)))
+    }
+
+    /// Refuses what can be known to be wrong now.
+    fn check(&self, spec: &Spec) -> Result<()> {
+        if spec.auto_remove && spec.restart != RestartPolicy::No {
+            return Err(Error::invalid("can't create 'AutoRemove' container with restart policy"));
+        }
+        let driver = self.log_driver(spec);
+        if !LOG_DRIVERS.contains(&driver) {
+            return Err(Error::invalid(format!(
+                "logger: no log driver named '{driver}' is registered: use json-file or none"
+            )));
+        }
+        if let Some(signal) = &spec.stop_signal {
+            super::signal::parse(signal)?;
+        }
+        self.runtime(spec)?;
+        super::detach::keys(None)?;
+        if let Some(other) = spec.network_mode.strip_prefix("container:") {
+            self.registry.find(other)?;
+            if !spec.hostname.is_empty() {
+                return Err(Error::invalid("conflicting options: hostname and the network mode"));
+            }
+        }
+        let mut targets = BTreeSet::new();
+        for mount in &spec.mounts {
+            check_mount(mount)?;
+            if !targets.insert(mount.target.trim_end_matches('/')) {
+                return Err(Error::invalid(format!("Duplicate mount point: {}", mount.target)));
+            }
+        }
+        Ok(())
+    }
+
+    /// The networks a container is to join, in order: that of its mode first.
+    fn wanted_endpoints(&self, spec: &Spec) -> Vec<EndpointView> {
+        let mode = match spec.network_mode.as_str() {
+            "" | "default" => "bridge",
+            mode if mode.starts_with("container:") => return Vec::new(),
+            mode => mode,
+        };
+        let first = spec.endpoints.iter().position(|(key, _)| {
+            let key = if key == "default" { "bridge" } else { key };
+            key == mode || self.same_network(key, mode)
+        });
+        let own = first.map_or_else(EndpointSpec::default, |place| spec.endpoints[place].1.clone());
+        let mut views = vec![self.endpoint_view(mode, own)];
+        for (place, (key, spec)) in spec.endpoints.iter().enumerate() {
+            if Some(place) != first {
+                views.push(self.endpoint_view(key, spec.clone()));
+            }
+        }
+        if views[0].spec.mac.is_none() {
+            views[0].spec.mac = spec.mac;
+        }
+        views
+    }
+
+    fn same_network(&self, a: &str, b: &str) -> bool {
+        match (self.networks.network(a), self.networks.network(b)) {
+            (Ok(a), Ok(b)) => a.id == b.id,
+            _ => false,
+        }
+    }
+
+    /// What a container that does not run knows of a network. The network need not exist yet.
+    pub(crate) fn endpoint_view(&self, key: &str, spec: EndpointSpec) -> EndpointView {
+        let network = self.networks.network(key).ok();
+        EndpointView {
+            network: network
+                .as_ref()
+                .map_or_else(|| key.to_owned(), |network| network.name.clone()),
+            network_id: network.map(|network| network.id.clone()),
+            spec,
+            ..EndpointView::default()
+        }
+    }
+
+    /// All mounts: the user's, and a volume of its own for each path the image wants kept.
+    fn mount_points(&self, container: &Container) -> Result<Vec<MountPoint>> {
+        let mut points = Vec::new();
+        for mount in &container.spec.mounts {
+            points.push(self.mount_point(mount)?);
+        }
+        for target in &container.resolved.volumes {
+            let target = target.trim_end_matches('/');
+            if points.iter().any(|point| point.target.trim_end_matches('/') == target) {
+                continue;
+            }
+            let volume =
+                Mount { kind: "volume".to_owned(), target: target.to_owned(), ..Mount::default() };
+            points.push(self.mount_point(&volume)?);
+        }
+        Ok(points)
+    }
+
+    fn mount_point(&self, mount: &Mount) -> Result<MountPoint> {
+        let mut point = MountPoint {
+            kind: mount.kind.clone(),
+            source: PathBuf::from(&mount.source),
+            target: mount.target.clone(),
+            writable: !mount.readonly,
+            propagation: mount.propagation.clone(),
+            options: mount.options.clone(),
+            ..MountPoint::default()
+        };
+        if mount.kind == "volume" {
+            let name = if mount.source.is_empty() {
+                point.anonymous = true;
+                cnm::SandboxId::from_random(Chance.bytes()).to_string()
+            } else {
+                super::names::check(&mount.source)?.to_owned()
+            };
+            point.source = self.settings().volume_dir(&name);
+            point.name = Some(name);
+            fs::create_dir_all(&point.source).map_err(|error| {
+                Error::internal(format!("cannot make {}", point.source.display()), error)
+            })?;
+        }
+        if mount.kind == "bind" && point.propagation.is_empty() {
+            "rprivate".clone_into(&mut point.propagation);
+        }
+        Ok(point)
+    }
+
+    /// The log driver of a container.
+    pub(crate) fn log_driver<'a>(&'a self, spec: &'a Spec) -> &'a str {
+        if spec.log_driver.is_empty() { &self.settings().log_driver } else { &spec.log_driver }
+    }
+}
+
+/// Keeps the static addresses of a container's endpoints while the container exists.
+pub(crate) fn reserve_addresses(
+    model: &mut Controller,
+    id: &str,
+    endpoints: &[EndpointView],
+) -> Result<Batch> {
+    let mut batch = Batch::default();
+    for endpoint in endpoints {
+        let Some(network) = &endpoint.network_id else { continue };
+        for address in [endpoint.spec.ipv4, endpoint.spec.ipv6].into_iter().flatten() {
+            match model.reserve_static(id, network, address) {
+                Ok(reserved) => batch.extend(reserved),
+                // Docker tells of an address that cannot be had when the container starts.
+                Err(error) => tracing::info!(container = id, %address, %error, "not reserved"),
+            }
+        }
+    }
+    Ok(batch)
+}
+
+/// Where a container's root file system is made.
+pub(crate) fn rootfs_dir(dir: &Path) -> PathBuf {
+    dir.join("rootfs")
+}
+
+fn check_mount(mount: &Mount) -> Result<()> {
+    if !mount.target.starts_with('/') {
+        return Err(Error::invalid(format!(
+            "invalid mount config for type \"{}\": invalid mount path: '{}' mount path must be \
+             absolute",
+            mount.kind, mount.target
+        )));
+    }
+    if mount.target.trim_end_matches('/').is_empty() {
+        return Err(Error::invalid(format!(
+            "invalid mount config for type \"{}\": invalid specification: destination can't be '/'",
+            mount.kind
+        )));
+    }
+    match mount.kind.as_str() {
+        "bind" => check_bind(mount),
+        "tmpfs" | "volume" => Ok(()),
+        other => Err(Error::invalid(format!(
+            "mount type `{other}` is not supported: use bind, volume or tmpfs"
+        ))),
+    }
+}
+
+fn check_bind(mount: &Mount) -> Result<()> {
+    if !mount.source.starts_with('/') {
+        return Err(Error::invalid(format!(
+            "invalid mount config for type \"bind\": invalid mount path: '{}' mount path must be \
+             absolute",
+            mount.source
+        )));
+    }
+    if !mount.create_source && !Path::new(&mount.source).exists() {
+        return Err(Error::invalid(format!(
+            "invalid mount config for type \"bind\": bind source path does not exist: {}",
+            mount.source
+        )));
+    }
+    Ok(())
+}
+
+fn paths(dir: &Path, id: &str) -> Paths {
+    Paths {
+        hostname: dir.join("hostname"),
+        hosts: dir.join("hosts"),
+        resolv_conf: dir.join("resolv.conf"),
+        log: dir.join(format!("{id}-json.log")),
+        dir: dir.to_owned(),
+    }
+}
+
+fn other_platform(image: &Image, wanted: &str) -> Option<String> {
+    let own = format!("{}/{}", image.config.os(), image.config.architecture());
+    let same = wanted.is_empty() || wanted == own || wanted.starts_with(&format!("{own}/"));
+    (!same).then(|| {
+        format!(
+            "The requested image's platform ({own}) does not match the requested platform ({wanted})"
+        )
+    })
+}

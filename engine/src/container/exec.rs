@@ -1,0 +1,285 @@
+//! `exec`: further processes in a running container.
+
+use std::collections::HashMap;
+use std::io::Write;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use cnm::Kind;
+use cnm::controller::Entropy;
+use tokio::net::UnixStream;
+use tokio::sync::watch;
+
+use super::attach::{carry, stdcopy};
+use super::create::rootfs_dir;
+use super::detach::{self, Scanner};
+use super::{Attached, Container, ExecSpec, ExecView, Status};
+use crate::core::Engine;
+use crate::error::{Error, Result};
+use crate::network::Chance;
+use crate::runtime::spec::{self, ExecInput};
+use crate::runtime::user;
+use crate::shim::client::{ExecStarted, ShimError};
+use crate::shim::protocol::{Exec, Failure, Streams};
+
+/// How long a finished process can still be asked about.
+const REMEMBERED: Duration = Duration::from_secs(300);
+
+/// How long the end of a process's output waits for the news of its end.
+const NEWS: Duration = Duration::from_secs(2);
+
+/// The exec'd processes of all containers.
+#[derive(Debug, Default)]
+pub(crate) struct Execs(Mutex<HashMap<String, Entry>>);
+
+#[derive(Debug)]
+struct Entry {
+    view: ExecView,
+    /// Whether it was started; once is enough.
+    started: bool,
+    ended: watch::Sender<bool>,
+    forget: Option<Instant>,
+}
+
+impl Execs {
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Entry>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Engine {
+    /// Prepares a process in a running container.
+    pub fn exec_create(&self, key: &str, spec: ExecSpec) -> Result<String> {
+        let live = self.registry.find(key)?;
+        let container = live.get();
+        check_running(&container)?;
+        if spec.command.is_empty() {
+            return Err(Error::invalid("No exec command specified"));
+        }
+        detach::keys(spec.detach_keys.as_deref())?;
+        let id = cnm::SandboxId::from_random(Chance.bytes()).to_string();
+        let action = format!("exec_create: {}", spec.command.join(" "));
+        let view = ExecView {
+            id: id.clone(),
+            container: container.id.clone(),
+            spec,
+            running: false,
+            exit_code: None,
+            pid: 0,
+        };
+        let entry = Entry { view, started: false, ended: watch::Sender::new(false), forget: None };
+        let now = Instant::now();
+        let mut execs = self.execs.lock();
+        execs.retain(|_, entry| entry.forget.is_none_or(|time| time > now));
+        execs.insert(id.clone(), entry);
+        drop(execs);
+        self.tell(&container, &action, &[("execID", &id)]);
+        Ok(id)
+    }
+
+    /// Runs a prepared process. Nothing is attached if `detach`. `tty` and `size` (rows, columns)
+    /// are the start request's.
+    pub async fn exec_start(
+        &self,
+        id: &str,
+        detach: bool,
+        tty: bool,
+        size: Option<(u16, u16)>,
+    ) -> Result<Option<Attached>> {
+        let view = self.exec(id)?;
+        let live = self.registry.find(&view.container)?;
+        let container = live.get();
+        check_running(&container)?;
+        let shim = live.shim().ok_or_else(|| not_running(&container))?;
+        let ended = self.claim(id)?;
+        let spec = &view.spec;
+        let tty = tty || spec.tty;
+        let streams = Streams {
+            stdin: spec.stdin && !detach,
+            stdout: spec.stdout && !detach,
+            stderr: spec.stderr && !detach,
+        };
+        let size = size.or(spec.console_size);
+        let process = match self.process(&container, spec, tty, size) {
+            Ok(process) => process,
+            Err(error) => {
+                self.exec_ended(&container, id, 126);
+                return Err(error);
+            }
+        };
+        let request = Exec { id: id.to_owned(), process, tty, console_size: size, streams };
+        let action = format!("exec_start: {}", spec.command.join(" "));
+        self.tell(&container, &action, &[("execID", id)]);
+        match shim.exec(request).await {
+            Ok(started) => {
+                self.note_start(id, &started);
+                let Some(stream) = started.stream else { return Ok(None) };
+                let scanner = (tty && streams.stdin)
+                    .then(|| detach::keys(spec.detach_keys.as_deref()).map(Scanner::new))
+                    .transpose()?;
+                Ok(Some(Attached { stream: self.accompany(stream, scanner, ended)?, tty }))
+            }
+            Err(ShimError::Start(failure)) => {
+                self.exec_ended(&container, id, failure.code);
+                refused(&failure, detach, tty).map(Some)
+            }
+            Err(error) => {
+                self.exec_ended(&container, id, 128);
+                Err(error.into())
+            }
+        }
+    }
+
+    /// A process made by [`Engine::exec_create`].
+    pub fn exec(&self, id: &str) -> Result<ExecView> {
+        let execs = self.execs.lock();
+        let entry = execs.get(id).ok_or_else(|| no_such_exec(id))?;
+        Ok(entry.view.clone())
+    }
+
+    /// The processes made by [`Engine::exec_create`] in a container that have not been forgotten.
+    pub fn execs_of(&self, container: &str) -> Vec<String> {
+        let execs = self.execs.lock();
+        let own = execs.values().filter(|entry| entry.view.container == container);
+        own.filter(|entry| entry.forget.is_none()).map(|entry| entry.view.id.clone()).collect()
+    }
+
+    /// Sets the size of an exec'd process's terminal.
+    pub async fn exec_resize(&self, id: &str, rows: u16, columns: u16) -> Result<()> {
+        let view = self.exec(id)?;
+        let live = self.registry.find(&view.container)?;
+        let shim = live.shim().ok_or_else(|| not_running(&live.get()))?;
+        Ok(shim.resize(rows, columns, Some(id)).await?)
+    }
+
+    /// Notes the end of an exec'd process.
+    pub(crate) fn exec_ended(&self, container: &Container, id: &str, code: i32) {
+        let mut execs = self.execs.lock();
+        let Some(entry) = execs.get_mut(id) else { return };
+        entry.view.running = false;
+        entry.view.exit_code = Some(code);
+        entry.forget = Some(Instant::now() + REMEMBERED);
+        entry.ended.send_replace(true);
+        drop(execs);
+        self.tell(container, "exec_die", &[("execID", id), ("exitCode", &code.to_string())]);
+    }
+
+    /// Forgets the processes of a container that ended.
+    pub(crate) fn forget_execs(&self, container: &str) {
+        self.execs.lock().retain(|_, entry| {
+            if entry.view.container == container {
+                entry.ended.send_replace(true);
+            }
+            entry.view.container != container
+        });
+    }
+
+    /// Takes the one start that a process has.
+    fn claim(&self, id: &str) -> Result<watch::Receiver<bool>> {
+        let mut execs = self.execs.lock();
+        let entry = execs.get_mut(id).ok_or_else(|| no_such_exec(id))?;
+        if entry.started {
+            return Err(Error::conflict(format!("exec command {id} has already run")));
+        }
+        entry.started = true;
+        Ok(entry.ended.subscribe())
+    }
+
+    fn note_start(&self, id: &str, started: &ExecStarted) {
+        if let Some(entry) = self.execs.lock().get_mut(id) {
+            entry.view.pid = started.pid;
+            // The news of its end may have been quicker.
+            entry.view.running = entry.view.exit_code.is_none();
+        }
+    }
+
+    /// The client's end of a connection whose output ends only when the end of the process is
+    /// known: clients ask for the exit code next.
+    fn accompany(
+        &self,
+        shim: UnixStream,
+        scanner: Option<Scanner>,
+        mut ended: watch::Receiver<bool>,
+    ) -> Result<UnixStream> {
+        let (client, ours) =
+            UnixStream::pair().map_err(|error| Error::internal("cannot attach", error))?;
+        self.spawn_task(async move {
+            let news = async move {
+                let _ = tokio::time::timeout(NEWS, ended.wait_for(|ended| *ended)).await;
+            };
+            if let Err(error) = carry(ours, shim, scanner, news).await {
+                tracing::debug!(%error, "a client left an exec");
+            }
+        });
+        Ok(client)
+    }
+
+    fn process(
+        &self,
+        container: &Container,
+        exec: &ExecSpec,
+        tty: bool,
+        console_size: Option<(u16, u16)>,
+    ) -> Result<serde_json::Value> {
+        let bundle = spec::load(&self.settings().shim_dir(&container.id))?;
+        let missing = || Error::new(Kind::Internal, "the container's bundle has no process");
+        let init = bundle.process().as_ref().ok_or_else(missing)?;
+        let merged = rootfs_dir(&container.paths.dir).join("merged");
+        let user = match exec.user.as_str() {
+            "" => None,
+            name => Some(user::resolve(&merged, name, &container.spec.groups)?),
+        };
+        let input = ExecInput {
+            args: exec.command.clone(),
+            env: exec.env.clone(),
+            cwd: exec.working_dir.clone(),
+            user,
+            tty,
+            console_size,
+            privileged: exec.privileged,
+        };
+        serde_json::to_value(spec::exec(init, &input, &self.host))
+            .map_err(|error| Error::internal("cannot encode a process", error))
+    }
+}
+
+/// What a client gets whose process could not be started: attached, the reason as output.
+fn refused(failure: &Failure, detach: bool, tty: bool) -> Result<Attached> {
+    let text = if failure.error.contains("exec failed") {
+        failure.error.clone()
+    } else {
+        format!("OCI runtime exec failed: exec failed: {}", failure.error)
+    };
+    if detach {
+        return Err(Error::invalid(text));
+    }
+    let failed = |error| Error::internal("cannot attach", error);
+    let (client, mut ours) = std::os::unix::net::UnixStream::pair().map_err(failed)?;
+    let text = format!("{text}\r\n").into_bytes();
+    ours.write_all(&if tty { text } else { stdcopy(1, &text) }).map_err(failed)?;
+    client.set_nonblocking(true).map_err(failed)?;
+    Ok(Attached { stream: UnixStream::from_std(client).map_err(failed)?, tty })
+}
+
+fn check_running(container: &Container) -> Result<()> {
+    match container.state.status {
+        Status::Running => Ok(()),
+        Status::Paused => Err(Error::conflict(format!(
+            "Container {} is paused, unpause the container before exec",
+            container.name
+        ))),
+        Status::Restarting => Err(Error::conflict(format!(
+            "Container {} is restarting, wait until the container is running",
+            container.id
+        ))),
+        _ => Err(not_running(container)),
+    }
+}
+
+fn not_running(container: &Container) -> Error {
+    Error::conflict(format!("container {} is not running", container.id))
+}
+
+fn no_such_exec(id: &str) -> Error {
+    Error::not_found(format!("No such exec instance: {id}"))
+}

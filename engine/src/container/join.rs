@@ -1,0 +1,230 @@
+//! A container's side of its networks: what it asks for, what it gets, what it is called.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use cnm::controller::{JoinSpec, PortSpec, SandboxSpec};
+use cnm::{DriverKind, Endpoint, Network, Sandbox};
+use dns::protocol::{EndpointNames, SandboxView};
+
+use super::{Container, EndpointView};
+use crate::core::Engine;
+use crate::error::{Error, Result};
+use crate::network::{Publication, Served};
+use crate::runtime::spec::network_sysctls;
+
+/// The time to live of local names in seconds: short, for a container may come back elsewhere.
+const TTL: u32 = 5;
+
+/// Where a container's interfaces are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// In a sandbox of its own.
+    Own,
+    /// In the host's namespace.
+    Host,
+    /// In the sandbox of another container, whose id this is.
+    Shared(String),
+}
+
+impl Engine {
+    /// Where a container's interfaces are to be.
+    pub(crate) fn place(&self, container: &Container) -> Result<Place> {
+        if let Some(other) = container.spec.network_mode.strip_prefix("container:") {
+            return Ok(Place::Shared(self.registry.find(other)?.get().id.clone()));
+        }
+        for endpoint in &container.endpoints {
+            if self.network_of(endpoint)?.kind() == DriverKind::Host {
+                return Ok(Place::Host);
+            }
+        }
+        Ok(Place::Own)
+    }
+
+    /// The network of an endpoint that is wanted: by its id, or by its name if it was made anew.
+    pub(crate) fn network_of(&self, endpoint: &EndpointView) -> Result<Arc<Network>> {
+        let by_id = endpoint.network_id.as_ref().map(|id| self.networks.network(id.as_str()));
+        match by_id {
+            Some(Ok(network)) => Ok(network),
+            _ => self
+                .networks
+                .network(&endpoint.network)
+                .map_err(|_| Error::not_found(format!("network {} not found", endpoint.network))),
+        }
+    }
+
+    /// What to ask the controller for.
+    pub(crate) fn sandbox_spec(&self, container: &Container) -> Result<SandboxSpec> {
+        let mut joins = Vec::new();
+        for endpoint in &container.endpoints {
+            let network = self.network_of(endpoint)?;
+            if network.kind() != DriverKind::Null {
+                joins.push(join_spec(&network, endpoint)?);
+            }
+        }
+        let sysctls = network_sysctls(&container.spec.sysctls);
+        Ok(SandboxSpec {
+            owner: container.id.clone(),
+            resolver: !joins.is_empty(),
+            sysctls: sysctls
+                .into_iter()
+                .map(|(name, value)| (name.replace('.', "/"), value))
+                .collect(),
+            ports: if joins.is_empty() { Vec::new() } else { ports(container) },
+            joins,
+        })
+    }
+
+    /// What the resolver is to answer for a container, and in it.
+    pub(crate) fn served(
+        &self,
+        container: &Container,
+        sandbox: &Sandbox,
+        endpoints: &[Arc<Endpoint>],
+    ) -> Result<Served> {
+        let mut names = Vec::with_capacity(endpoints.len());
+        let mut forward = false;
+        for endpoint in endpoints {
+            let network = self.networks.network(endpoint.network.as_str())?;
+            forward |= !network.internal;
+            names.push(Publication {
+                network: network.id.clone(),
+                network_name: network.name.clone(),
+                names: EndpointNames {
+                    endpoint: endpoint.id.clone(),
+                    names: names_of(container, &endpoint.aliases),
+                    addresses: endpoint.addresses.iter().map(|network| network.ip()).collect(),
+                    services: services(container),
+                },
+            });
+        }
+        let own = &container.spec.dns;
+        let view = SandboxView {
+            sandbox: sandbox.id.clone(),
+            networks: endpoints.iter().map(|endpoint| endpoint.network.clone()).collect(),
+            private: self.linked(container)?.into_iter().collect(),
+            upstreams: if own.is_empty() { self.settings().dns.clone() } else { own.clone() },
+            forward,
+            ttl: TTL,
+        };
+        Ok(Served { view, resolver: sandbox.resolver, names })
+    }
+
+    /// What a running container knows of its networks.
+    pub(crate) fn endpoint_views(
+        &self,
+        container: &Container,
+        endpoints: &[Arc<Endpoint>],
+    ) -> Result<Vec<EndpointView>> {
+        let mut views = Vec::with_capacity(container.endpoints.len());
+        for wanted in &container.endpoints {
+            let network = self.network_of(wanted)?;
+            let mut view = EndpointView {
+                network: network.name.clone(),
+                network_id: Some(network.id.clone()),
+                spec: wanted.spec.clone(),
+                ..EndpointView::default()
+            };
+            if let Some(endpoint) = endpoints.iter().find(|e| e.network == network.id) {
+                view.id = endpoint.id.to_string();
+                view.addresses.clone_from(&endpoint.addresses);
+                view.gateways = gateways(&network, endpoint);
+                view.mac = Some(endpoint.mac);
+                view.names = names_of(container, &endpoint.aliases);
+            }
+            views.push(view);
+        }
+        Ok(views)
+    }
+
+    /// `--link`: names for the addresses of other containers, known to this one only.
+    pub(crate) fn linked(&self, container: &Container) -> Result<BTreeMap<String, Vec<IpAddr>>> {
+        let own = container.endpoints.iter().flat_map(|endpoint| &endpoint.spec.links);
+        let mut private = BTreeMap::new();
+        for link in container.spec.links.iter().chain(own) {
+            let (key, alias) = link.split_once(':').unwrap_or((link, link));
+            let alias = alias.rsplit('/').next().unwrap_or(alias);
+            let other = self.registry.find(key)?.get();
+            let addresses: Vec<IpAddr> =
+                other.endpoints.iter().flat_map(|e| &e.addresses).map(|a| a.ip()).collect();
+            if addresses.is_empty() {
+                return Err(Error::conflict(format!(
+                    "Cannot link to a non running container: /{} AS /{}/{alias}",
+                    other.name, container.name
+                )));
+            }
+            for name in [alias, &other.name] {
+                private.insert(name.to_owned(), addresses.clone());
+            }
+        }
+        Ok(private)
+    }
+}
+
+/// A request to join a network.
+pub(crate) fn join_spec(network: &Network, endpoint: &EndpointView) -> Result<JoinSpec> {
+    let spec = &endpoint.spec;
+    let addresses: Vec<IpAddr> = [spec.ipv4, spec.ipv6].into_iter().flatten().collect();
+    if network.predefined && !addresses.is_empty() {
+        return Err(Error::invalid(
+            "user specified IP address is supported on user defined networks only",
+        ));
+    }
+    Ok(JoinSpec {
+        network: Some(network.id.clone()),
+        interface: spec.options.get("com.docker.network.endpoint.ifname").cloned(),
+        mac: spec.mac,
+        addresses,
+        aliases: spec.aliases.clone(),
+        gateway_priority: spec.gateway_priority,
+        options: spec.options.clone(),
+    })
+}
+
+/// All names of a container on a network. The first one is what its address is called.
+fn names_of(container: &Container, aliases: &[String]) -> Vec<String> {
+    let mut names = vec![container.name.clone()];
+    let rest = aliases.iter().map(String::as_str);
+    for name in rest.chain([container.short_id(), &container.resolved.hostname]) {
+        if !name.is_empty() && !names.iter().any(|known| known == name) {
+            names.push(name.to_owned());
+        }
+    }
+    names
+}
+
+fn services(container: &Container) -> Vec<(cnm::Protocol, u16)> {
+    container.resolved.exposed.iter().map(|&(port, protocol)| (protocol, port)).collect()
+}
+
+fn gateways(network: &Network, endpoint: &Endpoint) -> Vec<IpAddr> {
+    if network.internal {
+        return Vec::new();
+    }
+    let pools = endpoint.addresses.iter().filter_map(|address| network.pool_of(address.ip()));
+    pools.filter_map(|pool| pool.gateway).collect()
+}
+
+/// `-p`, and with `-P` every exposed port that no `-p` names.
+fn ports(container: &Container) -> Vec<PortSpec> {
+    let spec = &container.spec;
+    let mut ports: Vec<PortSpec> = spec
+        .ports
+        .iter()
+        .map(|published| PortSpec {
+            host: published.host,
+            host_ports: published.host_ports.0..=published.host_ports.1,
+            protocol: published.protocol,
+            port: published.port,
+        })
+        .collect();
+    if spec.publish_all {
+        for &(port, protocol) in &container.resolved.exposed {
+            if !ports.iter().any(|known| (known.port, known.protocol) == (port, protocol)) {
+                ports.push(PortSpec { host: None, host_ports: 0..=0, protocol, port });
+            }
+        }
+    }
+    ports
+}

@@ -1,0 +1,133 @@
+//! A container in the engine's memory: its snapshot, and what is known of it only while it lives.
+
+use std::os::unix::net::UnixStream;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use arc_swap::ArcSwap;
+use tokio::sync::{Mutex as AsyncMutex, watch};
+
+use super::Container;
+use crate::error::Result;
+use crate::shim::client::ShimClient;
+use crate::shim::protocol;
+
+/// A container of this engine.
+#[derive(Debug)]
+pub(crate) struct Live {
+    snapshot: ArcSwap<Container>,
+    /// Serialises changes of the snapshot; held for a moment only.
+    change: Mutex<()>,
+    /// Serialises operations that start, end or remove the container or change its networks.
+    pub(crate) lifecycle: AsyncMutex<()>,
+    /// How far its life has come, for those who wait.
+    pub(crate) progress: watch::Sender<Progress>,
+    streams: Mutex<Streams>,
+}
+
+/// Who has, and who waits for, the streams of the container's process.
+#[derive(Debug, Default)]
+struct Streams {
+    /// The shim, while there is one.
+    shim: Option<Arc<ShimClient>>,
+    /// Clients that attached before the start.
+    early: Vec<Early>,
+}
+
+/// A client that attached to a container that does not run yet.
+#[derive(Debug)]
+pub(crate) struct Early {
+    /// The end of a socket pair that the shim is to have.
+    pub(crate) stream: UnixStream,
+    /// The streams it takes part in.
+    pub(crate) streams: protocol::Streams,
+}
+
+/// How far a container's life has come.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Progress {
+    /// How often it was started.
+    pub(crate) starts: u64,
+    /// How often it ended or could not be started.
+    pub(crate) ends: u64,
+    /// The exit code of the last end.
+    pub(crate) code: i64,
+    /// Why the last start failed.
+    pub(crate) error: Option<String>,
+    /// Whether it runs, or is about to be started again.
+    pub(crate) running: bool,
+    /// Whether it was removed.
+    pub(crate) removed: bool,
+}
+
+impl Live {
+    pub(crate) fn new(container: Container) -> Self {
+        let progress = Progress {
+            running: container.state.is_running(),
+            code: i64::from(container.state.exit_code),
+            ..Progress::default()
+        };
+        Self {
+            snapshot: ArcSwap::from_pointee(container),
+            change: Mutex::default(),
+            lifecycle: AsyncMutex::default(),
+            progress: watch::Sender::new(progress),
+            streams: Mutex::default(),
+        }
+    }
+
+    /// The container as it is now.
+    pub(crate) fn get(&self) -> Arc<Container> {
+        self.snapshot.load_full()
+    }
+
+    /// Changes the container, and returns what became of it with the change's result.
+    pub(crate) fn change<T>(
+        &self,
+        change: impl FnOnce(&mut Container) -> T,
+    ) -> (Arc<Container>, T) {
+        let _turn = lock(&self.change);
+        let mut container = Container::clone(&self.snapshot.load());
+        let result = change(&mut container);
+        let container = Arc::new(container);
+        self.snapshot.store(container.clone());
+        (container, result)
+    }
+
+    /// The shim to attach to, or `early` made to wait for the start.
+    pub(crate) fn shim_or_wait(
+        &self,
+        early: impl FnOnce() -> Result<Early>,
+    ) -> Result<Option<Arc<ShimClient>>> {
+        let mut streams = lock(&self.streams);
+        if streams.shim.is_none() {
+            streams.early.push(early()?);
+        }
+        Ok(streams.shim.clone())
+    }
+
+    /// Takes the clients that wait for the start.
+    pub(crate) fn take_early(&self) -> Vec<Early> {
+        std::mem::take(&mut lock(&self.streams).early)
+    }
+
+    /// The shim, while there is one.
+    pub(crate) fn shim(&self) -> Option<Arc<ShimClient>> {
+        lock(&self.streams).shim.clone()
+    }
+
+    /// There is a shim now; returns those who came too late to be handed to it at its start.
+    pub(crate) fn set_shim(&self, shim: Arc<ShimClient>) -> Vec<Early> {
+        let mut streams = lock(&self.streams);
+        streams.shim = Some(shim);
+        std::mem::take(&mut streams.early)
+    }
+
+    /// There is no shim any more.
+    pub(crate) fn clear_shim(&self) {
+        lock(&self.streams).shim = None;
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,147 @@
+//! Reading a container's log: `json-file` lines, rotated files included, to the end and beyond.
+
+mod files;
+#[cfg(test)]
+mod tests;
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use chrono::{DateTime, Utc};
+use futures_util::Stream;
+use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
+use serde::Deserialize;
+use tokio::io::unix::AsyncFd;
+use tokio::sync::{mpsc, watch};
+
+use self::files::Lines;
+use super::live::Progress;
+use super::{LogLine, LogQuery};
+use crate::core::Engine;
+use crate::error::{Error, Result};
+
+/// How many lines wait for a slow reader.
+const BACKLOG: usize = 256;
+
+/// One line of the file.
+#[derive(Deserialize)]
+struct Record {
+    log: String,
+    stream: String,
+    time: DateTime<Utc>,
+}
+
+impl Engine {
+    /// Reads a container's log.
+    pub fn logs(
+        &self,
+        key: &str,
+        query: LogQuery,
+    ) -> Result<impl Stream<Item = Result<LogLine>> + Send + 'static + use<>> {
+        if !query.stdout && !query.stderr {
+            return Err(Error::invalid("Bad parameters: you must choose at least one stream"));
+        }
+        let live = self.registry.find(key)?;
+        let container = live.get();
+        if self.log_driver(&container.spec) != "json-file" {
+            return Err(Error::new(
+                cnm::Kind::NotImplemented,
+                "configured logging driver does not support reading",
+            ));
+        }
+        let progress = live.progress.subscribe();
+        Ok(read(container.paths.log.clone(), query, progress))
+    }
+}
+
+/// The lines of the log at `path`. With `follow` it goes on until the container ends.
+pub(crate) fn read(
+    path: PathBuf,
+    query: LogQuery,
+    progress: watch::Receiver<Progress>,
+) -> impl Stream<Item = Result<LogLine>> + Send + 'static {
+    let (sender, receiver) = mpsc::channel(BACKLOG);
+    tokio::spawn(async move {
+        if let Err(source) = follow(path.clone(), query, progress, &sender).await {
+            let text = format!("cannot read the log {}", path.display());
+            let _ = sender.send(Err(Error::internal(text, source))).await;
+        }
+    });
+    futures_util::stream::unfold(receiver, async |mut receiver| {
+        receiver.recv().await.map(|line| (line, receiver))
+    })
+}
+
+async fn follow(
+    path: PathBuf,
+    query: LogQuery,
+    mut progress: watch::Receiver<Progress>,
+    sender: &mpsc::Sender<Result<LogLine>>,
+) -> io::Result<()> {
+    // Watched before the first read, so that no line falls between the two.
+    let changes = if query.follow { Some(Changes::of(&path)?) } else { None };
+    let mut lines = Lines::open(&path, query.tail)?;
+    loop {
+        let running = progress.borrow_and_update().running;
+        while let Some(text) = lines.next()? {
+            let Some(line) = parse(&text).filter(|line| wanted(line, &query)) else { continue };
+            let late = query.until.is_some_and(|until| line.time > until);
+            if late || sender.send(Ok(line)).await.is_err() {
+                return Ok(());
+            }
+        }
+        let Some(changes) = changes.as_ref().filter(|_| running) else { return Ok(()) };
+        tokio::select! {
+            changed = changes.wait() => changed?,
+            over = progress.changed() => if over.is_err() { return Ok(()) },
+            () = sender.closed() => return Ok(()),
+            () = until(query.until) => return Ok(()),
+        }
+    }
+}
+
+fn wanted(line: &LogLine, query: &LogQuery) -> bool {
+    let stream = if line.stream == 2 { query.stderr } else { query.stdout };
+    stream && query.since.is_none_or(|since| line.time >= since)
+}
+
+/// A line that is none (the disk was full, the power failed) is left out.
+fn parse(text: &[u8]) -> Option<LogLine> {
+    let record: Record = serde_json::from_slice(text).ok()?;
+    Some(LogLine {
+        stream: if record.stream == "stderr" { 2 } else { 1 },
+        time: record.time,
+        bytes: Bytes::from(record.log),
+    })
+}
+
+async fn until(time: Option<DateTime<Utc>>) {
+    match time.map(|time| (time - Utc::now()).to_std()) {
+        Some(rest) => tokio::time::sleep(rest.unwrap_or_default()).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Tells of changes in the log's directory.
+struct Changes(AsyncFd<OwnedFd>);
+
+impl Changes {
+    fn of(path: &Path) -> io::Result<Self> {
+        let watch = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC)?;
+        let kinds = WatchFlags::MODIFY | WatchFlags::CREATE | WatchFlags::MOVED_TO;
+        inotify::add_watch(&watch, path.parent().unwrap_or(path), kinds)?;
+        #[expect(deprecated, reason = "an owned descriptor keeps what its successor has promised")]
+        Ok(Self(AsyncFd::new(watch)?))
+    }
+
+    async fn wait(&self) -> io::Result<()> {
+        let mut ready = self.0.readable().await?;
+        // All that is pending at once: one look at the files serves them all.
+        let mut buffer = [0; 4096];
+        while rustix::io::read(self.0.get_ref(), &mut buffer).is_ok() {}
+        ready.clear_ready();
+        Ok(())
+    }
+}

@@ -1,0 +1,216 @@
+//! The end of a container: seen by its shim, told to this task, and all that follows.
+
+use std::fs;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use cnm::store::Durability;
+
+use super::create::rootfs_dir;
+use super::live::Live;
+use super::start::By;
+use super::state::{Exit, Next};
+use super::{Container, Status};
+use crate::core::Engine;
+use crate::error::Result;
+use crate::image::rootfs::RootFs;
+use crate::shim::client::{self, ShimClient, Watch};
+use crate::shim::protocol;
+
+impl Engine {
+    /// Watches a running container until it ends, in a task of its own.
+    pub(crate) fn monitor(&self, live: Arc<Live>, shim: Arc<ShimClient>) {
+        let engine = self.weak();
+        self.spawn_task(async move {
+            let mut watch = shim.watch().await.ok();
+            let exit = Self::watch(&engine, &live, watch.as_mut()).await;
+            let Some(engine) = engine.upgrade() else { return };
+            engine.ended(&live, exit, watch).await;
+        });
+    }
+
+    /// Follows the shim's events until the container's process ends, or the shim itself.
+    async fn watch(
+        engine: &Weak<Self>,
+        live: &Live,
+        watch: Option<&mut Watch>,
+    ) -> Option<protocol::Exit> {
+        let watch = watch?;
+        while let Some(event) = watch.next().await {
+            let engine = engine.upgrade()?;
+            match event {
+                protocol::Event::Oom => engine.tell(&live.get(), "oom", &[]),
+                protocol::Event::Exit(exit) => match &exit.exec {
+                    None => return Some(exit),
+                    Some(id) => engine.exec_ended(&live.get(), id, exit.code),
+                },
+            }
+        }
+        None
+    }
+
+    /// Does what follows the end of a container's process.
+    async fn ended(
+        self: &Arc<Self>,
+        live: &Arc<Live>,
+        exit: Option<protocol::Exit>,
+        watch: Option<Watch>,
+    ) {
+        let turn = live.lifecycle.lock().await;
+        let directory = self.settings().shim_dir(&live.get().id);
+        let lost = exit.is_none();
+        let exit = exit.or_else(|| client::exit(&directory));
+        let exit = exit.map_or_else(|| Exit::unseen(Utc::now()), |exit| of_protocol(&exit));
+        let (engine, its) = (self.clone(), live.clone());
+        let runtime = tokio::runtime::Handle::current();
+        let work = tokio::task::spawn_blocking(move || {
+            let next = engine.record_end(&its, exit);
+            // The runtime removes the container meanwhile; its mounts are free when that is done.
+            if let Some(mut watch) = watch {
+                runtime.block_on(async { while watch.next().await.is_some() {} });
+            }
+            engine.clean_up(&its.get(), lost);
+            engine.settle_end(&its, next);
+        });
+        if let Err(error) = work.await {
+            tracing::error!(%error, "the end of a container was not handled");
+        }
+        drop(turn);
+    }
+
+    /// Notes the end durably, together with the removal of the sandbox.
+    pub(crate) fn record_end(&self, live: &Live, exit: Exit) -> Next {
+        live.clear_shim();
+        self.forget_execs(&live.get().id);
+        let before = live.get();
+        let (container, next) = live.change(|container| {
+            let next = container.state.end(exit, container.spec.restart);
+            container.sandbox = None;
+            container.sandbox_key.clear();
+            container.ports.clear();
+            for endpoint in &mut container.endpoints {
+                endpoint.id.clear();
+                endpoint.addresses.clear();
+                endpoint.gateways.clear();
+                endpoint.names.clear();
+            }
+            next
+        });
+        let code = exit.code.to_string();
+        let ran = before.state.started.map_or(0, |started| (exit.time - started).num_seconds());
+        self.tell(&container, "die", &[("exitCode", &code), ("execDuration", &ran.to_string())]);
+        if let Err(error) = self.leave_networks(&before, &container) {
+            tracing::error!(
+                container = container.short_id(),
+                error = error.chain(),
+                "cannot take a container off its networks"
+            );
+        }
+        for endpoint in &before.endpoints {
+            self.tell_network("disconnect", endpoint, &container);
+        }
+        next
+    }
+
+    fn leave_networks(&self, before: &Container, after: &Container) -> Result<()> {
+        let records = self.record(after)?;
+        match &before.sandbox {
+            Some(sandbox) => self.networks.close(sandbox, records),
+            None => Ok(self.store.commit(&records, Durability::Immediate)?),
+        }
+    }
+
+    /// Removes what a run leaves on the host. `lost` says that the shim did not do its part.
+    pub(crate) fn clean_up(&self, container: &Container, lost: bool) {
+        if lost {
+            let root = self.settings().runtime_root();
+            let deleted = self
+                .runtime(&container.spec)
+                .and_then(|runtime| Ok(runtime.delete(&root, &container.id)?));
+            if let Err(error) = deleted {
+                tracing::warn!(
+                    container = container.short_id(),
+                    error = error.chain(),
+                    "cannot clean up"
+                );
+            }
+        }
+        self.unmount(container);
+        let directory = self.settings().shim_dir(&container.id);
+        if let Err(error) = fs::remove_dir_all(&directory)
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
+            tracing::warn!(%error, dir = %directory.display(), "cannot remove");
+        }
+    }
+
+    /// Unmounts a container's root file system.
+    pub(crate) fn unmount(&self, container: &Container) {
+        let unmounted = self.rootfs(container).and_then(|rootfs| rootfs.unmount());
+        if let Err(error) = unmounted {
+            let container = container.short_id();
+            tracing::warn!(container, error = error.chain(), "cannot unmount");
+        }
+    }
+
+    /// The root file system of a container.
+    pub(crate) fn rootfs(&self, container: &Container) -> Result<RootFs> {
+        let image = self.images().find(&container.image)?;
+        RootFs::prepare(self.images(), &image, &rootfs_dir(&container.paths.dir))
+    }
+
+    /// Tells those who wait, and starts the container again or removes it, as it was wanted.
+    pub(crate) fn settle_end(&self, live: &Arc<Live>, next: Next) {
+        let container = live.get();
+        live.progress.send_modify(|progress| {
+            progress.ends += 1;
+            progress.code = i64::from(container.state.exit_code);
+            progress.error = None;
+            progress.running = next != Next::Rest;
+        });
+        match next {
+            Next::RestartAfter(pause) => self.restart_after(live.clone(), pause),
+            Next::Rest if container.spec.auto_remove => {
+                if let Err(error) = self.remove_locked(live, true) {
+                    let container = container.short_id();
+                    tracing::error!(container, error = error.chain(), "cannot remove");
+                }
+            }
+            Next::Rest => {}
+        }
+    }
+
+    /// Starts a container again after a pause, unless somebody decides otherwise meanwhile.
+    pub(crate) fn restart_after(&self, live: Arc<Live>, pause: Duration) {
+        let engine = self.weak();
+        let finished = live.get().state.finished;
+        self.spawn_task(async move {
+            tokio::time::sleep(pause).await;
+            let Some(engine) = engine.upgrade() else { return };
+            let work = tokio::task::spawn_blocking(move || {
+                let _turn = live.lifecycle.blocking_lock();
+                let state = &live.get().state;
+                if state.status != Status::Restarting || state.finished != finished {
+                    return;
+                }
+                if let Err(error) = engine.start_locked(&live, By::Policy) {
+                    let container = live.get();
+                    let (container, error) = (container.short_id(), error.chain());
+                    tracing::error!(container, error, "cannot start a container again");
+                }
+            });
+            let _ = work.await;
+        });
+    }
+}
+
+/// A shim's report in the engine's words.
+pub(crate) fn of_protocol(exit: &protocol::Exit) -> Exit {
+    let time = DateTime::parse_from_rfc3339(&exit.time);
+    Exit {
+        code: exit.code,
+        oom_killed: exit.oom,
+        time: time.map_or_else(|_| Utc::now(), |time| time.with_timezone(&Utc)),
+    }
+}

@@ -1,0 +1,140 @@
+//! `rm` and `rename`.
+
+use std::fs;
+use std::sync::Arc;
+
+use cnm::Controller;
+use cnm::store::{Batch, Durability};
+
+use super::create::rootfs_dir;
+use super::live::Live;
+use super::{Container, Remove, Status};
+use crate::core::Engine;
+use crate::error::{Error, Result};
+
+impl Engine {
+    /// Removes a container.
+    pub async fn remove(&self, key: &str, how: Remove) -> Result<()> {
+        let live = self.registry.find(key)?;
+        let container = live.get();
+        if how.link {
+            return Err(Error::invalid(format!("{key} is not a link: remove it without --link")));
+        }
+        if container.state.is_running() {
+            if !how.force {
+                let hint = match container.state.status {
+                    Status::Paused => {
+                        "unpause and then stop the container before removing or force remove"
+                    }
+                    _ => "stop the container before removing or force remove",
+                };
+                let status = container.state.status.as_str();
+                return Err(Error::conflict(format!(
+                    "cannot remove container \"{key}\": container is {status}: {hint}"
+                )));
+            }
+            self.kill_for_removal(&live).await?;
+        }
+        let engine = self.strong()?;
+        let work = tokio::task::spawn_blocking(move || {
+            let _turn = live.lifecycle.blocking_lock();
+            if live.progress.borrow().removed {
+                // `--rm` was quicker.
+                return Ok(());
+            }
+            if live.get().state.is_running() {
+                return Err(Error::conflict(format!(
+                    "container {} was started meanwhile: stop it before removing",
+                    live.get().id
+                )));
+            }
+            engine.remove_locked(&live, how.volumes)
+        });
+        work.await.map_err(|error| Error::internal("cannot remove", error))?
+    }
+
+    /// Removes a container that does not run and whose lifecycle is locked by the caller.
+    pub(crate) fn remove_locked(&self, live: &Arc<Live>, volumes: bool) -> Result<()> {
+        let (container, ()) = live.change(|container| container.state.status = Status::Removing);
+        self.forget_execs(&container.id);
+        // The record first: directories that no record speaks of are swept at the next start.
+        let mut records = Batch::default();
+        records.delete(record_key(&container.id));
+        let forget = |model: &mut Controller| Ok(model.forget_owner(&container.id));
+        self.networks.write(forget, records, Durability::Immediate)?;
+        self.remove_files(&container, volumes);
+        self.registry.remove(&container.id);
+        self.tell(&container, "destroy", &[]);
+        live.progress.send_modify(|progress| {
+            progress.removed = true;
+            progress.running = false;
+        });
+        Ok(())
+    }
+
+    fn remove_files(&self, container: &Container, volumes: bool) {
+        let removed = match self.rootfs(container) {
+            Ok(rootfs) => rootfs.remove(),
+            // The image went by force.
+            Err(_) => detach(&rootfs_dir(&container.paths.dir).join("merged")),
+        };
+        if let Err(error) = removed {
+            let container = container.short_id();
+            tracing::warn!(container, error = error.chain(), "cannot remove a root file system");
+        }
+        let anonymous = container.mounts.iter().filter(|mount| volumes && mount.anonymous);
+        let anonymous = anonymous.filter_map(|mount| mount.source.parent());
+        for dir in anonymous.chain([container.paths.dir.as_path()]) {
+            if let Err(error) = fs::remove_dir_all(dir)
+                && error.kind() != std::io::ErrorKind::NotFound
+            {
+                tracing::warn!(%error, dir = %dir.display(), "cannot remove");
+            }
+        }
+    }
+
+    /// Gives a container another name. Blocks.
+    pub fn rename(&self, key: &str, name: &str) -> Result<()> {
+        if key.is_empty() || name.is_empty() {
+            return Err(Error::invalid("Neither old nor new names may be empty"));
+        }
+        let live = self.registry.find(key)?;
+        let _turn = live.lifecycle.blocking_lock();
+        let old = live.get();
+        self.registry.rename(&live, name, |name| {
+            let (container, ()) = live.change(|container| name.clone_into(&mut container.name));
+            let renamed = self
+                .save(&container, Durability::Immediate)
+                .and_then(|()| self.republish(&container));
+            if renamed.is_err() {
+                live.change(|container| container.name.clone_from(&old.name));
+            }
+            renamed
+        })?;
+        let before = format!("/{}", old.name);
+        self.tell(&live.get(), "rename", &[("oldName", &before)]);
+        Ok(())
+    }
+
+    /// Tells the resolver what a running container is called now.
+    fn republish(&self, container: &Container) -> Result<()> {
+        let Some(id) = &container.sandbox else { return Ok(()) };
+        let (sandbox, endpoints) = self.networks.sandbox(id)?;
+        self.networks.publish(self.served(container, &sandbox, &endpoints)?)
+    }
+}
+
+/// The key of a container's record.
+pub(crate) fn record_key(id: &str) -> String {
+    format!("container/{id}")
+}
+
+/// Unmounts whatever is mounted at a path, at once or when it is not used any more.
+pub(crate) fn detach(path: &std::path::Path) -> Result<()> {
+    use nix::errno::Errno;
+    use nix::mount::{MntFlags, umount2};
+    match umount2(path, MntFlags::MNT_DETACH) {
+        Ok(()) | Err(Errno::EINVAL | Errno::ENOENT) => Ok(()),
+        Err(error) => Err(Error::internal(format!("cannot unmount {}", path.display()), error)),
+    }
+}

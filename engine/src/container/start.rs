@@ -1,0 +1,284 @@
+//! `start`: the network in parallel with the root file system and the bundle, then the shim.
+
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use chrono::Utc;
+use cnm::Kind;
+use cnm::store::{Batch, Durability};
+
+use super::bundle::Wiring;
+use super::join::Place;
+use super::live::{Early, Live};
+use super::{Container, Status};
+use crate::core::Engine;
+use crate::error::{Error, Result};
+use crate::network::Change;
+use crate::runtime::spec::Namespace;
+use crate::shim::client::{ShimClient, ShimError};
+use crate::shim::protocol::Config;
+
+/// Who wants a start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum By {
+    /// A user: restart counts begin anew.
+    User,
+    /// The restart policy.
+    Policy,
+}
+
+/// Why a start came to nothing, with the exit code that stands for it.
+struct Failure {
+    error: Error,
+    code: i32,
+}
+
+impl Engine {
+    /// Starts a container. Blocks.
+    pub fn start(&self, key: &str) -> Result<()> {
+        let live = self.registry.find(key)?;
+        let _turn = live.lifecycle.blocking_lock();
+        self.start_locked(&live, By::User)
+    }
+
+    /// Starts a container whose lifecycle is locked by the caller.
+    pub(crate) fn start_locked(&self, live: &Arc<Live>, by: By) -> Result<()> {
+        let container = live.get();
+        match container.state.status {
+            Status::Running => {
+                let text = format!("container {} is already running", container.id);
+                return Err(Error::new(Kind::NotModified, text));
+            }
+            Status::Paused => {
+                return Err(Error::conflict(
+                    "cannot start a paused container, try unpause instead",
+                ));
+            }
+            Status::Removing | Status::Dead => {
+                return Err(Error::conflict(
+                    "container is marked for removal and cannot be started",
+                ));
+            }
+            Status::Created | Status::Restarting | Status::Exited => {}
+        }
+        if by == By::User {
+            live.change(|container| container.state.forget_restarts());
+        }
+        match self.run(live) {
+            Ok(()) => Ok(()),
+            Err(failure) => {
+                self.record_failure(live, &failure);
+                Err(failure.error)
+            }
+        }
+    }
+
+    /// Notes why a start failed, and removes the container if that is how it was wanted.
+    fn record_failure(&self, live: &Arc<Live>, failure: &Failure) {
+        self.unmount(&live.get());
+        let text = failure.error.chain();
+        let (container, ()) = live.change(|c| c.state.fail_start(failure.code, &text, Utc::now()));
+        if let Err(error) = self.save(&container, Durability::Eventual) {
+            tracing::error!(error = error.chain(), "cannot record a failed start");
+        }
+        drop(live.take_early());
+        let code = i64::from(failure.code);
+        live.progress.send_modify(|progress| {
+            progress.ends += 1;
+            progress.code = code;
+            progress.error = Some(text);
+            progress.running = false;
+        });
+        if container.spec.auto_remove
+            && let Err(error) = self.remove_locked(live, true)
+        {
+            tracing::error!(error = error.chain(), "cannot remove a container");
+        }
+    }
+
+    fn run(&self, live: &Arc<Live>) -> Result<(), Failure> {
+        let container = live.get();
+        match self.place(&container)? {
+            Place::Own => self.run_in_sandbox(live, &container),
+            Place::Host => {
+                let wiring = Wiring {
+                    place: Place::Host,
+                    namespace: Namespace::Host,
+                    addresses: Vec::new(),
+                    resolver: false,
+                };
+                self.run_with(live, &container, &wiring)
+            }
+            Place::Shared(other) => {
+                let sandbox = self.shared_sandbox(&other)?;
+                let wiring = Wiring {
+                    place: Place::Shared(other),
+                    namespace: sandbox,
+                    addresses: Vec::new(),
+                    resolver: false,
+                };
+                self.run_with(live, &container, &wiring)
+            }
+        }
+    }
+
+    /// The namespace of another container, for one that shares it.
+    fn shared_sandbox(&self, id: &str) -> Result<Namespace> {
+        let other = self.registry.find(id)?.get();
+        if !other.state.has_process() {
+            return Err(Error::conflict(format!(
+                "cannot join network namespace of a non running container: {id}"
+            )));
+        }
+        match &other.sandbox {
+            Some(sandbox) => Ok(Namespace::Path(self.networks.kernel().namespace_path(sandbox))),
+            None if other.sandbox_key.as_os_str().is_empty() => Ok(Namespace::Host),
+            None => Ok(Namespace::Path(other.sandbox_key.clone())),
+        }
+    }
+
+    /// Runs a container that needs no network of its own.
+    fn run_with(
+        &self,
+        live: &Arc<Live>,
+        container: &Container,
+        wiring: &Wiring,
+    ) -> Result<(), Failure> {
+        let config = self.prepare(container, wiring)?;
+        let endpoints = self.endpoint_views(container, &[])?;
+        let pid = self.spawn(live, config)?;
+        let (container, ()) = live.change(|container| {
+            container.state.start(pid, Utc::now());
+            container.endpoints = endpoints;
+            if let Namespace::Path(path) = &wiring.namespace {
+                container.sandbox_key.clone_from(path);
+            }
+        });
+        self.save(&container, Durability::Eventual)?;
+        self.started(live, &container);
+        Ok(())
+    }
+
+    /// Runs a container with a sandbox of its own.
+    fn run_in_sandbox(&self, live: &Arc<Live>, container: &Container) -> Result<(), Failure> {
+        let spec = self.sandbox_spec(container)?;
+        let change =
+            self.networks.begin_open(&spec).map_err(|error| name_port(error, container))?;
+        let begun = self.wire(live, container, &change);
+        match begun {
+            Ok(records) => {
+                self.networks.finish(change, records)?;
+                self.started(live, &live.get());
+                Ok(())
+            }
+            Err(failure) => {
+                self.networks.undo(&change);
+                self.networks.abandon(change);
+                Err(failure)
+            }
+        }
+    }
+
+    /// Applies the network's part while the rest is prepared, runs the container, and returns the
+    /// records to commit.
+    fn wire(
+        &self,
+        live: &Arc<Live>,
+        container: &Container,
+        change: &Change<'_>,
+    ) -> Result<Batch, Failure> {
+        let sandbox = &change.sandbox;
+        let namespace = self.networks.kernel().namespace_path(&sandbox.id);
+        let served = self.served(container, sandbox, &change.endpoints)?;
+        let endpoints = self.endpoint_views(container, &change.endpoints)?;
+        let addresses = change.endpoints.iter().flat_map(|endpoint| &endpoint.addresses);
+        let wiring = Wiring {
+            place: Place::Own,
+            namespace: Namespace::Path(namespace.clone()),
+            addresses: addresses.map(|address| address.ip()).collect(),
+            resolver: sandbox.resolver,
+        };
+        let (applied, prepared) = std::thread::scope(|scope| {
+            let network = scope.spawn(|| self.networks.apply(change, served));
+            let prepared = self.prepare(container, &wiring);
+            let panicked = |_| Error::new(Kind::Internal, "the network's part panicked");
+            (network.join().map_err(panicked).flatten(), prepared)
+        });
+        applied?;
+        let pid = self.spawn(live, prepared?)?;
+        let (container, ()) = live.change(|container| {
+            container.state.start(pid, Utc::now());
+            container.sandbox = Some(sandbox.id.clone());
+            container.sandbox_key = namespace;
+            container.endpoints = endpoints;
+            container.ports.clone_from(&sandbox.ports);
+        });
+        Ok(self.record(&container)?)
+    }
+
+    /// Has the shim run the container, with those attached who came before.
+    fn spawn(&self, live: &Live, mut config: Config) -> Result<i32, Failure> {
+        let (streams, sockets): (Vec<_>, Vec<OwnedFd>) = live
+            .take_early()
+            .into_iter()
+            .map(|Early { stream, streams }| (streams, OwnedFd::from(stream)))
+            .unzip();
+        config.attached = streams;
+        self.shims.spawn(&config, &sockets).map_err(|error| {
+            let directory: PathBuf = config.directory;
+            if let Err(error) = std::fs::remove_dir_all(&directory) {
+                tracing::warn!(%error, dir = %directory.display(), "cannot remove");
+            }
+            match error {
+                ShimError::Start(failure) => {
+                    let text = format!("failed to create task for container: {}", failure.error);
+                    Failure { code: failure.code, error: Error::invalid(text) }
+                }
+                other => Error::from(other).into(),
+            }
+        })
+    }
+
+    /// What follows a start: those who attached meanwhile, the watch over its end, the events.
+    fn started(&self, live: &Arc<Live>, container: &Container) {
+        let shim = Arc::new(ShimClient::new(self.settings().shim_dir(&container.id)));
+        let late = live.set_shim(shim.clone());
+        self.attach_late(shim.clone(), late);
+        live.progress.send_modify(|progress| {
+            progress.starts += 1;
+            progress.running = true;
+            progress.error = None;
+        });
+        for endpoint in &container.endpoints {
+            self.tell_network("connect", endpoint, container);
+        }
+        self.tell(container, "start", &[]);
+        self.monitor(live.clone(), shim);
+        self.prepare_next_shim();
+    }
+}
+
+/// Docker's sentence about a port that is taken.
+fn name_port(error: Error, container: &Container) -> Error {
+    let text = error.to_string();
+    if !text.starts_with("Bind for") && !text.starts_with("failed to bind") {
+        return error;
+    }
+    let endpoint = container.endpoints.first().map_or("", |endpoint| endpoint.id.as_str());
+    let endpoint = if endpoint.is_empty() { container.id.as_str() } else { endpoint };
+    Error::new(
+        Kind::Internal,
+        format!(
+            "driver failed programming external connectivity on endpoint {} ({endpoint}): {text}",
+            container.name
+        ),
+    )
+}
+
+impl<E: Into<Error>> From<E> for Failure {
+    fn from(error: E) -> Self {
+        // Docker's code of what is not the program's fault.
+        Self { error: error.into(), code: 128 }
+    }
+}

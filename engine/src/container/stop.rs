@@ -1,0 +1,292 @@
+//! `stop`, `kill`, `restart`, `pause`, `unpause` and `wait`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use cnm::Kind;
+use cnm::store::Durability;
+use tokio::sync::watch;
+
+use super::live::{Live, Progress};
+use super::start::By;
+use super::{Container, Status, WaitCondition, Waited, signal};
+use crate::core::Engine;
+use crate::error::{Error, Result};
+
+/// How long a killed process may take to be gone.
+const KILL_PATIENCE: Duration = Duration::from_secs(12);
+
+const SIGKILL: i32 = 9;
+
+impl Engine {
+    /// Stops a container: the signal, the time-out in seconds (negative: none), then SIGKILL.
+    pub async fn stop(&self, key: &str, timeout: Option<i64>, signal: Option<&str>) -> Result<()> {
+        let live = self.registry.find(key)?;
+        let container = live.get();
+        if !container.state.is_running() {
+            let text = format!("container {} is not running", container.id);
+            return Err(Error::new(Kind::NotModified, text));
+        }
+        self.stop_live(&live, timeout, signal).await
+    }
+
+    async fn stop_live(
+        &self,
+        live: &Arc<Live>,
+        timeout: Option<i64>,
+        signal: Option<&str>,
+    ) -> Result<()> {
+        // Before the look at the state, so that no end is missed.
+        let mut progress = live.progress.subscribe();
+        let ends = progress.borrow_and_update().ends;
+        let container = live.get();
+        let signal = signal::parse(signal.unwrap_or(&container.resolved.stop_signal))?;
+        self.mark_stopped(live)?;
+        if self.end_restarting(live).await || !live.get().state.has_process() {
+            return Ok(());
+        }
+        self.thaw(live).await?;
+        let timeout =
+            timeout.or(container.spec.stop_timeout).unwrap_or(self.settings().stop_timeout);
+        self.send_signal(live, signal).await?;
+        let patience = u64::try_from(timeout).ok().map(Duration::from_secs);
+        if !ended(&mut progress, ends, patience).await {
+            self.send_signal(live, SIGKILL).await?;
+            self.await_kill(&mut progress, ends, &container).await?;
+        }
+        self.tell(&container, "stop", &[]);
+        Ok(())
+    }
+
+    /// Sends a signal.
+    pub async fn kill(&self, key: &str, signal: &str) -> Result<()> {
+        let live = self.registry.find(key)?;
+        let mut progress = live.progress.subscribe();
+        let ends = progress.borrow_and_update().ends;
+        let container = live.get();
+        let number = signal::parse(if signal.is_empty() { "SIGKILL" } else { signal })?;
+        let restarting = container.state.status == Status::Restarting;
+        if !container.state.has_process() && !restarting {
+            return Err(Error::conflict(format!(
+                "cannot kill container: {key}: container {} is not running",
+                container.id
+            )));
+        }
+        let stops = signal::parse(&container.resolved.stop_signal).is_ok_and(|stop| stop == number);
+        if stops || number == SIGKILL {
+            self.mark_stopped(&live)?;
+        }
+        if self.end_restarting(&live).await {
+            return Ok(());
+        }
+        self.thaw(&live).await?;
+        self.send_signal(&live, number).await?;
+        if number == SIGKILL {
+            self.await_kill(&mut progress, ends, &container).await?;
+        }
+        Ok(())
+    }
+
+    /// Stops and starts. A container that does not run is started.
+    pub async fn restart(
+        &self,
+        key: &str,
+        timeout: Option<i64>,
+        signal: Option<&str>,
+    ) -> Result<()> {
+        let live = self.registry.find(key)?;
+        if live.get().state.is_running() {
+            self.stop_live(&live, timeout, signal).await?;
+        }
+        let engine = self.strong()?;
+        let its = live.clone();
+        let started = tokio::task::spawn_blocking(move || {
+            let _turn = its.lifecycle.blocking_lock();
+            match its.get().state.status {
+                // Somebody else was quicker.
+                Status::Running => Ok(()),
+                _ => engine.start_locked(&its, By::User),
+            }
+        });
+        started.await.map_err(|error| Error::internal("cannot restart", error))??;
+        self.tell(&live.get(), "restart", &[]);
+        Ok(())
+    }
+
+    /// Freezes a container.
+    pub async fn pause(&self, key: &str) -> Result<()> {
+        let live = self.registry.find(key)?;
+        let _turn = live.lifecycle.lock().await;
+        let container = live.get();
+        match container.state.status {
+            Status::Running => {}
+            Status::Paused => {
+                return Err(Error::conflict(format!(
+                    "Container {} is already paused",
+                    container.id
+                )));
+            }
+            Status::Restarting => {
+                return Err(Error::conflict(format!(
+                    "Container {} is restarting, wait until the container is running",
+                    container.id
+                )));
+            }
+            _ => {
+                return Err(Error::conflict(format!("Container {} is not running", container.id)));
+            }
+        }
+        self.freeze(&live, Status::Paused).await?;
+        self.tell(&live.get(), "pause", &[]);
+        Ok(())
+    }
+
+    /// Lets a frozen container go on.
+    pub async fn unpause(&self, key: &str) -> Result<()> {
+        let live = self.registry.find(key)?;
+        let _turn = live.lifecycle.lock().await;
+        let container = live.get();
+        if container.state.status != Status::Paused {
+            return Err(Error::conflict(format!("Container {} is not paused", container.id)));
+        }
+        self.freeze(&live, Status::Running).await?;
+        self.tell(&live.get(), "unpause", &[]);
+        Ok(())
+    }
+
+    /// Has the runtime freeze or thaw a container, and notes it.
+    async fn freeze(&self, live: &Arc<Live>, status: Status) -> Result<()> {
+        let engine = self.strong()?;
+        let its = live.clone();
+        let work = tokio::task::spawn_blocking(move || {
+            let container = its.get();
+            let runtime = engine.runtime(&container.spec)?;
+            let root = engine.settings().runtime_root();
+            match status {
+                Status::Paused => runtime.pause(&root, &container.id)?,
+                _ => runtime.resume(&root, &container.id)?,
+            }
+            let (container, ()) = its.change(|container| {
+                if container.state.has_process() {
+                    container.state.status = status;
+                }
+            });
+            engine.save(&container, Durability::Eventual)
+        });
+        work.await.map_err(|error| Error::internal("cannot pause", error))?
+    }
+
+    /// A frozen process cannot take a signal: it is thawed first.
+    async fn thaw(&self, live: &Arc<Live>) -> Result<()> {
+        if live.get().state.status != Status::Paused {
+            return Ok(());
+        }
+        let _turn = live.lifecycle.lock().await;
+        self.freeze(live, Status::Running).await
+    }
+
+    /// Notes that a user stopped it, so that no policy starts it again.
+    fn mark_stopped(&self, live: &Live) -> Result<()> {
+        let (container, ()) = live.change(|container| container.state.stopped_by_user = true);
+        self.save(&container, Durability::Eventual)
+    }
+
+    /// Ends the waiting for a restart; tells whether there was one.
+    async fn end_restarting(&self, live: &Live) -> bool {
+        if live.get().state.status != Status::Restarting {
+            return false;
+        }
+        let _turn = live.lifecycle.lock().await;
+        let (container, ended) = live.change(|container| {
+            let waits = container.state.status == Status::Restarting;
+            if waits {
+                container.state.status = Status::Exited;
+            }
+            waits
+        });
+        if ended {
+            if let Err(error) = self.save(&container, Durability::Eventual) {
+                tracing::warn!(error = error.chain(), "cannot record a stop");
+            }
+            live.progress.send_modify(|progress| progress.running = false);
+        }
+        ended
+    }
+
+    async fn send_signal(&self, live: &Live, number: i32) -> Result<()> {
+        let container = live.get();
+        self.tell(&container, "kill", &[("signal", &number.to_string())]);
+        let Some(shim) = live.shim() else { return Ok(()) };
+        match shim.kill(number, None).await {
+            Ok(()) => Ok(()),
+            // It ended in between: who waits for its end will see it.
+            Err(_) if !live.get().state.has_process() || number == SIGKILL => Ok(()),
+            Err(crate::shim::client::ShimError::NotRunning { .. }) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    async fn await_kill(
+        &self,
+        progress: &mut watch::Receiver<Progress>,
+        ends: u64,
+        container: &Container,
+    ) -> Result<()> {
+        if ended(progress, ends, Some(KILL_PATIENCE)).await {
+            return Ok(());
+        }
+        Err(Error::new(
+            Kind::Internal,
+            format!("container {} does not end: its process ignores SIGKILL", container.id),
+        ))
+    }
+
+    /// Waits for a container. The waiting begins with the call, not with the first poll.
+    pub fn wait(
+        &self,
+        key: &str,
+        condition: WaitCondition,
+    ) -> Result<impl Future<Output = Waited> + Send + 'static + use<>> {
+        let mut progress = self.registry.find(key)?.progress.subscribe();
+        let ends = progress.borrow().ends;
+        Ok(async move {
+            let over = progress
+                .wait_for(|now| match condition {
+                    WaitCondition::NotRunning => !now.running || now.removed,
+                    WaitCondition::NextExit => now.ends > ends || now.removed,
+                    WaitCondition::Removed => now.removed,
+                })
+                .await;
+            match over {
+                Ok(now) => Waited { code: now.code, error: now.error.clone() },
+                Err(_) => Waited { code: -1, error: Some("the daemon is ending".to_owned()) },
+            }
+        })
+    }
+
+    /// Kills a container that runs and waits for its end: for a removal by force.
+    pub(crate) async fn kill_for_removal(&self, live: &Arc<Live>) -> Result<()> {
+        let mut progress = live.progress.subscribe();
+        let ends = progress.borrow_and_update().ends;
+        self.mark_stopped(live)?;
+        if self.end_restarting(live).await || !live.get().state.has_process() {
+            return Ok(());
+        }
+        self.thaw(live).await?;
+        self.send_signal(live, SIGKILL).await?;
+        self.await_kill(&mut progress, ends, &live.get()).await
+    }
+}
+
+/// Waits for one more end than `ends`; tells whether it came in time.
+async fn ended(
+    progress: &mut watch::Receiver<Progress>,
+    ends: u64,
+    patience: Option<Duration>,
+) -> bool {
+    let wait = progress.wait_for(|now| now.ends > ends || now.removed);
+    match patience {
+        Some(patience) => matches!(tokio::time::timeout(patience, wait).await, Ok(Ok(_))),
+        None => wait.await.is_ok(),
+    }
+}

@@ -1,0 +1,192 @@
+//! Taking up what an earlier daemon left, whichever instruction it ended at.
+//!
+//! What runs is known by its shim, not by the records: the shim is asked. Everything else follows.
+//! Unfinished changes are decided, sandboxes that nobody lives in are removed, the kernel is made
+//! what the model says, and the containers that ended meanwhile end now.
+
+use std::collections::{HashMap, HashSet};
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+use chrono::Utc;
+use cnm::store::{Batch, Durability};
+
+use super::Engine;
+use crate::container::live::Live;
+use crate::container::monitor::of_protocol;
+use crate::container::remove::detach;
+use crate::container::state::{Exit, Next};
+use crate::container::{Container, Status};
+use crate::error::{Error, Result};
+use crate::shim::client::{self, ShimClient};
+
+impl Engine {
+    /// Takes up what is there. Blocks.
+    pub(super) fn recover(self: &Arc<Self>) -> Result<()> {
+        self.load_containers()?;
+        let alive = self.living();
+        self.networks.settle_intents(|owner| alive.contains_key(owner))?;
+        self.close_abandoned(&alive)?;
+        self.networks.predefine(self.settings())?;
+        self.networks.reconcile()?;
+        self.adopt(&alive)?;
+        self.bury(&alive);
+        self.sweep();
+        self.networks.keep_reconciled()?;
+        self.resume();
+        self.prepare_next_shim();
+        Ok(())
+    }
+
+    fn load_containers(&self) -> Result<()> {
+        for (key, value) in self.store.list("container/")? {
+            match serde_json::from_slice::<Container>(&value) {
+                Ok(container) => self.registry.insert(Arc::new(Live::new(container))),
+                Err(error) => return Err(Error::internal(format!("cannot read {key}"), error)),
+            }
+        }
+        Ok(())
+    }
+
+    /// The containers whose shims answer, with their processes.
+    fn living(&self) -> HashMap<String, i32> {
+        let mut alive = HashMap::new();
+        for live in self.registry.all() {
+            let id = live.get().id.clone();
+            let directory = self.settings().shim_dir(&id);
+            if !directory.is_dir() {
+                continue;
+            }
+            let shim = ShimClient::new(directory);
+            match self.handle().block_on(shim.status()) {
+                Ok(status) => alive.extend(status.pid.map(|pid| (id, pid))),
+                Err(error) => tracing::debug!(container = id, %error, "no shim"),
+            }
+        }
+        alive
+    }
+
+    /// Removes the sandboxes whose owners do not run.
+    fn close_abandoned(&self, alive: &HashMap<String, i32>) -> Result<()> {
+        let sandboxes = self.networks.controller().sandboxes();
+        for sandbox in sandboxes.iter().filter(|sandbox| !alive.contains_key(&sandbox.owner)) {
+            self.networks.close(&sandbox.id, Batch::default())?;
+        }
+        Ok(())
+    }
+
+    /// Goes on with the containers that run: their networks, their names, the watch over them.
+    fn adopt(&self, alive: &HashMap<String, i32>) -> Result<()> {
+        let sandboxes = self.networks.controller().sandboxes();
+        let by_owner: HashMap<_, _> =
+            sandboxes.iter().map(|sandbox| (sandbox.owner.as_str(), &sandbox.id)).collect();
+        let mut served = Vec::new();
+        for (id, pid) in alive {
+            let live = self.registry.find(id)?;
+            let mut container = Container::clone(&live.get());
+            if !container.state.has_process() {
+                // It was started, and the daemon ended before it had written that down.
+                container.state.start(*pid, Utc::now());
+            }
+            container.state.pid = *pid;
+            if let Some(sandbox) = by_owner.get(id.as_str()) {
+                let (sandbox, endpoints) = self.networks.sandbox(sandbox)?;
+                container.sandbox = Some(sandbox.id.clone());
+                container.sandbox_key = self.networks.kernel().namespace_path(&sandbox.id);
+                container.ports.clone_from(&sandbox.ports);
+                container.endpoints = self.endpoint_views(&container, &endpoints)?;
+                let held = self.networks.held_ports(&sandbox.id);
+                served.push((self.served(&container, &sandbox, &endpoints)?, held));
+            }
+            self.save(&container, Durability::Eventual)?;
+            live.change(|known| *known = container);
+            live.progress.send_modify(|progress| progress.running = true);
+        }
+        self.networks.start_resolver(served)?;
+        for id in alive.keys() {
+            let live = self.registry.find(id)?;
+            let shim = Arc::new(ShimClient::new(self.settings().shim_dir(id)));
+            live.set_shim(shim.clone());
+            self.monitor(live, shim);
+        }
+        Ok(())
+    }
+
+    /// Notes the ends of containers that ran when the daemon before this one ended.
+    fn bury(self: &Arc<Self>, alive: &HashMap<String, i32>) {
+        for live in self.registry.all() {
+            let container = live.get();
+            let directory = self.settings().shim_dir(&container.id);
+            let ran = container.state.has_process() || directory.is_dir();
+            if alive.contains_key(&container.id) || !ran {
+                continue;
+            }
+            let known = client::exit(&directory).map(|exit| of_protocol(&exit));
+            let lost = known.is_none();
+            if container.state.has_process() || !lost {
+                let exit = known.unwrap_or_else(|| Exit::unseen(Utc::now()));
+                let next = self.record_end(&live, exit);
+                self.clean_up(&live.get(), lost);
+                self.settle_end(&live, next);
+            } else {
+                // A start that did not come to its end.
+                self.clean_up(&container, true);
+            }
+        }
+    }
+
+    /// Removes directories, and what is in them, that no container has.
+    fn sweep(&self) {
+        let known: HashSet<String> =
+            self.registry.all().iter().map(|live| live.get().id.clone()).collect();
+        let root = self.settings().runtime_root();
+        let shims = self.settings().exec_root.join("shim");
+        for id in names(&shims).chain(names(&root)).filter(|id| !known.contains(id)) {
+            tracing::info!(container = id, "remove a run that belongs to no container");
+            let deleted = self
+                .runtime(&crate::container::Spec::default())
+                .and_then(|runtime| Ok(runtime.delete(&root, &id)?));
+            if let Err(error) = deleted {
+                tracing::warn!(container = id, error = error.chain(), "cannot delete");
+            }
+            remove(&shims.join(&id));
+        }
+        let containers = self.settings().data_root.join("containers");
+        for id in names(&containers).filter(|id| !known.contains(id)) {
+            let directory = containers.join(&id);
+            if let Err(error) = detach(&directory.join("rootfs/merged")) {
+                tracing::warn!(container = id, error = error.chain(), "cannot unmount");
+            }
+            remove(&directory);
+        }
+    }
+
+    /// Starts what its policy wants to run, and removes what was to go with its end.
+    fn resume(self: &Arc<Self>) {
+        for live in self.registry.all() {
+            let container = live.get();
+            if container.state.starts_with_daemon(container.spec.restart) {
+                if container.state.status == Status::Exited {
+                    live.change(|container| container.state.status = Status::Restarting);
+                }
+                self.restart_after(live, container.state.restart_delay);
+            } else if container.spec.auto_remove && container.state.status == Status::Exited {
+                self.settle_end(&live, Next::Rest);
+            }
+        }
+    }
+}
+
+fn names(directory: &Path) -> impl Iterator<Item = String> {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().into_string().ok())
+}
+
+fn remove(directory: &Path) {
+    if let Err(error) = fs::remove_dir_all(directory)
+        && error.kind() != std::io::ErrorKind::NotFound
+    {
+        tracing::warn!(%error, dir = %directory.display(), "cannot remove");
+    }
+}

@@ -1,0 +1,55 @@
+//! `rnet system reset`: away with everything that is ours, and with nothing else.
+
+use std::fs;
+use std::path::Path;
+
+use super::Engine;
+use crate::container::Remove;
+use crate::error::{Error, Result};
+
+/// What we make in the data root.
+const DATA: [&str; 4] = ["containers", "volumes", "images", "store.redb"];
+
+/// What we make in the exec root.
+const EXEC: [&str; 5] = ["ns", "shim", "runtime", "dns.sock", "dns.log"];
+
+impl Engine {
+    /// Removes everything that is ours: containers, networks, images, directories, the table. The
+    /// engine is of no use afterwards but to be dropped.
+    pub async fn reset(&self) -> Result<()> {
+        let how = Remove { force: true, volumes: true, link: false };
+        for container in self.list() {
+            match self.remove(&container.id, how).await {
+                Ok(()) => {}
+                // With `--rm` it may have gone by itself.
+                Err(error) if cnm::HasKind::kind(&error) == cnm::Kind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let engine = self.strong()?;
+        let work = tokio::task::spawn_blocking(move || {
+            engine.networks.demolish()?;
+            let settings = engine.settings();
+            let data = DATA.iter().map(|name| settings.data_root.join(name));
+            let exec = EXEC.iter().map(|name| settings.exec_root.join(name));
+            for path in data.chain(exec) {
+                remove(&path)?;
+            }
+            // Only if nobody else put something there.
+            let _ = fs::remove_dir(&settings.data_root);
+            let _ = fs::remove_dir(&settings.exec_root);
+            Ok(())
+        });
+        work.await.map_err(|error| Error::internal("cannot reset", error))?
+    }
+}
+
+fn remove(path: &Path) -> Result<()> {
+    let removed = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
+    match removed {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(Error::internal(format!("cannot remove {}", path.display()), error))
+        }
+        _ => Ok(()),
+    }
+}

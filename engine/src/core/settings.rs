@@ -1,0 +1,167 @@
+//! What the engine must know before it opens: places, names and defaults.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use ipnetwork::IpNetwork;
+
+/// The checked configuration of an [`Engine`](super::Engine).
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// What survives a reboot: `/var/lib/rnet`.
+    pub data_root: PathBuf,
+    /// What does not: `/run/rnet`.
+    pub exec_root: PathBuf,
+    /// The nf_tables table of the family inet: `rnet`.
+    pub table: String,
+    /// The first word of the aliases of our links: `rnet`.
+    pub tag: String,
+    /// The directory of `rnet-shim` and `rnet-dns`; `PATH` is searched where it lacks them.
+    pub binaries: PathBuf,
+    /// The runtime that containers get which name none.
+    pub default_runtime: String,
+    /// Runtimes by name, with their programs; `crun` and `runc` need no entry.
+    pub runtimes: BTreeMap<String, PathBuf>,
+    /// How images are kept and fetched.
+    pub images: crate::image::Options,
+    /// The default bridge network.
+    pub default_bridge: DefaultBridge,
+    /// `--default-address-pool`: supernets and the prefix lengths cut from them; ours if empty.
+    pub default_pools: Vec<(IpNetwork, u8)>,
+    /// `--default-network-opt`: options by driver.
+    pub default_network_options: BTreeMap<String, BTreeMap<String, String>>,
+    /// `--dns`, for containers that name none.
+    pub dns: Vec<IpAddr>,
+    /// `--dns-search`.
+    pub dns_search: Vec<String>,
+    /// `--dns-opt`.
+    pub dns_options: Vec<String>,
+    /// The host's resolver configuration: `/etc/resolv.conf`.
+    pub resolv_conf: PathBuf,
+    /// `--host-gateway-ip`: what `host-gateway` stands for; the default bridge's gateway if empty.
+    pub host_gateway: Vec<IpAddr>,
+    /// `--default-ulimit`: name, soft, hard.
+    pub default_ulimits: Vec<(String, i64, i64)>,
+    /// `--default-shm-size` in bytes.
+    pub default_shm_size: i64,
+    /// `--log-driver`.
+    pub log_driver: String,
+    /// `--log-opt`.
+    pub log_options: BTreeMap<String, String>,
+    /// `--init`: run an init process in containers that say nothing about it.
+    pub init: bool,
+    /// `--cgroup-parent`.
+    pub cgroup_parent: String,
+    /// `--seccomp-profile`: a file, `builtin` or `unconfined`; `builtin` if absent.
+    pub seccomp_profile: Option<String>,
+    /// `--no-new-privileges`.
+    pub no_new_privileges: bool,
+    /// `--shutdown-timeout` of a stop without one of its own, in seconds.
+    pub stop_timeout: i64,
+}
+
+/// The network `bridge` and its device.
+#[derive(Clone, Debug)]
+pub struct DefaultBridge {
+    /// `--bridge`: the device; `rnet0`. `none` leaves the network out.
+    pub device: String,
+    /// `--bip`: the bridge's IPv4 address with its prefix length.
+    pub address: Option<IpNetwork>,
+    /// `--bip6`.
+    pub address6: Option<IpNetwork>,
+    /// `--fixed-cidr`: the part of the subnet that addresses are handed out from.
+    pub range: Option<IpNetwork>,
+    /// `--fixed-cidr-v6`: the IPv6 subnet.
+    pub range6: Option<IpNetwork>,
+    /// `--default-gateway` and `--default-gateway-v6`.
+    pub gateways: Vec<IpAddr>,
+    /// `--ipv6`.
+    pub ipv6: bool,
+    /// `--icc`.
+    pub icc: bool,
+    /// `--ip-masq`.
+    pub masquerade: bool,
+    /// `--ip`: where ports are published by default.
+    pub bindings: Vec<IpAddr>,
+    /// `--mtu`.
+    pub mtu: Option<u32>,
+}
+
+impl Default for DefaultBridge {
+    fn default() -> Self {
+        Self {
+            device: "rnet0".to_owned(),
+            address: None,
+            address6: None,
+            range: None,
+            range6: None,
+            gateways: Vec::new(),
+            ipv6: false,
+            icc: true,
+            masquerade: true,
+            bindings: Vec::new(),
+            mtu: None,
+        }
+    }
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            data_root: PathBuf::from("/var/lib/rnet"),
+            exec_root: PathBuf::from("/run/rnet"),
+            table: "rnet".to_owned(),
+            tag: "rnet".to_owned(),
+            binaries: PathBuf::new(),
+            default_runtime: "crun".to_owned(),
+            runtimes: BTreeMap::new(),
+            images: crate::image::Options::default(),
+            default_bridge: DefaultBridge::default(),
+            default_pools: Vec::new(),
+            default_network_options: BTreeMap::new(),
+            dns: Vec::new(),
+            dns_search: Vec::new(),
+            dns_options: Vec::new(),
+            resolv_conf: PathBuf::from("/etc/resolv.conf"),
+            host_gateway: Vec::new(),
+            default_ulimits: Vec::new(),
+            default_shm_size: 64 << 20,
+            log_driver: "json-file".to_owned(),
+            log_options: BTreeMap::new(),
+            init: false,
+            cgroup_parent: String::new(),
+            seccomp_profile: None,
+            no_new_privileges: false,
+            stop_timeout: 10,
+        }
+    }
+}
+
+impl Settings {
+    /// The directory of a container.
+    pub fn container_dir(&self, id: &str) -> PathBuf {
+        self.data_root.join("containers").join(id)
+    }
+
+    /// The run-time directory of a container's shim.
+    pub fn shim_dir(&self, id: &str) -> PathBuf {
+        self.exec_root.join("shim").join(id)
+    }
+
+    /// The root of the OCI runtime's own state.
+    pub fn runtime_root(&self) -> PathBuf {
+        self.exec_root.join("runtime")
+    }
+
+    /// The directory of a named volume's content.
+    pub fn volume_dir(&self, name: &str) -> PathBuf {
+        self.data_root.join("volumes").join(name).join("_data")
+    }
+
+    /// One of our other programs.
+    pub fn binary(&self, name: &str) -> PathBuf {
+        let beside = self.binaries.join(name);
+        if beside.is_file() { beside } else { PathBuf::from(name) }
+    }
+}

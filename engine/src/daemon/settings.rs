@@ -1,0 +1,82 @@
+//! What the engine needs of the daemon's configuration.
+
+use std::path::PathBuf;
+
+use ipnetwork::IpNetwork;
+
+use crate::config::{self, Config, Seccomp};
+use crate::core::{DefaultBridge, Settings};
+
+/// The engine's settings by a configuration.
+pub fn of(config: &Config) -> Settings {
+    let default = Settings::default();
+    let runtimes = config.runtimes.iter();
+    Settings {
+        data_root: config.data_root.clone(),
+        exec_root: config.exec_root.clone(),
+        table: config.table.clone(),
+        tag: config.tag.clone(),
+        binaries: beside(),
+        default_runtime: default_runtime(config, default.default_runtime),
+        runtimes: runtimes.map(|(name, r)| (name.clone(), PathBuf::from(&r.path))).collect(),
+        default_bridge: default_bridge(config),
+        default_pools: config.default_pools.clone(),
+        default_network_options: config.default_network_options.clone(),
+        dns: config.dns.servers.clone(),
+        dns_search: config.dns.search.clone(),
+        dns_options: config.dns.options.clone(),
+        host_gateway: config.host_gateway.clone(),
+        default_ulimits: config.ulimits.clone(),
+        default_shm_size: config.shm_size,
+        log_driver: config.log_driver.clone(),
+        log_options: config.log_options.clone(),
+        init: config.init,
+        cgroup_parent: config.cgroup_parent.clone(),
+        seccomp_profile: match &config.seccomp {
+            Seccomp::Builtin => None,
+            Seccomp::Unconfined => Some("unconfined".to_owned()),
+            Seccomp::File(path) => Some(path.display().to_string()),
+        },
+        no_new_privileges: config.no_new_privileges,
+        ..default
+    }
+}
+
+/// The directory of the running program, where its siblings are.
+fn beside() -> PathBuf {
+    let program = std::env::current_exe().ok();
+    program.and_then(|path| path.parent().map(PathBuf::from)).unwrap_or_default()
+}
+
+/// The configured runtime, else the first of the engine's default and runc that is installed.
+fn default_runtime(config: &Config, preferred: String) -> String {
+    if !config.default_runtime.is_empty() {
+        return config.default_runtime.clone();
+    }
+    let installed = |name: &str| {
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        std::env::split_paths(&path).any(|directory| directory.join(name).is_file())
+    };
+    if !installed(&preferred) && installed("runc") { "runc".to_owned() } else { preferred }
+}
+
+fn default_bridge(config: &Config) -> DefaultBridge {
+    let config::Bridge { addresses, ranges, .. } = &config.bridge;
+    let of = |list: &[IpNetwork], ipv6| list.iter().copied().find(|net| net.is_ipv6() == ipv6);
+    DefaultBridge {
+        device: match config.bridge.disabled {
+            true => "none".to_owned(),
+            false => config.bridge.device.to_string(),
+        },
+        address: of(addresses, false),
+        address6: of(addresses, true),
+        range: of(ranges, false),
+        range6: of(ranges, true),
+        gateways: config.bridge.gateways.clone(),
+        ipv6: config.bridge.ipv6,
+        icc: config.bridge.icc,
+        masquerade: config.bridge.masquerade,
+        bindings: config.default_bindings.clone(),
+        mtu: config.bridge.mtu,
+    }
+}

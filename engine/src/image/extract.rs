@@ -1,0 +1,384 @@
+//! Unpacks a layer into a directory, as overlay wants it, and never outside of it.
+//!
+//! Every parent directory is opened with `openat2(RESOLVE_IN_ROOT)`, so the kernel itself keeps
+//! symbolic links, absolute or not, inside; the last component is created exclusively and never
+//! followed. Whiteouts of the archive become overlay's: a 0:0 character device for a removed
+//! file, an attribute for an emptied directory.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::Path;
+
+use rustix::fs::{
+    AtFlags, CWD, FileType, Gid, Mode, OFlags, ResolveFlags, Timespec, Timestamps, Uid, XattrFlags,
+};
+use rustix::io::Errno;
+use tar::EntryType;
+
+use super::tarball::{Entry, TarReader};
+
+const OPAQUE: &str = "trusted.overlay.opaque";
+const WHITEOUT: &[u8] = b".wh.";
+const OPAQUE_MARKER: &[u8] = b".wh..wh..opq";
+/// Deeper trees cannot be removed with bounded stack and descriptors.
+const DEEPEST: usize = 1000;
+
+/// What came of a layer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Unpacked {
+    /// Bytes of regular files.
+    pub(super) size: u64,
+    /// Entries of the archive.
+    pub(super) entries: u64,
+}
+
+/// Unpacks an archive into `root`, an empty directory. Reads the stream to its very end, since
+/// what follows the archive counts for its digest.
+pub(super) fn extract(archive: impl Read, root: &Path) -> io::Result<Unpacked> {
+    let mut reader = TarReader::new(archive);
+    let mut extractor = Extractor::new(root)?;
+    let mut unpacked = Unpacked::default();
+    while let Some(entry) = reader.next_entry()? {
+        unpacked.entries += 1;
+        let written = extractor.apply(&entry, &mut reader).map_err(|error| {
+            let path = String::from_utf8_lossy(&entry.path);
+            io::Error::new(error.kind(), format!("cannot unpack {path:?}: {error}"))
+        })?;
+        unpacked.size = unpacked.size.saturating_add(written);
+    }
+    io::copy(&mut reader.into_inner(), &mut io::sink())?;
+    extractor.finish()?;
+    Ok(unpacked)
+}
+
+struct Extractor {
+    root: OwnedFd,
+    /// The directory that was last opened: files come grouped by directory.
+    parent: Option<(Vec<u8>, OwnedFd)>,
+    /// Times of directories, set last: each file made in one changes them.
+    times: Vec<(Vec<u8>, (i64, u32))>,
+    buffer: Vec<u8>,
+}
+
+impl Extractor {
+    fn new(root: &Path) -> io::Result<Self> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let root = rustix::fs::openat(CWD, root, flags, Mode::empty())?;
+        Ok(Self { root, parent: None, times: Vec::new(), buffer: vec![0; 1 << 16] })
+    }
+
+    /// Applies one entry; returns the bytes of content it has.
+    fn apply(&mut self, entry: &Entry, content: &mut impl Read) -> io::Result<u64> {
+        let parts = components(&entry.path)?;
+        let Some((name, parents)) = parts.split_last() else {
+            return if entry.kind == EntryType::Directory { self.root_entry(entry) } else { Ok(0) };
+        };
+        let path = parents.join(&b'/');
+        let parent = self.open_parent(&path)?;
+        let result = self.apply_in(&parent, &path, name, entry, content);
+        // Kept for the next entry, unless this one may have replaced what its path goes through.
+        if matches!(entry.kind, EntryType::Regular | EntryType::Continuous | EntryType::Link) {
+            self.parent = Some((path, parent));
+        }
+        result
+    }
+
+    fn apply_in(
+        &mut self,
+        parent: &OwnedFd,
+        path: &[u8],
+        name: &[u8],
+        entry: &Entry,
+        content: &mut impl Read,
+    ) -> io::Result<u64> {
+        if name == OPAQUE_MARKER {
+            rustix::fs::fsetxattr(reopen(parent)?, OPAQUE, b"y", XattrFlags::empty())?;
+            return Ok(0);
+        }
+        if let Some(hidden) = name.strip_prefix(WHITEOUT) {
+            return whiteout(parent.as_fd(), hidden).map(|()| 0);
+        }
+        let name = OsStr::from_bytes(name);
+        let parent = parent.as_fd();
+        match entry.kind {
+            EntryType::Directory => {
+                directory(parent, name, entry)?;
+                let full = [path, b"/", name.as_bytes()].concat();
+                self.times.push((full, entry.mtime));
+                Ok(0)
+            }
+            EntryType::Regular | EntryType::Continuous => {
+                remove(parent, name)?;
+                self.file(parent, name, entry, content)
+            }
+            EntryType::Link => self.hard_link(parent, name, entry).map(|()| 0),
+            EntryType::Symlink => {
+                remove(parent, name)?;
+                rustix::fs::symlinkat(OsStr::from_bytes(&entry.link), parent, name)?;
+                metadata(parent, name, entry).map(|()| 0)
+            }
+            EntryType::Char | EntryType::Block | EntryType::Fifo => {
+                remove(parent, name)?;
+                node(parent, name, entry).map(|()| 0)
+            }
+            other => Err(io::Error::new(
+                io::ErrorKind::Unsupported,
+                format!("entries of type {other:?} are not supported"),
+            )),
+        }
+    }
+
+    fn root_entry(&mut self, entry: &Entry) -> io::Result<u64> {
+        own(self.root.as_fd(), entry)?;
+        set_xattrs(self.root.as_fd(), OsStr::new("."), entry)?;
+        self.times.push((b".".to_vec(), entry.mtime));
+        Ok(0)
+    }
+
+    /// Opens a directory inside the root, making what is missing of it.
+    fn open_parent(&mut self, path: &[u8]) -> io::Result<OwnedFd> {
+        if let Some((known, fd)) = self.parent.take()
+            && known == path
+        {
+            return Ok(fd);
+        }
+        match self.open(path) {
+            Err(Errno::NOENT) => {}
+            result => return Ok(result?),
+        }
+        for (at, byte) in path.iter().chain(b"/").enumerate() {
+            if *byte != b'/' {
+                continue;
+            }
+            let upto = &path[..at];
+            match self.open(upto) {
+                Err(Errno::NOENT) => {}
+                Err(error) => return Err(error.into()),
+                Ok(_) => continue,
+            }
+            let (above, name) = match upto.iter().rposition(|&byte| byte == b'/') {
+                Some(slash) => (&upto[..slash], &upto[slash + 1..]),
+                None => (&b""[..], upto),
+            };
+            let above = self.open(above)?;
+            rustix::fs::mkdirat(&above, OsStr::from_bytes(name), Mode::from_raw_mode(0o755))?;
+            rustix::fs::chmodat(
+                &above,
+                OsStr::from_bytes(name),
+                Mode::from_raw_mode(0o755),
+                AtFlags::empty(),
+            )?;
+        }
+        Ok(self.open(path)?)
+    }
+
+    fn open(&self, path: &[u8]) -> rustix::io::Result<OwnedFd> {
+        let path = if path.is_empty() { b"." } else { path };
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+        loop {
+            let path = OsStr::from_bytes(path);
+            match rustix::fs::openat2(&self.root, path, flags, Mode::empty(), resolve) {
+                // Something on the way was renamed meanwhile, somewhere on this host.
+                Err(Errno::AGAIN | Errno::INTR) => {}
+                result => return result,
+            }
+        }
+    }
+
+    fn file(
+        &mut self,
+        parent: BorrowedFd<'_>,
+        name: &OsStr,
+        entry: &Entry,
+        content: &mut impl Read,
+    ) -> io::Result<u64> {
+        let flags =
+            OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd = rustix::fs::openat(parent, name, flags, Mode::from_raw_mode(0o600))?;
+        let mut file = File::from(fd);
+        let mut written = 0;
+        loop {
+            let count = content.read(&mut self.buffer)?;
+            if count == 0 {
+                break;
+            }
+            file.write_all(&self.buffer[..count])?;
+            written += count as u64;
+        }
+        own(file.as_fd(), entry)?;
+        // After the owner: changing that drops file capabilities.
+        set_xattrs(parent, name, entry)?;
+        rustix::fs::futimens(&file, &times(entry.mtime))?;
+        Ok(written)
+    }
+
+    fn hard_link(&mut self, parent: BorrowedFd<'_>, name: &OsStr, entry: &Entry) -> io::Result<()> {
+        let target = components(&entry.link)?;
+        if target == components(&entry.path)? {
+            return Ok(());
+        }
+        let Some((base, above)) = target.split_last() else {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "hard link to the root"));
+        };
+        let above = self.open(&above.join(&b'/'))?;
+        let base = OsStr::from_bytes(base);
+        // Looked up before the name is cleared, so that an error leaves what was there.
+        rustix::fs::statat(&above, base, AtFlags::SYMLINK_NOFOLLOW)?;
+        remove(parent, name)?;
+        // Without AT_SYMLINK_FOLLOW: a link to a symbolic link is a link to that link itself.
+        Ok(rustix::fs::linkat(&above, base, parent, name, AtFlags::empty())?)
+    }
+
+    fn finish(mut self) -> io::Result<()> {
+        self.parent = None;
+        for (path, mtime) in std::mem::take(&mut self.times).into_iter().rev() {
+            let fd = match self.open(&path) {
+                // Replaced by a later entry.
+                Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => continue,
+                result => result?,
+            };
+            rustix::fs::utimensat(&fd, ".", &times(mtime), AtFlags::empty())?;
+        }
+        Ok(())
+    }
+}
+
+/// The parts of a path; an error if it could mean something outside.
+fn components(path: &[u8]) -> io::Result<Vec<&[u8]>> {
+    let invalid = |why| io::Error::new(io::ErrorKind::InvalidData, why);
+    let mut parts = Vec::new();
+    for part in path.split(|&byte| byte == b'/') {
+        match part {
+            b"" | b"." => {}
+            b".." => return Err(invalid("the path leaves the layer")),
+            _ if part.contains(&0) => return Err(invalid("the path has a zero byte")),
+            _ => parts.push(part),
+        }
+    }
+    if parts.len() > DEEPEST {
+        return Err(invalid("the path is too deep"));
+    }
+    Ok(parts)
+}
+
+fn whiteout(parent: BorrowedFd<'_>, hidden: &[u8]) -> io::Result<()> {
+    // `.wh..wh.aufs` and its kin: bookkeeping of a file system of old.
+    if hidden.starts_with(WHITEOUT) {
+        return Ok(());
+    }
+    if matches!(hidden, b"" | b"." | b"..") {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "whiteout of nothing"));
+    }
+    let hidden = OsStr::from_bytes(hidden);
+    remove(parent, hidden)?;
+    rustix::fs::mknodat(parent, hidden, FileType::CharacterDevice, Mode::empty(), 0)?;
+    Ok(())
+}
+
+fn directory(parent: BorrowedFd<'_>, name: &OsStr, entry: &Entry) -> io::Result<()> {
+    let mut opaque = false;
+    match rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Directory => {}
+        Ok(stat) => {
+            // The layer removes what is below and makes a directory of that name.
+            opaque = FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice
+                && stat.st_rdev == 0;
+            remove(parent, name)?;
+            rustix::fs::mkdirat(parent, name, Mode::from_raw_mode(0o700))?;
+        }
+        Err(Errno::NOENT) => rustix::fs::mkdirat(parent, name, Mode::from_raw_mode(0o700))?,
+        Err(error) => return Err(error.into()),
+    }
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let fd = rustix::fs::openat(parent, name, flags, Mode::empty())?;
+    own(fd.as_fd(), entry)?;
+    set_xattrs(parent, name, entry)?;
+    if opaque {
+        rustix::fs::fsetxattr(&fd, OPAQUE, b"y", XattrFlags::empty())?;
+    }
+    Ok(())
+}
+
+fn node(parent: BorrowedFd<'_>, name: &OsStr, entry: &Entry) -> io::Result<()> {
+    let kind = match entry.kind {
+        EntryType::Char => FileType::CharacterDevice,
+        EntryType::Block => FileType::BlockDevice,
+        _ => FileType::Fifo,
+    };
+    let device = match kind {
+        FileType::Fifo => 0,
+        _ => rustix::fs::makedev(entry.device.0, entry.device.1),
+    };
+    rustix::fs::mknodat(parent, name, kind, Mode::from_raw_mode(0o600), device)?;
+    metadata(parent, name, entry)?;
+    let mode = Mode::from_raw_mode(entry.mode);
+    // Not a symbolic link: this process has just made it, in a directory of its own.
+    Ok(rustix::fs::chmodat(parent, name, mode, AtFlags::empty())?)
+}
+
+/// Owner, attributes and time of what is not opened.
+fn metadata(parent: BorrowedFd<'_>, name: &OsStr, entry: &Entry) -> io::Result<()> {
+    let (uid, gid) = (Uid::from_raw(entry.uid), Gid::from_raw(entry.gid));
+    rustix::fs::chownat(parent, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
+    set_xattrs(parent, name, entry)?;
+    let times = times(entry.mtime);
+    Ok(rustix::fs::utimensat(parent, name, &times, AtFlags::SYMLINK_NOFOLLOW)?)
+}
+
+/// Owner and mode; the owner first, since changing it drops set-user-id.
+fn own(fd: BorrowedFd<'_>, entry: &Entry) -> io::Result<()> {
+    rustix::fs::fchown(fd, Some(Uid::from_raw(entry.uid)), Some(Gid::from_raw(entry.gid)))?;
+    Ok(rustix::fs::fchmod(fd, Mode::from_raw_mode(entry.mode))?)
+}
+
+fn set_xattrs(parent: BorrowedFd<'_>, name: &OsStr, entry: &Entry) -> io::Result<()> {
+    for (key, value) in &entry.xattrs {
+        // Overlay's own attributes redirect lookups; an image has no say in them.
+        if key.starts_with(b"trusted.") || key.contains(&0) {
+            continue;
+        }
+        let path = through(parent, name);
+        let key = OsStr::from_bytes(key);
+        match rustix::fs::lsetxattr(path, key, value, XattrFlags::empty()) {
+            // What this file system or kernel has no notion of, such as SELinux labels.
+            Err(Errno::OPNOTSUPP | Errno::INVAL | Errno::PERM)
+                if !key.as_bytes().starts_with(b"security.capability") => {}
+            result => result?,
+        }
+    }
+    Ok(())
+}
+
+fn times((seconds, nanoseconds): (i64, u32)) -> Timestamps {
+    let time = Timespec { tv_sec: seconds, tv_nsec: nanoseconds.into() };
+    Timestamps { last_access: time, last_modification: time }
+}
+
+/// Removes a file or a whole directory; what is not there is gone already.
+fn remove(parent: BorrowedFd<'_>, name: &OsStr) -> io::Result<()> {
+    match rustix::fs::unlinkat(parent, name, AtFlags::empty()) {
+        Ok(()) | Err(Errno::NOENT) => Ok(()),
+        Err(Errno::ISDIR | Errno::PERM) => std::fs::remove_dir_all(through(parent, name)),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// A path for calls that take no descriptor; the last component is not followed by its users.
+fn through(parent: BorrowedFd<'_>, name: &OsStr) -> OsString {
+    let mut path = format!("/proc/self/fd/{}/", parent.as_raw_fd()).into_bytes();
+    path.extend(name.as_bytes());
+    OsString::from_vec(path)
+}
+
+/// A path descriptor opened for real.
+fn reopen(fd: &OwnedFd) -> io::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    Ok(rustix::fs::openat(fd, ".", flags, Mode::empty())?)
+}
+
+#[cfg(test)]
+mod tests;

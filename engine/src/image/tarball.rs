@@ -1,0 +1,297 @@
+//! Reads tar streams one entry at a time, in bounded memory.
+//!
+//! The `tar` crate decodes header blocks; what surrounds them is decoded here, because images
+//! come from strangers: long names and PAX records have limits, a size in a PAX record overrules
+//! the header's before anything is skipped, checksums are checked, and nothing is ever written.
+
+mod pax;
+
+use std::io::{self, Read};
+
+use tar::{EntryType, Header};
+
+use self::pax::Pax;
+
+const BLOCK: u64 = 512;
+/// Longest name, link target or set of PAX records. Linux takes no path beyond 4 KiB; extended
+/// attributes may be 64 KiB each.
+const LONGEST_EXTENSION: u64 = 1 << 20;
+
+/// A tar stream. Between two calls of [`Self::next_entry`], reading gives the entry's content.
+pub(super) struct TarReader<R> {
+    inner: R,
+    left: u64,
+    padding: u64,
+    /// Runs of data in a sparse file still to come, and where the next byte of it goes.
+    sparse: Option<Sparse>,
+}
+
+/// What a tar says about one file.
+#[derive(Clone, Debug)]
+pub(super) struct Entry {
+    pub(super) path: Vec<u8>,
+    pub(super) link: Vec<u8>,
+    pub(super) kind: EntryType,
+    /// Bytes that reading yields.
+    pub(super) size: u64,
+    pub(super) mode: u32,
+    pub(super) uid: u32,
+    pub(super) gid: u32,
+    /// Seconds and nanoseconds since the epoch.
+    pub(super) mtime: (i64, u32),
+    /// Major and minor number.
+    pub(super) device: (u32, u32),
+    pub(super) xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+}
+
+#[derive(Debug)]
+struct Sparse {
+    /// Offset and length of each run of data, ascending, last first.
+    runs: Vec<(u64, u64)>,
+    at: u64,
+    size: u64,
+}
+
+impl<R: Read> TarReader<R> {
+    pub(super) fn new(inner: R) -> Self {
+        Self { inner, left: 0, padding: 0, sparse: None }
+    }
+
+    /// The next entry, or nothing at the end of the archive. Content not read is skipped.
+    pub(super) fn next_entry(&mut self) -> io::Result<Option<Entry>> {
+        let mut long_path = None;
+        let mut long_link = None;
+        let mut pax = Pax::default();
+        loop {
+            self.skip_content()?;
+            let Some(header) = self.header()? else { return Ok(None) };
+            let kind = header.entry_type();
+            let size = header.entry_size()?;
+            match kind {
+                EntryType::GNULongName => long_path = Some(self.extension(size)?),
+                EntryType::GNULongLink => long_link = Some(self.extension(size)?),
+                EntryType::XHeader => pax = Pax::parse(&self.extension(size)?)?,
+                // Defaults for all that follow; nothing that builds images relies on them.
+                EntryType::XGlobalHeader => drop(self.extension(size)?),
+                _ => {
+                    let mut entry = entry(&header, pax)?;
+                    if let Some(path) = long_path {
+                        entry.path = path;
+                    }
+                    if let Some(link) = long_link {
+                        entry.link = link;
+                    }
+                    return self.start(&header, entry).map(Some);
+                }
+            }
+        }
+    }
+
+    /// The rest of the stream, which readers of whole archives want to have seen.
+    pub(super) fn into_inner(self) -> R {
+        self.inner
+    }
+
+    fn start(&mut self, header: &Header, mut entry: Entry) -> io::Result<Entry> {
+        let stored = match entry.kind {
+            // Link, device and directory entries have no content, whatever their size says.
+            EntryType::Link
+            | EntryType::Symlink
+            | EntryType::Char
+            | EntryType::Block
+            | EntryType::Directory
+            | EntryType::Fifo => 0,
+            _ => entry.size,
+        };
+        entry.size = stored;
+        self.left = stored;
+        self.padding = stored.next_multiple_of(BLOCK) - stored;
+        if entry.kind == EntryType::GNUSparse {
+            let sparse = self.sparse_map(header, stored)?;
+            entry.size = sparse.size;
+            entry.kind = EntryType::Regular;
+            self.sparse = Some(sparse);
+        }
+        Ok(entry)
+    }
+
+    fn header(&mut self) -> io::Result<Option<Header>> {
+        let mut header = Header::new_old();
+        if !self.block(header.as_mut_bytes())? {
+            return Ok(None);
+        }
+        if header.as_bytes().iter().all(|&byte| byte == 0) {
+            return Ok(None);
+        }
+        let sum: u32 = header.as_bytes().iter().enumerate().fold(0, |sum, (at, &byte)| {
+            sum + u32::from(if (148..156).contains(&at) { b' ' } else { byte })
+        });
+        if header.cksum().ok() != Some(sum) {
+            return Err(malformed("wrong checksum of a header"));
+        }
+        Ok(Some(header))
+    }
+
+    /// Fills a block; `false` at the end of the stream.
+    fn block(&mut self, block: &mut [u8; 512]) -> io::Result<bool> {
+        let mut filled = 0;
+        while filled < block.len() {
+            match self.inner.read(&mut block[filled..]) {
+                Ok(0) if filled == 0 => return Ok(false),
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(count) => filled += count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(true)
+    }
+
+    fn extension(&mut self, size: u64) -> io::Result<Vec<u8>> {
+        if size > LONGEST_EXTENSION {
+            return Err(malformed("a name or a set of attributes is longer than 1 MiB"));
+        }
+        self.left = size;
+        self.padding = size.next_multiple_of(BLOCK) - size;
+        let mut bytes = Vec::new();
+        self.read_to_end(&mut bytes)?;
+        if bytes.len() as u64 != size {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        // GNU's names end with a NUL; PAX records end with a newline.
+        if bytes.last() == Some(&0) {
+            bytes.pop();
+        }
+        Ok(bytes)
+    }
+
+    fn skip_content(&mut self) -> io::Result<()> {
+        self.sparse = None;
+        let rest = self.left.checked_add(self.padding).ok_or_else(|| malformed("size"))?;
+        let skipped = io::copy(&mut (&mut self.inner).take(rest), &mut io::sink())?;
+        // Some writers leave the last padding out.
+        if skipped < self.left {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        self.left = 0;
+        self.padding = 0;
+        Ok(())
+    }
+
+    fn sparse_map(&mut self, header: &Header, stored: u64) -> io::Result<Sparse> {
+        let gnu = header.as_gnu().ok_or_else(|| malformed("sparse file without GNU header"))?;
+        let size = gnu.real_size()?;
+        let mut runs = Vec::new();
+        let mut sum = 0_u64;
+        let mut end = 0_u64;
+        let mut add = |run: &tar::GnuSparseHeader| -> io::Result<()> {
+            if run.is_empty() {
+                return Ok(());
+            }
+            let (offset, length) = (run.offset()?, run.length()?);
+            let next = offset.checked_add(length).filter(|&next| offset >= end && next <= size);
+            end = next.ok_or_else(|| malformed("sparse file with overlapping data"))?;
+            sum += length;
+            runs.push((offset, length));
+            if runs.len() > 1 << 16 {
+                Err(malformed("sparse file of too many pieces"))
+            } else {
+                Ok(())
+            }
+        };
+        gnu.sparse.iter().try_for_each(&mut add)?;
+        let mut more = gnu.is_extended();
+        while more {
+            let mut extension = tar::GnuExtSparseHeader::new();
+            if !self.block(extension.as_mut_bytes())? {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            extension.sparse.iter().try_for_each(&mut add)?;
+            more = extension.is_extended();
+        }
+        if sum != stored {
+            return Err(malformed("sparse file whose pieces do not add up"));
+        }
+        runs.reverse();
+        Ok(Sparse { runs, at: 0, size })
+    }
+
+    fn read_stored(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let wanted = usize::try_from(self.left).unwrap_or(usize::MAX).min(buffer.len());
+        if wanted == 0 {
+            return Ok(0);
+        }
+        let count = self.inner.read(&mut buffer[..wanted])?;
+        if count == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        self.left -= count as u64;
+        Ok(count)
+    }
+}
+
+impl<R: Read> Read for TarReader<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let Some(sparse) = &mut self.sparse else { return self.read_stored(buffer) };
+        let next = sparse.runs.last().map_or(sparse.size, |&(offset, _)| offset);
+        if sparse.at < next {
+            let hole = usize::try_from(next - sparse.at).unwrap_or(usize::MAX).min(buffer.len());
+            buffer[..hole].fill(0);
+            sparse.at += hole as u64;
+            return Ok(hole);
+        }
+        let Some(&(_, length)) = sparse.runs.last() else { return Ok(0) };
+        if length == 0 {
+            sparse.runs.pop();
+            return self.read(buffer);
+        }
+        let wanted = usize::try_from(length).unwrap_or(usize::MAX).min(buffer.len());
+        let count = self.read_stored(&mut buffer[..wanted])?;
+        if let Some(sparse) = &mut self.sparse {
+            sparse.at += count as u64;
+            if let Some(run) = sparse.runs.last_mut() {
+                *run = (run.0 + count as u64, run.1 - count as u64);
+            }
+        }
+        Ok(count)
+    }
+}
+
+fn entry(header: &Header, pax: Pax) -> io::Result<Entry> {
+    let number = |value: u64| u32::try_from(value).map_err(|_| malformed("owner out of range"));
+    let old = header.as_old();
+    let (uid, gid) = (blank_or(&old.uid, header.uid())?, blank_or(&old.gid, header.gid())?);
+    let mode = blank_or(&old.mode, header.mode())?;
+    let seconds = i64::try_from(header.mtime().unwrap_or(0)).unwrap_or(0);
+    let device = match header.entry_type() {
+        EntryType::Char | EntryType::Block => {
+            (header.device_major()?.unwrap_or(0), header.device_minor()?.unwrap_or(0))
+        }
+        // Often blank.
+        _ => (0, 0),
+    };
+    Ok(Entry {
+        path: pax.path.unwrap_or_else(|| header.path_bytes().into_owned()),
+        link: pax.link.unwrap_or_else(|| header.link_name_bytes().unwrap_or_default().into_owned()),
+        kind: header.entry_type(),
+        size: pax.size.map_or_else(|| header.entry_size(), Ok)?,
+        mode: mode & 0o7777,
+        uid: number(pax.uid.unwrap_or(uid))?,
+        gid: number(pax.gid.unwrap_or(gid))?,
+        mtime: pax.mtime.unwrap_or((seconds, 0)),
+        device,
+        xattrs: pax.xattrs,
+    })
+}
+
+/// A number that some writers leave blank where they mean zero.
+fn blank_or<T: Default>(field: &[u8], number: io::Result<T>) -> io::Result<T> {
+    if field.iter().all(|&byte| matches!(byte, 0 | b' ')) { Ok(T::default()) } else { number }
+}
+
+fn malformed(what: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, format!("malformed archive: {what}"))
+}
+
+#[cfg(test)]
+pub(super) mod tests;

@@ -1,0 +1,163 @@
+//! What this host and this daemon are allowed to give to a container.
+
+use std::path::{Path, PathBuf};
+
+use nix::sys::resource::{Resource, getrlimit};
+use oci_spec::runtime::PosixRlimitType;
+
+use super::capabilities::CapabilitySet;
+use super::seccomp::Filters;
+
+/// Facts about the host that a specification depends on. Read once, at the daemon's start.
+#[derive(Clone, Debug)]
+pub struct Host {
+    /// The capabilities the daemon may pass on: its own bounding set.
+    pub capabilities: CapabilitySet,
+    /// The cgroup hierarchies.
+    pub cgroups: Cgroups,
+    /// Whether the kernel has cgroup namespaces.
+    pub cgroup_namespaces: bool,
+    /// The daemon's own score; lower ones need a capability.
+    pub oom_score_adj: i32,
+    /// The directories of `/sys` that tell about the processors' temperature.
+    pub thermal_throttle: Vec<String>,
+    /// The seccomp filters compiled so far.
+    pub filters: Filters,
+}
+
+/// The kind of cgroup hierarchy the host has mounted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Cgroups {
+    /// One hierarchy per controller; where the memory controller is.
+    V1 {
+        /// The mount of the memory controller, if there is one.
+        memory: Option<PathBuf>,
+    },
+    /// The unified hierarchy.
+    V2 {
+        /// Its mount.
+        root: PathBuf,
+    },
+}
+
+impl Host {
+    /// Reads the facts from `/proc` and `/sys`.
+    pub fn probe() -> Self {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let bounding = status
+            .lines()
+            .find_map(|line| line.strip_prefix("CapBnd:"))
+            .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+        let score = std::fs::read_to_string("/proc/self/oom_score_adj").unwrap_or_default();
+        Self {
+            capabilities: CapabilitySet::from_bits(bounding.unwrap_or_default()),
+            cgroups: Cgroups::probe(),
+            cgroup_namespaces: Path::new("/proc/self/ns/cgroup").exists(),
+            oom_score_adj: score.trim().parse().unwrap_or_default(),
+            thermal_throttle: thermal_throttle(),
+            filters: Filters::default(),
+        }
+    }
+
+    /// The highest limit of a kind that the daemon may give: its own.
+    pub fn rlimit(&self, kind: PosixRlimitType) -> u64 {
+        use PosixRlimitType as Type;
+        let resource = match kind {
+            Type::RlimitAs => Resource::RLIMIT_AS,
+            Type::RlimitCore => Resource::RLIMIT_CORE,
+            Type::RlimitCpu => Resource::RLIMIT_CPU,
+            Type::RlimitData => Resource::RLIMIT_DATA,
+            Type::RlimitFsize => Resource::RLIMIT_FSIZE,
+            Type::RlimitLocks => Resource::RLIMIT_LOCKS,
+            Type::RlimitMemlock => Resource::RLIMIT_MEMLOCK,
+            Type::RlimitMsgqueue => Resource::RLIMIT_MSGQUEUE,
+            Type::RlimitNice => Resource::RLIMIT_NICE,
+            Type::RlimitNofile => Resource::RLIMIT_NOFILE,
+            Type::RlimitNproc => Resource::RLIMIT_NPROC,
+            Type::RlimitRss => Resource::RLIMIT_RSS,
+            Type::RlimitRtprio => Resource::RLIMIT_RTPRIO,
+            Type::RlimitRttime => Resource::RLIMIT_RTTIME,
+            Type::RlimitSigpending => Resource::RLIMIT_SIGPENDING,
+            Type::RlimitStack => Resource::RLIMIT_STACK,
+        };
+        getrlimit(resource).map_or(u64::MAX, |(_, hard)| hard)
+    }
+}
+
+impl Cgroups {
+    fn probe() -> Self {
+        let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+        Self::of_mounts(&mounts)
+    }
+
+    /// From the text of `/proc/self/mounts`. A host with any v1 controller is v1, as runtimes see
+    /// it, unless `/sys/fs/cgroup` itself is the unified hierarchy.
+    fn of_mounts(mounts: &str) -> Self {
+        let mut memory = None;
+        for line in mounts.lines() {
+            let mut fields = line.split(' ').skip(1);
+            let (Some(target), Some(kind), Some(options)) =
+                (fields.next(), fields.next(), fields.next())
+            else {
+                continue;
+            };
+            match kind {
+                "cgroup2" if target == "/sys/fs/cgroup" => {
+                    return Self::V2 { root: target.into() };
+                }
+                "cgroup" if options.split(',').any(|option| option == "memory") => {
+                    memory = Some(target.into());
+                }
+                _ => {}
+            }
+        }
+        Self::V1 { memory }
+    }
+
+    /// 1 or 2, for `info`.
+    pub fn version(&self) -> u8 {
+        match self {
+            Self::V1 { .. } => 1,
+            Self::V2 { .. } => 2,
+        }
+    }
+
+    /// Whether there is anything to mount at `/sys/fs/cgroup`.
+    pub fn is_mounted(&self) -> bool {
+        !matches!(self, Self::V1 { memory: None })
+    }
+
+    /// Whether swap is counted, and so can be limited.
+    pub fn has_swap_accounting(&self) -> bool {
+        match self {
+            Self::V1 { memory } => memory
+                .as_ref()
+                .is_some_and(|mount| mount.join("memory.memsw.limit_in_bytes").exists()),
+            Self::V2 { .. } => Path::new("/proc/swaps").exists(),
+        }
+    }
+
+    /// The file with the `oom_kill` counter of the cgroup at `path` (as in the specification).
+    pub fn oom_events(&self, path: &str) -> Option<PathBuf> {
+        let relative = path.trim_start_matches('/');
+        match self {
+            Self::V1 { memory } => {
+                memory.as_ref().map(|mount| mount.join(relative).join("memory.oom_control"))
+            }
+            Self::V2 { root } => Some(root.join(relative).join("memory.events")),
+        }
+    }
+}
+
+fn thermal_throttle() -> Vec<String> {
+    let Ok(processors) = std::fs::read_dir("/sys/devices/system/cpu") else { return Vec::new() };
+    let mut paths: Vec<String> = processors
+        .flatten()
+        .filter(|entry| entry.file_name().as_encoded_bytes().starts_with(b"cpu"))
+        .map(|entry| entry.path().join("thermal_throttle"))
+        .filter(|path| path.is_dir())
+        .map(|path| path.to_string_lossy().into_owned())
+        .collect();
+    paths.sort();
+    paths
+}

@@ -1,0 +1,145 @@
+//! The programs: `crun`, `runc`, and what `--add-runtime` names.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+
+use super::{Runtime, RuntimeError, SeccompForm};
+use crate::shim::protocol::RuntimeCommand;
+
+/// `crun`: takes its filter compiled, which halves the time of a start.
+#[derive(Clone, Debug)]
+pub struct Crun {
+    name: String,
+    program: PathBuf,
+}
+
+/// `runc`, and every other program with its command line.
+#[derive(Clone, Debug)]
+pub struct Runc {
+    name: String,
+    program: PathBuf,
+}
+
+impl Crun {
+    /// The runtime of this name and executable.
+    pub fn new(name: impl Into<String>, program: impl Into<PathBuf>) -> Self {
+        Self { name: name.into(), program: program.into() }
+    }
+}
+
+impl Runc {
+    /// The runtime of this name and executable.
+    pub fn new(name: impl Into<String>, program: impl Into<PathBuf>) -> Self {
+        Self { name: name.into(), program: program.into() }
+    }
+}
+
+impl Runtime for Crun {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn program(&self) -> &Path {
+        &self.program
+    }
+
+    fn seccomp_form(&self) -> SeccompForm {
+        SeccompForm::Instructions
+    }
+}
+
+impl Runtime for Runc {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn program(&self) -> &Path {
+        &self.program
+    }
+
+    fn seccomp_form(&self) -> SeccompForm {
+        SeccompForm::Profile
+    }
+}
+
+/// The runtime of a name: `crun` and `runc` are found in `PATH`, `added` are `--add-runtime`'s
+/// (name, path). An empty name is the default: `crun` if there is one, else `runc`.
+pub fn find(name: &str, added: &[(String, PathBuf)]) -> Result<Arc<dyn Runtime>, RuntimeError> {
+    let not_found = || RuntimeError::NotFound { name: name.to_owned() };
+    if let Some((_, program)) = added.iter().find(|(added, _)| added == name) {
+        let program = if program.is_absolute() {
+            program.clone()
+        } else {
+            in_path(&program.to_string_lossy()).ok_or_else(not_found)?
+        };
+        return Ok(of_program(name, program));
+    }
+    match name {
+        "" => find("crun", added).or_else(|_| find("runc", added)).map_err(|_| not_found()),
+        "crun" | "runc" => {
+            in_path(name).map(|program| of_program(name, program)).ok_or_else(not_found)
+        }
+        // Docker's names of its default runtime.
+        "io.containerd.runc.v2" => find("", added),
+        _ => Err(not_found()),
+    }
+}
+
+fn of_program(name: &str, program: PathBuf) -> Arc<dyn Runtime> {
+    if program.file_name().is_some_and(|file| file == "crun") {
+        Arc::new(Crun::new(name, program))
+    } else {
+        Arc::new(Runc::new(name, program))
+    }
+}
+
+fn in_path(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_else(|| "/usr/sbin:/usr/bin:/sbin:/bin".into());
+    std::env::split_paths(&path).map(|directory| directory.join(name)).find(|file| file.is_file())
+}
+
+/// First line of `--version`.
+pub(super) fn version(program: &Path) -> Result<String, RuntimeError> {
+    let output = Command::new(program)
+        .arg("--version")
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|source| RuntimeError::Call { program: program.to_owned(), source })?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    Ok(text.lines().next().unwrap_or_default().to_owned())
+}
+
+/// Runs a subcommand whose last argument is the container; its stderr is the error.
+pub(super) fn call(
+    command: &RuntimeCommand,
+    action: &str,
+    arguments: &[&str],
+    input: Option<&[u8]>,
+) -> Result<(), RuntimeError> {
+    let failed = |source| RuntimeError::Call { program: command.program.clone(), source };
+    let mut child = Command::new(&command.program)
+        .args(&command.arguments)
+        .arg("--root")
+        .arg(&command.root)
+        .args(arguments)
+        .stdin(if input.is_some() { Stdio::piped() } else { Stdio::null() })
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(failed)?;
+    if let (Some(input), Some(mut stdin)) = (input, child.stdin.take()) {
+        stdin.write_all(input).map_err(failed)?;
+    }
+    let output = child.wait_with_output().map_err(failed)?;
+    if output.status.success() {
+        return Ok(());
+    }
+    Err(RuntimeError::Refused {
+        runtime: command.program.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+        action: action.to_owned(),
+        container: arguments.last().copied().unwrap_or_default().to_owned(),
+        message: String::from_utf8_lossy(&output.stderr).trim().to_owned(),
+    })
+}

@@ -1,0 +1,222 @@
+//! What the daemon and a shim say to each other: JSON, one line each way per connection.
+//!
+//! A connection carries one [`Request`] and one [`Reply`]. After `attach`, and after `exec` with
+//! streams, the connection turns into the stream itself: towards the client it is Docker's stdcopy
+//! framing without a terminal and raw bytes with one; towards the shim it is stdin, and half a
+//! close is its end. After `watch` it turns into JSON lines of [`Event`].
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// Everything a shim is told at its start.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Config {
+    /// The container's id, also its name for the runtime.
+    pub id: String,
+    /// How the OCI runtime is called.
+    pub runtime: RuntimeCommand,
+    /// The shim's directory: `sock` and `exit.json` are made here.
+    pub directory: PathBuf,
+    /// The OCI bundle, where `config.json` is.
+    pub bundle: PathBuf,
+    /// Whether the container's process has a terminal.
+    pub tty: bool,
+    /// Rows and columns of the terminal at its start.
+    pub console_size: Option<(u16, u16)>,
+    /// What happens to the container's stdin.
+    pub stdin: Stdin,
+    /// Where the output is kept.
+    pub log: Log,
+    /// The file with an `oom_kill` counter of the container's memory cgroup.
+    pub oom_events: Option<PathBuf>,
+    /// What the inherited attach sockets take part in, one entry per socket, in order.
+    pub attached: Vec<Streams>,
+}
+
+/// How an OCI runtime is called.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct RuntimeCommand {
+    /// The executable.
+    pub program: PathBuf,
+    /// Its `--root`.
+    pub root: PathBuf,
+    /// Arguments before the subcommand that are always given.
+    pub arguments: Vec<String>,
+}
+
+/// What happens to a process's stdin.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stdin {
+    /// `/dev/null` from the start.
+    #[default]
+    Closed,
+    /// Open until the process ends, whoever comes and goes.
+    Open,
+    /// Open until the first attached client ends its input.
+    Once,
+}
+
+/// Where the output of the container's first process is kept.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Log {
+    /// Nowhere.
+    #[default]
+    None,
+    /// Docker's `json-file` format.
+    JsonFile {
+        /// The current file; rotated ones are `<path>.1` (newest) and up.
+        path: PathBuf,
+        /// Bytes after which a new file is begun; 0 is no limit.
+        max_size: u64,
+        /// Files kept, the current one included; at least 1.
+        max_files: u32,
+    },
+}
+
+/// Which of a process's streams a client takes part in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Streams {
+    /// The client's bytes are the process's input.
+    pub stdin: bool,
+    /// The client gets what the process writes to stdout (or to its terminal).
+    pub stdout: bool,
+    /// The client gets what the process writes to stderr.
+    pub stderr: bool,
+}
+
+/// How a start ended: the one line a shim writes back to the daemon that started it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Started {
+    /// The container runs.
+    Running {
+        /// Its first process, as the host sees it.
+        pid: i32,
+    },
+    /// It does not.
+    Failed(Failure),
+}
+
+/// Why a process could not be started.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// The sentence for the user, in Docker's words.
+    pub error: String,
+    /// 126 (cannot be executed), 127 (not found) or 128.
+    pub code: i32,
+}
+
+/// What a client asks of a shim.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "request", rename_all = "snake_case")]
+pub enum Request {
+    /// Turns the connection into the streams of the container's first process.
+    Attach(Streams),
+    /// Starts another process in the container. With any stream the connection becomes it.
+    Exec(Exec),
+    /// Sets the size of a terminal.
+    Resize {
+        /// The exec'd process; the container's first one if absent.
+        exec: Option<String>,
+        /// Rows.
+        rows: u16,
+        /// Columns.
+        columns: u16,
+    },
+    /// Sends a signal.
+    Kill {
+        /// The exec'd process; the container's first one if absent.
+        exec: Option<String>,
+        /// The signal's number.
+        signal: i32,
+    },
+    /// Asks what runs.
+    Status,
+    /// Turns the connection into a stream of [`Event`]s, those of the past first.
+    Watch,
+}
+
+/// A process to start in a running container.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exec {
+    /// Its id, unique in the container.
+    pub id: String,
+    /// The OCI `process` object.
+    pub process: serde_json::Value,
+    /// Whether it has a terminal.
+    pub tty: bool,
+    /// Rows and columns of the terminal at its start.
+    pub console_size: Option<(u16, u16)>,
+    /// What the connection carries after the reply.
+    pub streams: Streams,
+}
+
+/// What a shim answers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "reply", rename_all = "snake_case")]
+pub enum Reply {
+    /// Done; after `attach` and `watch` the stream follows.
+    Done,
+    /// The exec'd process runs; its stream follows if one was asked for.
+    Running {
+        /// Its id, as the host sees it.
+        pid: i32,
+    },
+    /// The answer to [`Request::Status`].
+    Status(Status),
+    /// The process could not be started.
+    Failed(Failure),
+    /// There is no such process, or it has ended.
+    NotRunning,
+    /// The request could not be understood or carried out.
+    Error {
+        /// Why.
+        message: String,
+    },
+}
+
+/// What runs under a shim.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// The container's first process, while it runs.
+    pub pid: Option<i32>,
+    /// The exec'd processes that run: id and process id.
+    pub execs: Vec<(String, i32)>,
+    /// How the container and its exec'd processes ended (the most recent ones).
+    pub exits: Vec<Exit>,
+}
+
+/// What a watching client is told.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Event {
+    /// A process ended. Everything it wrote is in the log by then. When it is the container's first
+    /// one, the connection ends as soon as the runtime has removed what it made.
+    Exit(Exit),
+    /// The kernel killed a process of the container for want of memory.
+    Oom,
+}
+
+/// How a process ended; also the content of `exit.json`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exit {
+    /// The exec'd process; the container's first one if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exec: Option<String>,
+    /// The exit code; 128 + signal when a signal ended it.
+    pub code: i32,
+    /// The signal that ended it.
+    pub signal: Option<i32>,
+    /// When, RFC 3339 with nanoseconds, UTC.
+    pub time: String,
+    /// Whether the kernel killed a process of the container for want of memory.
+    pub oom: bool,
+}
+
+/// The name of the socket in the shim's directory.
+pub const SOCKET: &str = "sock";
+/// The name of the file with the container's [`Exit`] in the shim's directory.
+pub const EXIT: &str = "exit.json";
