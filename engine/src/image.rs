@@ -357,6 +357,11 @@ impl Images {
         self.options.driver
     }
 
+    /// How it behaves; [`rootfs::StorageDriver::Auto`] has become what this host can do.
+    pub fn options(&self) -> &Options {
+        &self.options
+    }
+
     fn store(&self) -> &Arc<Store> {
         &self.store
     }
