@@ -280,9 +280,6 @@ impl Engine {
 
     fn resolv_conf(&self, container: &Container, wiring: &Wiring) -> String {
         let (spec, settings) = (&container.spec, self.settings());
-        fn or<'a, T>(own: &'a [T], default: &'a [T]) -> &'a [T] {
-            if own.is_empty() { default } else { own }
-        }
         let text = fs::read_to_string(&settings.resolv_conf).unwrap_or_default();
         let host = Resolver::parse(&text);
         let own = [IpAddr::from([127, 0, 0, 11])];
@@ -336,6 +333,11 @@ fn mounts(container: &Container, paths: &Paths) -> Result<Vec<Mount>> {
         }
     }
     Ok(mounts)
+}
+
+/// What was asked for, or else what is configured.
+fn or<'a, T>(own: &'a [T], default: &'a [T]) -> &'a [T] {
+    if own.is_empty() { default } else { own }
 }
 
 /// Writes without making the file anew, for it may be mounted.

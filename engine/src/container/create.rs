@@ -89,9 +89,9 @@ impl Engine {
         container.graph_data =
             rootfs.driver_data().into_iter().map(|(key, text)| (key.to_owned(), text)).collect();
         container.mounts = self.mount_points(&container)?;
-        let record = self.record(&container)?;
+        let record = Self::record(&container)?;
         let reserve =
-            |model: &mut Controller| reserve_addresses(model, &container.id, &container.endpoints);
+            |model: &mut Controller| Ok(reserve_addresses(model, &container.id, &container.endpoints));
         let saved = self.networks.write(reserve, record, Durability::Immediate);
         if saved.is_err() {
             let forget = |model: &mut Controller| Ok(model.forget_owner(&container.id));
@@ -234,7 +234,7 @@ pub(crate) fn reserve_addresses(
     model: &mut Controller,
     id: &str,
     endpoints: &[EndpointView],
-) -> Result<Batch> {
+) -> Batch {
     let mut batch = Batch::default();
     for endpoint in endpoints {
         let Some(network) = &endpoint.network_id else { continue };
@@ -246,7 +246,7 @@ pub(crate) fn reserve_addresses(
             }
         }
     }
-    Ok(batch)
+    batch
 }
 
 /// Where a container's root file system is made.

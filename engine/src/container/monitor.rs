@@ -114,7 +114,7 @@ impl Engine {
     }
 
     fn leave_networks(&self, before: &Container, after: &Container) -> Result<()> {
-        let records = self.record(after)?;
+        let records = Self::record(after)?;
         match &before.sandbox {
             Some(sandbox) => self.networks.close(sandbox, records),
             None => Ok(self.store.commit(&records, Durability::Immediate)?),
