@@ -86,9 +86,11 @@ fn mtu(options: &BridgeOptions) -> Option<u32> {
 /// All of [`sysctl::of_bridge`], and forwarding.
 fn bridge_sysctls(network: &Network, options: &BridgeOptions) -> Vec<(Key, Value)> {
     let ipv6 = network.ipv6 && options.gateway_mode_ipv6 != GatewayMode::Isolated;
-    // Ports are published on 127.0.0.1 too: its packets may leave by the bridge.
+    // Ports are published on 127.0.0.1 too: its packets may leave by the bridge. And the bridge's
+    // link-local address is usable at once: without it no neighbour can be asked for on behalf of
+    // others.
     let route_localnet = network.ipv4 && translates(network, options, false);
-    let values = [route_localnet, false, !ipv6];
+    let values = [route_localnet, false, false, !ipv6];
     let [ipv4_forwarding, ipv6_forwarding] =
         sysctl::FORWARDING.map(|path| sysctl_value(path, true));
     let of_bridge = sysctl::of_bridge(&options.bridge);
@@ -98,10 +100,10 @@ fn bridge_sysctls(network: &Network, options: &BridgeOptions) -> Vec<(Key, Value
 
 /// All of [`sysctl::of_interface`].
 ///
-/// A new link announces its address to neighbours who knew another owner. Its addresses are
-/// unique, which needs no proof; and no neighbour shall talk it into routes.
+/// A new link announces its addresses to neighbours who knew another owner. They are unique,
+/// which needs no proof; and no neighbour shall talk it into routes.
 fn interface_sysctls(ns: &Ns, interface: &LinkName, ipv6: bool) -> Vec<(Key, Value)> {
-    let values = [true, false, false, !ipv6];
+    let values = [true, true, false, false, !ipv6];
     let paths = sysctl::of_interface(interface).into_iter().zip(values);
     paths.map(|(path, value)| (Key::Sysctl { ns: ns.clone(), path }, text(value))).collect()
 }

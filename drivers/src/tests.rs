@@ -115,18 +115,19 @@ fn network_is_a_bridge_with_its_gateways() {
     check(
         Drivers.network(&network(1, &[V4, V6])),
         &expect![[r#"
-        + bridge br-010101010101
-        + sysctl net/ipv4/conf/br-010101010101/route_localnet in host = 1
-        + sysctl net/ipv4/ip_forward in host = 1
-        + sysctl net/ipv6/conf/all/forwarding in host = 1
-        + sysctl net/ipv6/conf/br-010101010101/accept_ra in host = 0
-        + sysctl net/ipv6/conf/br-010101010101/disable_ipv6 in host = 0
-        + addr 10.1.0.1/24 dev br-010101010101 in host
-        + addr fd00:1::1/64 dev br-010101010101 in host
-        + element bridge br-010101010101
-        + element masquerade 10.1.0.0/24
-        + element masquerade fd00:1::/64
-    "#]],
+            + bridge br-010101010101
+            + sysctl net/ipv4/conf/br-010101010101/route_localnet in host = 1
+            + sysctl net/ipv4/ip_forward in host = 1
+            + sysctl net/ipv6/conf/all/forwarding in host = 1
+            + sysctl net/ipv6/conf/br-010101010101/accept_dad in host = 0
+            + sysctl net/ipv6/conf/br-010101010101/accept_ra in host = 0
+            + sysctl net/ipv6/conf/br-010101010101/disable_ipv6 in host = 0
+            + addr 10.1.0.1/24 dev br-010101010101 in host
+            + addr fd00:1::1/64 dev br-010101010101 in host
+            + element bridge br-010101010101
+            + element masquerade 10.1.0.0/24
+            + element masquerade fd00:1::/64
+        "#]],
     );
 }
 
@@ -135,15 +136,16 @@ fn network_without_ipv6_has_it_switched_off() {
     check(
         Drivers.network(&network(1, &[V4])),
         &expect![[r#"
-        + bridge br-010101010101
-        + sysctl net/ipv4/conf/br-010101010101/route_localnet in host = 1
-        + sysctl net/ipv4/ip_forward in host = 1
-        + sysctl net/ipv6/conf/br-010101010101/accept_ra in host = 0
-        + sysctl net/ipv6/conf/br-010101010101/disable_ipv6 in host = 1
-        + addr 10.1.0.1/24 dev br-010101010101 in host
-        + element bridge br-010101010101
-        + element masquerade 10.1.0.0/24
-    "#]],
+            + bridge br-010101010101
+            + sysctl net/ipv4/conf/br-010101010101/route_localnet in host = 1
+            + sysctl net/ipv4/ip_forward in host = 1
+            + sysctl net/ipv6/conf/br-010101010101/accept_dad in host = 0
+            + sysctl net/ipv6/conf/br-010101010101/accept_ra in host = 0
+            + sysctl net/ipv6/conf/br-010101010101/disable_ipv6 in host = 1
+            + addr 10.1.0.1/24 dev br-010101010101 in host
+            + element bridge br-010101010101
+            + element masquerade 10.1.0.0/24
+        "#]],
     );
 }
 
@@ -154,17 +156,18 @@ fn internal_network_is_neither_masqueraded_nor_reachable_from_localhost() {
     check(
         Drivers.network(&internal),
         &expect![[r#"
-        + bridge br-010101010101
-        + sysctl net/ipv4/conf/br-010101010101/route_localnet in host = 0
-        + sysctl net/ipv4/ip_forward in host = 1
-        + sysctl net/ipv6/conf/all/forwarding in host = 1
-        + sysctl net/ipv6/conf/br-010101010101/accept_ra in host = 0
-        + sysctl net/ipv6/conf/br-010101010101/disable_ipv6 in host = 0
-        + addr 10.1.0.1/24 dev br-010101010101 in host
-        + addr fd00:1::1/64 dev br-010101010101 in host
-        + element bridge br-010101010101
-        + element internal br-010101010101
-    "#]],
+            + bridge br-010101010101
+            + sysctl net/ipv4/conf/br-010101010101/route_localnet in host = 0
+            + sysctl net/ipv4/ip_forward in host = 1
+            + sysctl net/ipv6/conf/all/forwarding in host = 1
+            + sysctl net/ipv6/conf/br-010101010101/accept_dad in host = 0
+            + sysctl net/ipv6/conf/br-010101010101/accept_ra in host = 0
+            + sysctl net/ipv6/conf/br-010101010101/disable_ipv6 in host = 0
+            + addr 10.1.0.1/24 dev br-010101010101 in host
+            + addr fd00:1::1/64 dev br-010101010101 in host
+            + element bridge br-010101010101
+            + element internal br-010101010101
+        "#]],
     );
 }
 
@@ -177,14 +180,15 @@ fn isolated_network_has_a_bridge_without_addresses() {
     check(
         Drivers.network(&isolated),
         &expect![[r#"
-        + bridge br-010101010101
-        + sysctl net/ipv4/conf/br-010101010101/route_localnet in host = 0
-        + sysctl net/ipv4/ip_forward in host = 1
-        + sysctl net/ipv6/conf/br-010101010101/accept_ra in host = 0
-        + sysctl net/ipv6/conf/br-010101010101/disable_ipv6 in host = 1
-        + element bridge br-010101010101
-        + element internal br-010101010101
-    "#]],
+            + bridge br-010101010101
+            + sysctl net/ipv4/conf/br-010101010101/route_localnet in host = 0
+            + sysctl net/ipv4/ip_forward in host = 1
+            + sysctl net/ipv6/conf/br-010101010101/accept_dad in host = 0
+            + sysctl net/ipv6/conf/br-010101010101/accept_ra in host = 0
+            + sysctl net/ipv6/conf/br-010101010101/disable_ipv6 in host = 1
+            + element bridge br-010101010101
+            + element internal br-010101010101
+        "#]],
     );
 }
 
@@ -195,14 +199,15 @@ fn inhibited_network_leaves_the_gateway_to_somebody_else() {
     check(
         Drivers.network(&inhibited),
         &expect![[r#"
-        + bridge br-010101010101
-        + sysctl net/ipv4/conf/br-010101010101/route_localnet in host = 1
-        + sysctl net/ipv4/ip_forward in host = 1
-        + sysctl net/ipv6/conf/br-010101010101/accept_ra in host = 0
-        + sysctl net/ipv6/conf/br-010101010101/disable_ipv6 in host = 1
-        + element bridge br-010101010101
-        + element masquerade 10.1.0.0/24
-    "#]],
+            + bridge br-010101010101
+            + sysctl net/ipv4/conf/br-010101010101/route_localnet in host = 1
+            + sysctl net/ipv4/ip_forward in host = 1
+            + sysctl net/ipv6/conf/br-010101010101/accept_dad in host = 0
+            + sysctl net/ipv6/conf/br-010101010101/accept_ra in host = 0
+            + sysctl net/ipv6/conf/br-010101010101/disable_ipv6 in host = 1
+            + element bridge br-010101010101
+            + element masquerade 10.1.0.0/24
+        "#]],
     );
 }
 
@@ -214,18 +219,19 @@ fn routed_family_is_not_masqueraded_and_unprotected_one_is_open() {
     check(
         Drivers.network(&mixed),
         &expect![[r#"
-        + bridge br-010101010101
-        + sysctl net/ipv4/conf/br-010101010101/route_localnet in host = 1
-        + sysctl net/ipv4/ip_forward in host = 1
-        + sysctl net/ipv6/conf/all/forwarding in host = 1
-        + sysctl net/ipv6/conf/br-010101010101/accept_ra in host = 0
-        + sysctl net/ipv6/conf/br-010101010101/disable_ipv6 in host = 0
-        + addr 10.1.0.1/24 dev br-010101010101 in host
-        + addr fd00:1::1/64 dev br-010101010101 in host
-        + element bridge br-010101010101
-        + element unprotected br-010101010101 ipv4
-        + element masquerade 10.1.0.0/24
-    "#]],
+            + bridge br-010101010101
+            + sysctl net/ipv4/conf/br-010101010101/route_localnet in host = 1
+            + sysctl net/ipv4/ip_forward in host = 1
+            + sysctl net/ipv6/conf/all/forwarding in host = 1
+            + sysctl net/ipv6/conf/br-010101010101/accept_dad in host = 0
+            + sysctl net/ipv6/conf/br-010101010101/accept_ra in host = 0
+            + sysctl net/ipv6/conf/br-010101010101/disable_ipv6 in host = 0
+            + addr 10.1.0.1/24 dev br-010101010101 in host
+            + addr fd00:1::1/64 dev br-010101010101 in host
+            + element bridge br-010101010101
+            + element unprotected br-010101010101 ipv4
+            + element masquerade 10.1.0.0/24
+        "#]],
     );
 }
 
@@ -252,18 +258,19 @@ fn endpoint_is_a_pair_into_the_sandbox() {
     check(
         plan(&sandbox(&[]), &[(&network, &endpoint)]),
         &expect![[r#"
-        + namespace 5b5b5b5b5b5b
-        + veth vetha0a0a0a to eth0 in 5b5b5b5b5b5b mac 02:00:00:00:00:a0
-        + port vetha0a0a0a of br-010101010101 hairpin
-        + sysctl net/ipv4/conf/eth0/arp_notify in 5b5b5b5b5b5b = 1
-        + sysctl net/ipv6/conf/eth0/accept_dad in 5b5b5b5b5b5b = 0
-        + sysctl net/ipv6/conf/eth0/accept_ra in 5b5b5b5b5b5b = 0
-        + sysctl net/ipv6/conf/eth0/disable_ipv6 in 5b5b5b5b5b5b = 0
-        + addr 10.1.0.2/24 dev eth0 in 5b5b5b5b5b5b
-        + addr fd00:1::2/64 dev eth0 in 5b5b5b5b5b5b
-        + route 0.0.0.0/0 in 5b5b5b5b5b5b via 10.1.0.1 dev eth0
-        + route ::/0 in 5b5b5b5b5b5b via fd00:1::1 dev eth0
-    "#]],
+            + namespace 5b5b5b5b5b5b
+            + veth vetha0a0a0a to eth0 in 5b5b5b5b5b5b mac 02:00:00:00:00:a0
+            + port vetha0a0a0a of br-010101010101 hairpin
+            + sysctl net/ipv4/conf/eth0/arp_notify in 5b5b5b5b5b5b = 1
+            + sysctl net/ipv6/conf/eth0/accept_dad in 5b5b5b5b5b5b = 0
+            + sysctl net/ipv6/conf/eth0/accept_ra in 5b5b5b5b5b5b = 0
+            + sysctl net/ipv6/conf/eth0/disable_ipv6 in 5b5b5b5b5b5b = 0
+            + sysctl net/ipv6/conf/eth0/ndisc_notify in 5b5b5b5b5b5b = 1
+            + addr 10.1.0.2/24 dev eth0 in 5b5b5b5b5b5b
+            + addr fd00:1::2/64 dev eth0 in 5b5b5b5b5b5b
+            + route 0.0.0.0/0 in 5b5b5b5b5b5b via 10.1.0.1 dev eth0
+            + route ::/0 in 5b5b5b5b5b5b via fd00:1::1 dev eth0
+        "#]],
     );
 }
 
@@ -395,13 +402,14 @@ fn sysctls_of_the_sandbox_go_over_those_of_the_driver() {
         &sandbox,
         &[(&network, &endpoint)],
         &expect![[r#"
-        + sysctl net/ipv4/conf/eth0/arp_notify in 5b5b5b5b5b5b = 1
-        + sysctl net/ipv4/conf/eth0/log_martians in 5b5b5b5b5b5b = 1
-        + sysctl net/ipv4/ping_group_range in 5b5b5b5b5b5b = 0 1000
-        + sysctl net/ipv6/conf/eth0/accept_dad in 5b5b5b5b5b5b = 1
-        + sysctl net/ipv6/conf/eth0/accept_ra in 5b5b5b5b5b5b = 2
-        + sysctl net/ipv6/conf/eth0/disable_ipv6 in 5b5b5b5b5b5b = 1
-    "#]],
+            + sysctl net/ipv4/conf/eth0/arp_notify in 5b5b5b5b5b5b = 1
+            + sysctl net/ipv4/conf/eth0/log_martians in 5b5b5b5b5b5b = 1
+            + sysctl net/ipv4/ping_group_range in 5b5b5b5b5b5b = 0 1000
+            + sysctl net/ipv6/conf/eth0/accept_dad in 5b5b5b5b5b5b = 1
+            + sysctl net/ipv6/conf/eth0/accept_ra in 5b5b5b5b5b5b = 2
+            + sysctl net/ipv6/conf/eth0/disable_ipv6 in 5b5b5b5b5b5b = 1
+            + sysctl net/ipv6/conf/eth0/ndisc_notify in 5b5b5b5b5b5b = 1
+        "#]],
     );
 }
 

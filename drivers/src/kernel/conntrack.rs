@@ -14,6 +14,7 @@ use netlink_sys::protocols::{NETLINK_NETFILTER, NETLINK_ROUTE};
 
 use super::nfnetlink::{Attributes, Head, Received, Socket};
 
+/// `NFNL_SUBSYS_CTNETLINK`
 const SUBSYSTEM: u16 = 1;
 const GET: u16 = 1;
 const DELETE: u16 = 2;
@@ -40,6 +41,9 @@ const IFA_ADDRESS: u16 = 1;
 const IFA_LOCAL: u16 = 2;
 
 /// The connections of the network namespace of the thread that opened it.
+///
+/// The sockets are kept open: to close one while elements of nf_tables are being destroyed takes
+/// 10 ms. What is asked for costs some milliseconds, because the kernel goes through its table.
 #[derive(Debug)]
 pub struct Conntrack(Mutex<Sockets>);
 
@@ -53,8 +57,7 @@ impl Conntrack {
     /// Opens the sockets.
     pub fn open() -> io::Result<Self> {
         let netfilter = Socket::open(NETLINK_NETFILTER)?;
-        let route = Socket::open(NETLINK_ROUTE)?;
-        Ok(Self(Mutex::new(Sockets { netfilter, route })))
+        Ok(Self(Mutex::new(Sockets { netfilter, route: Socket::open(NETLINK_ROUTE)? })))
     }
 
     /// Forgets the flows that were made to these ports of the host; returns how many there were.
@@ -63,50 +66,45 @@ impl Conntrack {
     /// connections end by themselves, or with the endpoint's address.
     pub fn flush_ports(&self, bindings: &[PortBinding]) -> io::Result<usize> {
         let bindings: Vec<_> = bindings.iter().filter(|b| b.protocol != Protocol::Tcp).collect();
+        let Some(first) = bindings.first() else { return Ok(0) };
+        let port = |b: &PortBinding| (b.protocol, b.host_port);
+        let only = bindings.iter().all(|b| port(b) == port(first)).then(|| port(first));
+        let has = |ipv6| bindings.iter().any(|b| b.host.is_ipv6() == ipv6);
+        let keys: HashSet<_> =
+            bindings.iter().map(|b| (b.protocol.number(), b.host_port, b.host)).collect();
+        let is = |flow: &Flow, host| keys.contains(&(flow.protocol, flow.port, host));
+        let is_any = |flow: &Flow| is(flow, unspecified(flow.destination.is_ipv6()));
+
         let mut sockets = self.sockets();
-        let mut flushed = 0;
-        for family in [libc::AF_INET, libc::AF_INET6] {
-            let ipv6 = family == libc::AF_INET6;
-            let ours: Vec<_> = bindings.iter().filter(|b| b.host.is_ipv6() == ipv6).collect();
-            let only = match ours[..] {
-                [] => continue,
-                [one] => Some((one.protocol, one.host_port)),
-                _ => None,
-            };
-            let keys: HashSet<_> =
-                ours.iter().map(|b| (b.protocol.number(), b.host_port, b.host)).collect();
-            let any = |ip: IpAddr| unspecified(ip.is_ipv6());
-            let is = |flow: &Flow, host| keys.contains(&(flow.protocol, flow.port, host));
-            let mut flows = sockets.flows(family, only)?;
-            flows.retain(|flow| is(flow, flow.destination) || is(flow, any(flow.destination)));
-            if flows.is_empty() {
-                continue;
+        let mut flows = Vec::new();
+        for (family, wanted) in [(libc::AF_INET, has(false)), (libc::AF_INET6, has(true))] {
+            if wanted {
+                flows.extend(sockets.flows(family, only)?);
             }
-            // What passes through the host to the same port of somebody else is not ours.
-            let local = sockets.local_addresses(family)?;
-            flows.retain(|flow| {
-                is(flow, flow.destination)
-                    || flow.destination.is_loopback()
-                    || local.contains(&flow.destination)
-            });
-            flushed += sockets.forget(&flows)?;
         }
-        Ok(flushed)
+        flows.retain(|flow| is(flow, flow.destination) || is_any(flow));
+        if flows.is_empty() {
+            return Ok(0);
+        }
+        // What passes through the host to the same port of somebody else is not ours.
+        let local = sockets.local_addresses()?;
+        flows.retain(|flow| {
+            let destination = flow.destination;
+            is(flow, destination) || destination.is_loopback() || local.contains(&destination)
+        });
+        sockets.forget(&flows)
     }
 
     /// Forgets the flows from and to these addresses; returns how many there were.
     pub fn flush_addresses(&self, addresses: &[IpAddr]) -> io::Result<usize> {
+        if addresses.is_empty() {
+            return Ok(0);
+        }
         let addresses: HashSet<_> = addresses.iter().copied().collect();
         let mut sockets = self.sockets();
-        let mut flushed = 0;
-        for (family, ipv6) in [(libc::AF_INET, false), (libc::AF_INET6, true)] {
-            if addresses.iter().any(|address| address.is_ipv6() == ipv6) {
-                let mut flows = sockets.flows(family, None)?;
-                flows.retain(|flow| flow.ends.iter().any(|end| addresses.contains(end)));
-                flushed += sockets.forget(&flows)?;
-            }
-        }
-        Ok(flushed)
+        let mut flows = sockets.flows(libc::AF_UNSPEC, None)?;
+        flows.retain(|flow| flow.ends.iter().any(|end| addresses.contains(end)));
+        sockets.forget(&flows)
     }
 
     fn sockets(&self) -> MutexGuard<'_, Sockets> {
@@ -133,7 +131,7 @@ struct Flow {
 impl Sockets {
     /// The flows of a family; those to one port only, where the kernel can tell them apart.
     fn flows(&mut self, family: i32, only: Option<(Protocol, u16)>) -> io::Result<Vec<Flow>> {
-        let family = family_byte(family);
+        let family = u8::try_from(family).unwrap_or_default();
         self.netfilter.dump(
             Head::new(SUBSYSTEM, GET, 0, family),
             |request| {
@@ -149,7 +147,7 @@ impl Sockets {
                     filter.bytes(CTA_FILTER_ORIG_FLAGS, &flags.to_ne_bytes());
                 });
             },
-            |message| Flow::decode(family, message),
+            Flow::decode,
         )
     }
 
@@ -178,8 +176,8 @@ impl Sockets {
         Ok(forgotten)
     }
 
-    fn local_addresses(&mut self, family: i32) -> io::Result<HashSet<IpAddr>> {
-        let head = Head::new(0, RTM_GETADDR, 0, family_byte(family));
+    fn local_addresses(&mut self) -> io::Result<HashSet<IpAddr>> {
+        let head = Head::new(0, RTM_GETADDR, 0, 0);
         let addresses = self.route.dump(
             head,
             |_| {},
@@ -193,7 +191,7 @@ impl Sockets {
 }
 
 impl Flow {
-    fn decode(family: u8, message: &Received<'_>) -> Option<Self> {
+    fn decode(message: &Received<'_>) -> Option<Self> {
         let attributes = message.attributes();
         let tuple = attributes.find(CTA_TUPLE_ORIG)?;
         let original = Attributes::new(tuple);
@@ -208,7 +206,7 @@ impl Flow {
         let fields = original.within(CTA_TUPLE_PROTO);
         let port = fields.find(CTA_PROTO_DST_PORT).and_then(|port| port.first_chunk());
         Some(Self {
-            family,
+            family: *message.payload().first()?,
             protocol: *fields.find(CTA_PROTO_NUM)?.first()?,
             destination: address(ip.find(CTA_IP_V4_DST).or(ip.find(CTA_IP_V6_DST))?)?,
             port: port.map_or(0, |port| u16::from_be_bytes(*port)),
@@ -229,8 +227,4 @@ fn address(bytes: &[u8]) -> Option<IpAddr> {
 
 fn unspecified(ipv6: bool) -> IpAddr {
     if ipv6 { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() }
-}
-
-fn family_byte(family: i32) -> u8 {
-    u8::try_from(family).unwrap_or_default()
 }

@@ -108,6 +108,14 @@ pub fn switch_on(name: &LinkName, mtu: Option<u32>) -> Request {
     Request::change(RouteNetlinkMessage::NewLink(message))
 }
 
+/// Lets a link announce its addresses to its neighbours, if its sysctls say that it may: the
+/// kernel does so when the hardware address is set, to whatever it is.
+pub fn announce(name: &LinkName, mac: Mac) -> Request {
+    let mut message = named(name);
+    message.attributes.push(LinkAttribute::Address(mac.octets().to_vec()));
+    Request::change(RouteNetlinkMessage::NewLink(message))
+}
+
 /// Switches a link off.
 pub fn switch_off(name: &LinkName) -> Request {
     let mut message = named(name);
@@ -145,6 +153,15 @@ pub fn remove(name: &LinkName) -> Request {
 /// The link with a name.
 pub fn find(socket: &mut Socket, name: &LinkName) -> io::Result<Link> {
     get(socket, named(name))
+}
+
+/// Waits until a link that has just got its carrier transmits.
+///
+/// The kernel activates such a link a little later, and what is sent before is lost: the first
+/// request for a neighbour, so that the first connection takes a second. To ask for the link makes
+/// the kernel (since 6.8) do it now.
+pub fn settle(socket: &mut Socket, name: &LinkName) -> io::Result<()> {
+    find(socket, name).map(|_| ())
 }
 
 /// The number of the link with a name.

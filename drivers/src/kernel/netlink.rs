@@ -6,7 +6,7 @@
 use std::fmt;
 use std::io;
 
-use libc::{MSG_PEEK, MSG_TRUNC};
+use libc::MSG_TRUNC;
 use netlink_packet_core::{
     NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_EXCL, NLM_F_REQUEST, NetlinkHeader,
     NetlinkMessage, NetlinkPayload,
@@ -181,13 +181,15 @@ impl Socket {
         }
     }
 
-    /// Receives one datagram, of whatever size.
+    /// Receives one datagram. The kernel makes none larger than half the buffer.
     fn receive(&mut self) -> io::Result<()> {
         self.received.clear();
-        let size = retry(|| self.inner.recv(&mut &mut [0_u8; 0][..], MSG_PEEK | MSG_TRUNC))?;
-        self.received.reserve(size);
         let Self { inner, received, .. } = self;
-        retry(|| inner.recv(received, 0)).map(|_| ())
+        let size = retry(|| inner.recv(received, MSG_TRUNC))?;
+        if size > received.len() {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "the answer is too long"));
+        }
+        Ok(())
     }
 }
 

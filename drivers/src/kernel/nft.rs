@@ -13,13 +13,13 @@ mod sandbox;
 mod set;
 mod skeleton;
 
+use std::collections::HashSet;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use cnm::{Element, Key, Step, Value};
 
-use super::nfnetlink::Refusal;
 use encoder::{Entry, TableBatch};
 use expression::Family;
 pub use owner::Ownership;
@@ -114,14 +114,24 @@ impl Nft {
             .enumerate()
             .map(|(index, step)| Change::new(step).map_err(|source| refused(index, step, source)))
             .collect::<Result<Vec<_>, _>>()?;
-        let mut gone = vec![false; steps.len()];
+        let mut gone = HashSet::new();
         let mut writer = self.writer();
         for _ in 0..ATTEMPTS {
-            let (batch, owners) = self.encode(&changes, &gone);
+            let (batch, parts) = self.encode(&changes, &gone);
             let Err(refusal) = writer.commit(batch)? else { return Ok(()) };
-            let failure = writer.consider(&refusal, &owners, &changes, &mut gone)?;
-            if let Some((index, source)) = failure {
-                return Err(refused(index, steps[index], source));
+            if refusal.0.values().any(is_missing) && writer.install()? {
+                // A new table holds nothing that could be removed.
+                gone = removals(&changes).collect();
+                continue;
+            }
+            for (position, source) in refusal.0 {
+                let part = usize::try_from(position).ok().and_then(|at| parts.get(at));
+                match part.copied().unwrap_or_default() {
+                    Part { removal: Some(removal), .. } if is_missing(&source) => {
+                        gone.insert(removal);
+                    }
+                    Part { step, .. } => return Err(refused(step, steps[step], source)),
+                }
             }
         }
         let source = io::Error::new(
@@ -131,23 +141,24 @@ impl Nft {
         Err(NftError::Table { verb: "change", table: writer.name(), source })
     }
 
-    /// The batch, and the step that each of its messages is part of.
-    fn encode(&self, changes: &[Change], gone: &[bool]) -> (TableBatch<'_>, Vec<usize>) {
+    /// The batch, and what each of its messages is part of.
+    fn encode(&self, changes: &[Change], gone: &HashSet<Removal>) -> (TableBatch<'_>, Vec<Part>) {
         let mut batch = TableBatch::new(Family::Inet, &self.table);
-        let mut owners = Vec::with_capacity(changes.len());
-        for (index, change) in changes.iter().enumerate() {
-            if !gone[index] {
-                change.remove.iter().for_each(|entry| {
-                    batch.remove_entry(entry);
-                    owners.push(index);
-                });
+        let mut parts = Vec::with_capacity(changes.len());
+        for (step, change) in changes.iter().enumerate() {
+            for (entry, removed) in change.remove.iter().enumerate() {
+                let removal = Removal { step, entry };
+                if !gone.contains(&removal) {
+                    batch.remove_entry(removed);
+                    parts.push(Part { step, removal: Some(removal) });
+                }
             }
-            change.add.iter().for_each(|entry| {
-                batch.add_entry(entry);
-                owners.push(index);
-            });
+            for added in &change.add {
+                batch.add_entry(added);
+                parts.push(Part { step, removal: None });
+            }
         }
-        (batch, owners)
+        (batch, parts)
     }
 
     /// All elements of our sets and maps. None if the table is missing.
@@ -227,34 +238,27 @@ fn refused(index: usize, step: &Step, source: io::Error) -> NftError {
     NftError::Step { index, verb, object: key.to_string(), source }
 }
 
-impl Writer {
-    /// Looks at what was refused. Returns the step to blame; `None` if it is worth to try again,
-    /// with what is gone already left out, or on a table installed anew.
-    fn consider(
-        &mut self,
-        refusal: &Refusal,
-        owners: &[usize],
-        changes: &[Change],
-        gone: &mut [bool],
-    ) -> Result<Option<(usize, io::Error)>, NftError> {
-        let missing = |error: &io::Error| error.raw_os_error() == Some(libc::ENOENT);
-        if refusal.0.values().any(missing) && self.install()? {
-            // A new table holds nothing that could be removed.
-            gone.fill(true);
-            return Ok(None);
-        }
-        // A step may have several entries, all of them missing.
-        let known = gone.to_vec();
-        for (position, error) in &refusal.0 {
-            let index = usize::try_from(*position).ok().and_then(|position| owners.get(position));
-            let index = index.copied().unwrap_or_default();
-            if missing(error) && !known[index] && !changes[index].remove.is_empty() {
-                gone[index] = true;
-            } else {
-                let code = error.raw_os_error().unwrap_or(libc::EIO);
-                return Ok(Some((index, io::Error::from_raw_os_error(code))));
-            }
-        }
-        Ok(None)
-    }
+/// What a message of a batch is part of.
+#[derive(Clone, Copy, Debug, Default)]
+struct Part {
+    step: usize,
+    removal: Option<Removal>,
+}
+
+/// An entry that a step removes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Removal {
+    step: usize,
+    entry: usize,
+}
+
+fn removals(changes: &[Change]) -> impl Iterator<Item = Removal> {
+    let of = |(step, change): (usize, &Change)| {
+        (0..change.remove.len()).map(move |entry| Removal { step, entry })
+    };
+    changes.iter().enumerate().flat_map(of)
+}
+
+fn is_missing(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(libc::ENOENT)
 }

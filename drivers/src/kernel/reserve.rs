@@ -84,6 +84,9 @@ fn bind(binding: &PortBinding) -> nix::Result<OwnedFd> {
         socket::setsockopt(&socket, sockopt::ReuseAddr, &true)?;
     }
     socket::bind(socket.as_raw_fd(), &SockaddrStorage::from(address))?;
+    // Marks the socket for the ruleset: what comes out of an internal network must not reach it.
+    // Set after `bind`, it does not open addresses that are not the host's.
+    socket::setsockopt(&socket, sockopt::IpTransparent, &true)?;
     if binding.protocol != Protocol::Udp {
         socket::listen(&socket, Backlog::new(BACKLOG)?)?;
     }

@@ -7,8 +7,8 @@
 //! namespace's file when they are written. A planner therefore gives each sysctl of the lists a
 //! value, whether it is the kernel's default or not.
 
-use std::fs;
-use std::io;
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use cnm::{Key, LinkName, Ns, State, Value};
@@ -17,18 +17,20 @@ use cnm::{Key, LinkName, Ns, State, Value};
 pub const FORWARDING: [&str; 2] = ["net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"];
 
 /// The sysctls of a bridge.
-pub fn of_bridge(bridge: &LinkName) -> [String; 3] {
+pub fn of_bridge(bridge: &LinkName) -> [String; 4] {
     [
         format!("net/ipv4/conf/{bridge}/route_localnet"),
+        format!("net/ipv6/conf/{bridge}/accept_dad"),
         format!("net/ipv6/conf/{bridge}/accept_ra"),
         disable_ipv6(bridge),
     ]
 }
 
 /// The sysctls of an interface in a sandbox.
-pub fn of_interface(interface: &LinkName) -> [String; 4] {
+pub fn of_interface(interface: &LinkName) -> [String; 5] {
     [
         format!("net/ipv4/conf/{interface}/arp_notify"),
+        format!("net/ipv6/conf/{interface}/ndisc_notify"),
         format!("net/ipv6/conf/{interface}/accept_dad"),
         format!("net/ipv6/conf/{interface}/accept_ra"),
         disable_ipv6(interface),
@@ -68,15 +70,16 @@ pub fn is_shared(path: &str) -> bool {
 pub fn read(path: &str) -> io::Result<String> {
     match fs::read_to_string(file(path)?) {
         Ok(text) => Ok(text.trim_end().replace('\t', " ")),
-        Err(error) if gone(&error) && is_ipv6(path) => Ok(without_ipv6(path).to_owned()),
+        Err(error) if gone(&error) => absent(path).map(str::to_owned).ok_or(error),
         Err(error) => Err(error),
     }
 }
 
 /// Writes a value in the namespace of the calling thread.
 pub fn write(path: &str, value: &str) -> io::Result<()> {
-    match fs::write(file(path)?, value) {
-        Err(error) if gone(&error) && is_ipv6(path) && value == without_ipv6(path) => Ok(()),
+    let opened = OpenOptions::new().write(true).open(file(path)?);
+    match opened.and_then(|mut file| file.write_all(value.as_bytes())) {
+        Err(error) if gone(&error) && absent(path) == Some(value) => Ok(()),
         result => result,
     }
 }
@@ -114,12 +117,12 @@ fn file(path: &str) -> io::Result<PathBuf> {
     Ok(Path::new("/proc/sys").join(path))
 }
 
-fn is_ipv6(path: &str) -> bool {
-    path.starts_with("net/ipv6/")
-}
-
-fn without_ipv6(path: &str) -> &'static str {
-    if path.ends_with("/disable_ipv6") { "1" } else { "0" }
+/// The value of a sysctl that a link does not have because it has no IPv6; `None` if it is the
+/// link that is missing.
+fn absent(path: &str) -> Option<&'static str> {
+    let (link, leaf) = path.strip_prefix("net/ipv6/conf/")?.split_once('/')?;
+    let exists = Path::new("/proc/sys/net/ipv4/conf").join(link).exists();
+    exists.then_some(if leaf == "disable_ipv6" { "1" } else { "0" })
 }
 
 fn gone(error: &io::Error) -> bool {

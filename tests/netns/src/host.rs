@@ -26,6 +26,8 @@ impl Host {
     pub fn new() -> Self {
         let host = Self(Netns::create().unwrap());
         host.request(&[link::switch_on_loopback()]);
+        // A real host has had the time to find its link-local addresses unique.
+        host.set_sysctl("net/ipv6/conf/default/accept_dad", "0");
         host
     }
 
@@ -58,6 +60,9 @@ impl Host {
         };
         self.request(&[link::create_veth(&veth)]);
         other.request(&[link::switch_on(&far, None)]);
+        for (host, end) in [(self, &name), (other, &far)] {
+            host.run(|| link::settle(&mut Socket::open().unwrap(), end)).unwrap();
+        }
     }
 
     /// Adds an address to a link.

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use cnm::SandboxId;
+use drivers::kernel::nft::Ownership;
 use drivers::kernel::{Linux, LinuxConfig, Netns};
 
 use crate::Host;
@@ -60,11 +61,17 @@ impl Lab {
 
     /// Opens rnet's kernel on the host. Every call is another daemon with the same directories.
     pub fn open(&self) -> Linux {
+        self.open_with(Ownership::Preferred)
+    }
+
+    /// The same, with a table that it owns or does not own.
+    pub fn open_with(&self, ownership: Ownership) -> Linux {
         let config = LinuxConfig {
             namespaces: self.directory.join("ns"),
             table: "rnet".to_owned(),
             tag: "rnet".to_owned(),
             owner: None,
+            ownership,
         };
         self.host.run(|| Linux::open(config)).unwrap()
     }

@@ -1,5 +1,6 @@
 //! A site: a client on a wire, a host, and containers on the host's bridges, each of them a
 //! network namespace. The host's table is the subject; nothing else of rnet takes part.
+#![expect(clippy::unwrap_used, reason = "what cannot be set up cannot be tested")]
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -92,18 +93,12 @@ impl Space {
         let address = SocketAddr::from((std::net::Ipv6Addr::UNSPECIFIED, port));
         let (listener, datagrams) =
             self.run(|| (TcpListener::bind(address).unwrap(), UdpSocket::bind(address).unwrap()));
-        // The threads end with the process; the sockets keep the namespace until then.
-        std::thread::spawn(move || {
-            for connection in listener.incoming().flatten() {
-                std::thread::spawn(move || greet(name, connection));
-            }
-        });
-        std::thread::spawn(move || {
-            let mut buffer = [0; 512];
-            while let Ok((_, peer)) = datagrams.recv_from(&mut buffer) {
-                let _ = datagrams.send_to(seen(name, peer).as_bytes(), peer);
-            }
-        });
+        serve_on(name, listener, datagrams);
+    }
+
+    /// The number of a link.
+    pub fn index(&self, link: &str) -> u32 {
+        self.run(|| nix::net::if_::if_nametoindex(link).unwrap())
     }
 
     /// What a TCP server says: its name and the address it sees us with. `None` if there is none.
@@ -155,6 +150,23 @@ impl Default for Space {
     }
 }
 
+/// Serves on sockets, which may be non-blocking, until the process ends.
+pub fn serve_on(name: &'static str, listener: TcpListener, datagrams: UdpSocket) {
+    listener.set_nonblocking(false).unwrap();
+    datagrams.set_nonblocking(false).unwrap();
+    std::thread::spawn(move || {
+        for connection in listener.incoming().flatten() {
+            std::thread::spawn(move || greet(name, connection));
+        }
+    });
+    std::thread::spawn(move || {
+        let mut buffer = [0; 512];
+        while let Ok((_, peer)) = datagrams.recv_from(&mut buffer) {
+            let _ = datagrams.send_to(seen(name, peer).as_bytes(), peer);
+        }
+    });
+}
+
 /// Waits until something is so.
 pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     let begun = std::time::Instant::now();
@@ -190,13 +202,13 @@ fn greet(name: &str, mut connection: TcpStream) {
 
 /// The namespaces, wired.
 ///
-/// | who | addresses |
-/// |---|---|
-/// | client | 192.0.2.2, 2001:db8::2 |
-/// | host | 192.0.2.1 and .9, 2001:db8::1 and ::9; the bridges' .1 and ::1 |
-/// | a1, a2 on br-a | 10.1.0.2 and .3, fd00:a::2 and ::3 |
-/// | b1 on br-b | 10.2.0.2, fd00:b::2 |
-/// | i1 on br-i | 10.3.0.2, fd00:c::2 |
+/// ```text
+/// client       192.0.2.2, 2001:db8::2
+/// host         192.0.2.1 and .9, 2001:db8::1 and ::9; the bridges' .1 and ::1
+/// a1, a2 on br-a   10.1.0.2 and .3, fd00:a::2 and ::3
+/// b1 on br-b       10.2.0.2, fd00:b::2
+/// i1 on br-i       10.3.0.2, fd00:c::2
+/// ```
 ///
 /// The client has routes to all of them by the host.
 #[derive(Debug)]

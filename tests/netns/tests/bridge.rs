@@ -220,6 +220,36 @@ fn network_joined_later_is_reached_at_once() {
     }
 }
 
+#[test]
+fn address_with_a_new_owner_is_reached_at_once() {
+    let (lab, mut model) = (Lab::new(), Model::default());
+    model.network(1);
+    model.sandbox(1, &[1]);
+    model.sandbox(2, &[1]);
+    let kernel = start(&lab, &model);
+    let addresses = model.addresses(1, 1);
+    let [one, two] = sandboxes(&lab, &kernel, &model, [1, 2]);
+    let server = one.serve(PORT);
+    for address in &addresses {
+        assert!(two.tcp(*address, PORT).is_ok());
+    }
+    drop((server, one));
+    // The same addresses with another hardware address, in another sandbox.
+    let (_, endpoints) = model.sandboxes.remove(&1).unwrap();
+    reconcile(&kernel, &model.desired()).unwrap();
+    model.sandbox(3, &[1]);
+    let (_, owner) = model.sandboxes.get_mut(&3).unwrap();
+    owner[0].addresses.clone_from(&endpoints[0].addresses);
+    assert_ne!(owner[0].mac, endpoints[0].mac);
+    reconcile(&kernel, &model.desired()).unwrap();
+    let [three] = sandboxes(&lab, &kernel, &model, [3]);
+    let _server = three.serve(PORT);
+    for address in addresses {
+        let limit = std::time::Duration::from_millis(900);
+        assert!(two.tcp_to(SocketAddr::new(address, PORT), limit).is_ok(), "{address}");
+    }
+}
+
 /// The link-local address of a sandbox's interface, as another sandbox would have to write it.
 fn link_local(from: &Host, to: &Host) -> SocketAddr {
     let scope = from.link("eth0").unwrap().index;

@@ -27,38 +27,65 @@ fn after(mut state: State, plan: &Plan, k: usize) -> State {
     state
 }
 
-/// For every step of creation and of removal: stop there, and go both ways.
-fn every_step_can_be_finished_and_undone(kernel: &dyn Kernel) {
-    let desired = model().desired();
-    let empty = State::default();
-    for (from, to) in [(&empty, &desired), (&desired, &empty)] {
-        let plan = diff(from, to);
-        for k in 0..=plan.steps().len() {
-            for goal in [&desired, &empty] {
-                reconcile(kernel, from).unwrap();
-                let part = diff(from, &after(from.clone(), &plan, k));
-                kernel.apply(&part).unwrap();
-                reconcile(kernel, goal).unwrap();
-                let rest = diff(&kernel.observe().unwrap(), goal);
-                assert!(rest.is_empty(), "after {k} steps of\n{plan}\nremained\n{rest}");
+/// Stops a plan after each group of its steps, and leads the kernel to a goal from there.
+fn every_part_leads_to(kernel: &dyn Kernel, from: &State, to: &State, goal: &State) {
+    let plan = diff(from, to);
+    let steps = plan.steps();
+    let groups = (0..=steps.len()).filter(|k| {
+        let kind = |k: usize| steps.get(k).map(|step| std::mem::discriminant(step.key()));
+        *k == 0 || kind(*k) != kind(*k - 1)
+    });
+    for k in groups {
+        reconcile(kernel, from).unwrap();
+        let part = diff(from, &after(from.clone(), &plan, k));
+        kernel.apply(&part).unwrap();
+        reconcile(kernel, goal).unwrap();
+        let rest = diff(&kernel.observe().unwrap(), goal);
+        assert!(rest.is_empty(), "after {k} steps of\n{plan}\nremained\n{rest}");
+    }
+    reconcile(kernel, &State::default()).unwrap();
+}
+
+/// A creation and a removal that break off anywhere, finished and undone; on both kernels.
+macro_rules! broken_off {
+    ($($name:ident: $from:ident to $to:ident, then $goal:ident;)*) => {$(
+        mod $name {
+            use super::*;
+
+            fn run(kernel: &dyn Kernel) {
+                every_part_leads_to(kernel, &$from(), &$to(), &$goal());
+            }
+
+            #[test]
+            fn on_linux() {
+                let lab = Lab::new();
+                let links = lab.host.links().len();
+                run(&lab.open());
+                assert_eq!(lab.host.links().len(), links, "{:?}", lab.host.links());
+                assert_eq!(lab.pinned(), 0);
+            }
+
+            #[test]
+            fn in_memory() {
+                run(&Memory::new());
             }
         }
-    }
-    reconcile(kernel, &empty).unwrap();
+    )*};
 }
 
-#[test]
-fn linux_finishes_and_undoes_a_plan_that_broke_off_anywhere() {
-    let lab = Lab::new();
-    let links = lab.host.links().len();
-    every_step_can_be_finished_and_undone(&lab.open());
-    assert_eq!(lab.host.links().len(), links, "{:?}", lab.host.links());
-    assert_eq!(lab.pinned(), 0);
+broken_off! {
+    broken_creation_is_finished: empty to desired, then desired;
+    broken_creation_is_undone: empty to desired, then empty;
+    broken_removal_is_finished: desired to empty, then empty;
+    broken_removal_is_undone: desired to empty, then desired;
 }
 
-#[test]
-fn memory_finishes_and_undoes_a_plan_that_broke_off_anywhere() {
-    every_step_can_be_finished_and_undone(&Memory::new());
+fn empty() -> State {
+    State::default()
+}
+
+fn desired() -> State {
+    model().desired()
 }
 
 #[test]

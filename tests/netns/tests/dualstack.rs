@@ -73,6 +73,23 @@ fn addresses_are_usable_the_moment_they_are_there() {
 }
 
 #[test]
+fn first_endpoint_of_a_network_is_reached_from_outside_at_once() {
+    let (lab, mut model) = (Lab::new(), Model::default());
+    model.network(1);
+    model.sandbox(1, &[1]);
+    model.publish(1, "0.0.0.0", 8080, PORT);
+    model.publish(1, "::", 8080, PORT);
+    let kernel = lab.open();
+    reconcile(&kernel, &model.desired()).unwrap();
+    let _server = lab.sandbox(&kernel, &model.sandboxes[&1].0.id).serve(PORT);
+    for (host, client) in Lab::both(Lab::HOST).into_iter().zip(Lab::both(Lab::CLIENT)) {
+        let address = std::net::SocketAddr::new(host, 8080);
+        let seen = lab.client.tcp_to(address, std::time::Duration::from_millis(900));
+        assert_eq!(seen.unwrap(), client);
+    }
+}
+
+#[test]
 fn host_that_learned_its_route_keeps_it_when_it_begins_to_forward() {
     let (lab, mut model) = (Lab::new(), Model::default());
     let learned = |lab: &Lab| {
@@ -100,29 +117,17 @@ fn host_that_learned_its_route_keeps_it_when_it_begins_to_forward() {
 }
 
 #[test]
-fn hundred_sandboxes_come_and_go() {
+fn many_sandboxes_come_and_go() {
     let (lab, mut model) = (Lab::new(), Model::default());
     model.network(1);
     let kernel = lab.open();
     reconcile(&kernel, &model.desired()).unwrap();
-    let mut times = Vec::new();
-    for n in 1..=100 {
+    for n in 1..=10 {
         model.sandbox(n, &[1]);
         model.publish(n, "0.0.0.0", 8000 + u16::from(n), 80);
-        let plan = diff(&State::default(), &model.desired_of(n));
-        let start = std::time::Instant::now();
-        kernel.apply(&plan).unwrap();
-        times.push(start.elapsed());
+        kernel.apply(&diff(&State::default(), &model.desired_of(n))).unwrap();
     }
-    times.sort_unstable();
-    let start = std::time::Instant::now();
     let rest = diff(&kernel.observe().unwrap(), &model.desired());
-    eprintln!(
-        "sandbox: median {:?}, worst {:?}; 100 observed in {:?}",
-        times[50],
-        times[99],
-        start.elapsed()
-    );
     assert!(rest.is_empty(), "{rest}");
     reconcile(&kernel, &State::default()).unwrap();
     assert!(kernel.observe().unwrap().is_empty());

@@ -1,10 +1,12 @@
 //! What may pass between networks, the host and the outside, and what must not.
+#![expect(clippy::unwrap_used, reason = "in helpers of tests")]
 
-use std::net::{TcpListener, TcpStream};
+use std::net::{TcpListener, TcpStream, UdpSocket};
 
-use cnm::{Element, Protocol, Value};
+use cnm::{Element, PortBinding, Protocol, Value};
 use drivers::kernel::nft::{Nft, Ownership};
-use netns_tests::site::{PATIENCE, Site, Space, ask, link, published, wait_until};
+use drivers::kernel::reserve;
+use netns_tests::site::{PATIENCE, Site, Space, ask, link, published, serve_on, wait_until};
 use nix::sys::socket::{getsockopt, sockopt};
 
 fn open(address: &str, protocol: Protocol) -> (Element, Value) {
@@ -119,6 +121,36 @@ fn nothing_gets_into_or_out_of_an_internal_network() {
     for target in ["10.3.0.2:80", "[fd00:c::2]:80", "192.0.2.1:8081", "[2001:db8::1]:8081"] {
         assert!(site.client.is_cut_off_from(target), "{target}");
         assert!(site.a1.is_cut_off_from(target), "{target}");
+    }
+}
+
+/// Where the kernel cannot translate, the socket that reserves a port is proxied to the sandbox.
+#[test]
+fn an_internal_network_does_not_reach_the_sockets_that_reserve_ports() {
+    let site = Site::new();
+    site.host.ip(&["addr add fe80::1/64 dev br-i nodad", "addr add fe80::1/64 dev br-a nodad"]);
+    for host in ["::", "0.0.0.0"] {
+        let reserve = |protocol, host_port| {
+            let host = host.parse().unwrap();
+            let binding = PortBinding { host, host_port, protocol, port: 80 };
+            let held = site.host.run(|| reserve::reserve_port(&binding)).unwrap();
+            held.expect("the port is free")
+        };
+        let listener = TcpListener::from(reserve(Protocol::Tcp, 8080));
+        let datagrams = UdpSocket::from(reserve(Protocol::Udp, 8080));
+        serve_on("proxy", listener, datagrams);
+    }
+    for to in ["192.0.2.1:8080", "10.1.0.1:8080", "[2001:db8::1]:8080", "[fe80::1%2]:8080"] {
+        let to = to.replace("%2", &format!("%{}", site.a1.index("eth0")));
+        assert!(site.a1.tcp(&to, PATIENCE).is_some(), "{to}");
+        // A socket of all addresses answers datagrams from the nearest one.
+        let is_near = !to.starts_with("192") && !to.starts_with("[2001");
+        assert!(!is_near || site.a1.udp(&to, PATIENCE).is_some(), "{to}");
+    }
+    assert!(site.host.reach("[::1]:8080").starts_with("proxy sees ::1"));
+    for to in ["192.0.2.1:8080", "10.3.0.1:8080", "[fd00:c::1]:8080", "[fe80::1%2]:8080"] {
+        let to = to.replace("%2", &format!("%{}", site.i1.index("eth0")));
+        assert!(site.i1.is_cut_off_from(&to), "{to}");
     }
 }
 

@@ -1,4 +1,5 @@
 //! The resolver's address in a sandbox: 127.0.0.11, port 53, whoever else serves names there.
+#![expect(clippy::unwrap_used, reason = "in helpers of tests")]
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};

@@ -323,22 +323,28 @@ impl Run<'_> {
         }
     }
 
-    /// Addresses of IPv4, then the links go up, then the rest: a link that goes up with its
-    /// addresses announces them to neighbours who knew another owner (`arp_notify`).
+    /// The links go up and get their addresses, which they announce, and then their routes.
     fn equip_links(&mut self, socket: &mut Socket, part: &SandboxPart<'_>) {
         let (requests, failures) = equipment(socket, &part.steps);
         self.failures.extend(failures);
-        let ipv4 = |step: &Step| match step.key() {
-            Key::Address { address, .. } => address.is_ipv4(),
-            _ => false,
-        };
-        let (mut all, rest): (Requests<'_>, Requests<'_>) =
-            requests.into_iter().partition(|(step, _)| ipv4(step));
-        all.extend(part.veths.iter().filter_map(|step| Some((*step, far_end(step)?))));
-        all.extend(rest);
+        let (addresses, routes): (Requests<'_>, Requests<'_>) =
+            requests.into_iter().partition(|(step, _)| matches!(step.key(), Key::Address { .. }));
+        let mut all: Requests<'_> =
+            part.veths.iter().filter_map(|step| Some((*step, far_end(step)?))).collect();
+        all.extend(addresses);
+        all.extend(part.veths.iter().filter_map(|step| Some((*step, announcement(step)?))));
+        all.extend(routes);
         let (steps, requests): (Vec<_>, Vec<_>) = all.into_iter().unzip();
         let refused = socket.batch(&requests);
         self.report(&steps, refused);
+        for step in part.veths.iter().filter(|step| matches!(step, Step::Add(..))) {
+            if let Key::Veth { name, interface, .. } = step.key() {
+                let settled = link::settle(socket, interface);
+                let near = || self.linux.with_socket(|socket| link::settle(socket, name));
+                let settled = settled.and_then(|()| near());
+                self.check(step, settled);
+            }
+        }
     }
 
     fn strip(&mut self, sandbox: &SandboxId, steps: &[&Step]) {
@@ -442,6 +448,16 @@ fn far_end(step: &Step) -> Option<Request> {
     match step {
         Step::Add(..) => Some(link::switch_on(interface, None)),
         _ => Some(link::switch_on(interface, Some(mtu.unwrap_or(link::DEFAULT_MTU)))),
+    }
+}
+
+/// Neighbours may know another owner of the addresses.
+fn announcement(step: &Step) -> Option<Request> {
+    match step {
+        Step::Add(Key::Veth { interface, .. }, Value::Veth { mac, .. }) => {
+            Some(link::announce(interface, *mac))
+        }
+        _ => None,
     }
 }
 

@@ -205,3 +205,6 @@ fn prefix_length(addresses: u128, bits: u8) -> Option<u8> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests;

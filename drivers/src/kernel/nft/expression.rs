@@ -14,6 +14,8 @@ pub(super) enum Expression {
     Payload { base: Base, offset: u32, length: u32, word: u32 },
     /// Loads the type of an address of the packet, as the host's routes see it.
     AddressType { end: End, word: u32 },
+    /// Loads whether the packet is for a socket with `IP_TRANSPARENT`.
+    Transparent { word: u32 },
     /// Loads something known about the packet's connection.
     Connection { key: Connection, word: u32 },
     /// Keeps the bits of a register that are in a mask.
@@ -96,6 +98,7 @@ pub(super) const NFTA_DATA_VALUE: u16 = 1;
 const NFTA_DATA_VERDICT: u16 = 2;
 const NFT_JUMP: i32 = -3;
 const NFT_FIB_RESULT_ADDRTYPE: u32 = 3;
+const NFT_SOCKET_TRANSPARENT: u32 = 0;
 const NFT_LOOKUP_F_INV: u32 = 1;
 const NFT_NAT_DNAT: u32 = 1;
 const NFT_RT_TCPMSS: u32 = 3;
@@ -121,6 +124,10 @@ impl Expression {
                 a.number(1, register(*word));
                 a.number(2, NFT_FIB_RESULT_ADDRTYPE);
                 a.number(3, *end as u32);
+            }),
+            Self::Transparent { word } => element(list, "socket", |a| {
+                a.number(1, NFT_SOCKET_TRANSPARENT);
+                a.number(2, register(*word));
             }),
             Self::Connection { key, word } => element(list, "ct", |a| {
                 a.number(1, register(*word));
@@ -148,14 +155,9 @@ impl Expression {
                 a.number(1, register(*word));
                 a.nested(2, |value| value.bytes(NFTA_DATA_VALUE, data));
             }),
-            Self::DestinationNat { family, address, port } => element(list, "nat", |a| {
-                a.number(1, NFT_NAT_DNAT);
-                a.number(2, *family as u32);
-                if let Some(address) = address {
-                    a.number(3, register(*address));
-                }
-                a.number(5, register(*port));
-            }),
+            Self::DestinationNat { family, address, port } => {
+                encode_nat(list, *family, *address, *port);
+            }
             Self::Masquerade => element(list, "masq", |_| {}),
             Self::ClampSegment { word } => encode_clamp(list, *word),
             Self::Verdict(verdict) => element(list, "immediate", |a| {
@@ -177,6 +179,17 @@ impl Verdict {
             }
         }
     }
+}
+
+fn encode_nat(list: &mut Train, family: Family, address: Option<u32>, port: u32) {
+    element(list, "nat", |a| {
+        a.number(1, NFT_NAT_DNAT);
+        a.number(2, family as u32);
+        if let Some(address) = address {
+            a.number(3, register(address));
+        }
+        a.number(5, register(port));
+    });
 }
 
 fn encode_mask(list: &mut Train, word: u32, mask: &[u8]) {

@@ -101,6 +101,18 @@ impl Rule {
         self.family(Family::Ipv6).with(network(24, 16)).equals(loopback)
     }
 
+    /// Packets to `fe80::/10`.
+    pub(super) fn destination_is_link_local6(self) -> Self {
+        let mut mask = vec![0; 16];
+        mask[..2].copy_from_slice(&[0xff, 0xc0]);
+        let mut prefix = vec![0; 16];
+        prefix[..2].copy_from_slice(&[0xfe, 0x80]);
+        self.family(Family::Ipv6)
+            .with(network(24, 16))
+            .with(Expression::Mask { word: 0, mask })
+            .equals(prefix)
+    }
+
     /// Packets to one IPv4 address.
     pub(super) fn destination_is(self, address: std::net::Ipv4Addr) -> Self {
         self.with(network(16, 4)).equals(address.octets().to_vec())
@@ -133,6 +145,11 @@ impl Rule {
     pub(super) fn translated(self) -> Self {
         let load = Expression::Connection { key: Connection::Status, word: 0 };
         self.with(load).any_bit(DESTINATION_NAT)
+    }
+
+    /// Packets for a socket that reserves a port; those are marked by `IP_TRANSPARENT`.
+    pub(super) fn for_reserving_socket(self) -> Self {
+        self.with(Expression::Transparent { word: 0 }).equals(vec![1])
     }
 
     /// The first packets of TCP connections, of either direction.

@@ -74,13 +74,14 @@ pub(super) struct Hook {
 }
 
 /// Chains in an order in which they can be made.
-pub(super) const CHAINS: [Chain; 8] = [
+pub(super) const CHAINS: [Chain; 9] = [
     Chain { name: "published", hook: None },
     Chain { name: "into", hook: None },
     Chain { name: "out-of", hook: None },
     base("guard", "filter", libc::NF_INET_PRE_ROUTING, libc::NF_IP_PRI_RAW),
     base("prerouting", "nat", libc::NF_INET_PRE_ROUTING, libc::NF_IP_PRI_NAT_DST),
     base("output", "nat", libc::NF_INET_LOCAL_OUT, libc::NF_IP_PRI_NAT_DST),
+    base("input", "filter", libc::NF_INET_LOCAL_IN, libc::NF_IP_PRI_FILTER),
     base("forward", "filter", libc::NF_INET_FORWARD, libc::NF_IP_PRI_FILTER),
     base("postrouting", "nat", libc::NF_INET_POST_ROUTING, libc::NF_IP_PRI_NAT_SRC),
 ];
@@ -97,7 +98,8 @@ pub(super) const USER_CHAINS: [Chain; 6] = [
 
 /// All rules, in order.
 pub(super) fn rules() -> Vec<Rule> {
-    [guard(), publish(), forward(), into_bridges(), out_of_bridges(), postrouting()].concat()
+    [guard(), publish(), input(), forward(), into_bridges(), out_of_bridges(), postrouting()]
+        .concat()
 }
 
 /// The localhost of the host is nobody else's: bridges route 127.0.0.0/8 (`route_localnet`), so
@@ -110,27 +112,34 @@ fn guard() -> Vec<Rule> {
 /// Only the first packet of a connection gets here; conntrack knows the others. Packets on their
 /// way through the host, to somebody else's port, are none of our business.
 ///
-/// The kernel refuses answers to `::1` from a bridge, whatever their connection: what the host
-/// sends to a port of its IPv6 localhost goes to the socket that reserves the port, and on from
-/// there (`rnet-dns`).
+/// The kernel refuses answers to `::1` from a bridge, whatever their connection, and forwards
+/// nothing that has a link-local source: what is sent to such addresses goes to the socket that
+/// reserves the port, and on from there (`rnet-dns`).
 fn publish() -> Vec<Rule> {
     let address = "to this address of the host";
     let any = "to any address of the host";
+    let left = "left to the socket that reserves the port";
     vec![
         Rule::new("prerouting", "from outside")
             .destination_is_local()
             .verdict(Verdict::Jump("published")),
-        Rule::new("output", "left to the socket that reserves the port")
-            .destination_is_loopback6()
-            .verdict(Verdict::Accept),
         Rule::new("output", "from the host")
             .destination_is_local()
             .verdict(Verdict::Jump("published")),
         Rule::new("published", address).translate_by_address(Family::Ipv4, &PUBLISHED4),
         Rule::new("published", any).translate_by_port(Family::Ipv4, &PUBLISHED4_ANY),
+        Rule::new("published", left).destination_is_loopback6().verdict(Verdict::Accept),
+        Rule::new("published", left).destination_is_link_local6().verdict(Verdict::Accept),
         Rule::new("published", address).translate_by_address(Family::Ipv6, &PUBLISHED6),
         Rule::new("published", any).translate_by_port(Family::Ipv6, &PUBLISHED6_ANY),
     ]
+}
+
+/// What is not translated reaches the socket that reserves the port, and whoever carries it on to
+/// the sandbox does not know where it came from.
+fn input() -> Vec<Rule> {
+    let rule = Rule::new("input", "out of an internal network, by a port of the host");
+    vec![rule.entering_by_any(&INTERNAL).for_reserving_socket().verdict(Verdict::Drop)]
 }
 
 fn forward() -> Vec<Rule> {

@@ -1,0 +1,136 @@
+//! Elements that are written are read again, whatever they are.
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+
+use super::super::encoder::TableBatch;
+use super::super::expression::Family;
+use super::super::skeleton::SETS;
+use super::*;
+
+fn protocol() -> impl Strategy<Value = Protocol> {
+    prop_oneof![Just(Protocol::Tcp), Just(Protocol::Udp), Just(Protocol::Sctp)]
+}
+
+fn link() -> impl Strategy<Value = LinkName> {
+    "[a-z][a-z0-9.-]{0,14}".prop_map(|name| name.parse().unwrap())
+}
+
+fn address() -> impl Strategy<Value = IpAddr> {
+    prop_oneof![
+        any::<Ipv4Addr>().prop_map(IpAddr::from),
+        any::<Ipv6Addr>().prop_map(IpAddr::from),
+        Just(Ipv4Addr::UNSPECIFIED.into()),
+        Just(Ipv6Addr::UNSPECIFIED.into()),
+    ]
+}
+
+fn subnet() -> impl Strategy<Value = IpNetwork> {
+    (address(), 0..=128_u8).prop_map(|(address, prefix)| {
+        let longest = if address.is_ipv4() { 32 } else { 128 };
+        let network = IpNetwork::new(address, prefix.min(longest)).unwrap();
+        IpNetwork::new(network.network(), network.prefix()).unwrap()
+    })
+}
+
+fn target(host: IpAddr) -> impl Strategy<Value = Value> {
+    let address = match host {
+        IpAddr::V4(_) => any::<Ipv4Addr>().prop_map(IpAddr::from).boxed(),
+        IpAddr::V6(_) => any::<Ipv6Addr>().prop_map(IpAddr::from).boxed(),
+    };
+    (address, any::<u16>()).prop_map(|(address, port)| Value::Target { address, port })
+}
+
+fn element() -> impl Strategy<Value = (Element, Value)> {
+    let present = |element| (element, Value::Present);
+    prop_oneof![
+        link().prop_map(move |link| present(Element::Bridge { link })),
+        link().prop_map(move |link| present(Element::Internal { link })),
+        (link(), any::<bool>())
+            .prop_map(move |(link, ipv6)| present(Element::Unprotected { link, ipv6 })),
+        subnet().prop_map(move |subnet| present(Element::Masquerade { subnet })),
+        (address(), protocol(), any::<u16>()).prop_map(move |(address, protocol, port)| {
+            present(Element::Open { address, protocol, port })
+        }),
+        (address(), protocol(), any::<u16>()).prop_flat_map(|(host, protocol, port)| {
+            let key = Element::Published { host, protocol, port };
+            target(host).prop_map(move |value| (key.clone(), value))
+        }),
+    ]
+}
+
+/// What the kernel would list of these entries.
+fn listed(entries: &[Entry], set: &SetDefinition) -> Vec<Listed> {
+    let mut listed = Vec::new();
+    for entry in entries.iter().filter(|entry| entry.set == set.name) {
+        listed.push((entry.key.clone(), entry.data.clone(), false));
+        listed.extend(entry.end.iter().map(|end| (end.clone(), None, true)));
+    }
+    listed
+}
+
+proptest! {
+    #[test]
+    fn what_is_written_is_what_is_read(elements in prop::collection::vec(element(), 0..20)) {
+        // Subnets do not overlap, or it would be impossible to tell them apart.
+        let mut expected = BTreeMap::<Element, Value>::new();
+        for (element, value) in elements {
+            let overlaps = |other: &Element| match (other, &element) {
+                (Element::Masquerade { subnet: a }, Element::Masquerade { subnet: b }) => {
+                    a.contains(b.network()) || b.contains(a.network())
+                }
+                _ => false,
+            };
+            if !expected.keys().any(overlaps) {
+                expected.insert(element, value);
+            }
+        }
+        let entries: Vec<_> =
+            expected.iter().flat_map(|(key, value)| entries(key, value).unwrap()).collect();
+        let mut found = BTreeMap::new();
+        for set in SETS {
+            found.extend(decode(set, &listed(&entries, set)));
+        }
+        prop_assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn what_nobody_of_us_wrote_is_left_out(key in any::<Vec<u8>>(), data in any::<Vec<u8>>()) {
+        for set in SETS {
+            decode(set, &[(key.clone(), Some(data.clone()), false)]);
+            decode(set, &[(key.clone(), None, true)]);
+        }
+    }
+}
+
+#[test]
+fn neighbouring_subnets_stay_two() {
+    let subnets = ["10.1.0.0/24", "10.1.1.0/24", "255.255.255.0/24", "0.0.0.0/8"];
+    let entries: Vec<_> = subnets.map(|subnet| range(subnet.parse().unwrap())).into();
+    let mut found = super::subnets(&listed(&entries, &MASQUERADE4));
+    found.sort();
+    let mut expected: Vec<IpNetwork> = subnets.map(|subnet| subnet.parse().unwrap()).into();
+    expected.sort();
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn a_value_of_another_kind_is_refused() {
+    let host: IpAddr = "0.0.0.0".parse().unwrap();
+    let port = Element::Published { host, protocol: Protocol::Tcp, port: 80 };
+    let other = Value::Target { address: "::1".parse().unwrap(), port: 80 };
+    assert_eq!(entries(&port, &Value::Present), None);
+    assert_eq!(entries(&port, &other), None, "of the other family");
+    let bridge = Element::Bridge { link: "br-a".parse().unwrap() };
+    assert_eq!(entries(&bridge, &other), None);
+}
+
+#[test]
+fn an_element_is_one_message_of_the_batch() {
+    let bridge = Element::Bridge { link: "br-a".parse().unwrap() };
+    let mut batch = TableBatch::new(Family::Inet, "rnet");
+    let entries = entries(&bridge, &Value::Present).unwrap();
+    let positions: Vec<_> = entries.iter().map(|entry| batch.add_entry(entry)).collect();
+    assert_eq!(positions, [0, 1]);
+}
