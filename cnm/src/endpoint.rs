@@ -173,7 +173,8 @@ impl FromStr for Mac {
         let mut bytes = [0; 6];
         let mut parts = text.split([':', '-']);
         for byte in &mut bytes {
-            let part = parts.next().filter(|p| p.len() == 2).ok_or_else(error)?;
+            let hex = |part: &&str| part.len() == 2 && part.bytes().all(|b| b.is_ascii_hexdigit());
+            let part = parts.next().filter(hex).ok_or_else(error)?;
             *byte = u8::from_str_radix(part, 16).map_err(|_| error())?;
         }
         if parts.next().is_some() || bytes[0] & 1 == 1 || bytes == [0; 6] {
@@ -194,5 +195,63 @@ impl TryFrom<String> for Mac {
 impl From<Mac> for String {
     fn from(mac: Mac) -> Self {
         mac.to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hardware_address_is_read_and_written() {
+        let mac: Mac = "02:42:AC:11:00:ff".parse().unwrap();
+        assert_eq!(mac.to_string(), "02:42:ac:11:00:ff");
+        assert_eq!("02-42-ac-11-00-ff".parse(), Ok(mac));
+        assert_eq!(mac.octets(), [0x02, 0x42, 0xac, 0x11, 0x00, 0xff]);
+    }
+
+    #[test]
+    fn hardware_addresses_that_no_link_can_have_are_refused() {
+        for text in [
+            "",
+            "02:42:ac:11:00",
+            "02:42:ac:11:00:02:03",
+            "02:42:ac:11:00:2",
+            "02:42:ac:11:00:zz",
+            "02:42:ac:11:00:+2",
+            "01:00:5e:00:00:01",
+            "ff:ff:ff:ff:ff:ff",
+            "00:00:00:00:00:00",
+        ] {
+            let error = text.parse::<Mac>().unwrap_err();
+            assert!(
+                error.to_string().starts_with(&format!("`{text}` is not a usable MAC address"))
+            );
+        }
+    }
+
+    #[test]
+    fn random_hardware_addresses_are_local_and_unicast() {
+        for first in [0x00, 0x01, 0xfe, 0xff] {
+            let mac = Mac::from_random([first; 6]);
+            assert_eq!(mac.octets()[0] & 0x03, 0x02);
+            assert_eq!(mac.to_string().parse(), Ok(mac));
+        }
+    }
+
+    #[test]
+    fn protocols_are_read_in_any_case() {
+        for (text, number) in [("tcp", 6), ("UDP", 17), ("Sctp", 132)] {
+            let protocol: Protocol = text.parse().unwrap();
+            assert_eq!((protocol.number(), protocol.to_string()), (number, text.to_lowercase()));
+        }
+        let error = "icmp".parse::<Protocol>().unwrap_err();
+        assert_eq!(error.to_string(), "`icmp` is not a protocol: use tcp, udp or sctp");
+    }
+
+    #[test]
+    fn the_host_end_is_named_after_the_endpoint() {
+        let id = EndpointId::from_random([0xab; 32]);
+        assert_eq!(Endpoint::host_link_of(&id).as_str(), "vethabababa");
     }
 }

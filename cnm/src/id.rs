@@ -86,3 +86,39 @@ id!(
     /// Identifies a sandbox: one network namespace.
     SandboxId
 );
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_is_64_lower_case_hexadecimal_digits() {
+        let id = NetworkId::from_random([0xab; 32]);
+        assert_eq!(id.as_str(), "ab".repeat(32));
+        assert_eq!(id.short(), "abababababab");
+        assert_eq!(id.to_string().parse(), Ok(id));
+    }
+
+    #[test]
+    fn anything_else_is_refused() {
+        let long = "a".repeat(65);
+        for text in ["", "abc", &long, &"A".repeat(64), &"g".repeat(64), &"é".repeat(32)] {
+            let error = text.parse::<SandboxId>().unwrap_err();
+            assert_eq!(
+                error.to_string(),
+                format!(
+                    "`{text}` is not an identifier: 64 lower-case hexadecimal digits are expected"
+                )
+            );
+        }
+    }
+
+    #[test]
+    fn a_record_with_a_wrong_id_is_refused() {
+        let id = EndpointId::from_random([7; 32]);
+        let text = serde_json::to_string(&id).unwrap();
+        assert_eq!(text, format!("\"{id}\""));
+        assert_eq!(serde_json::from_str::<EndpointId>(&text).unwrap(), id);
+        assert!(serde_json::from_str::<EndpointId>("\"7\"").is_err());
+    }
+}

@@ -297,10 +297,19 @@ impl Ipam {
         changed
     }
 
-    /// The addresses whose records can be deleted.
-    pub(crate) fn take_garbage(&mut self) -> Vec<(NetworkId, IpAddr)> {
+    /// The addresses whose records can be deleted. Those that somebody has again wait: if it is
+    /// for good, their records are in their place.
+    pub(crate) fn take_garbage(&mut self) -> BTreeSet<(NetworkId, IpAddr)> {
         let garbage = std::mem::take(&mut self.garbage);
-        garbage.into_iter().filter(|(network, ip)| self.lease(network, *ip).is_none()).collect()
+        let leased = |(network, address): &(_, _)| self.lease(network, *address).is_some();
+        let (waiting, gone) = garbage.into_iter().partition(leased);
+        self.garbage = waiting;
+        gone
+    }
+
+    #[cfg(test)]
+    pub(crate) fn garbage(&self) -> &BTreeSet<(NetworkId, IpAddr)> {
+        &self.garbage
     }
 
     #[cfg(test)]

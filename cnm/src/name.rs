@@ -80,3 +80,37 @@ impl fmt::Display for LinkName {
         f.write_str(&self.0)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn interface_names_are_what_the_kernel_takes() {
+        for text in ["eth0", "a", "br-0123456789ab", "wan.7", "...", "é"] {
+            assert_eq!(text.parse::<LinkName>().unwrap().as_str(), text);
+        }
+        for text in
+            ["", ".", "..", "a/b", "a:0", "a b", "a\n", "a\0", "0123456789abcdef", "éééééééé"]
+        {
+            let error = text.parse::<LinkName>().unwrap_err();
+            assert_eq!(error.kind(), Kind::Invalid);
+            assert_eq!(
+                error.to_string(),
+                format!(
+                    "`{text}` is not an interface name: 1 to 15 bytes without `/`, `:` and white space"
+                )
+            );
+        }
+    }
+
+    #[test]
+    fn object_names_are_dockers() {
+        for text in ["a", "0", "net_1.x-y", "A"] {
+            assert_eq!(check_object(text), Ok(()));
+        }
+        for text in ["", "-a", ".a", "_a", "a b", "a/b", "é", "a\n"] {
+            assert_eq!(check_object(text), Err(NameError::Object(text.to_owned())));
+        }
+    }
+}

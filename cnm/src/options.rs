@@ -356,7 +356,8 @@ fn unknown<'a>(name: &str, of: &str, known: impl Iterator<Item = &'a &'static st
     let last = |name: &str| name.rsplit('.').next().unwrap_or_default().to_lowercase();
     // The last word says what is meant; what stands before it is often left out or mixed up.
     let far = |known: &str| (distance(&last(known), &last(name)), distance(known, name));
-    let near = |known: &&&str| 3 * far(known).0 <= last(name).len() && !name.is_empty();
+    let sane = (1..100).contains(&name.len());
+    let near = |known: &&&str| sane && 3 * far(known).0 <= last(name).len();
     let hint = known.filter(near).min_by_key(|known| far(known));
     let hint = hint.map(|known| format!(": did you mean {known}?")).unwrap_or_default();
     format!("unknown option {name} of {of} is ignored{hint}")

@@ -41,3 +41,6 @@ pub fn gateway<'a>(attachments: &[Attachment<'a>], ipv6: bool) -> Option<Attachm
         (-i64::from(a.endpoint.gateway_priority), !dual_stack, a.network.name.clone())
     })
 }
+
+#[cfg(test)]
+mod tests;

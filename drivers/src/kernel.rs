@@ -84,6 +84,8 @@ pub struct LinuxConfig {
     pub tag: String,
     /// A socket that owns the table already, kept by `rnet-dns` while the daemon was away.
     pub owner: Option<OwnedFdSlot>,
+    /// Whether foreign programs are kept from changing the table, or what they change repaired.
+    pub ownership: nft::Ownership,
 }
 
 /// A file descriptor that can be cloned with its configuration.

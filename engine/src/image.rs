@@ -15,7 +15,9 @@ mod find;
 mod history;
 mod import;
 mod platform;
+mod pull;
 pub mod reference;
+mod registry;
 mod remove;
 pub mod rootfs;
 mod save;
@@ -42,6 +44,7 @@ pub struct Images {
     store: Arc<Store>,
     options: Arc<Options>,
     pruning: Arc<Mutex<()>>,
+    fetching: Arc<pull::Fetching>,
 }
 
 /// How a store behaves.
@@ -243,7 +246,12 @@ impl Images {
     pub fn open_with(root: &Path, mut options: Options) -> Result<Self> {
         let store = Store::open(root)?;
         options.driver = options.driver.settle(root);
-        Ok(Self { store, options: Arc::new(options), pruning: Arc::default() })
+        Ok(Self {
+            store,
+            options: Arc::new(options),
+            pruning: Arc::default(),
+            fetching: Arc::default(),
+        })
     }
 
     /// The image of a name, a name with digest, or an id or its unique beginning.
@@ -331,14 +339,12 @@ impl Images {
 
     /// Fetches an image from its registry. Dropping the future stops the transfer; what was
     /// fetched so far is used by the next one.
-    #[expect(clippy::unused_async, reason = "the transfer is written next")]
     pub async fn pull(
         &self,
         request: PullRequest,
         progress: mpsc::Sender<Progress>,
     ) -> Result<Pulled> {
-        let _ = (request, progress);
-        Err(Error::new(cnm::Kind::NotImplemented, "pull is being written"))
+        pull::pull(self, request, progress).await
     }
 
     /// Where the store is.
@@ -349,6 +355,11 @@ impl Images {
     /// How root file systems are made here: never [`rootfs::StorageDriver::Auto`].
     pub fn driver(&self) -> rootfs::StorageDriver {
         self.options.driver
+    }
+
+    /// How it behaves; [`rootfs::StorageDriver::Auto`] has become what this host can do.
+    pub fn options(&self) -> &Options {
+        &self.options
     }
 
     fn store(&self) -> &Arc<Store> {

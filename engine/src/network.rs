@@ -84,6 +84,7 @@ impl Networks {
             table: settings.table.clone(),
             tag: settings.tag.clone(),
             owner: resolver::take_owner(&socket).map(Arc::new),
+            ownership: drivers::kernel::nft::Ownership::Preferred,
         })?);
         let planner = Arc::new(drivers::Drivers);
         let controller = Controller::load(store.as_ref(), planner, controller_config(settings))?;

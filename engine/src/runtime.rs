@@ -51,6 +51,7 @@ pub trait Runtime: fmt::Debug + Send + Sync {
             program: self.program().to_owned(),
             root: root.to_owned(),
             arguments: Vec::new(),
+            hide_hybrid: false,
         }
     }
 

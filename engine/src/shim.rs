@@ -7,5 +7,16 @@
 //!
 //! [`protocol`] is what both sides say, [`client`] is the daemon's side, [`run`] the process itself.
 
+mod clock;
+mod console;
+mod failure;
+mod jsonfile;
+mod peer;
+mod process;
+mod server;
+mod system;
+
 pub mod client;
+pub mod launch;
 pub mod protocol;
+pub mod run;

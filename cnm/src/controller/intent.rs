@@ -293,16 +293,15 @@ impl Controller {
     /// [`Controller::commit`] for the order of writing.
     #[expect(clippy::needless_pass_by_value, reason = "a transaction ends once")]
     pub fn abort(&mut self, transaction: Transaction) -> Batch {
+        self.recovered.remove(&transaction.number);
+        if let Some(Open { intent, previous }) = self.open.remove(&transaction.number) {
+            self.give_back(previous, &intent.change.new_ports(), &intent.change.new_links());
+            if let Change::Network(Transition::Create(network)) = &intent.change {
+                self.names.remove(&network.name);
+            }
+        }
         let mut batch = self.take_garbage();
         batch.delete(intent_key(transaction.number));
-        self.recovered.remove(&transaction.number);
-        let Some(Open { intent, previous }) = self.open.remove(&transaction.number) else {
-            return batch;
-        };
-        self.give_back(previous, &intent.change.new_ports(), &intent.change.new_links());
-        if let Change::Network(Transition::Create(network)) = &intent.change {
-            self.names.remove(&network.name);
-        }
         batch
     }
 

@@ -25,7 +25,7 @@ impl Supply<'_> {
     /// one if `prefix` is given.
     pub(crate) fn first_free(&self, ipv6: bool, prefix: Option<u8>) -> Option<IpNetwork> {
         let mut taken: Vec<_> = self.taken.iter().filter(|t| t.is_ipv6() == ipv6).collect();
-        taken.sort_by_key(|taken| *span(**taken).start());
+        taken.sort_by_cached_key(|taken| *span(**taken).start());
         let supernets = self.supernets.iter().filter(|(net, _)| net.is_ipv6() == ipv6);
         supernets.into_iter().find_map(|(supernet, usual)| {
             let prefix = prefix.unwrap_or(*usual);

@@ -2,7 +2,8 @@
 //!
 //! A batch is one redb transaction. An immediate commit is on the disk, with an fsync, when it
 //! returns; an eventual one is visible at once and goes to the disk with the next immediate one,
-//! at the latest when the store is closed.
+//! at the latest when the store is closed. Immediate commits that come at the same time share an
+//! fsync: whoever syncs first does it for all who have written by then.
 
 use std::error::Error;
 use std::fs::File;
@@ -29,8 +30,17 @@ type Cause = Box<dyn Error + Send + Sync>;
 #[derive(Debug)]
 pub struct Disk {
     database: Database,
-    // Held while writing, so that watchers hear of the changes in the order they were made.
-    watchers: Mutex<Watchers>,
+    writing: Mutex<Writing>,
+    /// The number of the last batch that is on the disk.
+    synced: Mutex<u64>,
+}
+
+/// Held while writing, so that watchers hear of the changes in the order they were made.
+#[derive(Debug, Default)]
+struct Writing {
+    watchers: Watchers,
+    /// How many batches have been written.
+    written: u64,
 }
 
 /// Why a file cannot be used as a store.
@@ -56,7 +66,8 @@ impl Disk {
             DatabaseError::DatabaseAlreadyOpen => Unusable::InUse(path.to_owned()).into(),
             other => Cause::from(other),
         })?;
-        let disk = Self { database, watchers: Mutex::default() };
+        let (writing, synced) = Default::default();
+        let disk = Self { database, writing, synced };
         disk.check_schema(path)?;
         if let (true, Some(directory)) = (fresh, path.parent()) {
             // The new file's name must survive a power failure, too.
@@ -108,12 +119,9 @@ impl Disk {
         durability: Durability,
         condition: impl FnOnce(&redb::Table<'_, &str, &[u8]>) -> Result<bool, Cause>,
     ) -> Result<bool, Cause> {
-        let mut watchers = self.watchers.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let mut transaction = self.database.begin_write()?;
-        transaction.set_durability(match durability {
-            Durability::Immediate => redb::Durability::Immediate,
-            Durability::Eventual => redb::Durability::None,
-        })?;
+        transaction.set_durability(redb::Durability::None)?;
         let mut records = transaction.open_table(RECORDS)?;
         if !condition(&records)? {
             return Ok(false);
@@ -127,9 +135,28 @@ impl Disk {
         drop(records);
         transaction.commit()?;
         for (key, value) in writes {
-            watchers.tell(key, *value);
+            writing.watchers.tell(key, *value);
+        }
+        writing.written += 1;
+        let number = writing.written;
+        drop(writing);
+        if durability == Durability::Immediate {
+            self.sync(number)?;
         }
         Ok(true)
+    }
+
+    /// Waits until the batch with this number is on the disk.
+    fn sync(&self, number: u64) -> Result<(), Cause> {
+        let mut synced = self.synced.lock().unwrap_or_else(PoisonError::into_inner);
+        if *synced >= number {
+            return Ok(());
+        }
+        let written = self.writing.lock().unwrap_or_else(PoisonError::into_inner).written;
+        // A durable commit takes all earlier ones along.
+        self.database.begin_write()?.commit()?;
+        *synced = written;
+        Ok(())
     }
 }
 
@@ -162,7 +189,8 @@ impl Store for Disk {
     }
 
     fn watch(&self, prefix: &str) -> Receiver<Change> {
-        self.watchers.lock().unwrap_or_else(PoisonError::into_inner).add(prefix)
+        let mut writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        writing.watchers.add(prefix)
     }
 }
 

@@ -142,6 +142,24 @@ fn an_immediate_commit_makes_earlier_eventual_ones_durable() {
 }
 
 #[test]
+fn immediate_commits_of_many_threads_all_survive_a_crash() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open_in(directory.path());
+    std::thread::scope(|scope| {
+        for thread in 0..8 {
+            let store = &store;
+            scope.spawn(move || {
+                for number in 0..20 {
+                    let key = format!("k/{thread}/{number}");
+                    store.commit(&batch(&[(&key, Some("1"))]), IMMEDIATE).unwrap();
+                }
+            });
+        }
+    });
+    assert_eq!(keys(&crashed(directory.path()), "k/").len(), 160);
+}
+
+#[test]
 fn a_batch_lost_in_a_crash_is_lost_as_a_whole() {
     let directory = tempfile::tempdir().unwrap();
     let store = open_in(directory.path());

@@ -24,7 +24,7 @@ use self::apply::OnFailure;
 use super::conntrack::Conntrack;
 use super::netlink::Socket;
 use super::netns::{Netns, Visitor};
-use super::nft::{Nft, NftError, Ownership};
+use super::nft::{Nft, NftError};
 use super::reserve::ReserveError;
 use super::{Kernel, KernelError, LinuxConfig, RESOLVER_PORT, ResolverSockets};
 use super::{facts, monitor, reserve};
@@ -52,7 +52,7 @@ impl Linux {
             .map_err(failed("prepare", &config.namespaces.display().to_string()))?;
         let owner = config.owner.as_deref().map(OwnedFd::try_clone).transpose();
         let owner = owner.map_err(failed("duplicate", "the table's owner socket"))?;
-        let nft = Nft::open(&config.table, owner, Ownership::Preferred)?;
+        let nft = Nft::open(&config.table, owner, config.ownership)?;
         let conntrack = Conntrack::open().map_err(failed("open", "a conntrack socket"))?;
         Ok(Self {
             config,

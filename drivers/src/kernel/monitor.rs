@@ -75,8 +75,10 @@ pub(super) fn start(
     shadow: Arc<Shadow>,
     stop: OwnedFd,
 ) -> io::Result<Receiver<()>> {
-    let (routes, socket) = host.run(|| Ok::<_, io::Error>((subscribe()?, Socket::open()?)))??;
-    let events = nft.events().map_err(io::Error::other)?;
+    let (routes, socket, events) = host.run(|| {
+        let events = nft.events().map_err(io::Error::other)?;
+        Ok::<_, io::Error>((subscribe()?, Socket::open()?, events))
+    })??;
     let (sender, receiver) = sync_channel(1);
     let monitor = Monitor { routes, events, stop, socket, nft, shadow, sender };
     thread::Builder::new().name("monitor".to_owned()).spawn(|| monitor.run())?;

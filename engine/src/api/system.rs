@@ -107,7 +107,7 @@ pub fn cgroup_version() -> &'static str {
 
 /// The storage driver in Docker's words.
 pub fn storage_driver(api: &Api) -> &'static str {
-    match api.engine.images().options().driver {
+    match api.engine.images().driver() {
         StorageDriver::Auto | StorageDriver::Overlay => "overlay2",
         StorageDriver::Vfs => "vfs",
     }

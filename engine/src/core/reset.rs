@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 const DATA: [&str; 4] = ["containers", "volumes", "images", "store.redb"];
 
 /// What we make in the exec root.
-const EXEC: [&str; 5] = ["ns", "shim", "runtime", "dns.sock", "dns.log"];
+const EXEC: [&str; 6] = ["ns", "shim", "runtime", "dns.sock", "dns.sock.lock", "dns.log"];
 
 impl Engine {
     /// Removes everything that is ours: containers, networks, images, directories, the table. The

@@ -112,7 +112,10 @@ impl Platform {
 impl fmt::Display for Platform {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.os, self.architecture)?;
-        if self.variant.is_empty() { Ok(()) } else { write!(f, "/{}", self.variant) }
+        // Docker leaves out the variant that every arm64 is.
+        let silent =
+            self.variant.is_empty() || (self.architecture == "arm64" && self.variant == "v8");
+        if silent { Ok(()) } else { write!(f, "/{}", self.variant) }
     }
 }
 
@@ -138,7 +141,7 @@ mod tests {
 
     #[test]
     fn platforms_are_spelled_as_in_go() {
-        assert_eq!("linux/aarch64".parse::<Platform>().unwrap().to_string(), "linux/arm64/v8");
+        assert_eq!("linux/aarch64".parse::<Platform>().unwrap().to_string(), "linux/arm64");
         assert_eq!("linux/386".parse::<Platform>().unwrap().to_string(), "linux/386");
         for wrong in ["", "a/b/c/d", "linux/", "linux/am d64"] {
             assert!(wrong.parse::<Platform>().is_err(), "{wrong}");

@@ -6,7 +6,8 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use super::{Runtime, RuntimeError, SeccompForm};
-use crate::shim::protocol::RuntimeCommand;
+use crate::shim::launch;
+use crate::shim::protocol::{HYBRID, RuntimeCommand};
 
 /// `crun`: takes its filter compiled, which halves the time of a start.
 #[derive(Clone, Debug)]
@@ -47,6 +48,16 @@ impl Runtime for Crun {
 
     fn seccomp_form(&self) -> SeccompForm {
         SeccompForm::Instructions
+    }
+
+    fn command(&self, root: &Path) -> RuntimeCommand {
+        let controllers = std::fs::read(Path::new(HYBRID).join("cgroup.controllers"));
+        RuntimeCommand {
+            program: self.program.clone(),
+            root: root.to_owned(),
+            arguments: Vec::new(),
+            hide_hybrid: controllers.is_ok_and(|names| !names.is_empty()),
+        }
     }
 }
 
@@ -119,10 +130,7 @@ pub(super) fn call(
     input: Option<&[u8]>,
 ) -> Result<(), RuntimeError> {
     let failed = |source| RuntimeError::Call { program: command.program.clone(), source };
-    let mut child = Command::new(&command.program)
-        .args(&command.arguments)
-        .arg("--root")
-        .arg(&command.root)
+    let mut child = launch::command(command)
         .args(arguments)
         .stdin(if input.is_some() { Stdio::piped() } else { Stdio::null() })
         .stdout(Stdio::null())

@@ -43,6 +43,10 @@ pub struct RuntimeCommand {
     pub root: PathBuf,
     /// Arguments before the subcommand that are always given.
     pub arguments: Vec<String>,
+    /// Whether it has to be called where [`HYBRID`] is not mounted: crun refuses a host that has
+    /// version 1 controllers and others left in the unified hierarchy.
+    #[serde(default)]
+    pub hide_hybrid: bool,
 }
 
 /// What happens to a process's stdin.
@@ -216,6 +220,8 @@ pub struct Exit {
     pub oom: bool,
 }
 
+/// Where a host with cgroup version 1 may have the unified hierarchy too.
+pub const HYBRID: &str = "/sys/fs/cgroup/unified";
 /// The name of the socket in the shim's directory.
 pub const SOCKET: &str = "sock";
 /// The name of the file with the container's [`Exit`] in the shim's directory.

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use cnm::SandboxId;
+use drivers::kernel::nft::Ownership;
 use drivers::kernel::{Linux, LinuxConfig, Netns};
 use nix::mount::{MntFlags, umount2};
 
@@ -62,16 +63,26 @@ impl Lab {
 
     /// Opens rnet's kernel on the host. Every call is another daemon with the same directories.
     pub fn open(&self) -> Linux {
-        self.open_as("rnet")
+        self.open_with(Ownership::Preferred)
+    }
+
+    /// The same, with a table that it owns or does not own.
+    pub fn open_with(&self, ownership: Ownership) -> Linux {
+        self.open_daemon("rnet", ownership)
     }
 
     /// Opens the kernel of a daemon with a name of its own.
     pub fn open_as(&self, name: &str) -> Linux {
+        self.open_daemon(name, Ownership::Preferred)
+    }
+
+    fn open_daemon(&self, name: &str, ownership: Ownership) -> Linux {
         let config = LinuxConfig {
             namespaces: self.directory.join(name),
             table: name.to_owned(),
             tag: name.to_owned(),
             owner: None,
+            ownership,
         };
         self.host.run(|| Linux::open(config)).unwrap()
     }

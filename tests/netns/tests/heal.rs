@@ -6,6 +6,7 @@ use std::sync::mpsc::Receiver;
 
 use cnm::{Key, State};
 use drivers::kernel::netlink::Request;
+use drivers::kernel::nft::Ownership;
 use drivers::kernel::{Kernel, Linux, link, reconcile};
 use netns_tests::{Lab, Model, SILENCE, TIMEOUT};
 
@@ -19,11 +20,15 @@ struct Site {
 
 impl Site {
     fn new() -> Self {
+        Self::with(Ownership::Preferred)
+    }
+
+    fn with(ownership: Ownership) -> Self {
         let (lab, mut model) = (Lab::new(), Model::default());
         model.network(1);
         model.sandbox(1, &[1]);
         model.publish(1, "0.0.0.0", 8080, 80);
-        let kernel = lab.open();
+        let kernel = lab.open_with(ownership);
         reconcile(&kernel, &model.desired()).unwrap();
         let changes = kernel.changes().unwrap();
         Self { lab, model, kernel, changes }
@@ -183,4 +188,24 @@ fn forwarding_stays_on_when_the_last_network_goes() {
     assert_eq!(keys(&site.kernel.observe().unwrap()), 0);
     assert_eq!(site.lab.host.sysctl("net/ipv4/ip_forward"), "1");
     assert_eq!(site.lab.host.sysctl("net/ipv6/conf/all/forwarding"), "1");
+}
+
+#[test]
+fn without_ownership_a_flushed_ruleset_comes_back() {
+    let site = Site::with(Ownership::Declined);
+    assert!(site.kernel.table_owner().is_none());
+    for damage in ["flush ruleset", "delete table inet rnet", "flush chain inet rnet published"] {
+        let flushed = std::time::Instant::now();
+        let status = site
+            .lab
+            .host
+            .run(|| std::process::Command::new("nft").args(damage.split(' ')).status().unwrap());
+        assert!(status.success(), "{damage}");
+        site.changes.recv_timeout(TIMEOUT).expect("the change is noticed");
+        let desired = site.model.desired();
+        reconcile(&site.kernel, &desired).unwrap();
+        println!("{damage}: repaired after {:?}", flushed.elapsed());
+        assert!(reconcile(&site.kernel, &desired).unwrap().is_empty());
+        site.works();
+    }
 }

@@ -118,7 +118,7 @@ pub fn key(port: u16, protocol: Protocol) -> String {
 mod tests {
     use super::*;
 
-    fn bindings(json: serde_json::Value) -> Result<Vec<String>> {
+    fn bindings(json: Value) -> Result<Vec<String>> {
         let map: PortMap = crate::api::wire::go::from_value(json).unwrap();
         let show = |p: PublishedPort| {
             let host = p.host.map_or_else(|| "*".to_owned(), |ip| ip.to_string());

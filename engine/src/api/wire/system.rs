@@ -232,7 +232,7 @@ pub fn version(kernel: &str, runtimes: &[(String, String)]) -> Value {
             "Os": "linux",
         },
     });
-    let runtime = |(name, version): &(String, String)| json!({"Name": name, "Version": version, "Details": {"GitCommit": ""}});
+    let runtime = |(name, version): &(String, String)| json!({"Name": name, "Version": version, "Details": {}});
     let components: Vec<Value> =
         std::iter::once(engine).chain(runtimes.iter().map(runtime)).collect();
     json!({

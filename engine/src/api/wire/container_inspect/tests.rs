@@ -133,7 +133,7 @@ fn every_state_has_docker_s_words() {
     let now = DateTime::from_timestamp(7200, 0).unwrap();
     let check = |status: Status, exit_code, expected: &str| {
         let state = State { status, exit_code, started: time, finished: time, ..State::default() };
-        assert_eq!(super::status(&state, now), expected);
+        assert_eq!(status(&state, now), expected);
     };
     check(Status::Created, 0, "Created");
     check(Status::Running, 0, "Up 2 hours");
@@ -144,5 +144,5 @@ fn every_state_has_docker_s_words() {
     check(Status::Dead, 0, "Dead");
     let health = Some(json!({"Status": "starting"}));
     let state = State { status: Status::Running, started: time, health, ..State::default() };
-    assert_eq!(super::status(&state, now), "Up 2 hours (health: starting)");
+    assert_eq!(status(&state, now), "Up 2 hours (health: starting)");
 }

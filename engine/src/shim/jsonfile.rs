@@ -1,0 +1,257 @@
+//! Docker's `json-file` log: one JSON object per line of output, rotated by size.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use super::clock;
+use super::protocol::Log;
+
+/// A line is cut after this many bytes; what follows is a record of its own.
+const LONGEST: usize = 16 * 1024;
+
+/// One of a process's two output streams.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stream {
+    Stdout,
+    Stderr,
+}
+
+impl Stream {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Stdout => "stdout",
+            Self::Stderr => "stderr",
+        }
+    }
+}
+
+/// The log of a container, and the lines that are not complete yet.
+#[derive(Debug)]
+pub(super) struct JsonFile {
+    path: PathBuf,
+    max_size: u64,
+    max_files: u32,
+    file: File,
+    size: u64,
+    partial: [Vec<u8>; 2],
+}
+
+impl JsonFile {
+    /// Opens the log, if there is to be one, and goes on at its end.
+    pub(super) fn open(log: &Log) -> io::Result<Option<Self>> {
+        let Log::JsonFile { path, max_size, max_files } = log else { return Ok(None) };
+        let file = append(path)?;
+        let size = file.metadata()?.len();
+        Ok(Some(Self {
+            path: path.clone(),
+            max_size: *max_size,
+            max_files: (*max_files).max(1),
+            file,
+            size,
+            partial: Default::default(),
+        }))
+    }
+
+    /// Takes what a process wrote; complete lines are in the file afterwards.
+    pub(super) fn write(&mut self, stream: Stream, bytes: &[u8]) -> io::Result<()> {
+        let mut partial = std::mem::take(&mut self.partial[stream as usize]);
+        partial.extend_from_slice(bytes);
+        let mut records = Vec::with_capacity(bytes.len() + bytes.len() / 2);
+        let time = clock::now();
+        let mut rest = partial.as_slice();
+        while let Some(length) = record_length(rest) {
+            let (line, after) = rest.split_at(length);
+            encode(&mut records, line, stream, &time);
+            rest = after;
+            if self.max_size > 0 && self.size + records.len() as u64 >= self.max_size {
+                self.append(&records)?;
+                records.clear();
+                self.rotate()?;
+            }
+        }
+        self.partial[stream as usize] = rest.to_vec();
+        self.append(&records)
+    }
+
+    /// Writes what came without an end of line; nothing more comes on this stream.
+    pub(super) fn end(&mut self, stream: Stream) -> io::Result<()> {
+        let partial = std::mem::take(&mut self.partial[stream as usize]);
+        if partial.is_empty() {
+            return Ok(());
+        }
+        let mut record = Vec::new();
+        encode(&mut record, &partial, stream, &clock::now());
+        self.append(&record)
+    }
+
+    fn append(&mut self, records: &[u8]) -> io::Result<()> {
+        self.size += records.len() as u64;
+        self.file.write_all(records)
+    }
+
+    /// `log` becomes `log.1`, `log.1` becomes `log.2`; the oldest goes.
+    fn rotate(&mut self) -> io::Result<()> {
+        let numbered = |number: u32| {
+            let mut name = self.path.clone().into_os_string();
+            name.push(format!(".{number}"));
+            PathBuf::from(name)
+        };
+        if self.max_files == 1 {
+            self.file.set_len(0)?;
+        } else {
+            for number in (1..self.max_files - 1).rev() {
+                ignore_missing(std::fs::rename(numbered(number), numbered(number + 1)))?;
+            }
+            ignore_missing(std::fs::rename(&self.path, numbered(1)))?;
+            self.file = append(&self.path)?;
+        }
+        self.size = 0;
+        Ok(())
+    }
+}
+
+fn append(path: &Path) -> io::Result<File> {
+    use std::os::unix::fs::OpenOptionsExt;
+    OpenOptions::new().append(true).create(true).mode(0o640).open(path)
+}
+
+fn ignore_missing(result: io::Result<()>) -> io::Result<()> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+/// How many bytes make the next record: a line with its end, or as much of a long one as fits
+/// without cutting a character in two.
+fn record_length(bytes: &[u8]) -> Option<usize> {
+    let window = &bytes[..bytes.len().min(LONGEST)];
+    if let Some(end) = window.iter().position(|byte| *byte == b'\n') {
+        return Some(end + 1);
+    }
+    if window.len() < LONGEST {
+        return None;
+    }
+    let boundary = (LONGEST - 3..=LONGEST)
+        .rev()
+        .find(|at| bytes.get(*at).is_none_or(|byte| byte & 0b1100_0000 != 0b1000_0000));
+    Some(boundary.unwrap_or(LONGEST))
+}
+
+fn encode(out: &mut Vec<u8>, line: &[u8], stream: Stream, time: &str) {
+    out.extend_from_slice(b"{\"log\":\"");
+    for chunk in line.utf8_chunks() {
+        escape(out, chunk.valid());
+        if !chunk.invalid().is_empty() {
+            out.extend_from_slice(b"\\ufffd");
+        }
+    }
+    out.extend_from_slice(b"\",\"stream\":\"");
+    out.extend_from_slice(stream.name().as_bytes());
+    out.extend_from_slice(b"\",\"time\":\"");
+    out.extend_from_slice(time.as_bytes());
+    out.extend_from_slice(b"\"}\n");
+}
+
+/// As Go's encoder does it, safe for HTML too.
+fn escape(out: &mut Vec<u8>, text: &str) {
+    const HEX: &[u8; 16] = b"0123456789abcdef";
+    let mut utf8 = [0; 4];
+    for character in text.chars() {
+        match character {
+            '"' => out.extend_from_slice(b"\\\""),
+            '\\' => out.extend_from_slice(b"\\\\"),
+            '\n' => out.extend_from_slice(b"\\n"),
+            '\r' => out.extend_from_slice(b"\\r"),
+            '\u{2028}' => out.extend_from_slice(b"\\u2028"),
+            '\u{2029}' => out.extend_from_slice(b"\\u2029"),
+            '\0'..='\u{1f}' | '<' | '>' | '&' => {
+                let code = character as usize;
+                out.extend_from_slice(b"\\u00");
+                out.extend_from_slice(&[HEX[code >> 4], HEX[code & 15]]);
+            }
+            other => out.extend_from_slice(other.encode_utf8(&mut utf8).as_bytes()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lines(path: &Path) -> Vec<serde_json::Value> {
+        let text = std::fs::read_to_string(path).unwrap();
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    fn log(directory: &Path, max_size: u64, max_files: u32) -> (PathBuf, JsonFile) {
+        let path = directory.join("c-json.log");
+        let log = Log::JsonFile { path: path.clone(), max_size, max_files };
+        (path, JsonFile::open(&log).unwrap().unwrap())
+    }
+
+    fn directory(name: &str) -> PathBuf {
+        let path = std::env::temp_dir().join(format!("rnet-log-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&path).unwrap();
+        path
+    }
+
+    #[test]
+    fn a_line_is_written_when_it_is_complete() {
+        let directory = directory("line");
+        let (path, mut log) = log(&directory, 0, 1);
+        log.write(Stream::Stdout, b"one\r\ntw").unwrap();
+        log.write(Stream::Stderr, b"err\n").unwrap();
+        log.write(Stream::Stdout, b"o").unwrap();
+        assert_eq!(lines(&path).len(), 2);
+        log.end(Stream::Stdout).unwrap();
+        let lines = lines(&path);
+        assert_eq!(lines[0]["log"], "one\r\n");
+        assert_eq!((&lines[1]["log"], &lines[1]["stream"]), (&"err\n".into(), &"stderr".into()));
+        assert_eq!(lines[2]["log"], "two");
+        std::fs::remove_dir_all(directory).unwrap();
+    }
+
+    #[test]
+    fn strings_are_escaped_as_docker_does() {
+        let mut out = Vec::new();
+        encode(&mut out, b"<a>&\"\\\t\x1b\xff\xc3\xa9\n", Stream::Stdout, "T");
+        assert_eq!(
+            String::from_utf8(out).unwrap(),
+            "{\"log\":\"\\u003ca\\u003e\\u0026\\\"\\\\\\u0009\\u001b\\ufffd\u{e9}\\n\",\
+             \"stream\":\"stdout\",\"time\":\"T\"}\n"
+        );
+    }
+
+    #[test]
+    fn long_lines_are_cut_between_characters() {
+        let directory = directory("long");
+        let (path, mut log) = log(&directory, 0, 1);
+        let text = format!("a{}\n", "\u{e9}".repeat(LONGEST));
+        log.write(Stream::Stdout, text.as_bytes()).unwrap();
+        let records = lines(&path);
+        let joined: String = records.iter().map(|line| line["log"].as_str().unwrap()).collect();
+        assert_eq!(joined, text);
+        assert!(records.len() == 3 && records[0]["log"].as_str().unwrap().len() == LONGEST - 1);
+        std::fs::remove_dir_all(directory).unwrap();
+    }
+
+    #[test]
+    fn a_full_log_is_rotated_and_the_oldest_goes() {
+        let directory = directory("rotate");
+        let (path, mut log) = log(&directory, 200, 3);
+        for number in 0..40 {
+            log.write(Stream::Stdout, format!("line {number}\n").as_bytes()).unwrap();
+        }
+        let mut names: Vec<_> = std::fs::read_dir(&directory)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        assert_eq!(names, ["c-json.log", "c-json.log.1", "c-json.log.2"]);
+        let newest = lines(&PathBuf::from(format!("{}.1", path.display())));
+        assert!(newest.len() >= 2 && std::fs::metadata(&path).unwrap().len() <= 300);
+        std::fs::remove_dir_all(directory).unwrap();
+    }
+}

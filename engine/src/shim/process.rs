@@ -1,0 +1,370 @@
+//! A process of the container, from the call of the runtime to its exit status: its stdio and its
+//! state.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Instant;
+
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::unistd::pipe2;
+
+use super::console::ConsoleSocket;
+use super::jsonfile::{JsonFile, Stream};
+use super::peer::Peer;
+use super::protocol::{Config, Failure, Stdin};
+use super::{failure, launch, system};
+
+/// Input a process has not read yet; its clients wait when there is more.
+const INPUT_LIMIT: usize = 64 * 1024;
+/// The longest path of a socket.
+const SOCKET_PATH: usize = 100;
+
+/// A process of the container.
+#[derive(Debug)]
+pub(super) struct Process {
+    /// The shim's own number for it; the container's first process is 0.
+    pub(super) id: u64,
+    /// The client's id for it, if it was exec'd.
+    pub(super) exec: Option<String>,
+    pub(super) tty: bool,
+    pub(super) stage: Stage,
+    size: Option<(u16, u16)>,
+    terminal: Option<OwnedFd>,
+    input: Option<Input>,
+    pub(super) outputs: Vec<Output>,
+    pub(super) log: Option<JsonFile>,
+}
+
+/// How far it is.
+#[derive(Debug)]
+pub(super) enum Stage {
+    /// The runtime is at work.
+    Launching { runtime: i32, console: Option<ConsoleSocket>, files: Files },
+    /// It runs.
+    Running { pid: i32 },
+    /// It has ended, and what it wrote is still being read.
+    Ended { code: i32, signal: Option<i32>, time: String, at: Instant, published: bool },
+}
+
+/// One output stream that has not ended.
+#[derive(Debug)]
+pub(super) struct Output {
+    pub(super) file: File,
+    stream: Stream,
+}
+
+/// The way to its stdin.
+#[derive(Debug)]
+struct Input {
+    file: File,
+    queue: VecDeque<u8>,
+    once: bool,
+    closing: bool,
+}
+
+/// What the runtime leaves in the shim's directory at a start.
+#[derive(Debug)]
+pub(super) struct Files {
+    pid: PathBuf,
+    log: PathBuf,
+    process: Option<PathBuf>,
+}
+
+/// What a process is started with.
+#[derive(Debug)]
+pub(super) struct Launch<'a> {
+    pub(super) config: &'a Config,
+    pub(super) id: u64,
+    pub(super) tty: bool,
+    pub(super) size: Option<(u16, u16)>,
+    pub(super) stdin: Stdin,
+    pub(super) log: Option<JsonFile>,
+    /// The exec'd process: its id and its OCI object; the container itself if absent.
+    pub(super) exec: Option<(String, &'a serde_json::Value)>,
+    /// The score the daemon had.
+    pub(super) oom_score: Option<i32>,
+}
+
+impl Launch<'_> {
+    /// Calls the runtime. What becomes of it is known when that ends.
+    pub(super) fn start(self) -> io::Result<Process> {
+        let name = self.exec.as_ref().map_or("init".to_owned(), |_| format!("exec-{}", self.id));
+        let files = self.files(&name)?;
+        let mut command = launch::command(&self.config.runtime);
+        system::restore_signals(&mut command, self.oom_score);
+        command.current_dir(&self.config.bundle);
+        command.arg("--log").arg(&files.log).args(["--log-format", "json"]);
+        match &files.process {
+            None => command.args(["run", "--detach", "--bundle"]).arg(&self.config.bundle),
+            Some(process) => command.args(["exec", "--detach", "--process"]).arg(process),
+        };
+        command.arg("--pid-file").arg(&files.pid);
+        let mut console = None;
+        let (mut input, mut outputs) = (None, Vec::new());
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        if self.tty {
+            let socket = format!("{name}.tty");
+            console = Some(ConsoleSocket::bind(Path::new(&socket))?);
+            command.arg("--console-socket").arg(self.socket_path(&socket));
+        } else {
+            if self.stdin != Stdin::Closed {
+                let (read, write) = pipe()?;
+                command.stdin(read);
+                input = Some(Input::new(write, self.stdin)?);
+            }
+            for stream in [Stream::Stdout, Stream::Stderr] {
+                let (read, write) = pipe()?;
+                match stream {
+                    Stream::Stdout => command.stdout(write),
+                    Stream::Stderr => command.stderr(write),
+                };
+                outputs.push(Output::new(read, stream)?);
+            }
+        }
+        let runtime = command.arg(&self.config.id).spawn()?.id().cast_signed();
+        Ok(Process {
+            id: self.id,
+            exec: self.exec.map(|(id, _)| id),
+            tty: self.tty,
+            stage: Stage::Launching { runtime, console, files },
+            size: self.size,
+            terminal: None,
+            input,
+            outputs,
+            log: self.log,
+        })
+    }
+
+    fn files(&self, name: &str) -> io::Result<Files> {
+        let file = |suffix: &str| self.config.directory.join(format!("{name}.{suffix}"));
+        let files = Files {
+            pid: file("pid"),
+            log: file("log"),
+            process: self.exec.is_some().then(|| file("json")),
+        };
+        for stale in [&files.pid, &files.log] {
+            let _ = std::fs::remove_file(stale);
+        }
+        if let (Some(path), Some((_, process))) = (&files.process, &self.exec) {
+            std::fs::write(path, serde_json::to_vec(process)?)?;
+        }
+        Ok(files)
+    }
+
+    /// The socket as the runtime is told it: relative to its working directory if need be.
+    fn socket_path(&self, name: &str) -> PathBuf {
+        let path = self.config.directory.join(name);
+        if path.as_os_str().len() < SOCKET_PATH { path } else { name.into() }
+    }
+}
+
+impl Files {
+    fn failure(&self, of_exec: bool, fallback: &str) -> Failure {
+        let log = std::fs::read(&self.log).unwrap_or_default();
+        let log = String::from_utf8_lossy(&log);
+        if of_exec { failure::of_exec(&log, fallback) } else { failure::of_create(&log, fallback) }
+    }
+}
+
+impl Drop for Files {
+    fn drop(&mut self) {
+        for path in [Some(&self.pid), Some(&self.log), self.process.as_ref()].into_iter().flatten()
+        {
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+impl Input {
+    fn new(file: impl Into<OwnedFd>, mode: Stdin) -> io::Result<Self> {
+        let file = file.into();
+        nonblocking(&file)?;
+        let once = mode == Stdin::Once;
+        Ok(Self { file: file.into(), queue: VecDeque::new(), once, closing: false })
+    }
+}
+
+impl Output {
+    fn new(file: impl Into<OwnedFd>, stream: Stream) -> io::Result<Self> {
+        let file = file.into();
+        nonblocking(&file)?;
+        Ok(Self { file: file.into(), stream })
+    }
+}
+
+impl Process {
+    /// Its number on the host, while it runs.
+    pub(super) fn pid(&self) -> Option<i32> {
+        match self.stage {
+            Stage::Running { pid } => Some(pid),
+            _ => None,
+        }
+    }
+
+    /// The runtime has ended: the process runs, or it has failed to start.
+    pub(super) fn launched(&mut self, code: i32) -> Result<i32, Failure> {
+        self.take_terminal();
+        let Stage::Launching { files, .. } = &self.stage else {
+            return self.pid().ok_or(Failure { error: "it has ended".to_owned(), code: 128 });
+        };
+        let pid =
+            std::fs::read_to_string(&files.pid).ok().and_then(|text| text.trim().parse().ok());
+        match pid {
+            Some(pid) if code == 0 => {
+                self.stage = Stage::Running { pid };
+                Ok(pid)
+            }
+            _ => {
+                let fallback = format!("the runtime ended with code {code}");
+                Err(files.failure(self.exec.is_some(), &fallback))
+            }
+        }
+    }
+
+    /// Takes the terminal from the runtime, if it is there.
+    pub(super) fn take_terminal(&mut self) {
+        let Stage::Launching { console, .. } = &mut self.stage else { return };
+        let Some(Ok(Some(terminal))) = console.as_ref().map(ConsoleSocket::receive) else { return };
+        *console = None;
+        let mut adopt = || -> io::Result<()> {
+            if let Some((rows, columns)) = self.size {
+                system::resize(terminal.as_fd(), rows, columns)?;
+            }
+            self.outputs.push(Output::new(terminal.try_clone()?, Stream::Stdout)?);
+            self.input = Some(Input::new(terminal.try_clone()?, Stdin::Open)?);
+            Ok(())
+        };
+        // A terminal that cannot be used is one that has hung up.
+        let _ = adopt();
+        self.terminal = Some(terminal);
+    }
+
+    /// Sets the terminal's size, now or when there is one.
+    pub(super) fn resize(&mut self, rows: u16, columns: u16) -> io::Result<()> {
+        self.size = Some((rows, columns));
+        match &self.terminal {
+            Some(terminal) => system::resize(terminal.as_fd(), rows, columns),
+            None => Ok(()),
+        }
+    }
+
+    /// Reads what it wrote, for the log and for every client, until there is no more for now.
+    pub(super) fn pump(&mut self, output: usize, peers: &mut [Peer], buffer: &mut [u8]) {
+        loop {
+            if peers.iter().any(|peer| peer.is_congested() && peer.streams_of(self.id).is_some()) {
+                return;
+            }
+            let stream = self.outputs[output].stream;
+            match self.outputs[output].file.read(buffer) {
+                Ok(length) if length > 0 => {
+                    if let Some(log) = &mut self.log {
+                        // A full disk must not stop the container.
+                        let _ = log.write(stream, &buffer[..length]);
+                    }
+                    for peer in &mut *peers {
+                        peer.output(self.id, stream, &buffer[..length]);
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                // A terminal whose last user has closed it says EIO.
+                Ok(_) | Err(_) => {
+                    self.outputs.remove(output);
+                    if let Some(log) = &mut self.log {
+                        let _ = log.end(stream);
+                    }
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Whether it takes input at present.
+    pub(super) fn wants_input(&self) -> bool {
+        self.input.as_ref().is_some_and(|input| input.queue.len() < INPUT_LIMIT && !input.closing)
+    }
+
+    pub(super) fn has_input(&self) -> bool {
+        self.input.is_some()
+    }
+
+    /// Passes input on.
+    pub(super) fn feed(&mut self, bytes: &[u8]) {
+        if let Some(input) = &mut self.input
+            && !input.closing
+        {
+            input.queue.extend(bytes);
+        }
+        self.drain_input();
+    }
+
+    /// A client's input has ended. Whether that ends the process's input too.
+    pub(super) fn client_ended(&mut self) -> bool {
+        let Some(input) = &mut self.input else { return true };
+        if self.tty || !input.once {
+            return false;
+        }
+        input.closing = true;
+        self.drain_input();
+        true
+    }
+
+    /// Writes queued input as far as the process takes it.
+    pub(super) fn drain_input(&mut self) {
+        let Some(input) = &mut self.input else { return };
+        while !input.queue.is_empty() {
+            match input.file.write(input.queue.as_slices().0) {
+                Ok(written) => drop(input.queue.drain(..written)),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                // Nobody reads any more.
+                Err(_) => {
+                    input.queue.clear();
+                    input.closing = true;
+                }
+            }
+        }
+        if input.closing && !self.tty {
+            self.input = None;
+        }
+    }
+
+    /// The file to wait on for room for queued input.
+    pub(super) fn pending_input(&self) -> Option<&File> {
+        self.input.as_ref().filter(|input| !input.queue.is_empty()).map(|input| &input.file)
+    }
+
+    /// It never came to be.
+    pub(super) fn give_up(&mut self) {
+        self.outputs.clear();
+        self.release();
+        let at = Instant::now();
+        self.stage =
+            Stage::Ended { code: 128, signal: None, time: String::new(), at, published: true };
+    }
+
+    /// Lets go of everything that its descendants might still hold open.
+    pub(super) fn release(&mut self) {
+        for output in std::mem::take(&mut self.outputs) {
+            if let Some(log) = &mut self.log {
+                let _ = log.end(output.stream);
+            }
+        }
+        self.input = None;
+        self.terminal = None;
+    }
+}
+
+fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
+    Ok(pipe2(OFlag::O_CLOEXEC)?)
+}
+
+fn nonblocking(file: &OwnedFd) -> io::Result<()> {
+    let flags = OFlag::from_bits_truncate(fcntl(file, FcntlArg::F_GETFL)?);
+    fcntl(file, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
+    Ok(())
+}

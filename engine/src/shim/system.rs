@@ -1,0 +1,101 @@
+//! The system calls for which there is no safe wrapper.
+#![expect(unsafe_code, reason = "fork, ioctl on a terminal, and code between fork and exec")]
+
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
+use nix::unistd::{ForkResult, fork, setsid};
+
+use super::protocol::HYBRID;
+
+/// Leaves the daemon's session and process tree: the parent ends at once, so that whoever started
+/// us has nothing to reap later. Returns in the grandchild only.
+pub(super) fn detach() -> io::Result<()> {
+    // SAFETY: the process has a single thread.
+    match unsafe { fork() }? {
+        ForkResult::Parent { .. } => {
+            // SAFETY: ends this process without running anything of the child's.
+            unsafe { libc::_exit(0) }
+        }
+        ForkResult::Child => {
+            setsid()?;
+            Ok(())
+        }
+    }
+}
+
+/// Closes every descriptor above the three standard ones.
+pub(super) fn close_inherited() {
+    // SAFETY: called before this process has opened anything that Rust owns.
+    unsafe { libc::syscall(libc::SYS_close_range, 3_u32, u32::MAX, 0_u32) };
+}
+
+/// Ignores SIGPIPE, SIGHUP and what else may come from a terminal or a supervisor's group.
+pub(super) fn ignore_signals() {
+    for signal in [libc::SIGPIPE, libc::SIGHUP, libc::SIGINT, libc::SIGQUIT] {
+        // SAFETY: no handler is installed.
+        unsafe { libc::signal(signal, libc::SIG_IGN) };
+    }
+}
+
+/// Takes ownership of a descriptor that came with a message or with the process's start.
+pub(super) fn own(descriptor: i32) -> OwnedFd {
+    // SAFETY: the kernel has just given us this descriptor; nobody else knows its number.
+    unsafe { OwnedFd::from_raw_fd(descriptor) }
+}
+
+/// Sets the size of a terminal.
+pub(super) fn resize(terminal: BorrowedFd<'_>, rows: u16, columns: u16) -> io::Result<()> {
+    let size = libc::winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+    // SAFETY: TIOCSWINSZ reads a winsize, which outlives the call.
+    match unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCSWINSZ, &raw const size) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Runs the command with the shim's own signal state and score undone: a container must not
+/// inherit them.
+pub(super) fn restore_signals(command: &mut Command, oom_score: Option<i32>) {
+    let prepare = move || {
+        for signal in [libc::SIGPIPE, libc::SIGHUP, libc::SIGINT, libc::SIGQUIT] {
+            // SAFETY: async-signal-safe; no handler is installed.
+            unsafe { libc::signal(signal, libc::SIG_DFL) };
+        }
+        sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)?;
+        if let Some(score) = oom_score {
+            // Raising one's own score is always allowed.
+            let _ = std::fs::write("/proc/self/oom_score_adj", score.to_string());
+        }
+        Ok(())
+    };
+    // SAFETY: the closure runs in a child of a process with a single thread.
+    unsafe { command.pre_exec(prepare) };
+}
+
+/// Runs the command where the unified hierarchy of a hybrid host is not mounted.
+pub(super) fn hide_hybrid(command: &mut Command) {
+    let prepare = || {
+        unshare(CloneFlags::CLONE_NEWNS)?;
+        mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_SLAVE, None::<&str>)?;
+        umount2(HYBRID, MntFlags::MNT_DETACH)?;
+        Ok(())
+    };
+    // SAFETY: the closure makes system calls only; it allocates nothing and takes no lock.
+    unsafe { command.pre_exec(prepare) };
+}
+
+/// Sends a signal, by number: real-time signals have no name. The process is a child that has not
+/// been waited for, so its number cannot have been given to another.
+pub(super) fn kill(pid: i32, signal: i32) -> io::Result<()> {
+    // SAFETY: kill takes two numbers.
+    match unsafe { libc::kill(pid, signal) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}

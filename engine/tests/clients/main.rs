@@ -1,0 +1,9 @@
+//! The daemon as its clients see it: plain HTTP, the `docker` command, a service manager.
+//!
+//! Every test has a daemon of its own, in network and mount namespaces of its own and in a
+//! directory of its own; nothing is left behind.
+
+mod api;
+mod daemon;
+mod docker;
+mod process;

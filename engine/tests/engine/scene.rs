@@ -1,0 +1,122 @@
+//! A throw-away host: network, mount and process namespaces of its own, an engine in them.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+
+use engine::container::Spec;
+use engine::core::{Engine, Settings};
+
+/// Says in the environment that this process is the one in the namespaces.
+const INSIDE: &str = "RNET_TEST_INSIDE";
+
+/// An engine and its directories.
+pub(crate) struct Scene {
+    pub(crate) dir: PathBuf,
+    pub(crate) engine: Arc<Engine>,
+}
+
+/// Runs a test in namespaces of its own: the test's program runs itself again, in them, with just
+/// this test. What is left of its processes ends with it.
+pub(crate) fn on_a_host_of_its_own<F: Future<Output = ()>>(
+    test: &str,
+    body: impl FnOnce(PathBuf) -> F,
+) {
+    if std::env::var_os(INSIDE).is_none() {
+        let status = Command::new("unshare")
+            .args(["--net", "--mount", "--ipc", "--pid", "--fork", "--kill-child", "--mount-proc"])
+            .arg(std::env::current_exe().unwrap())
+            .args(["--exact", test, "--nocapture", "--test-threads=1"])
+            .env(INSIDE, "1")
+            .status()
+            .unwrap();
+        assert!(status.success(), "{test} failed");
+        return;
+    }
+    let up = Command::new("ip").args(["link", "set", "lo", "up"]).status().unwrap();
+    assert!(up.success());
+    let _ = tracing_subscriber::fmt().with_test_writer().with_env_filter(filter()).try_init();
+    let name = test.replace("::", "-");
+    let dir = std::env::temp_dir().join(format!("rnet-{name}-{:x}", nonce()));
+    std::fs::create_dir_all(&dir).unwrap();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        runtime.block_on(body(dir.clone()));
+    }));
+    drop(runtime);
+    let _ = std::fs::remove_dir_all(&dir);
+    if let Err(panic) = outcome {
+        std::panic::resume_unwind(panic);
+    }
+}
+
+fn filter() -> tracing_subscriber::EnvFilter {
+    tracing_subscriber::EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"))
+}
+
+fn nonce() -> u32 {
+    getrandom::u32().unwrap()
+}
+
+pub(crate) fn settings(dir: &Path) -> Settings {
+    Settings {
+        data_root: dir.join("data"),
+        exec_root: dir.join("run"),
+        binaries: binaries(),
+        ..Settings::default()
+    }
+}
+
+/// Where our programs are built. `rnet-dns` belongs to another package and is built if need be.
+fn binaries() -> PathBuf {
+    let directory = Path::new(env!("CARGO_BIN_EXE_rnet")).parent().unwrap().to_owned();
+    if !directory.join("rnet-dns").exists() {
+        let built = Command::new(env!("CARGO")).args(["build", "-p", "dns"]).status().unwrap();
+        assert!(built.success());
+    }
+    directory
+}
+
+impl Scene {
+    pub(crate) async fn open(dir: PathBuf) -> Self {
+        let engine = Engine::open(settings(&dir)).await.unwrap_or_else(|e| panic!("{}", e.chain()));
+        Self { dir, engine }
+    }
+
+    /// The daemon ends as with SIGKILL, but for the process; another one comes.
+    pub(crate) async fn reopen(self) -> Self {
+        let Self { dir, engine } = self;
+        engine.close().await;
+        drop(engine);
+        Self::open(dir).await
+    }
+
+    pub(crate) async fn end(self) {
+        self.engine.reset().await.unwrap_or_else(|error| panic!("{}", error.chain()));
+    }
+
+    /// Runs something that blocks.
+    pub(crate) async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Engine) -> T + Send + 'static,
+    ) -> T {
+        let engine = self.engine.clone();
+        tokio::task::spawn_blocking(move || work(&engine)).await.unwrap()
+    }
+}
+
+/// A container of the built-in image with a command.
+pub(crate) fn spec(command: &str) -> Spec {
+    Spec {
+        image: "rnet/toolbox".to_owned(),
+        command: Some(command.split(' ').map(str::to_owned).collect()),
+        ..Spec::default()
+    }
+}
+
+/// What a command prints.
+pub(crate) fn output(program: &str, arguments: &str) -> String {
+    let output = Command::new(program).args(arguments.split(' ')).output().unwrap();
+    String::from_utf8(output.stdout).unwrap()
+}
