@@ -52,8 +52,13 @@ fn observe_links(linux: &Linux, visitor: &mut Visitor) -> io::Result<State> {
     }
     let mut far_ends = BTreeMap::new();
     for sandbox in pin::list(&linux.config.namespaces)? {
-        let netns = Netns::open(linux.namespace_path(&sandbox))?;
-        visitor.enter(&netns)?;
+        let path = linux.namespace_path(&sandbox);
+        match Netns::open(&path).and_then(|netns| visitor.enter(&netns)) {
+            Ok(()) => {}
+            // It was removed while we looked.
+            Err(_) if !pin::is_pinned(&path) => continue,
+            Err(error) => return Err(error),
+        }
         let interfaces = observe_sandbox(linux, &sandbox, &ours, &mut state)?;
         far_ends.insert(sandbox, interfaces);
     }
