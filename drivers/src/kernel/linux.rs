@@ -95,7 +95,8 @@ impl Linux {
             .map_err(|error| match error {
                 ReserveError::Refused { source, .. } => step("reserve", object(), source),
                 error @ ReserveError::NoSuchAddress { .. } => {
-                    step("reserve", object(), io::Error::other(error))
+                    let source = io::Error::new(io::ErrorKind::AddrNotAvailable, error);
+                    step("reserve", object(), source)
                 }
             })
     }
