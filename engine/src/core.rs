@@ -124,12 +124,12 @@ impl Engine {
     /// All containers, the newest first.
     pub fn list(&self) -> Vec<Arc<Container>> {
         let mut all: Vec<_> = self.registry.all().iter().map(|live| live.get()).collect();
-        all.sort_by(|a, b| b.created.cmp(&a.created));
+        all.sort_by_key(|container| std::cmp::Reverse(container.created));
         all
     }
 
     /// A container's record.
-    pub(crate) fn record(&self, container: &Container) -> Result<Batch> {
+    pub(crate) fn record(container: &Container) -> Result<Batch> {
         let value = serde_json::to_vec(container)
             .map_err(|error| Error::internal("cannot encode a container", error))?;
         let mut batch = Batch::default();
@@ -139,7 +139,7 @@ impl Engine {
 
     /// Writes a container's record.
     pub(crate) fn save(&self, container: &Container, durability: Durability) -> Result<()> {
-        Ok(self.store.commit(&self.record(container)?, durability)?)
+        Ok(self.store.commit(&Self::record(container)?, durability)?)
     }
 
     /// Tells an event of a container.

@@ -192,7 +192,7 @@ impl Networks {
     /// Makes a decided change true: the intent becomes durable, the kernel follows, and names are
     /// answered when this returns. After an error nothing of it is left in the kernel, and the
     /// change is to be [abandoned](Self::abandon).
-    pub(crate) fn apply(&self, change: &Change<'_>, served: Served) -> Result<()> {
+    pub(crate) fn apply(&self, change: &Change<'_>, served: &Served) -> Result<()> {
         let transaction = &change.transaction;
         let intent = self.controller().intent(transaction);
         self.store.commit(&intent, Durability::Immediate)?;
@@ -201,7 +201,7 @@ impl Networks {
         let ports: Vec<PortBinding> =
             change.reserved.iter().map(|(port, _)| port.clone()).collect();
         let applied = self.kernel.apply(&plan).map_err(Error::from).and_then(|()| {
-            self.resolver.serve(served, held(change))?;
+            self.resolver.serve(served, &held(change))?;
             self.kernel.flush_ports(&ports).map_err(Error::from)
         });
         applied.inspect_err(|_| self.undo(change))
@@ -246,8 +246,8 @@ impl Networks {
     }
 
     /// Replaces what the resolver answers for a sandbox: after a rename.
-    pub(crate) fn publish(&self, served: Served) -> Result<()> {
-        self.resolver.serve(served, Vec::new())
+    pub(crate) fn publish(&self, served: &Served) -> Result<()> {
+        self.resolver.serve(served, &[])
     }
 
     /// A sandbox with its endpoints.
@@ -260,7 +260,7 @@ impl Networks {
         let flushed =
             if sandbox.ports.is_empty() { Ok(()) } else { self.kernel.flush_ports(&sandbox.ports) };
         let addresses: Vec<IpAddr> =
-            endpoints.iter().flat_map(|e| &e.addresses).map(|network| network.ip()).collect();
+            endpoints.iter().flat_map(|e| &e.addresses).map(ipnetwork::IpNetwork::ip).collect();
         if let Err(error) = flushed.and_then(|()| self.kernel.flush_addresses(&addresses)) {
             tracing::warn!(error = Error::from(error).chain(), "cannot forget connections");
         }

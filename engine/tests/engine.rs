@@ -1,7 +1,11 @@
 //! The engine on the real kernel: each test in namespaces of its own, with directories of its own.
 //! They need root.
 
+#[path = "engine/lifecycle.rs"]
+mod lifecycle;
 #[path = "engine/networks.rs"]
 mod networks;
+#[path = "engine/recovery.rs"]
+mod recovery;
 #[path = "engine/scene.rs"]
 mod scene;

@@ -4,6 +4,7 @@ mod apply;
 mod observe;
 mod parts;
 mod pin;
+mod requests;
 
 use std::io::{self, PipeWriter};
 use std::net::{Ipv4Addr, SocketAddr};

@@ -1,5 +1,6 @@
 //! Connections: accepted, served over HTTP/1.1, ended with the daemon.
 
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +9,8 @@ use hyper::header::{CACHE_CONTROL, HeaderValue, PRAGMA, SERVER};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::unix::AsyncFd;
+use tokio::io::{AsyncRead, AsyncWrite, Interest};
 use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 
@@ -54,11 +56,31 @@ async fn connection(
     requests: TaskTracker,
 ) {
     match stream {
-        Stream::Unix(stream) => http(api, stream, stop, requests).await,
+        Stream::Unix(stream) => {
+            let Ok(copy) = stream.as_fd().try_clone_to_owned() else { return };
+            tokio::select! {
+                () = http(api, stream, stop, requests) => {}
+                () = hang_up(copy) => {}
+            }
+        }
         Stream::Tls(handshake) => match handshake.await {
             Ok(stream) => http(api, stream, stop, requests).await,
             Err(error) => tracing::debug!(%error, "a TLS handshake went wrong"),
         },
+    }
+}
+
+/// Waits until the other end of a unix socket is closed, not only for writing. Without this a
+/// stream with nothing to tell, as `events`, would be kept for clients that left long ago.
+async fn hang_up(socket: OwnedFd) {
+    let Ok(socket) = AsyncFd::with_interest(socket, Interest::WRITABLE) else {
+        return std::future::pending().await;
+    };
+    while let Ok(mut guard) = socket.ready(Interest::WRITABLE).await {
+        if guard.ready().is_write_closed() {
+            return;
+        }
+        guard.clear_ready();
     }
 }
 
@@ -142,4 +164,24 @@ pub fn no_cache(response: &mut Response) {
     let headers = response.headers_mut();
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, no-store, must-revalidate"));
     headers.insert(PRAGMA, HeaderValue::from_static("no-cache"));
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncWriteExt;
+    use tokio::net::UnixStream;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn only_a_full_close_is_a_hang_up() {
+        let (near, mut far) = UnixStream::pair().unwrap();
+        let watching = tokio::spawn(hang_up(near.as_fd().try_clone_to_owned().unwrap()));
+        far.write_all(b"request").await.unwrap();
+        far.shutdown().await.unwrap();
+        tokio::task::yield_now().await;
+        assert!(!watching.is_finished());
+        drop(far);
+        watching.await.unwrap();
+    }
 }

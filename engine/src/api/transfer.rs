@@ -55,17 +55,20 @@ async fn pull(api: &Arc<Api>, image: &str, request: &Request) -> Result<Response
     let pulling = async move { engine.images().pull(wanted, sender).await };
     // Dropping the handle, because the client left, ends the transfer.
     let pulling = AbortOnDropHandle::new(tokio::spawn(pulling));
-    let first = lines.recv().await;
-    if first.is_none() {
-        let pulled = finish(pulling).await?;
-        return Ok(body::json_lines(stream::iter(ending(api, &parsed, &pulled))));
-    }
+    let Some(first) = lines.recv().await else {
+        finish(pulling).await?;
+        return Ok(body::json_lines(stream::empty()));
+    };
     let api = api.clone();
-    let progress = stream::iter(first).chain(received(lines)).map(|line| wire::progress(&line));
+    let progress = stream::once(async { first }).chain(received(lines));
+    let progress = progress.map(|line| wire::progress(&line));
     let end = stream::once(async move {
         stream::iter(match finish(pulling).await {
-            Ok(pulled) => ending(&api, &parsed, &pulled),
-            Err(error) => vec![wire::stream_error(&error.chain())],
+            Ok(_) => {
+                publish_pull(&api, &parsed);
+                None
+            }
+            Err(error) => Some(wire::stream_error(&error.chain())),
         })
     });
     Ok(body::json_lines(progress.chain(end.flatten()).boxed()))
@@ -83,18 +86,14 @@ fn received<T: Send + 'static>(receiver: mpsc::Receiver<T>) -> impl Stream<Item 
     })
 }
 
-fn ending(api: &Api, reference: &Reference, pulled: &Pulled) -> Vec<Value> {
+fn publish_pull(api: &Api, reference: &Reference) {
+    let familiar = reference.familiar_name();
     let name = match (reference.tag(), reference.digest()) {
-        (Some(tag), None) => format!("{}:{tag}", reference.familiar_name()),
-        (_, Some(digest)) => format!("{}@{digest}", reference.familiar_name()),
-        (None, None) => reference.familiar_name(),
+        (_, Some(digest)) => format!("{familiar}@{digest}"),
+        (Some(tag), None) => format!("{familiar}:{tag}"),
+        (None, None) => familiar.clone(),
     };
-    images::publish(api, "pull", &name, &reference.familiar_name());
-    let status = if pulled.updated { "Downloaded newer image" } else { "Image is up to date" };
-    vec![
-        json!({"status": format!("Digest: {}", pulled.digest)}),
-        json!({"status": format!("Status: {status} for {name}")}),
-    ]
+    images::publish(api, "pull", &name, &familiar);
 }
 
 /// `os[/architecture[/variant]]`.

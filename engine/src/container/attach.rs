@@ -36,35 +36,35 @@ impl Engine {
         let shim = if attach.stream { Some(self.streams(&live, streams).await?) } else { None };
         self.tell(&container, "attach", &[]);
         // Raw bytes need nobody in between.
-        let plain = !attach.logs && !(tty && streams.stdin);
-        match shim {
-            Some(stream) if plain => Ok(Attached { stream, tty }),
-            shim => {
-                let (client, ours) = UnixStream::pair().map_err(failed)?;
-                let logs = attach.logs.then(|| LogQuery {
-                    stdout: attach.stdout,
-                    stderr: attach.stderr,
-                    ..LogQuery::default()
-                });
-                let past = logs.map(|query| self.logs(key, query)).transpose()?;
-                self.spawn_task(async move {
-                    let mut ours = ours;
-                    if let Some(past) = past {
-                        let mut past = std::pin::pin!(past);
-                        while let Some(Ok(line)) = past.next().await {
-                            if ours.write_all(&frame(&line, tty)).await.is_err() {
-                                return;
-                            }
-                        }
+        let plain = !(attach.logs || tty && streams.stdin);
+        let shim = match shim {
+            Some(stream) if plain => return Ok(Attached { stream, tty }),
+            shim => shim,
+        };
+        let past = attach.logs.then(|| LogQuery {
+            stdout: attach.stdout,
+            stderr: attach.stderr,
+            ..LogQuery::default()
+        });
+        let past = past.map(|query| self.logs(key, query)).transpose()?;
+        let scanner = (tty && streams.stdin).then(|| Scanner::new(keys));
+        let (client, mut ours) = UnixStream::pair().map_err(failed)?;
+        self.spawn_task(async move {
+            if let Some(past) = past {
+                let mut past = std::pin::pin!(past);
+                while let Some(Ok(line)) = past.next().await {
+                    if ours.write_all(&frame(&line, tty)).await.is_err() {
+                        return;
                     }
-                    if let Some(shim) = shim {
-                        let scanner = (tty && streams.stdin).then(|| Scanner::new(keys));
-                        let _ = carry(ours, shim, scanner, async {}).await;
-                    }
-                });
-                Ok(Attached { stream: client, tty })
+                }
             }
-        }
+            if let Some(shim) = shim
+                && let Err(error) = carry(ours, shim, scanner, async {}).await
+            {
+                tracing::debug!(%error, "a client left");
+            }
+        });
+        Ok(Attached { stream: client, tty })
     }
 
     /// The streams of a container: of its shim, or those it will have when it is started.
@@ -84,7 +84,7 @@ impl Engine {
     }
 
     /// Connects clients that attached while the shim was being started.
-    pub(crate) fn attach_late(&self, shim: Arc<ShimClient>, late: Vec<Early>) {
+    pub(crate) fn attach_late(&self, shim: &Arc<ShimClient>, late: Vec<Early>) {
         for Early { stream, streams } in late {
             let shim = shim.clone();
             self.spawn_task(async move {

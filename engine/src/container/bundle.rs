@@ -162,16 +162,11 @@ impl Engine {
             "private" => Some(Namespace::Private),
             _ => None,
         };
-        let uts = match wiring.place {
-            // As in Docker, the name goes with the network namespace that is shared.
-            Place::Host if !spec.namespaces.contains_key("uts") => Namespace::Private,
-            _ => namespace("uts", "uts")?,
-        };
         Ok(Namespaces {
             network: wiring.namespace.clone(),
             pid: namespace("pid", "pid")?,
             ipc: namespace("ipc", "ipc")?,
-            uts,
+            uts: namespace("uts", "uts")?,
             cgroup,
         })
     }
@@ -280,9 +275,6 @@ impl Engine {
 
     fn resolv_conf(&self, container: &Container, wiring: &Wiring) -> String {
         let (spec, settings) = (&container.spec, self.settings());
-        fn or<'a, T>(own: &'a [T], default: &'a [T]) -> &'a [T] {
-            if own.is_empty() { default } else { own }
-        }
         let text = fs::read_to_string(&settings.resolv_conf).unwrap_or_default();
         let host = Resolver::parse(&text);
         let own = [IpAddr::from([127, 0, 0, 11])];
@@ -336,6 +328,11 @@ fn mounts(container: &Container, paths: &Paths) -> Result<Vec<Mount>> {
         }
     }
     Ok(mounts)
+}
+
+/// What was asked for, or else what is configured.
+fn or<'a, T>(own: &'a [T], default: &'a [T]) -> &'a [T] {
+    if own.is_empty() { default } else { own }
 }
 
 /// Writes without making the file anew, for it may be mounted.

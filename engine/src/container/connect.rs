@@ -34,7 +34,7 @@ impl Engine {
         after.endpoints.push(view);
         // `none` is what a container has that has no network.
         after.endpoints.retain(|endpoint| !self.is_none(endpoint));
-        self.rewire(&live, after, change)?;
+        self.rewire(&live, &after, change)?;
         let container = live.get();
         if let Some(endpoint) = container.endpoints.last() {
             self.tell_network("connect", endpoint, &container);
@@ -77,7 +77,7 @@ impl Engine {
         match &before.sandbox {
             Some(sandbox) if before.state.has_process() && network.kind() == DriverKind::Bridge => {
                 let change = self.networks.begin_leave(sandbox, &network.id)?;
-                self.rewire(&live, after, change)?;
+                self.rewire(&live, &after, change)?;
                 self.tell_network("disconnect", &gone, &before);
                 Ok(())
             }
@@ -86,11 +86,11 @@ impl Engine {
     }
 
     /// Carries out a change of a running container's networks.
-    fn rewire(&self, live: &Arc<Live>, after: Container, change: Change<'_>) -> Result<()> {
+    fn rewire(&self, live: &Arc<Live>, after: &Container, change: Change<'_>) -> Result<()> {
         let applied = self
-            .served(&after, &change.sandbox, &change.endpoints)
-            .and_then(|served| self.networks.apply(&change, served))
-            .and_then(|()| self.endpoint_views(&after, &change.endpoints));
+            .served(after, &change.sandbox, &change.endpoints)
+            .and_then(|served| self.networks.apply(&change, &served))
+            .and_then(|()| self.endpoint_views(after, &change.endpoints));
         let views = match applied {
             Ok(views) => views,
             Err(error) => {
@@ -108,10 +108,10 @@ impl Engine {
         let wiring = Wiring {
             place: Place::Own,
             namespace: Namespace::Path(container.sandbox_key.clone()),
-            addresses: addresses.map(|address| address.ip()).collect(),
+            addresses: addresses.map(ipnetwork::IpNetwork::ip).collect(),
             resolver: change.sandbox.resolver,
         };
-        self.networks.finish(change, self.record(&container)?)?;
+        self.networks.finish(change, Self::record(&container)?)?;
         self.write_hosts(&container, &wiring)
     }
 
@@ -121,8 +121,8 @@ impl Engine {
         after.endpoints.retain(|endpoint| !self.is_none(endpoint));
         after.endpoints.push(view);
         let reserve =
-            |model: &mut Controller| reserve_addresses(model, &after.id, &after.endpoints);
-        self.networks.write(reserve, self.record(&after)?, Durability::Immediate)?;
+            |model: &mut Controller| Ok(reserve_addresses(model, &after.id, &after.endpoints));
+        self.networks.write(reserve, Self::record(&after)?, Durability::Immediate)?;
         live.change(|container| container.endpoints = after.endpoints);
         Ok(())
     }
@@ -130,10 +130,10 @@ impl Engine {
     fn note_disconnect(&self, live: &Live, after: Container) -> Result<()> {
         let renew = |model: &mut Controller| {
             let mut batch = model.forget_owner(&after.id);
-            batch.extend(reserve_addresses(model, &after.id, &after.endpoints)?);
+            batch.extend(reserve_addresses(model, &after.id, &after.endpoints));
             Ok(batch)
         };
-        self.networks.write(renew, self.record(&after)?, Durability::Immediate)?;
+        self.networks.write(renew, Self::record(&after)?, Durability::Immediate)?;
         live.change(|container| container.endpoints = after.endpoints);
         Ok(())
     }

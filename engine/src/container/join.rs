@@ -94,7 +94,7 @@ impl Engine {
                 names: EndpointNames {
                     endpoint: endpoint.id.clone(),
                     names: names_of(container, &endpoint.aliases),
-                    addresses: endpoint.addresses.iter().map(|network| network.ip()).collect(),
+                    addresses: endpoint.addresses.iter().map(ipnetwork::IpNetwork::ip).collect(),
                     services: services(container),
                 },
             });
@@ -146,8 +146,12 @@ impl Engine {
             let (key, alias) = link.split_once(':').unwrap_or((link, link));
             let alias = alias.rsplit('/').next().unwrap_or(alias);
             let other = self.registry.find(key)?.get();
-            let addresses: Vec<IpAddr> =
-                other.endpoints.iter().flat_map(|e| &e.addresses).map(|a| a.ip()).collect();
+            let addresses: Vec<IpAddr> = other
+                .endpoints
+                .iter()
+                .flat_map(|e| &e.addresses)
+                .map(ipnetwork::IpNetwork::ip)
+                .collect();
             if addresses.is_empty() {
                 return Err(Error::conflict(format!(
                     "Cannot link to a non running container: /{} AS /{}/{alias}",

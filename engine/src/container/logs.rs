@@ -85,8 +85,8 @@ async fn follow(
     let mut lines = Lines::open(&path, query.tail)?;
     loop {
         let running = progress.borrow_and_update().running;
-        while let Some(text) = lines.next()? {
-            let Some(line) = parse(&text).filter(|line| wanted(line, &query)) else { continue };
+        while let Some(record) = lines.next()? {
+            let Some(line) = parse(&record).filter(|line| wanted(line, &query)) else { continue };
             let late = query.until.is_some_and(|until| line.time > until);
             if late || sender.send(Ok(line)).await.is_err() {
                 return Ok(());
@@ -94,7 +94,7 @@ async fn follow(
         }
         let Some(changes) = changes.as_ref().filter(|_| running) else { return Ok(()) };
         tokio::select! {
-            changed = changes.wait() => changed?,
+            told = changes.wait() => told?,
             over = progress.changed() => if over.is_err() { return Ok(()) },
             () = sender.closed() => return Ok(()),
             () = until(query.until) => return Ok(()),

@@ -49,6 +49,7 @@ pub struct Waited {
 
 /// What to attach to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "independent switches of the API")]
 pub struct Attach {
     /// Send the client's bytes to the container.
     pub stdin: bool,
@@ -106,6 +107,7 @@ pub struct LogLine {
 
 /// A process to run in a container.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "independent switches of the API")]
 pub struct ExecSpec {
     /// The program and its arguments.
     pub command: Vec<String>,

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 /// A container as it was asked for.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[expect(clippy::struct_excessive_bools, reason = "independent switches of the API")]
 pub struct Spec {
     /// The image as the user named it.
     pub image: String,

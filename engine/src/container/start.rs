@@ -196,11 +196,11 @@ impl Engine {
         let wiring = Wiring {
             place: Place::Own,
             namespace: Namespace::Path(namespace.clone()),
-            addresses: addresses.map(|address| address.ip()).collect(),
+            addresses: addresses.map(ipnetwork::IpNetwork::ip).collect(),
             resolver: sandbox.resolver,
         };
         let (applied, prepared) = std::thread::scope(|scope| {
-            let network = scope.spawn(|| self.networks.apply(change, served));
+            let network = scope.spawn(|| self.networks.apply(change, &served));
             let prepared = self.prepare(container, &wiring);
             let panicked = |_| Error::new(Kind::Internal, "the network's part panicked");
             (network.join().map_err(panicked).flatten(), prepared)
@@ -214,7 +214,7 @@ impl Engine {
             container.endpoints = endpoints;
             container.ports.clone_from(&sandbox.ports);
         });
-        Ok(self.record(&container)?)
+        Ok(Self::record(&container)?)
     }
 
     /// Has the shim run the container, with those attached who came before.
@@ -244,7 +244,7 @@ impl Engine {
     fn started(&self, live: &Arc<Live>, container: &Container) {
         let shim = Arc::new(ShimClient::new(self.settings().shim_dir(&container.id)));
         let late = live.set_shim(shim.clone());
-        self.attach_late(shim.clone(), late);
+        self.attach_late(&shim, late);
         live.progress.send_modify(|progress| {
             progress.starts += 1;
             progress.running = true;

@@ -12,6 +12,7 @@ use super::start::By;
 use super::{Container, Status, WaitCondition, Waited, signal};
 use crate::core::Engine;
 use crate::error::{Error, Result};
+use crate::shim::client::ShimError;
 
 /// How long a killed process may take to be gone.
 const KILL_PATIENCE: Duration = Duration::from_secs(12);
@@ -171,7 +172,8 @@ impl Engine {
                     container.state.status = status;
                 }
             });
-            engine.save(&container, Durability::Eventual)
+            // A shim cannot tell a frozen process from one that idles.
+            engine.save(&container, Durability::Immediate)
         });
         work.await.map_err(|error| Error::internal("cannot pause", error))?
     }
@@ -217,11 +219,11 @@ impl Engine {
         let container = live.get();
         self.tell(&container, "kill", &[("signal", &number.to_string())]);
         let Some(shim) = live.shim() else { return Ok(()) };
+        let ended = || !live.get().state.has_process() || number == SIGKILL;
         match shim.kill(number, None).await {
-            Ok(()) => Ok(()),
             // It ended in between: who waits for its end will see it.
-            Err(_) if !live.get().state.has_process() || number == SIGKILL => Ok(()),
-            Err(crate::shim::client::ShimError::NotRunning { .. }) => Ok(()),
+            Ok(()) | Err(ShimError::NotRunning { .. }) => Ok(()),
+            Err(_) if ended() => Ok(()),
             Err(error) => Err(error.into()),
         }
     }

@@ -136,7 +136,6 @@ fn begin(started: DateTime<Utc>, now: DateTime<Utc>) -> String {
 fn terminal(device: u64) -> String {
     let (major, minor) = ((device >> 8) & 0xfff, (device & 0xff) | ((device >> 12) & 0xf_ff00));
     match major {
-        0 => "?".to_owned(),
         136..=143 => format!("pts/{}", (major - 136) * 256 + minor),
         4 => format!("tty{minor}"),
         _ => "?".to_owned(),

@@ -139,7 +139,7 @@ impl Resolver {
 
     /// Serves a sandbox, or serves it anew; it is answered when this returns. The ports are in
     /// addition to those that are held for it.
-    pub(super) fn serve(&self, served: Served, held: Vec<Held>) -> Result<()> {
+    pub(super) fn serve(&self, served: &Served, held: &[Held]) -> Result<()> {
         let mut state = self.shared.lock();
         let id = served.view.sandbox.clone();
         let old = state.entries.get(&id).cloned();
@@ -147,9 +147,9 @@ impl Resolver {
         ports.extend(held.iter().map(|held| held.port.clone()));
         state.entries.insert(id, Entry { served: served.clone(), ports });
         self.shared.tell(state, |client| {
-            let stale = old.as_ref().map_or(&[][..], |entry| &entry.served.names);
-            for gone in stale.iter().filter(|publication| !served.has(publication)) {
-                client.withdraw(&gone.network, &[gone.names.endpoint.clone()])?;
+            let known = old.as_ref().map_or(&[][..], |entry| &entry.served.names);
+            for gone in known.iter().filter(|publication| !served.has(publication)) {
+                client.withdraw(&gone.network, std::slice::from_ref(&gone.names.endpoint))?;
             }
             if served.resolver && old.is_some() {
                 client.update(served.view.clone())?;
@@ -163,9 +163,9 @@ impl Resolver {
             if held.is_empty() {
                 return Ok(());
             }
-            let held: Vec<_> =
+            let with_sockets: Vec<_> =
                 held.iter().map(|held| (held.port.clone(), held.socket.as_fd())).collect();
-            client.hold(&held)
+            client.hold(&with_sockets)
         })
     }
 
@@ -177,7 +177,10 @@ impl Resolver {
         let resolver = std::mem::take(&mut entry.served.resolver);
         let told = self.shared.tell(state, |client| {
             for publication in &names {
-                client.withdraw(&publication.network, &[publication.names.endpoint.clone()])?;
+                client.withdraw(
+                    &publication.network,
+                    std::slice::from_ref(&publication.names.endpoint),
+                )?;
             }
             if resolver { client.release(sandbox) } else { Ok(()) }
         });
@@ -380,7 +383,7 @@ impl Shared {
             }
             self.hold(client, entry.ports.iter().filter(|port| !held.contains(&port.binding)))?;
         }
-        self.publish_all(client, entries)?;
+        Self::publish_all(client, entries)?;
         let wanted = |id: &SandboxId| entries.get(id).is_some_and(|entry| entry.served.resolver);
         for id in known.sandboxes.iter().filter(|id| !wanted(id)) {
             client.release(id)?;
@@ -393,7 +396,6 @@ impl Shared {
     }
 
     fn publish_all(
-        &self,
         client: &Client,
         entries: &BTreeMap<SandboxId, Entry>,
     ) -> Result<(), ClientError> {

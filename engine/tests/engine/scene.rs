@@ -3,9 +3,13 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
+use std::time::Duration;
 
-use engine::container::Spec;
+use engine::container::{LogQuery, Spec, WaitCondition};
 use engine::core::{Engine, Settings};
+use engine::error::Error;
+use futures_util::StreamExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// Says in the environment that this process is the one in the namespaces.
 const INSIDE: &str = "RNET_TEST_INSIDE";
@@ -70,7 +74,7 @@ pub(crate) fn settings(dir: &Path) -> Settings {
 
 /// Where our programs are built. `rnet-dns` belongs to another package and is built if need be.
 fn binaries() -> PathBuf {
-    let directory = Path::new(env!("CARGO_BIN_EXE_rnet")).parent().unwrap().to_owned();
+    let directory = Path::new(env!("CARGO_BIN_EXE_rnet-shim")).parent().unwrap().to_owned();
     if !directory.join("rnet-dns").exists() {
         let built = Command::new(env!("CARGO")).args(["build", "-p", "dns"]).status().unwrap();
         assert!(built.success());
@@ -104,6 +108,57 @@ impl Scene {
         let engine = self.engine.clone();
         tokio::task::spawn_blocking(move || work(&engine)).await.unwrap()
     }
+
+    pub(crate) async fn create(&self, name: &'static str, spec: Spec) -> String {
+        let created = self.blocking(move |engine| engine.create(Some(name), spec, None)).await;
+        created.unwrap_or_else(|error| panic!("{}", error.chain())).id
+    }
+
+    pub(crate) async fn start(&self, name: &'static str) -> Result<(), Error> {
+        self.blocking(move |engine| engine.start(name)).await
+    }
+
+    /// Creates and starts a container.
+    pub(crate) async fn run(&self, name: &'static str, spec: Spec) -> String {
+        let id = self.create(name, spec).await;
+        self.start(name).await.unwrap_or_else(|error| panic!("{}", error.chain()));
+        id
+    }
+
+    /// Runs a container to its end, and returns its log.
+    pub(crate) async fn output_of(&self, name: &'static str, spec: Spec) -> String {
+        let id = self.create(name, spec).await;
+        let wait = self.engine.wait(&id, WaitCondition::NextExit).unwrap();
+        self.start(name).await.unwrap_or_else(|error| panic!("{}", error.chain()));
+        tokio::time::timeout(Duration::from_secs(30), wait).await.expect("it never ended");
+        let query = LogQuery { stdout: true, stderr: true, ..LogQuery::default() };
+        let lines: Vec<_> = self.engine.logs(&id, query).unwrap().collect().await;
+        let bytes: Vec<u8> = lines.into_iter().flat_map(|line| line.unwrap().bytes).collect();
+        String::from_utf8(bytes).unwrap()
+    }
+
+    /// What a server answers to a GET; tried until it listens.
+    pub(crate) async fn get(&self, address: &str) -> String {
+        let ask = async {
+            loop {
+                if let Ok(answer) = ask(address).await
+                    && !answer.is_empty()
+                {
+                    return answer;
+                }
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), ask).await.expect("nobody answers")
+    }
+}
+
+async fn ask(address: &str) -> std::io::Result<String> {
+    let mut stream = tokio::net::TcpStream::connect(address).await?;
+    stream.write_all(b"GET / HTTP/1.0\r\n\r\n").await?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await?;
+    Ok(answer)
 }
 
 /// A container of the built-in image with a command.
