@@ -147,7 +147,7 @@ impl Engine {
         self.unmount(container);
         let directory = self.settings().shim_dir(&container.id);
         if let Err(error) = fs::remove_dir_all(&directory)
-            && error.kind() != std::io::ErrorKind::NotFound
+            && error.kind() != io::ErrorKind::NotFound
         {
             tracing::warn!(%error, dir = %directory.display(), "cannot remove");
         }

@@ -165,32 +165,11 @@ fn names_are_answered_again_200_ms_after_the_resolver_was_killed() {
             }
             assert!(begun.elapsed() < Duration::from_secs(10), "it does not come back");
         };
+        let gap = begun.elapsed();
+        assert!(gap < Duration::from_millis(200), "names were not answered for {gap:?}");
         assert_eq!(after.ports.len(), before.ports.len());
-        println!("the resolver was back after {:?}", begun.elapsed());
         let text = scene.output_of("peer", spec("get http://web/hello")).await;
         assert!(text.contains("/hello"), "{text}");
-        scene.end().await;
-    });
-}
-
-#[test]
-fn starts_do_not_slow_down_with_what_runs() {
-    on_a_host_of_its_own("recovery::starts_do_not_slow_down_with_what_runs", async |dir| {
-        let scene = Scene::open(dir).await;
-        let mut times = Vec::new();
-        for number in 0..20 {
-            let name: &'static str = format!("c{number}x").leak();
-            let spec = Spec {
-                ports: vec![PublishedPort { port: 80, ..PublishedPort::default() }],
-                ..spec("sleep 600")
-            };
-            scene.create(name, spec).await;
-            let begun = Instant::now();
-            scene.start(name).await.unwrap();
-            times.push(begun.elapsed());
-        }
-        times[10..].sort_unstable();
-        println!("starts: {times:?}");
         scene.end().await;
     });
 }
