@@ -122,7 +122,9 @@ fn a_sandbox_keeps_its_sysctls() {
     assert_eq!(built(&input)["linux"]["sysctl"], json!({}));
     assert_eq!(network_sysctls(&input.sysctls)["net.core.somaxconn"], "99");
     input.namespaces.network = Namespace::Host;
-    assert!(refused(&input).contains("\"net.core.somaxconn\" is not allowed in the host's network"));
+    assert!(
+        refused(&input).contains("\"net.core.somaxconn\" is not allowed in the host's network")
+    );
     input.sysctls = [("kernel.panic".to_owned(), "1".to_owned())].into();
     assert!(refused(&input).contains("\"kernel.panic\""));
 }
