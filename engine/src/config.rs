@@ -105,6 +105,7 @@ pub struct Config {
 
 /// The network `bridge` as flags shape it.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
 pub struct Bridge {
     /// `--bridge none`: there is no such network.
     pub disabled: bool,

@@ -132,7 +132,7 @@ fn tell_removed(api: &Api, id: &str, removed: &[Removed]) {
     for effect in removed {
         match effect {
             Removed::Untagged(name) => {
-                publish(api, "untag", if id.is_empty() { name } else { id }, name)
+                publish(api, "untag", if id.is_empty() { name } else { id }, name);
             }
             Removed::Deleted(id) => publish(api, "delete", id, id),
         }

@@ -64,9 +64,10 @@ fn default_bridge(config: &Config) -> DefaultBridge {
     let config::Bridge { addresses, ranges, .. } = &config.bridge;
     let of = |list: &[IpNetwork], ipv6| list.iter().copied().find(|net| net.is_ipv6() == ipv6);
     DefaultBridge {
-        device: match config.bridge.disabled {
-            true => "none".to_owned(),
-            false => config.bridge.device.to_string(),
+        device: if config.bridge.disabled {
+            "none".to_owned()
+        } else {
+            config.bridge.device.to_string()
         },
         address: of(addresses, false),
         address6: of(addresses, true),

@@ -131,8 +131,9 @@ fn a_list_s_entry_has_the_columns_of_ps() {
 fn every_state_has_docker_s_words() {
     let time = DateTime::from_timestamp(0, 0);
     let now = DateTime::from_timestamp(7200, 0).unwrap();
-    let check = |status: Status, exit_code, expected: &str| {
-        let state = State { status, exit_code, started: time, finished: time, ..State::default() };
+    let check = |is: Status, exit_code, expected: &str| {
+        let state =
+            State { status: is, exit_code, started: time, finished: time, ..State::default() };
         assert_eq!(status(&state, now), expected);
     };
     check(Status::Created, 0, "Created");
