@@ -30,7 +30,7 @@ fail() { echo "FAILED: $*" >&2; exit 1; }
 
 start_daemon() {
     "$rnet" daemon --host "$RNET_HOST" --data-root "$work/lib" --exec-root "$work/run" \
-        --pidfile "$work/rnet.pid" --config-file "$work/daemon.json" --log-level warn \
+        --pidfile "$work/rnet.pid" --log-level warn \
         2>>"$work/daemon.log" &
     daemon=$!
     for _ in $(seq 200); do

@@ -10,11 +10,13 @@
 //! taken for all others from its beginning. A second one on the same sandbox or network is
 //! refused until the first is committed or aborted.
 
+mod draft;
 mod error;
 mod intent;
 mod network;
 mod publish;
 mod sandbox;
+mod subnet;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;

@@ -5,6 +5,7 @@
 //! given to others only after all unused ones, the longest unused first. It rests in quarantine
 //! before, so that nobody mistakes the new owner for the old one.
 
+mod pool;
 pub mod pools;
 pub(crate) mod range;
 
@@ -14,8 +15,9 @@ use std::net::IpAddr;
 use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 
-use crate::{HasKind, Kind, Mac, Network, NetworkId, Pool};
-use range::{Ranges, address, number, usable};
+use crate::{HasKind, Kind, Mac, Network, NetworkId};
+use pool::PoolAddresses;
+use range::{number, usable};
 
 /// An address that somebody has, had, or has put aside.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -108,21 +110,6 @@ pub(crate) struct Taken {
 struct Addresses {
     name: String,
     pools: Vec<PoolAddresses>,
-}
-
-#[derive(Debug)]
-struct PoolAddresses {
-    pool: Pool,
-    /// What may be handed out and nobody has or had.
-    free: Ranges,
-    /// Where to look for the next free one.
-    cursor: u128,
-    leases: BTreeMap<u128, Lease>,
-    by_owner: BTreeMap<String, BTreeSet<u128>>,
-    /// Released and not reserved, by time. The owner may have its address back.
-    resting: BTreeSet<(u64, u128)>,
-    /// As `resting`, of owners who will not come back.
-    orphaned: BTreeSet<(u64, u128)>,
 }
 
 impl Ipam {
@@ -344,147 +331,12 @@ impl Lease {
     }
 }
 
-impl PoolAddresses {
-    fn new(pool: &Pool) -> Self {
-        let mut free = Ranges::of(&dynamic(pool));
-        let fixed = pool.gateway.iter().chain(pool.auxiliary.values());
-        for address in fixed {
-            free.remove(number(*address));
-        }
-        Self {
-            free,
-            cursor: 0,
-            pool: pool.clone(),
-            leases: BTreeMap::new(),
-            by_owner: BTreeMap::new(),
-            resting: BTreeSet::new(),
-            orphaned: BTreeSet::new(),
-        }
-    }
-
-    fn address(&self, number: u128) -> IpAddr {
-        address(self.pool.subnet.ip(), number)
-    }
-
-    /// What an address is set aside for by the network itself.
-    fn purpose(&self, address: IpAddr) -> Option<String> {
-        if self.pool.gateway == Some(address) {
-            return Some("is its gateway".to_owned());
-        }
-        let mut auxiliary = self.pool.auxiliary.iter();
-        let (name, _) = auxiliary.find(|(_, taken)| **taken == address)?;
-        Some(format!("is its auxiliary address {name}"))
-    }
-
-    /// The address that the owner had or that is kept for it, if nobody uses it.
-    fn last_of(&self, owner: &str) -> Option<u128> {
-        let idle = |number: &&u128| self.leases.get(number).is_some_and(|l| l.released.is_some());
-        let mine = || self.by_owner.get(owner).into_iter().flatten().filter(idle);
-        let kept = |number: &&u128| self.leases.get(number).is_some_and(|l| l.reserved);
-        let last = |number: &&u128| self.leases.get(number).and_then(|l| l.released);
-        mine().find(kept).or_else(|| mine().max_by_key(last)).copied()
-    }
-
-    /// The next one that nobody has or had, going round.
-    fn next_free(&mut self) -> Option<u128> {
-        let number = self.free.next(self.cursor)?;
-        self.cursor = number.saturating_add(1);
-        Some(number)
-    }
-
-    /// The one that was released first, if that was not after `until`.
-    fn rested(&self, until: u64) -> Option<u128> {
-        let dynamic = dynamic(&self.pool);
-        let orphaned = self.orphaned.iter().find(|(_, number)| dynamic.contains(number));
-        let oldest = [orphaned, self.resting.first()].into_iter().flatten().min();
-        oldest.filter(|(released, _)| *released <= until).map(|(_, number)| *number)
-    }
-
-    /// Forgets leases of owners who will not come back, after their quarantine: two for each one
-    /// that is handed out, so that they cannot become more and more.
-    fn prune(&mut self, now: u64, quarantine: u64) -> impl Iterator<Item = IpAddr> + use<> {
-        let rested = now.saturating_sub(quarantine);
-        let first = self.orphaned.iter().take(2).filter(|(released, _)| *released <= rested);
-        let numbers: Vec<u128> = first.map(|(_, number)| *number).collect();
-        for number in &numbers {
-            self.set(*number, None);
-        }
-        let like = self.pool.subnet.ip();
-        numbers.into_iter().map(move |number| address(like, number))
-    }
-
-    fn take(&mut self, number: u128, holder: &Holder<'_>) -> Taken {
-        let previous = self.leases.get(&number).cloned();
-        let mine = previous.as_ref().filter(|lease| lease.owner == holder.owner);
-        let lease = Lease {
-            owner: holder.owner.to_owned(),
-            mac: holder.mac,
-            released: None,
-            reserved: mine.is_some_and(|lease| lease.reserved),
-        };
-        self.set(number, Some(lease));
-        Taken { address: with_prefix(self.address(number), self.pool.subnet), previous }
-    }
-
-    /// Puts a lease in the place of what was there: the one change of this type, which keeps all
-    /// its parts in step.
-    fn set(&mut self, number: u128, lease: Option<Lease>) {
-        if let Some(old) = self.leases.remove(&number) {
-            if let Some(numbers) = self.by_owner.get_mut(&old.owner) {
-                numbers.remove(&number);
-                if numbers.is_empty() {
-                    self.by_owner.remove(&old.owner);
-                }
-            }
-            if let Some(released) = old.released {
-                self.resting.remove(&(released, number));
-                self.orphaned.remove(&(released, number));
-            }
-        }
-        let Some(lease) = lease else {
-            if dynamic(&self.pool).contains(&number) {
-                self.free.insert(number);
-            }
-            // The last one taken is given back: the next one gets it, as if nothing had been.
-            if self.cursor == number.saturating_add(1) {
-                self.cursor = number;
-            }
-            return;
-        };
-        self.free.remove(number);
-        match lease.released {
-            Some(released) if lease.owner.is_empty() => self.orphaned.insert((released, number)),
-            Some(released) if !lease.reserved && dynamic(&self.pool).contains(&number) => {
-                self.resting.insert((released, number))
-            }
-            _ => false,
-        };
-        if !lease.owner.is_empty() {
-            self.by_owner.entry(lease.owner.clone()).or_default().insert(number);
-        }
-        self.leases.insert(number, lease);
-    }
-}
-
 /// The first pool that has what is looked for.
 fn first_of(
     pools: &mut [&mut PoolAddresses],
     mut choice: impl FnMut(&mut PoolAddresses) -> Option<u128>,
 ) -> Option<(usize, u128)> {
     pools.iter_mut().enumerate().find_map(|(at, pool)| Some((at, choice(pool)?)))
-}
-
-/// The addresses that are handed out where nobody wants a certain one.
-fn dynamic(pool: &Pool) -> std::ops::RangeInclusive<u128> {
-    let (first, last) = usable(pool.subnet).into_inner();
-    let Some(range) = pool.range else { return first..=last };
-    let (from, to) = range::span(range).into_inner();
-    first.max(from)..=last.min(to)
-}
-
-fn with_prefix(address: IpAddr, subnet: IpNetwork) -> IpNetwork {
-    // A prefix length of the same family is always valid.
-    IpNetwork::new(address, subnet.prefix()).unwrap_or_else(|_| address.into())
 }
 
 fn joined(networks: impl Iterator<Item = IpNetwork>) -> String {

@@ -1,7 +1,7 @@
 //! The Container Network Model: what a network *should* look like.
 //!
 //! Networks, endpoints and sandboxes are the nouns. A [`Controller`] decides what changes, a
-//! [`Planner`] says what kernel state ([`State`]) realises the model, [`diff`] turns two such
+//! [`Planner`] says what kernel state ([`State`]) realises the model, [`diff()`] turns two such
 //! states into a [`Plan`]. Nothing in this crate touches the host: no netlink, no clock, no
 //! randomness; what it needs of those is passed in. The one thing it writes is its own store.
 

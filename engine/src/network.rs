@@ -25,7 +25,7 @@ use cnm::{
     Protocol, Sandbox, SandboxId, State, Store, Transaction, Value, diff,
 };
 use dns::protocol::HeldPort;
-use drivers::kernel::{Kernel, Linux, LinuxConfig};
+use drivers::kernel::{Kernel, KernelError, Linux, LinuxConfig};
 use serde::de::DeserializeOwned;
 
 use crate::core::Settings;
@@ -139,6 +139,8 @@ impl Networks {
                 Ok(true)
             }
             Ok(None) => Ok(false),
+            // Its reason tells the controller whether the host merely lacks the family.
+            Err(KernelError::Step { source, .. }) => Err(source),
             Err(error) => Err(std::io::Error::other(Error::from(error).chain())),
         };
         let (id, transaction) =

@@ -17,8 +17,9 @@ pub mod seccomp;
 pub mod spec;
 pub mod user;
 
-pub use host::Host;
+pub use host::{Cgroups, Host};
 pub use program::{Crun, Runc, find};
+pub use seccomp::Filters;
 
 /// How a runtime wants a seccomp filter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

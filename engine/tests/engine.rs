@@ -5,5 +5,7 @@
 mod lifecycle;
 #[path = "engine/networks.rs"]
 mod networks;
+#[path = "engine/recovery.rs"]
+mod recovery;
 #[path = "engine/scene.rs"]
 mod scene;

@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::{ChangeKind, Controller, ControllerError, Subject, Transaction, ULA_KEY};
-use crate::ipam::{Lease, Taken};
+use crate::ipam::Lease;
 use crate::sandbox::Attachment;
 use crate::store::Batch;
 use crate::{Endpoint, LinkName, Network, NetworkId, PortBinding, Sandbox, State, Store};
@@ -29,11 +29,11 @@ pub(super) struct Live {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Intent {
     /// For people who read the store.
-    kind: ChangeKind,
-    subject: Subject,
+    pub(super) kind: ChangeKind,
+    pub(super) subject: Subject,
     pub(super) change: Change,
     /// When it was begun, in nanoseconds since the Unix epoch.
-    now: u64,
+    pub(super) now: u64,
 }
 
 /// Where a change leads from and to.
@@ -58,76 +58,15 @@ pub(super) enum Transition<T> {
 pub(super) struct Open {
     pub(super) intent: Intent,
     /// The leases that the taken addresses had.
-    previous: Vec<Previous>,
+    pub(super) previous: Vec<Previous>,
 }
 
+/// The lease that an address had before it was taken.
 #[derive(Debug)]
-struct Previous {
-    network: NetworkId,
-    address: IpAddr,
-    lease: Option<Lease>,
-}
-
-/// A change in the making. It takes what it needs from the controller and gives all of it back
-/// when it is dropped, unless it has become a transaction.
-#[derive(Debug)]
-pub(super) struct Draft<'a> {
-    pub(super) controller: &'a mut Controller,
-    pub(super) warnings: Vec<String>,
-    previous: Vec<Previous>,
-    ports: Vec<PortBinding>,
-    links: Vec<LinkName>,
-}
-
-impl Drop for Draft<'_> {
-    fn drop(&mut self) {
-        let previous = std::mem::take(&mut self.previous);
-        self.controller.give_back(previous, &self.ports, &self.links);
-    }
-}
-
-impl<'a> Draft<'a> {
-    pub(super) fn new(controller: &'a mut Controller) -> Self {
-        let (warnings, previous, ports, links) = Default::default();
-        Self { controller, warnings, previous, ports, links }
-    }
-
-    /// Notes an address that was taken.
-    pub(super) fn took_address(&mut self, network: &NetworkId, taken: Taken) -> IpNetwork {
-        let (network, address) = (network.clone(), taken.address.ip());
-        self.previous.push(Previous { network, address, lease: taken.previous });
-        taken.address
-    }
-
-    /// Notes ports that were taken.
-    pub(super) fn took_ports(&mut self, ports: &[PortBinding]) {
-        self.ports.extend_from_slice(ports);
-    }
-
-    /// Takes the name of a host link; tells whether it was free.
-    pub(super) fn take_link(&mut self, link: LinkName) -> bool {
-        let free = self.controller.links.insert(link.clone());
-        if free {
-            self.links.push(link);
-        }
-        free
-    }
-
-    /// Makes it a transaction.
-    pub(super) fn open(mut self, change: Change, now: u64) -> Result<Transaction, ControllerError> {
-        let (before, after) = self.controller.plan(&change)?;
-        self.ports.clear();
-        self.links.clear();
-        let previous = std::mem::take(&mut self.previous);
-        let warnings = std::mem::take(&mut self.warnings);
-        let intent = Intent { kind: change.kind(), subject: change.subject(), change, now };
-        let number = self.controller.next;
-        self.controller.next += 1;
-        let mut transaction = self.controller.transaction(number, &intent, before, after);
-        transaction.warnings = warnings;
-        self.controller.open.insert(number, Open { intent, previous });
-        Ok(transaction)
-    }
+pub(super) struct Previous {
+    pub(super) network: NetworkId,
+    pub(super) address: IpAddr,
+    pub(super) lease: Option<Lease>,
 }
 
 impl Live {
@@ -169,7 +108,7 @@ impl<T> Transition<T> {
 }
 
 impl Change {
-    fn kind(&self) -> ChangeKind {
+    pub(super) fn kind(&self) -> ChangeKind {
         match self {
             Self::Network(transition) => transition.kind(),
             Self::Sandbox(transition) => transition.kind(),
@@ -353,7 +292,12 @@ impl Controller {
         Open { intent, previous }
     }
 
-    fn give_back(&mut self, previous: Vec<Previous>, ports: &[PortBinding], links: &[LinkName]) {
+    pub(super) fn give_back(
+        &mut self,
+        previous: Vec<Previous>,
+        ports: &[PortBinding],
+        links: &[LinkName],
+    ) {
         // Last taken, first given back: an address may have been taken twice on the way.
         for Previous { network, address, lease } in previous.into_iter().rev() {
             self.ipam.restore(&network, address, lease);
@@ -370,7 +314,7 @@ impl Controller {
         }
     }
 
-    fn transaction(
+    pub(super) fn transaction(
         &self,
         number: u64,
         intent: &Intent,
@@ -414,7 +358,7 @@ impl Controller {
     }
 
     /// The kernel state before and after a change.
-    fn plan(&self, change: &Change) -> Result<(State, State), ControllerError> {
+    pub(super) fn plan(&self, change: &Change) -> Result<(State, State), ControllerError> {
         match change {
             Change::Network(transition) => {
                 let plan = |network: Option<&Arc<Network>>| {

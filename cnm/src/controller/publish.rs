@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::intent::Draft;
+use super::draft::Draft;
 use super::{ControllerError, PortSpec, Reserve};
 use crate::options::{BridgeOptions, DriverOptions, GatewayMode};
 use crate::ports::Request;

@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use ipnetwork::IpNetwork;
 
-use super::intent::{Change, Draft, Live, Transition};
+use super::draft::Draft;
+use super::intent::{Change, Live, Transition};
 use super::{
     Controller, ControllerError, Entropy, JoinSpec, PortSpec, Reserve, SandboxSpec, Subject,
     Transaction,

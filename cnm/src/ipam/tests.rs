@@ -2,7 +2,9 @@
 
 use proptest::prelude::*;
 
+use super::range::address;
 use super::*;
+use crate::Pool;
 use crate::options::{BridgeOptions, DriverOptions};
 
 const SECOND: u64 = 1_000_000_000;

@@ -155,13 +155,17 @@ pub fn find(socket: &mut Socket, name: &LinkName) -> io::Result<Link> {
     get(socket, named(name))
 }
 
-/// Waits until a link that has just got its carrier transmits.
+/// Lets a link that has just got its carrier transmit, and then its bridge, which may have got its
+/// own by that.
 ///
 /// The kernel activates such a link a little later, and what is sent before is lost: the first
 /// request for a neighbour, so that the first connection takes a second. To ask for the link makes
 /// the kernel (since 6.8) do it now.
-pub fn settle(socket: &mut Socket, name: &LinkName) -> io::Result<()> {
-    find(socket, name).map(|_| ())
+pub fn settle(socket: &mut Socket, link: &LinkName) -> io::Result<()> {
+    match find(socket, link)?.bridge {
+        Some(bridge) => name(socket, bridge).map(|_| ()),
+        None => Ok(()),
+    }
 }
 
 /// The number of the link with a name.

@@ -4,6 +4,7 @@ mod apply;
 mod observe;
 mod parts;
 mod pin;
+mod requests;
 
 use std::io::{self, PipeWriter};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -94,7 +95,8 @@ impl Linux {
             .map_err(|error| match error {
                 ReserveError::Refused { source, .. } => step("reserve", object(), source),
                 error @ ReserveError::NoSuchAddress { .. } => {
-                    step("reserve", object(), io::Error::other(error))
+                    let source = io::Error::new(io::ErrorKind::AddrNotAvailable, error);
+                    step("reserve", object(), source)
                 }
             })
     }

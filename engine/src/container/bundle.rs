@@ -162,16 +162,11 @@ impl Engine {
             "private" => Some(Namespace::Private),
             _ => None,
         };
-        let uts = match wiring.place {
-            // As in Docker, the name goes with the network namespace that is shared.
-            Place::Host if !spec.namespaces.contains_key("uts") => Namespace::Private,
-            _ => namespace("uts", "uts")?,
-        };
         Ok(Namespaces {
             network: wiring.namespace.clone(),
             pid: namespace("pid", "pid")?,
             ipc: namespace("ipc", "ipc")?,
-            uts,
+            uts: namespace("uts", "uts")?,
             cgroup,
         })
     }

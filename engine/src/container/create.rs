@@ -38,7 +38,10 @@ impl Engine {
         let mut warnings = Vec::new();
         warnings.extend(platform.and_then(|wanted| other_platform(&image, wanted)));
         let id = cnm::SandboxId::from_random(Chance.bytes()).to_string();
-        let resolved = merge::resolve(&spec, &image.config, &id)?;
+        let mut resolved = merge::resolve(&spec, &image.config, &id)?;
+        if let Some(hostname) = self.borrowed_hostname(&spec) {
+            resolved.hostname = hostname;
+        }
         let endpoints = self.wanted_endpoints(&spec);
         let random = || {
             let bytes = Chance.bytes();
@@ -90,8 +93,9 @@ impl Engine {
             rootfs.driver_data().into_iter().map(|(key, text)| (key.to_owned(), text)).collect();
         container.mounts = self.mount_points(&container)?;
         let record = Self::record(&container)?;
-        let reserve =
-            |model: &mut Controller| Ok(reserve_addresses(model, &container.id, &container.endpoints));
+        let reserve = |model: &mut Controller| {
+            Ok(reserve_addresses(model, &container.id, &container.endpoints))
+        };
         let saved = self.networks.write(reserve, record, Durability::Immediate);
         if saved.is_err() {
             let forget = |model: &mut Controller| Ok(model.forget_owner(&container.id));
@@ -130,6 +134,20 @@ impl Engine {
             }
         }
         Ok(())
+    }
+
+    /// The host name that goes with a network namespace that is not the container's own.
+    fn borrowed_hostname(&self, spec: &Spec) -> Option<String> {
+        if !spec.hostname.is_empty() {
+            return None;
+        }
+        match spec.network_mode.as_str() {
+            "host" => nix::unistd::gethostname().ok()?.into_string().ok(),
+            mode => {
+                let other = self.registry.find(mode.strip_prefix("container:")?).ok()?;
+                Some(other.get().resolved.hostname.clone())
+            }
+        }
     }
 
     /// The networks a container is to join, in order: that of its mode first.

@@ -1,8 +1,8 @@
 //! The end of a container: seen by its shim, told to this task, and all that follows.
 
-use std::fs;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
+use std::{fs, io};
 
 use chrono::{DateTime, Utc};
 use cnm::store::Durability;
@@ -15,28 +15,36 @@ use super::{Container, Status};
 use crate::core::Engine;
 use crate::error::Result;
 use crate::image::rootfs::RootFs;
-use crate::shim::client::{self, ShimClient, Watch};
+use crate::shim::client::{self, ShimClient, ShimError, Watch};
 use crate::shim::protocol;
+
+/// How long to wait before a shim is connected to again.
+const RECONNECT: Duration = Duration::from_millis(50);
 
 impl Engine {
     /// Watches a running container until it ends, in a task of its own.
     pub(crate) fn monitor(&self, live: Arc<Live>, shim: Arc<ShimClient>) {
         let engine = self.weak();
         self.spawn_task(async move {
-            let mut watch = shim.watch().await.ok();
-            let exit = Self::watch(&engine, &live, watch.as_mut()).await;
+            let (exit, watch) = loop {
+                if let Ok(mut watch) = shim.watch().await
+                    && let Some(exit) = Self::watch(&engine, &live, &mut watch).await
+                {
+                    break (Some(exit), Some(watch));
+                }
+                // Only a shim that is gone for sure is given up: its container is killed then.
+                match shim.status().await {
+                    Err(ShimError::Gone { source, .. }) if is_gone(&source) => break (None, None),
+                    _ => tokio::time::sleep(RECONNECT).await,
+                }
+            };
             let Some(engine) = engine.upgrade() else { return };
             engine.ended(&live, exit, watch).await;
         });
     }
 
     /// Follows the shim's events until the container's process ends, or the shim itself.
-    async fn watch(
-        engine: &Weak<Self>,
-        live: &Live,
-        watch: Option<&mut Watch>,
-    ) -> Option<protocol::Exit> {
-        let watch = watch?;
+    async fn watch(engine: &Weak<Self>, live: &Live, watch: &mut Watch) -> Option<protocol::Exit> {
         while let Some(event) = watch.next().await {
             let engine = engine.upgrade()?;
             match event {
@@ -139,7 +147,7 @@ impl Engine {
         self.unmount(container);
         let directory = self.settings().shim_dir(&container.id);
         if let Err(error) = fs::remove_dir_all(&directory)
-            && error.kind() != std::io::ErrorKind::NotFound
+            && error.kind() != io::ErrorKind::NotFound
         {
             tracing::warn!(%error, dir = %directory.display(), "cannot remove");
         }
@@ -203,6 +211,11 @@ impl Engine {
             let _ = work.await;
         });
     }
+}
+
+/// Whether nobody listens at a shim's socket any more.
+fn is_gone(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused)
 }
 
 /// A shim's report in the engine's words.

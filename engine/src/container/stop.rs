@@ -172,7 +172,8 @@ impl Engine {
                     container.state.status = status;
                 }
             });
-            engine.save(&container, Durability::Eventual)
+            // A shim cannot tell a frozen process from one that idles.
+            engine.save(&container, Durability::Immediate)
         });
         work.await.map_err(|error| Error::internal("cannot pause", error))?
     }

@@ -19,6 +19,7 @@ use crate::container::remove::detach;
 use crate::container::state::{Exit, Next};
 use crate::container::{Container, Status};
 use crate::error::{Error, Result};
+use crate::image::builtin;
 use crate::shim::client::{self, ShimClient};
 
 impl Engine {
@@ -36,6 +37,9 @@ impl Engine {
         self.networks.keep_reconciled()?;
         self.resume();
         self.prepare_next_shim();
+        if let Err(error) = builtin::ensure(self.images()) {
+            tracing::warn!(error = error.chain(), "the built-in image is not there");
+        }
         Ok(())
     }
 

@@ -212,7 +212,13 @@ impl ShimClient {
 
     /// What runs, and what has ended.
     pub async fn status(&self) -> Result<Status, ShimError> {
-        match self.ask(&Request::Status).await?.0 {
+        let gone = |source| ShimError::Gone { container: self.container(), source };
+        let mut stream = self.connect().await.map_err(gone)?;
+        stream.write_all(&line(&Request::Status).map_err(gone)?).await.map_err(gone)?;
+        // A long reply, with nothing behind it: the shim closes the connection.
+        let mut reply = Vec::new();
+        stream.take(LONGEST_LINE).read_to_end(&mut reply).await.map_err(gone)?;
+        match serde_json::from_slice(&reply).map_err(|error| gone(error.into()))? {
             Reply::Status(status) => Ok(status),
             other => Err(self.refused(other, "")),
         }

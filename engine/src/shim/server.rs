@@ -1,27 +1,24 @@
 //! The loop: everything a shim waits for, and what it does about it.
 
 use std::collections::VecDeque;
-use std::fs::File;
-use std::io::{self, Write};
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::Pid;
 
 use super::jsonfile::JsonFile;
 use super::peer::{Asked, Peer, Role};
 use super::process::{Launch, Process, Stage};
-use super::protocol::{
-    Config, EXIT, Event, Exec, Exit, Reply, Request, SOCKET, Started, Status, Stdin, Streams,
-};
-use super::{clock, launch, run, system};
+use super::protocol::{Config, EXIT, Exit, Failure, SOCKET, Started};
+use super::run;
+
+mod endings;
+mod requests;
 
 /// How long an exit is held back for output that has not ended: longer than a terminal needs.
 const SETTLE: Duration = Duration::from_millis(250);
@@ -136,7 +133,7 @@ impl Server {
             Ok(process) => self.processes.push(process),
             Err(error) => {
                 let error = format!("failed to create task for container: {error}");
-                let failure = super::protocol::Failure { error, code: 128 };
+                let failure = Failure { error, code: 128 };
                 run::report(&mut socket, &Started::Failed(failure));
                 let _ = std::fs::remove_file(SOCKET);
                 return ExitCode::FAILURE;
@@ -327,218 +324,6 @@ impl Server {
         }
     }
 
-    fn answer(&mut self, index: usize, line: &[u8], rest: Vec<u8>) {
-        let request = match serde_json::from_slice(line) {
-            Ok(request) => request,
-            Err(error) => return self.reply(index, &Reply::Error { message: error.to_string() }),
-        };
-        match request {
-            Request::Attach(streams) => self.attach(index, streams, &rest),
-            Request::Exec(exec) => self.exec(index, exec, rest),
-            Request::Watch => {
-                self.peers[index].role = Role::Watching;
-                self.peers[index].say(&Reply::Done);
-                for exit in &self.exits {
-                    self.peers[index].say(&Event::Exit(exit.clone()));
-                }
-            }
-            Request::Status => {
-                let reply = Reply::Status(self.status());
-                self.reply(index, &reply);
-            }
-            Request::Resize { exec, rows, columns } => {
-                let reply = match self.named(exec.as_deref()) {
-                    None => Reply::NotRunning,
-                    Some(process) => done(process.resize(rows, columns)),
-                };
-                self.reply(index, &reply);
-            }
-            Request::Kill { exec, signal } => {
-                let reply = match self.named(exec.as_deref()).and_then(|process| process.pid()) {
-                    None => Reply::NotRunning,
-                    Some(pid) => done(system::kill(pid, signal)),
-                };
-                self.reply(index, &reply);
-            }
-        }
-    }
-
-    /// The only answer on a connection.
-    fn reply(&mut self, index: usize, reply: &Reply) {
-        let peer = &mut self.peers[index];
-        peer.role = Role::Answered;
-        peer.say(reply);
-        peer.finish();
-    }
-
-    fn attach(&mut self, index: usize, streams: Streams, rest: &[u8]) {
-        match self.named(None) {
-            None => self.reply(index, &Reply::NotRunning),
-            Some(process) => {
-                let framed = !process.tty;
-                if streams.stdin {
-                    process.feed(rest);
-                }
-                self.peers[index].role = Role::Streaming { process: 0, streams, framed };
-                self.peers[index].say(&Reply::Done);
-            }
-        }
-    }
-
-    fn exec(&mut self, index: usize, exec: Exec, early: Vec<u8>) {
-        if self.named(None).is_none_or(|init| init.pid().is_none()) {
-            return self.reply(index, &Reply::NotRunning);
-        }
-        if self.named(Some(&exec.id)).is_some() || self.processes.len() >= PROCESSES {
-            let message = format!("exec {} runs already, or too many do", exec.id);
-            return self.reply(index, &Reply::Error { message });
-        }
-        let id = self.next;
-        self.next += 1;
-        let launch = Launch {
-            config: &self.config,
-            id,
-            tty: exec.tty,
-            size: exec.console_size,
-            stdin: if exec.streams.stdin { Stdin::Once } else { Stdin::Closed },
-            log: None,
-            exec: Some((exec.id, &exec.process)),
-            oom_score: self.oom_score,
-        };
-        match launch.start() {
-            Ok(process) => {
-                self.processes.push(process);
-                self.peers[index].role =
-                    Role::Waiting { process: id, streams: exec.streams, early };
-            }
-            Err(error) => {
-                let error = format!("OCI runtime exec failed: {error}: unknown");
-                self.reply(index, &Reply::Failed(super::protocol::Failure { error, code: 128 }));
-            }
-        }
-    }
-
-    fn status(&self) -> Status {
-        let running = |process: &Process| Some((process.exec.clone()?, process.pid()?));
-        Status {
-            pid: self.process(0).and_then(Process::pid),
-            execs: self.processes.iter().filter_map(running).collect(),
-            exits: self.exits.iter().cloned().collect(),
-        }
-    }
-
-    fn process(&self, id: u64) -> Option<&Process> {
-        self.processes.iter().find(|process| process.id == id)
-    }
-
-    /// The process of an exec's id, or the container's first one; only while it has not ended.
-    fn named(&mut self, exec: Option<&str>) -> Option<&mut Process> {
-        self.processes.iter_mut().find(|process| {
-            process.exec.as_deref() == exec && !matches!(process.stage, Stage::Ended { .. })
-        })
-    }
-
-    /// Collects children that have ended: runtimes, processes of the container, and orphans.
-    fn reap(&mut self) {
-        loop {
-            let (pid, code, signal) = match waitpid(Pid::from_raw(-1), Some(WaitPidFlag::WNOHANG)) {
-                Ok(WaitStatus::Exited(pid, code)) => (pid.as_raw(), code, None),
-                Ok(WaitStatus::Signaled(pid, signal, _)) => {
-                    (pid.as_raw(), 128 + signal as i32, Some(signal as i32))
-                }
-                Ok(WaitStatus::StillAlive) | Err(Errno::ECHILD) => return,
-                Ok(_) | Err(Errno::EINTR) => continue,
-                Err(_) => return,
-            };
-            self.ended(pid, code, signal);
-        }
-    }
-
-    fn ended(&mut self, pid: i32, code: i32, signal: Option<i32>) {
-        if self.removal == Removal::Running(pid) {
-            self.removal = Removal::Done(Instant::now());
-            for peer in &mut self.peers {
-                peer.finish();
-            }
-            return;
-        }
-        let launching = |process: &Process| matches!(process.stage, Stage::Launching { runtime, .. } if runtime == pid);
-        if let Some(index) = self.processes.iter().position(launching) {
-            return self.launched(index, code);
-        }
-        match self.processes.iter_mut().find(|process| process.pid() == Some(pid)) {
-            Some(process) => {
-                let (time, at) = (clock::now(), Instant::now());
-                process.stage = Stage::Ended { code, signal, time, at, published: false };
-                self.keep_time(at);
-            }
-            None => {
-                self.strangers.push_back((pid, code, signal));
-                if self.strangers.len() > EXITS {
-                    self.strangers.pop_front();
-                }
-            }
-        }
-    }
-
-    /// A runtime has ended; its process runs, or does not.
-    fn launched(&mut self, index: usize, code: i32) {
-        let (id, tty) = (self.processes[index].id, self.processes[index].tty);
-        let result = self.processes[index].launched(code);
-        if id == 0 {
-            if let Some(mut socket) = self.report.take() {
-                let started = match &result {
-                    Ok(pid) => Started::Running { pid: *pid },
-                    Err(failure) => Started::Failed(failure.clone()),
-                };
-                run::report(&mut socket, &started);
-            }
-        }
-        let asked = self
-            .peers
-            .iter()
-            .position(|peer| matches!(peer.role, Role::Waiting { process, .. } if process == id));
-        match result {
-            Ok(pid) => {
-                if let Some(asked) = asked {
-                    self.join(asked, index, Reply::Running { pid }, !tty);
-                }
-                let known = self.strangers.iter().position(|(stranger, ..)| *stranger == pid);
-                if let Some((pid, code, signal)) = known.and_then(|at| self.strangers.remove(at)) {
-                    self.ended(pid, code, signal);
-                }
-            }
-            Err(failure) => {
-                self.processes[index].give_up();
-                if let Some(asked) = asked {
-                    self.reply(asked, &Reply::Failed(failure));
-                }
-                if id == 0 {
-                    self.remove();
-                }
-            }
-        }
-    }
-
-    /// The connection on which an exec was asked for becomes its stream.
-    fn join(&mut self, asked: usize, index: usize, reply: Reply, framed: bool) {
-        let peer = &mut self.peers[asked];
-        peer.say(&reply);
-        let Role::Waiting { process, streams, early } =
-            std::mem::replace(&mut peer.role, Role::Answered)
-        else {
-            return;
-        };
-        if streams == Streams::default() {
-            peer.finish();
-            return;
-        }
-        peer.role = Role::Streaming { process, streams, framed };
-        if streams.stdin {
-            self.processes[index].feed(&early);
-        }
-    }
-
     /// Looks at everything that has a deadline.
     fn keep_time(&mut self, now: Instant) {
         for peer in &mut self.peers {
@@ -558,64 +343,6 @@ impl Server {
                 self.processes[index].release();
             }
         }
-    }
-
-    /// Tells of a process's end.
-    fn publish(&mut self, index: usize) {
-        let oom_kills = self.count_oom_kills();
-        let oom = oom_kills > self.oom_kills;
-        self.oom_kills = oom_kills;
-        let process = &mut self.processes[index];
-        let Stage::Ended { code, signal, time, published, .. } = &mut process.stage else { return };
-        *published = true;
-        let (code, signal, time) = (*code, *signal, time.clone());
-        let is_init = process.id == 0;
-        // The container was short of memory if any of its processes was killed for it.
-        let oom = if is_init { oom_kills > 0 } else { oom };
-        let exit = Exit { exec: process.exec.clone(), code, signal, time, oom };
-        if is_init {
-            // Whoever comes later finds it here; who is here is told even if the disk is full.
-            let _ = write_exit(&exit);
-        }
-        if oom {
-            self.tell(&Event::Oom);
-        }
-        self.tell(&Event::Exit(exit.clone()));
-        self.exits.push_back(exit);
-        if self.exits.len() > EXITS {
-            self.exits.pop_front();
-        }
-        if is_init {
-            self.remove();
-        }
-    }
-
-    fn tell(&mut self, event: &Event) {
-        for peer in self.peers.iter_mut().filter(|peer| matches!(peer.role, Role::Watching)) {
-            peer.say(event);
-        }
-    }
-
-    /// How often the kernel has killed a process of the container for want of memory.
-    fn count_oom_kills(&self) -> u64 {
-        let Some(path) = &self.config.oom_events else { return 0 };
-        let text = std::fs::read_to_string(path).unwrap_or_default();
-        let count = text.lines().find_map(|line| line.strip_prefix("oom_kill "));
-        count.and_then(|count| count.trim().parse().ok()).unwrap_or(0)
-    }
-
-    /// Has the runtime forget the container and kill what is left of it.
-    fn remove(&mut self) {
-        if self.removal != Removal::No {
-            return;
-        }
-        let mut command = launch::command(&self.config.runtime);
-        system::restore_signals(&mut command, self.oom_score);
-        command.args(["delete", "--force", &self.config.id]);
-        self.removal = match command.spawn() {
-            Ok(child) => Removal::Running(child.id().cast_signed()),
-            Err(_) => Removal::Done(Instant::now()),
-        };
     }
 
     /// Forgets processes that have been told of and connections that are over.
@@ -640,22 +367,4 @@ impl Server {
         }
         self.peers.retain(|peer| !peer.is_over());
     }
-}
-
-fn done(result: io::Result<()>) -> Reply {
-    match result {
-        Ok(()) => Reply::Done,
-        Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Reply::NotRunning,
-        Err(error) => Reply::Error { message: error.to_string() },
-    }
-}
-
-/// Writes `exit.json` so that it is there completely or not at all.
-fn write_exit(exit: &Exit) -> io::Result<()> {
-    let new = format!("{EXIT}.new");
-    let mut file = File::create(&new)?;
-    file.write_all(&serde_json::to_vec(exit)?)?;
-    file.sync_all()?;
-    std::fs::rename(new, EXIT)?;
-    File::open(".")?.sync_all()
 }

@@ -4,9 +4,7 @@ use std::time::Duration;
 
 use cnm::{HasKind, Kind, Protocol};
 use engine::container::spec::{PublishedPort, RestartPolicy};
-use engine::container::{
-    Attach, ExecSpec, LogQuery, Remove, Spec, Status, WaitCondition, Waited,
-};
+use engine::container::{Attach, ExecSpec, LogQuery, Remove, Spec, Status, WaitCondition, Waited};
 use futures_util::StreamExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -126,8 +124,9 @@ fn a_taken_port_is_refused_in_dockers_words_and_takes_nothing() {
         scene.create("second", published(Protocol::Tcp)).await;
         let error = scene.start("second").await.unwrap_err().to_string();
         assert!(
-            error.starts_with("driver failed programming external connectivity on endpoint second (")
-                && error.ends_with("Bind for 0.0.0.0:8080 failed: port is already allocated"),
+            error.starts_with(
+                "driver failed programming external connectivity on endpoint second ("
+            ) && error.ends_with("Bind for 0.0.0.0:8080 failed: port is already allocated"),
             "{error}"
         );
         assert_eq!(scene.engine.find("second").unwrap().state.status, Status::Created);
@@ -170,13 +169,8 @@ fn who_attaches_before_the_start_gets_the_first_byte_and_gives_input() {
         let scene = Scene::open(dir).await;
         let spec = Spec { open_stdin: true, stdin_once: true, ..spec("cat") };
         scene.create("cat", spec).await;
-        let attach = Attach {
-            stdin: true,
-            stdout: true,
-            stderr: true,
-            stream: true,
-            ..Attach::default()
-        };
+        let attach =
+            Attach { stdin: true, stdout: true, stderr: true, stream: true, ..Attach::default() };
         let mut attached = scene.engine.attach("cat", attach).await.unwrap();
         scene.start("cat").await.unwrap();
         attached.stream.write_all(b"hello\n").await.unwrap();
@@ -222,8 +216,7 @@ fn following_a_log_ends_with_the_container() {
     on_a_host_of_its_own("lifecycle::following_a_log_ends_with_the_container", async |dir| {
         let scene = Scene::open(dir).await;
         scene.run("web", spec("httpd -p 80")).await;
-        let query =
-            LogQuery { stdout: true, stderr: true, follow: true, ..LogQuery::default() };
+        let query = LogQuery { stdout: true, stderr: true, follow: true, ..LogQuery::default() };
         let log = scene.engine.logs("web", query).unwrap();
         scene.engine.remove("web", FORCE).await.unwrap();
         let lines = tokio::time::timeout(Duration::from_secs(10), log.collect::<Vec<_>>()).await;

@@ -74,7 +74,7 @@ pub(crate) fn settings(dir: &Path) -> Settings {
 
 /// Where our programs are built. `rnet-dns` belongs to another package and is built if need be.
 fn binaries() -> PathBuf {
-    let directory = Path::new(env!("CARGO_BIN_EXE_rnet")).parent().unwrap().to_owned();
+    let directory = Path::new(env!("CARGO_BIN_EXE_rnet-shim")).parent().unwrap().to_owned();
     if !directory.join("rnet-dns").exists() {
         let built = Command::new(env!("CARGO")).args(["build", "-p", "dns"]).status().unwrap();
         assert!(built.success());

@@ -1,12 +1,14 @@
 //! A host with two neighbours.
 
+use std::fs;
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use cnm::SandboxId;
 use drivers::kernel::nft::Ownership;
 use drivers::kernel::{Linux, LinuxConfig, Netns};
+use nix::mount::{MntFlags, umount2};
 
 use crate::Host;
 
@@ -66,10 +68,19 @@ impl Lab {
 
     /// The same, with a table that it owns or does not own.
     pub fn open_with(&self, ownership: Ownership) -> Linux {
+        self.open_daemon("rnet", ownership)
+    }
+
+    /// Opens the kernel of a daemon with a name of its own.
+    pub fn open_as(&self, name: &str) -> Linux {
+        self.open_daemon(name, Ownership::Preferred)
+    }
+
+    fn open_daemon(&self, name: &str, ownership: Ownership) -> Linux {
         let config = LinuxConfig {
-            namespaces: self.directory.join("ns"),
-            table: "rnet".to_owned(),
-            tag: "rnet".to_owned(),
+            namespaces: self.directory.join(name),
+            table: name.to_owned(),
+            tag: name.to_owned(),
             owner: None,
             ownership,
         };
@@ -83,7 +94,7 @@ impl Lab {
 
     /// How many namespaces are pinned.
     pub fn pinned(&self) -> usize {
-        std::fs::read_dir(self.directory.join("ns")).map_or(0, Iterator::count)
+        fs::read_dir(self.directory.join("rnet")).map_or(0, Iterator::count)
     }
 
     /// Both addresses of a pair.
@@ -100,10 +111,12 @@ impl Default for Lab {
 
 impl Drop for Lab {
     fn drop(&mut self) {
-        let namespaces = self.directory.join("ns");
-        for entry in std::fs::read_dir(namespaces).into_iter().flatten().flatten() {
-            let _ = nix::mount::umount2(&entry.path(), nix::mount::MntFlags::MNT_DETACH);
+        let entries = |directory: &Path| fs::read_dir(directory).into_iter().flatten().flatten();
+        for daemon in entries(&self.directory) {
+            for pin in entries(&daemon.path()) {
+                let _ = umount2(&pin.path(), MntFlags::MNT_DETACH);
+            }
         }
-        let _ = std::fs::remove_dir_all(&self.directory);
+        let _ = fs::remove_dir_all(&self.directory);
     }
 }

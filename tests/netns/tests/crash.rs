@@ -147,6 +147,28 @@ fn half_made_pin_is_swept_when_the_kernel_is_opened() {
 }
 
 #[test]
+fn daemons_side_by_side_see_only_what_is_theirs() {
+    let lab = Lab::new();
+    let daemons = [lab.open_as("rnet-a"), lab.open_as("rnet-b")];
+    let states = [1, 2].map(|n| {
+        let mut model = Model::default();
+        model.network(n);
+        model.sandbox(n, &[n]);
+        model.desired()
+    });
+    for (daemon, desired) in daemons.iter().zip(&states) {
+        reconcile(daemon, desired).unwrap();
+    }
+    for (daemon, desired) in daemons.iter().zip(&states) {
+        let plan = reconcile(daemon, desired).unwrap();
+        assert!(plan.is_empty(), "{plan}");
+    }
+    reconcile(&daemons[0], &State::default()).unwrap();
+    let plan = reconcile(&daemons[1], &states[1]).unwrap();
+    assert!(plan.is_empty(), "{plan}");
+}
+
+#[test]
 fn another_daemon_adopts_everything() {
     let lab = Lab::new();
     let desired = model().desired();

@@ -117,6 +117,39 @@ fn host_that_learned_its_route_keeps_it_when_it_begins_to_forward() {
 }
 
 #[test]
+fn queries_of_a_sandbox_arrive_at_its_resolver() {
+    let (lab, mut model) = (Lab::new(), Model::default());
+    model.network(1);
+    let id = model.sandbox(1, &[1]);
+    let kernel = lab.open();
+    reconcile(&kernel, &model.desired()).unwrap();
+    let sockets = kernel.resolver_sockets(&id).unwrap();
+    let sandbox = lab.sandbox(&kernel, &id);
+    let client = sandbox.run(|| std::net::UdpSocket::bind("127.0.0.1:0")).unwrap();
+    client.send_to(b"query", "127.0.0.11:53").unwrap();
+    let stream = sandbox.run(|| std::net::TcpStream::connect("127.0.0.11:53")).unwrap();
+
+    let udp = std::net::UdpSocket::from(sockets.udp);
+    let mut buffer = [0; 16];
+    let mut from = None;
+    netns_tests::wait_until("the query arrives", || {
+        from = udp.recv_from(&mut buffer).ok();
+        from.is_some()
+    });
+    let (size, peer) = from.unwrap();
+    assert_eq!(&buffer[..size], b"query");
+    udp.send_to(b"answer", peer).unwrap();
+    let (size, answered_by) = client.recv_from(&mut buffer).unwrap();
+    assert_eq!(
+        (&buffer[..size], answered_by.to_string()),
+        (&b"answer"[..], "127.0.0.11:53".into())
+    );
+    let listener = std::net::TcpListener::from(sockets.tcp);
+    netns_tests::wait_until("the connection arrives", || listener.accept().is_ok());
+    drop(stream);
+}
+
+#[test]
 fn many_sandboxes_come_and_go() {
     let (lab, mut model) = (Lab::new(), Model::default());
     model.network(1);

@@ -107,11 +107,11 @@ fn default_pools_avoid_what_the_host_and_others_use() {
 }
 
 #[test]
-fn two_thousand_networks_are_possible() {
+fn hundreds_of_networks_are_possible() {
     let mut engine = Engine::new();
-    let networks = (0..2_000).map(|n| engine.network(&format!("n{n}"), &[]).pools[0].subnet);
+    let networks = (0..500).map(|n| engine.network(&format!("n{n}"), &[]).pools[0].subnet);
     let different: BTreeSet<_> = networks.collect();
-    assert_eq!(different.len(), 2_000);
+    assert_eq!(different.len(), 500);
 }
 
 #[test]

@@ -12,13 +12,16 @@ use std::os::fd::AsFd;
 use cnm::{Key, LinkName, Ns, Plan, SandboxId, Step, Value};
 
 use super::parts::{Parts, Removals, SandboxPart};
+use super::requests::{
+    Requests, announcement, equipment, far_end, keep_autoconfiguration, undoing, unlink,
+};
 use super::{Linux, pin, step as kernel_error};
 use crate::kernel::link::{PortFlags, Veth};
-use crate::kernel::netlink::{Refused, Request, Socket};
+use crate::kernel::netlink::{Refused, Socket};
 use crate::kernel::netns::{Netns, Visitor};
 use crate::kernel::nft::SandboxTable;
 use crate::kernel::tag::Tag;
-use crate::kernel::{KernelError, address, link, route, sysctl};
+use crate::kernel::{KernelError, link, sysctl};
 
 /// What to do when a step fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,9 +65,6 @@ struct Space {
     netns: Netns,
     socket: Option<Socket>,
 }
-
-/// Requests with the steps they are for.
-type Requests<'p> = Vec<(&'p Step, Request)>;
 
 impl Run<'_> {
     fn removals(&mut self, parts: &Removals<'_>) {
@@ -163,12 +163,15 @@ impl Run<'_> {
             let made = self.veth_requests(step, port, &mut indexes, &mut requests);
             self.check(step, made);
         }
+        let lone: Vec<_> = ports.keys().copied().collect();
         for (name, step) in ports {
             let made = self.port_requests(name, step, &mut indexes, &mut requests);
             self.check(step, made);
         }
-        if self.failures.is_empty() || self.policy == OnFailure::GoOn {
-            self.host_batch(requests);
+        self.stage(|run| run.host_batch(requests));
+        for name in lone {
+            // The bridge may be new too, and get its carrier from this port.
+            let _ = self.linux.with_socket(|socket| link::settle(socket, name));
         }
     }
 
@@ -323,28 +326,36 @@ impl Run<'_> {
         }
     }
 
-    /// The links go up and get their addresses, which they announce, and then their routes.
+    /// The links go up and get their addresses and routes, and once they transmit they announce
+    /// the addresses.
     fn equip_links(&mut self, socket: &mut Socket, part: &SandboxPart<'_>) {
         let (requests, failures) = equipment(socket, &part.steps);
         self.failures.extend(failures);
-        let (addresses, routes): (Requests<'_>, Requests<'_>) =
-            requests.into_iter().partition(|(step, _)| matches!(step.key(), Key::Address { .. }));
         let mut all: Requests<'_> =
             part.veths.iter().filter_map(|step| Some((*step, far_end(step)?))).collect();
-        all.extend(addresses);
-        all.extend(part.veths.iter().filter_map(|step| Some((*step, announcement(step)?))));
-        all.extend(routes);
-        let (steps, requests): (Vec<_>, Vec<_>) = all.into_iter().unzip();
+        all.extend(requests);
+        self.sandbox_batch(socket, all);
+        self.stage(|run| {
+            for step in &part.veths {
+                let settled = run.settle(socket, step);
+                run.check(step, settled);
+            }
+            let announcements = part.veths.iter().filter_map(|s| Some((*s, announcement(s)?)));
+            run.sandbox_batch(socket, announcements.collect());
+        });
+    }
+
+    fn sandbox_batch(&mut self, socket: &mut Socket, requests: Requests<'_>) {
+        let (steps, requests): (Vec<_>, Vec<_>) = requests.into_iter().unzip();
         let refused = socket.batch(&requests);
         self.report(&steps, refused);
-        for step in part.veths.iter().filter(|step| matches!(step, Step::Add(..))) {
-            if let Key::Veth { name, interface, .. } = step.key() {
-                let settled = link::settle(socket, interface);
-                let near = || self.linux.with_socket(|socket| link::settle(socket, name));
-                let settled = settled.and_then(|()| near());
-                self.check(step, settled);
-            }
-        }
+    }
+
+    /// Lets both ends of a new pair transmit.
+    fn settle(&self, inside: &mut Socket, step: &Step) -> io::Result<()> {
+        let Step::Add(Key::Veth { name, interface, .. }, _) = step else { return Ok(()) };
+        link::settle(inside, interface)?;
+        self.linux.with_socket(|socket| link::settle(socket, name))
     }
 
     fn strip(&mut self, sandbox: &SandboxId, steps: &[&Step]) {
@@ -368,128 +379,22 @@ impl Run<'_> {
                 _ => {}
             }
         }
-        let (steps, requests): (Vec<_>, Vec<_>) = undoing(&mut socket, steps).into_iter().unzip();
-        let refused = socket.batch(&requests);
-        self.report(&steps, refused);
+        let requests = undoing(&mut socket, steps);
+        self.sandbox_batch(&mut socket, requests);
         if let Some(space) = self.spaces.get_mut(sandbox) {
             space.socket = Some(socket);
         }
     }
 }
 
-/// The requests for the addresses and routes among the steps, and the steps that have none
-/// because their link is missing.
-fn equipment<'p>(socket: &mut Socket, steps: &[&'p Step]) -> (Requests<'p>, Vec<KernelError>) {
-    let mut requests = Requests::new();
-    let mut failures = Vec::new();
-    let mut indexes = BTreeMap::new();
-    for step in steps {
-        let ((Key::Address { link, .. }, _) | (Key::Route { .. }, Value::Route { link, .. })) =
-            (step.key(), wanted(step))
-        else {
-            continue;
-        };
-        let known = indexes.get(link).copied();
-        let index = known.map_or_else(|| link::index(socket, link), Ok);
-        let request = match index {
-            Ok(index) => {
-                indexes.insert(link, index);
-                equip_request(step, index)
-            }
-            Err(source) => {
-                failures.push(failure(step, source));
-                None
-            }
-        };
-        requests.extend(request.map(|request| (*step, request)));
-    }
-    (requests, failures)
-}
-
-fn equip_request(step: &Step, link: u32) -> Option<Request> {
-    match (step, step.key(), wanted(step)) {
-        (Step::Add(..), Key::Address { address, .. }, _) => Some(address::add(link, *address)),
-        (Step::Add(..), Key::Route { destination, .. }, Value::Route { via, .. }) => {
-            Some(route::add(*destination, link, *via))
-        }
-        (Step::Change { .. }, Key::Route { destination, .. }, Value::Route { via, .. }) => {
-            Some(route::replace(*destination, link, *via))
-        }
-        _ => None,
-    }
-}
-
-/// The requests that remove addresses and routes. What is on a link that is gone is gone.
-fn undoing<'p>(socket: &mut Socket, steps: &[&'p Step]) -> Requests<'p> {
-    let request = |step: &Step| match step.key() {
-        Key::Route { destination, .. } => Some(route::remove(*destination)),
-        Key::Address { link, address, .. } => {
-            Some(address::remove(link::index(socket, link).ok()?, *address))
-        }
-        _ => None,
-    };
-    let mut request = request;
-    steps.iter().filter_map(|step| Some((*step, request(step)?))).collect()
-}
-
-fn unlink(step: &Step) -> Option<Request> {
-    match step.key() {
-        Key::Bridge { name } | Key::Veth { name, .. } => Some(link::remove(name)),
-        Key::Port { link } => Some(link::set_bridge(link, 0)),
-        _ => None,
-    }
-}
-
-/// Brings up the end of a pair that is in the sandbox.
-fn far_end(step: &Step) -> Option<Request> {
-    let (Key::Veth { interface, .. }, Value::Veth { mtu, .. }) = (step.key(), wanted(step)) else {
-        return None;
-    };
-    match step {
-        Step::Add(..) => Some(link::switch_on(interface, None)),
-        _ => Some(link::switch_on(interface, Some(mtu.unwrap_or(link::DEFAULT_MTU)))),
-    }
-}
-
-/// Neighbours may know another owner of the addresses.
-fn announcement(step: &Step) -> Option<Request> {
-    match step {
-        Step::Add(Key::Veth { interface, .. }, Value::Veth { mac, .. }) => {
-            Some(link::announce(interface, *mac))
-        }
-        _ => None,
-    }
-}
-
-/// A host that forwards IPv6 takes no more notice of router advertisements, and would lose the
-/// default route that it has from one. Links with such a route go on listening.
-fn keep_autoconfiguration(socket: &mut Socket) -> io::Result<()> {
-    const RTPROT_RA: u8 = 9;
-    if sysctl::read(sysctl::FORWARDING[1])? != "0" {
-        return Ok(());
-    }
-    let links: BTreeMap<_, _> =
-        link::list(socket)?.into_iter().map(|link| (link.index, link.name)).collect();
-    for route in route::list(socket)? {
-        let name = route.link.and_then(|index| links.get(&index));
-        if let Some(name) = name.filter(|_| route.protocol == RTPROT_RA) {
-            let path = format!("net/ipv6/conf/{name}/accept_ra");
-            if sysctl::read(&path)? == "1" {
-                sysctl::write(&path, "2")?;
-            }
-        }
-    }
-    Ok(())
-}
-
 /// The value that a step leads to; for a removal, the one that goes.
-fn wanted(step: &Step) -> &Value {
+pub(super) fn wanted(step: &Step) -> &Value {
     match step {
         Step::Add(_, value) | Step::Remove(_, value) | Step::Change { to: value, .. } => value,
     }
 }
 
-fn failure(step: &Step, source: io::Error) -> KernelError {
+pub(super) fn failure(step: &Step, source: io::Error) -> KernelError {
     let verb = match step {
         Step::Add(..) => "add",
         Step::Change { .. } => "change",

@@ -9,6 +9,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::net::IpAddr;
 
 use cnm::{Key, LinkName, Mac, Ns, SandboxId, State, Value};
 
@@ -51,8 +52,13 @@ fn observe_links(linux: &Linux, visitor: &mut Visitor) -> io::Result<State> {
     }
     let mut far_ends = BTreeMap::new();
     for sandbox in pin::list(&linux.config.namespaces)? {
-        let netns = Netns::open(linux.namespace_path(&sandbox))?;
-        visitor.enter(&netns)?;
+        let path = linux.namespace_path(&sandbox);
+        match Netns::open(&path).and_then(|netns| visitor.enter(&netns)) {
+            Ok(()) => {}
+            // It was removed while we looked.
+            Err(_) if !pin::is_pinned(&path) => continue,
+            Err(error) => return Err(error),
+        }
         let interfaces = observe_sandbox(linux, &sandbox, &ours, &mut state)?;
         far_ends.insert(sandbox, interfaces);
     }
@@ -103,14 +109,21 @@ impl View {
         self.links.iter().find(|link| link.index == index)?.name.parse().ok()
     }
 
+    /// Whether an address on a link of ours was set by us. Before 5.18 the kernel does not tell,
+    /// not even of the loopback's own; then it is ours unless the kernel makes such by itself.
+    fn is_ours(&self, address: &Address) -> bool {
+        let kernel_tells = self.addresses.iter().any(|address| address.protocol.is_some());
+        let automatic =
+            matches!(address.address.ip(), IpAddr::V6(ip) if ip.is_unicast_link_local());
+        address.protocol == Some(PROTOCOL) || (!kernel_tells && !automatic)
+    }
+
     /// Our addresses and routes on some of the links.
     fn report(&self, ns: &Ns, wanted: impl Fn(&Link) -> bool, state: &mut State) {
         for link in self.links.iter().filter(|link| wanted(link)) {
             let Ok(name) = link.name.parse::<LinkName>() else { continue };
-            let addresses = self
-                .addresses
-                .iter()
-                .filter(|a| a.link == link.index && a.protocol == Some(PROTOCOL));
+            let addresses =
+                self.addresses.iter().filter(|a| a.link == link.index && self.is_ours(a));
             state.extend(addresses.map(|a| {
                 let key = Key::Address { ns: ns.clone(), link: name.clone(), address: a.address };
                 (key, Value::Present)

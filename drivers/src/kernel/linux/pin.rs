@@ -99,7 +99,8 @@ fn notes(path: &Path) -> PathBuf {
     name.into()
 }
 
-fn is_pinned(path: &Path) -> bool {
+/// Whether a namespace is pinned to a file.
+pub(super) fn is_pinned(path: &Path) -> bool {
     statfs(path).is_ok_and(|fs| fs.filesystem_type() == NSFS)
 }
 

@@ -88,10 +88,11 @@ fn block(profile: &Profile, architecture: Architecture, x32: bool) -> Vec<Instru
 
 /// Begins an interval, unless it is treated as the one before.
 fn push<'a>(intervals: &mut Vec<(u32, Verdict<'a>)>, start: u32, verdict: Verdict<'a>) {
-    match intervals.last_mut() {
-        Some((_, last)) if *last == verdict => {}
-        Some((at, last)) if *at == start => *last = verdict,
-        _ => intervals.push((start, verdict)),
+    if intervals.last().is_some_and(|(last, _)| *last == start) {
+        intervals.pop();
+    }
+    if intervals.last().is_none_or(|(_, last)| *last != verdict) {
+        intervals.push((start, verdict));
     }
 }
 

@@ -1,0 +1,70 @@
+//! Changes in the making: what they have taken so far, and how it is given back.
+
+use ipnetwork::IpNetwork;
+
+use super::intent::{Change, Intent, Open, Previous};
+use super::{Controller, ControllerError, Transaction};
+use crate::ipam::Taken;
+use crate::{LinkName, NetworkId, PortBinding};
+
+/// A change in the making. It takes what it needs from the controller and gives all of it back
+/// when it is dropped, unless it has become a transaction.
+#[derive(Debug)]
+pub(super) struct Draft<'a> {
+    pub(super) controller: &'a mut Controller,
+    pub(super) warnings: Vec<String>,
+    previous: Vec<Previous>,
+    ports: Vec<PortBinding>,
+    links: Vec<LinkName>,
+}
+
+impl Drop for Draft<'_> {
+    fn drop(&mut self) {
+        let previous = std::mem::take(&mut self.previous);
+        self.controller.give_back(previous, &self.ports, &self.links);
+    }
+}
+
+impl<'a> Draft<'a> {
+    pub(super) fn new(controller: &'a mut Controller) -> Self {
+        let (warnings, previous, ports, links) = Default::default();
+        Self { controller, warnings, previous, ports, links }
+    }
+
+    /// Notes an address that was taken.
+    pub(super) fn took_address(&mut self, network: &NetworkId, taken: Taken) -> IpNetwork {
+        let (network, address) = (network.clone(), taken.address.ip());
+        self.previous.push(Previous { network, address, lease: taken.previous });
+        taken.address
+    }
+
+    /// Notes ports that were taken.
+    pub(super) fn took_ports(&mut self, ports: &[PortBinding]) {
+        self.ports.extend_from_slice(ports);
+    }
+
+    /// Takes the name of a host link; tells whether it was free.
+    pub(super) fn take_link(&mut self, link: LinkName) -> bool {
+        let free = self.controller.links.insert(link.clone());
+        if free {
+            self.links.push(link);
+        }
+        free
+    }
+
+    /// Makes it a transaction.
+    pub(super) fn open(mut self, change: Change, now: u64) -> Result<Transaction, ControllerError> {
+        let (before, after) = self.controller.plan(&change)?;
+        self.ports.clear();
+        self.links.clear();
+        let previous = std::mem::take(&mut self.previous);
+        let warnings = std::mem::take(&mut self.warnings);
+        let intent = Intent { kind: change.kind(), subject: change.subject(), change, now };
+        let number = self.controller.next;
+        self.controller.next += 1;
+        let mut transaction = self.controller.transaction(number, &intent, before, after);
+        transaction.warnings = warnings;
+        self.controller.open.insert(number, Open { intent, previous });
+        Ok(transaction)
+    }
+}

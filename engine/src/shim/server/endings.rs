@@ -1,0 +1,186 @@
+//! What a shim does when a child of its ends: a runtime, a process of the container, an orphan.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::time::Instant;
+
+use nix::errno::Errno;
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
+
+use super::super::peer::Role;
+use super::super::process::{Process, Stage};
+use super::super::protocol::{EXIT, Event, Exit, Reply, Started, Streams};
+use super::super::{clock, launch, run, system};
+use super::{EXITS, Removal, Server};
+
+impl Server {
+    /// Collects children that have ended: runtimes, processes of the container, and orphans.
+    pub(super) fn reap(&mut self) {
+        loop {
+            let (pid, code, signal) = match waitpid(Pid::from_raw(-1), Some(WaitPidFlag::WNOHANG)) {
+                Ok(WaitStatus::Exited(pid, code)) => (pid.as_raw(), code, None),
+                Ok(WaitStatus::Signaled(pid, signal, _)) => {
+                    (pid.as_raw(), 128 + signal as i32, Some(signal as i32))
+                }
+                Ok(WaitStatus::StillAlive) | Err(Errno::ECHILD) => return,
+                Ok(_) | Err(Errno::EINTR) => continue,
+                Err(_) => return,
+            };
+            self.ended(pid, code, signal);
+        }
+    }
+
+    pub(super) fn ended(&mut self, pid: i32, code: i32, signal: Option<i32>) {
+        if self.removal == Removal::Running(pid) {
+            self.removal = Removal::Done(Instant::now());
+            for peer in &mut self.peers {
+                peer.finish();
+            }
+            return;
+        }
+        let launching = |process: &Process| matches!(process.stage, Stage::Launching { runtime, .. } if runtime == pid);
+        if let Some(index) = self.processes.iter().position(launching) {
+            return self.launched(index, code);
+        }
+        match self.processes.iter_mut().find(|process| process.pid() == Some(pid)) {
+            Some(process) => {
+                let (time, at) = (clock::now(), Instant::now());
+                process.stage = Stage::Ended { code, signal, time, at, published: false };
+                self.keep_time(at);
+            }
+            None => {
+                self.strangers.push_back((pid, code, signal));
+                if self.strangers.len() > EXITS {
+                    self.strangers.pop_front();
+                }
+            }
+        }
+    }
+
+    /// A runtime has ended; its process runs, or does not.
+    pub(super) fn launched(&mut self, index: usize, code: i32) {
+        let (id, tty) = (self.processes[index].id, self.processes[index].tty);
+        let result = self.processes[index].launched(code);
+        if id == 0 {
+            if let Some(mut socket) = self.report.take() {
+                let started = match &result {
+                    Ok(pid) => Started::Running { pid: *pid },
+                    Err(failure) => Started::Failed(failure.clone()),
+                };
+                run::report(&mut socket, &started);
+            }
+        }
+        let asked = self
+            .peers
+            .iter()
+            .position(|peer| matches!(peer.role, Role::Waiting { process, .. } if process == id));
+        match result {
+            Ok(pid) => {
+                if let Some(asked) = asked {
+                    self.join(asked, index, Reply::Running { pid }, !tty);
+                }
+                let known = self.strangers.iter().position(|(stranger, ..)| *stranger == pid);
+                if let Some((pid, code, signal)) = known.and_then(|at| self.strangers.remove(at)) {
+                    self.ended(pid, code, signal);
+                }
+            }
+            Err(failure) => {
+                self.processes[index].give_up();
+                if let Some(asked) = asked {
+                    self.reply(asked, &Reply::Failed(failure));
+                }
+                if id == 0 {
+                    self.remove();
+                }
+            }
+        }
+    }
+
+    /// The connection on which an exec was asked for becomes its stream.
+    pub(super) fn join(&mut self, asked: usize, index: usize, reply: Reply, framed: bool) {
+        let peer = &mut self.peers[asked];
+        peer.say(&reply);
+        let Role::Waiting { process, streams, early } =
+            std::mem::replace(&mut peer.role, Role::Answered)
+        else {
+            return;
+        };
+        if streams == Streams::default() {
+            peer.finish();
+            return;
+        }
+        peer.role = Role::Streaming { process, streams, framed };
+        if streams.stdin {
+            self.processes[index].feed(&early);
+        }
+    }
+
+    /// Tells of a process's end.
+    pub(super) fn publish(&mut self, index: usize) {
+        let oom_kills = self.count_oom_kills();
+        let oom = oom_kills > self.oom_kills;
+        self.oom_kills = oom_kills;
+        let process = &mut self.processes[index];
+        let Stage::Ended { code, signal, time, published, .. } = &mut process.stage else { return };
+        *published = true;
+        let (code, signal, time) = (*code, *signal, time.clone());
+        let is_init = process.id == 0;
+        // The container was short of memory if any of its processes was killed for it.
+        let oom = if is_init { oom_kills > 0 } else { oom };
+        let exit = Exit { exec: process.exec.clone(), code, signal, time, oom };
+        if is_init {
+            // Whoever comes later finds it here; who is here is told even if the disk is full.
+            let _ = write_exit(&exit);
+        }
+        if oom {
+            self.tell(&Event::Oom);
+        }
+        self.tell(&Event::Exit(exit.clone()));
+        self.exits.push_back(exit);
+        if self.exits.len() > EXITS {
+            self.exits.pop_front();
+        }
+        if is_init {
+            self.remove();
+        }
+    }
+
+    pub(super) fn tell(&mut self, event: &Event) {
+        for peer in self.peers.iter_mut().filter(|peer| matches!(peer.role, Role::Watching)) {
+            peer.say(event);
+        }
+    }
+
+    /// How often the kernel has killed a process of the container for want of memory.
+    pub(super) fn count_oom_kills(&self) -> u64 {
+        let Some(path) = &self.config.oom_events else { return 0 };
+        let text = std::fs::read_to_string(path).unwrap_or_default();
+        let count = text.lines().find_map(|line| line.strip_prefix("oom_kill "));
+        count.and_then(|count| count.trim().parse().ok()).unwrap_or(0)
+    }
+
+    /// Has the runtime forget the container and kill what is left of it.
+    pub(super) fn remove(&mut self) {
+        if self.removal != Removal::No {
+            return;
+        }
+        let mut command = launch::command(&self.config.runtime);
+        system::restore_signals(&mut command, self.oom_score);
+        command.args(["delete", "--force", &self.config.id]);
+        self.removal = match command.spawn() {
+            Ok(child) => Removal::Running(child.id().cast_signed()),
+            Err(_) => Removal::Done(Instant::now()),
+        };
+    }
+}
+
+/// Writes `exit.json` so that it is there completely or not at all.
+fn write_exit(exit: &Exit) -> io::Result<()> {
+    let new = format!("{EXIT}.new");
+    let mut file = File::create(&new)?;
+    file.write_all(&serde_json::to_vec(exit)?)?;
+    file.sync_all()?;
+    std::fs::rename(new, EXIT)?;
+    File::open(".")?.sync_all()
+}
