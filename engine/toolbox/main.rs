@@ -7,6 +7,7 @@
 
 mod dns;
 mod http;
+mod load;
 mod names;
 mod process;
 mod signal;
@@ -46,6 +47,21 @@ const TOOLS: &[Tool] = &[
         run: sockets::send,
     },
     Tool { name: "nc", usage: "the same as send", run: sockets::send },
+    Tool {
+        name: "load",
+        usage: "[-c CLIENTS] [-t SECONDS] HOST PORT[-LAST]: HTTP connections per second",
+        run: load::load,
+    },
+    Tool {
+        name: "dns-load",
+        usage: "[-c OUTSTANDING] [-t SECONDS] [-u] NAME [SERVER[:PORT]]: questions per second",
+        run: load::dns_load,
+    },
+    Tool {
+        name: "dns-server",
+        usage: "[-p PORT]: answer every question with 192.0.2.1",
+        run: load::dns_server,
+    },
     Tool { name: "size", usage: "[-w]: rows and columns of the terminal", run: terminal::size },
     Tool { name: "tty", usage: "name of the terminal", run: terminal::tty },
     Tool { name: "signals", usage: "print signals until SIGTERM", run: signal::report },
