@@ -102,8 +102,11 @@ class Api:
             stream.close()
         return output
 
-    def create_network(self, name):
-        return self.call("POST", "/networks/create", {"Name": name, "CheckDuplicate": True})["Id"]
+    def create_network(self, name, subnet=None):
+        body = {"Name": name, "CheckDuplicate": True}
+        if subnet:
+            body["IPAM"] = {"Config": [{"Subnet": subnet}]}
+        return self.call("POST", "/networks/create", body)["Id"]
 
     def remove_network(self, key):
         self.raw("DELETE", f"/networks/{key}")
