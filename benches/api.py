@@ -65,11 +65,13 @@ class Api:
         return json.loads(content) if content[:1] in (b"{", b"[") else content
 
     def create(self, image, command, parent, name=None, network="none", ports=()):
-        """A container; `ports` are host ports that are published to its port 80."""
+        """A container; `ports` are host ports, of IPv4, that are published to its port 80."""
         host = {
             "NetworkMode": network,
             "CgroupParent": parent,
-            "PortBindings": {"80/tcp": [{"HostPort": str(port)} for port in ports]},
+            "PortBindings": {
+                "80/tcp": [{"HostIp": "0.0.0.0", "HostPort": str(port)} for port in ports]
+            },
         }
         if not ports:
             del host["PortBindings"]
