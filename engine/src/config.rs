@@ -1,7 +1,7 @@
 //! Flags and `daemon.json`, turned into one checked configuration before any effect.
 //!
 //! One table ([`options`]) says which options there are; [`flags`] reads them from the command
-//! line, [`file`] from JSON, [`values`] puts both together and [`build`] makes a [`Config`] of the
+//! line, [`mod@file`] from JSON, [`values`] puts both together and [`build`] makes a [`Config`] of the
 //! result. All of it is pure but the reading of the one file.
 
 use std::collections::BTreeMap;
@@ -105,6 +105,7 @@ pub struct Config {
 
 /// The network `bridge` as flags shape it.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
 pub struct Bridge {
     /// `--bridge none`: there is no such network.
     pub disabled: bool,

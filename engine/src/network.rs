@@ -2,7 +2,7 @@
 //!
 //! Every change goes the same way: the controller decides under its lock, the intent is made
 //! durable, the difference is applied, names are published, and the change is committed. The lock
-//! is never held over I/O, so that starts run beside each other. [`reconcile`] looks at everything,
+//! is never held over I/O, so that starts run beside each other. `reconcile` looks at everything,
 //! and therefore waits until no change is under way.
 
 mod predefined;

@@ -1,5 +1,6 @@
 //! Connections: accepted, served over HTTP/1.1, ended with the daemon.
 
+use std::io::ErrorKind;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,8 +10,8 @@ use hyper::header::{CACHE_CONTROL, HeaderValue, PRAGMA, SERVER};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncRead, AsyncWrite, Interest};
+use tokio::net::UnixStream;
 use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 
@@ -73,14 +74,16 @@ async fn connection(
 /// Waits until the other end of a unix socket is closed, not only for writing. Without this a
 /// stream with nothing to tell, as `events`, would be kept for clients that left long ago.
 async fn hang_up(socket: OwnedFd) {
-    let Ok(socket) = AsyncFd::with_interest(socket, Interest::WRITABLE) else {
+    let Ok(socket) = UnixStream::from_std(socket.into()) else {
         return std::future::pending().await;
     };
-    while let Ok(mut guard) = socket.ready(Interest::WRITABLE).await {
-        if guard.ready().is_write_closed() {
+    while let Ok(ready) = socket.ready(Interest::WRITABLE).await {
+        if ready.is_write_closed() {
             return;
         }
-        guard.clear_ready();
+        // Until the kernel reports something new.
+        let seen = socket.try_io(Interest::WRITABLE, || Err::<(), _>(ErrorKind::WouldBlock.into()));
+        debug_assert!(seen.is_err());
     }
 }
 
@@ -105,12 +108,11 @@ where
         ended = connection.as_mut() => Some(ended),
         _ = stopped => None,
     };
-    let ended = match ended {
-        Some(ended) => ended,
-        None => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
-        }
+    let ended = if let Some(ended) = ended {
+        ended
+    } else {
+        connection.as_mut().graceful_shutdown();
+        connection.await
     };
     if let Err(error) = ended {
         tracing::debug!(%error, "a connection ended early");
@@ -169,7 +171,6 @@ pub fn no_cache(response: &mut Response) {
 #[cfg(test)]
 mod tests {
     use tokio::io::AsyncWriteExt;
-    use tokio::net::UnixStream;
 
     use super::*;
 

@@ -1,5 +1,6 @@
 //! What the daemon tells of itself and of the machine.
 
+use std::fmt::Write;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -158,7 +159,10 @@ fn id(root: &Path) -> String {
     let machine = std::fs::read_to_string("/etc/machine-id").unwrap_or_default();
     let hash =
         Sha256::new().chain_update(machine).chain_update(root.as_os_str().as_encoded_bytes());
-    let hex: String = hash.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect();
+    let mut hex = String::with_capacity(32);
+    for byte in hash.finalize().iter().take(16) {
+        let _ = write!(hex, "{byte:02x}");
+    }
     format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
 }
 

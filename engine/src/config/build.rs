@@ -38,9 +38,10 @@ pub fn places(invocation: Invocation, values: &Values) -> Places {
     let docker = invocation == Invocation::Dockerd && suffix.is_empty();
     let (data_root, exec_root) = (format!("/var/lib/rnet{suffix}"), format!("/run/rnet{suffix}"));
     Places {
-        config_file: match docker {
-            true => "/etc/docker/daemon.json".into(),
-            false => format!("/etc/rnet{suffix}/daemon.json").into(),
+        config_file: if docker {
+            "/etc/docker/daemon.json".into()
+        } else {
+            format!("/etc/rnet{suffix}/daemon.json").into()
         },
         data_root: data_root.into(),
         exec_root: exec_root.into(),
@@ -98,7 +99,7 @@ pub fn config(invocation: Invocation, values: &Values) -> Result<Config> {
             .unwrap_or_else(|| "json-file".to_owned()),
         log_options: strings("log-opt", values)?,
         labels: labels(values)?,
-        shutdown_timeout: shutdown_timeout(values)?,
+        shutdown_timeout: shutdown_timeout(values),
         log: log(values)?,
         warnings: values.warnings(),
     })
@@ -436,11 +437,11 @@ fn labels(values: &Values) -> Result<Vec<String>> {
     }
 }
 
-fn shutdown_timeout(values: &Values) -> Result<u64> {
+fn shutdown_timeout(values: &Values) -> u64 {
     const DEFAULT: i64 = 15;
     let seconds = values.get("shutdown-timeout").and_then(Value::as_i64).unwrap_or(DEFAULT);
     // Docker's -1 waits for ever: as good as a day.
-    Ok(u64::try_from(seconds).unwrap_or(86_400))
+    u64::try_from(seconds).unwrap_or(86_400)
 }
 
 fn text_of(value: &Value) -> String {

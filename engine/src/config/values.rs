@@ -64,10 +64,10 @@ impl Values {
     /// The first option that is set and must not be.
     pub fn refused(&self) -> Result<(), ConfigError> {
         for opt in OPTIONS {
-            if let (Effect::Refused(why), Some(value)) = (opt.effect, self.0.get(opt.name())) {
-                if !shown(value).is_empty() {
-                    return Err(ConfigError::Value { option: opt.flag, reason: why.to_owned() });
-                }
+            if let (Effect::Refused(why), Some(value)) = (opt.effect, self.0.get(opt.name()))
+                && !shown(value).is_empty()
+            {
+                return Err(ConfigError::Value { option: opt.flag, reason: why.to_owned() });
             }
         }
         Ok(())

@@ -338,6 +338,7 @@ impl Shared {
             .open(self.socket.with_extension("log"))
             .map_err(failed)?;
         let child = Command::new(&self.program)
+            .env_remove("NOTIFY_SOCKET")
             .arg("--socket")
             .arg(&self.socket)
             .stdin(Stdio::null())

@@ -14,6 +14,7 @@ pub type Set = BTreeMap<String, Value>;
 /// `Config`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
+#[expect(clippy::struct_excessive_bools, reason = "Docker's fields")]
 pub struct Config {
     pub hostname: String,
     pub domainname: String,
@@ -69,6 +70,7 @@ fn command<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Strings,
 /// `HostConfig`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
+#[expect(clippy::struct_excessive_bools, reason = "Docker's fields")]
 pub struct HostConfig {
     pub binds: Strings,
     #[serde(rename = "ContainerIDFile")]

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use chrono::{DateTime, Utc};
+use ipnetwork::IpNetwork;
 use serde_json::{Map, Value, json};
 
 use super::container_config::{Config, HostConfig};
@@ -128,9 +129,10 @@ pub fn mounts(container: &Container) -> Vec<Value> {
 
 fn network_settings(container: &Container) -> Value {
     let running = container.state.is_running();
-    let ports = match running {
-        true => ports::port_map(&container.resolved.exposed, &container.ports),
-        false => ports::PortMap::new(),
+    let ports = if running {
+        ports::port_map(&container.resolved.exposed, &container.ports)
+    } else {
+        ports::PortMap::new()
     };
     let mut settings = json!({
         "Bridge": "",
@@ -192,7 +194,7 @@ fn endpoint_addresses(endpoint: &EndpointView) -> Map<String, Value> {
     let address = |ipv6: bool| endpoint.addresses.iter().find(|a| a.is_ipv6() == ipv6);
     let gateway = |ipv6: bool| endpoint.gateways.iter().find(|a| a.is_ipv6() == ipv6);
     let ip = |ipv6| address(ipv6).map(|a| a.ip().to_string()).unwrap_or_default();
-    let prefix = |ipv6| address(ipv6).map(|a| a.prefix()).unwrap_or_default();
+    let prefix = |ipv6| address(ipv6).map(IpNetwork::prefix).unwrap_or_default();
     let gateway = |ipv6| gateway(ipv6).map(IpAddr::to_string).unwrap_or_default();
     let mac = endpoint.mac.map(|mac| mac.to_string()).unwrap_or_default();
     Map::from_iter([

@@ -39,9 +39,8 @@ pub fn entry(
 }
 
 fn command(container: &Container) -> String {
-    let quoted = |text: &String| match text.contains(' ') {
-        true => format!("'{text}'"),
-        false => text.clone(),
+    let quoted = |text: &String| {
+        if text.contains(' ') { format!("'{text}'") } else { text.clone() }
     };
     let arguments = container.resolved.args.iter().map(quoted);
     let words: Vec<String> =

@@ -17,6 +17,7 @@ use crate::error::{Error, Result};
 /// Body of `POST /networks/create`.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
+#[expect(clippy::struct_excessive_bools, reason = "Docker's fields")]
 pub struct Create {
     name: String,
     driver: String,
