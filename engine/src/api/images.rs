@@ -16,7 +16,7 @@ use super::version::Version;
 use super::wire::image as wire;
 use super::wire::time::point;
 use crate::error::{Error, Result};
-use crate::image::{Filter, Image, ImageUse, Removed};
+use crate::image::{Filter, Image, ImageUse, Reference, Removed};
 
 const FILTERS: &[&str] = &["before", "dangling", "label", "label!", "reference", "since", "until"];
 
@@ -26,17 +26,29 @@ pub async fn list(api: &Api, request: &Request) -> Result<Response> {
     let mut filter = filter(&filters)?;
     // Older clients name a reference by a parameter of its own.
     filter.references.extend(request.query.text("filter").map(str::to_owned));
-    let engine = api.engine.clone();
+    let (engine, references) = (api.engine.clone(), filter.references.clone());
     let images = blocking(move || engine.images().search(&filter)).await?;
     let dangling_has_a_name = request.version < Version(43);
     let entry = |image: &Arc<Image>| {
         let mut entry = wire::summary(image, -1);
+        if !references.is_empty() {
+            entry["RepoTags"] = json!(named(&image.names, &references));
+        }
         if dangling_has_a_name && image.names.is_empty() {
             entry["RepoTags"] = json!(["<none>:<none>"]);
         }
         entry
     };
     Ok(body::json(&images.iter().map(entry).collect::<Vec<_>>()))
+}
+
+/// Of an image's names, those that were asked for.
+fn named<'a>(names: &'a [String], patterns: &[String]) -> Vec<&'a String> {
+    let wanted = |name: &&String| {
+        let reference = Reference::parse(name);
+        reference.is_ok_and(|name| patterns.iter().any(|p| name.matches(p).unwrap_or(false)))
+    };
+    names.iter().filter(wanted).collect()
 }
 
 fn filter(filters: &Filters) -> Result<Filter> {

@@ -6,6 +6,8 @@ use ipnetwork::IpNetwork;
 
 use crate::config::{self, Config, Seccomp};
 use crate::core::{DefaultBridge, Settings};
+use crate::image;
+use crate::image::rootfs::StorageDriver;
 
 /// The engine's settings by a configuration.
 pub fn of(config: &Config) -> Settings {
@@ -20,6 +22,15 @@ pub fn of(config: &Config) -> Settings {
         default_runtime: default_runtime(config, default.default_runtime),
         runtimes: runtimes.map(|(name, r)| (name.clone(), PathBuf::from(&r.path))).collect(),
         default_bridge: default_bridge(config),
+        images: image::Options {
+            driver: match config.storage_driver.as_deref() {
+                Some("overlay2") => StorageDriver::Overlay,
+                Some("vfs") => StorageDriver::Vfs,
+                _ => StorageDriver::Auto,
+            },
+            mirrors: config.mirrors.clone(),
+            insecure: config.insecure_registries.clone(),
+        },
         default_pools: config.default_pools.clone(),
         default_network_options: config.default_network_options.clone(),
         dns: config.dns.servers.clone(),

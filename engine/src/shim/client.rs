@@ -136,6 +136,8 @@ impl Pending {
     fn start(program: &Path) -> io::Result<Self> {
         let (ours, theirs) = BlockingStream::pair()?;
         let child = Command::new(program)
+            // The service manager talks to the daemon alone; a runtime would answer for it.
+            .env_remove("NOTIFY_SOCKET")
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             .stdout(Stdio::null())
             .stderr(Stdio::null())

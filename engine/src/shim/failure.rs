@@ -5,9 +5,9 @@
 
 use super::protocol::Failure;
 
-/// The failure of a container's start.
-pub(super) fn of_create(log: &str, fallback: &str) -> Failure {
-    let (message, code) = reason(log, fallback);
+/// The failure of a container's start, from the runtime's log; `program` is what it was to run.
+pub(super) fn of_create(log: &str, program: &str, fallback: &str) -> Failure {
+    let (message, code) = reason(log, program, fallback);
     let error = format!(
         "failed to create task for container: failed to create shim task: \
          OCI runtime create failed: runc create failed: {message}: unknown"
@@ -16,13 +16,13 @@ pub(super) fn of_create(log: &str, fallback: &str) -> Failure {
 }
 
 /// The failure of an exec.
-pub(super) fn of_exec(log: &str, fallback: &str) -> Failure {
-    let (message, code) = reason(log, fallback);
+pub(super) fn of_exec(log: &str, program: &str, fallback: &str) -> Failure {
+    let (message, code) = reason(log, program, fallback);
     Failure { error: format!("OCI runtime exec failed: exec failed: {message}: unknown"), code }
 }
 
 /// The last error of a log in JSON lines, translated, with its exit code.
-fn reason(log: &str, fallback: &str) -> (String, i32) {
+fn reason(log: &str, program: &str, fallback: &str) -> (String, i32) {
     let message = log
         .lines()
         .rev()
@@ -31,17 +31,17 @@ fn reason(log: &str, fallback: &str) -> (String, i32) {
         .and_then(|line| line["msg"].as_str().map(str::to_owned))
         .or_else(|| log.lines().rev().find(|line| !line.is_empty()).map(str::to_owned))
         .unwrap_or_else(|| fallback.to_owned());
-    let message = translate(message.trim());
+    let message = translate(message.trim(), program);
     let code = code(&message);
     (message, code)
 }
 
 /// crun's sentences about the executable become runc's; everything else keeps its words.
-fn translate(message: &str) -> String {
+fn translate(message: &str, program: &str) -> String {
     const SENTENCE: &str = "unable to start container process";
     for prefix in ["runc create failed: ", "runc run failed: ", "exec failed: "] {
         if let Some(rest) = message.strip_prefix(prefix) {
-            return translate(rest);
+            return translate(rest, program);
         }
     }
     if message.starts_with(SENTENCE) {
@@ -50,13 +50,23 @@ fn translate(message: &str) -> String {
     if let Some((name, rest)) = quoted(message, "executable file `")
         && rest.trim_start().starts_with("not found")
     {
-        return format!("{SENTENCE}: exec: \"{name}\": executable file not found in $PATH");
+        let cause = if name.contains('/') {
+            format!("stat {name}: no such file or directory")
+        } else {
+            "executable file not found in $PATH".to_owned()
+        };
+        return format!("{SENTENCE}: exec: \"{name}\": {cause}");
     }
-    for prefix in ["open executable", "exec container process `", "open `", "exec `"] {
+    if let Some(cause) = message.strip_prefix("open executable: ") {
+        // What is no file at all, a directory say, is "not permitted".
+        let cause =
+            cause.to_ascii_lowercase().replace("operation not permitted", "permission denied");
+        return format!("{SENTENCE}: exec: \"{program}\": {cause}");
+    }
+    for prefix in ["exec container process `", "open `", "exec `"] {
         if let Some((name, rest)) = quoted(message, prefix) {
             let cause = rest.trim_start_matches([':', ' ']).to_ascii_lowercase();
-            let verb = if name.starts_with('/') { "exec" } else { "exec:" };
-            return format!("{SENTENCE}: {verb}: \"{name}\": {cause}").replace("::", ":");
+            return format!("{SENTENCE}: exec: \"{name}\": {cause}");
         }
     }
     format!("{SENTENCE}: {}", lower_first(message))
@@ -94,7 +104,7 @@ mod tests {
     use super::*;
 
     fn check(log: &str, error: &str, code: i32) {
-        assert_eq!(of_exec(log, "?"), Failure { error: error.to_owned(), code });
+        assert_eq!(of_exec(log, "nope", "?"), Failure { error: error.to_owned(), code });
     }
 
     #[test]
@@ -117,6 +127,7 @@ mod tests {
     fn a_file_that_cannot_be_executed_is_126() {
         let failure = of_create(
             r#"{"msg":"exec container process `/etc/passwd`: Permission denied","level":"error"}"#,
+            "/etc/passwd",
             "?",
         );
         assert_eq!(failure.code, 126);
@@ -130,7 +141,7 @@ mod tests {
 
     #[test]
     fn everything_else_is_128_with_the_runtimes_words() {
-        let failure = of_create("", "the runtime was killed");
+        let failure = of_create("", "x", "the runtime was killed");
         assert_eq!(failure.code, 128);
         assert!(failure.error.contains("the runtime was killed"));
     }

@@ -163,10 +163,27 @@ impl Launch<'_> {
 }
 
 impl Files {
+    /// What was to be run, for an error message that has to name it.
+    fn program(&self) -> String {
+        let (path, object) = match &self.process {
+            Some(path) => (path.as_path(), ""),
+            None => (Path::new("config.json"), "/process"),
+        };
+        let text = std::fs::read(path).unwrap_or_default();
+        let json: serde_json::Value = serde_json::from_slice(&text).unwrap_or_default();
+        let program = json.pointer(&format!("{object}/args/0"));
+        program.and_then(serde_json::Value::as_str).unwrap_or_default().to_owned()
+    }
+
     fn failure(&self, of_exec: bool, fallback: &str) -> Failure {
         let log = std::fs::read(&self.log).unwrap_or_default();
         let log = String::from_utf8_lossy(&log);
-        if of_exec { failure::of_exec(&log, fallback) } else { failure::of_create(&log, fallback) }
+        let program = self.program();
+        if of_exec {
+            failure::of_exec(&log, &program, fallback)
+        } else {
+            failure::of_create(&log, &program, fallback)
+        }
     }
 }
 

@@ -53,7 +53,6 @@ fn defaults() -> Vec<oci::LinuxDeviceCgroup> {
         (136, None),  // pts/*
     ];
     rules.extend(usable.map(|(major, minor)| rule(true, char, Some(major), minor, "rwm")));
-    rules.push(rule(false, char, Some(10), Some(229), "rwm")); // fuse
     rules
 }
 
