@@ -157,19 +157,23 @@ fn a_port_that_is_taken_is_said_before_anything_is_made() {
     for (number, address) in ["192.0.2.1:8081", "[2001:db8:1::1]:8081"].into_iter().enumerate() {
         let stranger = lab.host.run(|| TcpListener::bind(address)).unwrap();
         let links = lab.host.links().len();
-        for (name, wanted) in [("a", "8080"), ("b", "8081")] {
+        for (name, wanted) in [("own", "8080"), ("foreign", "8081")] {
             let name = format!("{name}{number}");
             daemon.rnet(&format!(
                 "create --name {name} --network n1 -p {wanted}:80 rnet/toolbox sleep 9"
             ));
             let refusal = daemon.refusal(&format!("start {name}"));
-            assert!(refusal.contains(wanted) && refusal.contains("allocated"), "{refusal}");
+            assert!(
+                refusal.contains(&format!("{wanted}/tcp"))
+                    || refusal.contains(&format!(":{wanted} ")),
+                "{refusal}"
+            );
             assert_eq!(lab.host.links().len(), links, "no link was made");
             assert_eq!(daemon.addresses(&name)["n1"], Vec::<IpAddr>::new());
         }
         drop(stranger);
-        daemon.rnet(&format!("start b{number}"));
-        daemon.rnet(&format!("rm -f b{number}"));
+        daemon.rnet(&format!("start foreign{number}"));
+        daemon.rnet(&format!("rm -f foreign{number}"));
     }
 }
 
