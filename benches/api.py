@@ -65,11 +65,13 @@ class Api:
         return json.loads(content) if content[:1] in (b"{", b"[") else content
 
     def create(self, image, command, parent, name=None, network="none", ports=()):
-        """A container; `ports` are host ports that are published to its port 80."""
+        """A container; `ports` are host ports, of IPv4, that are published to its port 80."""
         host = {
             "NetworkMode": network,
             "CgroupParent": parent,
-            "PortBindings": {"80/tcp": [{"HostPort": str(port)} for port in ports]},
+            "PortBindings": {
+                "80/tcp": [{"HostIp": "0.0.0.0", "HostPort": str(port)} for port in ports]
+            },
         }
         if not ports:
             del host["PortBindings"]
@@ -102,8 +104,11 @@ class Api:
             stream.close()
         return output
 
-    def create_network(self, name):
-        return self.call("POST", "/networks/create", {"Name": name, "CheckDuplicate": True})["Id"]
+    def create_network(self, name, subnet=None):
+        body = {"Name": name, "CheckDuplicate": True}
+        if subnet:
+            body["IPAM"] = {"Config": [{"Subnet": subnet}]}
+        return self.call("POST", "/networks/create", body)["Id"]
 
     def remove_network(self, key):
         self.raw("DELETE", f"/networks/{key}")

@@ -12,6 +12,9 @@ from lab import memory, pids
 NETWORK = "bench"
 """A network of the user's own, on every engine."""
 
+SUBNET = "10.230.0.0/16"
+"""Large enough for all containers of a row, whatever an engine's own pools are."""
+
 FIRST_PORT = 20000
 
 
@@ -29,7 +32,7 @@ class Row:
         self.samples.setdefault(peer, []).append(value)
 
     def fail(self, peer, error):
-        self.failures[peer] = str(error).splitlines()[0][:160] if str(error) else repr(error)
+        self.failures[peer] = str(error).splitlines()[0][:600] if str(error) else repr(error)
 
 
 class Bench:
@@ -376,11 +379,18 @@ def resting(bench):
         total.add(engine.name, sum(daemons.values()))
         parts = ", ".join(f"{name} {value:.1f}" for name, value in daemons.items())
         total.note += f"{'; ' if total.note else ''}{parts}"
-        found = pids(engine.shim)
-        if found and engine in one:
-            shims.add(engine.name, sum(memory(pid, "Pss") for pid in found))
+        if engine in one:
+            # One may be ending, and one may wait for the next container.
+            shims.add(engine.name, max(filter(None, map(pss, pids(engine.shim)))))
     for engine, id in one.items():
         engine.api.remove(id)
+
+
+def pss(pid):
+    try:
+        return memory(pid, "Pss")
+    except OSError:
+        return None
 
 
 ROWS = {

@@ -121,7 +121,7 @@ def measure(place, options):
             engine.load(archive)
             engines.append(engine)
     for engine in engines:
-        engine.api.create_network(rows.NETWORK)
+        engine.api.create_network(rows.NETWORK, rows.SUBNET)
     names = [name for name in ("crun", "runc") if wanted(name) and shutil.which(name)]
     runtimes = [peers.Runtime(place, name, files) for name in names]
     bench = rows.Bench(place, engines, runtimes, options)

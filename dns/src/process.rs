@@ -1,7 +1,7 @@
 //! The process `rnet-dns`: its socket, its privileges, its end.
 //!
 //! It is started by the daemon and outlives it. It has a session of its own, so no terminal ends
-//! it; it is ended by [`Request::Shutdown`](crate::protocol::Request::Shutdown) or `SIGTERM`. All
+//! it; it is ended by [`Request::Shutdown`] or `SIGTERM`. All
 //! sockets it works with are handed to it, so it needs no privilege at all once its own is bound.
 
 use std::fs::{File, OpenOptions, Permissions};

@@ -1,7 +1,7 @@
 //! Flags and `daemon.json`, turned into one checked configuration before any effect.
 //!
 //! One table ([`options`]) says which options there are; [`flags`] reads them from the command
-//! line, [`file`] from JSON, [`values`] puts both together and [`build`] makes a [`Config`] of the
+//! line, [`mod@file`] from JSON, [`values`] puts both together and [`build`] makes a [`Config`] of the
 //! result. All of it is pure but the reading of the one file.
 
 use std::collections::BTreeMap;

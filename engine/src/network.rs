@@ -2,7 +2,7 @@
 //!
 //! Every change goes the same way: the controller decides under its lock, the intent is made
 //! durable, the difference is applied, names are published, and the change is committed. The lock
-//! is never held over I/O, so that starts run beside each other. [`reconcile`] looks at everything,
+//! is never held over I/O, so that starts run beside each other. `reconcile` looks at everything,
 //! and therefore waits until no change is under way.
 
 mod predefined;
@@ -11,7 +11,7 @@ mod resolver;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -375,13 +375,12 @@ impl Networks {
 }
 
 /// What the resolver is to hold of a change's ports, with their sockets.
-fn held(change: &Change<'_>) -> Vec<Held> {
-    let duplicate = |(binding, socket): &(PortBinding, OwnedFd)| {
+fn held<'a>(change: &'a Change<'_>) -> Vec<Held<'a>> {
+    let held = |(binding, socket): &'a (PortBinding, OwnedFd)| {
         let target = target(binding, &change.transaction.after, &change.endpoints);
-        let socket = socket.try_clone().ok()?;
-        Some(Held { port: HeldPort { binding: binding.clone(), target }, socket })
+        Held { port: HeldPort { binding: binding.clone(), target }, socket: socket.as_fd() }
     };
-    change.reserved.iter().filter_map(duplicate).collect()
+    change.reserved.iter().map(held).collect()
 }
 
 /// Where connections go that reach a host port and are not translated by the kernel: `::1`, or

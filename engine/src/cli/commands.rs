@@ -22,7 +22,7 @@ type Truth = bool;
 #[derive(Debug, Parser)]
 #[command(name = "rnet", version, max_term_width = 100, disable_help_subcommand = true)]
 pub(crate) struct Cli {
-    /// Daemon socket to connect to [default: <unix:///run/rnet/rnet.sock>, or `DOCKER_HOST`]
+    /// Daemon socket to connect to (the default one, or `DOCKER_HOST`)
     #[arg(short = 'H', long, value_name = "URL")]
     pub(crate) host: Option<String>,
     #[command(flatten)]

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs::OpenOptions;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -56,9 +56,9 @@ pub(crate) struct Publication {
 
 /// A host port with the socket that reserves it.
 #[derive(Debug)]
-pub(crate) struct Held {
+pub(crate) struct Held<'a> {
     pub(crate) port: HeldPort,
-    pub(crate) socket: OwnedFd,
+    pub(crate) socket: BorrowedFd<'a>,
 }
 
 /// The resolver of one daemon.
@@ -139,7 +139,7 @@ impl Resolver {
 
     /// Serves a sandbox, or serves it anew; it is answered when this returns. The ports are in
     /// addition to those that are held for it.
-    pub(super) fn serve(&self, served: &Served, held: &[Held]) -> Result<()> {
+    pub(super) fn serve(&self, served: &Served, held: &[Held<'_>]) -> Result<()> {
         let mut state = self.shared.lock();
         let id = served.view.sandbox.clone();
         let old = state.entries.get(&id).cloned();
@@ -164,7 +164,7 @@ impl Resolver {
                 return Ok(());
             }
             let with_sockets: Vec<_> =
-                held.iter().map(|held| (held.port.clone(), held.socket.as_fd())).collect();
+                held.iter().map(|held| (held.port.clone(), held.socket)).collect();
             client.hold(&with_sockets)
         })
     }

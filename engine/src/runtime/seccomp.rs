@@ -93,8 +93,11 @@ enum Architecture {
 /// The filters compiled so far, by profile and capabilities.
 #[derive(Clone, Debug, Default)]
 pub struct Filters {
-    known: Arc<Mutex<HashMap<(Option<String>, CapabilitySet), Arc<Filter>>>>,
+    known: Arc<Mutex<HashMap<FilterKey, Arc<Filter>>>>,
 }
+
+/// The text of a profile (the built-in one if absent), and the capabilities it is opened for.
+type FilterKey = (Option<String>, CapabilitySet);
 
 impl Filters {
     /// The built-in profile, as far as these capabilities open it.

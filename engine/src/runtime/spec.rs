@@ -31,6 +31,7 @@ const INIT: &str = "/sbin/docker-init";
 
 /// Everything a container's specification is made of.
 #[derive(Clone, Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of the user's")]
 pub struct BundleInput {
     /// The command with its arguments, entrypoint included.
     pub args: Vec<String>,

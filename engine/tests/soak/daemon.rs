@@ -14,10 +14,10 @@ use nix::unistd::Pid;
 use serde_json::json;
 
 /// The longest that anything here may take on a busy machine.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Waits for a condition.
-pub fn until(what: &str, condition: impl Fn() -> bool) {
+pub(crate) fn until(what: &str, condition: impl Fn() -> bool) {
     let end = Instant::now() + PATIENCE;
     while !condition() {
         assert!(Instant::now() < end, "{what}: not within {PATIENCE:?}");
@@ -25,7 +25,7 @@ pub fn until(what: &str, condition: impl Fn() -> bool) {
     }
 }
 
-pub struct Daemon {
+pub(crate) struct Daemon {
     directory: PathBuf,
     process: Mutex<Option<Child>>,
     /// How much of the log is of earlier processes.
@@ -33,7 +33,7 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    pub fn new(directory: &Path) -> Self {
+    pub(crate) fn new(directory: &Path) -> Self {
         let daemon = Self {
             directory: directory.to_owned(),
             process: Mutex::default(),
@@ -43,15 +43,15 @@ impl Daemon {
         daemon
     }
 
-    pub fn directory(&self) -> &Path {
+    pub(crate) fn directory(&self) -> &Path {
         &self.directory
     }
 
-    pub fn data(&self) -> PathBuf {
+    pub(crate) fn data(&self) -> PathBuf {
         self.directory.join("data")
     }
 
-    pub fn run(&self) -> PathBuf {
+    pub(crate) fn run(&self) -> PathBuf {
         self.directory.join("run")
     }
 
@@ -60,19 +60,19 @@ impl Daemon {
     }
 
     /// What the present process wrote.
-    pub fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         let log = fs::read(self.log_file()).unwrap_or_default();
         let earlier = (*self.earlier.lock().unwrap()).min(log.len());
         String::from_utf8_lossy(&log[earlier..]).into_owned()
     }
 
     /// Whether the present process found the kernel other than it should be.
-    pub fn healed(&self) -> bool {
+    pub(crate) fn healed(&self) -> bool {
         self.log().contains("heal the kernel's state")
     }
 
     /// Starts a process and does not wait for it.
-    pub fn spawn(&self) {
+    pub(crate) fn spawn(&self) {
         let log = File::options().create(true).append(true).open(self.log_file()).unwrap();
         *self.earlier.lock().unwrap() = usize::try_from(log.metadata().unwrap().len()).unwrap();
         let flags = [
@@ -93,7 +93,7 @@ impl Daemon {
     }
 
     /// Starts a process and waits until it answers.
-    pub fn start(&self) {
+    pub(crate) fn start(&self) {
         self.spawn();
         until("the daemon answers", || {
             let mut process = self.process.lock().unwrap();
@@ -103,11 +103,11 @@ impl Daemon {
         });
     }
 
-    pub fn kill(&self) {
+    pub(crate) fn kill(&self) {
         self.end(Signal::SIGKILL);
     }
 
-    pub fn stop(&self) {
+    pub(crate) fn stop(&self) {
         self.end(Signal::SIGTERM);
     }
 
@@ -141,7 +141,7 @@ impl Daemon {
 
     /// Asks until there is an answer. One who asked a daemon that was killed cannot know whether
     /// it was done, so then `done` are good answers too.
-    pub fn insist(&self, method: &str, path: &str, body: &str, done: &[u16]) {
+    pub(crate) fn insist(&self, method: &str, path: &str, body: &str, done: &[u16]) {
         let end = Instant::now() + PATIENCE;
         let mut asked_before = false;
         loop {
@@ -162,7 +162,7 @@ impl Daemon {
     }
 
     /// A dual-stack network.
-    pub fn create_network(&self, name: &str, number: u8) {
+    pub(crate) fn create_network(&self, name: &str, number: u8) {
         let pools = [format!("10.77.{number}.0/24"), format!("fd77:{number}::/64")];
         let pools = pools.map(|subnet| json!({"Subnet": subnet}));
         let body = json!({"Name": name, "EnableIPv6": true, "IPAM": {"Config": pools}});

@@ -8,6 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use cnm::Store;
+use cnm::ipam::Lease;
 use cnm::store::Disk;
 
 use crate::daemon::{Daemon, PATIENCE};
@@ -16,11 +17,11 @@ type Lines = BTreeSet<String>;
 
 /// Everything that a container could leave behind, by kind, as lines to compare.
 #[derive(PartialEq, Eq)]
-pub struct Snapshot(BTreeMap<&'static str, Lines>);
+pub(crate) struct Snapshot(BTreeMap<&'static str, Lines>);
 
 impl Snapshot {
     /// Looks around. The daemon must not run: the store is its alone.
-    pub fn take(daemon: &Daemon) -> Self {
+    pub(crate) fn take(daemon: &Daemon) -> Self {
         let directory = daemon.directory();
         Self(BTreeMap::from([
             ("links", first_words("/proc/self/net/dev", 0)),
@@ -37,7 +38,7 @@ impl Snapshot {
     }
 
     /// What ends after its container, a shim for one, is given time to.
-    pub fn assert_is_back(&self, daemon: &Daemon) {
+    pub(crate) fn assert_is_back(&self, daemon: &Daemon) {
         let end = Instant::now() + PATIENCE / 4;
         loop {
             let now = Self::take(daemon);
@@ -64,12 +65,12 @@ impl Snapshot {
 }
 
 /// The cgroup above the containers of a test, of its own name in every hierarchy.
-pub fn parent(directory: &Path) -> String {
+pub(crate) fn parent(directory: &Path) -> String {
     format!("/{}", directory.file_name().unwrap().to_str().unwrap())
 }
 
 /// The cgroups there and below, the innermost first.
-pub fn cgroups(directory: &Path) -> Vec<PathBuf> {
+pub(crate) fn cgroups(directory: &Path) -> Vec<PathBuf> {
     let root = Path::new("/sys/fs/cgroup");
     let hierarchies = fs::read_dir(root).into_iter().flatten().flatten().map(|entry| entry.path());
     let mut found = Vec::new();
@@ -106,10 +107,17 @@ fn files(directory: &Path) -> Lines {
     found
 }
 
-/// The keys of the store.
+/// The keys of the store. An address that belongs to nobody any more is remembered, so that it
+/// rests before somebody else gets it: that is no lease.
 fn records(store: &Path) -> Lines {
     let store = Disk::open(store).unwrap();
-    store.list("").unwrap().into_iter().map(|(key, _)| key).collect()
+    let rests = |key: &str, value: &[u8]| {
+        key.starts_with("lease/")
+            && serde_json::from_slice::<Lease>(value)
+                .is_ok_and(|lease| lease.owner.is_empty() && lease.released.is_some())
+    };
+    let all = store.list("").unwrap().into_iter();
+    all.filter(|(key, value)| !rests(key, value)).map(|(key, _)| key).collect()
 }
 
 fn lines_of(program: &str, arguments: &[&str]) -> Lines {

@@ -1,3 +1,5 @@
+//! What the log reader makes of files.
+
 use std::fs::{OpenOptions, rename};
 use std::io::Write;
 use std::path::Path;

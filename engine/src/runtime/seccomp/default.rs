@@ -6,7 +6,7 @@
 use super::{Action, Architecture, Condition, Operator, Profile, Rule};
 use crate::runtime::capabilities::CapabilitySet;
 
-/// Flags of `clone` that make a new namespace: CLONE_NEWNS, UTS, IPC, USER, PID, NET, CGROUP.
+/// Flags of `clone` that make a new namespace: `CLONE_NEWNS`, UTS, IPC, USER, PID, NET, CGROUP.
 const NEW_NAMESPACES: u64 = 0x7e02_0000;
 
 /// Allowed for everybody.
@@ -113,7 +113,7 @@ const WITH_ARCHITECTURE: &[(&[Architecture], &str)] = &[
 /// and the question which one it has.
 const PERSONALITIES: [u64; 5] = [0, 8, 0x2_0000, 0x2_0008, 0xffff_ffff];
 
-/// Socket families 38 (AF_ALG: the kernel's cryptography, CVE-2026-31431) and 40 (AF_VSOCK: the
+/// Socket families 38 (`AF_ALG`: the kernel's cryptography, CVE-2026-31431) and 40 (`AF_VSOCK`: the
 /// hypervisor) are refused.
 const FAMILIES: [(Operator, u64); 3] =
     [(Operator::Less, 38), (Operator::Equal, 39), (Operator::Greater, 40)];

@@ -13,7 +13,9 @@ pub(super) fn numbers(architecture: Architecture) -> HashMap<&'static str, u32> 
         Architecture::X32 => {
             let mut numbers: HashMap<_, _> = parse(X86_64).collect();
             numbers.extend(parse(X32));
-            numbers.values_mut().for_each(|number| *number |= X32_BIT);
+            for number in numbers.values_mut() {
+                *number |= X32_BIT;
+            }
             numbers
         }
     }

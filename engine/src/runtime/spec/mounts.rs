@@ -25,15 +25,15 @@ pub(super) fn of(input: &BundleInput, host: &Host) -> Result<Vec<oci::Mount>, Ru
         own.push(of_user(mount)?);
     }
     if let Some(program) = &input.init {
-        own.push(of(INIT, "bind", program, &["bind", "ro", "rprivate"]));
+        own.push(fixed(INIT, "bind", program, &["bind", "ro", "rprivate"]));
     }
     own.sort_by_key(|mount| mount.destination().components().count());
     mounts.extend(own);
-    return Ok(mounts);
+    Ok(mounts)
+}
 
-    fn of(target: &str, kind: &str, source: &Path, options: &[&str]) -> oci::Mount {
-        mount(target, kind, source, options.iter().map(ToString::to_string).collect())
-    }
+fn fixed(target: &str, kind: &str, source: &Path, options: &[&str]) -> oci::Mount {
+    mount(target, kind, source, options.iter().map(ToString::to_string).collect())
 }
 
 fn mount(

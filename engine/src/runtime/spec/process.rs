@@ -33,7 +33,7 @@ pub struct ExecInput {
 pub fn exec(container: &oci::Process, input: &ExecInput, host: &Host) -> oci::Process {
     let mut env = container.env().clone().unwrap_or_default();
     if let Some(user) = &input.user
-        && user.home != ""
+        && !user.home.is_empty()
     {
         set(&mut env, &format!("HOME={}", user.home));
     }

@@ -43,18 +43,16 @@ impl Server {
         if let Some(index) = self.processes.iter().position(launching) {
             return self.launched(index, code);
         }
-        match self.processes.iter_mut().find(|process| process.pid() == Some(pid)) {
-            Some(process) => {
-                let (time, at) = (clock::now(), Instant::now());
-                process.stage = Stage::Ended { code, signal, time, at, published: false };
-                self.keep_time(at);
-            }
-            None => {
-                self.strangers.push_back((pid, code, signal));
-                if self.strangers.len() > EXITS {
-                    self.strangers.pop_front();
-                }
-            }
+        if let Some(process) = self.processes.iter_mut().find(|process| process.pid() == Some(pid))
+        {
+            let (time, at) = (clock::now(), Instant::now());
+            process.stage = Stage::Ended { code, signal, time, at, published: false };
+            self.keep_time(at);
+            return;
+        }
+        self.strangers.push_back((pid, code, signal));
+        if self.strangers.len() > EXITS {
+            self.strangers.pop_front();
         }
     }
 
@@ -62,14 +60,14 @@ impl Server {
     pub(super) fn launched(&mut self, index: usize, code: i32) {
         let (id, tty) = (self.processes[index].id, self.processes[index].tty);
         let result = self.processes[index].launched(code);
-        if id == 0 {
-            if let Some(mut socket) = self.report.take() {
-                let started = match &result {
-                    Ok(pid) => Started::Running { pid: *pid },
-                    Err(failure) => Started::Failed(failure.clone()),
-                };
-                run::report(&mut socket, &started);
-            }
+        if id == 0
+            && let Some(mut socket) = self.report.take()
+        {
+            let started = match &result {
+                Ok(pid) => Started::Running { pid: *pid },
+                Err(failure) => Started::Failed(failure.clone()),
+            };
+            run::report(&mut socket, &started);
         }
         let asked = self
             .peers
@@ -78,7 +76,7 @@ impl Server {
         match result {
             Ok(pid) => {
                 if let Some(asked) = asked {
-                    self.join(asked, index, Reply::Running { pid }, !tty);
+                    self.join(asked, index, &Reply::Running { pid }, !tty);
                 }
                 let known = self.strangers.iter().position(|(stranger, ..)| *stranger == pid);
                 if let Some((pid, code, signal)) = known.and_then(|at| self.strangers.remove(at)) {
@@ -98,9 +96,9 @@ impl Server {
     }
 
     /// The connection on which an exec was asked for becomes its stream.
-    pub(super) fn join(&mut self, asked: usize, index: usize, reply: Reply, framed: bool) {
+    pub(super) fn join(&mut self, asked: usize, index: usize, reply: &Reply, framed: bool) {
         let peer = &mut self.peers[asked];
-        peer.say(&reply);
+        peer.say(reply);
         let Role::Waiting { process, streams, early } =
             std::mem::replace(&mut peer.role, Role::Answered)
         else {

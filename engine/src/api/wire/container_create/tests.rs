@@ -15,18 +15,18 @@ fn defaults() -> Defaults {
     }
 }
 
-fn of(body: Value) -> Result<Spec> {
-    spec(&body, &defaults())
+fn of(body: &Value) -> Result<Spec> {
+    spec(body, &defaults())
 }
 
 /// A request with this `HostConfig`.
-fn host(host: Value) -> Result<Spec> {
-    of(json!({"Image": "x", "HostConfig": host}))
+fn host(host: &Value) -> Result<Spec> {
+    of(&json!({"Image": "x", "HostConfig": host}))
 }
 
 #[test]
 fn a_request_of_the_docker_command_is_understood() {
-    let spec = of(json!({
+    let spec = of(&json!({
         "Hostname": "", "User": "", "AttachStdin": true, "AttachStdout": true, "Tty": true,
         "OpenStdin": true, "StdinOnce": true, "Env": ["A=1"], "Cmd": ["httpd", "-p", "80"],
         "Image": "rnet/toolbox", "Volumes": {"/data": {}}, "WorkingDir": "/w", "Entrypoint": null,
@@ -63,7 +63,7 @@ fn a_request_of_the_docker_command_is_understood() {
 
 #[test]
 fn inspect_shows_what_was_asked_and_what_was_filled_in() {
-    let spec = host(json!({"NetworkMode": "default", "Memory": 10 << 20})).unwrap();
+    let spec = host(&json!({"NetworkMode": "default", "Memory": 10 << 20})).unwrap();
     let host = &spec.wire_host_config;
     assert_eq!(host["NetworkMode"], "bridge");
     assert_eq!(host["LogConfig"], json!({"Type": "json-file", "Config": {"max-size": "20m"}}));
@@ -78,13 +78,13 @@ fn inspect_shows_what_was_asked_and_what_was_filled_in() {
 #[test]
 fn older_clients_set_the_hardware_address_of_the_container() {
     let body = json!({"Image": "x", "MacAddress": "02:42:ac:11:00:02", "HostConfig": {}});
-    let spec = of(body).unwrap();
+    let spec = of(&body).unwrap();
     assert_eq!(spec.endpoints[0].1.mac, Some("02:42:ac:11:00:02".parse().unwrap()));
 }
 
 #[test]
 fn an_empty_entrypoint_clears_the_image_s() {
-    let entrypoint = |value| of(json!({"Image": "x", "Entrypoint": value})).unwrap().entrypoint;
+    let entrypoint = |value| of(&json!({"Image": "x", "Entrypoint": value})).unwrap().entrypoint;
     assert_eq!(entrypoint(json!([""])), Some(Vec::new()));
     assert_eq!(entrypoint(json!([])), Some(Vec::new()));
     assert_eq!(entrypoint(json!(null)), None);
@@ -93,13 +93,13 @@ fn an_empty_entrypoint_clears_the_image_s() {
 
 #[test]
 fn another_container_s_network_leaves_no_endpoints() {
-    let spec = host(json!({"NetworkMode": "container:web"})).unwrap();
+    let spec = host(&json!({"NetworkMode": "container:web"})).unwrap();
     assert_eq!((spec.network_mode.as_str(), spec.endpoints.len()), ("container:web", 0));
 }
 
 #[test]
 fn mounts_of_all_kinds_are_one_list() {
-    let spec = host(json!({
+    let spec = host(&json!({
         "Mounts": [
             {"Type": "bind", "Source": "/etc", "Target": "/a", "BindOptions": {"Propagation": "rslave"}},
             {"Type": "volume", "Target": "/b", "ReadOnly": true},
@@ -116,22 +116,23 @@ fn mounts_of_all_kinds_are_one_list() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn what_cannot_be_is_refused_in_docker_s_words() {
     let check = |result: Result<Spec>, message: &str| {
         assert_eq!(result.unwrap_err().to_string(), message);
     };
-    check(of(json!(null)), "config cannot be empty in order to create a container");
-    check(of(json!({"HostConfig": {}})), "config cannot be empty in order to create a container");
+    check(of(&json!(null)), "config cannot be empty in order to create a container");
+    check(of(&json!({"HostConfig": {}})), "config cannot be empty in order to create a container");
     check(
-        of(json!({"Image": "x", "WorkingDir": "here"})),
+        of(&json!({"Image": "x", "WorkingDir": "here"})),
         "the working directory 'here' is invalid, it needs to be an absolute path",
     );
-    check(of(json!({"Image": "x", "Env": ["=x"]})), "invalid environment variable: =x");
-    check(of(json!({"Image": "x", "StopSignal": "SIGNOPE"})), "invalid signal: SIGNOPE");
-    check(of(json!({"Image": "x", "MacAddress": "zz"})), "invalid MAC address: zz");
+    check(of(&json!({"Image": "x", "Env": ["=x"]})), "invalid environment variable: =x");
+    check(of(&json!({"Image": "x", "StopSignal": "SIGNOPE"})), "invalid signal: SIGNOPE");
+    check(of(&json!({"Image": "x", "MacAddress": "zz"})), "invalid MAC address: zz");
     check(
         of(
-            json!({"Image": "x", "NetworkingConfig": {"EndpointsConfig": {"n": {"IPAMConfig": {"IPv4Address": "fd00::1"}}}}}),
+            &json!({"Image": "x", "NetworkingConfig": {"EndpointsConfig": {"n": {"IPAMConfig": {"IPv4Address": "fd00::1"}}}}}),
         ),
         "invalid IPv4 address: fd00::1",
     );
@@ -185,6 +186,6 @@ fn what_cannot_be_is_refused_in_docker_s_words() {
             "conflicting options: port publishing and the container type network mode",
         ),
     ] {
-        check(host(value), message);
+        check(host(&value), message);
     }
 }
