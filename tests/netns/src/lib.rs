@@ -6,11 +6,14 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails where it stands")]
 
+mod daemon;
 mod host;
 mod lab;
+pub mod lookup;
 mod model;
 pub mod site;
 
+pub use daemon::Daemon;
 pub use host::{Host, SILENCE, Server, TIMEOUT, wait_until};
 pub use lab::Lab;
 pub use model::Model;

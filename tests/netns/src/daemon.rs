@@ -1,0 +1,266 @@
+//! The whole of rnet on a host: the programs as they are built, in namespaces of their own.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant, SystemTime};
+
+use drivers::kernel::Netns;
+
+use crate::Host;
+
+/// The longest that a start of the daemon may take on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A daemon on a [`Host`], with directories, mounts, processes and an `/etc` of its own.
+///
+/// With the value go all of its processes and mounts, containers included.
+#[derive(Debug)]
+pub struct Daemon {
+    directory: PathBuf,
+    /// The parent of the first process in the namespaces.
+    holder: Child,
+    process: Option<Child>,
+    flags: Vec<String>,
+}
+
+impl Daemon {
+    /// Starts a daemon and waits until it answers. The default network has both families.
+    pub fn start(host: &Host, flags: &[&str]) -> Self {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        // Short, because the paths of sockets may have 107 bytes only.
+        let name = format!("rnet-d{}-{number}", std::process::id());
+        let directory = std::env::temp_dir().join(name);
+        fs::create_dir_all(directory.join("etc")).unwrap();
+        for file in ["passwd", "group", "hosts"] {
+            let _ = fs::copy(Path::new("/etc").join(file), directory.join("etc").join(file));
+        }
+        fs::write(directory.join("etc/resolv.conf"), "").unwrap();
+        let holder = hold_namespaces(host, &directory);
+        let own = ["--ipv6", "--fixed-cidr-v6", "fd00:99::/64"];
+        let flags = own.iter().chain(flags).map(|flag| (*flag).to_owned()).collect();
+        let mut daemon = Self { directory, holder, process: None, flags };
+        daemon.restart();
+        daemon
+    }
+
+    /// Starts another daemon with the same directories, and waits until it answers.
+    pub fn restart(&mut self) {
+        let log = fs::File::options().create(true).append(true).open(self.file("log")).unwrap();
+        let places = [("--data-root", "data"), ("--exec-root", "run"), ("--pidfile", "pid")];
+        let mut command = self.command(&programs().join("rnet").to_string_lossy());
+        command.arg("daemon").arg("--host").arg(self.url());
+        for (flag, file) in places {
+            command.arg(flag).arg(self.file(file));
+        }
+        command.args(&self.flags).stdin(Stdio::null());
+        command.stdout(log.try_clone().unwrap()).stderr(log);
+        let process = self.process.insert(command.spawn().unwrap());
+        let (start, id) = (Instant::now(), process.id());
+        while !self.client(&["version"]).status.success() {
+            let ended = self.process.as_mut().and_then(|process| process.try_wait().unwrap());
+            assert!(ended.is_none(), "the daemon {id} ended: {}", self.log());
+            assert!(start.elapsed() < PATIENCE, "the daemon does not answer: {}", self.log());
+        }
+    }
+
+    /// Ends the daemon as a power failure would, but for what it started.
+    pub fn kill(&mut self) {
+        self.end("-KILL");
+    }
+
+    /// Ends the daemon as a service manager would.
+    pub fn terminate(&mut self) {
+        self.end("-TERM");
+    }
+
+    /// Waits for a daemon that ends by itself.
+    pub fn ends(&mut self) {
+        self.process.take().unwrap().wait().unwrap();
+    }
+
+    fn end(&mut self, signal: &str) {
+        let pid = fs::read_to_string(self.file("pid")).unwrap();
+        self.signal(pid.trim(), signal);
+        self.ends();
+    }
+
+    /// Sends a signal to a process, by its number on the daemon's host.
+    pub fn signal(&self, pid: &str, signal: &str) {
+        assert!(self.command("kill").args([signal, pid]).status().unwrap().success());
+    }
+
+    /// A program on the daemon's host.
+    pub fn command(&self, program: &str) -> Command {
+        let namespaces = format!("/proc/{}/ns", self.holder.id());
+        let mut command = Command::new("nsenter");
+        command.args([
+            format!("--mount={namespaces}/mnt"),
+            format!("--net={namespaces}/net"),
+            format!("--pid={namespaces}/pid_for_children"),
+        ]);
+        command.arg("--").arg(program);
+        command
+    }
+
+    /// What `rnet` prints, given words. It must succeed.
+    pub fn rnet(&self, words: &str) -> String {
+        let words: Vec<_> = words.split(' ').collect();
+        let output = self.client(&words);
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "rnet {words:?}: {error}\n{}", self.log());
+        String::from_utf8(output.stdout).unwrap().trim_end().to_owned()
+    }
+
+    /// What `rnet` complains of, given words. It must fail.
+    pub fn refusal(&self, words: &str) -> String {
+        let output = self.client(&words.split(' ').collect::<Vec<_>>());
+        assert!(!output.status.success(), "rnet {words} succeeded");
+        String::from_utf8(output.stderr).unwrap().trim_end().to_owned()
+    }
+
+    /// Runs a container that does nothing, and gives back its namespace as a host.
+    pub fn run(&self, name: &str, words: &str) -> Host {
+        let words = words.trim();
+        let gap = if words.is_empty() { "" } else { " " };
+        self.rnet(&format!("run -d --name {name} {words}{gap}rnet/toolbox sleep 1000"));
+        self.inside(name)
+    }
+
+    /// The namespace of a running container as a host.
+    pub fn inside(&self, container: &str) -> Host {
+        let pid = self.rnet(&format!("inspect -f {{{{.State.Pid}}}} {container}"));
+        Host::from_netns(Netns::open(self.root(&format!("proc/{pid}/ns/net"))).unwrap())
+    }
+
+    /// The addresses of a container, IPv4 first, by the name of the network.
+    pub fn addresses(&self, container: &str) -> BTreeMap<String, Vec<IpAddr>> {
+        let text = self.rnet(&format!("inspect {container}"));
+        let all: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let networks = all[0]["NetworkSettings"]["Networks"].as_object().unwrap();
+        let of = |network: &serde_json::Value| {
+            let families = ["IPAddress", "GlobalIPv6Address"];
+            let texts = families.iter().filter_map(|family| network[family].as_str());
+            texts.filter_map(|text| text.parse().ok()).collect()
+        };
+        networks.iter().map(|(name, network)| (name.clone(), of(network))).collect()
+    }
+
+    /// The process that answers names, by its number on the daemon's host.
+    pub fn resolver(&self) -> Option<String> {
+        let ours = fs::read_dir(self.root("proc")).unwrap().flatten().find(|entry| {
+            let name = fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
+            let state = fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
+            name.trim() == "rnet-dns" && !state.contains(") Z ")
+        });
+        ours.map(|entry| entry.file_name().to_string_lossy().into_owned())
+    }
+
+    /// Replaces the host's resolvers, as its DHCP client would.
+    pub fn set_resolvers(&self, addresses: &[&str]) {
+        let lines: String = addresses.iter().map(|a| format!("nameserver {a}\n")).collect();
+        fs::write(self.file("etc/new"), lines).unwrap();
+        fs::rename(self.file("etc/new"), self.file("etc/resolv.conf")).unwrap();
+    }
+
+    /// A file as the daemon's host sees it.
+    pub fn root(&self, path: &str) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/root", self.holder.id())).join(path)
+    }
+
+    /// A file in the daemon's directory.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.directory.join(name)
+    }
+
+    /// What the daemon had to say.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.file("log")).unwrap_or_default()
+    }
+
+    fn url(&self) -> String {
+        format!("unix://{}", self.file("sock").display())
+    }
+
+    fn client(&self, words: &[&str]) -> Output {
+        let mut command = Command::new(programs().join("rnet"));
+        command.arg("-H").arg(self.url()).args(words).stdin(Stdio::null()).output().unwrap()
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        if self.process.is_some() && !std::thread::panicking() {
+            // So that not even empty control groups are left.
+            self.client(&["system", "reset", "--force"]);
+        }
+        // The first process goes with its parent, all others with the first.
+        let _ = self.holder.kill();
+        let _ = self.holder.wait();
+        if let Some(mut process) = self.process.take() {
+            let _ = process.wait();
+        }
+        let start = Instant::now();
+        while fs::remove_dir_all(&self.directory).is_err() && start.elapsed() < PATIENCE {
+            std::thread::yield_now();
+        }
+    }
+}
+
+/// Makes the namespaces. Their first process buries whoever is orphaned.
+fn hold_namespaces(host: &Host, directory: &Path) -> Child {
+    let script = "mount --bind \"$0\" /etc && { sleep infinity & } && echo ready && \
+                  while :; do wait; done";
+    let mut holder = host.run(|| {
+        Command::new("unshare")
+            .args(["--mount", "--propagation", "private"])
+            .args(["--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c", script])
+            .arg(directory.join("etc"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap()
+    });
+    let mut line = String::new();
+    BufReader::new(holder.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    assert_eq!(line, "ready\n", "namespaces are made");
+    holder
+}
+
+/// Where the programs are. They belong to other packages, and are built if that was not done since
+/// their sources changed.
+fn programs() -> &'static Path {
+    static PROGRAMS: std::sync::OnceLock<PathBuf> = std::sync::OnceLock::new();
+    PROGRAMS.get_or_init(|| {
+        let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        let test = std::env::current_exe().unwrap();
+        let directory = test.parent().and_then(Path::parent).unwrap().to_owned();
+        let modified = |path: &Path| path.metadata().and_then(|m| m.modified()).ok();
+        let names = ["rnet", "rnet-shim", "rnet-dns"];
+        let oldest = names.iter().map(|name| modified(&directory.join(name))).min().flatten();
+        let sources = ["cnm", "dns", "drivers", "engine"].map(|name| newest(&workspace.join(name)));
+        if oldest < sources.into_iter().max().flatten() {
+            let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+            let mut build = Command::new(cargo);
+            build.args(["build", "--package", "engine", "--package", "dns", "--bins"]);
+            assert!(build.current_dir(&workspace).status().unwrap().success());
+        }
+        directory
+    })
+}
+
+/// When the newest of a package's sources was changed; tests are not among them.
+fn newest(package: &Path) -> Option<SystemTime> {
+    let entries = fs::read_dir(package).ok()?.flatten();
+    let sources = entries.filter(|entry| entry.file_name() != "tests");
+    let times = sources.filter_map(|entry| match entry.file_type().ok()?.is_dir() {
+        true => newest(&entry.path()),
+        false => entry.metadata().ok()?.modified().ok(),
+    });
+    times.max()
+}

@@ -1,0 +1,201 @@
+//! What goes on while the daemon does not, and what it finds when it comes back.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use netns_tests::lookup::addresses;
+use netns_tests::{Daemon, Host, Lab, Server, wait_until};
+
+/// A container that is asked for by port and by name, and one that asks.
+struct Scene {
+    lab: Lab,
+    daemon: Daemon,
+    web: Host,
+    asker: Host,
+    known: BTreeMap<String, Vec<IpAddr>>,
+    _server: Server,
+}
+
+impl Scene {
+    fn new() -> Self {
+        let lab = Lab::new();
+        let daemon = Daemon::start(&lab.host, &[]);
+        daemon.rnet("network create --ipv6 n1");
+        let web = daemon.run("web", "--network n1 -p 8080:80 -p 8080:80/udp");
+        let asker = daemon.run("asker", "--network n1");
+        let (server, known) = (web.serve(80), daemon.addresses("web"));
+        Self { lab, daemon, web, asker, known, _server: server }
+    }
+
+    /// The port answers other machines, the host and containers, and the name is known.
+    fn works(&self) {
+        for (host, client) in Lab::both(Lab::HOST).into_iter().zip(Lab::both(Lab::CLIENT)) {
+            assert_eq!(self.lab.client.tcp(host, 8080).unwrap(), client);
+            assert_eq!(self.lab.client.udp(host, 8080).unwrap(), client);
+            assert!(self.lab.host.tcp(host, 8080).is_ok(), "{host}");
+            assert!(self.asker.tcp(host, 8080).is_ok(), "{host}");
+            assert!(self.web.tcp(host, 8080).is_ok(), "{host}");
+        }
+        for localhost in Lab::both(["127.0.0.1", "::1"]) {
+            assert!(self.lab.host.tcp(localhost, 8080).is_ok(), "{localhost}");
+        }
+        assert_eq!(addresses(&self.asker, "web"), self.known["n1"]);
+        for address in &self.known["n1"] {
+            assert!(self.asker.tcp(*address, 80).is_ok(), "{address}");
+        }
+    }
+}
+
+#[test]
+fn a_killed_daemon_is_not_missed_and_the_next_one_adopts_what_there_is() {
+    let mut scene = Scene::new();
+    scene.works();
+    scene.daemon.rnet("run -d --name ends rnet/toolbox trap 7");
+    wait_until("the container listens to signals", || {
+        scene.daemon.rnet("logs ends").contains("ready")
+    });
+    let pid = scene.daemon.rnet("inspect -f {{.State.Pid}} ends");
+    let ports = scene.daemon.rnet("port web");
+    for _ in 0..3 {
+        scene.daemon.kill();
+        scene.works();
+        scene.daemon.restart();
+        scene.works();
+    }
+    scene.daemon.kill();
+    scene.daemon.signal(&pid, "-TERM");
+    wait_until("the container has ended", || !scene.daemon.root(&format!("proc/{pid}")).exists());
+    scene.daemon.restart();
+    assert_eq!(scene.daemon.rnet("wait ends"), "7");
+    assert_eq!(scene.daemon.rnet("port web"), ports);
+    assert_eq!(scene.daemon.addresses("web"), scene.known);
+    assert_eq!(scene.daemon.rnet("inspect -f {{.State.Status}} web"), "running");
+    scene.works();
+}
+
+#[test]
+fn a_daemon_that_is_told_to_end_leaves_containers_running() {
+    let mut scene = Scene::new();
+    let pid = scene.daemon.rnet("inspect -f {{.State.Pid}} web");
+    scene.daemon.terminate();
+    scene.works();
+    scene.daemon.restart();
+    scene.works();
+    assert_eq!(scene.daemon.rnet("inspect -f {{.State.Pid}} web"), pid);
+    assert_eq!(scene.daemon.addresses("web"), scene.known);
+}
+
+/// Flushes the ruleset again and again, while a client connects by both families.
+fn connects_while_flushed(scene: &Scene) {
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let clients = Lab::both(Lab::HOST).map(|host| {
+            let (client, done) = (&scene.lab.client, &done);
+            scope.spawn(move || {
+                let mut made = 0;
+                while !done.load(Ordering::Relaxed) || made == 0 {
+                    client.tcp(host, 8080).unwrap();
+                    made += 1;
+                }
+            })
+        });
+        for _ in 0..20 {
+            let nft = |words: &str| {
+                let words = words.split(' ');
+                scene.daemon.command("nft").args(words).status().unwrap().success()
+            };
+            assert!(nft("add table inet theirs") && nft("flush ruleset"));
+            assert!(!nft("list table inet theirs"), "the ruleset was flushed");
+        }
+        done.store(true, Ordering::Relaxed);
+        for client in clients {
+            client.join().unwrap();
+        }
+    });
+}
+
+#[test]
+fn no_connection_fails_while_others_flush_the_ruleset() {
+    let mut scene = Scene::new();
+    connects_while_flushed(&scene);
+    scene.works();
+    scene.daemon.kill();
+    connects_while_flushed(&scene);
+    scene.works();
+    scene.daemon.restart();
+    connects_while_flushed(&scene);
+    scene.works();
+}
+
+#[test]
+fn ports_and_names_are_back_when_the_resolver_was_killed() {
+    let scene = Scene::new();
+    let first = scene.daemon.resolver().unwrap();
+    scene.daemon.signal(&first, "-KILL");
+    let host: IpAddr = Lab::HOST[0].parse().unwrap();
+    assert!(scene.lab.client.tcp(host, 8080).is_ok(), "the kernel needs no resolver");
+    wait_until("there is another resolver with the port", || {
+        scene.lab.host.tcp([0_u16, 0, 0, 0, 0, 0, 0, 1], 8080).is_ok()
+    });
+    scene.works();
+    let stranger = scene.lab.host.run(|| std::net::TcpListener::bind("0.0.0.0:8080"));
+    assert!(stranger.is_err(), "the port is reserved again");
+}
+
+/// What of a daemon's can be seen on its host.
+fn traces(scene: &Scene) -> Vec<String> {
+    let mut traces: Vec<_> = scene.lab.host.links().into_iter().map(|link| link.name).collect();
+    let tables = scene.daemon.command("nft").args(["list", "tables"]).output().unwrap();
+    traces.extend(String::from_utf8(tables.stdout).unwrap().lines().map(str::to_owned));
+    let mounts = scene.daemon.command("cat").arg("/proc/self/mounts").output().unwrap();
+    let mounts = String::from_utf8(mounts.stdout).unwrap();
+    let ours = scene.daemon.file("");
+    let ours = ours.to_str().unwrap();
+    traces.extend(mounts.lines().filter(|line| line.contains(ours)).map(str::to_owned));
+    traces.sort();
+    traces
+}
+
+#[test]
+fn a_reset_removes_what_is_ours_and_nothing_else() {
+    let mut scene = Scene::new();
+    let run = |program: &str, words: &str| {
+        let words = words.split(' ');
+        assert!(scene.daemon.command(program).args(words).status().unwrap().success());
+    };
+    run("ip", "link add br-theirs type bridge");
+    run("ip", "addr add 10.99.0.1/24 dev br-theirs");
+    run("ip", "addr add fd00:aaaa::1/64 dev br-theirs");
+    run("nft", "add table inet theirs");
+    run("nft", "add chain inet theirs forward");
+    let theirs = scene.daemon.file("theirs");
+    std::fs::write(&theirs, "precious").unwrap();
+    scene.daemon.rnet("system reset --force");
+    scene.daemon.ends();
+    let left = traces(&scene);
+    let tables: Vec<_> = left.iter().filter(|trace| trace.starts_with("table")).collect();
+    assert!(tables.iter().any(|table| **table == "table inet theirs"), "{tables:?}");
+    assert!(!tables.iter().any(|table| **table == "table inet rnet"), "{tables:?}");
+    let links = scene.lab.host.links();
+    let mut links: Vec<_> = links.iter().map(|link| link.name.as_str()).collect();
+    links.sort_unstable();
+    assert_eq!(links, ["br-theirs", "lan0", "lan1", "lo"]);
+    let addresses = scene.lab.host.addresses("br-theirs");
+    for address in ["10.99.0.1/24", "fd00:aaaa::1/64"] {
+        assert!(addresses.contains(&address.parse().unwrap()), "{addresses:?}");
+    }
+    assert_eq!(
+        left.iter().filter(|trace| trace.contains("/run/") || trace.contains("/data/")).count(),
+        0,
+        "{left:?}"
+    );
+    assert_eq!(std::fs::read_to_string(theirs).unwrap(), "precious");
+    assert_eq!(scene.daemon.resolver(), None);
+    let containers = std::fs::read_dir(scene.daemon.file("data/containers"));
+    assert_eq!(containers.map_or(0, Iterator::count), 0);
+    for address in ["0.0.0.0:8080", "[::]:8080"] {
+        assert!(scene.lab.host.run(|| std::net::TcpListener::bind(address)).is_ok(), "{address}");
+    }
+}

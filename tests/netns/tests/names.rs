@@ -1,0 +1,258 @@
+//! Names: what containers call each other, and what they learn of the outside.
+
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::time::{Duration, Instant};
+
+use netns_tests::lookup::{Answer, Upstream, addresses, ask, over_udp, reverse};
+use netns_tests::{Daemon, Lab, wait_until};
+
+const DUAL: &str = "network create --ipv6 --subnet 10.7.0.0/24 --subnet fd00:7::/64";
+
+fn unknown(answer: &Answer) -> bool {
+    answer.code == "Non-Existent Domain"
+}
+
+#[test]
+fn containers_find_each_other_by_all_of_their_names_on_every_network() {
+    let lab = Lab::new();
+    let daemon = Daemon::start(&lab.host, &[]);
+    daemon.rnet(&format!("{DUAL} n1"));
+    for network in ["bridge", "n1"] {
+        let asker = daemon.run(&format!("asker-{network}"), &format!("--network {network}"));
+        let name = format!("web-{network}");
+        let alias = if network == "bridge" { "" } else { " --network-alias www" };
+        let words = format!("--network {network} --hostname box-{network}{alias}");
+        daemon.run(&name, &words);
+        let wanted = daemon.addresses(&name)[network].clone();
+        assert_eq!(wanted.len(), 2, "{wanted:?}");
+        let id = daemon.rnet(&format!("inspect -f {{{{.Id}}}} {name}"));
+        let box_name = format!("box-{network}");
+        let full = format!("{name}.{network}");
+        let mut names = vec![name.as_str(), &id[..12], &box_name, &full];
+        if network != "bridge" {
+            names.extend(["www", "www.n1"]);
+        }
+        for known in names {
+            assert_eq!(addresses(&asker, known), wanted, "{known}");
+            assert_eq!(addresses(&asker, &known.to_uppercase()), wanted, "{known}");
+        }
+        for address in wanted {
+            assert_eq!(ask(&asker, &reverse(address), "PTR").records, [format!("{full}.")]);
+        }
+    }
+}
+
+#[test]
+fn ports_are_found_by_srv_and_their_target_has_both_families() {
+    let lab = Lab::new();
+    let daemon = Daemon::start(&lab.host, &[]);
+    daemon.rnet(&format!("{DUAL} n1"));
+    let asker = daemon.run("asker", "--network n1");
+    daemon.run("web", "--network n1 --expose 80 --expose 5353/udp -p 8080:8000");
+    for (name, port) in [
+        ("_80._tcp.web", "80"),
+        ("_http._tcp.web", "80"),
+        ("_8000._tcp.web", "8000"),
+        ("_5353._udp.web.n1", "5353"),
+    ] {
+        let [record] = &ask(&asker, name, "SRV").records[..] else { panic!("{name}: not one") };
+        let words: Vec<_> = record.split(' ').collect();
+        assert_eq!(words[2], port, "{record}");
+        let target = addresses(&asker, words[3].trim_end_matches('.'));
+        assert_eq!(target, daemon.addresses("web")["n1"]);
+    }
+    assert!(unknown(&ask(&asker, "_81._tcp.web", "SRV")));
+}
+
+#[test]
+fn a_family_that_a_container_has_not_is_no_data_and_never_asked_for_outside() {
+    let lab = Lab::new();
+    let upstream = Upstream::start(&lab.client, Some(["203.0.113.7", "2001:db8:f::7"]));
+    let daemon = Daemon::start(&lab.host, &[]);
+    daemon.set_resolvers(&[Lab::CLIENT[0]]);
+    daemon.rnet("network create --subnet 10.4.0.0/24 v4");
+    daemon.rnet("network create --ipv6 --ipv4=false --subnet fd00:6::/64 v6");
+    for (network, has, lacks) in [("v4", "A", "AAAA"), ("v6", "AAAA", "A")] {
+        let asker = daemon.run(&format!("asker{network}"), &format!("--network {network}"));
+        let name = format!("web{network}");
+        daemon.run(&name, &format!("--network {network}"));
+        assert_eq!(ask(&asker, &name, has).addresses(), daemon.addresses(&name)[network]);
+        let answer = ask(&asker, &name, lacks);
+        assert_eq!(answer.code, "No Error");
+        assert_eq!((answer.records.len(), answer.authority), (0, vec!["SOA".to_owned()]));
+    }
+    assert_eq!(upstream.asked(), []);
+}
+
+#[test]
+fn names_of_a_network_are_not_seen_from_another() {
+    let lab = Lab::new();
+    let daemon = Daemon::start(&lab.host, &[]);
+    daemon.rnet("network create --ipv6 --internal n1");
+    daemon.rnet("network create --ipv6 --internal n2");
+    let (one, two) = (daemon.run("one", "--network n1"), daemon.run("two", "--network n2"));
+    let [of_one, of_two] = [("one", "n1"), ("two", "n2")]
+        .map(|(name, network)| daemon.addresses(name)[network].clone());
+    for (asker, own, other) in [(&one, &of_one, "two"), (&two, &of_two, "one")] {
+        assert_eq!(addresses(asker, if other == "two" { "one" } else { "two" }), *own);
+        for kind in ["A", "AAAA"] {
+            assert!(unknown(&ask(asker, other, kind)), "{other}");
+            let qualified = format!("{other}.{}", if other == "two" { "n2" } else { "n1" });
+            assert!(unknown(&ask(asker, &qualified, kind)), "{qualified}");
+        }
+    }
+    for address in of_two {
+        assert_eq!(ask(&one, &reverse(address), "PTR").records, [""; 0]);
+    }
+    daemon.rnet("network connect --alias uno n2 one");
+    let joined = daemon.addresses("one")["n2"].clone();
+    assert_eq!(addresses(&two, "one"), joined);
+    assert_eq!(addresses(&two, "uno"), joined);
+    daemon.rnet("network disconnect n2 one");
+    assert!(unknown(&ask(&two, "one", "A")) && unknown(&ask(&two, "uno", "AAAA")));
+}
+
+#[test]
+fn unknown_names_are_asked_for_outside_by_either_family() {
+    let lab = Lab::new();
+    let upstream = Upstream::start(&lab.client, Some(["203.0.113.7", "2001:db8:f::7"]));
+    let daemon = Daemon::start(&lab.host, &[]);
+    daemon.rnet(&format!("{DUAL} n1"));
+    let asker = daemon.run("asker", "--network n1");
+    let wanted: Vec<IpAddr> = Lab::both(["203.0.113.7", "2001:db8:f::7"]).into();
+    for (number, resolver) in Lab::CLIENT.into_iter().enumerate() {
+        daemon.set_resolvers(&[resolver]);
+        let before = upstream.asked().len();
+        wait_until("the new resolvers are asked", || {
+            let name = format!("probe{number}-{}.example", upstream.asked().len());
+            let _ = over_udp(&asker, "127.0.0.11:53", &name, "A");
+            upstream.asked().iter().skip(before).any(|(from, _)| from.is_ipv4() == (number == 0))
+        });
+        let name = format!("host{number}.example");
+        assert_eq!(addresses(&asker, &name), wanted, "{resolver}");
+        let asked = upstream.asked();
+        let from = Lab::HOST[number].parse::<IpAddr>().unwrap();
+        assert!(asked.contains(&(from, name)), "{asked:?}");
+    }
+}
+
+#[test]
+fn a_silent_resolver_does_not_keep_an_answer_back() {
+    let lab = Lab::new();
+    let silent = Upstream::start(&lab.client, None);
+    let upstream = Upstream::start(&lab.other, Some(["203.0.113.7", "2001:db8:f::7"]));
+    let daemon = Daemon::start(&lab.host, &[]);
+    let asker = daemon.run("asker", "");
+    for (first, second) in Lab::CLIENT.into_iter().zip(Lab::OTHER) {
+        daemon.set_resolvers(&[first, second]);
+        let family = first.parse::<IpAddr>().unwrap().is_ipv4();
+        wait_until("both resolvers are asked", || {
+            let name = format!("name{}.example", upstream.asked().len());
+            let answer = over_udp(&asker, "127.0.0.11:53", &name, "A");
+            let heard = |by: &Upstream| {
+                by.asked().iter().any(|(from, asked)| from.is_ipv4() == family && *asked == name)
+            };
+            answer.is_some_and(|answer| answer.records == ["203.0.113.7"])
+                && heard(&silent)
+                && heard(&upstream)
+        });
+    }
+}
+
+#[test]
+fn nothing_is_asked_outside_for_who_has_internal_networks_only() {
+    let lab = Lab::new();
+    let upstream = Upstream::start(&lab.client, Some(["203.0.113.7", "2001:db8:f::7"]));
+    let daemon = Daemon::start(&lab.host, &[]);
+    daemon.set_resolvers(&Lab::CLIENT);
+    daemon.rnet("network create --ipv6 --internal inner");
+    daemon.rnet("network create --ipv6 outer");
+    let inner = daemon.run("inner", "--network inner");
+    let own = format!("--network inner --dns {} --dns {}", Lab::CLIENT[0], Lab::CLIENT[1]);
+    let stubborn = daemon.run("stubborn", &own);
+    for asker in [&inner, &stubborn] {
+        assert_eq!(addresses(asker, "inner"), daemon.addresses("inner")["inner"]);
+        for kind in ["A", "AAAA", "TXT"] {
+            let answer = ask(asker, "secret.example", kind);
+            assert_eq!(answer.records, [""; 0], "{answer:?}");
+        }
+        for resolver in ["192.0.2.2:53", "[2001:db8:1::2]:53"] {
+            let udp = asker.run(|| UdpSocket::bind("[::]:0")).unwrap();
+            // No route is as good as no answer.
+            let to: SocketAddr = resolver.parse().unwrap();
+            assert!(asker.is_cut_off_from(to) && udp.send_to(b"?", to).is_err(), "{resolver}");
+        }
+    }
+    assert_eq!(upstream.asked(), []);
+    daemon.rnet("network connect outer inner");
+    assert_eq!(ask(&inner, "public.example", "A").records, ["203.0.113.7"]);
+    assert!(upstream.asked().iter().all(|(_, name)| name == "public.example"));
+}
+
+#[test]
+fn a_container_may_serve_names_itself() {
+    let lab = Lab::new();
+    let daemon = Daemon::start(&lab.host, &[]);
+    daemon.rnet(&format!("{DUAL} n1"));
+    let server = daemon.run("server", "--network n1");
+    let asker = daemon.run("asker", "--network n1");
+    let _names = Upstream::start(&server, Some(["203.0.113.53", "2001:db8:53::53"]));
+    let own = daemon.addresses("server")["n1"].clone();
+    for address in &own {
+        let to = SocketAddr::new(*address, 53).to_string();
+        for host in [&asker, &server, &lab.host] {
+            let answer = over_udp(host, &to, "served.example", "A").unwrap();
+            assert_eq!(answer.records, ["203.0.113.53"], "{to}");
+        }
+    }
+    for host in [&server, &asker] {
+        assert_eq!(addresses(host, "server"), own);
+    }
+    let localhost = over_udp(&server, "127.0.0.1:53", "served.example", "AAAA").unwrap();
+    assert_eq!(localhost.records, ["2001:db8:53::53"]);
+}
+
+#[test]
+fn a_peer_that_just_started_is_known_to_the_first_instruction() {
+    let lab = Lab::new();
+    let daemon = Daemon::start(&lab.host, &[]);
+    daemon.rnet(&format!("{DUAL} n1"));
+    let asker = daemon.run("asker", "--network n1");
+    for number in 0..10 {
+        let name = format!("peer{number}");
+        daemon.rnet(&format!("run -d --name {name} --network n1 rnet/toolbox sleep 1000"));
+        let first = ask(&asker, &name, "AAAA").addresses();
+        let looked_up = format!("run --rm --network n1 rnet/toolbox lookup -t A {name}");
+        let inside = daemon.rnet(&looked_up);
+        let own = daemon.addresses(&name)["n1"].clone();
+        assert_eq!(first, own[1..]);
+        assert!(inside.contains(&own[0].to_string()), "{inside}");
+        daemon.rnet(&format!("rm -f {name}"));
+        assert_ne!(ask(&asker, &name, "A").code, "No Error", "{name} is gone");
+    }
+}
+
+#[test]
+fn names_answer_again_when_the_resolver_was_killed() {
+    let lab = Lab::new();
+    let daemon = Daemon::start(&lab.host, &[]);
+    daemon.rnet(&format!("{DUAL} n1"));
+    let asker = daemon.run("asker", "--network n1");
+    let wanted = addresses(&asker, "asker");
+    assert_eq!(wanted, daemon.addresses("asker")["n1"]);
+    let mut gaps = Vec::new();
+    for _ in 0..5 {
+        let first = daemon.resolver().unwrap();
+        daemon.signal(&first, "-KILL");
+        let killed = Instant::now();
+        wait_until("names answer again", || {
+            let answer = over_udp(&asker, "127.0.0.11:53", "asker", "A");
+            answer.is_some_and(|answer| answer.addresses() == wanted[..1])
+        });
+        gaps.push(killed.elapsed());
+        assert_ne!(daemon.resolver().unwrap(), first);
+        assert_eq!(addresses(&asker, "asker"), wanted);
+    }
+    // On a busy machine one of them may take longer, but hardly all.
+    assert!(gaps.iter().min().unwrap() < &Duration::from_millis(200), "{gaps:?}");
+}

@@ -1,0 +1,243 @@
+//! Published ports as users ask for them, with the daemon and all that belongs to it.
+
+use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
+
+use netns_tests::{Daemon, Host, Lab, SILENCE, wait_until};
+
+const LOCALHOST: [&str; 2] = ["127.0.0.1", "::1"];
+
+fn lab() -> (Lab, Daemon) {
+    let lab = Lab::new();
+    let daemon = Daemon::start(&lab.host, &[]);
+    daemon.rnet("network create --ipv6 n1");
+    daemon.rnet("network create --ipv6 n2");
+    (lab, daemon)
+}
+
+/// Whether TCP gets nowhere.
+fn refused(from: &Host, address: IpAddr, port: u16) -> bool {
+    from.tcp_to(SocketAddr::new(address, port), SILENCE).is_err()
+}
+
+/// The host port of a container's port, which must be the same in both families.
+fn published(daemon: &Daemon, container: &str, port: &str) -> u16 {
+    let lines = daemon.rnet(&format!("port {container} {port}"));
+    let mut ports: Vec<u16> =
+        lines.lines().map(|line| line.rsplit(':').next().unwrap().parse().unwrap()).collect();
+    assert_eq!(ports.len(), 2, "{lines}");
+    ports.dedup();
+    let [port] = ports[..] else { panic!("families differ: {lines}") };
+    port
+}
+
+#[test]
+fn a_port_is_reached_from_everywhere_by_both_families() {
+    let (lab, daemon) = lab();
+    let web = daemon.run("web", "--network n1 -p 8080:80 -p 8080:80/udp");
+    let [peer, foreigner] = ["n1", "n2"]
+        .map(|network| daemon.run(&format!("of-{network}"), &format!("--network {network}")));
+    let _server = web.serve(80);
+    for (number, host) in Lab::both(Lab::HOST).into_iter().enumerate() {
+        let client = Lab::both(Lab::CLIENT)[number];
+        assert_eq!(lab.client.tcp(host, 8080).unwrap(), client);
+        assert_eq!(lab.client.udp(host, 8080).unwrap(), client);
+        for near in [&lab.host, &peer, &foreigner, &web] {
+            assert!(near.tcp(host, 8080).is_ok() && near.udp(host, 8080).is_ok(), "{host}");
+        }
+        let other = Lab::both(Lab::OTHER)[number];
+        assert_eq!(lab.other.tcp(Lab::both(Lab::HOST_TO_OTHER)[number], 8080).unwrap(), other);
+        let localhost = Lab::both(LOCALHOST)[number];
+        assert!(lab.host.tcp(localhost, 8080).is_ok() && lab.host.udp(localhost, 8080).is_ok());
+        let inside = daemon.addresses("web")["n1"][number];
+        assert!(lab.other.is_cut_off_from(SocketAddr::new(inside, 80)), "{inside}");
+    }
+}
+
+#[test]
+fn a_port_of_localhost_is_for_the_host_alone() {
+    let (lab, daemon) = lab();
+    let web = daemon.run("web", "--network n1 -p 127.0.0.1:8080:80 -p [::1]:8080:80");
+    let neighbour = daemon.run("neighbour", "--network n2");
+    let _server = web.serve(80);
+    for (number, localhost) in Lab::both(LOCALHOST).into_iter().enumerate() {
+        assert!(lab.host.tcp(localhost, 8080).is_ok(), "{localhost}");
+        let host = Lab::both(Lab::HOST)[number];
+        for stranger in [&lab.client, &lab.host, &neighbour] {
+            assert!(refused(stranger, host, 8080), "{host}");
+        }
+    }
+}
+
+#[test]
+fn a_port_of_one_address_is_of_that_address_alone() {
+    let (lab, daemon) = lab();
+    let [ipv4, ipv6] = Lab::HOST;
+    let web = daemon.run("web", &format!("--network n1 -p {ipv4}:8080:80 -p [{ipv6}]:8080:80"));
+    let _server = web.serve(80);
+    for number in 0..2 {
+        let client = Lab::both(Lab::CLIENT)[number];
+        assert_eq!(lab.client.tcp(Lab::both(Lab::HOST)[number], 8080).unwrap(), client);
+        for elsewhere in [Lab::HOST_TO_OTHER, LOCALHOST] {
+            assert!(refused(&lab.host, Lab::both(elsewhere)[number], 8080), "{elsewhere:?}");
+        }
+        assert!(refused(&lab.other, Lab::both(Lab::HOST_TO_OTHER)[number], 8080));
+    }
+}
+
+#[test]
+fn ports_may_be_random_ranges_or_all_that_are_exposed() {
+    let (lab, daemon) = lab();
+    daemon.run("random", "--network n1 -p 80");
+    daemon.run("all", "--network n1 -P --expose 80 --expose 81/udp");
+    daemon.run("range", "--network n1 -p 7000-7002:80-82");
+    daemon.run("first", "--network n1 -p 7100-7101:80");
+    daemon.run("second", "--network n1 -p 7100-7101:80");
+    let cases = [
+        ("random", 80, "80/tcp"),
+        ("all", 80, "80/tcp"),
+        ("all", 81, "81/udp"),
+        ("range", 80, "80/tcp"),
+        ("range", 82, "82/tcp"),
+        ("first", 80, "80/tcp"),
+        ("second", 80, "80/tcp"),
+    ];
+    let mut ports = Vec::new();
+    for (container, port, wanted) in cases {
+        let _server = daemon.inside(container).serve(port);
+        let host_port = published(&daemon, container, wanted);
+        for (host, client) in Lab::both(Lab::HOST).into_iter().zip(Lab::both(Lab::CLIENT)) {
+            let seen = match wanted.ends_with("udp") {
+                true => lab.client.udp(host, host_port),
+                false => lab.client.tcp(host, host_port),
+            };
+            assert_eq!(seen.unwrap(), client, "{container} {wanted}");
+        }
+        ports.push(host_port);
+    }
+    assert_eq!(&ports[3..], [7000, 7002, 7100, 7101]);
+    assert!(ports[..3].iter().all(|port| *port >= 32768), "{ports:?}");
+    let refusal = daemon.refusal("run -d --network n1 -p 7100-7101:80 rnet/toolbox sleep 9");
+    assert!(refusal.contains("7100"), "{refusal}");
+}
+
+#[test]
+fn a_random_port_may_be_of_one_family() {
+    let (lab, daemon) = lab();
+    daemon.run("six", "--network n1 -p [::]::80");
+    daemon.run("four", "--network n1 -p 0.0.0.0::80");
+    for (number, container) in ["four", "six"].into_iter().enumerate() {
+        let _server = daemon.inside(container).serve(80);
+        let line = daemon.rnet(&format!("port {container} 80/tcp"));
+        assert_eq!(line.lines().count(), 1, "{line}");
+        let port = line.rsplit(':').next().unwrap().parse().unwrap();
+        let client = Lab::both(Lab::CLIENT)[number];
+        assert_eq!(lab.client.tcp(Lab::both(Lab::HOST)[number], port).unwrap(), client);
+        assert!(refused(&lab.client, Lab::both(Lab::HOST)[1 - number], port), "{container}");
+    }
+}
+
+#[test]
+fn a_container_with_one_family_is_reached_by_the_other_through_the_proxy() {
+    let (lab, daemon) = lab();
+    daemon.rnet("network create --subnet 10.4.0.0/24 v4");
+    let web = daemon.run("web", "--network v4 -p 8080:80 -p 8080:80/udp");
+    let _server = web.serve(80);
+    let [ipv4, ipv6] = Lab::both(Lab::HOST);
+    assert_eq!(lab.client.tcp(ipv4, 8080).unwrap(), Lab::both(Lab::CLIENT)[0]);
+    let gateway: IpAddr = "10.4.0.1".parse().unwrap();
+    assert_eq!(lab.client.tcp(ipv6, 8080).unwrap(), gateway);
+    assert_eq!(lab.client.udp(ipv6, 8080).unwrap(), gateway);
+    assert_eq!(lab.host.tcp(Lab::both(LOCALHOST)[1], 8080).unwrap(), gateway);
+}
+
+#[test]
+fn a_port_that_is_taken_is_said_before_anything_is_made() {
+    let (lab, daemon) = lab();
+    let _web = daemon.run("web", "--network n1 -p 8080:80");
+    for (number, address) in ["192.0.2.1:8081", "[2001:db8:1::1]:8081"].into_iter().enumerate() {
+        let stranger = lab.host.run(|| TcpListener::bind(address)).unwrap();
+        let links = lab.host.links().len();
+        for (name, wanted) in [("own", "8080"), ("foreign", "8081")] {
+            let name = format!("{name}{number}");
+            daemon.rnet(&format!(
+                "create --name {name} --network n1 -p {wanted}:80 rnet/toolbox sleep 9"
+            ));
+            let refusal = daemon.refusal(&format!("start {name}"));
+            assert!(
+                refusal.contains(&format!("{wanted}/tcp"))
+                    || refusal.contains(&format!(":{wanted} ")),
+                "{refusal}"
+            );
+            assert_eq!(lab.host.links().len(), links, "no link was made");
+            assert_eq!(daemon.addresses(&name)["n1"], Vec::<IpAddr>::new());
+        }
+        drop(stranger);
+        daemon.rnet(&format!("start foreign{number}"));
+        daemon.rnet(&format!("rm -f foreign{number}"));
+    }
+}
+
+#[test]
+fn a_client_that_keeps_sending_follows_a_port_to_its_new_container() {
+    let (lab, daemon) = lab();
+    let sockets: Vec<_> = Lab::both(Lab::HOST)
+        .into_iter()
+        .map(|host| {
+            let any = if host.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+            let socket = lab.client.run(|| UdpSocket::bind(any)).unwrap();
+            socket.connect(SocketAddr::new(host, 5000)).unwrap();
+            socket.set_read_timeout(Some(SILENCE)).unwrap();
+            socket
+        })
+        .collect();
+    for round in 0..3 {
+        let name = format!("c{round}");
+        let server = daemon.run(&name, "--network n1 -p 5000:5000/udp").serve(5000);
+        for socket in &sockets {
+            wait_until("the new container answers", || {
+                let mut buffer = [0; 64];
+                socket.send(b"?").is_ok() && socket.recv(&mut buffer).is_ok()
+            });
+        }
+        drop(server);
+        daemon.rnet(&format!("rm -f {name}"));
+        for socket in &sockets {
+            // Answers to what was sent before may still be there.
+            let mut buffer = [0; 64];
+            while socket.recv(&mut buffer).is_ok() {}
+        }
+    }
+}
+
+#[test]
+fn packets_routed_to_the_same_port_of_somebody_else_are_not_touched() {
+    let (lab, daemon) = lab();
+    let _web = daemon.run("web", "--network n1 -p 8080:80").serve(80);
+    let _theirs = lab.client.serve(8080);
+    lab.client.add_route("198.51.100.0/24", "eth0", Lab::HOST[0]);
+    lab.client.add_route("2001:db8:2::/64", "eth0", Lab::HOST[1]);
+    let inside = daemon.run("inside", "--network n2");
+    for (number, client) in Lab::both(Lab::CLIENT).into_iter().enumerate() {
+        let from = Lab::both(Lab::OTHER)[number];
+        assert_eq!(lab.other.tcp(client, 8080).unwrap(), from);
+        assert_eq!(lab.other.udp(client, 8080).unwrap(), from);
+        assert_eq!(inside.tcp(client, 8080).unwrap(), Lab::both(Lab::HOST)[number]);
+    }
+}
+
+#[test]
+fn a_port_is_closed_when_its_container_is_gone() {
+    let (lab, daemon) = lab();
+    let web = daemon.run("web", "--network n1 -p 8080:80");
+    let server = web.serve(80);
+    daemon.rnet("stop -t 0 web");
+    for host in Lab::both(Lab::HOST) {
+        assert!(refused(&lab.client, host, 8080), "{host}");
+    }
+    drop(server);
+    daemon.rnet("start web");
+    let _server = daemon.inside("web").serve(80);
+    for (host, client) in Lab::both(Lab::HOST).into_iter().zip(Lab::both(Lab::CLIENT)) {
+        assert_eq!(lab.client.tcp(host, 8080).unwrap(), client);
+    }
+}
