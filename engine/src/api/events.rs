@@ -37,7 +37,9 @@ pub fn stream(api: &Api, request: &Request) -> Result<Response> {
     let now = Utc::now();
     let time = |name| point(request.query.text(name).unwrap_or_default(), now);
     let (mut since, until) = (time("since")?, time("until")?);
-    if since.is_none() && until.is_some_and(|until| until <= now) {
+    // Zero is no time for logs, but the beginning of all for events.
+    let all = request.query.text("since") == Some("0");
+    if since.is_none() && (all || until.is_some_and(|until| until <= now)) {
         since = Some(DateTime::UNIX_EPOCH);
     }
     let subscription = api.engine.events().subscribe(since);
