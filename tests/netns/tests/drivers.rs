@@ -80,7 +80,9 @@ fn containers_do_not_talk_where_that_is_off_but_by_published_ports() {
     let one = daemon.run("one", "--network n1 -p 8080:7");
     let two = daemon.run("two", "--network n1");
     let _servers = [one.serve(PORT), two.serve(PORT)];
-    for family in ["ip", "ip6"] { lab.host.set_sysctl(&format!("net/bridge/bridge-nf-call-{family}tables"), "0"); }
+    for family in ["ip", "ip6"] {
+        lab.host.set_sysctl(&format!("net/bridge/bridge-nf-call-{family}tables"), "0");
+    }
     assert!(one.tcp(Lab::both(Lab::HOST)[0], 8080).is_ok());
     for (number, host) in Lab::both(Lab::HOST).into_iter().enumerate() {
         assert!(two.is_cut_off_from(SocketAddr::new(own(&daemon, "one")[number], PORT)));
