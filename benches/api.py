@@ -38,12 +38,19 @@ class Api:
             self.connection = None
 
     def raw(self, method, path, body=None, headers=None):
-        if self.connection is None:
+        kept = self.connection is not None
+        if not kept:
             self.connection = Connection(self.path, self.timeout)
         try:
             self.connection.request(method, "/v1.41" + path, body, headers or {})
             answer = self.connection.getresponse()
             content = answer.read()
+        except (BrokenPipeError, ConnectionResetError):
+            self.close()
+            if not kept:
+                raise
+            # The server closed it meanwhile, for nobody asked anything.
+            return self.raw(method, path, body, headers)
         except (OSError, http.client.HTTPException):
             self.close()
             raise

@@ -97,17 +97,33 @@ fn requests(
     (taken, failed)
 }
 
+/// One request over a connection that this side closes: the state that lingers after a close is
+/// here then, and cannot meet a later connection whose address translation is the same there.
 fn request(address: SocketAddr) -> std::io::Result<()> {
     let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(PATIENCE))?;
-    stream.write_all(b"GET / HTTP/1.0\r\nHost: load\r\n\r\n")?;
+    stream.write_all(b"GET / HTTP/1.1\r\nHost: load\r\n\r\n")?;
     let mut answer = Vec::with_capacity(512);
-    stream.read_to_end(&mut answer)?;
+    let mut buffer = [0; 512];
+    while !whole(&answer) {
+        match stream.read(&mut buffer)? {
+            0 => return Err(std::io::ErrorKind::UnexpectedEof.into()),
+            length => answer.extend_from_slice(&buffer[..length]),
+        }
+    }
     if answer.starts_with(b"HTTP/1.1 200") {
         return Ok(());
     }
     Err(std::io::ErrorKind::InvalidData.into())
+}
+
+/// Whether an answer is as long as it says.
+fn whole(answer: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(answer);
+    let Some((head, body)) = text.split_once("\r\n\r\n") else { return false };
+    let length = head.lines().find_map(|line| line.strip_prefix("Content-Length: "));
+    length.and_then(|length| length.parse().ok()).is_none_or(|length: usize| body.len() >= length)
 }
 
 /// `dns-load [-c OUTSTANDING] [-t SECONDS] [-u] NAME [SERVER]`: questions for A over UDP; with

@@ -6,6 +6,7 @@ mod parts;
 mod pin;
 mod requests;
 
+use std::collections::BTreeSet;
 use std::io::{self, PipeWriter};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -21,6 +22,7 @@ use nix::sys::socket::{
 };
 
 use self::apply::OnFailure;
+use self::observe::Scope;
 use super::conntrack::Conntrack;
 use super::netlink::Socket;
 use super::netns::{Netns, Visitor};
@@ -130,6 +132,18 @@ impl Linux {
         self.config.namespaces.join(sandbox.as_str())
     }
 
+    /// Makes a namespace that somebody else made the one of a sandbox, instead of a new one: it is
+    /// pinned as those are, and outlives its pin if somebody else holds it.
+    pub fn adopt_namespace(&self, sandbox: &SandboxId, netns: &Netns) -> Result<(), KernelError> {
+        pin::pin(netns, &self.namespace_path(sandbox))
+            .map_err(failed("pin", &format!("namespace {}", sandbox.short())))
+    }
+
+    /// As [`Kernel::observe`], but of the sandboxes only some, and none of the links to others.
+    pub fn observe_only(&self, sandboxes: &BTreeSet<SandboxId>) -> Result<State, KernelError> {
+        observe::observe(self, Scope::Only(sandboxes))
+    }
+
     /// Tells when something of ours was changed by somebody else. The receiver gets one message
     /// per burst of changes; what changed is found by observing.
     pub fn changes(&self) -> Result<Receiver<()>, KernelError> {
@@ -160,7 +174,7 @@ impl Linux {
 
 impl Kernel for Linux {
     fn observe(&self) -> Result<State, KernelError> {
-        let observed = observe::observe(self)?;
+        let observed = observe::observe(self, Scope::All)?;
         self.shadow.adopt(&observed);
         Ok(observed)
     }

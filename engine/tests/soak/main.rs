@@ -3,6 +3,9 @@
 //! The test runs itself again in network, mount and process namespaces, so that whatever goes
 //! wrong ends with it. It needs root, and `rnet-dns` built beside `rnet`.
 
+#![expect(clippy::unwrap_used, reason = "whatever fails here fails the test")]
+#![expect(clippy::print_stderr, reason = "the seed is needed to have a failure again")]
+
 mod daemon;
 mod snapshot;
 
@@ -139,7 +142,7 @@ impl Cycle<'_> {
         let port = u16::try_from(20_000 + self.number % 50).unwrap();
         let networks = if self.number.is_multiple_of(2) { [1, 2] } else { [2, 1] };
         let [first, second] = networks.map(|number| format!("net{number}"));
-        let post = |path: &str, body: serde_json::Value, done: &[u16]| {
+        let ask = |path: &str, body: serde_json::Value, done: &[u16]| {
             self.daemon.insist("POST", path, &body.to_string(), done);
         };
         let host = json!({
@@ -148,17 +151,17 @@ impl Cycle<'_> {
             "PortBindings": {"80/tcp": [{"HostPort": port.to_string()}]},
         });
         let body = json!({"Image": "rnet/toolbox", "Cmd": ["httpd"], "HostConfig": host});
-        post(&format!("/containers/create?name={name}"), body, &[409]);
-        post(&format!("/containers/{name}/start"), json!({}), &[304]);
+        ask(&format!("/containers/create?name={name}"), body, &[409]);
+        ask(&format!("/containers/{name}/start"), json!({}), &[304]);
         // From here on it answers, whoever is killed.
         until("the published port answers", || answers(port));
         let connect = format!("/networks/{second}/connect");
-        post(&connect, json!({"Container": name}), &[403, 409]);
+        ask(&connect, json!({"Container": name}), &[403, 409]);
         assert!(answers(port), "{name} does not answer when it is on two networks");
         let disconnect = format!("/networks/{second}/disconnect");
-        post(&disconnect, json!({"Container": name}), &[403, 404, 409, 500]);
+        ask(&disconnect, json!({"Container": name}), &[403, 404, 409, 500]);
         assert!(answers(port), "{name} does not answer when it left a network");
-        post(&format!("/containers/{name}/stop"), json!({}), &[304]);
+        ask(&format!("/containers/{name}/stop"), json!({}), &[304]);
         self.daemon.insist("DELETE", &format!("/containers/{name}"), "", &[404]);
         if self.number % 10 == 5 {
             let extra = format!("extra{}", self.number);

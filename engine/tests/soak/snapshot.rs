@@ -57,7 +57,7 @@ impl Snapshot {
             let new = now.0[kind].difference(lines).map(|line| format!("  + {line}\n"));
             let changes: String = gone.chain(new).collect();
             if !changes.is_empty() {
-                text.push_str(&format!("{kind}:\n{changes}"));
+                text.extend([kind, ":\n", &changes]);
             }
         }
         text

@@ -7,7 +7,7 @@
 //! Two values stand for damage, since no desired state has them: a link that is down has the MTU
 //! 0, and a pair whose far end is not where it belongs has the hardware address of all zeros.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::IpAddr;
 
@@ -24,9 +24,25 @@ use crate::kernel::route::{self, Route};
 use crate::kernel::sysctl;
 use crate::kernel::tag::Tag;
 
-/// Observes the host and all sandboxes, one after the other on one thread.
-pub(super) fn observe(linux: &Linux) -> Result<State, KernelError> {
-    let mut state = Visitor::send(|visitor| observe_links(linux, visitor))
+/// Which sandboxes are looked at.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Scope<'a> {
+    All,
+    Only(&'a BTreeSet<SandboxId>),
+}
+
+impl Scope<'_> {
+    fn contains(self, sandbox: &SandboxId) -> bool {
+        match self {
+            Self::All => true,
+            Self::Only(sandboxes) => sandboxes.contains(sandbox),
+        }
+    }
+}
+
+/// Observes the host and sandboxes, one after the other on one thread.
+pub(super) fn observe(linux: &Linux, scope: Scope<'_>) -> Result<State, KernelError> {
+    let mut state = Visitor::send(|visitor| observe_links(linux, visitor, scope))
         .map_err(failed("list", "links, addresses and routes"))?;
     // The table's constant part is not in the vocabulary of states: it is put right on the way.
     linux.nft.ensure_skeleton()?;
@@ -35,7 +51,7 @@ pub(super) fn observe(linux: &Linux) -> Result<State, KernelError> {
     Ok(state)
 }
 
-fn observe_links(linux: &Linux, visitor: &mut Visitor) -> io::Result<State> {
+fn observe_links(linux: &Linux, visitor: &mut Visitor, scope: Scope<'_>) -> io::Result<State> {
     visitor.enter(&linux.host)?;
     let view = linux.with_socket(View::read)?;
     let ours = view.ours(&linux.config.tag);
@@ -51,7 +67,8 @@ fn observe_links(linux: &Linux, visitor: &mut Visitor) -> io::Result<State> {
         state.insert(Key::Sysctl { ns: Ns::Host, path }, Value::Text(value));
     }
     let mut far_ends = BTreeMap::new();
-    for sandbox in pin::list(&linux.config.namespaces)? {
+    let pinned = pin::list(&linux.config.namespaces)?;
+    for sandbox in pinned.into_iter().filter(|sandbox| scope.contains(sandbox)) {
         let path = linux.namespace_path(&sandbox);
         match Netns::open(&path).and_then(|netns| visitor.enter(&netns)) {
             Ok(()) => {}
@@ -64,6 +81,9 @@ fn observe_links(linux: &Linux, visitor: &mut Visitor) -> io::Result<State> {
     }
     for (link, tag) in ours.values() {
         let far = tag.far.as_ref();
+        if far.is_some_and(|(sandbox, _)| !scope.contains(sandbox)) {
+            continue;
+        }
         let ends = far.and_then(|(sandbox, _)| far_ends.get(sandbox));
         let pair = veth(link, tag, ends.map_or(&[], Vec::as_slice));
         // A damaged pair is made again, which takes its port along.
