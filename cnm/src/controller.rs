@@ -315,6 +315,14 @@ impl Controller {
         Ok(Batch { writes: vec![lease_record(network, address, lease)] })
     }
 
+    /// Lets go of one address that is kept for an owner. The endpoint that uses it, if there is
+    /// one, goes on doing so. It is no error if the address is not kept.
+    pub fn release_static(&mut self, owner: &str, network: &NetworkId, address: IpAddr) -> Batch {
+        self.ipam.release_reservation(network, address, owner);
+        let lease = self.ipam.lease(network, address);
+        Batch { writes: vec![lease_record(network, address, lease)] }
+    }
+
     /// Lets go of all that is kept for an owner: static reservations and sticky addresses.
     pub fn forget_owner(&mut self, owner: &str) -> Batch {
         let mut batch = self.forget_in_open(owner);

@@ -203,6 +203,23 @@ impl Ipam {
         Ok(())
     }
 
+    /// Lets go of one reservation of an owner, whether the address is used or not. It is no error
+    /// if there is none.
+    pub(crate) fn release_reservation(
+        &mut self,
+        network: &NetworkId,
+        address: IpAddr,
+        owner: &str,
+    ) {
+        let Ok((_, pool)) = self.wanted(network, address) else { return };
+        let number = number(address);
+        let Some(lease) = pool.leases.get(&number).filter(|lease| lease.owner == owner) else {
+            return;
+        };
+        let lease = Lease { reserved: false, ..lease.clone() };
+        pool.set(number, Some(lease));
+    }
+
     /// The pool that a wanted address can be taken from, and the network's name.
     fn wanted(
         &mut self,

@@ -233,6 +233,21 @@ fn a_reserved_address_is_given_to_nobody_else() {
 }
 
 #[test]
+fn one_reservation_is_let_go_while_the_address_is_in_use() {
+    let mut bench = Bench::new(&["10.1.0.0/24"]);
+    bench.reserve("a", "10.1.0.9").unwrap();
+    bench.reserve("a", "10.1.0.10").unwrap();
+    bench.take("a", "10.1.0.9").unwrap();
+    for (owner, address) in [("b", "10.1.0.10"), ("a", "10.1.0.9"), ("a", "10.1.0.77")] {
+        bench.ipam.release_reservation(&network_id(), address.parse().unwrap(), owner);
+    }
+    assert!(bench.take("b", "10.1.0.9").is_err(), "it is used");
+    assert!(bench.take("b", "10.1.0.10").is_err(), "it is still reserved");
+    bench.release("10.1.0.9/24");
+    bench.take("b", "10.1.0.9").unwrap();
+}
+
+#[test]
 fn a_reservation_of_what_another_one_has_is_refused() {
     let mut bench = Bench::new(&["10.1.0.0/24"]);
     bench.reserve("a", "10.1.0.9").unwrap();

@@ -178,9 +178,11 @@ impl Nft {
         self.writer().owner_socket()
     }
 
-    /// Removes the table. The users' table stays.
+    /// Removes the table, and the users' table if they put no rule into it.
     pub fn remove_table(&self) -> Result<(), NftError> {
-        self.writer().remove_table()
+        let mut writer = self.writer();
+        writer.remove_table()?;
+        writer.remove_user_table()
     }
 
     /// A socket that receives nf_tables notifications; read it, and ask [`Nft::concerns`].

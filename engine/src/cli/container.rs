@@ -156,14 +156,30 @@ pub(crate) async fn wait(client: &Client, args: Names) -> Outcome {
     .await
 }
 
+async fn start_all(client: &Client, names: &[String]) -> Outcome {
+    let starts = names
+        .iter()
+        .map(async |name| client.post(&format!("/containers/{}/start", escape(name)), None).await);
+    let mut failed = Vec::new();
+    for (name, result) in names.iter().zip(futures_util::future::join_all(starts).await) {
+        match result {
+            Ok(_) => say(name),
+            Err(error) => {
+                complain(&error.message);
+                failed.push(name.as_str());
+            }
+        }
+    }
+    if failed.is_empty() {
+        return Ok(0);
+    }
+    Err(CliError::new(format!("Error: failed to start containers: {}", failed.join(", "))))
+}
+
 /// `start`.
 pub(crate) async fn start(client: &Arc<Client>, args: StartArgs) -> Outcome {
     if !args.attach && !args.interactive {
-        return for_each(&args.names, async |name| {
-            client.post(&format!("/containers/{}/start", escape(name)), None).await?;
-            Ok(name.to_owned())
-        })
-        .await;
+        return start_all(client, &args.names).await;
     }
     let [container] = args.names.as_slice() else {
         return Err(CliError::new("you cannot start and attach multiple containers at once"));

@@ -17,7 +17,7 @@ pub(crate) struct Published {
 
 /// Parses `[ip:][host[-host]:]container[-container][/protocol]`.
 pub(crate) fn publish(text: &str) -> Result<Vec<Published>, CliError> {
-    let wrong = |what: &str| CliError::new(format!("docker: {what}")).with_code(125);
+    let wrong = |what: &str| CliError::new(what).with_code(125);
     let (rest, protocol) = protocol(text)?;
     let (host_ip, rest) = host_ip(rest).map_err(|message| wrong(&message))?;
     let (host, container) = rest.rsplit_once(':').unwrap_or(("", rest));
@@ -57,7 +57,7 @@ pub(crate) fn publish(text: &str) -> Result<Vec<Published>, CliError> {
 pub(crate) fn expose(text: &str) -> Result<Vec<String>, CliError> {
     let (rest, protocol) = protocol(text)?;
     let (first, last) = range(rest).ok_or_else(|| {
-        CliError::new(format!("docker: invalid range format for --expose: {text}")).with_code(125)
+        CliError::new(format!("invalid range format for --expose: {text}")).with_code(125)
     })?;
     Ok((first..=last).map(|port| format!("{port}/{protocol}")).collect())
 }
@@ -68,7 +68,7 @@ fn protocol(text: &str) -> Result<(&str, String), CliError> {
     if ["tcp", "udp", "sctp"].contains(&protocol.as_str()) {
         return Ok((rest, protocol));
     }
-    Err(CliError::new(format!("docker: invalid proto: {protocol}")).with_code(125))
+    Err(CliError::new(format!("invalid proto: {protocol}")).with_code(125))
 }
 
 /// Splits the host address off: `1.2.3.4:…`, `[::1]:…`.

@@ -15,8 +15,8 @@ use super::{Outcome, complain, image, say, terminal};
 
 /// `create`: prints the id.
 pub(crate) async fn create(client: &Client, args: CreateCommand) -> Outcome {
-    let body = args.create.body(false).map_err(failed)?;
-    let id = create_container(client, &args.create, &body).await.map_err(failed)?;
+    let body = args.create.body(false).map_err(|error| misused(error, "create"))?;
+    let id = create_container(client, &args.create, &body).await?;
     say(&id);
     Ok(0)
 }
@@ -29,7 +29,7 @@ pub(crate) async fn run(client: &Arc<Client>, args: RunArgs) -> Outcome {
         )));
     }
     let keys = terminal::detach_keys(args.detach_keys.as_deref())?;
-    let body = args.create.body(args.detach).map_err(failed)?;
+    let body = args.create.body(args.detach).map_err(|error| misused(error, "run"))?;
     let (stdin, stdout, stderr) = args.create.streams(args.detach)?;
     let tty = args.create.tty;
     if tty && stdin && !terminal::is_terminal() {
@@ -66,7 +66,15 @@ pub(crate) async fn run(client: &Arc<Client>, args: RunArgs) -> Outcome {
     exit_code(wait).await
 }
 
-/// An error of `run` or `create`, with Docker's exit codes: the client tells a command that is
+/// An error in the flags of a command: nothing was asked of the daemon.
+fn misused(mut error: CliError, command: &str) -> CliError {
+    let text = &error.message;
+    error.message = format!("rnet: {text}\n\nRun 'rnet {command} --help' for more information");
+    error.code = 125;
+    error
+}
+
+/// An error of `run`, with Docker's exit codes: the client tells a command that is
 /// missing (127) from one that cannot be executed (126) by the text.
 fn failed(mut error: CliError) -> CliError {
     if error.message.is_empty() {

@@ -96,9 +96,14 @@ fn compile(source: &str) -> Result<Template, CliError> {
         template.add_func(name, *function);
     }
     template
-        .parse(source)
+        .parse(methods(source))
         .map_err(|error| CliError::new(format!("template parsing error: {error}")).with_code(64))?;
     Ok(template)
+}
+
+/// `.Label "x"` is a method in Go; templates here know functions only.
+fn methods(source: &str) -> String {
+    source.replace(".Label \"", "label .Labels \"")
 }
 
 fn render(template: &Template, value: &Value) -> Result<String, CliError> {
@@ -158,9 +163,30 @@ fn json(value: &Item) -> Value {
     }
 }
 
+/// The value of one label in a list's `Labels`. A value may have commas too: what has no equals
+/// sign belongs to the value before it.
+fn label(labels: &str, name: &str) -> String {
+    let mut found: Option<String> = None;
+    for part in labels.split(',') {
+        match (part.split_once('='), &mut found) {
+            (None, Some(value)) => {
+                value.push(',');
+                value.push_str(part);
+            }
+            (Some(_), Some(_)) => break,
+            (Some((key, value)), None) if key == name => found = Some(value.to_owned()),
+            (_, None) => {}
+        }
+    }
+    found.unwrap_or_default()
+}
+
 /// The functions that Docker adds to Go's.
 const FUNCTIONS: &[(&str, gtmpl_ng::Func)] = &[
     ("json", |args| Ok(Item::String(json(argument("json", args, 0)?).to_string()))),
+    ("label", |args| {
+        Ok(Item::String(label(&string("label", args, 0)?, &string("label", args, 1)?)))
+    }),
     ("lower", |args| Ok(Item::String(string("lower", args, 0)?.to_lowercase()))),
     ("upper", |args| Ok(Item::String(string("upper", args, 0)?.to_uppercase()))),
     ("title", |args| Ok(Item::String(title(&string("title", args, 0)?)))),
@@ -258,5 +284,12 @@ mod tests {
         check("{{len .Config.Env}}", &value, "2");
         check("{{if eq .State.Status \"running\"}}up{{else}}down{{end}}", &value, "up");
         check("{{truncate .Id 2}}", &value, "ab");
+    }
+
+    #[test]
+    fn one_label_of_a_row_is_had_by_its_name() {
+        let row = json!({"Labels": "a=b,needs=db,cache,empty=,c=d=e"});
+        check(r#"{{.Label "a"}}|{{.Label "needs"}}|{{.Label "c"}}"#, &row, "b|db,cache|d=e");
+        check(r#"[{{.Label "empty"}}{{.Label "none"}}]"#, &row, "[]");
     }
 }

@@ -36,6 +36,10 @@ impl Engine {
         after.endpoints.retain(|endpoint| !self.is_none(endpoint));
         self.rewire(&live, &after, change)?;
         let container = live.get();
+        let keep = |model: &mut Controller| {
+            Ok(reserve_addresses(model, &container.id, &container.endpoints))
+        };
+        self.networks.write(keep, Batch::default(), Durability::Eventual)?;
         if let Some(endpoint) = container.endpoints.last() {
             self.tell_network("connect", endpoint, &container);
         }
@@ -78,6 +82,8 @@ impl Engine {
             Some(sandbox) if before.state.has_process() && network.kind() == DriverKind::Bridge => {
                 let change = self.networks.begin_leave(sandbox, &network.id)?;
                 self.rewire(&live, &after, change)?;
+                let release = |model: &mut Controller| Ok(release(model, &before.id, &gone));
+                self.networks.write(release, Batch::default(), Durability::Eventual)?;
                 self.tell_network("disconnect", &gone, &before);
                 Ok(())
             }
@@ -153,6 +159,16 @@ impl Engine {
     fn is_none(&self, endpoint: &super::EndpointView) -> bool {
         self.network_of(endpoint).is_ok_and(|network| network.kind() == DriverKind::Null)
     }
+}
+
+/// Lets go of the static addresses of an endpoint that is gone for good.
+fn release(model: &mut Controller, id: &str, endpoint: &super::EndpointView) -> Batch {
+    let mut batch = Batch::default();
+    let Some(network) = &endpoint.network_id else { return batch };
+    for address in [endpoint.spec.ipv4, endpoint.spec.ipv6].into_iter().flatten() {
+        batch.extend(model.release_static(id, network, address));
+    }
+    batch
 }
 
 fn check_connect(network: &Network, container: &Container) -> Result<()> {

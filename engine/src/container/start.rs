@@ -84,8 +84,9 @@ impl Engine {
         }
         drop(live.take_early());
         let code = i64::from(failure.code);
+        // It has not run, so nothing has ended: whoever waits for that learns of the failure from
+        // the answer to the start, or from the removal.
         live.progress.send_modify(|progress| {
-            progress.ends += 1;
             progress.code = code;
             progress.error = Some(text);
             progress.running = false;
@@ -232,8 +233,7 @@ impl Engine {
             }
             match error {
                 ShimError::Start(failure) => {
-                    let text = format!("failed to create task for container: {}", failure.error);
-                    Failure { code: failure.code, error: Error::invalid(text) }
+                    Failure { code: failure.code, error: Error::invalid(failure.error) }
                 }
                 other => Error::from(other).into(),
             }

@@ -32,7 +32,7 @@ impl Reference {
     /// Parses a familiar or canonical name. Neither tag nor digest is added.
     pub fn parse(text: &str) -> Result<Self> {
         if text.is_empty() {
-            return Err(invalid());
+            return Err(invalid(text));
         }
         if is_identifier(text) {
             return Err(Error::invalid(format!(
@@ -47,7 +47,7 @@ impl Reference {
         if let Some(tag) = tag
             && !is_tag(tag)
         {
-            return Err(invalid());
+            return Err(invalid(text));
         }
         let (domain, path) = split_domain(name);
         if path.bytes().any(|byte| byte.is_ascii_uppercase()) {
@@ -56,7 +56,7 @@ impl Reference {
             )));
         }
         if !is_domain(domain) || !is_path(&path) {
-            return Err(invalid());
+            return Err(invalid(text));
         }
         if domain.len() + 1 + path.len() > LONGEST_NAME {
             return Err(Error::invalid(format!(
@@ -177,8 +177,10 @@ impl FromStr for Reference {
     }
 }
 
-fn invalid() -> Error {
-    Error::invalid("invalid reference format")
+fn invalid(text: &str) -> Error {
+    Error::invalid(format!(
+        "invalid reference format: {text:?} is not [REGISTRY/]NAME[:TAG][@DIGEST]"
+    ))
 }
 
 fn parse_digest(text: &str) -> Result<Digest> {
@@ -188,7 +190,7 @@ fn parse_digest(text: &str) -> Result<Digest> {
             "sha384" | "sha512" => Error::invalid(format!(
                 "digest algorithm {algorithm} is not supported: use a sha256 digest"
             )),
-            _ => invalid(),
+            _ => invalid(text),
         }
     })
 }

@@ -71,6 +71,18 @@ pub fn isolated(program: &str) -> Command {
     command
 }
 
+/// Who talks to the daemon.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Client {
+    Docker,
+    Rnet,
+}
+
+impl Client {
+    /// Both of them.
+    pub const ALL: [Self; 2] = [Self::Docker, Self::Rnet];
+}
+
 /// A running daemon.
 #[derive(Debug)]
 pub struct Daemon {
@@ -160,6 +172,38 @@ impl Daemon {
         command.env("DOCKER_CONFIG", self.scratch.path("docker"));
         command.stdin(Stdio::null());
         command
+    }
+
+    /// A command of one of the clients against this daemon.
+    pub fn client(&self, client: Client, arguments: &[&str]) -> Command {
+        let Client::Rnet = client else { return self.docker_command(arguments) };
+        let mut command = Command::new(env!("CARGO_BIN_EXE_rnet"));
+        command.args(arguments);
+        command.env("RNET_HOST", format!("unix://{}", self.socket().display()));
+        command.env("DOCKER_CONFIG", self.scratch.path("docker"));
+        command.stdin(Stdio::null());
+        command
+    }
+
+    /// Runs a client to its end: exit code, stdout, stderr.
+    pub fn ask(&self, client: Client, arguments: &[&str]) -> (Option<i32>, String, String) {
+        let output = self.client(client, arguments).output().unwrap();
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap().trim_end().to_owned();
+        (output.status.code(), text(output.stdout), text(output.stderr))
+    }
+
+    /// Runs a client, which must succeed, and gives back its output.
+    pub fn ok(&self, client: Client, arguments: &[&str]) -> String {
+        let (code, out, error) = self.ask(client, arguments);
+        assert_eq!(code, Some(0), "{client:?} {arguments:?}: {error}");
+        out
+    }
+
+    /// Runs a program in the network namespace of this daemon.
+    pub fn beside(&self, program: &str, arguments: &[&str]) -> Output {
+        let pid = self.child.id().to_string();
+        let mut command = Command::new("nsenter");
+        command.args(["-t", &pid, "-n", program]).args(arguments).output().unwrap()
     }
 
     /// Runs the docker command, which must succeed, and gives back its output without the last

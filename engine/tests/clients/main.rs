@@ -4,6 +4,9 @@
 //! directory of its own; nothing is left behind.
 
 mod api;
+mod both;
 mod daemon;
 mod docker;
+mod mistakes;
 mod process;
+mod terminal;

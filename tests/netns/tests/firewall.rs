@@ -270,3 +270,13 @@ fn the_users_table_is_made_once_and_is_theirs() {
     assert!(host.output("nft", &["list", "tables"]).contains("rnet-user"));
     assert!(!host.output("nft", &["list", "tables"]).contains("inet rnet\n"));
 }
+
+#[test]
+fn the_users_table_goes_with_ours_if_there_is_no_rule_in_it() {
+    let Site { nft: table, host, .. } = Site::new();
+    let tables = || host.output("nft", &["list", "tables"]);
+    assert!(tables().contains("inet rnet-user"));
+    table.remove_table().unwrap();
+    assert_eq!(tables(), "");
+    table.remove_table().unwrap();
+}

@@ -110,6 +110,30 @@ impl Writer {
         }
     }
 
+    /// Removes the users' table, unless somebody put a rule into it.
+    pub(super) fn remove_user_table(&mut self) -> Result<(), NftError> {
+        let table = self.user_table();
+        let found = self.socket.dump(
+            encoder::query(GETRULE, Family::Inet),
+            |request| request.text(NFTA_RULE_TABLE, &table),
+            |message| message.attributes().text(NFTA_RULE_CHAIN).map(str::to_owned),
+        );
+        match found {
+            Ok(rules) if rules.is_empty() => {}
+            Ok(_) => return Ok(()),
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => return Ok(()),
+            Err(source) => return Err(user_error("list", &table, source)),
+        }
+        let mut batch = TableBatch::new(Family::Inet, &table);
+        batch.remove_table();
+        match self.commit(batch)? {
+            Err(refusal) if !is(&refusal, libc::ENOENT) => {
+                Err(user_error("remove", &table, first(refusal)))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// All elements of our sets; those of a set that is missing are none.
     pub(super) fn list(&mut self) -> Result<Vec<(Element, Value)>, NftError> {
         let mut elements = Vec::new();
@@ -182,7 +206,7 @@ impl Writer {
 
     /// The users' chains. What is there once is theirs.
     fn install_user_table(&mut self) -> Result<(), NftError> {
-        let table = format!("{}-user", self.table);
+        let table = self.user_table();
         let mut batch = TableBatch::new(Family::Inet, &table);
         batch.create_table("yours: rnet made it and never changes it");
         for chain in &USER_CHAINS {
@@ -190,11 +214,14 @@ impl Writer {
         }
         match self.commit(batch)? {
             Err(refusal) if !is(&refusal, libc::EEXIST) => {
-                let source = first(refusal);
-                Err(NftError::Table { verb: "install", table: format!("inet {table}"), source })
+                Err(user_error("install", &table, first(refusal)))
             }
             _ => Ok(()),
         }
+    }
+
+    fn user_table(&self) -> String {
+        format!("{}-user", self.table)
     }
 
     fn find(&mut self) -> Result<Option<Found>, NftError> {
@@ -243,6 +270,10 @@ impl Writer {
         }
         NftError::Table { verb, table: self.name(), source: first(refusal) }
     }
+}
+
+fn user_error(verb: &'static str, table: &str, source: io::Error) -> NftError {
+    NftError::Table { verb, table: format!("inet {table}"), source }
 }
 
 impl Found {

@@ -1,0 +1,134 @@
+//! Bad input: one sentence that names the thing, the right exit code, and nothing is created.
+
+use serde_json::json;
+
+use crate::daemon::{Client, Daemon};
+
+const IMAGE: &str = "rnet/toolbox";
+
+/// All links and all elements of the firewall in the daemon's network namespace.
+fn kernel(daemon: &Daemon) -> String {
+    let links = daemon.beside("ip", &["-br", "link"]).stdout;
+    let rules = daemon.beside("nft", &["list", "ruleset"]).stdout;
+    String::from_utf8([links, rules].concat()).unwrap()
+}
+
+#[test]
+fn a_network_that_cannot_be_is_not_created() {
+    let daemon = Daemon::start(&[]);
+    daemon.docker_ok(&["network", "create", "--subnet", "10.91.0.0/24", "taken"]);
+    let before = kernel(&daemon);
+    for (flags, words) in [
+        ("--subnet 10.0.0.300/24", &["10.0.0.300/24"][..]),
+        ("--subnet 10.5.0.0/24 --gateway 10.6.0.1", &["10.6.0.1"]),
+        ("--subnet 10.5.0.0/24 --ip-range 10.6.0.0/28", &["10.6.0.0/28"]),
+        ("--subnet 10.91.0.0/25", &["Pool overlaps", "10.91.0.0/24", "taken", "--subnet"]),
+        ("-d nope", &["nope"]),
+        ("-o com.docker.network.driver.mtu=big", &["com.docker.network.driver.mtu", "big"]),
+        ("-o com.docker.network.bridge.name=much-too-long-a-name", &["much-too-long-a-name"]),
+    ] {
+        let arguments: Vec<_> =
+            ["network", "create"].into_iter().chain(flags.split(' ')).chain(["wrong"]).collect();
+        for client in Client::ALL {
+            let (code, out, error) = daemon.ask(client, &arguments);
+            assert_eq!((code, out.as_str()), (Some(1), ""), "{client:?} {flags}");
+            for word in words {
+                assert!(error.contains(word), "{client:?} {flags}: {error}");
+            }
+            assert_eq!(error.lines().count(), 1, "{error}");
+        }
+    }
+    assert_eq!(kernel(&daemon), before);
+    assert_eq!(daemon.docker_ok(&["network", "ls", "-q"]).lines().count(), 4);
+}
+
+#[test]
+fn an_unknown_option_is_a_warning() {
+    let daemon = Daemon::start(&[]);
+    let body = json!({"Name": "n1", "Options": {"color": "blue"}});
+    let reply = daemon.post("/networks/create", &body);
+    assert_eq!(reply.status, 201);
+    assert!(reply.json()["Warning"].as_str().unwrap().contains("color"), "{}", reply.text());
+    let (code, _, error) =
+        daemon.ask(Client::Rnet, &["network", "create", "-o", "color=blue", "n2"]);
+    assert_eq!(code, Some(0));
+    assert!(error.starts_with("WARNING: ") && error.contains("color"), "{error}");
+}
+
+#[test]
+fn a_container_that_cannot_be_leaves_nothing_in_the_kernel() {
+    let daemon = Daemon::start(&[]);
+    daemon.docker_ok(&["network", "create", "--subnet", "10.91.0.0/24", "n1"]);
+    daemon.docker_ok(&["run", "-d", "--name", "first", "--network", "n1", "-p", "8080:80", IMAGE]);
+    let before = kernel(&daemon);
+    for (flags, created, words) in [
+        ("-p 8080:80", true, &["Bind for", ":8080 failed: port is already allocated"][..]),
+        ("-p 99999:80", false, &["invalid hostPort: 99999"]),
+        ("--network nonet", true, &["network nonet not found"]),
+        ("--network n1 --ip 10.99.0.5", true, &["10.99.0.5", "10.91.0.0/24"]),
+        ("--network n1 --ip 10.91.0.2", true, &["Address already in use: 10.91.0.2"]),
+        ("--network n1 --ip bad", false, &["invalid IPv4 address: bad"]),
+        ("--network n1 --mac-address zz", false, &["zz"]),
+        ("--name first", false, &["The container name \"/first\" is already in use"]),
+        ("--nope", false, &["unknown flag: --nope"]),
+        ("--restart sometimes", false, &["sometimes"]),
+    ] {
+        for client in Client::ALL {
+            let named = if flags.starts_with("--name") { "" } else { "--name wrong " };
+            let line = format!("run -d {named}{flags} {IMAGE}");
+            let (code, _, error) = daemon.ask(client, &line.split(' ').collect::<Vec<_>>());
+            assert_eq!(code, Some(125), "{client:?} {flags}: {error}");
+            for word in words {
+                assert!(error.contains(word), "{client:?} {flags}: {error}");
+            }
+            let all = daemon.docker_ok(&["ps", "-a", "--format", "{{.Names}} {{.State}}"]);
+            let expected = if created { "wrong created\nfirst running" } else { "first running" };
+            assert_eq!(all, expected, "{client:?} {flags}");
+            if created {
+                daemon.docker_ok(&["rm", "wrong"]);
+            }
+        }
+    }
+    assert_eq!(kernel(&daemon), before);
+}
+
+#[test]
+fn what_is_unknown_is_named() {
+    let daemon = Daemon::start(&[]);
+    for line in [
+        "stop", "kill", "rm", "start", "logs", "wait", "pause", "unpause", "port", "top",
+        "restart", "attach",
+    ] {
+        for client in Client::ALL {
+            let (code, _, error) = daemon.ask(client, &[line, "nope"]);
+            assert_eq!(code, Some(1), "{line}");
+            let words = "Error response from daemon: No such container: nope";
+            assert!(error.starts_with(words), "{client:?} {line}: {error}");
+        }
+    }
+    for client in Client::ALL {
+        let (_, _, error) = daemon.ask(client, &["start", "nope"]);
+        assert!(error.ends_with("Error: failed to start containers: nope"), "{error}");
+        let (code, _, error) = daemon.ask(client, &["create", "-p", "x:1", IMAGE]);
+        assert_eq!(code, Some(125), "{error}");
+        daemon.ok(client, &["create", "--name", "twice", IMAGE]);
+        let (code, _, error) = daemon.ask(client, &["create", "--name", "twice", IMAGE]);
+        assert_eq!(code, Some(1), "{client:?} {error}");
+        assert!(error.starts_with("Error response from daemon: Conflict."), "{error}");
+        daemon.ok(client, &["rm", "twice"]);
+    }
+    let reply = daemon.post("/containers/create", &json!({"Image": "a//b"}));
+    assert_eq!(reply.status, 400);
+    assert!(reply.message().contains("\"a//b\""), "{}", reply.message());
+}
+
+#[test]
+fn a_program_that_is_missing_is_told_once() {
+    let daemon = Daemon::start(&[]);
+    for client in Client::ALL {
+        let (code, _, error) = daemon.ask(client, &["run", "--network", "none", IMAGE, "nope"]);
+        assert_eq!(code, Some(127));
+        assert_eq!(error.matches("failed to create task").count(), 1, "{error}");
+        assert!(!error.contains("Error waiting for container"), "{error}");
+    }
+}

@@ -1,0 +1,160 @@
+//! `-t` on a real terminal: size, keys, exit codes, with both clients.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::{Duration, Instant};
+
+use nix::pty::openpty;
+use nix::unistd::ttyname;
+
+use crate::daemon::{Client, Daemon, PATIENCE};
+
+const IMAGE: &str = "rnet/toolbox";
+const CTRL_C: &[u8] = b"\x03";
+const CTRL_D: &[u8] = b"\x04";
+const CTRL_P_CTRL_Q: &[u8] = b"\x10\x11";
+
+/// A client on a terminal of its own.
+struct Terminal {
+    child: Child,
+    keys: File,
+    path: String,
+    output: Receiver<Vec<u8>>,
+    seen: String,
+}
+
+impl Terminal {
+    fn run(daemon: &Daemon, client: Client, arguments: &[&str]) -> Self {
+        let pty = openpty(None, None).unwrap();
+        let path = ttyname(&pty.slave).unwrap().to_str().unwrap().to_owned();
+        let plain = daemon.client(client, arguments);
+        // The terminal is the client's controlling one, so that it hears of changes of size.
+        let mut command = Command::new("setsid");
+        command.args(["--ctty", "--wait"]).arg(plain.get_program()).args(plain.get_args());
+        command.envs(plain.get_envs().filter_map(|(key, value)| Some((key, value?))));
+        let mut keys = File::from(pty.master);
+        let mut screen = keys.try_clone().unwrap();
+        let stream = || Stdio::from(pty.slave.try_clone().unwrap());
+        resize(&path, 30, 90);
+        let child = command.stdin(stream()).stdout(stream()).stderr(stream()).spawn().unwrap();
+        keys.flush().unwrap();
+        let (sender, output) = channel();
+        std::thread::spawn(move || {
+            let mut buffer = [0; 4096];
+            while let Ok(length @ 1..) = screen.read(&mut buffer) {
+                if sender.send(buffer[..length].to_vec()).is_err() {
+                    return;
+                }
+            }
+        });
+        Self { child, keys, path, output, seen: String::new() }
+    }
+
+    fn press(&mut self, keys: &[u8]) {
+        self.keys.write_all(keys).unwrap();
+    }
+
+    /// Reads until the text is shown; what follows it is kept.
+    fn expect(&mut self, text: &str) {
+        let end = Instant::now() + PATIENCE;
+        while !self.shows(text, Duration::from_millis(200)) {
+            assert!(Instant::now() < end, "{text:?} is not in {:?}", self.seen);
+        }
+    }
+
+    fn shows(&mut self, text: &str, patience: Duration) -> bool {
+        let end = Instant::now() + patience;
+        loop {
+            if let Some(place) = self.seen.find(text) {
+                self.seen.drain(..place + text.len());
+                return true;
+            }
+            let left = end.saturating_duration_since(Instant::now());
+            let Ok(bytes) = self.output.recv_timeout(left) else { return false };
+            self.seen.push_str(&String::from_utf8_lossy(&bytes));
+        }
+    }
+
+    /// Changes the size until the container shows it: a client that has just begun does not hear
+    /// of the first change.
+    fn resize_until(&mut self, text: &str) {
+        let end = Instant::now() + PATIENCE;
+        let mut columns = 99;
+        while !self.shows(text, Duration::from_millis(300)) {
+            assert!(Instant::now() < end, "{text:?} is not in {:?}", self.seen);
+            columns = 199 - columns;
+            resize(&self.path, 40, columns);
+        }
+    }
+
+    fn code(mut self) -> Option<i32> {
+        self.child.wait().unwrap().code()
+    }
+}
+
+fn resize(path: &str, rows: u16, columns: u16) {
+    let (rows, columns) = (rows.to_string(), columns.to_string());
+    let size = ["-F", path, "rows", &rows, "cols", &columns];
+    assert!(Command::new("stty").args(size).status().unwrap().success());
+}
+
+#[test]
+fn run_has_the_size_of_the_terminal_and_follows_it() {
+    let daemon = Daemon::start(&[]);
+    for client in Client::ALL {
+        let arguments = ["run", "--rm", "-it", "--name", "size", "--network", "none", IMAGE];
+        let arguments = [&arguments[..], &["size", "-w"]].concat();
+        let mut terminal = Terminal::run(&daemon, client, &arguments);
+        terminal.expect("30 90");
+        terminal.resize_until("40 100");
+        daemon.ok(client, &["kill", "size"]);
+        assert_eq!(terminal.code(), Some(137));
+    }
+}
+
+#[test]
+fn run_is_left_by_its_keys_and_attached_again() {
+    let daemon = Daemon::start(&[]);
+    for client in Client::ALL {
+        let arguments = ["run", "-it", "--name", "talk", "--network", "none", IMAGE, "cat"];
+        let mut terminal = Terminal::run(&daemon, client, &arguments);
+        terminal.press(b"hello\n");
+        terminal.expect("hello\r\nhello\r\n");
+        terminal.press(CTRL_P_CTRL_Q);
+        assert_eq!(terminal.code(), Some(0));
+        assert_eq!(daemon.ok(client, &["ps", "--format", "{{.Names}}"]), "talk");
+        let mut terminal = Terminal::run(&daemon, client, &["attach", "talk"]);
+        terminal.press(b"again\n");
+        terminal.expect("again\r\nagain\r\n");
+        terminal.press(CTRL_D);
+        assert_eq!(terminal.code(), Some(0));
+        daemon.ok(client, &["rm", "talk"]);
+    }
+}
+
+#[test]
+fn exec_on_a_terminal_hears_ctrl_c_and_tells_the_exit_code() {
+    let daemon = Daemon::start(&[]);
+    for client in Client::ALL {
+        daemon.ok(client, &["run", "-d", "--name", "box", IMAGE, "sleep", "infinity"]);
+        let mut terminal = Terminal::run(&daemon, client, &["exec", "-it", "box", "size", "-w"]);
+        terminal.expect("30 90");
+        terminal.resize_until("40 100");
+        terminal.press(CTRL_C);
+        assert_eq!(terminal.code(), Some(130));
+        let terminal = Terminal::run(&daemon, client, &["exec", "-it", "box", "exit", "9"]);
+        assert_eq!(terminal.code(), Some(9));
+        daemon.ok(client, &["rm", "-f", "box"]);
+    }
+}
+
+#[test]
+fn a_terminal_is_asked_for_where_there_is_none() {
+    let daemon = Daemon::start(&[]);
+    for client in Client::ALL {
+        let (code, _, error) = daemon.ask(client, &["run", "--rm", "-it", IMAGE, "true"]);
+        assert_eq!((code, error.as_str()), (Some(1), "the input device is not a TTY"));
+    }
+}
