@@ -65,6 +65,8 @@ pub struct Change {
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {verb} the store")]
 pub struct StoreError {
+    /// [`Kind::Unavailable`] if another process has the store, else [`Kind::Internal`].
+    pub kind: Kind,
     /// What was tried.
     pub verb: &'static str,
     /// Why it did not work.
@@ -74,7 +76,7 @@ pub struct StoreError {
 
 impl HasKind for StoreError {
     fn kind(&self) -> Kind {
-        Kind::Internal
+        self.kind
     }
 }
 

@@ -11,9 +11,10 @@ pub mod settings;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
 
 use cnm::store::{Batch, Disk, Durability};
-use cnm::{Kind, Store};
+use cnm::{HasKind, Kind, Store};
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -55,8 +56,12 @@ impl Engine {
     /// Opens the engine: takes up what an earlier one left, running containers included.
     pub async fn open(settings: Settings) -> Result<Arc<Self>> {
         let runtime = Handle::current();
+        make_directories(&settings)?;
+        let store = patiently(|| Ok(Disk::open(&settings.data_root.join("store.redb"))?)).await?;
+        let root = settings.data_root.join("images");
+        let images = patiently(|| Images::open_with(&root, settings.images.clone())).await?;
         let open = move || {
-            let engine = Self::assemble(settings, runtime)?;
+            let engine = Self::assemble(settings, Arc::new(store), images, runtime)?;
             engine.recover()?;
             Ok(engine)
         };
@@ -65,11 +70,12 @@ impl Engine {
             .map_err(|error| Error::internal("cannot open the engine", error))?
     }
 
-    fn assemble(settings: Settings, runtime: Handle) -> Result<Arc<Self>> {
-        make_directories(&settings)?;
-        let store: Arc<dyn Store> = Arc::new(Disk::open(&settings.data_root.join("store.redb"))?);
-        let images =
-            Images::open_with(&settings.data_root.join("images"), settings.images.clone())?;
+    fn assemble(
+        settings: Settings,
+        store: Arc<dyn Store>,
+        images: Images,
+        runtime: Handle,
+    ) -> Result<Arc<Self>> {
         let networks = Arc::new(Networks::open(&settings, store.clone())?);
         let seccomp = seccomp(&settings)?;
         let shims = Arc::new(Shims::new(settings.binary("rnet-shim")));
@@ -204,6 +210,23 @@ impl Engine {
     /// The runtime that the engine's tasks run on.
     pub(crate) fn handle(&self) -> &Handle {
         &self.runtime
+    }
+}
+
+/// How long files may go on to be in use. A daemon that was killed takes a moment to be gone, and so
+/// does a child that it was just making.
+const HANDOVER: Duration = Duration::from_secs(3);
+
+/// Opens something that another process may be about to let go.
+async fn patiently<T>(mut open: impl FnMut() -> Result<T>) -> Result<T> {
+    let patience = Instant::now() + HANDOVER;
+    loop {
+        match open() {
+            Err(error) if error.kind() == Kind::Unavailable && Instant::now() < patience => {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            outcome => return outcome,
+        }
     }
 }
 

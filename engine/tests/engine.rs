@@ -1,6 +1,8 @@
 //! The engine on the real kernel: each test in namespaces of its own, with directories of its own.
 //! They need root.
 
+#![expect(clippy::unwrap_used, reason = "whatever fails here fails the test")]
+
 #[path = "engine/lifecycle.rs"]
 mod lifecycle;
 #[path = "engine/networks.rs"]

@@ -96,7 +96,8 @@ fn result_of_any_version_is_read_back() {
 #[test]
 fn errors_have_a_code_and_their_causes() {
     let cause = std::io::Error::other("no space");
-    let store = cnm::store::StoreError { verb: "write", source: Box::new(cause) };
+    let store =
+        cnm::store::StoreError { kind: Kind::Internal, verb: "write", source: Box::new(cause) };
     check(
         &Failure::from(store).to_json("1.0.0"),
         &expect![[r#"

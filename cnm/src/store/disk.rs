@@ -14,6 +14,7 @@ use std::sync::{Mutex, PoisonError};
 use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, TableDefinition};
 
 use super::{Batch, Change, Durability, Store, StoreError, Watchers};
+use crate::Kind;
 
 /// The format that this version reads and writes, under [`SCHEMA_KEY`].
 const SCHEMA: &[u8] = b"1";
@@ -202,5 +203,9 @@ impl Drop for Disk {
 }
 
 fn failed(verb: &'static str) -> impl Fn(Cause) -> StoreError {
-    move |source| StoreError { verb, source }
+    move |source| {
+        let in_use = matches!(source.downcast_ref(), Some(Unusable::InUse(_)));
+        let kind = if in_use { Kind::Unavailable } else { Kind::Internal };
+        StoreError { kind, verb, source }
+    }
 }

@@ -32,6 +32,8 @@ use super::compression::Digesting;
 use super::digest::{Digest, ImageId};
 use super::reference::Reference;
 use super::{Image, config};
+use cnm::Kind;
+
 use crate::error::{Error, Result};
 
 /// Partial blobs that nobody came back for are removed after this time.
@@ -82,8 +84,11 @@ pub(super) struct NewImage<'a> {
 
 impl Store {
     pub(super) fn open(root: &Path) -> Result<Arc<Self>> {
-        let failed =
-            |error| Error::internal(format!("cannot open images in {}", root.display()), error);
+        let failed = |error: io::Error| {
+            let in_use = error.kind() == io::ErrorKind::WouldBlock;
+            let kind = if in_use { Kind::Unavailable } else { Kind::Internal };
+            Error::caused(kind, format!("cannot open images in {}", root.display()), error)
+        };
         Self::open_io(root).map_err(failed)
     }
 

@@ -3,6 +3,9 @@
 //! Every test has a daemon of its own, in network and mount namespaces of its own and in a
 //! directory of its own; nothing is left behind.
 
+#![expect(clippy::unwrap_used, reason = "whatever fails here fails the test")]
+#![expect(unreachable_pub, reason = "what the files of one test share")]
+
 mod api;
 mod both;
 mod daemon;

@@ -88,14 +88,6 @@ impl Scene {
         Self { dir, engine }
     }
 
-    /// The daemon ends as with SIGKILL, but for the process; another one comes.
-    pub(crate) async fn reopen(self) -> Self {
-        let Self { dir, engine } = self;
-        engine.close().await;
-        drop(engine);
-        Self::open(dir).await
-    }
-
     pub(crate) async fn end(self) {
         self.engine.reset().await.unwrap_or_else(|error| panic!("{}", error.chain()));
     }

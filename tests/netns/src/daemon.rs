@@ -163,8 +163,8 @@ impl Daemon {
 
     /// Replaces the host's resolvers, as its DHCP client would.
     pub fn set_resolvers(&self, addresses: &[&str]) {
-        let lines: String = addresses.iter().map(|a| format!("nameserver {a}\n")).collect();
-        fs::write(self.file("etc/new"), lines).unwrap();
+        let lines: Vec<_> = addresses.iter().map(|a| format!("nameserver {a}\n")).collect();
+        fs::write(self.file("etc/new"), lines.concat()).unwrap();
         fs::rename(self.file("etc/new"), self.file("etc/resolv.conf")).unwrap();
     }
 
@@ -258,9 +258,9 @@ fn programs() -> &'static Path {
 fn newest(package: &Path) -> Option<SystemTime> {
     let entries = fs::read_dir(package).ok()?.flatten();
     let sources = entries.filter(|entry| entry.file_name() != "tests");
-    let times = sources.filter_map(|entry| match entry.file_type().ok()?.is_dir() {
-        true => newest(&entry.path()),
-        false => entry.metadata().ok()?.modified().ok(),
+    let times = sources.filter_map(|entry| {
+        let metadata = entry.metadata().ok()?;
+        if metadata.is_dir() { newest(&entry.path()) } else { metadata.modified().ok() }
     });
     times.max()
 }

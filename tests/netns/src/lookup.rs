@@ -1,14 +1,14 @@
 //! Questions to a resolver, and a resolver of the outside world.
 
 use std::io::{Read, Write};
-use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
+use std::net::{IpAddr, TcpStream, UdpSocket};
+use std::os::fd::AsRawFd;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
 use hickory_proto::op::{Message, Query, ResponseCode};
 use hickory_proto::rr::{Name, RData, Record, RecordType};
 use nix::sys::socket::{Shutdown, shutdown};
-use std::os::fd::AsRawFd;
 
 use crate::{Host, TIMEOUT};
 
@@ -139,8 +139,7 @@ fn listen(socket: &UdpSocket, asked: &Mutex<Vec<(IpAddr, String)>>, data: Option
         let Ok(query) = Message::from_vec(&buffer[..size]) else { continue };
         let Some(question) = query.queries.first() else { continue };
         let name = question.name().to_string().trim_end_matches('.').to_owned();
-        let asker = SocketAddr::ip(&peer).to_canonical();
-        asked.lock().unwrap_or_else(PoisonError::into_inner).push((asker, name));
+        asked.lock().unwrap_or_else(PoisonError::into_inner).push((peer.ip().to_canonical(), name));
         let Some([ipv4, ipv6]) = data else { continue };
         let mut reply = Message::response(query.metadata.id, query.metadata.op_code);
         reply.metadata.recursion_desired = true;

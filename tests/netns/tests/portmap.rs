@@ -1,7 +1,7 @@
 //! Published ports: who reaches them, by which address, and who must not.
 #![expect(clippy::unwrap_used, reason = "in helpers of tests")]
 
-use std::net::{IpAddr, TcpListener, UdpSocket};
+use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use cnm::{Element, Key, PortBinding, Protocol, Step, Value};
@@ -158,36 +158,42 @@ fn ports_of_localhost_are_not_reached_from_outside_by_martian_routes() {
 }
 
 /// A socket for packets of a protocol that the kernel has no sockets for.
-fn raw_sctp(space: &Space) -> OwnedFd {
+fn raw_sctp(space: &Space, family: AddressFamily) -> OwnedFd {
     space.run(|| {
-        let (family, kind) = (AddressFamily::Inet, SockType::Raw);
-        socket::socket(family, kind, SockFlag::empty(), SockProtocol::Sctp).unwrap()
+        let flags = SockFlag::empty();
+        socket::socket(family, SockType::Raw, flags, SockProtocol::Sctp).unwrap()
     })
 }
 
 #[test]
 fn sctp_ports_are_published_too() {
     let site = Site::new();
-    let (host, address): (IpAddr, IpAddr) =
-        ("0.0.0.0".parse().unwrap(), "10.1.0.2".parse().unwrap());
-    let element = Element::Published { host, protocol: Protocol::Sctp, port: 3868 };
-    site.add([(element, Value::Target { address, port: 80 })]);
-    let (client, server) = (raw_sctp(&site.client), raw_sctp(&site.a1));
-    // Ports 40000 and 3868, tag 0, CRC32c; an INIT chunk.
-    let init = [
-        0x9c, 0x40, 0x0f, 0x1c, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 20, 0, 0, 0, 1, 0, 1, 0, 0, 0, 1,
-        0, 1, 0, 0, 0, 1,
-    ];
-    let mut packet = init.to_vec();
-    packet[8..12].copy_from_slice(&crc32c(&init).to_le_bytes());
-    let to = socket::SockaddrIn::new(192, 0, 2, 1, 0);
-    socket::sendto(client.as_raw_fd(), &packet, &to, socket::MsgFlags::empty()).unwrap();
-    let timeout = nix::sys::time::TimeVal::new(5, 0);
-    socket::setsockopt(&server, socket::sockopt::ReceiveTimeout, &timeout).unwrap();
-    let mut buffer = [0; 256];
-    let length = socket::recv(server.as_raw_fd(), &mut buffer, socket::MsgFlags::empty()).unwrap();
-    // Behind the IP header: the source port as it was, the destination port translated.
-    assert_eq!(buffer[20..length][..4], [0x9c, 0x40, 0, 80]);
+    for (any, container, to, family, header) in [
+        ("0.0.0.0", "10.1.0.2", "192.0.2.1", AddressFamily::Inet, 20),
+        ("::", "fd00:a::2", "2001:db8::1", AddressFamily::Inet6, 0),
+    ] {
+        let (host, address): (IpAddr, IpAddr) = (any.parse().unwrap(), container.parse().unwrap());
+        let element = Element::Published { host, protocol: Protocol::Sctp, port: 3868 };
+        site.add([(element, Value::Target { address, port: 80 })]);
+        let (client, server) = (raw_sctp(&site.client, family), raw_sctp(&site.a1, family));
+        // Ports 40000 and 3868, tag 0, CRC32c; an INIT chunk.
+        let init = [
+            0x9c, 0x40, 0x0f, 0x1c, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 20, 0, 0, 0, 1, 0, 1, 0, 0, 0,
+            1, 0, 1, 0, 0, 0, 1,
+        ];
+        let mut packet = init.to_vec();
+        packet[8..12].copy_from_slice(&crc32c(&init).to_le_bytes());
+        let to = socket::SockaddrStorage::from(SocketAddr::new(to.parse().unwrap(), 0));
+        socket::sendto(client.as_raw_fd(), &packet, &to, socket::MsgFlags::empty()).unwrap();
+        let timeout = nix::sys::time::TimeVal::new(5, 0);
+        socket::setsockopt(&server, socket::sockopt::ReceiveTimeout, &timeout).unwrap();
+        let mut buffer = [0; 256];
+        let flags = socket::MsgFlags::empty();
+        let length = socket::recv(server.as_raw_fd(), &mut buffer, flags).unwrap();
+        // Behind the IP header, if there is one: the source port as it was, the destination port
+        // translated.
+        assert_eq!(buffer[header..length][..4], [0x9c, 0x40, 0, 80]);
+    }
 }
 
 fn crc32c(bytes: &[u8]) -> u32 {

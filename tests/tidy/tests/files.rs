@@ -60,6 +60,19 @@ fn the_top_level_is_the_agreed_one() {
     }
 }
 
+#[test]
+fn every_decision_has_a_number_of_its_own() {
+    let mut numbers = std::collections::BTreeSet::new();
+    for entry in fs::read_dir(root().join("docs/adr")).expect("there are decisions").flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let number = name.split('-').next().unwrap_or_default().to_owned();
+        let text = fs::read_to_string(entry.path()).expect("a decision is text");
+        let title = format!("# {}. ", number.trim_start_matches('0'));
+        assert!(text.starts_with(&title), "{name} does not open with `{title}`");
+        assert!(numbers.insert(number), "{name}: another decision has this number");
+    }
+}
+
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
