@@ -71,13 +71,15 @@ class Api:
         content = self.raw(method, path, body, headers)
         return json.loads(content) if content[:1] in (b"{", b"[") else content
 
-    def create(self, image, command, parent, name=None, network="none", ports=()):
-        """A container; `ports` are host ports, of IPv4, that are published to its port 80."""
+    def create(self, image, command, parent, name=None, network="none", ports=(),
+               address="0.0.0.0"):
+        """A container; `ports` are host ports that are published to its port 80, of IPv4 unless
+        `address` says otherwise."""
         host = {
             "NetworkMode": network,
             "CgroupParent": parent,
             "PortBindings": {
-                "80/tcp": [{"HostIp": "0.0.0.0", "HostPort": str(port)} for port in ports]
+                "80/tcp": [{"HostIp": address, "HostPort": str(port)} for port in ports]
             },
         }
         if not ports:

@@ -4,8 +4,10 @@ import json
 import os
 import resource
 import shutil
+import signal
 import subprocess
 import tarfile
+from contextlib import contextmanager
 
 from api import Api
 from lab import HYBRID, hybrid, pids, sh, wait_for
@@ -81,19 +83,39 @@ class Rnet(Engine):
     def __init__(self, lab, binaries):
         super().__init__(lab)
         self.binaries = binaries
-        self.level = "warn"
+        self.config = self.directory / "daemon.json"
+        self.config.write_text('{"log-level": "warn"}')
         self.version = sh(binaries / "rnet", "--version").strip()
 
     def command(self):
         return [self.binaries / "rnet", "daemon", "-H", f"unix://{self.socket}",
                 "--data-root", self.directory / "data", "--exec-root", self.directory / "exec",
-                "--pidfile", self.directory / "pid", "--log-level", self.level]
+                "--pidfile", self.directory / "pid", "--config-file", self.config]
 
     def cli(self, *arguments):
         return [str(self.binaries / "rnet"), "-H", f"unix://{self.socket}", *arguments]
 
     def find_image(self):
         self.image = self.api.call("GET", f"/images/{IMAGE}/json")["Id"].removeprefix("sha256:")
+
+    @contextmanager
+    def log_of(self, lines):
+        """Has the daemon log all it does, and puts into `lines` what it wrote meanwhile."""
+        log = self.lab.directory / f"{self.name}.log"
+        self.level("debug")
+        begin = log.stat().st_size
+        try:
+            yield
+        finally:
+            self.level("warn")
+            with open(log, "rb") as file:
+                file.seek(begin)
+                lines += file.read().decode(errors="replace").splitlines()
+
+    def level(self, level):
+        self.config.write_text(json.dumps({"log-level": level}))
+        # `nsenter` became the daemon.
+        self.process.send_signal(signal.SIGHUP)
 
     def daemons(self):
         """The processes that are there without a container, by what to call them."""

@@ -280,11 +280,40 @@ def ports(bench):
 
         def once(engine, wanted=wanted):
             base = sorted(bare.samples[engine.name])[len(bare.samples[engine.name]) // 2]
-            options = {"network": NETWORK, "name": bench.name(), "ports": wanted}
+            # Both families, if it is rnet: that is what `-p` without an address asks for.
+            address = "" if engine.name == "rnet" else "0.0.0.0"
+            options = {"network": NETWORK, "name": bench.name(), "ports": wanted,
+                       "address": address}
             return max(0.0, bench.start_once(engine, **options) - base)
 
         bench.turns(row, peers, once, bench.runs if number < 1000 else max(5, bench.runs // 4))
         previous = row
+    programming(bench)
+
+
+def programming(bench):
+    """The kernel's part of publishing, as rnet's own log tells it."""
+    row = bench.row(
+        "publishing 10,000 ports of both families: the transaction in the kernel",
+        note="20,000 elements, as the daemon's log has it",
+    )
+
+    def once(engine):
+        lines = []
+        options = {"network": NETWORK, "name": bench.name()}
+        id = engine.create(
+            ["trap", "0"], ports=range(FIRST_PORT, FIRST_PORT + 10_000), address="", **options
+        )
+        with engine.log_of(lines):
+            engine.api.start(id)
+        engine.api.remove(id)
+        found = [re.search(r"programmed elements=(\d+) us=(\d+)", line) for line in lines]
+        taken = [int(match[2]) for match in found if match and int(match[1]) >= 10_000]
+        if not taken:
+            raise RuntimeError("the daemon's log does not tell")
+        return taken[0] / 1e6
+
+    bench.turns(row, [bench.rnet()], once, max(5, bench.runs // 4))
 
 
 def slowest(row, peer):

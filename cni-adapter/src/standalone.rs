@@ -162,7 +162,7 @@ impl Standalone {
         let mut sockets = Vec::new();
         let kernel = &self.kernel;
         // A port is bound for as long as it takes: that shows whether somebody else has it.
-        let mut reserve = |binding: &PortBinding| match kernel.reserve_port(binding) {
+        let mut one = |binding: &PortBinding| match kernel.reserve_port(binding) {
             Ok(socket) => {
                 let free = socket.is_some();
                 sockets.extend(socket);
@@ -171,6 +171,7 @@ impl Standalone {
             Err(KernelError::Step { source, .. }) => Err(source),
             Err(error) => Err(std::io::Error::other(error)),
         };
+        let mut reserve = |bindings: &[PortBinding]| bindings.iter().map(&mut one).collect();
         let (id, transaction) =
             self.controller.begin_create_sandbox(spec, &mut reserve, &mut Chance, now())?;
         self.write_intent(&transaction)?;

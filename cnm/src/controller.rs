@@ -124,12 +124,13 @@ pub struct PortSpec {
     pub port: u16,
 }
 
-/// Takes a host port for real, by binding it. Returns `false` if somebody else has it.
+/// Takes a host port for real, by binding it on some addresses at once, so that one socket may do
+/// for all of them. Returns `false` for those on which somebody else has it.
 ///
 /// A port may be tried and then not used, because it is taken on another of the addresses that
 /// were asked for. The caller keeps what is among the sandbox's ports in the end, and drops the
 /// rest; all of it if the transaction cannot begin or is aborted.
-pub type Reserve<'a> = &'a mut dyn FnMut(&PortBinding) -> std::io::Result<bool>;
+pub type Reserve<'a> = &'a mut dyn FnMut(&[PortBinding]) -> Vec<std::io::Result<bool>>;
 
 /// A request for a new sandbox with all its endpoints, or for one with none yet.
 #[derive(Clone, Debug, Default)]

@@ -161,14 +161,17 @@ impl Step {
 
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for step in &self.0 {
-            match step {
-                Step::Add(key, value) => writeln!(f, "+ {key}{value}")?,
-                Step::Change { key, to, .. } => writeln!(f, "~ {key}{to}")?,
-                Step::Remove(key, _) => writeln!(f, "- {key}")?,
-            }
+        self.0.iter().try_for_each(|step| writeln!(f, "{step}"))
+    }
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Add(key, value) => write!(f, "+ {key}{value}"),
+            Self::Change { key, to, .. } => write!(f, "~ {key}{to}"),
+            Self::Remove(key, _) => write!(f, "- {key}"),
         }
-        Ok(())
     }
 }
 

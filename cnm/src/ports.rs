@@ -134,7 +134,7 @@ impl Ports {
         &mut self,
         host_port: u16,
         request: &Request<'_>,
-        reserve: &mut dyn FnMut(&PortBinding) -> io::Result<bool>,
+        reserve: &mut dyn FnMut(&[PortBinding]) -> Vec<io::Result<bool>>,
     ) -> Result<Vec<PortBinding>, PortError> {
         let Request { hosts, protocol, port, .. } = *request;
         let binding = |host| PortBinding { host, host_port, protocol, port };
@@ -142,11 +142,13 @@ impl Ports {
         if let Some(host) = taken {
             return Err(PortError::Allocated(SocketAddr::new(*host, host_port)));
         }
+        let wanted: Vec<_> = hosts.iter().copied().map(binding).collect();
+        let reserved = reserve(&wanted);
         let mut bindings = Vec::with_capacity(hosts.len());
-        for host in hosts {
-            let address = SocketAddr::new(*host, host_port);
-            match reserve(&binding(*host)) {
-                Ok(true) => bindings.push(binding(*host)),
+        for (binding, free) in wanted.into_iter().zip(reserved) {
+            let address = SocketAddr::new(binding.host, host_port);
+            match free {
+                Ok(true) => bindings.push(binding),
                 Ok(false) => return Err(PortError::InUse { address, protocol }),
                 Err(error) if request.lenient && lacks_family(&error) => {}
                 Err(source) => return Err(PortError::Refused { address, protocol, source }),

@@ -5,7 +5,7 @@
 //! fails with [`ClientError::Disconnected`], and the daemon connects anew; what `rnet-dns` keeps
 //! does not depend on the connection.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -23,6 +23,10 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How many endpoints go into one request, so that queries are answered in between.
 const ENDPOINTS_PER_REQUEST: usize = 200;
+
+/// How many requests may wait for their replies: less than a socket holds packets, so that neither
+/// side waits for the other.
+const UNANSWERED_MAX: usize = 4;
 
 /// Why a request to `rnet-dns` came to nothing.
 #[derive(Debug, thiserror::Error)]
@@ -112,6 +116,40 @@ impl Client {
         Ok(exchanged)
     }
 
+    /// Sends requests without waiting for the reply of each, so that the next one is made while
+    /// `rnet-dns` does the one before. Returns what was refused first, once all are answered.
+    fn one_after_another<'a>(
+        &self,
+        requests: impl Iterator<Item = (Request, Vec<BorrowedFd<'a>>)>,
+    ) -> Result<(), ClientError> {
+        let mut guard = self.socket.lock().unwrap_or_else(PoisonError::into_inner);
+        let socket = guard.take().ok_or(ClientError::Disconnected)?;
+        let mut unanswered = VecDeque::new();
+        let mut outcome = Ok(());
+        let mut answer = |what| {
+            let (reply, _) = packet::receive(socket.as_fd())
+                .map_err(|source| ClientError::Packet { what, source })?;
+            if reply != Reply::Done && outcome.is_ok() {
+                outcome = Err(refused(what, reply));
+            }
+            Ok::<_, ClientError>(())
+        };
+        for (request, descriptors) in requests {
+            if unanswered.len() == UNANSWERED_MAX
+                && let Some(what) = unanswered.pop_front()
+            {
+                answer(what)?;
+            }
+            let what = in_words(&request);
+            packet::send(socket.as_fd(), &request, &descriptors)
+                .map_err(|source| ClientError::Packet { what, source })?;
+            unanswered.push_back(what);
+        }
+        unanswered.into_iter().try_for_each(answer)?;
+        *guard = Some(socket);
+        outcome
+    }
+
     /// Whether a call may still succeed.
     pub fn is_connected(&self) -> bool {
         self.socket.lock().unwrap_or_else(PoisonError::into_inner).is_some()
@@ -177,11 +215,11 @@ impl Client {
 
     /// Has sockets kept that reserve host ports; `rnet-dns` gets duplicates.
     pub fn hold(&self, ports: &[(HeldPort, BorrowedFd<'_>)]) -> Result<(), ClientError> {
-        for some in ports.chunks(packet::DESCRIPTORS_MAX) {
+        let requests = ports.chunks(packet::DESCRIPTORS_MAX).map(|some| {
             let (held, sockets): (Vec<_>, Vec<_>) = some.iter().cloned().unzip();
-            self.simple(&Request::Hold(held), &sockets)?;
-        }
-        Ok(())
+            (Request::Hold(held), sockets)
+        });
+        self.one_after_another(requests)
     }
 
     /// Has sockets closed that reserve host ports. Unknown ones are not an error.

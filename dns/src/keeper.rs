@@ -10,7 +10,7 @@ use cnm::{EndpointId, NetworkId, PortBinding, SandboxId};
 
 use crate::names::Names;
 use crate::protocol::{HeldPort, Reply, Request, SandboxView, VERSION};
-use crate::proxy::Held;
+use crate::proxy::{Held, Targets};
 use crate::resolv_conf::Following;
 use crate::serve::{Served, Shared};
 
@@ -20,7 +20,8 @@ pub(crate) struct Keeper {
     shared: Arc<Shared>,
     following: Following,
     served: BTreeMap<SandboxId, Served>,
-    held: BTreeMap<PortBinding, Held>,
+    /// A socket of both families is there twice.
+    held: BTreeMap<PortBinding, Arc<Held>>,
     owner: Option<OwnedFd>,
 }
 
@@ -141,11 +142,17 @@ impl Keeper {
         if ports.len() != sockets.len() {
             return Err(Refusal::Descriptors { wanted: ports.len(), given: sockets.len() });
         }
-        for (HeldPort { binding, target }, socket) in ports.into_iter().zip(sockets) {
-            self.drop_port(&binding).await;
-            let held = Held::start(socket, binding.protocol, target)
-                .map_err(|source| Refusal::Port { binding: Box::new(binding.clone()), source })?;
-            self.held.insert(binding, held);
+        for (port, socket) in ports.into_iter().zip(sockets) {
+            for binding in port.bindings() {
+                self.drop_port(&binding).await;
+            }
+            let held = Held::start(socket, port.binding.protocol, Targets::of(&port))
+                .map(Arc::new)
+                .map_err(|source| Refusal::Port {
+                    binding: Box::new(port.binding.clone()),
+                    source,
+                })?;
+            self.held.extend(port.bindings().map(|binding| (binding, Arc::clone(&held))));
         }
         Ok(())
     }
@@ -157,7 +164,7 @@ impl Keeper {
     }
 
     async fn drop_port(&mut self, binding: &PortBinding) {
-        if let Some(held) = self.held.remove(binding) {
+        if let Some(held) = self.held.remove(binding).and_then(Arc::into_inner) {
             held.stop().await;
         }
     }

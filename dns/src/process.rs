@@ -181,8 +181,9 @@ async fn converse(socket: UnixStream, keeper: Arc<Mutex<Keeper>>, shutdown: mpsc
         let (request, sockets) = match receive(&socket).await {
             Ok(received) => received,
             Err(PacketError::Closed) => return,
-            Err(PacketError::Malformed(error)) => {
-                let message = format!("request not understood: {error}");
+            Err(error @ (PacketError::Malformed(_) | PacketError::Truncated)) => {
+                let message = not_understood(&error);
+                tracing::warn!(message, "request refused");
                 let outcome =
                     Outcome { reply: Reply::Failed { message }, descriptor: None, last: false };
                 if send(&socket, &outcome).await.is_err() {
@@ -203,6 +204,18 @@ async fn converse(socket: UnixStream, keeper: Arc<Mutex<Keeper>>, shutdown: mpsc
         if sent.is_err() {
             return;
         }
+    }
+}
+
+/// Descriptors that the process has no room for are lost on the way.
+fn not_understood(error: &PacketError) -> String {
+    match (error, getrlimit(Resource::RLIMIT_NOFILE)) {
+        (PacketError::Truncated, Ok((limit, _))) => format!(
+            "{error}: rnet-dns may have {limit} files open (RLIMIT_NOFILE), one for each published \
+             port; raise the limit or publish fewer ports"
+        ),
+        (PacketError::Malformed(error), _) => format!("request not understood: {error}"),
+        _ => error.to_string(),
     }
 }
 

@@ -59,7 +59,7 @@ pub enum Request {
     /// Keep the sockets that reserve host ports; one descriptor for each entry. A TCP or UDP
     /// socket with a target is served: what arrives there and not by NAT is carried to the target.
     Hold(Vec<HeldPort>),
-    /// Close sockets that reserve host ports.
+    /// Close sockets that reserve host ports. One of both families goes with the second of them.
     Drop(Vec<PortBinding>),
     /// Keep the socket that owns the `nf_tables` table. One descriptor.
     KeepOwner,
@@ -82,6 +82,39 @@ pub struct HeldPort {
     pub binding: PortBinding,
     /// Where to carry what the kernel does not translate (`::1`, IPv6 clients of an IPv4 sandbox).
     pub target: Option<SocketAddr>,
+    /// The same port of the other family, if one socket reserves both.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub twin: Option<Twin>,
+}
+
+/// What a socket reserves in its other family.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Twin {
+    /// The host's address; the rest of the binding is the same.
+    pub host: IpAddr,
+    /// Where to carry what comes from clients of this family.
+    pub target: Option<SocketAddr>,
+}
+
+impl HeldPort {
+    /// The binding of the other family, if the socket is for both.
+    pub fn twin_binding(&self) -> Option<PortBinding> {
+        let twin = self.twin.as_ref()?;
+        Some(PortBinding { host: twin.host, ..self.binding.clone() })
+    }
+
+    /// The same, with a socket for each family.
+    pub fn apart(&self) -> impl Iterator<Item = Self> + use<> {
+        let one = |binding, target| Self { binding, target, twin: None };
+        let twin = self.twin_binding().zip(self.twin.as_ref());
+        let twin = twin.map(|(binding, twin)| one(binding, twin.target));
+        [Some(one(self.binding.clone(), self.target)), twin].into_iter().flatten()
+    }
+
+    /// All that the socket reserves.
+    pub fn bindings(&self) -> impl Iterator<Item = PortBinding> + use<> {
+        [Some(self.binding.clone()), self.twin_binding()].into_iter().flatten()
+    }
 }
 
 /// What one sandbox sees.

@@ -19,6 +19,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{sleep, timeout};
 
 use crate::pktinfo::{self, Arrival};
+use crate::protocol::HeldPort;
 use crate::serve::{tcp_listener, udp_socket};
 
 /// How many connections or UDP sessions one port carries at once.
@@ -50,23 +51,50 @@ pub(crate) enum Held {
     },
 }
 
+/// Where a client's data goes, by its family. A socket of one family has the other one's empty.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Targets {
+    v4: Option<SocketAddr>,
+    v6: Option<SocketAddr>,
+}
+
+impl Targets {
+    /// Those of a held port.
+    pub(crate) fn of(port: &HeldPort) -> Self {
+        let mut targets = Self::default();
+        let twin = port.twin.as_ref().map(|twin| (twin.host, twin.target));
+        for (host, target) in [Some((port.binding.host, port.target)), twin].into_iter().flatten() {
+            match host {
+                IpAddr::V4(_) => targets.v4 = target,
+                IpAddr::V6(_) => targets.v6 = target,
+            }
+        }
+        targets
+    }
+
+    /// The target of a client. One of IPv4 has an IPv6 address at a socket of both families.
+    fn for_client(self, client: SocketAddr) -> Option<SocketAddr> {
+        match client.ip().to_canonical() {
+            IpAddr::V4(_) => self.v4,
+            IpAddr::V6(_) => self.v6,
+        }
+    }
+}
+
 impl Held {
     /// Keeps a socket; with a target it is served from now on.
-    pub(crate) fn start(
-        socket: OwnedFd,
-        protocol: Protocol,
-        target: Option<SocketAddr>,
-    ) -> io::Result<Self> {
+    pub(crate) fn start(socket: OwnedFd, protocol: Protocol, targets: Targets) -> io::Result<Self> {
+        if targets == Targets::default() {
+            return Ok(Self::Reserved(socket));
+        }
         let (stop, stopped) = oneshot::channel();
-        let task = match (target, protocol) {
-            (Some(target), Protocol::Tcp) => {
-                tokio::spawn(carry_tcp(tcp_listener(socket)?, target, stopped))
-            }
-            (Some(target), Protocol::Udp) => {
+        let task = match protocol {
+            Protocol::Tcp => tokio::spawn(carry_tcp(tcp_listener(socket)?, targets, stopped)),
+            Protocol::Udp => {
                 pktinfo::enable(&socket)?;
-                tokio::spawn(carry_udp(udp_socket(socket)?, target, stopped))
+                tokio::spawn(carry_udp(udp_socket(socket)?, targets, stopped))
             }
-            (_, Protocol::Sctp) | (None, _) => return Ok(Self::Reserved(socket)),
+            Protocol::Sctp => return Ok(Self::Reserved(socket)),
         };
         Ok(Self::Carried { stop, task })
     }
@@ -83,7 +111,7 @@ impl Held {
     }
 }
 
-async fn carry_tcp(listener: TcpListener, target: SocketAddr, mut stopped: oneshot::Receiver<()>) {
+async fn carry_tcp(listener: TcpListener, targets: Targets, mut stopped: oneshot::Receiver<()>) {
     let mut connections = JoinSet::new();
     loop {
         let accepted = tokio::select! {
@@ -92,7 +120,8 @@ async fn carry_tcp(listener: TcpListener, target: SocketAddr, mut stopped: onesh
             accepted = listener.accept(), if connections.len() < SESSIONS_MAX => accepted,
         };
         match accepted {
-            Ok((client, _)) => {
+            Ok((client, from)) => {
+                let Some(target) = targets.for_client(from) else { continue };
                 connections.spawn(async move {
                     if let Err(error) = carry_stream(client, target).await {
                         tracing::debug!(%target, %error, "connection not carried");
@@ -100,7 +129,7 @@ async fn carry_tcp(listener: TcpListener, target: SocketAddr, mut stopped: onesh
                 });
             }
             Err(error) => {
-                tracing::debug!(%target, %error, "cannot accept a connection");
+                tracing::debug!(?targets, %error, "cannot accept a connection");
                 sleep(AFTER_FAILURE).await;
             }
         }
@@ -125,11 +154,12 @@ struct Session {
     heard: Arc<AtomicBool>,
 }
 
-async fn carry_udp(socket: UdpSocket, target: SocketAddr, mut stopped: oneshot::Receiver<()>) {
+async fn carry_udp(socket: UdpSocket, targets: Targets, mut stopped: oneshot::Receiver<()>) {
     let socket = Arc::new(socket);
     let mut sessions: HashMap<SocketAddr, Session> = HashMap::new();
     let mut replies: JoinSet<SocketAddr> = JoinSet::new();
-    let mut buffer = vec![0; DATAGRAM_MAX];
+    // Most ports never get a datagram.
+    let mut buffer = Vec::new();
     loop {
         tokio::select! {
             _ = &mut stopped => break,
@@ -141,11 +171,12 @@ async fn carry_udp(socket: UdpSocket, target: SocketAddr, mut stopped: oneshot::
             }
             _ = socket.readable() => {}
         }
+        buffer.resize(DATAGRAM_MAX, 0);
         let (length, arrival) = match pktinfo::receive(&socket, &mut buffer) {
             Ok(received) => received,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
             Err(error) => {
-                tracing::debug!(%target, %error, "cannot receive a datagram");
+                tracing::debug!(?targets, %error, "cannot receive a datagram");
                 sleep(AFTER_FAILURE).await;
                 continue;
             }
@@ -154,6 +185,7 @@ async fn carry_udp(socket: UdpSocket, target: SocketAddr, mut stopped: oneshot::
             Some(session) => session.clone(),
             None if sessions.len() >= SESSIONS_MAX => continue,
             None => {
+                let Some(target) = targets.for_client(arrival.from) else { continue };
                 let Ok(session) = Session::open(target).await else { continue };
                 replies.spawn(carry_replies(session.clone(), Arc::clone(&socket), arrival));
                 sessions.insert(arrival.from, session.clone());

@@ -9,11 +9,12 @@ mod predefined;
 mod reconcile;
 mod resolver;
 
-use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
+use std::collections::{BTreeMap, HashSet};
+use std::fmt::{Display, Formatter};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use cnm::controller::{
     ChangeKind, ControllerConfig, ControllerError, Entropy, HostFacts, JoinSpec, SandboxSpec,
@@ -24,7 +25,7 @@ use cnm::{
     Controller, Element, Endpoint, Key, Kind, Network, NetworkId, NetworkSpec, Plan, PortBinding,
     Protocol, Sandbox, SandboxId, State, Store, Transaction, Value, diff,
 };
-use dns::protocol::HeldPort;
+use dns::protocol::{HeldPort, Twin};
 use drivers::kernel::{Kernel, KernelError, Linux, LinuxConfig};
 use serde::de::DeserializeOwned;
 
@@ -32,6 +33,13 @@ use crate::core::Settings;
 use crate::error::{Error, Result};
 use resolver::{Held, Resolver};
 pub(crate) use resolver::{Publication, Served};
+
+/// All addresses of a family.
+const ANY4: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+const ANY6: IpAddr = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
+
+/// How many steps of a plan are logged.
+const BRIEF: usize = 100;
 
 /// The networks of one daemon.
 #[derive(Debug)]
@@ -56,9 +64,12 @@ pub(crate) struct Change<'a> {
     /// Its endpoints as they are to be, in order.
     pub(crate) endpoints: Vec<Arc<Endpoint>>,
     transaction: Transaction,
-    reserved: Vec<(PortBinding, OwnedFd)>,
+    reserved: Vec<Reserved>,
     _gate: RwLockReadGuard<'a, ()>,
 }
+
+/// A socket that reserves a host port, or the same port of both families.
+type Reserved = (Vec<PortBinding>, OwnedFd);
 
 /// A network that is being created.
 type Begun = (Arc<Network>, Transaction);
@@ -133,9 +144,30 @@ impl Networks {
     pub(crate) fn begin_open(&self, spec: &SandboxSpec) -> Result<Change<'_>> {
         let gate = self.gate.read().unwrap_or_else(PoisonError::into_inner);
         let mut reserved = Vec::new();
-        let mut reserve = |binding: &PortBinding| match self.kernel.reserve_port(binding) {
+        let mut reserve = |bindings: &[PortBinding]| self.reserve(bindings, &mut reserved);
+        let (id, transaction) =
+            self.controller().begin_create_sandbox(spec, &mut reserve, &mut Chance, now())?;
+        let sandbox: Sandbox = record(&transaction, &format!("sandbox/{id}"))?;
+        let endpoints = endpoints(&transaction, &id)?;
+        // Some may have been tried in vain.
+        let ports: HashSet<&PortBinding> = sandbox.ports.iter().collect();
+        reserved.retain(|(bindings, _)| bindings.iter().any(|binding| ports.contains(binding)));
+        Ok(Change { sandbox: Arc::new(sandbox), endpoints, transaction, reserved, _gate: gate })
+    }
+
+    /// Binds a port of the host on some addresses, by one socket where that does for all.
+    fn reserve(
+        &self,
+        bindings: &[PortBinding],
+        reserved: &mut Vec<Reserved>,
+    ) -> Vec<std::io::Result<bool>> {
+        if let Some(socket) = self.kernel.reserve_pair(bindings) {
+            reserved.push((bindings.to_vec(), socket));
+            return bindings.iter().map(|_| Ok(true)).collect();
+        }
+        let one = |binding: &PortBinding| match self.kernel.reserve_port(binding) {
             Ok(Some(socket)) => {
-                reserved.push((binding.clone(), socket));
+                reserved.push((vec![binding.clone()], socket));
                 Ok(true)
             }
             Ok(None) => Ok(false),
@@ -143,13 +175,7 @@ impl Networks {
             Err(KernelError::Step { source, .. }) => Err(source),
             Err(error) => Err(std::io::Error::other(Error::from(error).chain())),
         };
-        let (id, transaction) =
-            self.controller().begin_create_sandbox(spec, &mut reserve, &mut Chance, now())?;
-        let sandbox: Sandbox = record(&transaction, &format!("sandbox/{id}"))?;
-        let endpoints = endpoints(&transaction, &id)?;
-        // Some may have been tried in vain.
-        reserved.retain(|(binding, _)| sandbox.ports.contains(binding));
-        Ok(Change { sandbox: Arc::new(sandbox), endpoints, transaction, reserved, _gate: gate })
+        bindings.iter().map(one).collect()
     }
 
     /// Decides that a sandbox joins one more network.
@@ -199,13 +225,17 @@ impl Networks {
         let intent = self.controller().intent(transaction);
         self.store.commit(&intent, Durability::Immediate)?;
         let plan = diff(&transaction.before, &transaction.after);
-        tracing::debug!(sandbox = change.sandbox.id.short(), %plan, "apply");
+        let sandbox = change.sandbox.id.short();
+        tracing::debug!(sandbox, plan = %Brief(&plan), "apply");
         let ports: Vec<PortBinding> =
-            change.reserved.iter().map(|(port, _)| port.clone()).collect();
+            change.reserved.iter().flat_map(|(bindings, _)| bindings).cloned().collect();
+        let begun = Instant::now();
         let applied = self.kernel.apply(&plan).map_err(Error::from).and_then(|()| {
+            tracing::debug!(sandbox, elapsed = ?begun.elapsed(), "applied");
             self.resolver.serve(served, &held(change))?;
             self.kernel.flush_ports(&ports).map_err(Error::from)
         });
+        tracing::debug!(sandbox, elapsed = ?begun.elapsed(), "served");
         applied.inspect_err(|_| self.undo(change))
     }
 
@@ -318,7 +348,7 @@ impl Networks {
 
     /// Removes objects of the kernel's, as far as that goes.
     fn dismantle(&self, plan: &Plan) {
-        tracing::debug!(%plan, "dismantle");
+        tracing::debug!(plan = %Brief(plan), "dismantle");
         for error in self.kernel.dismantle(plan) {
             tracing::warn!(error = Error::from(error).chain(), "cannot dismantle");
         }
@@ -358,11 +388,21 @@ impl Networks {
         let controller = self.controller();
         let Some((sandbox, endpoints)) = controller.sandbox(sandbox) else { return Vec::new() };
         let state = controller.desired_of(&sandbox.id);
-        let held = |binding: &PortBinding| HeldPort {
-            binding: binding.clone(),
-            target: target(binding, &state, &endpoints),
+        let ports: HashSet<&PortBinding> = sandbox.ports.iter().collect();
+        // A port of both families is bound by one socket, if possible.
+        let twin = |binding: &PortBinding, host: IpAddr| {
+            let twin = PortBinding { host, ..binding.clone() };
+            (ports.contains(&twin)).then_some(twin)
         };
-        sandbox.ports.iter().map(held).collect()
+        let held = |binding: &PortBinding| match binding.host {
+            host if host == ANY4 => match twin(binding, ANY6) {
+                Some(twin) => Some(held_port(&[binding.clone(), twin], &state, &endpoints)),
+                None => Some(held_port(std::slice::from_ref(binding), &state, &endpoints)),
+            },
+            host if host == ANY6 && twin(binding, ANY4).is_some() => None,
+            _ => Some(held_port(std::slice::from_ref(binding), &state, &endpoints)),
+        };
+        sandbox.ports.iter().filter_map(held).collect()
     }
 
     /// Removes all that is ours in the kernel, and the resolver.
@@ -374,13 +414,34 @@ impl Networks {
     }
 }
 
+/// The beginning of a plan, for the log: thousands of ports say little.
+struct Brief<'a>(&'a Plan);
+
+impl Display for Brief<'_> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
+        let steps = self.0.steps();
+        steps.iter().take(BRIEF).try_for_each(|step| writeln!(f, "{step}"))?;
+        if steps.len() > BRIEF { writeln!(f, "and {} more", steps.len() - BRIEF) } else { Ok(()) }
+    }
+}
+
 /// What the resolver is to hold of a change's ports, with their sockets.
 fn held<'a>(change: &'a Change<'_>) -> Vec<Held<'a>> {
-    let held = |(binding, socket): &'a (PortBinding, OwnedFd)| {
-        let target = target(binding, &change.transaction.after, &change.endpoints);
-        Held { port: HeldPort { binding: binding.clone(), target }, socket: socket.as_fd() }
+    let held = |(bindings, socket): &'a Reserved| {
+        let port = held_port(bindings, &change.transaction.after, &change.endpoints);
+        Held { port, socket: socket.as_fd() }
     };
     change.reserved.iter().map(held).collect()
+}
+
+/// What the resolver is to hold by one socket: one port, or two that differ in their family.
+fn held_port(bindings: &[PortBinding], state: &State, endpoints: &[Arc<Endpoint>]) -> HeldPort {
+    let (binding, twin) = (&bindings[0], bindings.get(1));
+    HeldPort {
+        binding: binding.clone(),
+        target: target(binding, state, endpoints),
+        twin: twin.map(|twin| Twin { host: twin.host, target: target(twin, state, endpoints) }),
+    }
 }
 
 /// Where connections go that reach a host port and are not translated by the kernel: `::1`, or

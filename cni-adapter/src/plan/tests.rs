@@ -52,7 +52,7 @@ fn check(network: &NetworkSettings, endpoint: &EndpointSettings, expected: &Expe
         ..JoinSpec::default()
     };
     let spec = SandboxSpec { joins: vec![join], ..SandboxSpec::default() };
-    let mut reserve = |_: &cnm::PortBinding| Ok(true);
+    let mut reserve = |_: &[cnm::PortBinding]| Vec::new();
     let (_, transaction) =
         controller.begin_create_sandbox(&spec, &mut reserve, &mut entropy, 0).unwrap();
     controller.commit(transaction);

@@ -69,7 +69,7 @@ impl Draft<'_> {
         spec: &PortSpec,
         to: &Bindings,
         given_up: &mut Vec<PortBinding>,
-        reserve: &mut dyn FnMut(&PortBinding) -> std::io::Result<bool>,
+        reserve: &mut dyn FnMut(&[PortBinding]) -> Vec<std::io::Result<bool>>,
     ) -> Result<Vec<PortBinding>, ControllerError> {
         let PortSpec { host, host_ports, protocol, port } = spec;
         check(spec)?;

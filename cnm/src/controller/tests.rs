@@ -143,7 +143,9 @@ impl Engine {
         spec: &SandboxSpec,
     ) -> Result<(SandboxId, Transaction), ControllerError> {
         let Self { controller, entropy, foreign, now, .. } = self;
-        let mut reserve = |binding: &PortBinding| Ok(!foreign.contains(&binding.host_port));
+        let mut reserve = |bindings: &[PortBinding]| {
+            bindings.iter().map(|binding| Ok(!foreign.contains(&binding.host_port))).collect()
+        };
         controller.begin_create_sandbox(spec, &mut reserve, entropy, *now)
     }
 
@@ -183,9 +185,9 @@ impl Engine {
         remove: &[PortBinding],
     ) -> Result<Vec<PortBinding>, ControllerError> {
         let mut reserved = Vec::new();
-        let mut reserve = |binding: &PortBinding| {
-            reserved.push(binding.clone());
-            Ok(true)
+        let mut reserve = |bindings: &[PortBinding]| {
+            reserved.extend_from_slice(bindings);
+            bindings.iter().map(|_| Ok(true)).collect()
         };
         let transaction = self.controller.begin_change_ports(id, add, remove, &mut reserve)?;
         self.commit(transaction);

@@ -14,6 +14,18 @@ fn addresses(hosts: &[&str]) -> Vec<IpAddr> {
     hosts.iter().map(|host| host.parse().unwrap()).collect()
 }
 
+/// Nobody else is on the host.
+fn all_free(bindings: &[PortBinding]) -> Vec<io::Result<bool>> {
+    each(bindings, |_| Ok(true))
+}
+
+fn each(
+    bindings: &[PortBinding],
+    one: impl Fn(&PortBinding) -> io::Result<bool>,
+) -> Vec<io::Result<bool>> {
+    bindings.iter().map(one).collect()
+}
+
 fn outcome(result: Result<Vec<PortBinding>, PortError>) -> String {
     let spelled = |b: &PortBinding| SocketAddr::new(b.host, b.host_port).to_string();
     match result {
@@ -24,7 +36,7 @@ fn outcome(result: Result<Vec<PortBinding>, PortError>) -> String {
 
 /// Allocates, with nobody else on the host.
 fn allocate(ports: &mut Ports, hosts: &[&str], range: RangeInclusive<u16>) -> String {
-    outcome(ports.allocate(&request(&addresses(hosts), range), &mut |_| Ok(true)))
+    outcome(ports.allocate(&request(&addresses(hosts), range), &mut all_free))
 }
 
 fn ports() -> Ports {
@@ -57,7 +69,7 @@ fn protocols_do_not_get_in_each_others_way() {
     assert_eq!(allocate(&mut ports, &["0.0.0.0"], 53..=53), "0.0.0.0:53");
     let hosts = addresses(&["0.0.0.0"]);
     let udp = Request { protocol: Protocol::Udp, ..request(&hosts, 53..=53) };
-    assert_eq!(outcome(ports.allocate(&udp, &mut |_| Ok(true))), "0.0.0.0:53");
+    assert_eq!(outcome(ports.allocate(&udp, &mut all_free)), "0.0.0.0:53");
 }
 
 #[test]
@@ -103,8 +115,11 @@ fn ephemeral_ports_may_reach_the_last_port_there_is() {
 fn a_port_that_another_program_has_is_passed_over() {
     let mut ports = ports();
     let hosts = addresses(ALL);
-    let mut foreign = |binding: &PortBinding| {
-        Ok(!(binding.host.is_ipv6() && [8000, 32_768].contains(&binding.host_port)))
+    let mut foreign = |bindings: &[PortBinding]| {
+        each(
+            bindings,
+            |port| Ok(!(port.host.is_ipv6() && [8000, 32_768].contains(&port.host_port))),
+        )
     };
     let mut get = |range| outcome(ports.allocate(&request(&hosts, range), &mut foreign));
     assert_eq!(get(8000..=8001), "0.0.0.0:8001 [::]:8001");
@@ -122,7 +137,8 @@ fn a_port_that_another_program_has_is_passed_over() {
 fn what_the_host_refuses_is_told_with_its_reason() {
     let mut ports = ports();
     let hosts = addresses(&["192.0.2.1"]);
-    let mut absent = |_: &PortBinding| Err(io::ErrorKind::AddrNotAvailable.into());
+    let mut absent =
+        |bindings: &[PortBinding]| each(bindings, |_| Err(io::ErrorKind::AddrNotAvailable.into()));
     let result = ports.allocate(&request(&hosts, 80..=90), &mut absent);
     assert_eq!(
         outcome(result),
@@ -136,9 +152,11 @@ fn a_host_without_ipv6_publishes_on_ipv4_alone() {
     let mut ports = ports();
     let hosts = addresses(ALL);
     let lenient = Request { lenient: true, ..request(&hosts, 80..=80) };
-    let mut only_v4 = |binding: &PortBinding| match binding.host {
-        IpAddr::V4(_) => Ok(true),
-        IpAddr::V6(_) => Err(io::Error::from_raw_os_error(97)),
+    let mut only_v4 = |bindings: &[PortBinding]| {
+        each(bindings, |port| match port.host {
+            IpAddr::V4(_) => Ok(true),
+            IpAddr::V6(_) => Err(io::Error::from_raw_os_error(97)),
+        })
     };
     assert_eq!(outcome(ports.allocate(&lenient, &mut only_v4)), "0.0.0.0:80");
 }
@@ -185,7 +203,7 @@ proptest! {
                     };
                     let expected = (first..=first + length).map(at).find(free);
                     let request = request(&hosts, first..=first + length);
-                    let found = ports.allocate(&request, &mut |_| Ok(true)).ok();
+                    let found = ports.allocate(&request, &mut all_free).ok();
                     prop_assert_eq!(&found, &expected);
                     held.extend(found.unwrap_or_default());
                 }

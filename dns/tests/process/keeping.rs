@@ -21,7 +21,7 @@ fn binding(host: IpAddr, host_port: u16, protocol: Protocol) -> PortBinding {
 
 fn reserved(host_port: u16) -> HeldPort {
     let binding = binding("127.0.0.1".parse().unwrap(), host_port, Protocol::Tcp);
-    HeldPort { binding, target: None }
+    HeldPort { binding, target: None, twin: None }
 }
 
 #[test]

@@ -6,14 +6,14 @@ use std::os::fd::AsFd;
 use std::thread;
 
 use cnm::{PortBinding, Protocol};
-use dns::protocol::HeldPort;
+use dns::protocol::{HeldPort, Twin};
 
 use crate::lab::{Lab, PATIENCE};
 
 fn held(socket: SocketAddr, protocol: Protocol, target: SocketAddr) -> HeldPort {
     let binding =
         PortBinding { host: socket.ip(), host_port: socket.port(), protocol, port: target.port() };
-    HeldPort { binding, target: Some(target) }
+    HeldPort { binding, target: Some(target), twin: None }
 }
 
 #[test]
@@ -77,6 +77,49 @@ fn datagrams_go_there_and_back_for_every_client() {
     server.join().unwrap();
     lab.client.drop_ports(&[held.binding]).unwrap();
     UdpSocket::bind(("::", address.port())).unwrap();
+}
+
+#[test]
+fn a_socket_of_both_families_carries_each_to_its_own_target() {
+    let lab = Lab::new(&[]);
+    let targets = ["127.0.0.1:0", "[::1]:0"].map(|address| UdpSocket::bind(address).unwrap());
+    let streams = ["127.0.0.1:0", "[::1]:0"].map(|address| TcpListener::bind(address).unwrap());
+    // Rust's own are of both families, as the kernel's default is.
+    let (datagrams, listener) =
+        (UdpSocket::bind("[::]:0").unwrap(), TcpListener::bind("[::]:0").unwrap());
+    let both = |socket: SocketAddr, protocol, [v4, v6]: [SocketAddr; 2]| HeldPort {
+        twin: Some(Twin { host: "0.0.0.0".parse().unwrap(), target: Some(v4) }),
+        ..held(socket, protocol, v6)
+    };
+    let address = datagrams.local_addr().unwrap();
+    let to = targets.each_ref().map(|target| target.local_addr().unwrap());
+    let udp = both(address, Protocol::Udp, to);
+    let to = streams.each_ref().map(|target| target.local_addr().unwrap());
+    let tcp = both(listener.local_addr().unwrap(), Protocol::Tcp, to);
+    let sockets = [(udp.clone(), datagrams.as_fd()), (tcp.clone(), listener.as_fd())];
+    lab.client.hold(&sockets).unwrap();
+    drop((datagrams, listener));
+    assert_eq!(lab.client.status().unwrap().ports.len(), 4);
+    for (number, host) in ["127.0.0.1", "::1"].into_iter().enumerate() {
+        let client = UdpSocket::bind((host, 0)).unwrap();
+        client.set_read_timeout(Some(PATIENCE)).unwrap();
+        // Connected: an answer from another address would not arrive.
+        client.connect((host, udp.binding.host_port)).unwrap();
+        client.send(b"x").unwrap();
+        let mut buffer = [0; 10];
+        targets[number].set_read_timeout(Some(PATIENCE)).unwrap();
+        let (length, from) = targets[number].recv_from(&mut buffer).unwrap();
+        targets[number].send_to(&buffer[..length], from).unwrap();
+        assert_eq!(client.recv(&mut buffer).unwrap(), 1, "{host}");
+        let _stream = TcpStream::connect((host, tcp.binding.host_port)).unwrap();
+        streams[number].accept().unwrap();
+    }
+    // The socket is closed with the second of its ports.
+    let port = tcp.binding.host_port;
+    lab.client.drop_ports(std::slice::from_ref(&tcp.binding)).unwrap();
+    assert!(TcpListener::bind(("::", port)).is_err());
+    lab.client.drop_ports(&[tcp.twin_binding().unwrap()]).unwrap();
+    TcpListener::bind(("::", port)).unwrap();
 }
 
 #[test]

@@ -100,7 +100,16 @@ impl Linux {
                     let source = io::Error::new(io::ErrorKind::AddrNotAvailable, error);
                     step("reserve", object(), source)
                 }
+                error @ ReserveError::TooManyFiles { .. } => {
+                    step("reserve", object(), io::Error::other(error))
+                }
             })
+    }
+
+    /// Binds a port of all addresses of both families by one socket; see
+    /// [`reserve_pair`](reserve::reserve_pair).
+    pub fn reserve_pair(&self, bindings: &[PortBinding]) -> Option<OwnedFd> {
+        self.host.run(|| reserve::reserve_pair(bindings)).ok().flatten()
     }
 
     /// Forgets connections to these host ports, so that their packets find the new owner.

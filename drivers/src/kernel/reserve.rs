@@ -1,13 +1,14 @@
 //! Host ports, reserved by sockets that nobody else can bind beside.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Once;
 
 use cnm::{PortBinding, Protocol};
 use nix::errno::Errno;
 use nix::sys::eventfd::{EfdFlags, EventFd};
+use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::socket::{
     self, AddressFamily, Backlog, SockFlag, SockProtocol, SockType, SockaddrStorage, sockopt,
 };
@@ -31,6 +32,17 @@ pub enum ReserveError {
         /// The address that stands for all of its family.
         any: IpAddr,
     },
+    /// A socket for each port is more than the process may have.
+    #[error(
+        "cannot reserve port {binding}: this process may have {limit} files open (RLIMIT_NOFILE); \
+         raise the limit or publish fewer ports"
+    )]
+    TooManyFiles {
+        /// The binding.
+        binding: String,
+        /// The limit.
+        limit: u64,
+    },
     /// The system refused.
     #[error("cannot reserve port {binding}")]
     Refused {
@@ -48,7 +60,7 @@ pub enum ReserveError {
 /// TCP sockets listen, so that a process that holds one for `::1` can accept on it. Where the
 /// kernel does not know SCTP nobody can take the port; the descriptor is then a mere token.
 pub fn reserve_port(binding: &PortBinding) -> Result<Option<OwnedFd>, ReserveError> {
-    match bind(binding) {
+    match bind(binding, Families::One) {
         Ok(socket) => Ok(Some(socket)),
         Err(Errno::EADDRINUSE) => Ok(None),
         Err(Errno::EADDRNOTAVAIL) => Err(ReserveError::NoSuchAddress {
@@ -56,13 +68,37 @@ pub fn reserve_port(binding: &PortBinding) -> Result<Option<OwnedFd>, ReserveErr
             address: binding.host,
             any: unspecified(binding.host),
         }),
+        Err(Errno::EMFILE) => Err(ReserveError::TooManyFiles {
+            binding: describe(binding),
+            limit: getrlimit(Resource::RLIMIT_NOFILE).map_or(0, |(soft, _)| soft),
+        }),
         Err(errno) => {
             Err(ReserveError::Refused { binding: describe(binding), source: errno.into() })
         }
     }
 }
 
-fn bind(binding: &PortBinding) -> nix::Result<OwnedFd> {
+/// Binds a port of all addresses of both families by one socket: thousands of ports would need
+/// twice as many descriptors otherwise. `None` if the bindings are not such a port, or if it cannot
+/// be had whole: each of the two is then to be asked for by itself.
+pub fn reserve_pair(bindings: &[PortBinding]) -> Option<OwnedFd> {
+    let [one, other] = bindings else { return None };
+    let (v4, v6) = if one.host.is_ipv4() { (one, other) } else { (other, one) };
+    let same = v4.host_port == v6.host_port && v4.protocol == v6.protocol;
+    let all = v4.host == Ipv4Addr::UNSPECIFIED && v6.host == Ipv6Addr::UNSPECIFIED;
+    if same && all { bind(v6, Families::Both).ok() } else { None }
+}
+
+/// What a socket of an IPv6 address reserves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Families {
+    /// The port of the address's family.
+    One,
+    /// The same port of IPv4 as well.
+    Both,
+}
+
+fn bind(binding: &PortBinding, families: Families) -> nix::Result<OwnedFd> {
     let address = SocketAddr::new(binding.host, binding.host_port);
     let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
     let (kind, protocol) = match binding.protocol {
@@ -77,7 +113,7 @@ fn bind(binding: &PortBinding) -> nix::Result<OwnedFd> {
     };
     if address.is_ipv6() {
         // The IPv4 side of the port may be somebody else's.
-        socket::setsockopt(&socket, sockopt::Ipv6V6Only, &true)?;
+        socket::setsockopt(&socket, sockopt::Ipv6V6Only, &(families == Families::One))?;
     }
     if binding.protocol == Protocol::Tcp {
         // Connections of an earlier holder that linger are no reason to refuse; a listener is.
@@ -109,7 +145,7 @@ fn describe(binding: &PortBinding) -> String {
 
 fn unspecified(address: IpAddr) -> IpAddr {
     match address {
-        IpAddr::V4(_) => std::net::Ipv4Addr::UNSPECIFIED.into(),
-        IpAddr::V6(_) => std::net::Ipv6Addr::UNSPECIFIED.into(),
+        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
     }
 }

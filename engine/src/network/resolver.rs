@@ -160,9 +160,6 @@ impl Resolver {
                 let names = std::slice::from_ref(&publication.names);
                 client.publish(&publication.network, &publication.network_name, names)?;
             }
-            if held.is_empty() {
-                return Ok(());
-            }
             let with_sockets: Vec<_> =
                 held.iter().map(|held| (held.port.clone(), held.socket)).collect();
             client.hold(&with_sockets)
@@ -194,7 +191,7 @@ impl Resolver {
         self.withdraw(sandbox);
         let mut state = self.shared.lock();
         let Some(entry) = state.entries.remove(sandbox) else { return };
-        let ports: Vec<_> = entry.ports.into_iter().map(|held| held.binding).collect();
+        let ports: Vec<_> = entry.ports.iter().flat_map(HeldPort::bindings).collect();
         if ports.is_empty() {
             return;
         }
@@ -382,15 +379,15 @@ impl Shared {
                 (true, false) => self.serve(client, view)?,
                 (false, _) => {}
             }
-            self.hold(client, entry.ports.iter().filter(|port| !held.contains(&port.binding)))?;
+            self.hold(client, &entry.ports, &held)?;
         }
         Self::publish_all(client, entries)?;
         let wanted = |id: &SandboxId| entries.get(id).is_some_and(|entry| entry.served.resolver);
         for id in known.sandboxes.iter().filter(|id| !wanted(id)) {
             client.release(id)?;
         }
-        let wanted: HashSet<&PortBinding> =
-            entries.values().flat_map(|entry| &entry.ports).map(|port| &port.binding).collect();
+        let wanted: HashSet<PortBinding> =
+            entries.values().flat_map(|entry| &entry.ports).flat_map(HeldPort::bindings).collect();
         let stale: Vec<_> =
             known.ports.iter().filter(|port| !wanted.contains(port)).cloned().collect();
         if stale.is_empty() { Ok(()) } else { client.drop_ports(&stale) }
@@ -429,28 +426,39 @@ impl Shared {
         }
     }
 
-    /// Binds host ports again and has them held.
-    fn hold<'a>(
+    /// Binds those host ports again that are not held, and has them held.
+    fn hold(
         &self,
         client: &Client,
-        ports: impl Iterator<Item = &'a HeldPort>,
+        ports: &[HeldPort],
+        held: &HashSet<&PortBinding>,
     ) -> Result<(), ClientError> {
-        let bound: Vec<(HeldPort, OwnedFd)> = ports
-            .filter_map(|port| match self.kernel.reserve_port(&port.binding) {
-                Ok(Some(socket)) => Some((port.clone(), socket)),
-                Ok(None) => {
-                    tracing::warn!(port = port.binding.host_port, "a published port was taken");
-                    None
-                }
-                Err(error) => {
-                    let error = Error::from(error).chain();
-                    tracing::warn!(port = port.binding.host_port, error, "cannot bind a port");
-                    None
-                }
-            })
-            .collect();
+        let bound: Vec<_> = ports.iter().flat_map(|port| self.bind(port, held)).collect();
         let held: Vec<_> =
             bound.iter().map(|(port, socket)| (port.clone(), socket.as_fd())).collect();
-        if held.is_empty() { Ok(()) } else { client.hold(&held) }
+        client.hold(&held)
+    }
+
+    /// Binds what is not held of a port: by one socket, if it is of both families and can be had so.
+    fn bind(&self, port: &HeldPort, held: &HashSet<&PortBinding>) -> Vec<(HeldPort, OwnedFd)> {
+        let missing: Vec<_> =
+            port.apart().filter(|single| !held.contains(&single.binding)).collect();
+        let bindings: Vec<_> = missing.iter().map(|single| single.binding.clone()).collect();
+        if let Some(socket) = self.kernel.reserve_pair(&bindings) {
+            return vec![(port.clone(), socket)];
+        }
+        let bind = |single: HeldPort| match self.kernel.reserve_port(&single.binding) {
+            Ok(Some(socket)) => Some((single, socket)),
+            Ok(None) => {
+                tracing::warn!(port = single.binding.host_port, "a published port was taken");
+                None
+            }
+            Err(error) => {
+                let error = Error::from(error).chain();
+                tracing::warn!(port = single.binding.host_port, error, "cannot bind a port");
+                None
+            }
+        };
+        missing.into_iter().filter_map(bind).collect()
     }
 }

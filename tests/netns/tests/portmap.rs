@@ -390,6 +390,27 @@ fn both_families_of_a_port_are_reserved_by_themselves() {
 }
 
 #[test]
+fn one_socket_reserves_a_port_of_both_families_or_none() {
+    let space = Space::new();
+    for protocol in [Protocol::Tcp, Protocol::Udp] {
+        let both = ["0.0.0.0", "::"].map(|host| binding(host, protocol, 8080));
+        let pair = |bindings: &[PortBinding]| space.run(|| reserve::reserve_pair(bindings));
+        let single = |port| space.run(|| reserve::reserve_port(port)).unwrap();
+        let held = pair(&both).expect("the port is free");
+        assert!(both.iter().all(|port| single(port).is_none()), "{protocol}");
+        drop(held);
+        wait_until("the port is free", || pair(&both).is_some());
+        for port in &both {
+            wait_until("the port is free", || pair(&both).is_some());
+            let _other = single(port).expect("the port is free");
+            assert!(pair(&both).is_none(), "{port:?}");
+        }
+        let local = ["127.0.0.1", "::1"].map(|host| binding(host, protocol, 8081));
+        assert!(pair(&local).is_none(), "no socket is bound to two addresses");
+    }
+}
+
+#[test]
 fn an_address_that_the_host_has_not_cannot_be_published_on() {
     let space = Space::new();
     let port = binding("192.0.2.77", Protocol::Udp, 53);

@@ -55,6 +55,51 @@ fn a_port_is_reached_from_everywhere_by_both_families() {
     }
 }
 
+/// How many files a process has open.
+fn descriptors(daemon: &Daemon, process: &str) -> usize {
+    std::fs::read_dir(daemon.root(&format!("proc/{process}/fd"))).unwrap().count()
+}
+
+#[test]
+fn ten_thousand_ports_are_published_kept_and_given_back() {
+    const FIRST: u16 = 20_000;
+    const LAST: u16 = 29_999;
+    let (lab, mut daemon) = lab();
+    let resolver = daemon.resolver().unwrap();
+    let before = descriptors(&daemon, &resolver);
+    let many = format!("-p {FIRST}-{LAST}:{FIRST}-{LAST}");
+    daemon.run("web", &format!("--network n1 {many}"));
+    let answers = || {
+        for port in [FIRST, 25_000, LAST] {
+            let web = daemon.inside("web");
+            let _server = web.serve(port);
+            for (host, client) in Lab::both(Lab::HOST).into_iter().zip(Lab::both(Lab::CLIENT)) {
+                assert_eq!(lab.client.tcp(host, port).unwrap(), client);
+            }
+            for localhost in Lab::both(LOCALHOST) {
+                assert!(lab.host.tcp(localhost, port).is_ok(), "{localhost} {port}");
+            }
+        }
+    };
+    answers();
+    let held = descriptors(&daemon, &resolver) - before;
+    assert!((9_900..10_100).contains(&held), "a socket for each port, not {held}");
+    daemon.kill();
+    daemon.restart();
+    assert_eq!(daemon.resolver().as_ref(), Some(&resolver));
+    let answers = || {
+        let web = daemon.inside("web");
+        let _server = web.serve(LAST);
+        assert!(Lab::both(Lab::HOST).into_iter().all(|host| lab.client.tcp(host, LAST).is_ok()));
+    };
+    answers();
+    daemon.rnet("rm -f web");
+    wait_until("the sockets are closed", || descriptors(&daemon, &resolver) <= before + 10);
+    let next = daemon.run("next", &format!("--network n1 -p {FIRST}:80"));
+    let _server = next.serve(80);
+    assert!(Lab::both(Lab::HOST).into_iter().all(|host| lab.client.tcp(host, FIRST).is_ok()));
+}
+
 #[test]
 fn a_port_of_localhost_is_for_the_host_alone() {
     let (lab, daemon) = lab();

@@ -217,7 +217,7 @@ impl Engine {
                 let add = [publish(&format!("127.0.0.1:{add}:80"))];
                 let remove =
                     if *remove { &sandbox.ports[..1.min(sandbox.ports.len())] } else { &[] };
-                let reserve = &mut |_: &PortBinding| Ok(true);
+                let reserve = &mut |ports: &[PortBinding]| ports.iter().map(|_| Ok(true)).collect();
                 self.controller.begin_change_ports(&sandbox.id, &add, remove, reserve).ok()
             }
             Step::Reserve { owner, network, host } => {

@@ -345,7 +345,7 @@ fn host_links_have_different_names_even_where_chance_repeats_itself() {
     for owner in ["a", "b", "c", "d"] {
         let spec = sandbox(owner, &[&n1]);
         let begun =
-            engine.controller.begin_create_sandbox(&spec, &mut |_| Ok(true), &mut entropy, 0);
+            engine.controller.begin_create_sandbox(&spec, &mut |_| Vec::new(), &mut entropy, 0);
         let (_, transaction) = begun.unwrap();
         engine.commit(transaction);
     }

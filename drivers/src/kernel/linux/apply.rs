@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::AsFd;
+use std::time::Instant;
 
 use cnm::{Key, LinkName, Ns, Plan, SandboxId, Step, Value};
 
@@ -38,7 +39,7 @@ pub(super) fn run(linux: &Linux, plan: &Plan, policy: OnFailure) -> Vec<KernelEr
     if parts.only_elements() {
         let (old, new) = (&parts.removals.elements, &parts.elements);
         let changed = [old, new].into_iter().filter(|steps| !steps.is_empty());
-        return changed.filter_map(|steps| linux.nft.apply(steps).err()).map(Into::into).collect();
+        return changed.filter_map(|steps| program(linux, steps).err()).collect();
     }
     Visitor::send(|visitor| {
         let spaces = BTreeMap::new();
@@ -47,6 +48,14 @@ pub(super) fn run(linux: &Linux, plan: &Plan, policy: OnFailure) -> Vec<KernelEr
         run.additions(&parts);
         run.failures
     })
+}
+
+/// Changes elements, all in one transaction.
+fn program(linux: &Linux, steps: &[&Step]) -> Result<(), KernelError> {
+    let begun = Instant::now();
+    linux.nft.apply(steps)?;
+    tracing::debug!(elements = steps.len(), us = begun.elapsed().as_micros(), "programmed");
+    Ok(())
 }
 
 /// A plan under way.
@@ -114,7 +123,7 @@ impl Run<'_> {
 
     fn elements(&mut self, steps: &[&Step]) {
         if !steps.is_empty() {
-            self.failures.extend(self.linux.nft.apply(steps).err().map(KernelError::from));
+            self.failures.extend(program(self.linux, steps).err());
         }
     }
 
