@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use chrono::{SecondsFormat, Utc};
+use chrono::{DateTime, SecondsFormat, Utc};
 use futures_util::StreamExt;
 
 use super::body::{self, Response};
@@ -44,7 +44,8 @@ fn query(query: &Query) -> Result<LogQuery> {
         stdout,
         stderr,
         since: time("since")?,
-        until: time("until")?,
+        // Clients say 0 for no end.
+        until: time("until")?.filter(|until| *until != DateTime::UNIX_EPOCH),
         // Anything but a number is all of it, as with Docker.
         tail: query.text("tail").and_then(|tail| tail.parse().ok()),
         follow: query.flag("follow"),
@@ -97,7 +98,7 @@ mod tests {
     use super::*;
 
     fn line(bytes: &'static str) -> LogLine {
-        let time = chrono::DateTime::from_timestamp(0, 1).unwrap();
+        let time = DateTime::from_timestamp(0, 1).unwrap();
         LogLine { stream: 2, time, bytes: Bytes::from_static(bytes.as_bytes()) }
     }
 
