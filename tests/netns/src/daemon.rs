@@ -195,9 +195,12 @@ impl Daemon {
 
 impl Drop for Daemon {
     fn drop(&mut self) {
-        if self.process.is_some() && !std::thread::panicking() {
-            // So that not even empty control groups are left.
-            self.client(&["system", "reset", "--force"]);
+        if self.process.is_some() {
+            // So that not even empty control groups are left, also by a test that failed.
+            let limit = PATIENCE.as_secs().to_string();
+            let mut reset = Command::new("timeout");
+            reset.arg(limit).arg(programs().join("rnet")).arg("-H").arg(self.url());
+            let _ = reset.args(["system", "reset", "--force"]).stdin(Stdio::null()).output();
         }
         // The first process goes with its parent, all others with the first.
         let _ = self.holder.kill();
