@@ -13,7 +13,7 @@ need runc runc
 need nft nftables
 need ip iproute2
 need docker docker.io
-need docker-registry docker-registry
+need openssl openssl
 [ -e /usr/lib/x86_64-linux-gnu/libc.a ] || [ "$(uname -m)" != x86_64 ] || packages+=(libc6-dev)
 
 if [ "${#packages[@]}" -gt 0 ]; then
