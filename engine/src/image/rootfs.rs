@@ -11,6 +11,9 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use nix::mount::{MntFlags, MsFlags};
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_string, fsmount,
+};
 
 use super::digest::Digest;
 use super::store::Store;
@@ -258,21 +261,24 @@ fn overlay(target: &Path, options: &str) -> io::Result<()> {
     )?)
 }
 
-/// Mounts a small overlay and removes it again.
+/// Makes a small overlay and lets go of it. It is never attached to a path: the end of this
+/// process at any moment leaves no mount behind.
 fn try_overlay(dir: &Path) -> io::Result<()> {
-    for part in ["lower", "upper", "work", "merged"] {
+    for part in ["lower", "upper", "work"] {
         fs::create_dir_all(dir.join(part))?;
     }
-    let path = |part: &str| escape(&dir.join(part));
-    let options = format!(
-        "lowerdir={},upperdir={},workdir={}",
-        path("lower")?.replace(':', "\\:"),
-        path("upper")?,
-        path("work")?
-    );
-    let merged = dir.join("merged");
-    let tried = overlay(&merged, &options)
-        .and_then(|()| Ok(nix::mount::umount2(&merged, MntFlags::MNT_DETACH)?));
+    let tried = || -> io::Result<()> {
+        let context = rustix::mount::fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
+        let lower = escape(&dir.join("lower"))?.replace(':', "\\:");
+        fsconfig_set_string(&context, "lowerdir", lower)?;
+        fsconfig_set_string(&context, "upperdir", dir.join("upper"))?;
+        fsconfig_set_string(&context, "workdir", dir.join("work"))?;
+        fsconfig_create(&context)?;
+        let flags = FsMountFlags::FSMOUNT_CLOEXEC;
+        drop(fsmount(&context, flags, MountAttrFlags::empty())?);
+        Ok(())
+    };
+    let tried = tried();
     // What stays is swept when the store is opened next.
     let _ = fs::remove_dir_all(dir);
     tried

@@ -2,6 +2,8 @@
 
 use std::os::unix::fs::MetadataExt;
 
+use rustix::event::{PollFd, PollFlags, Timespec};
+
 use super::*;
 use crate::image::Options;
 use crate::image::tarball::tests::Tar;
@@ -15,6 +17,28 @@ fn privately(test: impl FnOnce() + Send) {
         test();
     };
     std::thread::scope(|scope| scope.spawn(inside).join().unwrap());
+}
+
+#[test]
+fn a_daemon_killed_while_it_tries_overlay_mounts_leaves_none() {
+    privately(|| {
+        let scratch = Scratch::new();
+        let mut table = fs::File::open("/proc/thread-self/mountinfo").unwrap();
+        io::copy(&mut table, &mut io::sink()).unwrap();
+        let changed = || {
+            let mut polled = [PollFd::new(&table, PollFlags::PRI)];
+            rustix::event::poll(&mut polled, Some(&Timespec::default())).unwrap();
+            !polled[0].revents().is_empty()
+        };
+        try_overlay(&scratch.path("pro,be:1")).unwrap();
+        assert!(!changed(), "there was a mount");
+        let target = scratch.path("target");
+        fs::create_dir(&target).unwrap();
+        nix::mount::mount(Some("x"), &target, Some("tmpfs"), MsFlags::empty(), None::<&str>)
+            .unwrap();
+        assert!(changed(), "the kernel tells of mounts");
+        nix::mount::umount(&target).unwrap();
+    });
 }
 
 fn load(scratch: &Scratch, driver: StorageDriver, layers: &[Vec<u8>]) -> (Images, RootFs) {
