@@ -10,11 +10,14 @@ mod reset;
 pub mod settings;
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use cnm::store::{Batch, Disk, Durability};
 use cnm::{HasKind, Kind, Store};
+use nix::errno::Errno;
+use nix::mount::{MsFlags, mount};
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -241,6 +244,7 @@ fn make_directories(settings: &Settings) -> Result<()> {
         exec.join("ns"),
         exec.join("shim"),
         exec.join("runtime"),
+        settings.root_dir(),
     ];
     for directory in all {
         // Nobody but us: container files keep their owners and modes (set-user-id among them).
@@ -248,7 +252,23 @@ fn make_directories(settings: &Settings) -> Result<()> {
             |error| Error::internal(format!("cannot make {}", directory.display()), error),
         )?;
     }
-    Ok(())
+    let root = settings.root_dir();
+    keep_private(&root)
+        .map_err(|error| Error::internal(format!("cannot mount {}", root.display()), error))
+}
+
+/// Makes a directory a mount of its own whose mounts do not spread to other mount namespaces.
+fn keep_private(directory: &Path) -> nix::Result<()> {
+    let nothing = None::<&str>;
+    let make = || mount(nothing, directory, nothing, MsFlags::MS_PRIVATE, nothing);
+    match make() {
+        // It is no mount yet.
+        Err(Errno::EINVAL) => {
+            mount(Some(directory), directory, nothing, MsFlags::MS_BIND, nothing)?;
+            make()
+        }
+        done => done,
+    }
 }
 
 fn seccomp(settings: &Settings) -> Result<Seccomp> {

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::net::IpAddr;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -12,7 +13,7 @@ use super::spec::Mount;
 use super::{Container, Paths, Spec};
 use crate::core::Engine;
 use crate::error::{Error, Result};
-use crate::image::rootfs::RootFs;
+use crate::image::rootfs::{Root, RootFs};
 use crate::runtime::spec::{BundleInput, Namespace, Namespaces, Seccomp, build};
 use crate::runtime::{self, Runtime, user};
 use crate::shim::protocol::{Config, Log, Stdin};
@@ -39,6 +40,15 @@ pub(crate) struct Wiring {
     pub(crate) resolver: bool,
 }
 
+/// What a shim needs to run a container.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    /// What it is told.
+    pub(crate) config: Config,
+    /// The root file system, if it is a mount.
+    pub(crate) root: Option<OwnedFd>,
+}
+
 impl Engine {
     /// The runtime a container asked for.
     pub(crate) fn runtime(&self, spec: &Spec) -> Result<Arc<dyn Runtime>> {
@@ -48,15 +58,21 @@ impl Engine {
         Ok(runtime::find(name, &added)?)
     }
 
-    /// Mounts the root file system, writes the files and the bundle, and says how the shim is to
+    /// Makes the root file system, writes the files and the bundle, and says how the shim is to
     /// run it.
-    pub(crate) fn prepare(&self, container: &Container, wiring: &Wiring) -> Result<Config> {
+    pub(crate) fn prepare(&self, container: &Container, wiring: &Wiring) -> Result<Prepared> {
         let runtime = self.runtime(&container.spec)?;
         let image = self.images().find(&container.image)?;
         let rootfs = RootFs::prepare(self.images(), &image, &rootfs_dir(&container.paths.dir))?;
-        rootfs.mount()?;
+        let (root, here, there) = match rootfs.open()? {
+            Root::Directory(path) => (None, path.clone(), path),
+            Root::Mount(mount) => {
+                let here = PathBuf::from(format!("/proc/self/fd/{}", mount.as_raw_fd()));
+                (Some(mount), here, self.settings().root_dir())
+            }
+        };
         let paths = self.write_files(container, wiring)?;
-        let input = self.bundle_input(container, wiring, &rootfs.merged(), &paths)?;
+        let input = self.bundle_input(container, wiring, (&here, &there), &paths)?;
         let bundle = build(&input, &self.host, runtime.as_ref())?;
         for warning in &bundle.warnings {
             tracing::warn!(container = container.short_id(), warning);
@@ -64,11 +80,12 @@ impl Engine {
         let directory = self.settings().shim_dir(&container.id);
         bundle.write(&directory)?;
         let spec = &container.spec;
-        Ok(Config {
+        let config = Config {
             id: container.id.clone(),
             runtime: runtime.command(&self.settings().runtime_root()),
             bundle: directory.clone(),
             directory,
+            root: root.is_some().then_some(there),
             tty: spec.tty,
             console_size: spec.console_size,
             stdin: match (spec.open_stdin, spec.stdin_once) {
@@ -79,14 +96,17 @@ impl Engine {
             log: self.log(container)?,
             oom_events: self.host.cgroups.oom_events(&input.cgroups_path),
             attached: Vec::new(),
-        })
+        };
+        Ok(Prepared { config, root })
     }
 
+    /// The specification's contents. The root file system is `here` for the daemon, and will be
+    /// `there` for the runtime.
     fn bundle_input(
         &self,
         container: &Container,
         wiring: &Wiring,
-        merged: &Path,
+        (here, there): (&Path, &Path),
         paths: &Paths,
     ) -> Result<BundleInput> {
         let (spec, resolved) = (&container.spec, &container.resolved);
@@ -98,12 +118,12 @@ impl Engine {
             args,
             env: resolved.env.clone(),
             cwd: resolved.working_dir.clone(),
-            user: user::resolve(merged, &resolved.user, &spec.groups)?,
+            user: user::resolve(here, &resolved.user, &spec.groups)?,
             hostname: resolved.hostname.clone(),
             domainname: resolved.domainname.clone(),
             tty: spec.tty,
             console_size: spec.console_size,
-            rootfs: merged.to_owned(),
+            rootfs: there.to_owned(),
             readonly_rootfs: spec.readonly_rootfs,
             namespaces: self.namespaces(spec, wiring)?,
             mounts: mounts(container, paths)?,

@@ -7,14 +7,12 @@ use std::{fs, io};
 use chrono::{DateTime, Utc};
 use cnm::store::Durability;
 
-use super::create::rootfs_dir;
 use super::live::Live;
 use super::start::By;
 use super::state::{Exit, Next};
 use super::{Container, Status};
 use crate::core::Engine;
 use crate::error::Result;
-use crate::image::rootfs::RootFs;
 use crate::shim::client::{self, ShimClient, ShimError, Watch};
 use crate::shim::protocol;
 
@@ -144,28 +142,12 @@ impl Engine {
                 );
             }
         }
-        self.unmount(container);
         let directory = self.settings().shim_dir(&container.id);
         if let Err(error) = fs::remove_dir_all(&directory)
             && error.kind() != io::ErrorKind::NotFound
         {
             tracing::warn!(%error, dir = %directory.display(), "cannot remove");
         }
-    }
-
-    /// Unmounts a container's root file system.
-    pub(crate) fn unmount(&self, container: &Container) {
-        let unmounted = self.rootfs(container).and_then(|rootfs| rootfs.unmount());
-        if let Err(error) = unmounted {
-            let container = container.short_id();
-            tracing::warn!(container, error = error.chain(), "cannot unmount");
-        }
-    }
-
-    /// The root file system of a container.
-    pub(crate) fn rootfs(&self, container: &Container) -> Result<RootFs> {
-        let image = self.images().find(&container.image)?;
-        RootFs::prepare(self.images(), &image, &rootfs_dir(&container.paths.dir))
     }
 
     /// Tells those who wait, and starts the container again or removes it, as it was wanted.

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use cnm::Controller;
 use cnm::store::{Batch, Durability};
 
-use super::create::rootfs_dir;
 use super::live::Live;
 use super::{Container, Remove, Status};
 use crate::core::Engine;
@@ -73,15 +72,6 @@ impl Engine {
     }
 
     fn remove_files(&self, container: &Container, volumes: bool) {
-        let removed = match self.rootfs(container) {
-            Ok(rootfs) => rootfs.remove(),
-            // The image went by force.
-            Err(_) => detach(&rootfs_dir(&container.paths.dir).join("merged")),
-        };
-        if let Err(error) = removed {
-            let container = container.short_id();
-            tracing::warn!(container, error = error.chain(), "cannot remove a root file system");
-        }
         let anonymous = container.mounts.iter().filter(|mount| volumes && mount.anonymous);
         let anonymous = anonymous.filter_map(|mount| mount.source.parent());
         for dir in anonymous.chain([container.paths.dir.as_path()]) {
@@ -127,14 +117,4 @@ impl Engine {
 /// The key of a container's record.
 pub(crate) fn record_key(id: &str) -> String {
     format!("container/{id}")
-}
-
-/// Unmounts whatever is mounted at a path, at once or when it is not used any more.
-pub(crate) fn detach(path: &std::path::Path) -> Result<()> {
-    use nix::errno::Errno;
-    use nix::mount::{MntFlags, umount2};
-    match umount2(path, MntFlags::MNT_DETACH) {
-        Ok(()) | Err(Errno::EINVAL | Errno::ENOENT) => Ok(()),
-        Err(error) => Err(Error::internal(format!("cannot unmount {}", path.display()), error)),
-    }
 }

@@ -8,7 +8,7 @@ use chrono::Utc;
 use cnm::Kind;
 use cnm::store::{Batch, Durability};
 
-use super::bundle::Wiring;
+use super::bundle::{Prepared, Wiring};
 use super::join::Place;
 use super::live::{Early, Live};
 use super::{Container, Status};
@@ -17,7 +17,6 @@ use crate::error::{Error, Result};
 use crate::network::Change;
 use crate::runtime::spec::Namespace;
 use crate::shim::client::{ShimClient, ShimError};
-use crate::shim::protocol::Config;
 
 /// Who wants a start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,7 +75,6 @@ impl Engine {
 
     /// Notes why a start failed, and removes the container if that is how it was wanted.
     fn record_failure(&self, live: &Arc<Live>, failure: &Failure) {
-        self.unmount(&live.get());
         let text = failure.error.chain();
         let (container, ()) = live.change(|c| c.state.fail_start(failure.code, &text, Utc::now()));
         if let Err(error) = self.save(&container, Durability::Eventual) {
@@ -146,9 +144,9 @@ impl Engine {
         container: &Container,
         wiring: &Wiring,
     ) -> Result<(), Failure> {
-        let config = self.prepare(container, wiring)?;
+        let prepared = self.prepare(container, wiring)?;
         let endpoints = self.endpoint_views(container, &[])?;
-        let pid = self.spawn(live, config)?;
+        let pid = self.spawn(live, prepared)?;
         let (container, ()) = live.change(|container| {
             container.state.start(pid, Utc::now());
             container.endpoints = endpoints;
@@ -219,14 +217,14 @@ impl Engine {
     }
 
     /// Has the shim run the container, with those attached who came before.
-    fn spawn(&self, live: &Live, mut config: Config) -> Result<i32, Failure> {
-        let (streams, sockets): (Vec<_>, Vec<OwnedFd>) = live
-            .take_early()
-            .into_iter()
-            .map(|Early { stream, streams }| (streams, OwnedFd::from(stream)))
-            .unzip();
-        config.attached = streams;
-        self.shims.spawn(&config, &sockets).map_err(|error| {
+    fn spawn(&self, live: &Live, prepared: Prepared) -> Result<i32, Failure> {
+        let Prepared { mut config, root } = prepared;
+        let mut descriptors: Vec<OwnedFd> = root.into_iter().collect();
+        for Early { stream, streams } in live.take_early() {
+            config.attached.push(streams);
+            descriptors.push(stream.into());
+        }
+        self.shims.spawn(&config, &descriptors).map_err(|error| {
             let directory: PathBuf = config.directory;
             if let Err(error) = std::fs::remove_dir_all(&directory) {
                 tracing::warn!(%error, dir = %directory.display(), "cannot remove");

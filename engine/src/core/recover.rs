@@ -15,7 +15,6 @@ use cnm::store::{Batch, Durability};
 use super::Engine;
 use crate::container::live::Live;
 use crate::container::monitor::of_protocol;
-use crate::container::remove::detach;
 use crate::container::state::{Exit, Next};
 use crate::container::{Container, Status};
 use crate::error::{Error, Result};
@@ -158,11 +157,7 @@ impl Engine {
         }
         let containers = self.settings().data_root.join("containers");
         for id in names(&containers).filter(|id| !known.contains(id)) {
-            let directory = containers.join(&id);
-            if let Err(error) = detach(&directory.join("rootfs/merged")) {
-                tracing::warn!(container = id, error = error.chain(), "cannot unmount");
-            }
-            remove(&directory);
+            remove(&containers.join(&id));
         }
     }
 

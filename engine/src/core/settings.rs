@@ -149,6 +149,12 @@ impl Settings {
         self.exec_root.join("shim").join(id)
     }
 
+    /// Where a runtime finds the root file system of its container. It is a private mount: what a
+    /// shim attaches there is seen by the runtime that it calls, and by nobody else.
+    pub fn root_dir(&self) -> PathBuf {
+        self.exec_root.join("rootfs")
+    }
+
     /// The root of the OCI runtime's own state.
     pub fn runtime_root(&self) -> PathBuf {
         self.exec_root.join("runtime")

@@ -1,27 +1,26 @@
 //! Root file systems of containers: an image's layers below, the container's own changes above.
 //!
-//! Where the host mounts overlay file systems, a root is one mount(2). Elsewhere it is a copy of
-//! the layers.
+//! Where the host mounts overlay file systems, a root is such a mount, and it is attached in the
+//! mount namespace of its container only: the host's table of mounts, which every start of a
+//! container copies and reads, does not grow with their number. Elsewhere a root is a copy of the
+//! layers.
 
 mod copy;
 
 use std::fs;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use nix::mount::{MntFlags, MsFlags};
-use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_string, fsmount,
-};
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+use rustix::mount::{OpenTreeFlags, open_tree};
 
 use super::digest::Digest;
 use super::store::Store;
 use crate::error::{Error, Result};
 use crate::image::{Image, Images};
-
-/// mount(2) takes one page of options, with the zero at its end.
-const LONGEST_OPTIONS: usize = 4095;
 
 /// How the root file system of a container is made of an image.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -36,7 +35,7 @@ pub enum StorageDriver {
 }
 
 /// The root file system of one container. Its directory has `upper` and `work`, which stay while
-/// the container does, and `merged`, which is its root while mounted; a copy has only `merged`.
+/// the container does; that of a copy has `merged`.
 #[derive(Clone, Debug)]
 pub struct RootFs {
     dir: PathBuf,
@@ -45,6 +44,15 @@ pub struct RootFs {
     /// Chain ids, lowest first.
     layers: Vec<Digest>,
     driver: StorageDriver,
+}
+
+/// What a container finds at `/`.
+#[derive(Debug)]
+pub enum Root {
+    /// A mount that is attached nowhere yet, and is gone when this is dropped before it is.
+    Mount(OwnedFd),
+    /// A directory.
+    Directory(PathBuf),
 }
 
 impl RootFs {
@@ -67,7 +75,7 @@ impl RootFs {
         match rootfs.driver {
             StorageDriver::Vfs => rootfs.copy_layers().map_err(failed)?,
             StorageDriver::Auto | StorageDriver::Overlay => {
-                for part in ["upper", "work", "merged"] {
+                for part in ["upper", "work"] {
                     make_dir(&dir.join(part), 0o755).map_err(failed)?;
                 }
             }
@@ -75,65 +83,24 @@ impl RootFs {
         Ok(rootfs)
     }
 
-    /// The root file system under `dir`, to unmount or remove it when its image is not known.
-    pub fn orphan(images: &Images, dir: &Path) -> Self {
-        Self {
-            dir: dir.to_owned(),
-            root: images.root().to_owned(),
-            layers: Vec::new(),
-            driver: images.driver(),
+    /// The root, for one run of the container.
+    pub fn open(&self) -> Result<Root> {
+        if self.driver == StorageDriver::Vfs {
+            return Ok(Root::Directory(self.copy()));
         }
-    }
-
-    /// Mounts it on [`Self::merged`]; nothing if it is mounted.
-    pub fn mount(&self) -> Result<()> {
-        if self.driver == StorageDriver::Vfs || self.is_mounted() {
-            return Ok(());
-        }
-        self.mount_overlay().map_err(|error| {
-            Error::internal(format!("cannot mount overlay on {}", self.merged().display()), error)
+        self.overlay().map(Root::Mount).map_err(|error| {
+            Error::internal(format!("cannot mount an overlay of {}", self.dir.display()), error)
         })
     }
 
-    /// Unmounts it; nothing if it is not mounted.
-    pub fn unmount(&self) -> Result<()> {
-        if self.driver == StorageDriver::Vfs {
-            return Ok(());
-        }
-        let merged = self.merged();
-        loop {
-            match nix::mount::umount2(&merged, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW) {
-                // Somebody mounted it twice.
-                Ok(()) => {}
-                Err(nix::Error::EINVAL | nix::Error::ENOENT) => return Ok(()),
-                Err(error) => {
-                    let message = format!("cannot unmount {}", merged.display());
-                    return Err(Error::internal(message, error));
-                }
-            }
-        }
-    }
-
-    /// Unmounts it and removes the container's changes.
-    pub fn remove(&self) -> Result<()> {
-        self.unmount()?;
-        match fs::remove_dir_all(&self.dir) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(Error::internal(format!("cannot remove {}", self.dir.display()), error))
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// Where the container's root is while mounted.
-    pub fn merged(&self) -> PathBuf {
+    fn copy(&self) -> PathBuf {
         self.dir.join("merged")
     }
 
     /// The container's changes.
     pub fn upper(&self) -> PathBuf {
         match self.driver {
-            StorageDriver::Vfs => self.merged(),
+            StorageDriver::Vfs => self.copy(),
             StorageDriver::Auto | StorageDriver::Overlay => self.dir.join("upper"),
         }
     }
@@ -143,7 +110,7 @@ impl RootFs {
         self.driver.name()
     }
 
-    /// `GraphDriver.Data` of `inspect`.
+    /// `GraphDriver.Data` of `inspect`. There is no `MergedDir`: only the container has it.
     pub fn driver_data(&self) -> Vec<(&'static str, String)> {
         let text = |path: PathBuf| path.display().to_string();
         if self.driver == StorageDriver::Vfs {
@@ -153,41 +120,20 @@ impl RootFs {
             self.layers.iter().rev().map(|layer| text(self.diff_path(*layer))).collect();
         vec![
             ("LowerDir", lower.join(":")),
-            ("MergedDir", text(self.merged())),
             ("UpperDir", text(self.upper())),
             ("WorkDir", text(self.dir.join("work"))),
         ]
     }
 
-    fn mount_overlay(&self) -> io::Result<()> {
-        let upper = format!(
-            "upperdir={},workdir={}",
-            escape(&self.dir.join("upper"))?,
-            escape(&self.dir.join("work"))?
-        );
-        let lower = |base: &str, parts: &mut dyn Iterator<Item = &Digest>| {
-            let names: Vec<_> =
-                parts.map(|layer| base.to_owned() + &Store::short_name(*layer)).collect();
-            if names.is_empty() { format!("{base}empty") } else { names.join(":") }
-        };
-        let root = escape(&self.root)?.replace(':', "\\:") + "/";
-        let options = format!("lowerdir={},{upper}", lower(&root, &mut self.layers.iter().rev()));
-        if options.len() <= LONGEST_OPTIONS {
-            return overlay(&self.merged(), &options);
-        }
-        let options = format!("lowerdir={},{upper}", lower("", &mut self.layers.iter().rev()));
-        in_directory(&self.root, || overlay(&self.merged(), &options))
-    }
-
-    /// A mount point is another device than the directory above it.
-    fn is_mounted(&self) -> bool {
-        use std::os::unix::fs::MetadataExt;
-        let device = |path: &Path| fs::symlink_metadata(path).map(|meta| meta.dev()).ok();
-        device(&self.merged()).is_some_and(|merged| Some(merged) != device(&self.dir))
+    fn overlay(&self) -> io::Result<OwnedFd> {
+        let names: Vec<_> =
+            self.layers.iter().rev().map(|layer| Store::short_name(*layer)).collect();
+        let lower = if names.is_empty() { "empty".to_owned() } else { names.join(":") };
+        overlay(&self.root, &lower, &self.dir)
     }
 
     fn copy_layers(&self) -> io::Result<()> {
-        let merged = self.merged();
+        let merged = self.copy();
         if merged.exists() {
             return Ok(());
         }
@@ -251,51 +197,36 @@ impl FromStr for StorageDriver {
     }
 }
 
-fn overlay(target: &Path, options: &str) -> io::Result<()> {
-    Ok(nix::mount::mount(
-        Some("overlay"),
-        target,
-        Some("overlay"),
-        MsFlags::empty(),
-        Some(options),
-    )?)
+/// Makes an overlay of `lower`, names relative to `base`, below `upper` in `dir`.
+///
+/// It is mounted where nobody else sees it, in a mount namespace that ends with this function, at
+/// whatever moment this process is killed. mount(2), unlike fsconfig(2), takes names of any number
+/// of layers on every kernel.
+fn overlay(base: &Path, lower: &str, dir: &Path) -> io::Result<OwnedFd> {
+    let (upper, work) = (escape(&dir.join("upper"))?, escape(&dir.join("work"))?);
+    let options = format!("lowerdir={lower},upperdir={upper},workdir={work},index=off");
+    let inside = || -> io::Result<OwnedFd> {
+        unshare(CloneFlags::CLONE_NEWNS)?;
+        let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
+        mount(None::<&str>, "/", None::<&str>, private, None::<&str>)?;
+        nix::unistd::chdir(base)?;
+        mount(Some("overlay"), dir, Some("overlay"), MsFlags::empty(), Some(&*options))?;
+        let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+        Ok(open_tree(rustix::fs::CWD, dir, flags)?)
+    };
+    std::thread::scope(|scope| scope.spawn(inside).join())
+        .unwrap_or_else(|_| Err(io::Error::other("the mounting thread ended early")))
 }
 
-/// Makes a small overlay and lets go of it. It is never attached to a path: the end of this
-/// process at any moment leaves no mount behind.
+/// Makes a small overlay and lets go of it.
 fn try_overlay(dir: &Path) -> io::Result<()> {
     for part in ["lower", "upper", "work"] {
         fs::create_dir_all(dir.join(part))?;
     }
-    let tried = || -> io::Result<()> {
-        let context = rustix::mount::fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
-        let lower = escape(&dir.join("lower"))?.replace(':', "\\:");
-        fsconfig_set_string(&context, "lowerdir", lower)?;
-        fsconfig_set_string(&context, "upperdir", dir.join("upper"))?;
-        fsconfig_set_string(&context, "workdir", dir.join("work"))?;
-        fsconfig_create(&context)?;
-        let flags = FsMountFlags::FSMOUNT_CLOEXEC;
-        drop(fsmount(&context, flags, MountAttrFlags::empty())?);
-        Ok(())
-    };
-    let tried = tried();
+    let tried = overlay(dir, "lower", dir);
     // What stays is swept when the store is opened next.
     let _ = fs::remove_dir_all(dir);
-    tried
-}
-
-/// Runs a closure with a working directory of its own: relative names keep options short.
-fn in_directory<T: Send>(
-    directory: &Path,
-    run: impl FnOnce() -> io::Result<T> + Send,
-) -> io::Result<T> {
-    let inside = || {
-        nix::sched::unshare(nix::sched::CloneFlags::CLONE_FS)?;
-        nix::unistd::chdir(directory)?;
-        run()
-    };
-    std::thread::scope(|scope| scope.spawn(inside).join())
-        .unwrap_or_else(|_| Err(io::Error::other("the mounting thread ended early")))
+    tried.map(drop)
 }
 
 /// A path as a mount option: backslashes and commas are escaped, all else is as it is.

@@ -99,19 +99,20 @@ impl Shims {
     ///
     /// # Errors
     /// [`ShimError::Start`] with Docker's text and exit code if the runtime refused.
-    pub fn spawn(&self, config: &Config, attached: &[OwnedFd]) -> Result<i32, ShimError> {
-        debug_assert_eq!(config.attached.len(), attached.len());
+    pub fn spawn(&self, config: &Config, descriptors: &[OwnedFd]) -> Result<i32, ShimError> {
+        let expected = config.attached.len() + usize::from(config.root.is_some());
+        debug_assert_eq!(descriptors.len(), expected);
         let failed =
             |action| move |source| ShimError::Io { action, container: config.id.clone(), source };
         let ready = self.ready.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
         let mut sent = Err(io::ErrorKind::NotConnected.into());
         let mut pending = ready;
         if let Some(shim) = &pending {
-            sent = shim.send(config, attached);
+            sent = shim.send(config, descriptors);
         }
         if sent.is_err() {
             let fresh = Pending::start(&self.program).map_err(failed("start"))?;
-            fresh.send(config, attached).map_err(failed("configure"))?;
+            fresh.send(config, descriptors).map_err(failed("configure"))?;
             pending = Some(fresh);
         }
         let shim = pending.ok_or_else(|| failed("start")(io::ErrorKind::NotConnected.into()))?;
@@ -146,9 +147,9 @@ impl Pending {
     }
 
     /// Hands over the configuration; the descriptors travel with its first byte.
-    fn send(&self, config: &Config, attached: &[OwnedFd]) -> io::Result<()> {
+    fn send(&self, config: &Config, descriptors: &[OwnedFd]) -> io::Result<()> {
         let line = line(config)?;
-        let descriptors: Vec<RawFd> = attached.iter().map(AsRawFd::as_raw_fd).collect();
+        let descriptors: Vec<RawFd> = descriptors.iter().map(AsRawFd::as_raw_fd).collect();
         let message = [ControlMessage::ScmRights(&descriptors)];
         let control: &[ControlMessage<'_>] = if descriptors.is_empty() { &[] } else { &message };
         let sent = sendmsg::<()>(

@@ -83,6 +83,8 @@ pub(super) struct Launch<'a> {
     pub(super) size: Option<(u16, u16)>,
     pub(super) stdin: Stdin,
     pub(super) log: Option<JsonFile>,
+    /// The container's root file system, if it is to be attached at [`Config::root`].
+    pub(super) root: Option<OwnedFd>,
     /// The exec'd process: its id and its OCI object; the container itself if absent.
     pub(super) exec: Option<(String, &'a serde_json::Value)>,
     /// The score the daemon had.
@@ -91,10 +93,14 @@ pub(super) struct Launch<'a> {
 
 impl Launch<'_> {
     /// Calls the runtime. What becomes of it is known when that ends.
-    pub(super) fn start(self) -> io::Result<Process> {
+    pub(super) fn start(mut self) -> io::Result<Process> {
         let name = self.exec.as_ref().map_or("init".to_owned(), |_| format!("exec-{}", self.id));
         let files = self.files(&name)?;
-        let mut command = launch::command(&self.config.runtime);
+        let runtime = &self.config.runtime;
+        let mut command = match (self.root.take(), &self.config.root) {
+            (Some(root), Some(path)) => launch::with_root(runtime, root, path)?,
+            _ => launch::command(runtime),
+        };
         system::restore_signals(&mut command, self.oom_score);
         command.current_dir(&self.config.bundle);
         command.arg("--log").arg(&files.log).args(["--log-format", "json"]);

@@ -20,6 +20,9 @@ pub struct Config {
     pub directory: PathBuf,
     /// The OCI bundle, where `config.json` is.
     pub bundle: PathBuf,
+    /// Where the runtime finds the root file system, if that comes as a mount: it is the first
+    /// descriptor sent along, and nobody else sees it there.
+    pub root: Option<PathBuf>,
     /// Whether the container's process has a terminal.
     pub tty: bool,
     /// Rows and columns of the terminal at its start.

@@ -27,12 +27,13 @@ pub fn main() -> ExitCode {
     system::ignore_signals();
     let Ok(stdin) = io::stdin().as_fd().try_clone_to_owned() else { return ExitCode::FAILURE };
     let mut socket = UnixStream::from(stdin);
-    let Ok(Some((config, attached))) = configuration(&mut socket) else {
+    let Ok(Some((config, mut descriptors))) = configuration(&mut socket) else {
         // The daemon has ended without needing us.
         return ExitCode::SUCCESS;
     };
+    let attached = descriptors.split_off(usize::from(config.root.is_some()).min(descriptors.len()));
     match prepare(&config).and_then(|oom_score| Server::new(config, attached, oom_score)) {
-        Ok(server) => server.run(socket),
+        Ok(server) => server.run(descriptors.pop(), socket),
         Err(error) => {
             let error = format!("failed to create task for container: {error}");
             report(&mut socket, &Started::Failed(Failure { error, code: 128 }));
@@ -61,10 +62,10 @@ pub(super) fn report(socket: &mut UnixStream, started: &Started) {
     }
 }
 
-/// One line of JSON and the attach sockets that came with it; `None` if the daemon hung up.
+/// One line of JSON and the descriptors that came with it; `None` if the daemon hung up.
 fn configuration(socket: &mut UnixStream) -> io::Result<Option<(Config, Vec<OwnedFd>)>> {
     let mut line = Vec::new();
-    let mut attached = Vec::new();
+    let mut all = Vec::new();
     let mut buffer = vec![0; 64 * 1024];
     while line.last() != Some(&b'\n') {
         let (length, descriptors) = console::receive(socket, &mut buffer)?;
@@ -72,9 +73,9 @@ fn configuration(socket: &mut UnixStream) -> io::Result<Option<(Config, Vec<Owne
             return Ok(None);
         }
         line.extend_from_slice(&buffer[..length]);
-        attached.extend(descriptors);
+        all.extend(descriptors);
     }
-    Ok(Some((serde_json::from_slice(&line)?, attached)))
+    Ok(Some((serde_json::from_slice(&line)?, all)))
 }
 
 /// Makes this process what it has to be; returns the score that it had.

@@ -114,8 +114,9 @@ impl Server {
         })
     }
 
-    /// Starts the container and serves until it is gone.
-    pub(super) fn run(mut self, mut socket: UnixStream) -> ExitCode {
+    /// Starts the container, on this root file system if it comes as a mount, and serves until it
+    /// is gone.
+    pub(super) fn run(mut self, root: Option<OwnedFd>, mut socket: UnixStream) -> ExitCode {
         let started = JsonFile::open(&self.config.log).and_then(|log| {
             Launch {
                 config: &self.config,
@@ -124,6 +125,7 @@ impl Server {
                 size: self.config.console_size,
                 stdin: self.config.stdin,
                 log,
+                root,
                 exec: None,
                 oom_score: self.oom_score,
             }

@@ -1,6 +1,7 @@
 //! The system calls for which there is no safe wrapper.
 #![expect(unsafe_code, reason = "fork, ioctl on a terminal, and code between fork and exec")]
 
+use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
@@ -10,6 +11,7 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
 use nix::unistd::{ForkResult, fork, setsid};
+use rustix::mount::{MoveMountFlags, move_mount};
 
 use super::protocol::HYBRID;
 
@@ -78,12 +80,24 @@ pub(super) fn restore_signals(command: &mut Command, oom_score: Option<i32>) {
     unsafe { command.pre_exec(prepare) };
 }
 
-/// Runs the command where the unified hierarchy of a hybrid host is not mounted.
-pub(super) fn hide_hybrid(command: &mut Command) {
-    let prepare = || {
+/// Runs the command in a mount namespace of its own: without the unified hierarchy of a hybrid
+/// host, and with a mount attached at a path that is below a private one.
+pub(super) fn with_mounts(
+    command: &mut Command,
+    hide_hybrid: bool,
+    attached: Option<(OwnedFd, CString)>,
+) {
+    let prepare = move || {
         unshare(CloneFlags::CLONE_NEWNS)?;
-        mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_SLAVE, None::<&str>)?;
-        umount2(HYBRID, MntFlags::MNT_DETACH)?;
+        if hide_hybrid {
+            let slave = MsFlags::MS_REC | MsFlags::MS_SLAVE;
+            mount(None::<&str>, "/", None::<&str>, slave, None::<&str>)?;
+            umount2(HYBRID, MntFlags::MNT_DETACH)?;
+        }
+        if let Some((mount, path)) = &attached {
+            let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+            move_mount(mount, c"", rustix::fs::CWD, path.as_c_str(), flags)?;
+        }
         Ok(())
     };
     // SAFETY: the closure makes system calls only; it allocates nothing and takes no lock.

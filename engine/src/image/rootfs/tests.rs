@@ -2,7 +2,9 @@
 
 use std::os::unix::fs::MetadataExt;
 
+use nix::mount::umount;
 use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::mount::{MoveMountFlags, move_mount};
 
 use super::*;
 use crate::image::Options;
@@ -11,34 +13,22 @@ use crate::image::tests::{Scratch, docker_archive};
 
 fn privately(test: impl FnOnce() + Send) {
     let inside = || {
-        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).unwrap();
+        unshare(CloneFlags::CLONE_NEWNS).unwrap();
         let flags = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
-        nix::mount::mount(None::<&str>, "/", None::<&str>, flags, None::<&str>).unwrap();
+        mount(None::<&str>, "/", None::<&str>, flags, None::<&str>).unwrap();
         test();
     };
     std::thread::scope(|scope| scope.spawn(inside).join().unwrap());
 }
 
-#[test]
-fn a_daemon_killed_while_it_tries_overlay_mounts_leaves_none() {
-    privately(|| {
-        let scratch = Scratch::new();
-        let mut table = fs::File::open("/proc/thread-self/mountinfo").unwrap();
-        io::copy(&mut table, &mut io::sink()).unwrap();
-        let changed = || {
-            let mut polled = [PollFd::new(&table, PollFlags::PRI)];
-            rustix::event::poll(&mut polled, Some(&Timespec::default())).unwrap();
-            !polled[0].revents().is_empty()
-        };
-        try_overlay(&scratch.path("pro,be:1")).unwrap();
-        assert!(!changed(), "there was a mount");
-        let target = scratch.path("target");
-        fs::create_dir(&target).unwrap();
-        nix::mount::mount(Some("x"), &target, Some("tmpfs"), MsFlags::empty(), None::<&str>)
-            .unwrap();
-        assert!(changed(), "the kernel tells of mounts");
-        nix::mount::umount(&target).unwrap();
-    });
+/// Attaches a root as a shim does, and says where.
+fn attach(scratch: &Scratch, rootfs: &RootFs) -> PathBuf {
+    let Root::Mount(root) = rootfs.open().unwrap() else { panic!("no mount") };
+    let target = scratch.path("target");
+    fs::create_dir_all(&target).unwrap();
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+    move_mount(&root, "", rustix::fs::CWD, &target, flags).unwrap();
+    target
 }
 
 fn load(scratch: &Scratch, driver: StorageDriver, layers: &[Vec<u8>]) -> (Images, RootFs) {
@@ -70,19 +60,35 @@ fn upper_layers_hide_lower_ones_in_an_overlay() {
     privately(|| {
         let scratch = Scratch::new();
         let (_images, rootfs) = load(&scratch, StorageDriver::Overlay, &two_layers());
-        rootfs.mount().unwrap();
-        rootfs.mount().unwrap();
-        check_two_layers(&rootfs.merged());
-        fs::write(rootfs.merged().join("mine"), "x").unwrap();
+        let root = attach(&scratch, &rootfs);
+        check_two_layers(&root);
+        fs::write(root.join("mine"), "x").unwrap();
         assert!(rootfs.upper().join("mine").exists());
-        rootfs.unmount().unwrap();
-        rootfs.unmount().unwrap();
-        assert!(!rootfs.merged().join("mine").exists());
-        rootfs.mount().unwrap();
-        assert!(rootfs.merged().join("mine").exists(), "changes outlive a stop");
-        rootfs.remove().unwrap();
-        rootfs.remove().unwrap();
-        assert!(!scratch.path("rootfs").exists());
+        umount(&root).unwrap();
+        assert!(!root.join("mine").exists());
+        assert!(attach(&scratch, &rootfs).join("mine").exists(), "changes outlive a stop");
+        umount(&root).unwrap();
+    });
+}
+
+#[test]
+fn a_daemon_killed_while_it_makes_an_overlay_leaves_no_mount() {
+    privately(|| {
+        let mut table = fs::File::open("/proc/thread-self/mountinfo").unwrap();
+        io::copy(&mut table, &mut io::sink()).unwrap();
+        let changed = || {
+            let mut polled = [PollFd::new(&table, PollFlags::PRI)];
+            rustix::event::poll(&mut polled, Some(&Timespec::default())).unwrap();
+            !polled[0].revents().is_empty()
+        };
+        let scratch = Scratch::new();
+        let (_images, rootfs) = load(&scratch, StorageDriver::Auto, &two_layers());
+        let root = rootfs.open().unwrap();
+        assert!(matches!(root, Root::Mount(_)));
+        assert!(!changed(), "there was a mount");
+        let root = attach(&scratch, &rootfs);
+        assert!(changed(), "the kernel tells of mounts");
+        umount(&root).unwrap();
     });
 }
 
@@ -90,13 +96,12 @@ fn upper_layers_hide_lower_ones_in_an_overlay() {
 fn upper_layers_hide_lower_ones_in_a_copy() {
     let scratch = Scratch::new();
     let (images, rootfs) = load(&scratch, StorageDriver::Vfs, &two_layers());
-    rootfs.mount().unwrap();
-    check_two_layers(&rootfs.merged());
-    fs::write(rootfs.merged().join("mine"), "x").unwrap();
-    let again = RootFs::prepare(&images, &images.find("x:1").unwrap(), &scratch.path("rootfs"));
-    assert!(again.unwrap().merged().join("mine").exists());
+    let Root::Directory(root) = rootfs.open().unwrap() else { panic!("a mount") };
+    check_two_layers(&root);
+    fs::write(root.join("mine"), "x").unwrap();
+    RootFs::prepare(&images, &images.find("x:1").unwrap(), &scratch.path("rootfs")).unwrap();
+    assert!(root.join("mine").exists());
     assert_eq!(rootfs.driver_name(), "vfs");
-    rootfs.remove().unwrap();
 }
 
 #[test]
@@ -105,10 +110,10 @@ fn an_image_without_layers_is_an_empty_root() {
         let scratch = Scratch::new();
         let (_images, rootfs) = load(&scratch, StorageDriver::Auto, &[]);
         assert_eq!(rootfs.driver_name(), "overlay2");
-        rootfs.mount().unwrap();
-        assert_eq!(fs::read_dir(rootfs.merged()).unwrap().count(), 0);
-        fs::write(rootfs.merged().join("x"), "x").unwrap();
-        rootfs.remove().unwrap();
+        let root = attach(&scratch, &rootfs);
+        assert_eq!(fs::read_dir(&root).unwrap().count(), 0);
+        fs::write(root.join("x"), "x").unwrap();
+        umount(&root).unwrap();
     });
 }
 
@@ -119,8 +124,8 @@ fn as_many_layers_as_an_image_may_have_are_mounted() {
         let layers: Vec<_> =
             (0..127).map(|n| Tar::new().file(&format!("f{n}"), b"x").finish()).collect();
         let (_images, rootfs) = load(&scratch, StorageDriver::Overlay, &layers);
-        rootfs.mount().unwrap();
-        assert_eq!(fs::read_dir(rootfs.merged()).unwrap().count(), 127);
-        rootfs.remove().unwrap();
+        let root = attach(&scratch, &rootfs);
+        assert_eq!(fs::read_dir(&root).unwrap().count(), 127);
+        umount(&root).unwrap();
     });
 }
