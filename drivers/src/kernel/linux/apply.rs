@@ -178,10 +178,24 @@ impl Run<'_> {
             self.check(step, made);
         }
         self.stage(|run| run.host_batch(requests));
+        self.stage(|run| {
+            for step in veths {
+                let muted = run.mute_ipv6(step);
+                run.check(step, muted);
+            }
+        });
         for name in lone {
             // The bridge may be new too, and get its carrier from this port.
             let _ = self.linux.with_socket(|socket| link::settle(socket, name));
         }
+    }
+
+    /// The near end of a new pair is a port and nothing else. With an IPv6 address of its own it
+    /// would talk to the container, and have routes that the kernel goes through whenever a link
+    /// comes or goes.
+    fn mute_ipv6(&mut self, step: &Step) -> io::Result<()> {
+        let Step::Add(Key::Veth { name, .. }, _) = step else { return Ok(()) };
+        self.write_host_sysctl(&sysctl::disable_ipv6(name), "1")
     }
 
     fn veth_requests<'p>(
@@ -335,8 +349,7 @@ impl Run<'_> {
         }
     }
 
-    /// The links go up and get their addresses and routes, and once they transmit they announce
-    /// the addresses.
+    /// The links go up and get their addresses and routes, and transmit when this returns.
     fn equip_links(&mut self, socket: &mut Socket, part: &SandboxPart<'_>) {
         let (requests, failures) = equipment(socket, &part.steps);
         self.failures.extend(failures);
@@ -349,9 +362,10 @@ impl Run<'_> {
                 let settled = run.settle(socket, step);
                 run.check(step, settled);
             }
-            let announcements = part.veths.iter().filter_map(|s| Some((*s, announcement(s)?)));
-            run.sandbox_batch(socket, announcements.collect());
         });
+        if self.failures.is_empty() {
+            announce(&part.veths);
+        }
     }
 
     fn sandbox_batch(&mut self, socket: &mut Socket, requests: Requests<'_>) {
@@ -393,6 +407,27 @@ impl Run<'_> {
         if let Some(space) = self.spaces.get_mut(sandbox) {
             space.socket = Some(socket);
         }
+    }
+}
+
+/// Tells the neighbours of new links who has the addresses now, from a thread that nobody waits
+/// for: a bridge copies that to all of its ports. To be called in the sandbox.
+fn announce(veths: &[&Step]) {
+    let requests: Vec<_> = veths.iter().filter_map(|step| announcement(step)).collect();
+    if requests.is_empty() {
+        return;
+    }
+    let told = Socket::open().and_then(|mut socket| {
+        let tell = move || {
+            for refused in socket.batch(&requests) {
+                // The link may have gone again.
+                tracing::debug!(error = %refused.source, "not announced");
+            }
+        };
+        std::thread::Builder::new().name("announce".to_owned()).spawn(tell)
+    });
+    if let Err(error) = told {
+        tracing::warn!(%error, "cannot announce addresses");
     }
 }
 
