@@ -26,7 +26,7 @@ use cnm::{
     Protocol, Sandbox, SandboxId, State, Store, Transaction, Value, diff,
 };
 use dns::protocol::{HeldPort, Twin};
-use drivers::kernel::{Kernel, KernelError, Linux, LinuxConfig};
+use drivers::kernel::{Announcements, Kernel, KernelError, Linux, LinuxConfig};
 use serde::de::DeserializeOwned;
 
 use crate::core::Settings;
@@ -219,8 +219,9 @@ impl Networks {
 
     /// Makes a decided change true: the intent becomes durable, the kernel follows, and names are
     /// answered when this returns. After an error nothing of it is left in the kernel, and the
-    /// change is to be [abandoned](Self::abandon).
-    pub(crate) fn apply(&self, change: &Change<'_>, served: &Served) -> Result<()> {
+    /// change is to be [abandoned](Self::abandon). What is returned is to be waited for before the
+    /// user is told.
+    pub(crate) fn apply(&self, change: &Change<'_>, served: &Served) -> Result<Announcements> {
         let transaction = &change.transaction;
         let intent = self.controller().intent(transaction);
         self.store.commit(&intent, Durability::Immediate)?;
@@ -230,10 +231,11 @@ impl Networks {
         let ports: Vec<PortBinding> =
             change.reserved.iter().flat_map(|(bindings, _)| bindings).cloned().collect();
         let begun = Instant::now();
-        let applied = self.kernel.apply(&plan).map_err(Error::from).and_then(|()| {
+        let applied = self.kernel.apply_ahead(&plan).map_err(Error::from).and_then(|announced| {
             tracing::debug!(sandbox, elapsed = ?begun.elapsed(), "applied");
             self.resolver.serve(served, &held(change))?;
-            self.kernel.flush_ports(&ports).map_err(Error::from)
+            self.kernel.flush_ports(&ports)?;
+            Ok(announced)
         });
         tracing::debug!(sandbox, elapsed = ?begun.elapsed(), "served");
         applied.inspect_err(|_| self.undo(change))

@@ -21,6 +21,7 @@ use nix::sys::socket::{
     sockopt,
 };
 
+pub use self::apply::Announcements;
 use self::apply::OnFailure;
 use self::observe::Scope;
 use super::conntrack::Conntrack;
@@ -153,6 +154,17 @@ impl Linux {
         observe::observe(self, Scope::Only(sandboxes))
     }
 
+    /// As [`Kernel::apply`], but does not wait until neighbours know of new addresses.
+    pub fn apply_ahead(&self, plan: &Plan) -> Result<Announcements, KernelError> {
+        self.shadow.release(plan);
+        let outcome = apply::run(self, plan, OnFailure::Stop);
+        if let Some(failure) = outcome.failures.into_iter().next() {
+            return Err(failure);
+        }
+        self.shadow.record(plan);
+        Ok(outcome.announcements)
+    }
+
     /// Tells when something of ours was changed by somebody else. The receiver gets one message
     /// per burst of changes; what changed is found by observing.
     pub fn changes(&self) -> Result<Receiver<()>, KernelError> {
@@ -189,17 +201,12 @@ impl Kernel for Linux {
     }
 
     fn apply(&self, plan: &Plan) -> Result<(), KernelError> {
-        self.shadow.release(plan);
-        if let Some(failure) = apply::run(self, plan, OnFailure::Stop).into_iter().next() {
-            return Err(failure);
-        }
-        self.shadow.record(plan);
-        Ok(())
+        self.apply_ahead(plan).map(Announcements::wait)
     }
 
     fn dismantle(&self, plan: &Plan) -> Vec<KernelError> {
         self.shadow.release(plan);
-        apply::run(self, plan, OnFailure::GoOn)
+        apply::run(self, plan, OnFailure::GoOn).failures
     }
 }
 

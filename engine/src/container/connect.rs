@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use cnm::store::{Batch, Durability};
 use cnm::{Controller, DriverKind, HasKind, Kind, Network};
+use drivers::kernel::Announcements;
 
 use super::bundle::Wiring;
 use super::create::reserve_addresses;
@@ -96,6 +97,7 @@ impl Engine {
         let applied = self
             .served(after, &change.sandbox, &change.endpoints)
             .and_then(|served| self.networks.apply(&change, &served))
+            .map(Announcements::wait)
             .and_then(|()| self.endpoint_views(after, &change.endpoints));
         let views = match applied {
             Ok(views) => views,

@@ -61,7 +61,7 @@ impl Engine {
         records.delete(record_key(&container.id));
         let forget = |model: &mut Controller| Ok(model.forget_owner(&container.id));
         self.networks.write(forget, records, Durability::Immediate)?;
-        self.remove_files(&container, volumes);
+        Self::remove_files(&container, volumes);
         self.registry.remove(&container.id);
         self.tell(&container, "destroy", &[]);
         live.progress.send_modify(|progress| {
@@ -71,7 +71,7 @@ impl Engine {
         Ok(())
     }
 
-    fn remove_files(&self, container: &Container, volumes: bool) {
+    fn remove_files(container: &Container, volumes: bool) {
         let anonymous = container.mounts.iter().filter(|mount| volumes && mount.anonymous);
         let anonymous = anonymous.filter_map(|mount| mount.source.parent());
         for dir in anonymous.chain([container.paths.dir.as_path()]) {

@@ -204,8 +204,9 @@ impl Engine {
             let panicked = |_| Error::new(Kind::Internal, "the network's part panicked");
             (network.join().map_err(panicked).flatten(), prepared)
         });
-        applied?;
+        let announcements = applied?;
         let pid = self.spawn(live, prepared?)?;
+        announcements.wait();
         let (container, ()) = live.change(|container| {
             container.state.start(pid, Utc::now());
             container.sandbox = Some(sandbox.id.clone());

@@ -86,6 +86,18 @@ fn interface_has_the_mac_and_the_mtu_it_was_given() {
 }
 
 #[test]
+fn a_port_of_a_bridge_has_no_address_of_its_own() {
+    let (lab, mut model) = (Lab::new(), Model::default());
+    model.network(1);
+    model.sandbox(1, &[1]);
+    let kernel = start(&lab, &model);
+    let [one] = sandboxes(&lab, &kernel, &model, [1]);
+    let port = model.sandboxes[&1].1[0].host_link();
+    assert_eq!(one.addresses("eth0").len(), 3, "both families and the link-local one");
+    assert_eq!(lab.host.addresses(port.as_str()), []);
+}
+
+#[test]
 fn bridge_keeps_its_hardware_address() {
     let (lab, mut model) = (Lab::new(), Model::default());
     model.network(1);

@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::AsFd;
+use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
 use cnm::{Key, LinkName, Ns, Plan, SandboxId, Step, Value};
@@ -33,20 +34,45 @@ pub(super) enum OnFailure {
     GoOn,
 }
 
-/// Runs a plan and returns what failed.
-pub(super) fn run(linux: &Linux, plan: &Plan, policy: OnFailure) -> Vec<KernelError> {
+/// What became of a plan.
+#[derive(Debug, Default)]
+pub(super) struct Outcome {
+    pub(super) failures: Vec<KernelError>,
+    pub(super) announcements: Announcements,
+}
+
+/// Neighbours that are being told who has an address now. It takes a millisecond for each 500
+/// ports of the bridge, which copies what it is told to all of them.
+#[derive(Debug, Default)]
+#[must_use = "an address that somebody else had is reached when this is waited for"]
+pub struct Announcements(Vec<JoinHandle<()>>);
+
+impl Announcements {
+    /// Waits until they know.
+    pub fn wait(self) {
+        for thread in self.0 {
+            // It has nothing to say that could be acted upon.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Runs a plan.
+pub(super) fn run(linux: &Linux, plan: &Plan, policy: OnFailure) -> Outcome {
     let parts = Parts::of(plan);
     if parts.only_elements() {
         let (old, new) = (&parts.removals.elements, &parts.elements);
         let changed = [old, new].into_iter().filter(|steps| !steps.is_empty());
-        return changed.filter_map(|steps| program(linux, steps).err()).collect();
+        let failures = changed.filter_map(|steps| program(linux, steps).err()).collect();
+        return Outcome { failures, ..Outcome::default() };
     }
     Visitor::send(|visitor| {
         let spaces = BTreeMap::new();
-        let mut run = Run { linux, visitor, policy, spaces, failures: Vec::new() };
+        let outcome = Outcome::default();
+        let mut run = Run { linux, visitor, policy, spaces, outcome };
         run.removals(&parts.removals);
         run.additions(&parts);
-        run.failures
+        run.outcome
     })
 }
 
@@ -65,7 +91,7 @@ struct Run<'a> {
     visitor: &'a mut Visitor,
     policy: OnFailure,
     spaces: BTreeMap<SandboxId, Space>,
-    failures: Vec<KernelError>,
+    outcome: Outcome,
 }
 
 /// The namespace of a sandbox, with a socket in it once that was needed.
@@ -112,18 +138,18 @@ impl Run<'_> {
 
     /// Runs a part of the plan, unless an earlier one failed and that was to be the end.
     fn stage(&mut self, part: impl FnOnce(&mut Self)) {
-        if self.failures.is_empty() || self.policy == OnFailure::GoOn {
+        if self.outcome.failures.is_empty() || self.policy == OnFailure::GoOn {
             part(self);
         }
     }
 
     fn check(&mut self, step: &Step, result: io::Result<()>) {
-        self.failures.extend(result.err().map(|source| failure(step, source)));
+        self.outcome.failures.extend(result.err().map(|source| failure(step, source)));
     }
 
     fn elements(&mut self, steps: &[&Step]) {
         if !steps.is_empty() {
-            self.failures.extend(program(self.linux, steps).err());
+            self.outcome.failures.extend(program(self.linux, steps).err());
         }
     }
 
@@ -134,13 +160,15 @@ impl Run<'_> {
         let Some(first) = steps.first() else { return };
         match self.linux.with_socket(|socket| Ok(socket.batch(&requests))) {
             Ok(refused) => self.report(&steps, refused),
-            Err(source) => self.failures.push(failure(first, source)),
+            Err(source) => self.outcome.failures.push(failure(first, source)),
         }
     }
 
     fn report(&mut self, steps: &[&Step], refused: Vec<Refused>) {
         let failed = refused.into_iter();
-        self.failures.extend(failed.map(|refused| failure(steps[refused.index], refused.source)));
+        self.outcome
+            .failures
+            .extend(failed.map(|refused| failure(steps[refused.index], refused.source)));
     }
 
     fn bridges(&mut self, steps: &[&Step]) {
@@ -263,7 +291,7 @@ impl Run<'_> {
         }
         let requests = self.linux.with_socket(|socket| Ok(equipment(socket, steps)));
         let (requests, failures) = requests.unwrap_or_default();
-        self.failures.extend(failures);
+        self.outcome.failures.extend(failures);
         self.host_batch(requests);
     }
 
@@ -324,7 +352,7 @@ impl Run<'_> {
         let Some(first) = part.veths.iter().chain(&part.steps).next() else { return };
         let mut socket = match self.enter(sandbox) {
             Ok(socket) => socket,
-            Err(source) => return self.failures.push(failure(first, source)),
+            Err(source) => return self.outcome.failures.push(failure(first, source)),
         };
         let path = self.linux.namespace_path(sandbox);
         self.stage(|run| {
@@ -352,7 +380,7 @@ impl Run<'_> {
     /// The links go up and get their addresses and routes, and transmit when this returns.
     fn equip_links(&mut self, socket: &mut Socket, part: &SandboxPart<'_>) {
         let (requests, failures) = equipment(socket, &part.steps);
-        self.failures.extend(failures);
+        self.outcome.failures.extend(failures);
         let mut all: Requests<'_> =
             part.veths.iter().filter_map(|step| Some((*step, far_end(step)?))).collect();
         all.extend(requests);
@@ -363,9 +391,7 @@ impl Run<'_> {
                 run.check(step, settled);
             }
         });
-        if self.failures.is_empty() {
-            announce(&part.veths);
-        }
+        self.stage(|run| run.outcome.announcements.0.extend(announce(&part.veths)));
     }
 
     fn sandbox_batch(&mut self, socket: &mut Socket, requests: Requests<'_>) {
@@ -387,7 +413,7 @@ impl Run<'_> {
             Ok(socket) => socket,
             // All that was in the sandbox is gone with it.
             Err(error) if error.kind() == io::ErrorKind::NotFound => return,
-            Err(source) => return self.failures.push(failure(first, source)),
+            Err(source) => return self.outcome.failures.push(failure(first, source)),
         };
         let path = self.linux.namespace_path(sandbox);
         for step in steps {
@@ -410,25 +436,22 @@ impl Run<'_> {
     }
 }
 
-/// Tells the neighbours of new links who has the addresses now, from a thread that nobody waits
-/// for: a bridge copies that to all of its ports. To be called in the sandbox.
-fn announce(veths: &[&Step]) {
+/// Tells the neighbours of new links who has the addresses now. To be called in the sandbox.
+fn announce(veths: &[&Step]) -> Option<JoinHandle<()>> {
     let requests: Vec<_> = veths.iter().filter_map(|step| announcement(step)).collect();
     if requests.is_empty() {
-        return;
+        return None;
     }
-    let told = Socket::open().and_then(|mut socket| {
+    let telling = Socket::open().and_then(|mut socket| {
         let tell = move || {
             for refused in socket.batch(&requests) {
                 // The link may have gone again.
                 tracing::debug!(error = %refused.source, "not announced");
             }
         };
-        std::thread::Builder::new().name("announce".to_owned()).spawn(tell)
+        thread::Builder::new().name("announce".to_owned()).spawn(tell)
     });
-    if let Err(error) = told {
-        tracing::warn!(%error, "cannot announce addresses");
-    }
+    telling.inspect_err(|error| tracing::warn!(%error, "cannot announce addresses")).ok()
 }
 
 /// The value that a step leads to; for a removal, the one that goes.
