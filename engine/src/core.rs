@@ -241,10 +241,11 @@ fn make_directories(settings: &Settings) -> Result<()> {
         data.join("containers"),
         data.join("volumes"),
         exec.clone(),
-        exec.join("ns"),
+        settings.pins(),
         exec.join("shim"),
         exec.join("runtime"),
-        settings.root_dir(),
+        settings.view_dir(),
+        settings.view_of_root(),
     ];
     for directory in all {
         // Nobody but us: container files keep their owners and modes (set-user-id among them).
@@ -252,9 +253,15 @@ fn make_directories(settings: &Settings) -> Result<()> {
             |error| Error::internal(format!("cannot make {}", directory.display()), error),
         )?;
     }
-    let root = settings.root_dir();
-    keep_private(&root)
-        .map_err(|error| Error::internal(format!("cannot mount {}", root.display()), error))
+    for directory in [settings.pins(), settings.view_dir()] {
+        keep_private(&directory).map_err(|error| {
+            Error::internal(format!("cannot mount {}", directory.display()), error)
+        })?;
+    }
+    let network = settings.view_of_network();
+    let made = std::fs::OpenOptions::new().create(true).append(true).open(&network);
+    made.map(drop)
+        .map_err(|error| Error::internal(format!("cannot make {}", network.display()), error))
 }
 
 /// Makes a directory a mount of its own whose mounts do not spread to other mount namespaces.

@@ -91,7 +91,7 @@ impl Networks {
     pub(crate) fn open(settings: &Settings, store: Arc<dyn Store>) -> Result<Self> {
         let socket = settings.exec_root.join("dns.sock");
         let kernel = Arc::new(Linux::open(LinuxConfig {
-            namespaces: settings.exec_root.join("ns"),
+            namespaces: settings.pins(),
             table: settings.table.clone(),
             tag: settings.tag.clone(),
             owner: resolver::take_owner(&socket).map(Arc::new),

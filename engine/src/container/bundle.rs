@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 use crate::image::rootfs::{Root, RootFs};
 use crate::runtime::spec::{BundleInput, Namespace, Namespaces, Seccomp, build};
 use crate::runtime::{self, Runtime, user};
-use crate::shim::protocol::{Config, Log, Stdin};
+use crate::shim::protocol::{Config, Log, Stdin, View};
 
 /// Programs that serve as `--init`.
 const INITS: [&str; 3] = ["docker-init", "tini-static", "tini"];
@@ -64,28 +64,45 @@ impl Engine {
         let runtime = self.runtime(&container.spec)?;
         let image = self.images().find(&container.image)?;
         let rootfs = RootFs::prepare(self.images(), &image, &rootfs_dir(&container.paths.dir))?;
-        let (root, here, there) = match rootfs.open()? {
-            Root::Directory(path) => (None, path.clone(), path),
+        let settings = self.settings();
+        let (root, view, here) = match rootfs.open()? {
+            Root::Directory(path) => (None, None, path),
             Root::Mount(mount) => {
                 let here = PathBuf::from(format!("/proc/self/fd/{}", mount.as_raw_fd()));
-                (Some(mount), here, self.settings().root_dir())
+                let pin = match &wiring.namespace {
+                    Namespace::Path(path) => Some(path.clone()),
+                    _ => None,
+                };
+                let view = View {
+                    root: settings.view_of_root(),
+                    network: settings.view_of_network(),
+                    pin,
+                    pins: settings.pins(),
+                };
+                (Some(mount), Some(view), here)
             }
         };
         let paths = self.write_files(container, wiring)?;
-        let input = self.bundle_input(container, wiring, (&here, &there), &paths)?;
+        let mut input = self.bundle_input(container, wiring, &here, &paths)?;
+        if let Some(view) = &view {
+            input.rootfs.clone_from(&view.root);
+            if view.pin.is_some() {
+                input.namespaces.network = Namespace::Path(view.network.clone());
+            }
+        }
         let bundle = build(&input, &self.host, runtime.as_ref())?;
         for warning in &bundle.warnings {
             tracing::warn!(container = container.short_id(), warning);
         }
-        let directory = self.settings().shim_dir(&container.id);
+        let directory = settings.shim_dir(&container.id);
         bundle.write(&directory)?;
         let spec = &container.spec;
         let config = Config {
             id: container.id.clone(),
-            runtime: runtime.command(&self.settings().runtime_root()),
+            runtime: runtime.command(&settings.runtime_root()),
             bundle: directory.clone(),
             directory,
-            root: root.is_some().then_some(there),
+            view,
             tty: spec.tty,
             console_size: spec.console_size,
             stdin: match (spec.open_stdin, spec.stdin_once) {
@@ -100,13 +117,11 @@ impl Engine {
         Ok(Prepared { config, root })
     }
 
-    /// The specification's contents. The root file system is `here` for the daemon, and will be
-    /// `there` for the runtime.
     fn bundle_input(
         &self,
         container: &Container,
         wiring: &Wiring,
-        (here, there): (&Path, &Path),
+        rootfs: &Path,
         paths: &Paths,
     ) -> Result<BundleInput> {
         let (spec, resolved) = (&container.spec, &container.resolved);
@@ -118,12 +133,12 @@ impl Engine {
             args,
             env: resolved.env.clone(),
             cwd: resolved.working_dir.clone(),
-            user: user::resolve(here, &resolved.user, &spec.groups)?,
+            user: user::resolve(rootfs, &resolved.user, &spec.groups)?,
             hostname: resolved.hostname.clone(),
             domainname: resolved.domainname.clone(),
             tty: spec.tty,
             console_size: spec.console_size,
-            rootfs: there.to_owned(),
+            rootfs: rootfs.to_owned(),
             readonly_rootfs: spec.readonly_rootfs,
             namespaces: self.namespaces(spec, wiring)?,
             mounts: mounts(container, paths)?,

@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 const DATA: [&str; 4] = ["containers", "volumes", "images", "store.redb"];
 
 /// What we make in the exec root.
-const EXEC: [&str; 7] = ["ns", "shim", "runtime", "rootfs", "dns.sock", "dns.sock.lock", "dns.log"];
+const EXEC: [&str; 7] = ["ns", "shim", "runtime", "view", "dns.sock", "dns.sock.lock", "dns.log"];
 
 impl Engine {
     /// Removes everything that is ours: containers, networks, images, directories, the table. The
@@ -32,10 +32,11 @@ impl Engine {
         let work = tokio::task::spawn_blocking(move || {
             engine.networks.demolish()?;
             let settings = engine.settings();
-            let root = settings.root_dir();
-            umount2(&root, MntFlags::MNT_DETACH).map_err(|error| {
-                Error::internal(format!("cannot unmount {}", root.display()), error)
-            })?;
+            for path in [settings.pins(), settings.view_dir()] {
+                umount2(&path, MntFlags::MNT_DETACH).map_err(|error| {
+                    Error::internal(format!("cannot unmount {}", path.display()), error)
+                })?;
+            }
             let data = DATA.iter().map(|name| settings.data_root.join(name));
             let exec = EXEC.iter().map(|name| settings.exec_root.join(name));
             for path in data.chain(exec) {

@@ -149,10 +149,25 @@ impl Settings {
         self.exec_root.join("shim").join(id)
     }
 
-    /// Where a runtime finds the root file system of its container. It is a private mount: what a
-    /// shim attaches there is seen by the runtime that it calls, and by nobody else.
-    pub fn root_dir(&self) -> PathBuf {
-        self.exec_root.join("rootfs")
+    /// The files that network namespaces are pinned to. It is a private mount.
+    pub fn pins(&self) -> PathBuf {
+        self.exec_root.join("ns")
+    }
+
+    /// A private mount: what a shim attaches below it is seen by the runtime that it calls, and by
+    /// nobody else.
+    pub fn view_dir(&self) -> PathBuf {
+        self.exec_root.join("view")
+    }
+
+    /// Where a runtime finds the root file system of its container.
+    pub fn view_of_root(&self) -> PathBuf {
+        self.view_dir().join("root")
+    }
+
+    /// Where a runtime finds the network namespace of its container.
+    pub fn view_of_network(&self) -> PathBuf {
+        self.view_dir().join("net")
     }
 
     /// The root of the OCI runtime's own state.

@@ -100,7 +100,7 @@ impl Shims {
     /// # Errors
     /// [`ShimError::Start`] with Docker's text and exit code if the runtime refused.
     pub fn spawn(&self, config: &Config, descriptors: &[OwnedFd]) -> Result<i32, ShimError> {
-        let expected = config.attached.len() + usize::from(config.root.is_some());
+        let expected = config.attached.len() + usize::from(config.view.is_some());
         debug_assert_eq!(descriptors.len(), expected);
         let failed =
             |action| move |source| ShimError::Io { action, container: config.id.clone(), source };

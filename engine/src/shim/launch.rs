@@ -1,13 +1,10 @@
 //! Calling an OCI runtime.
 
-use std::ffi::CString;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
 use std::process::Command;
 
-use super::protocol::RuntimeCommand;
+use super::protocol::{RuntimeCommand, View};
 use super::system;
 
 /// The command up to its subcommand.
@@ -19,12 +16,15 @@ pub fn command(runtime: &RuntimeCommand) -> Command {
     command
 }
 
-/// The same for a container whose root file system is a mount of its own, to be attached at a
-/// path.
-pub(super) fn with_root(runtime: &RuntimeCommand, root: OwnedFd, at: &Path) -> io::Result<Command> {
+/// The same for a container whose root file system is a mount of its own.
+pub(super) fn with_view(
+    runtime: &RuntimeCommand,
+    root: OwnedFd,
+    view: &View,
+) -> io::Result<Command> {
     let mut command = bare(runtime);
-    let at = CString::new(at.as_os_str().as_bytes())?;
-    system::with_mounts(&mut command, runtime.hide_hybrid, Some((root, at)));
+    let scene = system::Scene::new(root, view)?;
+    system::with_mounts(&mut command, runtime.hide_hybrid, Some(scene));
     Ok(command)
 }
 

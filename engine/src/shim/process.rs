@@ -83,7 +83,7 @@ pub(super) struct Launch<'a> {
     pub(super) size: Option<(u16, u16)>,
     pub(super) stdin: Stdin,
     pub(super) log: Option<JsonFile>,
-    /// The container's root file system, if it is to be attached at [`Config::root`].
+    /// The container's root file system, if it is to be attached as [`Config::view`] says.
     pub(super) root: Option<OwnedFd>,
     /// The exec'd process: its id and its OCI object; the container itself if absent.
     pub(super) exec: Option<(String, &'a serde_json::Value)>,
@@ -97,8 +97,8 @@ impl Launch<'_> {
         let name = self.exec.as_ref().map_or("init".to_owned(), |_| format!("exec-{}", self.id));
         let files = self.files(&name)?;
         let runtime = &self.config.runtime;
-        let mut command = match (self.root.take(), &self.config.root) {
-            (Some(root), Some(path)) => launch::with_root(runtime, root, path)?,
+        let mut command = match (self.root.take(), &self.config.view) {
+            (Some(root), Some(view)) => launch::with_view(runtime, root, view)?,
             _ => launch::command(runtime),
         };
         system::restore_signals(&mut command, self.oom_score);

@@ -20,9 +20,9 @@ pub struct Config {
     pub directory: PathBuf,
     /// The OCI bundle, where `config.json` is.
     pub bundle: PathBuf,
-    /// Where the runtime finds the root file system, if that comes as a mount: it is the first
-    /// descriptor sent along, and nobody else sees it there.
-    pub root: Option<PathBuf>,
+    /// What the runtime sees and nobody else does, if the root file system comes as a mount: that
+    /// is then the first descriptor sent along.
+    pub view: Option<View>,
     /// Whether the container's process has a terminal.
     pub tty: bool,
     /// Rows and columns of the terminal at its start.
@@ -50,6 +50,21 @@ pub struct RuntimeCommand {
     /// version 1 controllers and others left in the unified hierarchy.
     #[serde(default)]
     pub hide_hybrid: bool,
+}
+
+/// A runtime's own view of the host's mounts. It lacks the namespaces of other containers: a
+/// runtime copies and reads all the mounts that it sees.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct View {
+    /// Where the root file system is attached. As with [`View::network`], the directory is on a
+    /// private mount, so that nothing there spreads.
+    pub root: PathBuf,
+    /// The file that the container's own network namespace is attached to.
+    pub network: PathBuf,
+    /// The file that it is pinned to; none if the runtime makes it or shares the host's.
+    pub pin: Option<PathBuf>,
+    /// The directory of all such files, a private mount too. The runtime does not see it.
+    pub pins: PathBuf,
 }
 
 /// What happens to a process's stdin.

@@ -31,7 +31,7 @@ pub fn main() -> ExitCode {
         // The daemon has ended without needing us.
         return ExitCode::SUCCESS;
     };
-    let attached = descriptors.split_off(usize::from(config.root.is_some()).min(descriptors.len()));
+    let attached = descriptors.split_off(usize::from(config.view.is_some()).min(descriptors.len()));
     match prepare(&config).and_then(|oom_score| Server::new(config, attached, oom_score)) {
         Ok(server) => server.run(descriptors.pop(), socket),
         Err(error) => {

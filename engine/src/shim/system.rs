@@ -4,16 +4,19 @@
 use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::Command;
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
 use nix::unistd::{ForkResult, fork, setsid};
-use rustix::mount::{MoveMountFlags, move_mount};
+use rustix::fs::CWD;
+use rustix::mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
 
-use super::protocol::HYBRID;
+use super::protocol::{HYBRID, View};
 
 /// Leaves the daemon's session and process tree: the parent ends at once, so that whoever started
 /// us has nothing to reap later. Returns in the grandchild only.
@@ -80,13 +83,48 @@ pub(super) fn restore_signals(command: &mut Command, oom_score: Option<i32>) {
     unsafe { command.pre_exec(prepare) };
 }
 
+/// A [`View`] as system calls take it.
+#[derive(Debug)]
+pub(super) struct Scene {
+    root: (OwnedFd, CString),
+    network: Option<(CString, CString)>,
+    pins: CString,
+}
+
+impl Scene {
+    pub(super) fn new(root: OwnedFd, view: &View) -> io::Result<Self> {
+        let path = |path: &Path| CString::new(path.as_os_str().as_bytes());
+        let network = match &view.pin {
+            Some(pin) => Some((path(pin)?, path(&view.network)?)),
+            None => None,
+        };
+        Ok(Self { root: (root, path(&view.root)?), network, pins: path(&view.pins)? })
+    }
+
+    /// Sets it up in the mount namespace of this process. Makes system calls only.
+    fn set(&self) -> io::Result<()> {
+        let attach = |mount: &OwnedFd, path: &CString| {
+            let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+            move_mount(mount, c"", CWD, path.as_c_str(), flags)
+        };
+        let network = match &self.network {
+            Some((pin, path)) => {
+                let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+                Some((open_tree(CWD, pin.as_c_str(), flags)?, path))
+            }
+            None => None,
+        };
+        umount2(self.pins.as_c_str(), MntFlags::MNT_DETACH)?;
+        if let Some((network, path)) = &network {
+            attach(network, path)?;
+        }
+        Ok(attach(&self.root.0, &self.root.1)?)
+    }
+}
+
 /// Runs the command in a mount namespace of its own: without the unified hierarchy of a hybrid
-/// host, and with a mount attached at a path that is below a private one.
-pub(super) fn with_mounts(
-    command: &mut Command,
-    hide_hybrid: bool,
-    attached: Option<(OwnedFd, CString)>,
-) {
+/// host, and with what else it is to see.
+pub(super) fn with_mounts(command: &mut Command, hide_hybrid: bool, scene: Option<Scene>) {
     let prepare = move || {
         unshare(CloneFlags::CLONE_NEWNS)?;
         if hide_hybrid {
@@ -94,11 +132,7 @@ pub(super) fn with_mounts(
             mount(None::<&str>, "/", None::<&str>, slave, None::<&str>)?;
             umount2(HYBRID, MntFlags::MNT_DETACH)?;
         }
-        if let Some((mount, path)) = &attached {
-            let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
-            move_mount(mount, c"", rustix::fs::CWD, path.as_c_str(), flags)?;
-        }
-        Ok(())
+        scene.as_ref().map_or(Ok(()), Scene::set)
     };
     // SAFETY: the closure makes system calls only; it allocates nothing and takes no lock.
     unsafe { command.pre_exec(prepare) };

@@ -61,7 +61,7 @@ impl Container {
             runtime: runtime.command(&directory.join("runtime")),
             directory: shim.clone(),
             bundle: shim,
-            root: None,
+            view: None,
             tty: false,
             console_size: None,
             stdin: Stdin::Closed,
