@@ -98,13 +98,22 @@ pub struct EndpointOptions {
     pub warnings: Vec<String>,
 }
 
-/// An option with a value that it cannot have.
+/// An option that cannot be.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("invalid value \"{value}\" of option {option}: {expected} is expected")]
-pub struct OptionError {
-    option: String,
-    value: String,
-    expected: &'static str,
+pub enum OptionError {
+    /// It has a value that it cannot have.
+    #[error("invalid value \"{value}\" of option {option}: {expected} is expected")]
+    Value {
+        /// Its name.
+        option: String,
+        /// The value.
+        value: String,
+        /// What it takes.
+        expected: &'static str,
+    },
+    /// Its name is one of Docker's networks, and there is none of that name.
+    #[error("{0}")]
+    Unknown(String),
 }
 
 impl HasKind for OptionError {
@@ -294,7 +303,8 @@ impl BridgeOptions {
 
 impl ParsedOptions {
     /// Reads the options of a network. `bridge` is the device of a bridge network that names
-    /// none. What is unknown is a warning; a value that cannot be is an error.
+    /// none. What is unknown is an error or, if it is not of Docker's vocabulary, a warning; a value
+    /// that cannot be is an error.
     pub fn parse(
         kind: DriverKind,
         given: &BTreeMap<String, String>,
@@ -311,7 +321,7 @@ impl ParsedOptions {
             }
             if !set(specs, &mut to, name, value)? {
                 let of = format!("driver {kind}");
-                warnings.push(unknown(name, &of, specs.iter().flat_map(|spec| spec.names)));
+                warnings.extend(unknown(name, &of, specs.iter().flat_map(|spec| spec.names))?);
             }
             if std::mem::take(&mut to.idle) {
                 warnings.push(format!("option {name} is ignored: this version cannot do it"));
@@ -333,7 +343,7 @@ impl EndpointOptions {
         for (name, value) in given {
             if !set(ENDPOINT, &mut to, name, value)? {
                 let names = ENDPOINT.iter().flat_map(|spec| spec.names);
-                to.warnings.push(unknown(name, "endpoints", names));
+                to.warnings.extend(unknown(name, "endpoints", names)?);
             }
         }
         Ok(to)
@@ -345,14 +355,20 @@ fn set<T>(specs: &[Spec<T>], to: &mut T, name: &str, value: &str) -> Result<bool
     let Some(spec) = specs.iter().find(|spec| spec.names.contains(&name)) else {
         return Ok(false);
     };
-    (spec.set)(to, value).map(|()| true).ok_or_else(|| OptionError {
+    (spec.set)(to, value).map(|()| true).ok_or_else(|| OptionError::Value {
         option: name.to_owned(),
         value: value.to_owned(),
         expected: spec.expected,
     })
 }
 
-fn unknown<'a>(name: &str, of: &str, known: impl Iterator<Item = &'a &'static str>) -> String {
+/// A name of Docker's vocabulary that does not exist was meant to do something: it is an error.
+/// Others are for somebody else, and a warning.
+fn unknown<'a>(
+    name: &str,
+    of: &str,
+    known: impl Iterator<Item = &'a &'static str>,
+) -> Result<Option<String>, OptionError> {
     let last = |name: &str| name.rsplit('.').next().unwrap_or_default().to_lowercase();
     // The last word says what is meant; what stands before it is often left out or mixed up.
     let far = |known: &str| (distance(&last(known), &last(name)), distance(known, name));
@@ -360,7 +376,10 @@ fn unknown<'a>(name: &str, of: &str, known: impl Iterator<Item = &'a &'static st
     let near = |known: &&&str| sane && 3 * far(known).0 <= last(name).len();
     let hint = known.filter(near).min_by_key(|known| far(known));
     let hint = hint.map(|known| format!(": did you mean {known}?")).unwrap_or_default();
-    format!("unknown option {name} of {of} is ignored{hint}")
+    if name.starts_with("com.docker.network.") {
+        return Err(OptionError::Unknown(format!("unknown option {name} of {of}{hint}")));
+    }
+    Ok(Some(format!("unknown option {name} of {of} is ignored{hint}")))
 }
 
 /// How many letters have to be put in, taken out or replaced to turn one text into the other.

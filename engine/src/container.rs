@@ -31,6 +31,7 @@ use cnm::{Mac, NetworkId, PortBinding, Protocol, SandboxId};
 use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 
+pub use create::missing_other;
 pub use request::{
     Attach, Attached, Created, ExecSpec, ExecView, LogLine, LogQuery, Process, Processes, Remove,
     WaitCondition, Waited,

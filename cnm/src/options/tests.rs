@@ -122,23 +122,28 @@ fn a_wrong_value_names_the_option_the_value_and_what_is_accepted() {
 
 #[test]
 fn an_unknown_option_is_a_warning_with_the_nearest_name() {
-    let pairs = [
-        ("com.docker.network.bridge.enable_ice", "true"),
-        ("com.docker.network.bridge.mtu", "1400"),
-        ("enable_icc", "false"),
-        ("parent", "eth0"),
-        ("", ""),
-    ];
+    let pairs = [("enable_icc", "false"), ("parent", "eth0"), ("", "")];
     warnings(
         DriverKind::Bridge,
         &pairs,
         &expect![[r#"
         unknown option  of driver bridge is ignored
-        unknown option com.docker.network.bridge.enable_ice of driver bridge is ignored: did you mean com.docker.network.bridge.enable_icc?
-        unknown option com.docker.network.bridge.mtu of driver bridge is ignored: did you mean com.docker.network.driver.mtu?
         unknown option enable_icc of driver bridge is ignored: did you mean com.docker.network.bridge.enable_icc?
         unknown option parent of driver bridge is ignored"#]],
     );
+}
+
+#[test]
+fn an_unknown_option_of_docker_s_vocabulary_is_an_error() {
+    let tried = ["bridge.enable_ice", "bridge.mtu", "colour"].map(|name| {
+        let name = format!("com.docker.network.{name}");
+        parse(DriverKind::Bridge, &[(&name, "true")]).unwrap_err().to_string()
+    });
+    expect![[r#"
+        unknown option com.docker.network.bridge.enable_ice of driver bridge: did you mean com.docker.network.bridge.enable_icc?
+        unknown option com.docker.network.bridge.mtu of driver bridge: did you mean com.docker.network.driver.mtu?
+        unknown option com.docker.network.colour of driver bridge"#]]
+    .assert_eq(&tried.join("\n"));
 }
 
 #[test]
@@ -203,9 +208,11 @@ fn sysctls_of_anything_else_are_refused() {
 }
 
 #[test]
-fn an_unknown_option_of_an_endpoint_is_a_warning() {
-    let parsed = endpoint("com.docker.network.endpoint.ifnam", "x").unwrap();
+fn an_unknown_option_of_an_endpoint_is_an_error_or_a_warning() {
+    let error = endpoint("com.docker.network.endpoint.ifnam", "x").unwrap_err();
     expect![[r#"
-        unknown option com.docker.network.endpoint.ifnam of endpoints is ignored: did you mean com.docker.network.endpoint.ifname?"#]]
-    .assert_eq(&parsed.warnings.join("\n"));
+        unknown option com.docker.network.endpoint.ifnam of endpoints: did you mean com.docker.network.endpoint.ifname?"#]]
+    .assert_eq(&error.to_string());
+    let parsed = endpoint("color", "blue").unwrap();
+    assert_eq!(parsed.warnings, ["unknown option color of endpoints is ignored"]);
 }

@@ -13,7 +13,7 @@ use super::wire::container_create::{self, Defaults};
 use super::wire::{container_inspect, container_list, image as image_wire};
 use super::{Api, hijack};
 use crate::container::spec::Mount;
-use crate::container::{Attach, Container, Remove, WaitCondition};
+use crate::container::{Attach, Container, Remove, WaitCondition, missing_other};
 use crate::error::{Error, Result};
 
 mod select;
@@ -100,7 +100,7 @@ fn volumes_from(api: &Api, host: &Value, own: &[Mount]) -> Result<Vec<Mount>> {
     let mut mounts: Vec<Mount> = Vec::new();
     for text in host["VolumesFrom"].as_array().into_iter().flatten().filter_map(Value::as_str) {
         let (key, mode) = text.split_once(':').unwrap_or((text, ""));
-        let container = api.engine.find(key)?;
+        let container = api.engine.find(key).map_err(missing_other)?;
         for point in container.mounts.iter().filter(|point| point.kind != "tmpfs") {
             if own.iter().chain(&mounts).any(|mount| mount.target == point.target) {
                 continue;

@@ -4,6 +4,7 @@
 //! copied both ways as they are. The client's half close is the end of standard input; the end of
 //! the container's output is the end of all.
 
+use std::io::ErrorKind;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -73,7 +74,11 @@ where
     };
     let output = async {
         let copied = tokio::io::copy(&mut from_container, &mut to_client).await;
-        copied.is_ok() && to_client.shutdown().await.is_ok()
+        // A container that ends before it has read all its input resets the connection, and then
+        // there is no more output.
+        let whole =
+            copied.map_or_else(|error| error.kind() == ErrorKind::ConnectionReset, |_| true);
+        whole && to_client.shutdown().await.is_ok()
     };
     let whole = tokio::select! {
         whole = output => whole,
@@ -91,6 +96,25 @@ mod tests {
     use tokio::io::duplex;
 
     use super::*;
+
+    #[tokio::test]
+    async fn output_is_whole_when_the_container_ends_before_it_has_read_its_input() {
+        let (near, client) = tokio::net::UnixStream::pair().unwrap();
+        let (far, mut container) = tokio::net::UnixStream::pair().unwrap();
+        let copying = tokio::spawn(copy(near, far));
+        let (mut output, mut input) = client.into_split();
+        let flood =
+            tokio::spawn(async move { while input.write_all(&[b'y'; 4096]).await.is_ok() {} });
+        container.read_exact(&mut [0; 2]).await.unwrap();
+        container.write_all(b"y\n").await.unwrap();
+        drop(container);
+        let mut text = String::new();
+        output.read_to_string(&mut text).await.unwrap();
+        assert_eq!(text, "y\n");
+        drop(output);
+        flood.abort();
+        copying.await.unwrap();
+    }
 
     #[tokio::test]
     async fn half_close_ends_stdin_and_output_goes_on() {

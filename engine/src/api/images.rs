@@ -66,9 +66,9 @@ fn filter(filters: &Filters) -> Result<Filter> {
 }
 
 /// `GET /images/{name}/json`.
-pub async fn inspect(api: &Api, name: &str) -> Result<Response> {
+pub async fn inspect(api: &Api, name: &str, version: Version) -> Result<Response> {
     let image = find(api, name).await?;
-    Ok(body::json(&wire::inspect(&image, super::system::storage_driver(api))))
+    Ok(body::json(&wire::inspect(&image, super::system::storage_driver(api), version)))
 }
 
 async fn find(api: &Api, name: &str) -> Result<Arc<Image>> {

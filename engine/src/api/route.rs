@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use cnm::Kind;
 use hyper::StatusCode;
+use serde_json::json;
 
 use super::body::{self, Response};
 use super::error::page_not_found;
@@ -29,6 +30,7 @@ pub async fn dispatch(api: Arc<Api>, request: Request) -> Result<Response> {
         Some("images") => image(api, method, path, request).await,
         Some("networks") => network(api, method, path, request).await,
         Some("volumes") => volume(api, method, path, request).await,
+        Some("swarm") if method == "POST" => Err(unsupported("swarm mode is not supported")),
         Some("swarm" | "nodes" | "services" | "tasks" | "secrets" | "configs") => Err(no_swarm()),
         Some("plugins") => plugin(method, path),
         _ => other(api, method, path, request).await,
@@ -46,7 +48,14 @@ async fn other(api: Arc<Api>, method: &str, path: &[&str], request: Request) -> 
         ("POST", ["commit"]) => {
             Err(unsupported("making images of containers is not supported yet"))
         }
-        ("POST", ["build", ..]) => Err(unsupported("building images is not supported yet")),
+        // There is never anything to prune; `docker system prune` asks for it.
+        ("POST", ["build", "prune"]) => {
+            Ok(body::json(&json!({"CachesDeleted": null, "SpaceReclaimed": 0})))
+        }
+        ("POST", ["build", ..]) => {
+            request.discard().await;
+            Err(unsupported("building images is not supported yet"))
+        }
         ("GET", ["distribution", .., "json"]) => {
             Err(unsupported("asking registries about images is not supported yet"))
         }
@@ -84,7 +93,12 @@ async fn container(
             Err(unsupported("changing limits of a container is not supported yet"))
         }
         ("GET", [_, "stats"]) => Err(unsupported("statistics of containers are not supported yet")),
-        ("GET", [_, "changes" | "export"]) | ("GET" | "HEAD" | "PUT", [_, "archive"]) => {
+        ("GET", [_, "changes"]) => {
+            Err(unsupported("listing what a container changed is not supported yet"))
+        }
+        ("GET", [_, "export"]) => Err(unsupported("exporting containers is not supported yet")),
+        ("GET" | "HEAD" | "PUT", [_, "archive"]) => {
+            request.discard().await;
             Err(unsupported("copying files out of and into containers is not supported yet"))
         }
         ("GET" | "POST" | "DELETE", [_, "checkpoints", ..]) => {
@@ -112,7 +126,7 @@ async fn image(api: Arc<Api>, method: &str, path: &[&str], request: Request) -> 
         ("POST", ["load"]) => transfer::load(&api, request),
         ("POST", ["prune"]) => images::prune(&api, &request).await,
         ("GET", [name @ .., "json"]) if !name.is_empty() => {
-            images::inspect(&api, &name.join("/")).await
+            images::inspect(&api, &name.join("/"), request.version).await
         }
         ("GET", [name @ .., "history"]) if !name.is_empty() => {
             images::history(&api, &name.join("/")).await

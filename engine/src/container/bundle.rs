@@ -192,7 +192,7 @@ impl Engine {
                 Namespace::Path(PathBuf::from(format!("/proc/{pid}/ns/{file}")))
             }))
         };
-        let cgroup = match spec.namespaces.get("cgroupns").map_or("", String::as_str) {
+        let cgroup = match spec.namespaces.get("cgroup").map_or("", String::as_str) {
             "host" => Some(Namespace::Host),
             "private" => Some(Namespace::Private),
             _ => None,

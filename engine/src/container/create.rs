@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use chrono::Utc;
-use cnm::Controller;
 use cnm::controller::Entropy;
 use cnm::store::{Batch, Durability};
+use cnm::{Controller, HasKind, Kind};
 
 use super::live::Live;
 use super::spec::{Mount, RestartPolicy};
@@ -34,9 +34,15 @@ impl Engine {
         platform: Option<&str>,
     ) -> Result<Created> {
         let image = self.images().find(&spec.image)?;
-        self.check(&spec)?;
+        if let Some(wanted) = platform {
+            check_platform(&image, &spec.image, wanted)?;
+        }
+        self.check(&spec).map_err(missing_other)?;
         let mut warnings = Vec::new();
-        warnings.extend(platform.and_then(|wanted| other_platform(&image, wanted)));
+        if spec.network_mode == "host" && !spec.ports.is_empty() {
+            let text = "Published ports are discarded when using host network mode";
+            warnings.push(text.to_owned());
+        }
         let id = cnm::SandboxId::from_random(Chance.bytes()).to_string();
         let mut resolved = merge::resolve(&spec, &image.config, &id)?;
         if let Some(hostname) = self.borrowed_hostname(&spec) {
@@ -91,7 +97,9 @@ impl Engine {
         rootfs.driver_name().clone_into(&mut container.graph_driver);
         container.graph_data =
             rootfs.driver_data().into_iter().map(|(key, text)| (key.to_owned(), text)).collect();
-        container.mounts = self.mount_points(&container)?;
+        fs::write(rootfs.upper().join(".dockerenv"), "")
+            .map_err(|error| Error::internal("cannot write .dockerenv", error))?;
+        container.mounts = self.mount_points(&container).map_err(missing_other)?;
         let record = Self::record(&container)?;
         let reserve = |model: &mut Controller| {
             Ok(reserve_addresses(model, &container.id, &container.endpoints))
@@ -322,12 +330,20 @@ fn paths(dir: &Path, id: &str) -> Paths {
     }
 }
 
-fn other_platform(image: &Image, wanted: &str) -> Option<String> {
+/// A client takes "not found" to mean the image, and pulls it.
+pub fn missing_other(error: Error) -> Error {
+    if error.kind() == Kind::NotFound { Error::invalid(error.to_string()) } else { error }
+}
+
+/// An image of another platform than was asked for is not the image.
+fn check_platform(image: &Image, name: &str, wanted: &str) -> Result<()> {
     let own = format!("{}/{}", image.config.os(), image.config.architecture());
     let same = wanted.is_empty() || wanted == own || wanted.starts_with(&format!("{own}/"));
-    (!same).then(|| {
-        format!(
-            "The requested image's platform ({own}) does not match the requested platform ({wanted})"
-        )
-    })
+    if same {
+        return Ok(());
+    }
+    Err(Error::not_found(format!(
+        "image with reference {name} was found but does not match the specified platform: \
+         wanted {wanted}, actual: {own}"
+    )))
 }

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::io::Write;
+use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -11,7 +12,6 @@ use tokio::net::UnixStream;
 use tokio::sync::watch;
 
 use super::attach::{carry, stdcopy};
-use super::create::rootfs_dir;
 use super::detach::{self, Scanner};
 use super::{Attached, Container, ExecSpec, ExecView, Status};
 use crate::core::Engine;
@@ -20,7 +20,7 @@ use crate::network::Chance;
 use crate::runtime::spec::{self, ExecInput};
 use crate::runtime::user;
 use crate::shim::client::{ExecStarted, ShimError};
-use crate::shim::protocol::{Exec, Failure, Streams};
+use crate::shim::protocol::{Exec, Streams};
 
 /// How long a finished process can still be asked about.
 const REMEMBERED: Duration = Duration::from_secs(300);
@@ -104,7 +104,7 @@ impl Engine {
             Ok(process) => process,
             Err(error) => {
                 self.exec_ended(&container, id, 126);
-                return Err(error);
+                return refused(&error.to_string(), detach, tty).map(Some);
             }
         };
         let request = Exec { id: id.to_owned(), process, tty, console_size: size, streams };
@@ -121,7 +121,10 @@ impl Engine {
             }
             Err(ShimError::Start(failure)) => {
                 self.exec_ended(&container, id, failure.code);
-                refused(&failure, detach, tty).map(Some)
+                let text = failure.error;
+                let told = text.contains("exec failed");
+                let begin = if told { "" } else { "OCI runtime exec failed: exec failed: " };
+                refused(&format!("{begin}{text}"), detach, tty).map(Some)
             }
             Err(error) => {
                 self.exec_ended(&container, id, 128);
@@ -224,10 +227,10 @@ impl Engine {
         let bundle = spec::load(&self.settings().shim_dir(&container.id))?;
         let missing = || Error::new(Kind::Internal, "the container's bundle has no process");
         let init = bundle.process().as_ref().ok_or_else(missing)?;
-        let merged = rootfs_dir(&container.paths.dir).join("merged");
+        let rootfs = PathBuf::from(format!("/proc/{}/root", container.state.pid));
         let user = match exec.user.as_str() {
             "" => None,
-            name => Some(user::resolve(&merged, name, &container.spec.groups)?),
+            name => Some(user::resolve(&rootfs, name, &container.spec.groups)?),
         };
         let input = ExecInput {
             args: exec.command.clone(),
@@ -244,12 +247,7 @@ impl Engine {
 }
 
 /// What a client gets whose process could not be started: attached, the reason as output.
-fn refused(failure: &Failure, detach: bool, tty: bool) -> Result<Attached> {
-    let text = if failure.error.contains("exec failed") {
-        failure.error.clone()
-    } else {
-        format!("OCI runtime exec failed: exec failed: {}", failure.error)
-    };
+fn refused(text: &str, detach: bool, tty: bool) -> Result<Attached> {
     if detach {
         return Err(Error::invalid(text));
     }

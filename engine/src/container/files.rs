@@ -6,8 +6,8 @@ use std::net::IpAddr;
 /// Every container's first lines.
 const LOCAL: &str = "127.0.0.1\tlocalhost\n\
     ::1\tlocalhost ip6-localhost ip6-loopback\n\
-    fe00::\tip6-localnet\n\
-    ff00::\tip6-mcastprefix\n\
+    fe00::0\tip6-localnet\n\
+    ff00::0\tip6-mcastprefix\n\
     ff02::1\tip6-allnodes\n\
     ff02::2\tip6-allrouters\n";
 
@@ -136,8 +136,8 @@ mod tests {
         expect![[r#"
             127.0.0.1	localhost
             ::1	localhost ip6-localhost ip6-loopback
-            fe00::	ip6-localnet
-            ff00::	ip6-mcastprefix
+            fe00::0	ip6-localnet
+            ff00::0	ip6-mcastprefix
             ff02::1	ip6-allnodes
             ff02::2	ip6-allrouters
             192.0.2.7	db

@@ -44,6 +44,10 @@ pub(crate) fn resolve(spec: &Spec, image: &ImageConfiguration, id: &str) -> Resu
 /// The image's command goes with the image's entrypoint: replacing the entrypoint drops it.
 fn process(spec: &Spec, image: &Config) -> (Option<Vec<String>>, Option<Vec<String>>) {
     let given = |list: &Option<Vec<String>>| list.as_ref().is_some_and(|list| !list.is_empty());
+    if spec.entrypoint.as_deref() == Some(&[String::new()]) {
+        // The command line's way to say none.
+        return (None, spec.command.clone());
+    }
     if given(&spec.entrypoint) {
         return (spec.entrypoint.clone(), spec.command.clone());
     }

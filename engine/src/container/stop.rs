@@ -260,6 +260,10 @@ impl Engine {
                 })
                 .await;
             match over {
+                // Whoever waited for it to be gone has been told of a failed start as such.
+                Ok(now) if condition == WaitCondition::Removed => {
+                    Waited { code: now.code, error: None }
+                }
                 Ok(now) => Waited { code: now.code, error: now.error.clone() },
                 Err(_) => Waited { code: -1, error: Some("the daemon is ending".to_owned()) },
             }

@@ -9,7 +9,7 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
-use chrono::Utc;
+use chrono::{DateTime, Utc};
 use cnm::store::{Batch, Durability};
 
 use super::Engine;
@@ -90,7 +90,8 @@ impl Engine {
             let mut container = Container::clone(&live.get());
             if !container.state.has_process() {
                 // It was started, and the daemon ended before it had written that down.
-                container.state.start(*pid, Utc::now());
+                let started = client::started(&self.settings().shim_dir(id));
+                container.state.start(*pid, started.map_or_else(Utc::now, DateTime::from));
             }
             container.state.pid = *pid;
             if let Some(sandbox) = by_owner.get(id.as_str()) {

@@ -28,7 +28,7 @@ pub struct User {
     pub uid: u32,
     /// The group id.
     pub gid: u32,
-    /// Further groups.
+    /// All groups: [`User::gid`], then further ones.
     pub groups: Vec<u32>,
     /// The home directory, for `HOME`; empty if the image does not say.
     pub home: String,
@@ -69,6 +69,11 @@ pub fn resolve(rootfs: &Path, user: &str, groups: &[String]) -> Result<User, Run
         resolved.gid = gid;
     }
     look_up_groups(rootfs, group, account_name.as_deref(), groups, &mut resolved)?;
+    // A file that denies its group something must deny it to whoever changes to another group
+    // (CVE-2022-36109).
+    let gid = resolved.gid;
+    resolved.groups.retain(|group| *group != gid);
+    resolved.groups.insert(0, gid);
     Ok(resolved)
 }
 
@@ -278,21 +283,21 @@ mod tests {
     #[test]
     fn users_resolve_as_docker_resolves_them() {
         let root = Root::new("table", PASSWD, GROUP);
-        assert_eq!(root.check("", &[]), Ok((0, 0, vec![])));
-        assert_eq!(root.check("1", &[]), Ok((1, 0, vec![])));
-        assert_eq!(root.check("1:", &[]), Ok((1, 0, vec![])));
-        assert_eq!(root.check(":1", &[]), Ok((0, 1, vec![])));
-        assert_eq!(root.check("web", &[]), Ok((33, 33, vec![10])));
-        assert_eq!(root.check("1001", &[]), Ok((1001, 1001, vec![10, 999])));
-        assert_eq!(root.check("user:web", &[]), Ok((1001, 33, vec![])));
-        assert_eq!(root.check("5:6", &["wheel", "77"]), Ok((5, 6, vec![10, 77])));
+        assert_eq!(root.check("", &[]), Ok((0, 0, vec![0])));
+        assert_eq!(root.check("1", &[]), Ok((1, 0, vec![0])));
+        assert_eq!(root.check("1:", &[]), Ok((1, 0, vec![0])));
+        assert_eq!(root.check(":1", &[]), Ok((0, 1, vec![1])));
+        assert_eq!(root.check("web", &[]), Ok((33, 33, vec![33, 10])));
+        assert_eq!(root.check("1001", &[]), Ok((1001, 1001, vec![1001, 10, 999])));
+        assert_eq!(root.check("user:web", &[]), Ok((1001, 33, vec![33])));
+        assert_eq!(root.check("5:6", &["wheel", "77"]), Ok((5, 6, vec![6, 10, 77])));
         assert_eq!(resolve(&root.0, "web", &[]).unwrap().home, "/srv/web");
     }
 
     #[test]
     fn a_number_is_never_a_name() {
         let root = Root::new("number", PASSWD, GROUP);
-        assert_eq!(root.check("1000", &[]), Ok((1000, 0, vec![])));
+        assert_eq!(root.check("1000", &[]), Ok((1000, 0, vec![0])));
     }
 
     #[test]
@@ -331,8 +336,8 @@ mod tests {
     fn an_image_without_the_files_has_root_only() {
         let root = Root::new("none", "", "");
         std::fs::remove_dir_all(root.0.join("etc")).unwrap();
-        assert_eq!(root.check("", &[]), Ok((0, 0, vec![])));
-        assert_eq!(root.check("7:8", &[]), Ok((7, 8, vec![])));
+        assert_eq!(root.check("", &[]), Ok((0, 0, vec![0])));
+        assert_eq!(root.check("7:8", &[]), Ok((7, 8, vec![8])));
         assert!(root.check("web", &[]).is_err());
     }
 }

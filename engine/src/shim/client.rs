@@ -6,6 +6,7 @@ use std::os::unix::net::UnixStream as BlockingStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
+use std::time::SystemTime;
 
 use cnm::{HasKind, Kind};
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
@@ -322,6 +323,11 @@ impl Watch {
             Ok(_) => serde_json::from_str(&line).ok(),
         }
     }
+}
+
+/// When the shim of a directory began to serve.
+pub fn started(directory: &Path) -> Option<SystemTime> {
+    std::fs::symlink_metadata(directory.join(SOCKET)).and_then(|meta| meta.modified()).ok()
 }
 
 /// How the container of a shim's directory ended, if its shim has written that down.

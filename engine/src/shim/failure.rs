@@ -63,6 +63,10 @@ fn translate(message: &str, program: &str) -> String {
             cause.to_ascii_lowercase().replace("operation not permitted", "permission denied");
         return format!("{SENTENCE}: exec: \"{program}\": {cause}");
     }
+    if let Some((path, rest)) = quoted(message, "chdir `") {
+        let cause = rest.trim_start_matches([':', ' ']).to_ascii_lowercase();
+        return format!("{SENTENCE}: chdir to cwd (\"{path}\") set in config.json failed: {cause}");
+    }
     for prefix in ["exec container process `", "open `", "exec `"] {
         if let Some((name, rest)) = quoted(message, prefix) {
             let cause = rest.trim_start_matches([':', ' ']).to_ascii_lowercase();
@@ -90,7 +94,9 @@ fn lower_first(message: &str) -> String {
 
 fn code(message: &str) -> i32 {
     let says = |words: &[&str]| words.iter().any(|word| message.contains(word));
-    if says(&["executable file not found", "no such file or directory", "not a directory"]) {
+    if says(&["chdir to cwd"]) {
+        126
+    } else if says(&["executable file not found", "no such file or directory", "not a directory"]) {
         127
     } else if says(&["permission denied", "is a directory"]) {
         126
@@ -120,6 +126,16 @@ mod tests {
             r#"{"level":"error","msg":"exec failed: unable to start container process: exec: \"nope\": executable file not found in $PATH"}"#,
             text,
             127,
+        );
+    }
+
+    #[test]
+    fn a_missing_working_directory_is_126() {
+        check(
+            r#"{"msg":"chdir `/nx`: No such file or directory","level":"error"}"#,
+            "OCI runtime exec failed: exec failed: unable to start container process: \
+             chdir to cwd (\"/nx\") set in config.json failed: no such file or directory: unknown",
+            126,
         );
     }
 

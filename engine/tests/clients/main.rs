@@ -10,6 +10,7 @@ mod api;
 mod both;
 mod daemon;
 mod docker;
+mod habits;
 mod mistakes;
 mod process;
 mod terminal;

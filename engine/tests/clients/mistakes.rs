@@ -24,6 +24,7 @@ fn a_network_that_cannot_be_is_not_created() {
         ("--subnet 10.5.0.0/24 --ip-range 10.6.0.0/28", &["10.6.0.0/28"]),
         ("--subnet 10.91.0.0/25", &["Pool overlaps", "10.91.0.0/24", "taken", "--subnet"]),
         ("-d nope", &["nope"]),
+        ("-o com.docker.network.bridge.enable_ice=true", &["enable_ice", "enable_icc"]),
         ("-o com.docker.network.driver.mtu=big", &["com.docker.network.driver.mtu", "big"]),
         ("-o com.docker.network.bridge.name=much-too-long-a-name", &["much-too-long-a-name"]),
     ] {
@@ -126,9 +127,12 @@ fn what_is_unknown_is_named() {
 fn a_program_that_is_missing_is_told_once() {
     let daemon = Daemon::start(&[]);
     for client in Client::ALL {
-        let (code, _, error) = daemon.ask(client, &["run", "--network", "none", IMAGE, "nope"]);
-        assert_eq!(code, Some(127));
-        assert_eq!(error.matches("failed to create task").count(), 1, "{error}");
-        assert!(!error.contains("Error waiting for container"), "{error}");
+        for run in [&["run"][..], &["run", "--rm"]] {
+            let words = [run, &["--network", "none", IMAGE, "nope"]].concat();
+            let (code, _, error) = daemon.ask(client, &words);
+            assert_eq!(code, Some(127));
+            assert_eq!(error.matches("failed to create task").count(), 1, "{error}");
+            assert!(!error.contains("Error waiting for container"), "{error}");
+        }
     }
 }

@@ -51,6 +51,43 @@ impl Scene {
 }
 
 #[test]
+fn a_daemon_killed_after_a_start_does_not_make_the_container_younger() {
+    let lab = Lab::new();
+    let mut daemon = Daemon::start(&lab.host, &[]);
+    daemon.rnet("run -d --name c1 rnet/toolbox trap 0");
+    let started = |daemon: &Daemon| {
+        let text = daemon.rnet("inspect -f {{.State.StartedAt}} c1");
+        chrono::DateTime::parse_from_rfc3339(&text).unwrap()
+    };
+    let before = started(&daemon);
+    daemon.kill();
+    // A second, which would be seen if the next daemon took its own time for that of the start.
+    wait_until("time has passed", || (chrono::Utc::now() - before.to_utc()).num_seconds() >= 1);
+    daemon.restart();
+    let difference = (started(&daemon) - before).num_milliseconds().abs();
+    assert!(difference < 500, "{difference} ms");
+}
+
+#[test]
+fn a_container_adds_nothing_but_its_namespace_to_the_mounts_of_the_host() {
+    let lab = Lab::new();
+    let daemon = Daemon::start(&lab.host, &[]);
+    let points = || -> Vec<String> {
+        let output = daemon.command("cat").arg("/proc/self/mountinfo").output().unwrap();
+        let table = String::from_utf8(output.stdout).unwrap();
+        table.lines().map(|line| line.split(' ').nth(4).unwrap().to_owned()).collect()
+    };
+    let before = points();
+    daemon.rnet("run -d --name c1 rnet/toolbox trap 0");
+    let after = points();
+    let new: Vec<_> = after.iter().filter(|point| !before.contains(point)).collect();
+    assert_eq!(new.len(), 1, "{new:?}");
+    assert!(new[0].contains("/ns/"), "{new:?}");
+    daemon.rnet("rm -f c1");
+    assert_eq!(points(), before);
+}
+
+#[test]
 fn a_killed_daemon_is_not_missed_and_the_next_one_adopts_what_there_is() {
     let mut scene = Scene::new();
     scene.works();

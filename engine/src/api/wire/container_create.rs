@@ -136,7 +136,7 @@ fn of_config(config: &Config) -> Result<Spec> {
     let mac = Some(config.mac_address.as_str()).filter(|mac| !mac.is_empty());
     Ok(Spec {
         image: config.image.clone(),
-        entrypoint: entrypoint(config),
+        entrypoint: config.entrypoint.clone(),
         command: config.cmd.clone(),
         env: config.env.clone().unwrap_or_default(),
         working_dir: config.working_dir.clone(),
@@ -155,13 +155,6 @@ fn of_config(config: &Config) -> Result<Spec> {
         healthcheck: config.healthcheck.clone(),
         ..Spec::default()
     })
-}
-
-/// `--entrypoint ""` arrives as a list with one empty text, and clears the image's.
-fn entrypoint(config: &Config) -> Option<Vec<String>> {
-    let entrypoint = config.entrypoint.clone()?;
-    let cleared = matches!(entrypoint.as_slice(), [only] if only.is_empty());
-    Some(if cleared { Vec::new() } else { entrypoint })
 }
 
 fn parse_mac(text: &str) -> Result<Mac> {

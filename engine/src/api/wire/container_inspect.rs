@@ -114,7 +114,11 @@ pub fn mounts(container: &Container) -> Vec<Value> {
             "Type": mount.kind,
             "Source": mount.source.display().to_string(),
             "Destination": mount.target,
-            "Mode": if mount.kind == "tmpfs" { mount.options.join(",") } else { String::new() },
+            "Mode": match mount.kind.as_str() {
+                "tmpfs" => mount.options.join(","),
+                "volume" => "z".to_owned(),
+                _ => String::new(),
+            },
             "RW": mount.writable,
             "Propagation": mount.propagation,
         });

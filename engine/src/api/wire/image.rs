@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
+use super::super::version::Version;
 use super::time::rfc3339;
 use crate::image::{HistoryEntry, Image, Progress, Removed};
 
@@ -22,8 +23,8 @@ pub fn summary(image: &Image, containers: i64) -> Value {
     })
 }
 
-/// `GET /images/{name}/json`.
-pub fn inspect(image: &Image, driver: &str) -> Value {
+/// `GET /images/{name}/json`. Clients of old versions rely on `ContainerConfig`.
+pub fn inspect(image: &Image, driver: &str, version: Version) -> Value {
     let rootfs = image.config.rootfs();
     let mut value = json!({
         "Id": image.id.to_string(),
@@ -44,6 +45,10 @@ pub fn inspect(image: &Image, driver: &str) -> Value {
     });
     if let Some(variant) = image.config.variant() {
         value["Variant"] = json!(variant);
+    }
+    if version < Version(45) {
+        value["Container"] = "".into();
+        value["ContainerConfig"] = value["Config"].clone();
     }
     value
 }

@@ -83,9 +83,9 @@ fn older_clients_set_the_hardware_address_of_the_container() {
 }
 
 #[test]
-fn an_empty_entrypoint_clears_the_image_s() {
+fn an_empty_entrypoint_is_not_none() {
     let entrypoint = |value| of(&json!({"Image": "x", "Entrypoint": value})).unwrap().entrypoint;
-    assert_eq!(entrypoint(json!([""])), Some(Vec::new()));
+    assert_eq!(entrypoint(json!([""])), Some(vec![String::new()]));
     assert_eq!(entrypoint(json!([])), Some(Vec::new()));
     assert_eq!(entrypoint(json!(null)), None);
     assert_eq!(entrypoint(json!("/bin/x")), Some(vec!["/bin/x".to_owned()]));

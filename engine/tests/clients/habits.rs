@@ -1,0 +1,162 @@
+//! What people and programs are used to from Docker, each once found missing here.
+
+use std::io::Write;
+use std::process::Stdio;
+
+use serde_json::json;
+
+use crate::daemon::{Client, Daemon};
+
+const IMAGE: &str = "rnet/toolbox";
+
+#[test]
+fn input_that_nobody_reads_does_not_fail_a_run_or_an_exec() {
+    let daemon = Daemon::start(&[]);
+    daemon.docker_ok(&["run", "-d", "--name", "c1", "--network", "none", IMAGE, "trap", "0"]);
+    for client in Client::ALL {
+        for words in [
+            &["run", "--rm", "-i", "--network", "none", IMAGE, "echo", "done"][..],
+            &["exec", "-i", "c1", "echo", "done"],
+        ] {
+            let mut child = daemon
+                .client(client, words)
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped())
+                .stderr(Stdio::piped())
+                .spawn()
+                .unwrap();
+            let mut input = child.stdin.take().unwrap();
+            let flood = std::thread::spawn(move || while input.write_all(&[0; 4096]).is_ok() {});
+            let output = child.wait_with_output().unwrap();
+            let error = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert_eq!(
+                (output.status.code(), error.as_str()),
+                (Some(0), ""),
+                "{client:?} {words:?}"
+            );
+            assert_eq!(output.stdout, b"done\n", "{client:?} {words:?}");
+            flood.join().unwrap();
+        }
+    }
+}
+
+#[test]
+fn another_container_that_is_missing_is_not_taken_for_a_missing_image() {
+    let daemon = Daemon::start(&[]);
+    for host in [json!({"NetworkMode": "container:nosuch"}), json!({"VolumesFrom": ["nosuch"]})] {
+        let reply = daemon.post("/containers/create", &json!({"Image": IMAGE, "HostConfig": host}));
+        assert_eq!(reply.status, 400, "{host}");
+        assert_eq!(reply.message(), "No such container: nosuch", "{host}");
+    }
+    assert_eq!(daemon.docker_ok(&["ps", "-aq"]), "");
+}
+
+#[test]
+fn an_image_of_another_platform_is_not_the_image() {
+    let daemon = Daemon::start(&[]);
+    let path = "/containers/create?platform=linux/riscv64";
+    let reply = daemon.post(path, &json!({"Image": IMAGE}));
+    assert_eq!(reply.status, 404);
+    assert!(reply.message().contains("does not match the specified platform"), "{}", reply.text());
+}
+
+#[test]
+fn cgroup_namespaces_are_the_container_s_or_the_host_s() {
+    let daemon = Daemon::start(&[]);
+    let cgroups = |mode: &str| {
+        let flags = ["run", "--rm", "--network", "none", "--cgroupns", mode, IMAGE];
+        daemon.docker_ok(&[&flags[..], &["cat", "/proc/self/cgroup"]].concat())
+    };
+    let has_path = |text: &str| text.lines().any(|line| line.len() > line.rfind(':').unwrap() + 40);
+    let (private, host) = (cgroups("private"), cgroups("host"));
+    assert!(!has_path(&private), "{private}");
+    assert!(has_path(&host), "{host}");
+}
+
+#[test]
+fn a_process_is_in_its_own_group_too() {
+    let daemon = Daemon::start(&[]);
+    let id = |flags: &[&str]| {
+        let run = ["run", "--rm", "--network", "none"];
+        daemon.docker_ok(&[&run, flags, &[IMAGE, "id"]].concat())
+    };
+    assert!(id(&["--group-add", "55"]).ends_with("groups=0,55"));
+    assert!(id(&["-u", "12:34"]).ends_with("groups=34"));
+}
+
+#[test]
+fn an_exec_as_nobody_known_ends_with_126() {
+    let daemon = Daemon::start(&[]);
+    daemon.docker_ok(&["run", "-d", "--name", "c1", "--network", "none", IMAGE, "trap", "0"]);
+    for client in Client::ALL {
+        let (code, out, error) = daemon.ask(client, &["exec", "-u", "nosuch", "c1", "id"]);
+        assert_eq!((code, error.as_str()), (Some(126), ""), "{client:?}");
+        assert!(out.contains("unable to find user nosuch"), "{client:?}: {out}");
+    }
+}
+
+#[test]
+fn an_exec_knows_the_users_that_the_container_has() {
+    let daemon = Daemon::start(&[]);
+    let passwd = daemon.scratch.path("passwd");
+    std::fs::write(&passwd, "web:x:33:44::/srv:/bin/sh\n").unwrap();
+    let bind = format!("{}:/etc/passwd", passwd.display());
+    let run = ["run", "-d", "--name", "c1", "--network", "none", "-v", &bind, IMAGE, "trap", "0"];
+    daemon.docker_ok(&run);
+    let id = daemon.docker_ok(&["exec", "-u", "web", "c1", "id"]);
+    assert!(id.starts_with("uid=33 gid=44"), "{id}");
+}
+
+#[test]
+fn ports_of_a_container_on_the_host_s_network_are_warned_about() {
+    let daemon = Daemon::start(&[]);
+    let (_, _, error) =
+        daemon.ask(Client::Docker, &["create", "--network", "host", "-p", "8080:80", IMAGE]);
+    assert!(
+        error.contains("Published ports are discarded when using host network mode"),
+        "{error}"
+    );
+}
+
+#[test]
+fn an_empty_entrypoint_drops_the_image_s_command() {
+    let daemon = Daemon::start(&[]);
+    let (code, error) = daemon.docker_err(&["run", "--rm", "--entrypoint", "", IMAGE]);
+    assert_eq!(code, Some(125));
+    assert!(error.contains("no command specified"), "{error}");
+    let run = ["run", "--rm", "--network", "none", "--entrypoint", "", IMAGE, "/bin/echo", "hi"];
+    assert_eq!(daemon.docker_ok(&run), "hi");
+}
+
+#[test]
+fn everything_unused_can_be_pruned() {
+    let daemon = Daemon::start(&[]);
+    daemon.docker_ok(&["create", "--name", "c1", IMAGE]);
+    let told = daemon.docker_ok(&["system", "prune", "-f"]);
+    assert!(told.contains("Total reclaimed space"), "{told}");
+    assert_eq!(daemon.docker_ok(&["ps", "-aq"]), "");
+}
+
+#[test]
+fn an_upload_that_is_refused_is_read_to_its_end() {
+    let daemon = Daemon::start(&[]);
+    let reply = daemon.send("POST", "/build", "", &vec![0; 3_000_000]);
+    assert_eq!(reply.status, 501);
+    assert_eq!(reply.message(), "building images is not supported yet");
+}
+
+#[test]
+fn old_clients_find_the_configuration_of_an_image_twice() {
+    let daemon = Daemon::start(&[]);
+    let image = daemon.get("/v1.38/images/rnet/toolbox/json").json();
+    assert_eq!(image["ContainerConfig"], image["Config"]);
+    let image = daemon.get("/v1.45/images/rnet/toolbox/json").json();
+    assert_eq!(image.get("ContainerConfig"), None);
+}
+
+#[test]
+fn programs_can_tell_that_they_are_in_a_container() {
+    let daemon = Daemon::start(&[]);
+    let run = ["run", "--rm", "--network", "none", IMAGE, "cat", "/.dockerenv"];
+    assert_eq!(daemon.docker_ok(&run), "");
+}
