@@ -1,11 +1,13 @@
 """What is measured, row by row. Peers take turns, so that a busy moment hits all of them."""
 
 import math
+import os
 import re
 import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count
+from pathlib import Path
 
 from lab import memory, pids
 
@@ -228,10 +230,17 @@ def fifty(bench):
 
 
 def density(bench):
+    """With few, with many, and with few again: machines drift in the time that it takes. What was
+    started is removed after each row, for a removal goes on in the kernel long after its answer.
+    """
     many = 50 if bench.quick else 500
-    first = bench.row("API start (bridge + name + 1 port) with 1 running")
+    first = bench.row(
+        "API start (bridge + name + 1 port) with 1 running",
+        note="before and after the next row, half of the runs each",
+    )
     others = bench.each(first, lambda engine: parallel(bench, engine, 1))
-    bench.turns(first, others, lambda engine: with_port(bench, engine))
+    half = max(1, bench.runs // 2)
+    in_addition(bench, first, others, half)
     second = bench.row(f"API start (bridge + name + 1 port) with {many} running")
     for engine in list(others):
         until = math.inf if engine.name == "rnet" else time.monotonic() + 2 * bench.cap
@@ -239,13 +248,49 @@ def density(bench):
             others[engine] += parallel(bench, engine, many - 1, until)
             if len(others[engine]) < many:
                 raise RuntimeError(f"only {len(others[engine])} in {2 * bench.cap} s")
-            bench.turns(second, [engine], lambda engine: with_port(bench, engine))
+            in_addition(bench, second, [engine], bench.runs)
         except Exception as error:
             second.fail(engine.name, error)
         if engine.name == "rnet" and engine.name in second.samples:
             resting = bench.row(f"memory with {many} running: daemon RSS", "MiB")
             resting.add("rnet", sum(memory(pid, "VmRSS") for pid in engine.daemons()["daemon"]))
-        clear(engine, others[engine])
+        clear(engine, others[engine][1:])
+    in_addition(bench, first, others, half)
+    for engine, started in others.items():
+        clear(engine, started[:1])
+
+
+def in_addition(bench, row, engines, runs):
+    """Starts containers with a port each that stay until the last has started."""
+    numbers = count(FIRST_PORT)
+    started = []
+
+    def once(engine):
+        options = {"network": NETWORK, "name": bench.name(), "ports": [next(numbers)]}
+        done = bench.start(engine, **options)
+        started.append((engine, done[1]))
+        return done[0]
+
+    settle(bench)
+    try:
+        bench.turns(row, engines, once, runs)
+    finally:
+        for engine, id in started:
+            engine.api.remove(id)
+
+
+def settle(bench):
+    """Waits until the kernel has nothing left to do: it removes namespaces long after their end."""
+
+    def idle():
+        return int(Path("/proc/stat").read_text().split()[4])
+
+    for _ in range(bench.cap):
+        before, begun = idle(), time.monotonic()
+        time.sleep(0.5)
+        ticks = (time.monotonic() - begun) * os.sysconf("SC_CLK_TCK") * os.cpu_count()
+        if idle() - before > 0.95 * ticks:
+            return
 
 
 def network(bench):

@@ -14,6 +14,8 @@ need nft nftables
 need ip iproute2
 need docker docker.io
 need openssl openssl
+need docker-registry docker-registry
+need skopeo skopeo
 [ -e /usr/lib/x86_64-linux-gnu/libc.a ] || [ "$(uname -m)" != x86_64 ] || packages+=(libc6-dev)
 
 if [ "${#packages[@]}" -gt 0 ]; then

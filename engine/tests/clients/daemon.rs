@@ -201,9 +201,14 @@ impl Daemon {
 
     /// Runs a program in the network namespace of this daemon.
     pub fn beside(&self, program: &str, arguments: &[&str]) -> Output {
+        self.beside_command(program, arguments).output().unwrap()
+    }
+
+    pub fn beside_command(&self, program: &str, arguments: &[&str]) -> Command {
         let pid = self.child.id().to_string();
         let mut command = Command::new("nsenter");
-        command.args(["-t", &pid, "-n", program]).args(arguments).output().unwrap()
+        command.args(["-t", &pid, "-n", program]).args(arguments);
+        command
     }
 
     /// Runs the docker command, which must succeed, and gives back its output without the last

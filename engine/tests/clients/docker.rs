@@ -2,7 +2,10 @@
 
 use serde_json::Value;
 
-use crate::daemon::Daemon;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use crate::daemon::{Client, Daemon};
 
 const IMAGE: &str = "rnet/toolbox";
 
@@ -84,8 +87,8 @@ fn output_and_input_pass_through() {
     let daemon = Daemon::start(&[]);
     let mut child = daemon
         .docker_command(&["run", "--rm", "-i", "--network", "none", IMAGE, "cat"])
-        .stdin(std::process::Stdio::piped())
-        .stdout(std::process::Stdio::piped())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
         .spawn()
         .unwrap();
     std::io::Write::write_all(&mut child.stdin.take().unwrap(), b"a\nb\n").unwrap();
@@ -116,6 +119,79 @@ fn images_are_saved_loaded_tagged_and_removed() {
         (code, error.as_str()),
         (Some(1), "Error response from daemon: No such image: nope:latest")
     );
+}
+
+/// Docker's own registry, as Debian has it, on the daemon's loopback interface.
+struct Registry(std::process::Child);
+
+impl Registry {
+    const ADDRESS: &str = "127.0.0.1:5000";
+
+    fn start(daemon: &Daemon) -> Self {
+        let (config, root) = (daemon.scratch.path("registry.yml"), daemon.scratch.text("registry"));
+        let text = format!(
+            "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {root}}}}}\n\
+             http: {{addr: '{}'}}\n",
+            Self::ADDRESS
+        );
+        std::fs::write(&config, text).unwrap();
+        let serve = ["serve", config.to_str().unwrap()];
+        let mut command = daemon.beside_command("docker-registry", &serve);
+        Self(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
+    }
+
+    /// Puts an image there, out of an archive, as soon as it listens.
+    fn push(daemon: &Daemon, archive: &str, name: &str) {
+        let from = format!("docker-archive:{archive}");
+        let to = format!("docker://{}/{name}", Self::ADDRESS);
+        let copy = ["copy", "--insecure-policy", "--dest-tls-verify=false", &from, &to];
+        let end = Instant::now() + Duration::from_secs(60);
+        loop {
+            let output = daemon.beside("skopeo", &copy);
+            if output.status.success() {
+                return;
+            }
+            let error = String::from_utf8_lossy(&output.stderr);
+            assert!(error.contains("connection refused") && Instant::now() < end, "{error}");
+        }
+    }
+}
+
+impl Drop for Registry {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn an_image_is_pulled_from_docker_s_own_registry() {
+    let daemon = Daemon::start(&[]);
+    let _registry = Registry::start(&daemon);
+    let tree = daemon.scratch.path("tree");
+    std::fs::create_dir(&tree).unwrap();
+    std::fs::write(tree.join("motd"), "hello").unwrap();
+    let (files, archive) = (daemon.scratch.text("files.tar"), daemon.scratch.text("image.tar"));
+    let tar = ["-C", tree.to_str().unwrap(), "-cf", &files, "motd"];
+    assert!(std::process::Command::new("tar").args(tar).status().unwrap().success());
+    let id = daemon.docker_ok(&["import", &files, "mine:1"]);
+    daemon.docker_ok(&["save", "-o", &archive, "mine:1"]);
+    Registry::push(&daemon, &archive, "team/tool:1");
+    let name = format!("{}/team/tool:1", Registry::ADDRESS);
+    for client in Client::ALL {
+        daemon.docker_ok(&["image", "prune", "-af"]);
+        let told = daemon.ok(client, &["pull", &name]);
+        let status = format!("Status: Downloaded newer image for {name}");
+        assert!(told.contains(": Pull complete\n"), "{client:?} {told}");
+        assert!(told.contains("\nDigest: sha256:") && told.contains(&status), "{client:?} {told}");
+        assert_eq!(daemon.docker_ok(&["images", "-q", "--no-trunc", &name]), id, "{client:?}");
+        let told = daemon.ok(client, &["pull", &name]);
+        assert!(told.contains(&format!("Status: Image is up to date for {name}")), "{told}");
+    }
+    let missing = format!("{}/team/tool:2", Registry::ADDRESS);
+    let (code, error) = daemon.docker_err(&["pull", &missing]);
+    assert_eq!(code, Some(1));
+    assert!(error.contains("manifest unknown") || error.contains("not found"), "{error}");
 }
 
 #[test]
