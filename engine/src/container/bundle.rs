@@ -343,6 +343,7 @@ fn mounts(container: &Container, paths: &Paths) -> Result<Vec<Mount>> {
             readonly: !point.writable,
             propagation: point.propagation.clone(),
             create_source: false,
+            no_copy: false,
             options: point.options.clone(),
         });
     }

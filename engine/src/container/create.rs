@@ -100,6 +100,7 @@ impl Engine {
         fs::write(rootfs.upper().join(".dockerenv"), "")
             .map_err(|error| Error::internal("cannot write .dockerenv", error))?;
         container.mounts = self.mount_points(&container).map_err(missing_other)?;
+        fill_volumes(&container, &rootfs)?;
         let record = Self::record(&container)?;
         let reserve = |model: &mut Controller| {
             Ok(reserve_addresses(model, &container.id, &container.endpoints))
@@ -273,6 +274,20 @@ pub(crate) fn reserve_addresses(
         }
     }
     batch
+}
+
+/// Gives empty volumes what the image has at their place, with its owners and modes.
+fn fill_volumes(container: &Container, rootfs: &RootFs) -> Result<()> {
+    let stays = |point: &MountPoint| {
+        let mut mounts = container.spec.mounts.iter();
+        mounts.any(|mount| mount.target == point.target && mount.no_copy)
+    };
+    for point in container.mounts.iter().filter(|point| point.kind == "volume" && !stays(point)) {
+        if fs::read_dir(&point.source).is_ok_and(|mut entries| entries.next().is_none()) {
+            rootfs.copy_out(&point.target, &point.source)?;
+        }
+    }
+    Ok(())
 }
 
 /// Where a container's root file system is made.

@@ -169,6 +169,9 @@ pub struct Mount {
     pub propagation: String,
     /// Whether a missing bind source is made (`-v`) or an error (`--mount`).
     pub create_source: bool,
+    /// Whether an empty volume stays empty instead of getting what the image has at its place.
+    #[serde(default)]
+    pub no_copy: bool,
     /// Options of a tmpfs.
     pub options: Vec<String>,
 }

@@ -93,6 +93,24 @@ impl RootFs {
         })
     }
 
+    /// Copies what it has at `path`, if that is a directory, into an empty directory. After an
+    /// error that is empty again.
+    pub fn copy_out(&self, path: &str, to: &Path) -> Result<()> {
+        let root: OwnedFd = match self.open()? {
+            Root::Mount(root) => root,
+            Root::Directory(path) => fs::File::open(&path)
+                .map_err(|error| Error::internal(format!("cannot open {}", path.display()), error))?
+                .into(),
+        };
+        let copied = copy::copy_out(&root, path, to);
+        copied.map_err(|error| {
+            for entry in fs::read_dir(to).into_iter().flatten().flatten() {
+                let _ = copy::remove(&entry.path());
+            }
+            Error::internal(format!("cannot copy {path} of the image to {}", to.display()), error)
+        })
+    }
+
     fn copy(&self) -> PathBuf {
         self.dir.join("merged")
     }

@@ -160,3 +160,43 @@ fn programs_can_tell_that_they_are_in_a_container() {
     let run = ["run", "--rm", "--network", "none", IMAGE, "cat", "/.dockerenv"];
     assert_eq!(daemon.docker_ok(&run), "");
 }
+
+#[test]
+fn an_empty_volume_gets_what_the_image_has_there() {
+    use std::os::unix::fs::MetadataExt;
+
+    let daemon = Daemon::start(&[]);
+    let tree = daemon.scratch.path("tree");
+    std::fs::create_dir_all(tree.join("srv/data/deep")).unwrap();
+    std::fs::write(tree.join("srv/data/deep/file"), "mine").unwrap();
+    std::os::unix::fs::symlink("/srv/data", tree.join("link")).unwrap();
+    std::os::unix::fs::symlink("../../../../../../etc", tree.join("out")).unwrap();
+    let files = daemon.scratch.text("files.tar");
+    let tar = ["-C", tree.to_str().unwrap(), "--owner=33", "--group=44", "-cf", &files, "."];
+    assert!(std::process::Command::new("tar").args(tar).status().unwrap().success());
+    daemon.docker_ok(&["import", "-c", "CMD /none", "-c", "VOLUME /srv/data", &files, "mine"]);
+    let data = |volume: &str| {
+        let show = ["volume", "inspect", "-f", "{{.Mountpoint}}", volume];
+        std::path::PathBuf::from(daemon.docker_ok(&show))
+    };
+    let create = |mount: &str| daemon.docker_ok(&["create", "-v", mount, "mine"]);
+    create("v1:/link");
+    let file = data("v1").join("deep/file");
+    assert_eq!(std::fs::read(&file).unwrap(), b"mine");
+    let (file, directory) = (file.metadata().unwrap(), data("v1").metadata().unwrap());
+    assert_eq!([file.uid(), file.gid(), directory.uid()], [33, 44, 33]);
+    std::fs::write(data("v1").join("deep/file"), "changed").unwrap();
+    create("v1:/srv/data");
+    assert_eq!(std::fs::read(data("v1").join("deep/file")).unwrap(), b"changed");
+    create("v2:/srv/data:nocopy");
+    create("v3:/out");
+    create("v4:/missing");
+    create("v5:/srv/data/deep/file");
+    for empty in ["v2", "v3", "v4", "v5"] {
+        assert_eq!(std::fs::read_dir(data(empty)).unwrap().count(), 0, "{empty}");
+    }
+    let id = create("v6:/elsewhere");
+    let own = daemon.docker_ok(&["inspect", "-f", "{{range .Mounts}}{{.Source}} {{end}}", &id]);
+    let own = own.split(' ').find(|path| path.len() > data("v6").as_os_str().len()).unwrap();
+    assert!(std::path::Path::new(own).join("deep/file").exists(), "{own}");
+}

@@ -380,7 +380,8 @@ fn of_bind(text: &str) -> Result<Mount> {
     for option in mode.split(',').filter(|option| !option.is_empty()) {
         match option {
             "ro" => mount.readonly = true,
-            "rw" | "z" | "Z" | "nocopy" | "cached" | "delegated" | "consistent" => {}
+            "nocopy" => mount.no_copy = true,
+            "rw" | "z" | "Z" | "cached" | "delegated" | "consistent" => {}
             "shared" | "rshared" | "slave" | "rslave" | "private" | "rprivate" => {
                 option.clone_into(&mut mount.propagation);
             }
@@ -422,7 +423,10 @@ fn of_mount(wire: &WireMount) -> Result<Mount> {
             mount.create_source = options.create_mountpoint;
             Ok(mount)
         }
-        "volume" if wire.source.is_empty() || is_volume_name(&wire.source) => Ok(mount),
+        "volume" if wire.source.is_empty() || is_volume_name(&wire.source) => {
+            mount.no_copy = wire.volume_options.as_ref().is_some_and(|options| options.no_copy);
+            Ok(mount)
+        }
         "volume" => invalid(&format!("\"{}\" is no name of a volume", wire.source)),
         "tmpfs" if !wire.source.is_empty() => invalid("field Source must not be specified"),
         "tmpfs" => {

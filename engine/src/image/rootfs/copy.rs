@@ -6,11 +6,14 @@ use std::collections::HashMap;
 use std::ffi::OsString;
 use std::fs;
 use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, symlink};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, Timespec, Timestamps, Uid, XattrFlags};
+use rustix::fs::{
+    AtFlags, CWD, FileType, Gid, Mode, OFlags, ResolveFlags, Timespec, Timestamps, Uid, XattrFlags,
+};
 use rustix::io::Errno;
 
 const OPAQUE: &str = "trusted.overlay.opaque";
@@ -20,6 +23,19 @@ type Links = HashMap<(u64, u64), PathBuf>;
 
 pub(super) fn copy_layer(layer: &Path, target: &Path) -> io::Result<()> {
     copy_dir(layer, target, &mut Links::new())
+}
+
+/// Copies a directory below a root; nothing if it is not one. The image is not trusted: no link
+/// leads out of the root.
+pub(super) fn copy_out(root: &OwnedFd, path: &str, target: &Path) -> io::Result<()> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    let directory = match rustix::fs::openat2(root, path, flags, Mode::empty(), resolve) {
+        Err(Errno::NOENT | Errno::NOTDIR) => return Ok(()),
+        result => result?,
+    };
+    let from = format!("/proc/self/fd/{}/.", directory.as_raw_fd());
+    copy_dir(Path::new(&from), target, &mut Links::new())
 }
 
 fn copy_dir(from: &Path, to: &Path, links: &mut Links) -> io::Result<()> {
@@ -109,7 +125,7 @@ fn is_opaque(path: &Path) -> bool {
     matches!(rustix::fs::lgetxattr(path, OPAQUE, &mut value[..]), Ok(1) if &value == b"y")
 }
 
-fn remove(path: &Path) -> io::Result<()> {
+pub(super) fn remove(path: &Path) -> io::Result<()> {
     let removed = match fs::symlink_metadata(path) {
         Ok(meta) if meta.is_dir() => fs::remove_dir_all(path),
         Ok(_) => fs::remove_file(path),
