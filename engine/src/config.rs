@@ -57,8 +57,6 @@ pub struct Config {
     pub dns: Dns,
     /// What `host-gateway` stands for; empty means the default bridge's gateways.
     pub host_gateway: Vec<IpAddr>,
-    /// Whether the daemon turns on forwarding in the kernel.
-    pub ip_forward: bool,
     /// Runtimes by the names that `--runtime` takes.
     pub runtimes: BTreeMap<String, RuntimeConfig>,
     /// The runtime of containers that name none.
@@ -74,7 +72,7 @@ pub struct Config {
     /// Layers that are fetched at the same time.
     pub max_concurrent_downloads: usize,
     /// How often a download is tried.
-    pub max_download_attempts: usize,
+    pub max_download_attempts: u32,
     /// `overlay2` or `vfs`; chosen by what the file system can do if absent.
     pub storage_driver: Option<String>,
     /// Limits of processes: name, soft, hard.

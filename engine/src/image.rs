@@ -48,7 +48,7 @@ pub struct Images {
 }
 
 /// How a store behaves.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Options {
     /// How root file systems are made.
     pub driver: rootfs::StorageDriver,
@@ -56,6 +56,19 @@ pub struct Options {
     pub mirrors: Vec<String>,
     /// `host[:port]` or CIDR that may be spoken to in plain HTTP or with unverified certificates.
     pub insecure: Vec<String>,
+    /// Layers that are fetched at a time, by all pulls together.
+    pub downloads: usize,
+    /// Attempts at a layer without a new byte.
+    pub attempts: u32,
+}
+
+impl Default for Options {
+    /// Docker's numbers.
+    fn default() -> Self {
+        let (mirrors, insecure) = (Vec::new(), Vec::new());
+        let driver = rootfs::StorageDriver::default();
+        Self { driver, mirrors, insecure, downloads: 3, attempts: 5 }
+    }
 }
 
 /// One image, as it is in the store.
@@ -248,9 +261,9 @@ impl Images {
         options.driver = options.driver.settle(root);
         Ok(Self {
             store,
+            fetching: Arc::new(pull::Fetching::new(options.downloads)),
             options: Arc::new(options),
             pruning: Arc::default(),
-            fetching: Arc::default(),
         })
     }
 

@@ -18,7 +18,7 @@ pub mod spec;
 pub mod user;
 
 pub use host::{Cgroups, Host};
-pub use program::{Crun, Runc, find};
+pub use program::{Crun, Program, Runc, find};
 pub use seccomp::Filters;
 
 /// How a runtime wants a seccomp filter.
@@ -47,14 +47,7 @@ pub trait Runtime: fmt::Debug + Send + Sync {
     }
 
     /// How a shim has to call it, with its state under `root`.
-    fn command(&self, root: &Path) -> RuntimeCommand {
-        RuntimeCommand {
-            program: self.program().to_owned(),
-            root: root.to_owned(),
-            arguments: Vec::new(),
-            hide_hybrid: false,
-        }
-    }
+    fn command(&self, root: &Path) -> RuntimeCommand;
 
     /// Freezes all processes of a container. Blocks.
     fn pause(&self, root: &Path, id: &str) -> Result<(), RuntimeError> {

@@ -78,7 +78,6 @@ pub fn config(invocation: Invocation, values: &Values) -> Result<Config> {
         default_bindings: bindings(values)?,
         dns: dns(values)?,
         host_gateway: parse_all("host-gateway-ip", &values.texts("host-gateway-ip"))?,
-        ip_forward: values.flag("ip-forward").unwrap_or(true),
         default_runtime: default_runtime(values, &runtimes)?,
         runtimes,
         seccomp: seccomp(values),
@@ -354,14 +353,15 @@ fn mirrors(values: &Values) -> Result<Vec<String>> {
     values.texts("registry-mirror").into_iter().map(mirror).collect()
 }
 
-fn at_least_one(values: &Values, option: &'static str, default: usize) -> Result<usize> {
-    match values.get(option).and_then(Value::as_i64) {
-        None => Ok(default),
-        Some(number) => usize::try_from(number)
-            .ok()
-            .filter(|number| *number > 0)
-            .ok_or_else(|| wrong(option, format!("{number} is less than 1"))),
+fn at_least_one<N>(values: &Values, option: &'static str, default: N) -> Result<N>
+where
+    N: TryFrom<i64>,
+{
+    let Some(number) = values.get(option).and_then(Value::as_i64) else { return Ok(default) };
+    if number < 1 {
+        return Err(wrong(option, format!("{number} is less than 1")));
     }
+    N::try_from(number).map_err(|_| wrong(option, format!("{number} is too large")))
 }
 
 fn storage_driver(values: &Values) -> Result<Option<String>> {

@@ -198,7 +198,7 @@ pub const OPTIONS: &[Opt] = &[
         "Keeps several daemons on one host apart: directories, bridge, table",
     ),
     opt("ip", "ip", Text, "Address that ports are published on by default"),
-    opt("ip-forward", "ip-forward", Flag, "Turn on forwarding in the kernel (default true)"),
+    moot("ip-forward", "ip-forward", Flag, "true", "a bridge network works by forwarding"),
     moot(
         "ip-forward-no-drop",
         "ip-forward-no-drop",

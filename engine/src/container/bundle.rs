@@ -54,8 +54,7 @@ impl Engine {
     pub(crate) fn runtime(&self, spec: &Spec) -> Result<Arc<dyn Runtime>> {
         let name = spec.runtime.as_deref().unwrap_or_default();
         let name = if name.is_empty() { &self.settings().default_runtime } else { name };
-        let added: Vec<_> = self.settings().runtimes.clone().into_iter().collect();
-        Ok(runtime::find(name, &added)?)
+        Ok(runtime::find(name, &self.settings().runtimes)?)
     }
 
     /// Makes the root file system, writes the files and the bundle, and says how the shim is to

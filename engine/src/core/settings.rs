@@ -6,6 +6,8 @@ use std::path::PathBuf;
 
 use ipnetwork::IpNetwork;
 
+use crate::runtime::Program;
+
 /// The checked configuration of an [`Engine`](super::Engine).
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -22,7 +24,7 @@ pub struct Settings {
     /// The runtime that containers get which name none.
     pub default_runtime: String,
     /// Runtimes by name, with their programs; `crun` and `runc` need no entry.
-    pub runtimes: BTreeMap<String, PathBuf>,
+    pub runtimes: BTreeMap<String, Program>,
     /// How images are kept and fetched.
     pub images: crate::image::Options,
     /// The default bridge network.

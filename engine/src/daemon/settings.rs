@@ -8,11 +8,15 @@ use crate::config::{self, Config, Seccomp};
 use crate::core::{DefaultBridge, Settings};
 use crate::image;
 use crate::image::rootfs::StorageDriver;
+use crate::runtime::Program;
 
 /// The engine's settings by a configuration.
 pub fn of(config: &Config) -> Settings {
     let default = Settings::default();
-    let runtimes = config.runtimes.iter();
+    let runtimes = config.runtimes.iter().map(|(name, runtime)| {
+        let (path, arguments) = (PathBuf::from(&runtime.path), runtime.arguments.clone());
+        (name.clone(), Program { path, arguments })
+    });
     Settings {
         data_root: config.data_root.clone(),
         exec_root: config.exec_root.clone(),
@@ -20,7 +24,7 @@ pub fn of(config: &Config) -> Settings {
         tag: config.tag.clone(),
         binaries: beside(),
         default_runtime: default_runtime(config, default.default_runtime),
-        runtimes: runtimes.map(|(name, r)| (name.clone(), PathBuf::from(&r.path))).collect(),
+        runtimes: runtimes.collect(),
         default_bridge: default_bridge(config),
         images: image::Options {
             driver: match config.storage_driver.as_deref() {
@@ -30,6 +34,8 @@ pub fn of(config: &Config) -> Settings {
             },
             mirrors: config.mirrors.clone(),
             insecure: config.insecure_registries.clone(),
+            downloads: config.max_concurrent_downloads,
+            attempts: config.max_download_attempts,
         },
         default_pools: config.default_pools.clone(),
         default_network_options: config.default_network_options.clone(),

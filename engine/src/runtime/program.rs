@@ -1,5 +1,6 @@
 //! The programs: `crun`, `runc`, and what `--add-runtime` names.
 
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -9,11 +10,21 @@ use super::{Runtime, RuntimeError, SeccompForm};
 use crate::shim::launch;
 use crate::shim::protocol::{HYBRID, RuntimeCommand};
 
+/// A program that `--add-runtime` names.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Program {
+    /// A path, or a name to be found in `PATH`.
+    pub path: PathBuf,
+    /// Arguments before the subcommand.
+    pub arguments: Vec<String>,
+}
+
 /// `crun`: takes its filter compiled, which halves the time of a start.
 #[derive(Clone, Debug)]
 pub struct Crun {
     name: String,
     program: PathBuf,
+    arguments: Vec<String>,
 }
 
 /// `runc`, and every other program with its command line.
@@ -21,19 +32,20 @@ pub struct Crun {
 pub struct Runc {
     name: String,
     program: PathBuf,
+    arguments: Vec<String>,
 }
 
 impl Crun {
     /// The runtime of this name and executable.
     pub fn new(name: impl Into<String>, program: impl Into<PathBuf>) -> Self {
-        Self { name: name.into(), program: program.into() }
+        Self { name: name.into(), program: program.into(), arguments: Vec::new() }
     }
 }
 
 impl Runc {
     /// The runtime of this name and executable.
     pub fn new(name: impl Into<String>, program: impl Into<PathBuf>) -> Self {
-        Self { name: name.into(), program: program.into() }
+        Self { name: name.into(), program: program.into(), arguments: Vec::new() }
     }
 }
 
@@ -55,7 +67,7 @@ impl Runtime for Crun {
         RuntimeCommand {
             program: self.program.clone(),
             root: root.to_owned(),
-            arguments: Vec::new(),
+            arguments: self.arguments.clone(),
             hide_hybrid: controllers.is_ok_and(|names| !names.is_empty()),
         }
     }
@@ -73,24 +85,36 @@ impl Runtime for Runc {
     fn seccomp_form(&self) -> SeccompForm {
         SeccompForm::Profile
     }
+
+    fn command(&self, root: &Path) -> RuntimeCommand {
+        RuntimeCommand {
+            program: self.program.clone(),
+            root: root.to_owned(),
+            arguments: self.arguments.clone(),
+            hide_hybrid: false,
+        }
+    }
 }
 
-/// The runtime of a name: `crun` and `runc` are found in `PATH`, `added` are `--add-runtime`'s
-/// (name, path). An empty name is the default: `crun` if there is one, else `runc`.
-pub fn find(name: &str, added: &[(String, PathBuf)]) -> Result<Arc<dyn Runtime>, RuntimeError> {
+/// The runtime of a name: `crun` and `runc` are found in `PATH`, `added` are `--add-runtime`'s by
+/// name. An empty name is the default: `crun` if there is one, else `runc`.
+pub fn find(
+    name: &str,
+    added: &BTreeMap<String, Program>,
+) -> Result<Arc<dyn Runtime>, RuntimeError> {
     let not_found = || RuntimeError::NotFound { name: name.to_owned() };
-    if let Some((_, program)) = added.iter().find(|(added, _)| added == name) {
-        let program = if program.is_absolute() {
-            program.clone()
+    if let Some(Program { path, arguments }) = added.get(name) {
+        let program = if path.is_absolute() {
+            path.clone()
         } else {
-            in_path(&program.to_string_lossy()).ok_or_else(not_found)?
+            in_path(&path.to_string_lossy()).ok_or_else(not_found)?
         };
-        return Ok(of_program(name, program));
+        return Ok(of_program(name, program, arguments));
     }
     match name {
         "" => find("crun", added).or_else(|_| find("runc", added)).map_err(|_| not_found()),
         "crun" | "runc" => {
-            in_path(name).map(|program| of_program(name, program)).ok_or_else(not_found)
+            in_path(name).map(|program| of_program(name, program, &[])).ok_or_else(not_found)
         }
         // Docker's names of its default runtime.
         "io.containerd.runc.v2" => find("", added),
@@ -98,11 +122,12 @@ pub fn find(name: &str, added: &[(String, PathBuf)]) -> Result<Arc<dyn Runtime>,
     }
 }
 
-fn of_program(name: &str, program: PathBuf) -> Arc<dyn Runtime> {
+fn of_program(name: &str, program: PathBuf, arguments: &[String]) -> Arc<dyn Runtime> {
+    let (name, arguments) = (name.to_owned(), arguments.to_vec());
     if program.file_name().is_some_and(|file| file == "crun") {
-        Arc::new(Crun::new(name, program))
+        Arc::new(Crun { name, program, arguments })
     } else {
-        Arc::new(Runc::new(name, program))
+        Arc::new(Runc { name, program, arguments })
     }
 }
 

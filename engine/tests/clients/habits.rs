@@ -200,3 +200,19 @@ fn an_empty_volume_gets_what_the_image_has_there() {
     let own = own.split(' ').find(|path| path.len() > data("v6").as_os_str().len()).unwrap();
     assert!(std::path::Path::new(own).join("deep/file").exists(), "{own}");
 }
+
+#[test]
+fn an_added_runtime_gets_the_arguments_it_was_added_with() {
+    let scratch = crate::daemon::Scratch::new();
+    let (script, told) = (scratch.path("runtime"), scratch.path("told"));
+    let text = format!("#!/bin/sh\necho \"$1\" >>{}\nshift\nexec runc \"$@\"\n", told.display());
+    std::fs::write(&script, text).unwrap();
+    std::fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let file = scratch.path("daemon.json");
+    let runtime = json!({"path": script, "runtimeArgs": ["--mine"]});
+    std::fs::write(&file, json!({"runtimes": {"own": runtime}}).to_string()).unwrap();
+    let daemon = Daemon::start(&["--config-file", file.to_str().unwrap()]);
+    let run = ["run", "--rm", "--network", "none", "--runtime", "own", IMAGE, "echo", "hi"];
+    assert_eq!(daemon.docker_ok(&run), "hi");
+    assert!(std::fs::read_to_string(told).unwrap().starts_with("--mine\n"));
+}

@@ -4,6 +4,7 @@
 
 #![expect(clippy::unwrap_used, reason = "whatever fails here fails the test")]
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
@@ -36,7 +37,7 @@ struct Container {
 
 impl Container {
     fn new(runtime: &str, name: &str, args: &[&str]) -> Option<Self> {
-        let runtime = runtime::find(runtime, &[]).ok()?;
+        let runtime = runtime::find(runtime, &BTreeMap::new()).ok()?;
         let id = format!("rnet-test-{}-{name}-{}", runtime.name(), std::process::id());
         let directory = std::env::temp_dir().join(&id);
         let _ = fs::remove_dir_all(&directory);
@@ -364,7 +365,7 @@ fn a_reader_that_waits_loses_nothing() {
 }
 
 /// Name=value lines of `probe confinement`.
-fn facts(text: &str) -> std::collections::BTreeMap<&str, &str> {
+fn facts(text: &str) -> BTreeMap<&str, &str> {
     text.lines().filter_map(|line| line.trim_end().split_once('=')).collect()
 }
 

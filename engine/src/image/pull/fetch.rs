@@ -17,11 +17,6 @@ use crate::image::digest::Digest;
 use crate::image::registry::{Failure, Registry, pause};
 use crate::image::{Images, Progress};
 
-/// Downloads at a time, as in Docker.
-const DOWNLOADS: usize = 3;
-/// Attempts without a new byte.
-const ATTEMPTS: u32 = 5;
-
 /// The downloads under way, of all pulls.
 #[derive(Debug)]
 pub(in crate::image) struct Fetching {
@@ -29,13 +24,12 @@ pub(in crate::image) struct Fetching {
     blobs: Mutex<HashMap<Digest, Weak<AsyncMutex<()>>>>,
 }
 
-impl Default for Fetching {
-    fn default() -> Self {
-        Self { slots: Arc::new(Semaphore::new(DOWNLOADS)), blobs: Mutex::default() }
-    }
-}
-
 impl Fetching {
+    /// With so many downloads at a time.
+    pub(in crate::image) fn new(downloads: usize) -> Self {
+        Self { slots: Arc::new(Semaphore::new(downloads)), blobs: Mutex::default() }
+    }
+
     /// Waits for the others that fetch this blob.
     async fn alone(&self, digest: Digest) -> OwnedMutexGuard<()> {
         let lock = {
@@ -91,7 +85,7 @@ pub(super) async fn fetch(
             Err((Failure::Broken(text), length)) => {
                 failed = if length > best { 1 } else { failed + 1 };
                 best = best.max(length);
-                if failed >= ATTEMPTS {
+                if failed >= images.options.attempts {
                     return Err(Failure::Broken(text));
                 }
                 tell(&progress, &id, "Retrying", None).await;
