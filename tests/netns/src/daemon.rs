@@ -38,12 +38,22 @@ impl Daemon {
 
     /// The same with its data on a disk of its own that holds so many bytes.
     pub fn start_on_disk(host: &Host, size: usize) -> Self {
+        Self::start_on(host, &format!("mount -t tmpfs -o size={size} tmpfs $0"))
+    }
+
+    /// The same with its data on a disk whose files can be made immutable while they are written.
+    pub fn start_on_ext4(host: &Host, size: usize) -> Self {
+        let make = format!("truncate -s {size} $0.img && mkfs.ext4 -q -F $0.img");
+        Self::start_on(host, &format!("{make} && mount -o loop $0.img $0"))
+    }
+
+    /// The same with its data where a script mounts something.
+    fn start_on(host: &Host, script: &str) -> Self {
         let mut daemon = Self::prepare(host, &[]);
         let data = daemon.file("data");
         fs::create_dir(&data).unwrap();
-        let mut mount = daemon.command("mount");
-        mount.args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"]).arg(&data);
-        assert!(mount.status().unwrap().success());
+        let mounted = daemon.command("sh").args(["-c", script]).arg(data).status().unwrap();
+        assert!(mounted.success(), "{script}");
         daemon.restart();
         daemon
     }

@@ -12,6 +12,9 @@ use nix::sys::statvfs::statvfs;
 /// The disk: the toolbox fits, and not much more.
 const SIZE: usize = 24 << 20;
 
+/// A disk that is not to be filled.
+const DISK: usize = 64 << 20;
+
 /// Fills a disk to the last byte, and would take whatever is freed.
 const HOG: &str = "run -d --name hog rnet/toolbox fill /all";
 
@@ -121,7 +124,58 @@ fn a_store_without_room_is_no_obstacle_to_the_end_of_containers() {
     assert_eq!(once.wait().unwrap().code(), Some(137));
     let there = names(&daemon, "ps -a --format {{.Names}}:{{.State}}");
     assert_eq!(there, ["stopped:exited", "hog:running"].map(str::to_owned).into());
+    daemon.kill();
+    daemon.restart();
+    assert_eq!(names(&daemon, "ps -a --format {{.Names}}:{{.State}}"), there);
     daemon.rnet("rm -f hog");
     assert_eq!(status(&daemon, "stopped"), "exited");
+    works_and_is_remembered(&mut daemon);
+}
+
+/// Nothing can be written to the store, or everything again.
+fn set_writable(daemon: &Daemon, flag: &str) {
+    let mut chattr = daemon.command("chattr");
+    assert!(chattr.arg(flag).arg(daemon.file("data/store.redb")).status().unwrap().success());
+}
+
+/// Ends three containers, each in its way, while nothing can be written to the store.
+fn end_unrecorded(daemon: &Daemon) {
+    for name in ["stopped", "removed"] {
+        daemon.run(name, "");
+    }
+    let mut once = run_once(daemon);
+    set_writable(daemon, "+i");
+    let error = daemon.refusal("network create never");
+    assert!(error.contains("cannot write the store"), "{error}");
+    daemon.rnet("stop -t 0 stopped");
+    daemon.rnet("rm -f removed");
+    daemon.rnet("kill once");
+    assert_eq!(once.wait().unwrap().code(), Some(137));
+    assert_eq!(daemon.rnet("ps -a --format {{.Names}}:{{.State}}"), "stopped:exited");
+}
+
+#[test]
+fn what_could_not_be_written_down_is_written_as_soon_as_possible() {
+    let lab = Lab::new();
+    let mut daemon = Daemon::start_on_ext4(&lab.host, DISK);
+    end_unrecorded(&daemon);
+    set_writable(&daemon, "-i");
+    wait_until("it is written down", || daemon.log().contains("what happened is written down"));
+    daemon.kill();
+    daemon.restart();
+    assert_eq!(daemon.rnet("ps -a --format {{.Names}}:{{.State}}"), "stopped:exited");
+    assert_eq!(daemon.rnet("inspect -f {{.State.ExitCode}} stopped"), "143");
+    works_and_is_remembered(&mut daemon);
+}
+
+#[test]
+fn what_was_never_written_down_is_found_by_the_next_daemon() {
+    let lab = Lab::new();
+    let mut daemon = Daemon::start_on_ext4(&lab.host, DISK);
+    end_unrecorded(&daemon);
+    daemon.kill();
+    set_writable(&daemon, "-i");
+    daemon.restart();
+    assert_eq!(daemon.rnet("ps -a --format {{.Names}}:{{.State}}"), "stopped:exited");
     works_and_is_remembered(&mut daemon);
 }
