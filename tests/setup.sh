@@ -16,6 +16,7 @@ need docker docker.io
 need openssl openssl
 need docker-registry docker-registry
 need skopeo skopeo
+need mkfs.ext4 e2fsprogs
 [ -e /usr/lib/x86_64-linux-gnu/libc.a ] || [ "$(uname -m)" != x86_64 ] || packages+=(libc6-dev)
 
 if [ "${#packages[@]}" -gt 0 ]; then

@@ -105,8 +105,8 @@ impl Engine {
         self.over.cancel();
         self.tasks.close();
         self.tasks.wait().await;
-        if let Err(error) = self.store.commit(&Batch::default(), Durability::Immediate) {
-            tracing::error!(error = Error::from(error).chain(), "cannot write the last records");
+        if let Err(error) = self.networks.pay() {
+            tracing::error!(error = error.chain(), "cannot write the last records");
         }
     }
 
@@ -146,9 +146,19 @@ impl Engine {
         Ok(batch)
     }
 
-    /// Writes a container's record.
+    /// Writes a container's record. After an error it is as it was before.
     pub(crate) fn save(&self, container: &Container, durability: Durability) -> Result<()> {
-        Ok(self.store.commit(&Self::record(container)?, durability)?)
+        self.networks.write(|_| Ok(Batch::default()), Self::record(container)?, durability)
+    }
+
+    /// Writes down what has become of a container, if not now then later.
+    pub(crate) fn note(&self, container: &Container, durability: Durability) {
+        match Self::record(container) {
+            Ok(record) => {
+                self.networks.note(|_| Batch::default(), record, durability);
+            }
+            Err(error) => tracing::error!(error = error.chain(), "a container has no record"),
+        }
     }
 
     /// Tells an event of a container.

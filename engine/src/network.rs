@@ -5,6 +5,7 @@
 //! is never held over I/O, so that starts run beside each other. `reconcile` looks at everything,
 //! and therefore waits until no change is under way.
 
+mod journal;
 mod predefined;
 mod reconcile;
 mod resolver;
@@ -31,6 +32,7 @@ use serde::de::DeserializeOwned;
 
 use crate::core::Settings;
 use crate::error::{Error, Result};
+use journal::Journal;
 use resolver::{Held, Resolver};
 pub(crate) use resolver::{Publication, Served};
 
@@ -45,12 +47,9 @@ const BRIEF: usize = 100;
 #[derive(Debug)]
 pub(crate) struct Networks {
     controller: Mutex<Controller>,
-    store: Arc<dyn Store>,
+    journal: Journal,
     kernel: Arc<Linux>,
     resolver: Resolver,
-    /// Held while the controller makes records and while they are written, for they are to be
-    /// written in the order they were made.
-    writing: Mutex<()>,
     /// Changes hold it for reading from their decision to their commit; a reconciliation, which
     /// must not see half a change, for writing.
     gate: RwLock<()>,
@@ -105,9 +104,8 @@ impl Networks {
             settings.resolv_conf.clone(),
             kernel.clone(),
         );
-        let controller = Mutex::new(controller);
-        let (writing, gate) = (Mutex::default(), RwLock::default());
-        Ok(Self { controller, store, kernel, resolver, writing, gate })
+        let (controller, gate) = (Mutex::new(controller), RwLock::default());
+        Ok(Self { controller, journal: Journal::new(store), kernel, resolver, gate })
     }
 
     /// The kernel below.
@@ -118,19 +116,6 @@ impl Networks {
     /// The model.
     pub(crate) fn controller(&self) -> MutexGuard<'_, Controller> {
         self.controller.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Writes records that the controller makes, together with the caller's.
-    pub(crate) fn write(
-        &self,
-        make: impl FnOnce(&mut Controller) -> Result<Batch>,
-        records: Batch,
-        durability: Durability,
-    ) -> Result<()> {
-        let _turn = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut batch = make(&mut self.controller())?;
-        batch.extend(records);
-        Ok(self.store.commit(&batch, durability)?)
     }
 
     /// The network with this full id, name or unique id prefix.
@@ -224,7 +209,7 @@ impl Networks {
     pub(crate) fn apply(&self, change: &Change<'_>, served: &Served) -> Result<Announcements> {
         let transaction = &change.transaction;
         let intent = self.controller().intent(transaction);
-        self.store.commit(&intent, Durability::Immediate)?;
+        self.write_ahead(intent)?;
         let plan = diff(&transaction.before, &transaction.after);
         let sandbox = change.sandbox.id.short();
         tracing::debug!(sandbox, plan = %Brief(&plan), "apply");
@@ -242,8 +227,8 @@ impl Networks {
     }
 
     /// Makes an applied change part of the model, together with records of the caller's.
-    pub(crate) fn finish(&self, change: Change<'_>, records: Batch) -> Result<()> {
-        self.write(|model| Ok(model.commit(change.transaction)), records, Durability::Eventual)
+    pub(crate) fn finish(&self, change: Change<'_>, records: Batch) {
+        self.note(|model| model.commit(change.transaction), records, Durability::Eventual);
     }
 
     /// Gives up a change that was applied; the kernel and the resolver forget it.
@@ -256,27 +241,35 @@ impl Networks {
 
     /// Gives back what a change took from the model.
     pub(crate) fn abandon(&self, change: Change<'_>) {
-        let forget = |model: &mut Controller| Ok(model.abort(change.transaction));
-        if let Err(error) = self.write(forget, Batch::default(), Durability::Eventual) {
-            tracing::error!(error = error.chain(), "cannot forget an intent");
-        }
+        let forget = |model: &mut Controller| model.abort(change.transaction);
+        self.note(forget, Batch::default(), Durability::Eventual);
     }
 
-    /// Removes a sandbox. `records` become durable with the intent, before anything happens.
+    /// Removes a sandbox whose processes are gone. `records` become durable with the intent, before
+    /// anything happens. If they cannot, it is removed all the same and they are owed: until they
+    /// are written, a restart finds a sandbox that nobody lives in, and removes it.
     pub(crate) fn close(&self, sandbox: &SandboxId, records: Batch) -> Result<()> {
         let _gate = self.gate.read().unwrap_or_else(PoisonError::into_inner);
         let Ok((old, endpoints)) = self.sandbox(sandbox) else {
-            return Ok(self.store.commit(&records, Durability::Immediate)?);
+            self.note(|_| Batch::default(), records, Durability::Immediate);
+            return Ok(());
         };
         let transaction = self.controller().begin_remove_sandbox(sandbox, now())?;
         let mut intent = self.controller().intent(&transaction);
-        intent.extend(records);
-        self.store.commit(&intent, Durability::Immediate)?;
+        intent.extend(records.clone());
+        let (owed, durability) = match self.write_ahead(intent) {
+            Ok(()) => (Batch::default(), Durability::Eventual),
+            Err(error) => {
+                tracing::warn!(sandbox = sandbox.short(), error = error.chain(), "no intent");
+                (records, Durability::Immediate)
+            }
+        };
         self.resolver.withdraw(sandbox);
         self.dismantle(&diff(&transaction.before, &transaction.after));
         self.resolver.release(sandbox);
         self.forget_flows(&old, &endpoints);
-        self.write(|model| Ok(model.commit(transaction)), Batch::default(), Durability::Eventual)
+        self.note(|model| model.commit(transaction), owed, durability);
+        Ok(())
     }
 
     /// Replaces what the resolver answers for a sandbox: after a rename.
@@ -318,15 +311,23 @@ impl Networks {
         let intent = self.controller().intent(&transaction);
         let plan = diff(&transaction.before, &transaction.after);
         tracing::debug!(network = network.name, %plan, "apply");
-        let stored = self.store.commit(&intent, Durability::Immediate).map_err(Error::from);
+        let stored = self.write_ahead(intent);
         let applied = stored.and_then(|()| self.kernel.apply(&plan).map_err(Error::from));
         let (none, durability) = (Batch::default(), Durability::Immediate);
         if let Err(error) = applied {
             self.dismantle(&diff(&transaction.after, &transaction.before));
-            self.write(|model| Ok(model.abort(transaction)), none, durability)?;
+            self.note(|model| model.abort(transaction), none, durability);
             return Err(error);
         }
-        self.write(|model| Ok(model.commit(transaction)), none, durability)?;
+        let undo = diff(&transaction.after, &transaction.before);
+        let written = self.write(|model| Ok(model.commit(transaction)), none, durability);
+        if let Err(error) = written {
+            // The next start would give it up: so nobody may use it now.
+            let removal = self.controller().begin_remove_predefined(&network.id)?;
+            self.dismantle(&undo);
+            self.note(|model| model.commit(removal), Batch::default(), durability);
+            return Err(error);
+        }
         Ok((network, warnings))
     }
 
@@ -342,10 +343,14 @@ impl Networks {
         let _gate = self.gate.read().unwrap_or_else(PoisonError::into_inner);
         let transaction = begin(&mut self.controller())?;
         let intent = self.controller().intent(&transaction);
-        self.store.commit(&intent, Durability::Immediate)?;
+        let none = Batch::default();
+        if let Err(error) = self.write_ahead(intent) {
+            self.note(|model| model.abort(transaction), none, Durability::Eventual);
+            return Err(error);
+        }
         self.dismantle(&diff(&transaction.before, &transaction.after));
-        let commit = |model: &mut Controller| Ok(model.commit(transaction));
-        self.write(commit, Batch::default(), Durability::Immediate)
+        self.note(|model| model.commit(transaction), none, Durability::Immediate);
+        Ok(())
     }
 
     /// Removes objects of the kernel's, as far as that goes.
@@ -360,9 +365,9 @@ impl Networks {
 
     /// Decides every unfinished change: what was to go goes, a new sandbox whose owner lives stays,
     /// and everything else that was to come is given up.
-    pub(crate) fn settle_intents(&self, lives: impl Fn(&str) -> bool) -> Result<()> {
-        let mut controller = self.controller();
-        for transaction in controller.intents() {
+    pub(crate) fn settle_intents(&self, lives: impl Fn(&str) -> bool) {
+        let intents = self.controller().intents();
+        for transaction in intents {
             let keep = match (transaction.kind, &transaction.subject) {
                 (ChangeKind::Remove, _) => true,
                 (ChangeKind::Create, Subject::Sandbox(id)) => {
@@ -373,11 +378,11 @@ impl Networks {
                 (ChangeKind::Create, Subject::Network(_)) | (ChangeKind::Change, _) => false,
             };
             tracing::info!(subject = ?transaction.subject, keep, "settle an unfinished change");
-            let batch =
-                if keep { controller.commit(transaction) } else { controller.abort(transaction) };
-            self.store.commit(&batch, Durability::Immediate)?;
+            let settle = |model: &mut Controller| {
+                if keep { model.commit(transaction) } else { model.abort(transaction) }
+            };
+            self.note(settle, Batch::default(), Durability::Immediate);
         }
-        Ok(())
     }
 
     /// Starts the resolver, or takes it up, with what it is to serve.

@@ -74,6 +74,7 @@ const TOOLS: &[Tool] = &[
     Tool { name: "echo", usage: "[-n] [-e] TEXT…: -e writes to stderr", run: process::echo },
     Tool { name: "cat", usage: "[FILE]…", run: process::cat },
     Tool { name: "write", usage: "FILE TEXT…: write a file", run: process::write },
+    Tool { name: "fill", usage: "FILE: take all space, whenever there is any", run: process::fill },
     Tool { name: "ls", usage: "[-l] [PATH]…", run: process::ls },
     Tool { name: "pwd", usage: "working directory", run: process::pwd },
     Tool { name: "env", usage: "environment", run: process::env },

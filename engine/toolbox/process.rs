@@ -70,6 +70,21 @@ pub fn write(args: &[String]) -> Outcome {
     Ok(0)
 }
 
+/// Writes without end. Space that others free is taken at once.
+pub fn fill(args: &[String]) -> Outcome {
+    let [path] = args else { usage("fill") };
+    let mut file = fs::File::create(path).map_err(|error| format!("{path}: {error}"))?;
+    loop {
+        match file.write(&[1; 4096]) {
+            Ok(_) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::StorageFull => {
+                std::thread::sleep(std::time::Duration::from_millis(1));
+            }
+            Err(error) => return Err(format!("{path}: {error}")),
+        }
+    }
+}
+
 pub fn ls(args: &[String]) -> Outcome {
     let (flags, mut paths) = options("ls", args, "la");
     let long = flags.iter().any(|(flag, _)| *flag == 'l');

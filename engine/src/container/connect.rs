@@ -37,10 +37,9 @@ impl Engine {
         after.endpoints.retain(|endpoint| !self.is_none(endpoint));
         self.rewire(&live, &after, change)?;
         let container = live.get();
-        let keep = |model: &mut Controller| {
-            Ok(reserve_addresses(model, &container.id, &container.endpoints))
-        };
-        self.networks.write(keep, Batch::default(), Durability::Eventual)?;
+        let keep =
+            |model: &mut Controller| reserve_addresses(model, &container.id, &container.endpoints);
+        self.networks.note(keep, Batch::default(), Durability::Eventual);
         if let Some(endpoint) = container.endpoints.last() {
             self.tell_network("connect", endpoint, &container);
         }
@@ -83,8 +82,8 @@ impl Engine {
             Some(sandbox) if before.state.has_process() && network.kind() == DriverKind::Bridge => {
                 let change = self.networks.begin_leave(sandbox, &network.id)?;
                 self.rewire(&live, &after, change)?;
-                let release = |model: &mut Controller| Ok(release(model, &before.id, &gone));
-                self.networks.write(release, Batch::default(), Durability::Eventual)?;
+                let release = |model: &mut Controller| release(model, &before.id, &gone);
+                self.networks.note(release, Batch::default(), Durability::Eventual);
                 self.tell_network("disconnect", &gone, &before);
                 Ok(())
             }
@@ -119,7 +118,7 @@ impl Engine {
             addresses: addresses.map(ipnetwork::IpNetwork::ip).collect(),
             resolver: change.sandbox.resolver,
         };
-        self.networks.finish(change, Self::record(&container)?)?;
+        self.networks.finish(change, Self::record(&container)?);
         self.write_hosts(&container, &wiring)
     }
 

@@ -107,8 +107,8 @@ impl Engine {
         };
         let saved = self.networks.write(reserve, record, Durability::Immediate);
         if saved.is_err() {
-            let forget = |model: &mut Controller| Ok(model.forget_owner(&container.id));
-            self.networks.write(forget, Batch::default(), Durability::Eventual)?;
+            let forget = |model: &mut Controller| model.forget_owner(&container.id);
+            self.networks.note(forget, Batch::default(), Durability::Eventual);
         }
         saved.map(|()| Arc::new(Live::new(container)))
     }

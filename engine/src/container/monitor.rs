@@ -5,7 +5,7 @@ use std::time::Duration;
 use std::{fs, io};
 
 use chrono::{DateTime, Utc};
-use cnm::store::Durability;
+use cnm::store::{Batch, Durability};
 
 use super::live::Live;
 use super::start::By;
@@ -112,6 +112,7 @@ impl Engine {
                 error = error.chain(),
                 "cannot take a container off its networks"
             );
+            self.note(&container, Durability::Immediate);
         }
         for endpoint in &before.endpoints {
             self.tell_network("disconnect", endpoint, &container);
@@ -121,10 +122,11 @@ impl Engine {
 
     fn leave_networks(&self, before: &Container, after: &Container) -> Result<()> {
         let records = Self::record(after)?;
-        match &before.sandbox {
-            Some(sandbox) => self.networks.close(sandbox, records),
-            None => Ok(self.store.commit(&records, Durability::Immediate)?),
+        if let Some(sandbox) = &before.sandbox {
+            return self.networks.close(sandbox, records);
         }
+        self.networks.note(|_| Batch::default(), records, Durability::Immediate);
+        Ok(())
     }
 
     /// Removes what a run leaves on the host. `lost` says that the shim did not do its part.
@@ -161,12 +163,7 @@ impl Engine {
         });
         match next {
             Next::RestartAfter(pause) => self.restart_after(live.clone(), pause),
-            Next::Rest if container.spec.auto_remove => {
-                if let Err(error) = self.remove_locked(live, true) {
-                    let container = container.short_id();
-                    tracing::error!(container, error = error.chain(), "cannot remove");
-                }
-            }
+            Next::Rest if container.spec.auto_remove => self.remove_locked(live, true),
             Next::Rest => {}
         }
     }

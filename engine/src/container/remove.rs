@@ -1,6 +1,7 @@
 //! `rm` and `rename`.
 
 use std::fs;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use cnm::Controller;
@@ -47,39 +48,51 @@ impl Engine {
                     live.get().id
                 )));
             }
-            engine.remove_locked(&live, how.volumes)
+            engine.remove_locked(&live, how.volumes);
+            Ok(())
         });
         work.await.map_err(|error| Error::internal("cannot remove", error))?
     }
 
     /// Removes a container that does not run and whose lifecycle is locked by the caller.
-    pub(crate) fn remove_locked(&self, live: &Arc<Live>, volumes: bool) -> Result<()> {
+    pub(crate) fn remove_locked(&self, live: &Arc<Live>, volumes: bool) {
         let (container, ()) = live.change(|container| container.state.status = Status::Removing);
         self.forget_execs(&container.id);
         // The record first: directories that no record speaks of are swept at the next start.
         let mut records = Batch::default();
         records.delete(record_key(&container.id));
         let forget = |model: &mut Controller| Ok(model.forget_owner(&container.id));
-        self.networks.write(forget, records, Durability::Immediate)?;
-        Self::remove_files(&container, volumes);
+        match self.networks.write(forget, records.clone(), Durability::Immediate) {
+            Ok(()) => remove_files(&container, volumes),
+            Err(error) => {
+                tracing::warn!(
+                    container = container.short_id(),
+                    error = error.chain(),
+                    "remove the files before the record"
+                );
+                self.remove_unrecorded(&container, volumes, records);
+            }
+        }
         self.registry.remove(&container.id);
         self.tell(&container, "destroy", &[]);
         live.progress.send_modify(|progress| {
             progress.removed = true;
             progress.running = false;
         });
-        Ok(())
     }
 
-    fn remove_files(container: &Container, volumes: bool) {
-        let anonymous = container.mounts.iter().filter(|mount| volumes && mount.anonymous);
-        let anonymous = anonymous.filter_map(|mount| mount.source.parent());
-        for dir in anonymous.chain([container.paths.dir.as_path()]) {
-            if let Err(error) = fs::remove_dir_all(dir)
-                && error.kind() != std::io::ErrorKind::NotFound
-            {
-                tracing::warn!(%error, dir = %dir.display(), "cannot remove");
-            }
+    /// Removes the files while the record cannot be: that may make the space that it lacks. A mark
+    /// tells the next start of the removal, should it be told by nothing else.
+    fn remove_unrecorded(&self, container: &Container, volumes: bool, records: Batch) {
+        let mark = mark(container);
+        let marked = fs::create_dir(&mark);
+        remove_files(container, volumes);
+        // There may be space for it only now.
+        if let Err(error) = marked.or_else(|_| fs::create_dir(&mark)) {
+            tracing::warn!(%error, dir = %mark.display(), "cannot make");
+        }
+        if self.networks.note(|_| Batch::default(), records, Durability::Immediate) {
+            remove(&mark);
         }
     }
 
@@ -112,6 +125,32 @@ impl Engine {
         let (sandbox, endpoints) = self.networks.sandbox(id)?;
         self.networks.publish(&self.served(container, &sandbox, &endpoints)?)
     }
+}
+
+fn remove_files(container: &Container, volumes: bool) {
+    let anonymous = container.mounts.iter().filter(|mount| volumes && mount.anonymous);
+    let anonymous = anonymous.filter_map(|mount| mount.source.parent());
+    for dir in anonymous.chain([container.paths.dir.as_path()]) {
+        remove(dir);
+    }
+}
+
+fn remove(dir: &Path) {
+    if let Err(error) = fs::remove_dir_all(dir)
+        && error.kind() != std::io::ErrorKind::NotFound
+    {
+        tracing::warn!(%error, dir = %dir.display(), "cannot remove");
+    }
+}
+
+/// Whether a container was removed, and only its record could not be.
+pub(crate) fn is_removed(container: &Container) -> bool {
+    mark(container).is_dir()
+}
+
+/// A directory beside the container's own, which no container has: the next start sweeps it.
+fn mark(container: &Container) -> PathBuf {
+    container.paths.dir.with_extension("removed")
 }
 
 /// The key of a container's record.

@@ -77,9 +77,7 @@ impl Engine {
     fn record_failure(&self, live: &Arc<Live>, failure: &Failure) {
         let text = failure.error.chain();
         let (container, ()) = live.change(|c| c.state.fail_start(failure.code, &text, Utc::now()));
-        if let Err(error) = self.save(&container, Durability::Eventual) {
-            tracing::error!(error = error.chain(), "cannot record a failed start");
-        }
+        self.note(&container, Durability::Eventual);
         drop(live.take_early());
         let code = i64::from(failure.code);
         // It has not run, so nothing has ended: whoever waits for that learns of the failure from
@@ -89,10 +87,8 @@ impl Engine {
             progress.error = Some(text);
             progress.running = false;
         });
-        if container.spec.auto_remove
-            && let Err(error) = self.remove_locked(live, true)
-        {
-            tracing::error!(error = error.chain(), "cannot remove a container");
+        if container.spec.auto_remove {
+            self.remove_locked(live, true);
         }
     }
 
@@ -154,7 +150,7 @@ impl Engine {
                 container.sandbox_key.clone_from(path);
             }
         });
-        self.save(&container, Durability::Eventual)?;
+        self.note(&container, Durability::Eventual);
         self.started(live, &container);
         Ok(())
     }
@@ -167,7 +163,7 @@ impl Engine {
         let begun = self.wire(live, container, &change);
         match begun {
             Ok(records) => {
-                self.networks.finish(change, records)?;
+                self.networks.finish(change, records);
                 self.started(live, &live.get());
                 Ok(())
             }

@@ -42,7 +42,7 @@ impl Engine {
         let ends = progress.borrow_and_update().ends;
         let container = live.get();
         let signal = signal::parse(signal.unwrap_or(&container.resolved.stop_signal))?;
-        self.mark_stopped(live)?;
+        self.mark_stopped(live);
         if self.end_restarting(live).await || !live.get().state.has_process() {
             return Ok(());
         }
@@ -75,7 +75,7 @@ impl Engine {
         }
         let stops = signal::parse(&container.resolved.stop_signal).is_ok_and(|stop| stop == number);
         if stops || number == SIGKILL {
-            self.mark_stopped(&live)?;
+            self.mark_stopped(&live);
         }
         if self.end_restarting(&live).await {
             return Ok(());
@@ -173,7 +173,8 @@ impl Engine {
                 }
             });
             // A shim cannot tell a frozen process from one that idles.
-            engine.save(&container, Durability::Immediate)
+            engine.note(&container, Durability::Immediate);
+            Ok(())
         });
         work.await.map_err(|error| Error::internal("cannot pause", error))?
     }
@@ -188,9 +189,9 @@ impl Engine {
     }
 
     /// Notes that a user stopped it, so that no policy starts it again.
-    fn mark_stopped(&self, live: &Live) -> Result<()> {
+    fn mark_stopped(&self, live: &Live) {
         let (container, ()) = live.change(|container| container.state.stopped_by_user = true);
-        self.save(&container, Durability::Eventual)
+        self.note(&container, Durability::Eventual);
     }
 
     /// Ends the waiting for a restart; tells whether there was one.
@@ -207,9 +208,7 @@ impl Engine {
             waits
         });
         if ended {
-            if let Err(error) = self.save(&container, Durability::Eventual) {
-                tracing::warn!(error = error.chain(), "cannot record a stop");
-            }
+            self.note(&container, Durability::Eventual);
             live.progress.send_modify(|progress| progress.running = false);
         }
         ended
@@ -274,7 +273,7 @@ impl Engine {
     pub(crate) async fn kill_for_removal(&self, live: &Arc<Live>) -> Result<()> {
         let mut progress = live.progress.subscribe();
         let ends = progress.borrow_and_update().ends;
-        self.mark_stopped(live)?;
+        self.mark_stopped(live);
         if self.end_restarting(live).await || !live.get().state.has_process() {
             return Ok(());
         }

@@ -10,11 +10,13 @@ use std::path::Path;
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
+use cnm::Controller;
 use cnm::store::{Batch, Durability};
 
 use super::Engine;
 use crate::container::live::Live;
 use crate::container::monitor::of_protocol;
+use crate::container::remove::is_removed;
 use crate::container::state::{Exit, Next};
 use crate::container::{Container, Status};
 use crate::error::{Error, Result};
@@ -26,7 +28,7 @@ impl Engine {
     pub(super) fn recover(self: &Arc<Self>) -> Result<()> {
         self.load_containers()?;
         let alive = self.living();
-        self.networks.settle_intents(|owner| alive.contains_key(owner))?;
+        self.networks.settle_intents(|owner| alive.contains_key(owner));
         self.close_abandoned(&alive)?;
         self.networks.predefine(self.settings())?;
         self.networks.reconcile()?;
@@ -34,6 +36,7 @@ impl Engine {
         self.bury(&alive);
         self.sweep();
         self.networks.keep_reconciled()?;
+        self.spawn_task(self.networks.keep_paying());
         self.resume();
         self.prepare_next_shim();
         if let Err(error) = builtin::ensure(self.images()) {
@@ -45,6 +48,13 @@ impl Engine {
     fn load_containers(&self) -> Result<()> {
         for (key, value) in self.store.list("container/")? {
             match serde_json::from_slice::<Container>(&value) {
+                Ok(container) if is_removed(&container) => {
+                    tracing::info!(container = container.short_id(), "finish a removal");
+                    let mut records = Batch::default();
+                    records.delete(key);
+                    let forget = |model: &mut Controller| model.forget_owner(&container.id);
+                    self.networks.note(forget, records, Durability::Immediate);
+                }
                 Ok(container) => self.registry.insert(Arc::new(Live::new(container))),
                 Err(error) => return Err(Error::internal(format!("cannot read {key}"), error)),
             }
@@ -103,7 +113,7 @@ impl Engine {
                 let held = self.networks.held_ports(&sandbox.id);
                 served.push((self.served(&container, &sandbox, &endpoints)?, held));
             }
-            self.save(&container, Durability::Eventual)?;
+            self.note(&container, Durability::Eventual);
             live.change(|known| *known = container);
             live.progress.send_modify(|progress| progress.running = true);
         }

@@ -25,6 +25,7 @@ const TOOLS: &[&str] = &[
     "env",
     "exit",
     "false",
+    "fill",
     "flood",
     "get",
     "hostname",

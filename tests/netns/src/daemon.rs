@@ -31,6 +31,34 @@ pub struct Daemon {
 impl Daemon {
     /// Starts a daemon and waits until it answers. The default network has both families.
     pub fn start(host: &Host, flags: &[&str]) -> Self {
+        let mut daemon = Self::prepare(host, flags);
+        daemon.restart();
+        daemon
+    }
+
+    /// The same with its data on a disk of its own that holds so many bytes.
+    pub fn start_on_disk(host: &Host, size: usize) -> Self {
+        Self::start_on(host, &format!("mount -t tmpfs -o size={size} tmpfs $0"))
+    }
+
+    /// The same with its data on a disk whose files can be made immutable while they are written.
+    pub fn start_on_ext4(host: &Host, size: usize) -> Self {
+        let make = format!("truncate -s {size} $0.img && mkfs.ext4 -q -F $0.img");
+        Self::start_on(host, &format!("{make} && mount -o loop $0.img $0"))
+    }
+
+    /// The same with its data where a script mounts something.
+    fn start_on(host: &Host, script: &str) -> Self {
+        let mut daemon = Self::prepare(host, &[]);
+        let data = daemon.file("data");
+        fs::create_dir(&data).unwrap();
+        let mounted = daemon.command("sh").args(["-c", script]).arg(data).status().unwrap();
+        assert!(mounted.success(), "{script}");
+        daemon.restart();
+        daemon
+    }
+
+    fn prepare(host: &Host, flags: &[&str]) -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         // Short, because the paths of sockets may have 107 bytes only.
@@ -44,9 +72,7 @@ impl Daemon {
         let holder = hold_namespaces(host, &directory);
         let own = ["--ipv6", "--fixed-cidr-v6", "fd00:99::/64"];
         let flags = own.iter().chain(flags).map(|flag| (*flag).to_owned()).collect();
-        let mut daemon = Self { directory, holder, process: None, flags };
-        daemon.restart();
-        daemon
+        Self { directory, holder, process: None, flags }
     }
 
     /// Starts another daemon with the same directories, and waits until it answers.
@@ -122,6 +148,20 @@ impl Daemon {
         let output = self.client(&words.split(' ').collect::<Vec<_>>());
         assert!(!output.status.success(), "rnet {words} succeeded");
         String::from_utf8(output.stderr).unwrap().trim_end().to_owned()
+    }
+
+    /// What `rnet` complains of, given words, if it fails.
+    pub fn fails(&self, words: &str) -> Option<String> {
+        let output = self.client(&words.split(' ').collect::<Vec<_>>());
+        let error = || String::from_utf8(output.stderr).unwrap().trim_end().to_owned();
+        (!output.status.success()).then(error)
+    }
+
+    /// `rnet` with words, and somebody who waits for its end.
+    pub fn begin(&self, words: &str) -> Child {
+        let mut command = Command::new(programs().join("rnet"));
+        command.arg("-H").arg(self.url()).args(words.split(' ')).stdin(Stdio::null());
+        command.spawn().unwrap()
     }
 
     /// Runs a container that does nothing, and gives back its namespace as a host.
