@@ -11,7 +11,6 @@ use std::time::Duration;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio_util::task::TaskTracker;
 
 use crate::api::{Api, listener, server};
 use crate::config::flags::ParseError;
@@ -97,11 +96,11 @@ async fn run(invocation: Invocation, config: Config, logger: Logger) -> anyhow::
         .await
         .map_err(|error| anyhow::anyhow!("cannot open the engine: {}", error.chain()))?;
     let api = Api::new(engine.clone(), config);
-    let requests = TaskTracker::new();
+    let tasks = server::Tasks::default();
     let mut stop = api.stop.subscribe();
     for listener in listeners {
         tracing::info!(address = %listener, "listening");
-        tokio::spawn(server::serve(api.clone(), listener, api.stop.subscribe(), requests.clone()));
+        tokio::spawn(server::serve(api.clone(), listener, api.stop.subscribe(), tasks.clone()));
     }
     notify::ready();
     tracing::info!(version = env!("CARGO_PKG_VERSION"), pid = std::process::id(), "ready");
@@ -114,18 +113,17 @@ async fn run(invocation: Invocation, config: Config, logger: Logger) -> anyhow::
         }
     }
     notify::stopping();
-    end(&api, engine, requests).await;
+    end(&api, engine, &tasks).await;
     Ok(())
 }
 
 /// Lets requests under way finish, within the time that the configuration gives them.
-async fn end(api: &Arc<Api>, engine: Arc<Engine>, requests: TaskTracker) {
+async fn end(api: &Arc<Api>, engine: Arc<Engine>, tasks: &server::Tasks) {
     tracing::info!("stopping; containers go on");
     api.stop.send_replace(true);
-    requests.close();
-    let limit = Duration::from_secs(api.config.shutdown_timeout);
-    if tokio::time::timeout(limit, requests.wait()).await.is_err() {
-        tracing::warn!(left = requests.len(), "requests did not finish in time");
+    let left = tasks.end(Duration::from_secs(api.config.shutdown_timeout)).await;
+    if left > 0 {
+        tracing::warn!(left, "requests did not finish in time");
     }
     engine.close().await;
     tracing::info!("stopped");

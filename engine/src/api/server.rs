@@ -24,12 +24,35 @@ use crate::error::Error;
 /// How long a client may take to send a request's head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Serves a listener until the daemon stops. Requests under way at that moment are tracked.
+/// How long replies may take to reach their clients when the daemon stops. Streams that have no
+/// end of their own are cut off then.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// What is under way.
+#[derive(Clone, Debug, Default)]
+pub struct Tasks {
+    requests: TaskTracker,
+    connections: TaskTracker,
+}
+
+impl Tasks {
+    /// Waits until all requests are answered, for so long, and the answers have left. Returns how
+    /// many requests were not.
+    pub async fn end(&self, limit: Duration) -> usize {
+        self.requests.close();
+        let _ = tokio::time::timeout(limit, self.requests.wait()).await;
+        self.connections.close();
+        let _ = tokio::time::timeout(FAREWELL, self.connections.wait()).await;
+        self.requests.len()
+    }
+}
+
+/// Serves a listener until the daemon stops.
 pub async fn serve(
     api: Arc<Api>,
     listener: Listener,
     mut stop: watch::Receiver<bool>,
-    requests: TaskTracker,
+    tasks: Tasks,
 ) {
     loop {
         let accepted = tokio::select! {
@@ -38,8 +61,9 @@ pub async fn serve(
         };
         match accepted {
             Ok(stream) => {
-                let connection = connection(api.clone(), stream, stop.clone(), requests.clone());
-                tokio::spawn(connection);
+                let requests = tasks.requests.clone();
+                let connection = connection(api.clone(), stream, stop.clone(), requests);
+                tasks.connections.spawn(connection);
             }
             Err(error) => {
                 // Out of descriptors, most likely: they come back as connections end.

@@ -1,5 +1,6 @@
 //! The daemon as a process: flags, files, signals.
 
+use std::io::BufReader;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
@@ -7,7 +8,7 @@ use std::process::Command;
 
 use nix::sys::signal::Signal;
 
-use crate::daemon::{Daemon, Scratch, isolated, run, standard_flags};
+use crate::daemon::{Daemon, Reply, Scratch, isolated, read_chunk, run, standard_flags};
 
 const RNET: &str = env!("CARGO_BIN_EXE_rnet");
 
@@ -163,4 +164,27 @@ fn tcp_is_for_clients_with_a_certificate() {
     let error = String::from_utf8_lossy(&welcome.stderr).into_owned();
     assert_eq!(String::from_utf8_lossy(&welcome.stdout).trim(), "1.51", "{error}");
     assert!(!client("stranger").status.success());
+}
+
+#[test]
+fn a_reply_under_way_is_whole_though_the_daemon_is_told_to_end() {
+    let mut daemon = Daemon::start(&[]);
+    let run = ["run", "-d", "--name", "c1", "--network", "none", "rnet/toolbox", "flood", "20000"];
+    daemon.docker_ok(&run);
+    daemon.docker_ok(&["wait", "c1"]);
+    let path = "/containers/c1/logs?stdout=1";
+    let whole = daemon.get(path).body.len();
+    assert!(whole > 1_000_000, "more than a socket holds: {whole}");
+    let stream = daemon.open("GET", path, "Connection: close\r\n", b"");
+    let mut reader = BufReader::new(stream);
+    let head = Reply::read_head(&mut reader);
+    assert_eq!(head.status, 200);
+    daemon.docker_ok(&["rm", "c1"]);
+    daemon.signal(Signal::SIGTERM);
+    let mut length = 0;
+    while let Some(chunk) = read_chunk(&mut reader) {
+        length += chunk.len();
+    }
+    assert_eq!(length, whole);
+    assert_eq!(daemon.wait(), Some(0));
 }
