@@ -45,6 +45,7 @@ pub struct Images {
     options: Arc<Options>,
     pruning: Arc<Mutex<()>>,
     fetching: Arc<pull::Fetching>,
+    mounter: Arc<rootfs::Mounter>,
 }
 
 /// How a store behaves.
@@ -258,12 +259,14 @@ impl Images {
     /// [`Self::open`] with options.
     pub fn open_with(root: &Path, mut options: Options) -> Result<Self> {
         let store = Store::open(root)?;
-        options.driver = options.driver.settle(root);
+        let mounter = Arc::new(rootfs::Mounter::default());
+        options.driver = options.driver.settle(&mounter, root);
         Ok(Self {
             store,
             fetching: Arc::new(pull::Fetching::new(options.downloads)),
             options: Arc::new(options),
             pruning: Arc::default(),
+            mounter,
         })
     }
 

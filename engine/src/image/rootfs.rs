@@ -6,17 +6,16 @@
 //! layers.
 
 mod copy;
+mod mounter;
 
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::sync::Arc;
 
-use nix::mount::{MsFlags, mount};
-use nix::sched::{CloneFlags, unshare};
-use rustix::mount::{OpenTreeFlags, open_tree};
-
+pub(super) use self::mounter::Mounter;
 use super::digest::Digest;
 use super::store::Store;
 use crate::error::{Error, Result};
@@ -44,6 +43,7 @@ pub struct RootFs {
     /// Chain ids, lowest first.
     layers: Vec<Digest>,
     driver: StorageDriver,
+    mounter: Arc<Mounter>,
 }
 
 /// What a container finds at `/`.
@@ -65,6 +65,7 @@ impl RootFs {
             root: images.root().to_owned(),
             layers: image.layers.clone(),
             driver: images.driver(),
+            mounter: Arc::clone(&images.mounter),
         };
         for layer in &rootfs.layers {
             if !rootfs.short_path(*layer).exists() {
@@ -147,7 +148,7 @@ impl RootFs {
         let names: Vec<_> =
             self.layers.iter().rev().map(|layer| Store::short_name(*layer)).collect();
         let lower = if names.is_empty() { "empty".to_owned() } else { names.join(":") };
-        overlay(&self.root, &lower, &self.dir)
+        self.mounter.overlay(&self.root, &lower, &self.dir)
     }
 
     fn copy_layers(&self) -> io::Result<()> {
@@ -186,11 +187,11 @@ impl StorageDriver {
     }
 
     /// What [`Self::Auto`] means on the file system of `root`.
-    pub(super) fn settle(self, root: &Path) -> Self {
+    pub(super) fn settle(self, mounter: &Mounter, root: &Path) -> Self {
         if self != Self::Auto {
             return self;
         }
-        match try_overlay(&root.join("tmp/probe")) {
+        match try_overlay(mounter, &root.join("tmp/probe")) {
             Ok(()) => Self::Overlay,
             Err(error) => {
                 tracing::warn!(%error, "no overlay mounts here: root file systems are copied");
@@ -215,44 +216,15 @@ impl FromStr for StorageDriver {
     }
 }
 
-/// Makes an overlay of `lower`, names relative to `base`, below `upper` in `dir`.
-///
-/// It is mounted where nobody else sees it, in a mount namespace that ends with this function, at
-/// whatever moment this process is killed. mount(2), unlike fsconfig(2), takes names of any number
-/// of layers on every kernel.
-fn overlay(base: &Path, lower: &str, dir: &Path) -> io::Result<OwnedFd> {
-    let (upper, work) = (escape(&dir.join("upper"))?, escape(&dir.join("work"))?);
-    let options = format!("lowerdir={lower},upperdir={upper},workdir={work},index=off");
-    let inside = || -> io::Result<OwnedFd> {
-        unshare(CloneFlags::CLONE_NEWNS)?;
-        let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
-        mount(None::<&str>, "/", None::<&str>, private, None::<&str>)?;
-        nix::unistd::chdir(base)?;
-        mount(Some("overlay"), dir, Some("overlay"), MsFlags::empty(), Some(&*options))?;
-        let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-        Ok(open_tree(rustix::fs::CWD, dir, flags)?)
-    };
-    std::thread::scope(|scope| scope.spawn(inside).join())
-        .unwrap_or_else(|_| Err(io::Error::other("the mounting thread ended early")))
-}
-
 /// Makes a small overlay and lets go of it.
-fn try_overlay(dir: &Path) -> io::Result<()> {
+fn try_overlay(mounter: &Mounter, dir: &Path) -> io::Result<()> {
     for part in ["lower", "upper", "work"] {
         fs::create_dir_all(dir.join(part))?;
     }
-    let tried = overlay(dir, "lower", dir);
+    let tried = mounter.overlay(dir, "lower", dir);
     // What stays is swept when the store is opened next.
     let _ = fs::remove_dir_all(dir);
     tried.map(drop)
-}
-
-/// A path as a mount option: backslashes and commas are escaped, all else is as it is.
-fn escape(path: &Path) -> io::Result<String> {
-    let text = path.to_str().ok_or_else(|| {
-        io::Error::new(io::ErrorKind::InvalidInput, format!("{} is not text", path.display()))
-    })?;
-    Ok(text.replace('\\', "\\\\").replace(',', "\\,"))
 }
 
 fn make_dir(path: &Path, mode: u32) -> io::Result<()> {

@@ -2,7 +2,8 @@
 
 use std::os::unix::fs::MetadataExt;
 
-use nix::mount::umount;
+use nix::mount::{MsFlags, mount, umount};
+use nix::sched::{CloneFlags, unshare};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::mount::{MoveMountFlags, move_mount};
 
