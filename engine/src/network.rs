@@ -204,8 +204,8 @@ impl Networks {
 
     /// Makes a decided change true: the intent becomes durable, the kernel follows, and names are
     /// answered when this returns. After an error nothing of it is left in the kernel, and the
-    /// change is to be [abandoned](Self::abandon). What is returned is to be waited for before the
-    /// user is told.
+    /// change is to be [abandoned](Self::abandon). Neighbours are still to be told, before the
+    /// user is.
     pub(crate) fn apply(&self, change: &Change<'_>, served: &Served) -> Result<Announcements> {
         let transaction = &change.transaction;
         let intent = self.controller().intent(transaction);

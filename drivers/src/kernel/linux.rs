@@ -154,7 +154,7 @@ impl Linux {
         observe::observe(self, Scope::Only(sandboxes))
     }
 
-    /// As [`Kernel::apply`], but does not wait until neighbours know of new addresses.
+    /// As [`Kernel::apply`], but leaves it to the caller to tell neighbours of new addresses.
     pub fn apply_ahead(&self, plan: &Plan) -> Result<Announcements, KernelError> {
         self.shadow.release(plan);
         let outcome = apply::run(self, plan, OnFailure::Stop);
@@ -201,7 +201,7 @@ impl Kernel for Linux {
     }
 
     fn apply(&self, plan: &Plan) -> Result<(), KernelError> {
-        self.apply_ahead(plan).map(Announcements::wait)
+        self.apply_ahead(plan).map(Announcements::tell)
     }
 
     fn dismantle(&self, plan: &Plan) -> Vec<KernelError> {

@@ -96,7 +96,7 @@ impl Engine {
         let applied = self
             .served(after, &change.sandbox, &change.endpoints)
             .and_then(|served| self.networks.apply(&change, &served))
-            .map(Announcements::wait)
+            .map(Announcements::tell)
             .and_then(|()| self.endpoint_views(after, &change.endpoints));
         let views = match applied {
             Ok(views) => views,

@@ -201,8 +201,11 @@ impl Engine {
             (network.join().map_err(panicked).flatten(), prepared)
         });
         let announcements = applied?;
-        let pid = self.spawn(live, prepared?)?;
-        announcements.wait();
+        let prepared = prepared?;
+        let pid = std::thread::scope(|scope| {
+            scope.spawn(|| announcements.tell());
+            self.spawn(live, prepared)
+        })?;
         let (container, ()) = live.change(|container| {
             container.state.start(pid, Utc::now());
             container.sandbox = Some(sandbox.id.clone());

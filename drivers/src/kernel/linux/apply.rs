@@ -8,7 +8,6 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::AsFd;
-use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
 use cnm::{Key, LinkName, Ns, Plan, SandboxId, Step, Value};
@@ -19,7 +18,7 @@ use super::requests::{
 };
 use super::{Linux, pin, step as kernel_error};
 use crate::kernel::link::{PortFlags, Veth};
-use crate::kernel::netlink::{Refused, Socket};
+use crate::kernel::netlink::{Refused, Request, Socket};
 use crate::kernel::netns::{Netns, Visitor};
 use crate::kernel::nft::SandboxTable;
 use crate::kernel::tag::Tag;
@@ -41,18 +40,20 @@ pub(super) struct Outcome {
     pub(super) announcements: Announcements,
 }
 
-/// Neighbours that are being told who has an address now. It takes a millisecond for each 500
-/// ports of the bridge, which copies what it is told to all of them.
+/// Neighbours that are still to be told who has an address now. It takes a millisecond for each
+/// 500 ports of the bridge, which copies what it is told to all of them.
 #[derive(Debug, Default)]
-#[must_use = "an address that somebody else had is reached when this is waited for"]
-pub struct Announcements(Vec<JoinHandle<()>>);
+#[must_use = "an address that somebody else had is reached when neighbours are told"]
+pub struct Announcements(Vec<(Socket, Vec<Request>)>);
 
 impl Announcements {
-    /// Waits until they know.
-    pub fn wait(self) {
-        for thread in self.0 {
-            // It has nothing to say that could be acted upon.
-            let _ = thread.join();
+    /// Tells them.
+    pub fn tell(self) {
+        for (mut socket, requests) in self.0 {
+            for refused in socket.batch(&requests) {
+                // The link may have gone again.
+                tracing::debug!(error = %refused.source, "not announced");
+            }
         }
     }
 }
@@ -391,7 +392,15 @@ impl Run<'_> {
                 run.check(step, settled);
             }
         });
-        self.stage(|run| run.outcome.announcements.0.extend(announce(&part.veths)));
+        self.stage(|run| {
+            let requests: Vec<_> = part.veths.iter().filter_map(|s| announcement(s)).collect();
+            // The socket is of this namespace, whoever uses it later.
+            match (requests.is_empty(), Socket::open()) {
+                (true, _) => {}
+                (false, Ok(socket)) => run.outcome.announcements.0.push((socket, requests)),
+                (false, Err(error)) => tracing::warn!(%error, "cannot announce addresses"),
+            }
+        });
     }
 
     fn sandbox_batch(&mut self, socket: &mut Socket, requests: Requests<'_>) {
@@ -434,24 +443,6 @@ impl Run<'_> {
             space.socket = Some(socket);
         }
     }
-}
-
-/// Tells the neighbours of new links who has the addresses now. To be called in the sandbox.
-fn announce(veths: &[&Step]) -> Option<JoinHandle<()>> {
-    let requests: Vec<_> = veths.iter().filter_map(|step| announcement(step)).collect();
-    if requests.is_empty() {
-        return None;
-    }
-    let telling = Socket::open().and_then(|mut socket| {
-        let tell = move || {
-            for refused in socket.batch(&requests) {
-                // The link may have gone again.
-                tracing::debug!(error = %refused.source, "not announced");
-            }
-        };
-        thread::Builder::new().name("announce".to_owned()).spawn(tell)
-    });
-    telling.inspect_err(|error| tracing::warn!(%error, "cannot announce addresses")).ok()
 }
 
 /// The value that a step leads to; for a removal, the one that goes.
