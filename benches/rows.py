@@ -46,7 +46,7 @@ class Bench:
         self.runtimes = runtimes
         self.runs = options.runs
         self.quick = options.quick
-        self.cap = 20 if options.quick else 120
+        self.cap = 20 if options.quick else 60
         self.tool = options.tool
         self.say = options.say
         self.numbers = count(1)
