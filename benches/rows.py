@@ -64,12 +64,15 @@ class Bench:
     def rnet(self):
         return next(engine for engine in self.engines if engine.name == "rnet")
 
-    def turns(self, row, peers, once, runs=None):
-        """Calls `once(peer)` for each peer in turn, one time for nothing. What it returns is kept."""
+    def turns(self, row, peers, once, runs=None, rest=False):
+        """Calls `once(peer)` for each peer in turn, one time for nothing. What it returns is kept.
+        With `rest`, what the turn before left for the kernel to do is done first."""
         runs = runs or self.runs
         spent = dict.fromkeys(peers, 0.0)
         for turn in range(runs + 1):
             for peer in list(spent):
+                if rest:
+                    settle(self, 0.1)
                 begun = time.monotonic()
                 try:
                     value = once(peer)
@@ -130,9 +133,10 @@ def line(command):
 
 def start(bench):
     row = bench.row("API start, no network")
-    bench.turns(row, bench.engines, lambda engine: bench.start_once(engine, network="none"))
+    bare = {"network": "none"}
+    bench.turns(row, bench.engines, lambda engine: bench.start_once(engine, **bare), rest=True)
     row = bench.row("API start, bridge + name + 1 published port")
-    bench.turns(row, bench.engines, lambda engine: with_port(bench, engine))
+    bench.turns(row, bench.engines, lambda engine: with_port(bench, engine), rest=True)
 
 
 def with_port(bench, engine):
@@ -154,7 +158,7 @@ def runtime(bench):
         peer.remove(id)
         return taken
 
-    bench.turns(row, [bench.rnet(), *bench.runtimes], once)
+    bench.turns(row, [bench.rnet(), *bench.runtimes], once, rest=True)
 
 
 def run(bench):
@@ -279,7 +283,7 @@ def in_addition(bench, row, engines, runs):
             engine.api.remove(id)
 
 
-def settle(bench):
+def settle(bench, pause=0.5):
     """Waits until the kernel has nothing left to do: it removes namespaces long after their end."""
 
     def idle():
@@ -287,7 +291,7 @@ def settle(bench):
 
     for _ in range(bench.cap):
         before, begun = idle(), time.monotonic()
-        time.sleep(0.5)
+        time.sleep(pause)
         ticks = (time.monotonic() - begun) * os.sysconf("SC_CLK_TCK") * os.cpu_count()
         if idle() - before > 0.95 * ticks:
             return

@@ -64,6 +64,8 @@ pub(crate) struct Change<'a> {
     pub(crate) endpoints: Vec<Arc<Endpoint>>,
     transaction: Transaction,
     reserved: Vec<Reserved>,
+    /// Addresses that the sandbox has no more.
+    left: Vec<IpAddr>,
     _gate: RwLockReadGuard<'a, ()>,
 }
 
@@ -137,7 +139,14 @@ impl Networks {
         // Some may have been tried in vain.
         let ports: HashSet<&PortBinding> = sandbox.ports.iter().collect();
         reserved.retain(|(bindings, _)| bindings.iter().any(|binding| ports.contains(binding)));
-        Ok(Change { sandbox: Arc::new(sandbox), endpoints, transaction, reserved, _gate: gate })
+        Ok(Change {
+            sandbox: Arc::new(sandbox),
+            endpoints,
+            transaction,
+            reserved,
+            left: Vec::new(),
+            _gate: gate,
+        })
     }
 
     /// Binds a port of the host on some addresses, by one socket where that does for all.
@@ -178,6 +187,7 @@ impl Networks {
             endpoints: all,
             transaction,
             reserved: Vec::new(),
+            left: Vec::new(),
             _gate: gate,
         })
     }
@@ -189,15 +199,19 @@ impl Networks {
         network: &NetworkId,
     ) -> Result<Change<'_>> {
         let gate = self.gate.read().unwrap_or_else(PoisonError::into_inner);
-        let (old, mut all) = self.sandbox(sandbox)?;
+        let (old, all) = self.sandbox(sandbox)?;
         let transaction = self.controller().begin_leave(sandbox, network, now())?;
-        all.retain(|endpoint| endpoint.network != *network);
+        let (gone, all): (Vec<_>, _) =
+            all.into_iter().partition(|endpoint| endpoint.network == *network);
+        let left = gone.iter().flat_map(|endpoint| &endpoint.addresses);
+        let left = left.map(ipnetwork::IpNetwork::ip).collect();
         let changed = record(&transaction, &format!("sandbox/{sandbox}")).map_or(old, Arc::new);
         Ok(Change {
             sandbox: changed,
             endpoints: all,
             transaction,
             reserved: Vec::new(),
+            left,
             _gate: gate,
         })
     }
@@ -213,13 +227,14 @@ impl Networks {
         let plan = diff(&transaction.before, &transaction.after);
         let sandbox = change.sandbox.id.short();
         tracing::debug!(sandbox, plan = %Brief(&plan), "apply");
-        let ports: Vec<PortBinding> =
-            change.reserved.iter().flat_map(|(bindings, _)| bindings).cloned().collect();
+        // A port may lead to another address when networks come and go.
+        let ports = &change.sandbox.ports;
         let begun = Instant::now();
         let applied = self.kernel.apply_ahead(&plan).map_err(Error::from).and_then(|announced| {
             tracing::debug!(sandbox, elapsed = ?begun.elapsed(), "applied");
             self.resolver.serve(served, &held(change))?;
-            self.kernel.flush_ports(&ports)?;
+            self.kernel.flush_ports(ports)?;
+            self.kernel.flush_addresses(&change.left)?;
             Ok(announced)
         });
         tracing::debug!(sandbox, elapsed = ?begun.elapsed(), "served");

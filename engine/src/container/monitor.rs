@@ -193,7 +193,7 @@ impl Engine {
 }
 
 /// Whether nobody listens at a shim's socket any more.
-fn is_gone(error: &io::Error) -> bool {
+pub(crate) fn is_gone(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused)
 }
 

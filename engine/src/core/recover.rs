@@ -8,6 +8,7 @@ use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use cnm::Controller;
@@ -15,13 +16,16 @@ use cnm::store::{Batch, Durability};
 
 use super::Engine;
 use crate::container::live::Live;
-use crate::container::monitor::of_protocol;
+use crate::container::monitor::{is_gone, of_protocol};
 use crate::container::remove::is_removed;
 use crate::container::state::{Exit, Next};
 use crate::container::{Container, Status};
 use crate::error::{Error, Result};
 use crate::image::builtin;
-use crate::shim::client::{self, ShimClient};
+use crate::shim::client::{self, ShimClient, ShimError};
+
+/// How long a shim may take to say how its container is.
+const SHIM_PATIENCE: Duration = Duration::from_secs(10);
 
 impl Engine {
     /// Takes up what is there. Blocks.
@@ -62,19 +66,30 @@ impl Engine {
         Ok(())
     }
 
-    /// The containers whose shims answer, with their processes.
+    /// The containers that run, with their processes. A shim that is there and does not answer is
+    /// no reason to take its container for dead.
     fn living(&self) -> HashMap<String, i32> {
         let mut alive = HashMap::new();
         for live in self.registry.all() {
-            let id = live.get().id.clone();
+            let container = live.get();
+            let id = container.id.clone();
             let directory = self.settings().shim_dir(&id);
             if !directory.is_dir() {
                 continue;
             }
             let shim = ShimClient::new(directory);
-            match self.handle().block_on(shim.status()) {
-                Ok(status) => alive.extend(status.pid.map(|pid| (id, pid))),
-                Err(error) => tracing::debug!(container = id, %error, "no shim"),
+            let asked = async { tokio::time::timeout(SHIM_PATIENCE, shim.status()).await };
+            match self.handle().block_on(asked) {
+                Ok(Ok(status)) => alive.extend(status.pid.map(|pid| (id, pid))),
+                Ok(Err(ShimError::Gone { source, .. })) if is_gone(&source) => {
+                    tracing::debug!(container = id, error = %source, "no shim");
+                }
+                silent => {
+                    let pid = container.state.pid;
+                    let runs = pid > 0 && Path::new(&format!("/proc/{pid}")).exists();
+                    tracing::warn!(container = id, runs, ?silent, "its shim does not answer");
+                    alive.extend(runs.then_some((id, pid)));
+                }
             }
         }
         alive

@@ -1,6 +1,7 @@
 //! The networks that are always there: bridge, host and none.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use cnm::network::PoolSpec;
 use cnm::{HasKind, Kind, Network, NetworkSpec};
@@ -63,15 +64,19 @@ fn differs(network: &Network, spec: &NetworkSpec) -> bool {
 
 fn bridge(settings: &DefaultBridge) -> NetworkSpec {
     let option = |key: &str, value: String| (format!("com.docker.network.{key}"), value);
-    let bindings: Vec<String> =
-        settings.bindings.iter().filter(|ip| ip.is_ipv4()).map(ToString::to_string).collect();
+    // All addresses of both families are what a network without such an option has.
+    let any = settings.bindings.iter().all(IpAddr::is_unspecified) && settings.bindings.len() > 1;
+    let bindings = settings.bindings.iter().filter(|_| !any).map(|ip| {
+        let family = if ip.is_ipv4() { "ipv4" } else { "ipv6" };
+        option(&format!("bridge.host_binding_{family}"), ip.to_string())
+    });
     let mut options = BTreeMap::from([
         option("bridge.name", settings.device.clone()),
         option("bridge.default_bridge", true.to_string()),
         option("bridge.enable_icc", settings.icc.to_string()),
         option("bridge.enable_ip_masquerade", settings.masquerade.to_string()),
     ]);
-    options.extend(bindings.first().map(|ip| option("bridge.host_binding_ipv4", ip.clone())));
+    options.extend(bindings);
     options.extend(settings.mtu.map(|mtu| option("driver.mtu", mtu.to_string())));
     let ipv6 = settings.ipv6 || settings.address6.is_some() || settings.range6.is_some();
     let pools = [pool(settings, settings.address, settings.range), pool6(settings)];
@@ -145,5 +150,23 @@ mod tests {
         let spec = bridge(&DefaultBridge::default());
         assert!(spec.pools.is_empty());
         assert_eq!(spec.options["com.docker.network.bridge.name"], "rnet0");
+    }
+
+    #[test]
+    fn ports_are_published_on_the_address_that_was_named_and_else_on_all_of_both_families() {
+        let bindings = |addresses: &[&str]| {
+            let bindings = addresses.iter().map(|address| address.parse().unwrap()).collect();
+            let options = bridge(&DefaultBridge { bindings, ..DefaultBridge::default() }).options;
+            let is_it = |key: &String| key.contains("host_binding");
+            options.into_iter().filter(|(key, _)| is_it(key)).collect::<Vec<_>>()
+        };
+        let option = |family: &str, address: &str| {
+            let key = format!("com.docker.network.bridge.host_binding_{family}");
+            [(key, address.to_owned())]
+        };
+        assert_eq!(bindings(&["0.0.0.0", "::"]), []);
+        assert_eq!(bindings(&["127.0.0.1"]), option("ipv4", "127.0.0.1"));
+        assert_eq!(bindings(&["::1"]), option("ipv6", "::1"));
+        assert_eq!(bindings(&["0.0.0.0"]), option("ipv4", "0.0.0.0"));
     }
 }

@@ -216,3 +216,14 @@ fn an_added_runtime_gets_the_arguments_it_was_added_with() {
     assert_eq!(daemon.docker_ok(&run), "hi");
     assert!(std::fs::read_to_string(told).unwrap().starts_with("--mine\n"));
 }
+
+#[test]
+fn a_port_on_the_default_network_is_published_for_both_families() {
+    let daemon = Daemon::start(&[]);
+    daemon.docker_ok(&["run", "-d", "--name", "web", "-p", "8080:80", IMAGE, "httpd"]);
+    assert_eq!(daemon.docker_ok(&["port", "web", "80"]), "0.0.0.0:8080\n[::]:8080");
+    for address in ["127.0.0.1", "[::1]"] {
+        let url = format!("http://{address}:8080/");
+        daemon.docker_ok(&["run", "--rm", "--network", "host", IMAGE, "get", &url]);
+    }
+}

@@ -223,19 +223,43 @@ fn a_port_that_is_taken_is_said_before_anything_is_made() {
     }
 }
 
+/// Clients on another machine that keep their ports, one for each family.
+fn senders(lab: &Lab) -> Vec<UdpSocket> {
+    let sender = |host: IpAddr| {
+        let any = if host.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+        let socket = lab.client.run(|| UdpSocket::bind(any)).unwrap();
+        socket.connect(SocketAddr::new(host, 5000)).unwrap();
+        socket.set_read_timeout(Some(SILENCE)).unwrap();
+        socket
+    };
+    Lab::both(Lab::HOST).into_iter().map(sender).collect()
+}
+
+#[test]
+fn a_client_that_keeps_sending_follows_a_container_from_network_to_network() {
+    let (lab, daemon) = lab();
+    let sockets = senders(&lab);
+    let _server = daemon.run("web", "--network n1 -p 5000:5000/udp").serve(5000);
+    let answered = |when: &str| {
+        for socket in &sockets {
+            wait_until(when, || {
+                let mut buffer = [0; 64];
+                socket.send(b"?").is_ok() && socket.recv(&mut buffer).is_ok()
+            });
+        }
+    };
+    answered("the container answers on its first network");
+    daemon.rnet("network connect n2 web");
+    daemon.rnet("network disconnect n1 web");
+    answered("the container answers on its second network");
+    daemon.rnet("network connect n1 web");
+    answered("the container answers on both");
+}
+
 #[test]
 fn a_client_that_keeps_sending_follows_a_port_to_its_new_container() {
     let (lab, daemon) = lab();
-    let sockets: Vec<_> = Lab::both(Lab::HOST)
-        .into_iter()
-        .map(|host| {
-            let any = if host.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
-            let socket = lab.client.run(|| UdpSocket::bind(any)).unwrap();
-            socket.connect(SocketAddr::new(host, 5000)).unwrap();
-            socket.set_read_timeout(Some(SILENCE)).unwrap();
-            socket
-        })
-        .collect();
+    let sockets = senders(&lab);
     for round in 0..3 {
         let name = format!("c{round}");
         let server = daemon.run(&name, "--network n1 -p 5000:5000/udp").serve(5000);

@@ -423,6 +423,9 @@ fn of_mount(wire: &WireMount) -> Result<Mount> {
             mount.create_source = options.create_mountpoint;
             Ok(mount)
         }
+        "volume" if wire.volume_options.as_ref().is_some_and(|o| !o.subpath.is_empty()) => {
+            invalid("volume-subpath is not supported")
+        }
         "volume" if wire.source.is_empty() || is_volume_name(&wire.source) => {
             mount.no_copy = wire.volume_options.as_ref().is_some_and(|options| options.no_copy);
             Ok(mount)
