@@ -115,8 +115,20 @@ impl Drop for Container {
         if root.join(&self.config.id).exists() {
             let _ = self.runtime.delete(&root, &self.config.id);
         }
+        // A shim has the runtime forget its container, which makes directories anew.
+        let end = Instant::now() + PATIENCE;
+        while anybody_in(&self.directory) && Instant::now() < end {
+            std::thread::yield_now();
+        }
         let _ = fs::remove_dir_all(&self.directory);
     }
+}
+
+/// Whether a process works in a directory.
+fn anybody_in(directory: &Path) -> bool {
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let mut places = processes.filter_map(|entry| fs::read_link(entry.path().join("cwd")).ok());
+    places.any(|place| place.starts_with(directory))
 }
 
 /// The program of the tests, compiled once.
