@@ -132,7 +132,7 @@ pub fn info(host: &Host, daemon: &Daemon) -> Value {
         },
         "LiveRestoreEnabled": true,
         "Isolation": "",
-        "InitBinary": "rnet-shim",
+        "InitBinary": "docker-init",
         "ContainerdCommit": {"ID": "", "Expected": ""},
         "RuncCommit": {"ID": "", "Expected": ""},
         "InitCommit": {"ID": "", "Expected": ""},
