@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::Path;
 
+use nix::errno::Errno;
 use nix::mount::{MntFlags, umount2};
 
 use super::Engine;
@@ -33,9 +34,14 @@ impl Engine {
             engine.networks.demolish()?;
             let settings = engine.settings();
             for path in [settings.pins(), settings.view_dir()] {
-                umount2(&path, MntFlags::MNT_DETACH).map_err(|error| {
-                    Error::internal(format!("cannot unmount {}", path.display()), error)
-                })?;
+                match umount2(&path, MntFlags::MNT_DETACH) {
+                    // Somebody was faster.
+                    Ok(()) | Err(Errno::EINVAL) => {}
+                    Err(error) => {
+                        let text = format!("cannot unmount {}", path.display());
+                        return Err(Error::internal(text, error));
+                    }
+                }
             }
             let data = DATA.iter().map(|name| settings.data_root.join(name));
             let exec = EXEC.iter().map(|name| settings.exec_root.join(name));

@@ -115,6 +115,11 @@ impl Daemon {
         daemon
     }
 
+    /// Its process, as the host numbers it.
+    pub fn id(&self) -> String {
+        self.child.id().to_string()
+    }
+
     pub fn socket(&self) -> PathBuf {
         self.scratch.path("sock")
     }
@@ -205,9 +210,8 @@ impl Daemon {
     }
 
     pub fn beside_command(&self, program: &str, arguments: &[&str]) -> Command {
-        let pid = self.child.id().to_string();
         let mut command = Command::new("nsenter");
-        command.args(["-t", &pid, "-n", program]).args(arguments);
+        command.args(["-t", &self.id(), "-n", program]).args(arguments);
         command
     }
 

@@ -227,3 +227,16 @@ fn a_port_on_the_default_network_is_published_for_both_families() {
         daemon.docker_ok(&["run", "--rm", "--network", "host", IMAGE, "get", &url]);
     }
 }
+
+#[test]
+fn containers_start_and_a_reset_works_after_somebody_unmounted_what_is_private() {
+    let daemon = Daemon::start(&[]);
+    let pid = daemon.id();
+    for directory in ["run/ns", "run/view"] {
+        let path = daemon.scratch.text(directory);
+        let enter = ["-t", &pid, "-m", "umount", "-l", &path];
+        assert!(std::process::Command::new("nsenter").args(enter).status().unwrap().success());
+    }
+    let run = ["run", "--rm", IMAGE, "echo", "hi"];
+    assert_eq!(daemon.docker_ok(&run), "hi");
+}
