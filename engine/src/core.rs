@@ -31,6 +31,7 @@ use crate::events::Events;
 use crate::image::Images;
 use crate::network::Networks;
 use crate::runtime::Host;
+use crate::runtime::cgroup::{self, Moves};
 use crate::runtime::spec::Seccomp;
 use crate::shim::client::Shims;
 pub use settings::{DefaultBridge, Settings};
@@ -46,6 +47,7 @@ pub struct Engine {
     pub(crate) registry: Registry,
     pub(crate) execs: Execs,
     pub(crate) shims: Arc<Shims>,
+    pub(crate) moves: Moves,
     pub(crate) host: Host,
     /// The seccomp profile of containers that choose none.
     pub(crate) seccomp: Seccomp,
@@ -82,6 +84,11 @@ impl Engine {
         let networks = Arc::new(Networks::open(&settings, store.clone())?);
         let seccomp = seccomp(&settings)?;
         let shims = Arc::new(Shims::new(settings.binary("rnet-shim")));
+        let moves =
+            Moves::new().map_err(|error| Error::internal("cannot start a thread", error))?;
+        if let Err(error) = cgroup::hand_down_cpuset(settings.cgroup_parent()) {
+            tracing::warn!(%error, "starts are slower: cannot prepare the cpuset cgroup");
+        }
         Ok(Arc::new_cyclic(|me| Self {
             events: Events::default(),
             images,
@@ -90,6 +97,7 @@ impl Engine {
             registry: Registry::default(),
             execs: Execs::default(),
             shims,
+            moves,
             host: Host::probe(),
             seccomp,
             me: me.clone(),

@@ -11,6 +11,7 @@ use cnm::{HasKind, Kind};
 use crate::shim::protocol::RuntimeCommand;
 
 pub mod capabilities;
+pub mod cgroup;
 pub mod host;
 pub mod program;
 pub mod seccomp;

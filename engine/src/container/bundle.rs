@@ -166,11 +166,10 @@ impl Engine {
 
     /// The cgroup of a container.
     pub(crate) fn cgroup(&self, container: &Container) -> String {
-        let settings = self.settings();
-        let parent = [&container.spec.cgroup_parent, &settings.cgroup_parent, &settings.tag]
-            .into_iter()
-            .find(|parent| !parent.is_empty())
-            .map_or("rnet", |parent| parent.trim_matches('/'));
+        let parent = match container.spec.cgroup_parent.as_str() {
+            "" => self.settings().cgroup_parent(),
+            own => own.trim_matches('/'),
+        };
         format!("/{parent}/{}", container.id)
     }
 

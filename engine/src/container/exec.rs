@@ -53,6 +53,7 @@ impl Engine {
         let live = self.registry.find(key)?;
         let container = live.get();
         check_running(&container)?;
+        self.moves.soon();
         if spec.command.is_empty() {
             return Err(Error::invalid("No exec command specified"));
         }

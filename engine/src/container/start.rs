@@ -43,6 +43,7 @@ impl Engine {
 
     /// Starts a container whose lifecycle is locked by the caller.
     pub(crate) fn start_locked(&self, live: &Arc<Live>, by: By) -> Result<()> {
+        self.moves.soon();
         let container = live.get();
         match container.state.status {
             Status::Running => {

@@ -9,6 +9,7 @@ use nix::mount::{MntFlags, umount2};
 use super::Engine;
 use crate::container::Remove;
 use crate::error::{Error, Result};
+use crate::runtime::cgroup;
 
 /// What we make in the data root.
 const DATA: [&str; 4] = ["containers", "volumes", "images", "store.redb"];
@@ -43,6 +44,7 @@ impl Engine {
                     }
                 }
             }
+            cgroup::remove_empty(settings.cgroup_parent());
             let data = DATA.iter().map(|name| settings.data_root.join(name));
             let exec = EXEC.iter().map(|name| settings.exec_root.join(name));
             for path in data.chain(exec) {

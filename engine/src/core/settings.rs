@@ -146,6 +146,13 @@ impl Settings {
         self.data_root.join("containers").join(id)
     }
 
+    /// The cgroup above the containers that name none, without slashes around it.
+    pub fn cgroup_parent(&self) -> &str {
+        let wanted = [self.cgroup_parent.as_str(), &self.tag];
+        let named = wanted.into_iter().map(|name| name.trim_matches('/'));
+        named.into_iter().find(|name| !name.is_empty()).unwrap_or("rnet")
+    }
+
     /// The run-time directory of a container's shim.
     pub fn shim_dir(&self, id: &str) -> PathBuf {
         self.exec_root.join("shim").join(id)
