@@ -30,13 +30,14 @@ use super::netns::{Netns, Visitor};
 use super::nft::{Nft, NftError};
 use super::reserve::ReserveError;
 use super::{Kernel, KernelError, LinuxConfig, RESOLVER_PORT, ResolverSockets};
-use super::{facts, monitor, reserve};
+use super::{facts, monitor, reserve, sysctl};
 
 /// The Linux kernel of this machine, and the network namespace of the thread that opened it.
 #[derive(Debug)]
 pub struct Linux {
     config: LinuxConfig,
     host: Netns,
+    links: sysctl::Links,
     /// Sockets in the host's namespace that nobody uses at the moment.
     sockets: Mutex<Vec<Socket>>,
     nft: Arc<Nft>,
@@ -50,6 +51,7 @@ impl Linux {
     /// Opens the sockets and installs the constant part of the nf_tables table.
     pub fn open(config: LinuxConfig) -> Result<Self, KernelError> {
         let host = Netns::current().map_err(failed("open", "the host's network namespace"))?;
+        let links = sysctl::Links::open().map_err(failed("open", "the host's sysctls"))?;
         let socket = Socket::open().map_err(failed("open", "a route netlink socket"))?;
         pin::prepare(&config.namespaces)
             .map_err(failed("prepare", &config.namespaces.display().to_string()))?;
@@ -60,6 +62,7 @@ impl Linux {
         Ok(Self {
             config,
             host,
+            links,
             conntrack,
             sockets: Mutex::new(vec![socket]),
             nft: Arc::new(nft),

@@ -9,9 +9,13 @@
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use cnm::{Key, LinkName, Ns, State, Value};
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, open, openat};
+use nix::sys::stat::Mode;
 
 /// Forwarding between interfaces, by family.
 pub const FORWARDING: [&str; 2] = ["net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"];
@@ -40,6 +44,37 @@ pub fn of_interface(interface: &LinkName) -> [String; 5] {
 /// Whether IPv6 is off on a link.
 pub fn disable_ipv6(link: &LinkName) -> String {
     format!("net/ipv6/conf/{link}/disable_ipv6")
+}
+
+/// The directory of the IPv6 sysctls of a namespace's links.
+///
+/// The kernel keeps the names below `/proc/sys/net` of all namespaces in one hash chain, the oldest
+/// last: with 500 namespaces a path from the top takes the host 0.15 ms.
+#[derive(Debug)]
+pub struct Links(Option<OwnedFd>);
+
+impl Links {
+    /// Those of the namespace of the calling thread.
+    pub fn open() -> io::Result<Self> {
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        match open("/proc/sys/net/ipv6/conf", flags, Mode::empty()) {
+            Ok(directory) => Ok(Self(Some(directory))),
+            // A kernel without IPv6.
+            Err(Errno::ENOENT) => Ok(Self(None)),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Switches IPv6 off on a link. That the link has none is a success.
+    pub fn disable_ipv6(&self, link: &LinkName) -> io::Result<()> {
+        let Some(directory) = &self.0 else { return Ok(()) };
+        let file = format!("{link}/disable_ipv6");
+        match openat(directory, file.as_str(), OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty()) {
+            Ok(file) => fs::File::from(file).write_all(b"1"),
+            Err(Errno::ENOENT) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
 }
 
 /// Forwarding belongs to the host and not to one network: it is wanted as long as there is a

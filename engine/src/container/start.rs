@@ -203,10 +203,9 @@ impl Engine {
         });
         let announcements = applied?;
         let prepared = prepared?;
-        let pid = std::thread::scope(|scope| {
-            scope.spawn(|| announcements.tell());
-            self.spawn(live, prepared)
-        })?;
+        let pid = self.spawn(live, prepared)?;
+        // The bridge copies it to every port of the network; nobody has to wait for that.
+        self.handle().spawn_blocking(move || announcements.tell());
         let (container, ()) = live.change(|container| {
             container.state.start(pid, Utc::now());
             container.sandbox = Some(sandbox.id.clone());

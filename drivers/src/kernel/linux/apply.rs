@@ -207,24 +207,20 @@ impl Run<'_> {
             self.check(step, made);
         }
         self.stage(|run| run.host_batch(requests));
+        // The near end of a new pair is a port and nothing else. With an IPv6 address of its own it
+        // would talk to the container, and have routes that the kernel goes through whenever a link
+        // comes or goes.
         self.stage(|run| {
             for step in veths {
-                let muted = run.mute_ipv6(step);
-                run.check(step, muted);
+                if let Step::Add(Key::Veth { name, .. }, _) = step {
+                    run.check(step, run.linux.links.disable_ipv6(name));
+                }
             }
         });
         for name in lone {
             // The bridge may be new too, and get its carrier from this port.
             let _ = self.linux.with_socket(|socket| link::settle(socket, name));
         }
-    }
-
-    /// The near end of a new pair is a port and nothing else. With an IPv6 address of its own it
-    /// would talk to the container, and have routes that the kernel goes through whenever a link
-    /// comes or goes.
-    fn mute_ipv6(&mut self, step: &Step) -> io::Result<()> {
-        let Step::Add(Key::Veth { name, .. }, _) = step else { return Ok(()) };
-        self.write_host_sysctl(&sysctl::disable_ipv6(name), "1")
     }
 
     fn veth_requests<'p>(
