@@ -50,7 +50,7 @@ pub enum IpamError {
         pools: String,
     },
     /// Wanted, and somebody else's.
-    #[error("Address already in use: {address} on network {network} {by}")]
+    #[error("Address already in use: {address} on network {network} {by}; choose another")]
     Taken {
         /// The wanted address.
         address: IpAddr,

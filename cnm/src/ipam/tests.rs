@@ -140,22 +140,22 @@ fn wanted_addresses_that_cannot_be_had_are_refused_with_the_reason() {
     check(
         "10.1.0.5",
         Kind::Forbidden,
-        "Address already in use: 10.1.0.5 on network n1 is used by a",
+        "Address already in use: 10.1.0.5 on network n1 is used by a; choose another",
     );
     check(
         "10.1.0.6",
         Kind::Forbidden,
-        "Address already in use: 10.1.0.6 on network n1 is reserved for b",
+        "Address already in use: 10.1.0.6 on network n1 is reserved for b; choose another",
     );
     check(
         "10.1.0.1",
         Kind::Forbidden,
-        "Address already in use: 10.1.0.1 on network n1 is its gateway",
+        "Address already in use: 10.1.0.1 on network n1 is its gateway; choose another",
     );
     check(
         "10.1.0.9",
         Kind::Forbidden,
-        "Address already in use: 10.1.0.9 on network n1 is its auxiliary address router",
+        "Address already in use: 10.1.0.9 on network n1 is its auxiliary address router; choose another",
     );
     let whole =
         "10.1.0.255 is not an address for an endpoint: it stands for the whole of 10.1.0.0/24";

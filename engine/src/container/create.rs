@@ -11,6 +11,7 @@ use cnm::controller::Entropy;
 use cnm::store::{Batch, Durability};
 use cnm::{Controller, HasKind, Kind};
 
+use super::join::Place;
 use super::live::Live;
 use super::spec::{Mount, RestartPolicy};
 use super::{
@@ -24,6 +25,10 @@ use crate::network::Chance;
 
 /// The log drivers there are.
 const LOG_DRIVERS: [&str; 2] = ["json-file", "none"];
+
+/// Compose's label of a container that it makes while the one that this is to replace runs, with
+/// the same ports and addresses.
+const REPLACES: &str = "com.docker.compose.replace";
 
 impl Engine {
     /// Creates a container. Blocks.
@@ -69,7 +74,7 @@ impl Engine {
             spec,
             ..Container::default()
         };
-        let made = self.make(container, &image);
+        let made = self.rehearse(&container).and_then(|()| self.make(container, &image));
         if made.is_err() {
             self.registry.release(&name);
             if let Err(error) = fs::remove_dir_all(&dir)
@@ -113,6 +118,23 @@ impl Engine {
             self.networks.note(forget, Batch::default(), Durability::Eventual);
         }
         saved.map(|()| Arc::new(Live::new(container)))
+    }
+
+    /// Finds out whether the container could be started now: its networks, its addresses, its
+    /// ports. Docker tells of these at the start and leaves a container behind that a second
+    /// `run` stumbles over (`docs/adr/0017`).
+    fn rehearse(&self, container: &Container) -> Result<()> {
+        if container.resolved.labels.contains_key(REPLACES)
+            || self.place(container).map_err(missing_other)? != Place::Own
+        {
+            return Ok(());
+        }
+        let mut spec = self.sandbox_spec(container).map_err(missing_other)?;
+        // Ports of the engine's choice are not chosen twice.
+        spec.ports.retain(|port| *port.host_ports.end() != 0);
+        let change = self.begin(container, &spec).map_err(missing_other)?;
+        self.networks.abandon(change);
+        Ok(())
     }
 
     /// Refuses what can be known to be wrong now.

@@ -47,10 +47,10 @@ impl Engine {
         let by_id = endpoint.network_id.as_ref().map(|id| self.networks.network(id.as_str()));
         match by_id {
             Some(Ok(network)) => Ok(network),
-            _ => self
-                .networks
-                .network(&endpoint.network)
-                .map_err(|_| Error::not_found(format!("network {} not found", endpoint.network))),
+            _ => self.networks.network(&endpoint.network).map_err(|_| {
+                let name = &endpoint.network;
+                Error::not_found(format!("network {name} not found: see `network ls`"))
+            }),
         }
     }
 

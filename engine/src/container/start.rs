@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use chrono::Utc;
-use cnm::Kind;
+use cnm::controller::{PortSpec, SandboxSpec};
 use cnm::store::{Batch, Durability};
+use cnm::{Kind, PortBinding};
 
 use super::bundle::{Prepared, Wiring};
 use super::join::Place;
@@ -159,8 +160,7 @@ impl Engine {
     /// Runs a container with a sandbox of its own.
     fn run_in_sandbox(&self, live: &Arc<Live>, container: &Container) -> Result<(), Failure> {
         let spec = self.sandbox_spec(container)?;
-        let change =
-            self.networks.begin_open(&spec).map_err(|error| name_port(error, container))?;
+        let change = self.begin(container, &spec)?;
         let begun = self.wire(live, container, &change);
         match begun {
             Ok(records) => {
@@ -174,6 +174,49 @@ impl Engine {
                 Err(failure)
             }
         }
+    }
+
+    /// Decides on a container's sandbox, and takes what it needs: addresses and host ports.
+    pub(crate) fn begin(&self, container: &Container, spec: &SandboxSpec) -> Result<Change<'_>> {
+        self.networks.begin_open(spec).map_err(|error| self.explain(error, container, &spec.ports))
+    }
+
+    /// Docker's sentence about a port that is taken, with whom to ask for it.
+    fn explain(&self, error: Error, container: &Container, wanted: &[PortSpec]) -> Error {
+        let text = error.to_string();
+        if !text.starts_with("Bind for") && !text.starts_with("failed to bind") {
+            return error;
+        }
+        let endpoint = container.endpoints.first().map_or("", |endpoint| endpoint.id.as_str());
+        let endpoint = if endpoint.is_empty() { &container.id } else { endpoint };
+        let owner = if text.ends_with("port is already allocated") {
+            let is_wanted = |port: &PortBinding| {
+                let same = |spec: &PortSpec| {
+                    spec.protocol == port.protocol && spec.host_ports.contains(&port.host_port)
+                };
+                wanted.iter().any(same)
+            };
+            let others = self.registry.all().into_iter().map(|live| live.get());
+            let publisher = others
+                .filter(|other| other.state.has_process())
+                .find(|other| other.ports.iter().any(is_wanted));
+            publisher.map(|other| {
+                format!(": container {} publishes it; stop that or choose another", other.name)
+            })
+        } else if text.ends_with("address already in use") {
+            Some(" by a program of the host; stop that or choose another port".to_owned())
+        } else {
+            None
+        };
+        Error::new(
+            Kind::Internal,
+            format!(
+                "driver failed programming external connectivity on endpoint {} ({endpoint}): \
+                 {text}{}",
+                container.name,
+                owner.unwrap_or_default()
+            ),
+        )
     }
 
     /// Applies the network's part while the rest is prepared, runs the container, and returns the
@@ -255,23 +298,6 @@ impl Engine {
         self.monitor(live.clone(), shim);
         self.prepare_next_shim();
     }
-}
-
-/// Docker's sentence about a port that is taken.
-fn name_port(error: Error, container: &Container) -> Error {
-    let text = error.to_string();
-    if !text.starts_with("Bind for") && !text.starts_with("failed to bind") {
-        return error;
-    }
-    let endpoint = container.endpoints.first().map_or("", |endpoint| endpoint.id.as_str());
-    let endpoint = if endpoint.is_empty() { container.id.as_str() } else { endpoint };
-    Error::new(
-        Kind::Internal,
-        format!(
-            "driver failed programming external connectivity on endpoint {} ({endpoint}): {text}",
-            container.name
-        ),
-    )
 }
 
 impl<E: Into<Error>> From<E> for Failure {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use cnm::{HasKind, Kind, Protocol};
 use engine::container::spec::{PublishedPort, RestartPolicy};
 use engine::container::{Attach, ExecSpec, LogQuery, Remove, Spec, Status, WaitCondition, Waited};
+use engine::error::Error;
 use futures_util::StreamExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -121,14 +122,19 @@ fn a_taken_port_is_refused_in_dockers_words_and_takes_nothing() {
             ..spec("sleep 60")
         };
         scene.run("first", published(Protocol::Tcp)).await;
-        scene.create("second", published(Protocol::Tcp)).await;
-        let error = scene.start("second").await.unwrap_err().to_string();
-        assert!(
-            error.starts_with(
-                "driver failed programming external connectivity on endpoint second ("
-            ) && error.ends_with("Bind for 0.0.0.0:8080 failed: port is already allocated"),
-            "{error}"
-        );
+        let refused = |error: Error| {
+            let error = error.to_string();
+            let begin = "driver failed programming external connectivity on endpoint second (";
+            let words = "Bind for 0.0.0.0:8080 failed: port is already allocated: container first";
+            assert!(error.starts_with(begin) && error.contains(words), "{error}");
+        };
+        refused(scene.try_create("second", published(Protocol::Tcp)).await.unwrap_err());
+        assert!(scene.engine.find("second").is_err());
+        // As compose makes the successor of a container that runs.
+        let label = ("com.docker.compose.replace".to_owned(), "first".to_owned());
+        let successor = Spec { labels: [label].into(), ..published(Protocol::Tcp) };
+        scene.create("second", successor).await;
+        refused(scene.start("second").await.unwrap_err());
         assert_eq!(scene.engine.find("second").unwrap().state.status, Status::Created);
         scene.run("third", published(Protocol::Udp)).await;
         scene.end().await;

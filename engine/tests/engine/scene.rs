@@ -101,9 +101,14 @@ impl Scene {
         tokio::task::spawn_blocking(move || work(&engine)).await.unwrap()
     }
 
-    pub(crate) async fn create(&self, name: &'static str, spec: Spec) -> String {
+    pub(crate) async fn try_create(&self, name: &'static str, spec: Spec) -> Result<String, Error> {
         let created = self.blocking(move |engine| engine.create(Some(name), spec, None)).await;
-        created.unwrap_or_else(|error| panic!("{}", error.chain())).id
+        created.map(|created| created.id)
+    }
+
+    pub(crate) async fn create(&self, name: &'static str, spec: Spec) -> String {
+        let created = self.try_create(name, spec).await;
+        created.unwrap_or_else(|error| panic!("{}", error.chain()))
     }
 
     pub(crate) async fn start(&self, name: &'static str) -> Result<(), Error> {

@@ -205,15 +205,16 @@ fn a_port_that_is_taken_is_said_before_anything_is_made() {
         let links = lab.host.links().len();
         for (name, wanted) in [("own", "8080"), ("foreign", "8081")] {
             let name = format!("{name}{number}");
-            daemon.rnet(&format!(
-                "create --name {name} --network n1 -p {wanted}:80 rnet/toolbox sleep 9"
-            ));
-            let refusal = daemon.refusal(&format!("start {name}"));
-            assert!(
-                refusal.contains(&format!("{wanted}/tcp"))
-                    || refusal.contains(&format!(":{wanted} ")),
-                "{refusal}"
-            );
+            let container = format!("--name {name} --network n1 -p {wanted}:80 rnet/toolbox");
+            let named = |refusal: &str| {
+                let port = [format!("{wanted}/tcp"), format!(":{wanted} ")];
+                assert!(port.iter().any(|text| refusal.contains(text)), "{refusal}");
+            };
+            named(&daemon.refusal(&format!("create {container}")));
+            assert_eq!(daemon.rnet(&format!("ps -aq --filter name={name}")), "");
+            // A successor, as compose makes it, is refused when it is to start.
+            daemon.rnet(&format!("create --label com.docker.compose.replace=x {container}"));
+            named(&daemon.refusal(&format!("start {name}")));
             assert_eq!(lab.host.links().len(), links, "no link was made");
             assert_eq!(daemon.addresses(&name)["n1"], Vec::<IpAddr>::new());
         }

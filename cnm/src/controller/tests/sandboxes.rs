@@ -126,7 +126,7 @@ fn wanted_addresses_are_given_or_refused_as_a_whole() {
     refused(
         engine.start(&wanted(&["10.1.0.9", "fd01::7"])),
         Kind::Forbidden,
-        "Address already in use: fd01::7 on network n1 is used by a",
+        "Address already in use: fd01::7 on network n1 is used by a; choose another",
     );
     assert_eq!(engine.keys(""), before);
     // What the refused ones had taken is free.
@@ -171,7 +171,7 @@ fn static_addresses_are_checked() {
     refused(
         reserve("a", "10.1.0.1"),
         Kind::Forbidden,
-        "Address already in use: 10.1.0.1 on network n1 is its gateway",
+        "Address already in use: 10.1.0.1 on network n1 is its gateway; choose another",
     );
     let unknown = NetworkId::from_random([9; 32]);
     let result = engine.controller.reserve_static("a", &unknown, IpAddr::from([10, 1, 0, 5]));
