@@ -111,6 +111,15 @@ pub struct JoinSpec {
     pub options: BTreeMap<String, String>,
 }
 
+/// A request to join the first network of a sandbox that lives already.
+#[derive(Clone, Copy, Debug)]
+pub struct FirstJoin<'a> {
+    /// The network.
+    pub join: &'a JoinSpec,
+    /// The ports to publish.
+    pub ports: &'a [PortSpec],
+}
+
 /// A request to publish a port.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PortSpec {

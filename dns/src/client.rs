@@ -222,6 +222,12 @@ impl Client {
         self.one_after_another(requests)
     }
 
+    /// Has what arrives at held ports carried to the targets that they have now.
+    pub fn lead(&self, ports: &[HeldPort]) -> Result<(), ClientError> {
+        let some = ports.chunks(packet::DESCRIPTORS_MAX);
+        self.one_after_another(some.map(|some| (Request::Lead(some.to_vec()), Vec::new())))
+    }
+
     /// Has sockets closed that reserve host ports. Unknown ones are not an error.
     pub fn drop_ports(&self, ports: &[PortBinding]) -> Result<(), ClientError> {
         self.simple(&Request::Drop(ports.to_vec()), &[])
@@ -300,6 +306,7 @@ fn in_words(request: &Request) -> &'static str {
         Request::Retain { .. } => "retain names",
         Request::FollowHost { .. } => "follow the host's resolvers",
         Request::Hold(_) => "hold ports",
+        Request::Lead(_) => "lead ports elsewhere",
         Request::Drop(_) => "drop ports",
         Request::KeepOwner => "keep the owner socket",
         Request::TakeOwner => "take the owner socket",

@@ -91,6 +91,7 @@ impl Keeper {
             Request::Retain { endpoints } => self.retain(endpoints),
             Request::FollowHost { path } => self.following = self.shared.host.follow(path.into()),
             Request::Hold(ports) => self.hold(ports, sockets).await?,
+            Request::Lead(ports) => self.lead(&ports),
             Request::Drop(ports) => self.drop_ports(&ports).await,
             Request::KeepOwner => {
                 let [owner] = exactly(sockets)?;
@@ -155,6 +156,14 @@ impl Keeper {
             self.held.extend(port.bindings().map(|binding| (binding, Arc::clone(&held))));
         }
         Ok(())
+    }
+
+    fn lead(&self, ports: &[HeldPort]) {
+        for port in ports.iter().flat_map(HeldPort::apart) {
+            if let Some(held) = self.held.get(&port.binding) {
+                held.lead(port.binding.host, port.target);
+            }
+        }
     }
 
     async fn drop_ports(&mut self, ports: &[PortBinding]) {

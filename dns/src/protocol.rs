@@ -59,6 +59,9 @@ pub enum Request {
     /// Keep the sockets that reserve host ports; one descriptor for each entry. A TCP or UDP
     /// socket with a target is served: what arrives there and not by NAT is carried to the target.
     Hold(Vec<HeldPort>),
+    /// Carry what arrives at held ports to other targets from now on. What was carried elsewhere
+    /// ends. Ports that are not held are not an error.
+    Lead(Vec<HeldPort>),
     /// Close sockets that reserve host ports. One of both families goes with the second of them.
     Drop(Vec<PortBinding>),
     /// Keep the socket that owns the `nf_tables` table. One descriptor.

@@ -14,8 +14,8 @@ use std::time::Duration;
 
 use cnm::Protocol;
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
-use tokio::sync::oneshot;
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::sync::watch;
+use tokio::task::{AbortHandle, JoinHandle, JoinSet};
 use tokio::time::{sleep, timeout};
 
 use crate::pktinfo::{self, Arrival};
@@ -45,7 +45,7 @@ pub(crate) enum Held {
     /// What arrives is carried to the target.
     Carried {
         /// Dropped to stop.
-        stop: oneshot::Sender<()>,
+        targets: watch::Sender<Targets>,
         /// Owns the socket.
         task: JoinHandle<()>,
     },
@@ -64,12 +64,16 @@ impl Targets {
         let mut targets = Self::default();
         let twin = port.twin.as_ref().map(|twin| (twin.host, twin.target));
         for (host, target) in [Some((port.binding.host, port.target)), twin].into_iter().flatten() {
-            match host {
-                IpAddr::V4(_) => targets.v4 = target,
-                IpAddr::V6(_) => targets.v6 = target,
-            }
+            *targets.of_family(host) = target;
         }
         targets
+    }
+
+    fn of_family(&mut self, host: IpAddr) -> &mut Option<SocketAddr> {
+        match host {
+            IpAddr::V4(_) => &mut self.v4,
+            IpAddr::V6(_) => &mut self.v6,
+        }
     }
 
     /// The target of a client. One of IPv4 has an IPv6 address at a socket of both families.
@@ -82,48 +86,62 @@ impl Targets {
 }
 
 impl Held {
-    /// Keeps a socket; with a target it is served from now on.
+    /// Keeps a socket, and serves it from now on if it is one that can be.
     pub(crate) fn start(socket: OwnedFd, protocol: Protocol, targets: Targets) -> io::Result<Self> {
-        if targets == Targets::default() {
-            return Ok(Self::Reserved(socket));
-        }
-        let (stop, stopped) = oneshot::channel();
+        let (targets, told) = watch::channel(targets);
         let task = match protocol {
-            Protocol::Tcp => tokio::spawn(carry_tcp(tcp_listener(socket)?, targets, stopped)),
+            Protocol::Tcp => tokio::spawn(carry_tcp(tcp_listener(socket)?, told)),
             Protocol::Udp => {
                 pktinfo::enable(&socket)?;
-                tokio::spawn(carry_udp(udp_socket(socket)?, targets, stopped))
+                tokio::spawn(carry_udp(udp_socket(socket)?, told))
             }
             Protocol::Sctp => return Ok(Self::Reserved(socket)),
         };
-        Ok(Self::Carried { stop, task })
+        Ok(Self::Carried { targets, task })
+    }
+
+    /// Carries what arrives for a host address's family elsewhere from now on.
+    pub(crate) fn lead(&self, host: IpAddr, target: Option<SocketAddr>) {
+        if let Self::Carried { targets, .. } = self {
+            targets.send_if_modified(|targets| {
+                std::mem::replace(targets.of_family(host), target) != target
+            });
+        }
     }
 
     /// Closes the socket and ends what it carried. The port is free when this returns.
     pub(crate) async fn stop(self) {
         match self {
             Self::Reserved(socket) => drop(socket),
-            Self::Carried { stop, task } => {
-                drop(stop);
+            Self::Carried { targets, task } => {
+                drop(targets);
                 let _ = task.await;
             }
         }
     }
 }
 
-async fn carry_tcp(listener: TcpListener, targets: Targets, mut stopped: oneshot::Receiver<()>) {
+async fn carry_tcp(listener: TcpListener, mut targets: watch::Receiver<Targets>) {
     let mut connections = JoinSet::new();
     loop {
         let accepted = tokio::select! {
-            _ = &mut stopped => break,
+            changed = targets.changed() => match changed {
+                Ok(()) => continue,
+                Err(_) => break,
+            },
             Some(_) = connections.join_next() => continue,
             accepted = listener.accept(), if connections.len() < SESSIONS_MAX => accepted,
         };
         match accepted {
             Ok((client, from)) => {
-                let Some(target) = targets.for_client(from) else { continue };
+                let Some(target) = targets.borrow().for_client(from) else { continue };
+                let moved = moved(targets.clone(), from, target);
                 connections.spawn(async move {
-                    if let Err(error) = carry_stream(client, target).await {
+                    let carried = tokio::select! {
+                        carried = carry_stream(client, target) => carried,
+                        () = moved => return,
+                    };
+                    if let Err(error) = carried {
                         tracing::debug!(%target, %error, "connection not carried");
                     }
                 });
@@ -135,6 +153,13 @@ async fn carry_tcp(listener: TcpListener, targets: Targets, mut stopped: oneshot
         }
     }
     connections.shutdown().await;
+}
+
+/// Waits until a client's target is another one.
+async fn moved(mut targets: watch::Receiver<Targets>, client: SocketAddr, target: SocketAddr) {
+    let elsewhere = |targets: &Targets| targets.for_client(client) != Some(target);
+    // Without a sender the connection is about to be ended anyway.
+    let _ = targets.wait_for(elsewhere).await;
 }
 
 /// Copies both ways; the end of one way is passed on and leaves the other open.
@@ -149,20 +174,34 @@ async fn carry_stream(mut client: TcpStream, target: SocketAddr) -> io::Result<(
 /// A client of a UDP port: its datagrams go to the target from a socket of its own.
 #[derive(Clone, Debug)]
 struct Session {
+    target: SocketAddr,
     to_target: Arc<UdpSocket>,
     /// Whether the client said something since this was last looked at.
     heard: Arc<AtomicBool>,
 }
 
-async fn carry_udp(socket: UdpSocket, targets: Targets, mut stopped: oneshot::Receiver<()>) {
+async fn carry_udp(socket: UdpSocket, mut targets: watch::Receiver<Targets>) {
     let socket = Arc::new(socket);
-    let mut sessions: HashMap<SocketAddr, Session> = HashMap::new();
+    let mut sessions: HashMap<SocketAddr, (Session, AbortHandle)> = HashMap::new();
     let mut replies: JoinSet<SocketAddr> = JoinSet::new();
     // Most ports never get a datagram.
     let mut buffer = Vec::new();
     loop {
         tokio::select! {
-            _ = &mut stopped => break,
+            changed = targets.changed() => {
+                if changed.is_err() {
+                    break;
+                }
+                let now = *targets.borrow();
+                sessions.retain(|client, (session, replies)| {
+                    let stays = now.for_client(*client) == Some(session.target);
+                    if !stays {
+                        replies.abort();
+                    }
+                    stays
+                });
+                continue;
+            }
             Some(ended) = replies.join_next() => {
                 if let Ok(client) = ended {
                     sessions.remove(&client);
@@ -182,13 +221,13 @@ async fn carry_udp(socket: UdpSocket, targets: Targets, mut stopped: oneshot::Re
             }
         };
         let session = match sessions.get(&arrival.from) {
-            Some(session) => session.clone(),
+            Some((session, _)) => session.clone(),
             None if sessions.len() >= SESSIONS_MAX => continue,
             None => {
-                let Some(target) = targets.for_client(arrival.from) else { continue };
+                let Some(target) = targets.borrow().for_client(arrival.from) else { continue };
                 let Ok(session) = Session::open(target).await else { continue };
-                replies.spawn(carry_replies(session.clone(), Arc::clone(&socket), arrival));
-                sessions.insert(arrival.from, session.clone());
+                let carried = carry_replies(session.clone(), Arc::clone(&socket), arrival);
+                sessions.insert(arrival.from, (session.clone(), replies.spawn(carried)));
                 session
             }
         };
@@ -228,6 +267,6 @@ impl Session {
         };
         let socket = UdpSocket::bind((any, 0)).await?;
         socket.connect(target).await?;
-        Ok(Self { to_target: Arc::new(socket), heard: Arc::default() })
+        Ok(Self { target, to_target: Arc::new(socket), heard: Arc::default() })
     }
 }

@@ -18,8 +18,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use cnm::controller::{
-    ChangeKind, ControllerConfig, ControllerError, Entropy, HostFacts, JoinSpec, SandboxSpec,
-    Subject,
+    ChangeKind, ControllerConfig, ControllerError, Entropy, FirstJoin, HostFacts, JoinSpec,
+    PortSpec, SandboxSpec, Subject,
 };
 use cnm::store::{Batch, Durability};
 use cnm::{
@@ -67,6 +67,13 @@ pub(crate) struct Change<'a> {
     /// Addresses that the sandbox has no more.
     left: Vec<IpAddr>,
     _gate: RwLockReadGuard<'a, ()>,
+}
+
+impl Change<'_> {
+    /// What is odd about it, for the user.
+    pub(crate) fn warnings(&self) -> &[String] {
+        &self.transaction.warnings
+    }
 }
 
 /// A socket that reserves a host port, or the same port of both families.
@@ -136,9 +143,7 @@ impl Networks {
             self.controller().begin_create_sandbox(spec, &mut reserve, &mut Chance, now())?;
         let sandbox: Sandbox = record(&transaction, &format!("sandbox/{id}"))?;
         let endpoints = endpoints(&transaction, &id)?;
-        // Some may have been tried in vain.
-        let ports: HashSet<&PortBinding> = sandbox.ports.iter().collect();
-        reserved.retain(|(bindings, _)| bindings.iter().any(|binding| ports.contains(binding)));
+        retain_taken(&mut reserved, &sandbox);
         Ok(Change {
             sandbox: Arc::new(sandbox),
             endpoints,
@@ -172,21 +177,35 @@ impl Networks {
         bindings.iter().map(one).collect()
     }
 
-    /// Decides that a sandbox joins one more network.
-    pub(crate) fn begin_join(&self, sandbox: &SandboxId, join: &JoinSpec) -> Result<Change<'_>> {
+    /// Decides that a sandbox joins one more network. With its first one it gets these ports, which
+    /// are bound when this returns.
+    pub(crate) fn begin_join(
+        &self,
+        sandbox: &SandboxId,
+        join: &JoinSpec,
+        ports: &[PortSpec],
+    ) -> Result<Change<'_>> {
         let gate = self.gate.read().unwrap_or_else(PoisonError::into_inner);
         let (old, mut all) = self.sandbox(sandbox)?;
-        let transaction = self.controller().begin_join(sandbox, join, &mut Chance, now())?;
+        let mut reserved = Vec::new();
+        let transaction = if old.resolver {
+            self.controller().begin_join(sandbox, join, &mut Chance, now())?
+        } else {
+            let mut reserve = |bindings: &[PortBinding]| self.reserve(bindings, &mut reserved);
+            let first = FirstJoin { join, ports };
+            self.controller().begin_first_join(sandbox, &first, &mut reserve, &mut Chance, now())?
+        };
         for endpoint in endpoints(&transaction, sandbox)? {
             all.retain(|known| known.id != endpoint.id);
             all.push(endpoint);
         }
         let changed = record(&transaction, &format!("sandbox/{sandbox}")).map_or(old, Arc::new);
+        retain_taken(&mut reserved, &changed);
         Ok(Change {
             sandbox: changed,
             endpoints: all,
             transaction,
-            reserved: Vec::new(),
+            reserved,
             left: Vec::new(),
             _gate: gate,
         })
@@ -232,7 +251,8 @@ impl Networks {
         let begun = Instant::now();
         let applied = self.kernel.apply_ahead(&plan).map_err(Error::from).and_then(|announced| {
             tracing::debug!(sandbox, elapsed = ?begun.elapsed(), "applied");
-            self.resolver.serve(served, &held(change))?;
+            let all = ports_of(&change.sandbox, &transaction.after, &change.endpoints);
+            self.resolver.serve(served, all, &held(change))?;
             self.kernel.flush_ports(ports)?;
             self.kernel.flush_addresses(&change.left)?;
             Ok(announced)
@@ -289,7 +309,7 @@ impl Networks {
 
     /// Replaces what the resolver answers for a sandbox: after a rename.
     pub(crate) fn publish(&self, served: &Served) -> Result<()> {
-        self.resolver.serve(served, &[])
+        self.resolver.serve(served, self.held_ports(&served.view.sandbox), &[])
     }
 
     /// A sandbox with its endpoints.
@@ -410,21 +430,7 @@ impl Networks {
         let controller = self.controller();
         let Some((sandbox, endpoints)) = controller.sandbox(sandbox) else { return Vec::new() };
         let state = controller.desired_of(&sandbox.id);
-        let ports: HashSet<&PortBinding> = sandbox.ports.iter().collect();
-        // A port of both families is bound by one socket, if possible.
-        let twin = |binding: &PortBinding, host: IpAddr| {
-            let twin = PortBinding { host, ..binding.clone() };
-            (ports.contains(&twin)).then_some(twin)
-        };
-        let held = |binding: &PortBinding| match binding.host {
-            host if host == ANY4 => match twin(binding, ANY6) {
-                Some(twin) => Some(held_port(&[binding.clone(), twin], &state, &endpoints)),
-                None => Some(held_port(std::slice::from_ref(binding), &state, &endpoints)),
-            },
-            host if host == ANY6 && twin(binding, ANY4).is_some() => None,
-            _ => Some(held_port(std::slice::from_ref(binding), &state, &endpoints)),
-        };
-        sandbox.ports.iter().filter_map(held).collect()
+        ports_of(&sandbox, &state, &endpoints)
     }
 
     /// Removes all that is ours in the kernel, and the resolver.
@@ -454,6 +460,31 @@ fn held<'a>(change: &'a Change<'_>) -> Vec<Held<'a>> {
         Held { port, socket: socket.as_fd() }
     };
     change.reserved.iter().map(held).collect()
+}
+
+/// Lets go of sockets that were tried in vain.
+fn retain_taken(reserved: &mut Vec<Reserved>, sandbox: &Sandbox) {
+    let ports: HashSet<&PortBinding> = sandbox.ports.iter().collect();
+    reserved.retain(|(bindings, _)| bindings.iter().any(|binding| ports.contains(binding)));
+}
+
+/// What the resolver is to hold of all ports of a sandbox.
+fn ports_of(sandbox: &Sandbox, state: &State, endpoints: &[Arc<Endpoint>]) -> Vec<HeldPort> {
+    let ports: HashSet<&PortBinding> = sandbox.ports.iter().collect();
+    // A port of both families is bound by one socket, if possible.
+    let twin = |binding: &PortBinding, host: IpAddr| {
+        let twin = PortBinding { host, ..binding.clone() };
+        (ports.contains(&twin)).then_some(twin)
+    };
+    let held = |binding: &PortBinding| match binding.host {
+        host if host == ANY4 => match twin(binding, ANY6) {
+            Some(twin) => Some(held_port(&[binding.clone(), twin], state, endpoints)),
+            None => Some(held_port(std::slice::from_ref(binding), state, endpoints)),
+        },
+        host if host == ANY6 && twin(binding, ANY4).is_some() => None,
+        _ => Some(held_port(std::slice::from_ref(binding), state, endpoints)),
+    };
+    sandbox.ports.iter().filter_map(held).collect()
 }
 
 /// What the resolver is to hold by one socket: one port, or two that differ in their family.

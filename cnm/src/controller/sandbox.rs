@@ -9,8 +9,8 @@ use ipnetwork::IpNetwork;
 use super::draft::Draft;
 use super::intent::{Change, Live, Transition};
 use super::{
-    Controller, ControllerError, Entropy, JoinSpec, PortSpec, Reserve, SandboxSpec, Subject,
-    Transaction,
+    Controller, ControllerError, Entropy, FirstJoin, JoinSpec, PortSpec, Reserve, SandboxSpec,
+    Subject, Transaction,
 };
 use crate::ipam::{Holder, short};
 use crate::options::{DriverOptions, EndpointOptions};
@@ -76,16 +76,27 @@ impl Controller {
         now: u64,
     ) -> Result<Transaction, ControllerError> {
         let before = self.idle_sandbox(sandbox)?;
-        let mut interfaces = Interfaces::default();
-        for endpoint in &before.endpoints {
-            interfaces.claim(Some(endpoint.interface.clone()))?;
-        }
-        interfaces.claim(named_interface(join)?)?;
         let mut draft = Draft::new(self);
-        let mut joining = Joining { sandbox, owner: &before.sandbox.owner, entropy, now };
-        let endpoint = draft.join(&mut joining, join, &before.endpoints, &mut interfaces)?;
-        let mut after = before.clone();
-        after.endpoints.push(Arc::new(endpoint));
+        let after = draft.join_live(&before, join, entropy, now)?;
+        draft.open(Change::Sandbox(Transition::Change { before, after }), now)
+    }
+
+    /// Begins to join the first network of a sandbox that was made without one: it gets the
+    /// resolver, and the ports that it could not have before.
+    pub fn begin_first_join(
+        &mut self,
+        sandbox: &SandboxId,
+        first: &FirstJoin<'_>,
+        reserve: Reserve<'_>,
+        entropy: &mut dyn Entropy,
+        now: u64,
+    ) -> Result<Transaction, ControllerError> {
+        let before = self.idle_sandbox(sandbox)?;
+        let mut draft = Draft::new(self);
+        let mut after = draft.join_live(&before, first.join, entropy, now)?;
+        let mut equipped = Sandbox { resolver: true, ..Sandbox::clone(&after.sandbox) };
+        equipped.ports.extend(draft.publish(&after.endpoints, first.ports, reserve)?);
+        after.sandbox = Arc::new(equipped);
         draft.open(Change::Sandbox(Transition::Change { before, after }), now)
     }
 
@@ -190,6 +201,27 @@ fn named_interface(join: &JoinSpec) -> Result<Option<LinkName>, ControllerError>
 }
 
 impl Draft<'_> {
+    /// A live sandbox with one more endpoint.
+    fn join_live(
+        &mut self,
+        before: &Live,
+        join: &JoinSpec,
+        entropy: &mut dyn Entropy,
+        now: u64,
+    ) -> Result<Live, ControllerError> {
+        let mut interfaces = Interfaces::default();
+        for endpoint in &before.endpoints {
+            interfaces.claim(Some(endpoint.interface.clone()))?;
+        }
+        interfaces.claim(named_interface(join)?)?;
+        let sandbox = &before.sandbox;
+        let mut joining = Joining { sandbox: &sandbox.id, owner: &sandbox.owner, entropy, now };
+        let endpoint = self.join(&mut joining, join, &before.endpoints, &mut interfaces)?;
+        let mut after = before.clone();
+        after.endpoints.push(Arc::new(endpoint));
+        Ok(after)
+    }
+
     /// Makes an endpoint, with everything it needs taken.
     fn join(
         &mut self,

@@ -253,7 +253,7 @@ impl Engine {
         }
         let paths = &container.paths;
         write(&paths.hostname, &format!("{}\n", container.resolved.hostname))?;
-        write(&paths.resolv_conf, &self.resolv_conf(container, wiring))?;
+        self.write_resolv_conf(container, wiring)?;
         self.write_hosts(container, wiring)?;
         Ok(paths.clone())
     }
@@ -276,6 +276,11 @@ impl Engine {
             host_file: host_file.as_deref(),
         });
         write(&container.paths.hosts, &text)
+    }
+
+    /// Writes `resolv.conf` alone: with its first network a running container gets a resolver.
+    pub(crate) fn write_resolv_conf(&self, container: &Container, wiring: &Wiring) -> Result<()> {
+        write(&container.paths.resolv_conf, &self.resolv_conf(container, wiring))
     }
 
     fn extra_hosts(&self, container: &Container) -> Result<Vec<(IpAddr, String)>> {

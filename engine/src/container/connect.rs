@@ -8,7 +8,7 @@ use drivers::kernel::Announcements;
 
 use super::bundle::Wiring;
 use super::create::reserve_addresses;
-use super::join::{Place, join_spec};
+use super::join::{Place, join_spec, ports};
 use super::live::Live;
 use super::{Container, EndpointSpec};
 use crate::core::Engine;
@@ -30,7 +30,8 @@ impl Engine {
             return self.note_connect(&live, view);
         }
         let Some(sandbox) = &before.sandbox else { return Err(shares_network()) };
-        let change = self.networks.begin_join(sandbox, &join_spec(&network, &view)?)?;
+        let join = join_spec(&network, &view)?;
+        let change = self.networks.begin_join(sandbox, &join, &ports(&before))?;
         let mut after = Container::clone(&before);
         after.endpoints.push(view);
         // `none` is what a container has that has no network.
@@ -39,7 +40,8 @@ impl Engine {
         let container = live.get();
         let keep =
             |model: &mut Controller| reserve_addresses(model, &container.id, &container.endpoints);
-        self.networks.note(keep, Batch::default(), Durability::Eventual);
+        // The answer must be true after a crash, too.
+        self.networks.note(keep, Batch::default(), Durability::Immediate);
         if let Some(endpoint) = container.endpoints.last() {
             self.tell_network("connect", endpoint, &container);
         }
@@ -83,7 +85,7 @@ impl Engine {
                 let change = self.networks.begin_leave(sandbox, &network.id)?;
                 self.rewire(&live, &after, change)?;
                 let release = |model: &mut Controller| release(model, &before.id, &gone);
-                self.networks.note(release, Batch::default(), Durability::Eventual);
+                self.networks.note(release, Batch::default(), Durability::Immediate);
                 self.tell_network("disconnect", &gone, &before);
                 Ok(())
             }
@@ -106,6 +108,7 @@ impl Engine {
                 return Err(error);
             }
         };
+        let old = self.networks.sandbox(&change.sandbox.id)?.0;
         let ports = change.sandbox.ports.clone();
         let (container, ()) = live.change(|container| {
             container.endpoints = views;
@@ -119,6 +122,9 @@ impl Engine {
             resolver: change.sandbox.resolver,
         };
         self.networks.finish(change, Self::record(&container)?);
+        if wiring.resolver && !old.resolver {
+            self.write_resolv_conf(&container, &wiring)?;
+        }
         self.write_hosts(&container, &wiring)
     }
 

@@ -74,7 +74,10 @@ impl Engine {
             spec,
             ..Container::default()
         };
-        let made = self.rehearse(&container).and_then(|()| self.make(container, &image));
+        let made = self.rehearse(&container).and_then(|told| {
+            warnings.extend(told);
+            self.make(container, &image)
+        });
         if made.is_err() {
             self.registry.release(&name);
             if let Err(error) = fs::remove_dir_all(&dir)
@@ -122,19 +125,20 @@ impl Engine {
 
     /// Finds out whether the container could be started now: its networks, its addresses, its
     /// ports. Docker tells of these at the start and leaves a container behind that a second
-    /// `run` stumbles over (`docs/adr/0017`).
-    fn rehearse(&self, container: &Container) -> Result<()> {
+    /// `run` stumbles over (`docs/adr/0017`). Returns what is odd about it.
+    fn rehearse(&self, container: &Container) -> Result<Vec<String>> {
         if container.resolved.labels.contains_key(REPLACES)
             || self.place(container).map_err(missing_other)? != Place::Own
         {
-            return Ok(());
+            return Ok(Vec::new());
         }
         let mut spec = self.sandbox_spec(container).map_err(missing_other)?;
         // Ports of the engine's choice are not chosen twice.
         spec.ports.retain(|port| *port.host_ports.end() != 0);
         let change = self.begin(container, &spec).map_err(missing_other)?;
+        let warnings = change.warnings().to_vec();
         self.networks.abandon(change);
-        Ok(())
+        Ok(warnings)
     }
 
     /// Refuses what can be known to be wrong now.

@@ -211,7 +211,7 @@ fn gateways(network: &Network, endpoint: &Endpoint) -> Vec<IpAddr> {
 }
 
 /// `-p`, and with `-P` every exposed port that no `-p` names.
-fn ports(container: &Container) -> Vec<PortSpec> {
+pub(crate) fn ports(container: &Container) -> Vec<PortSpec> {
     let spec = &container.spec;
     let mut ports: Vec<PortSpec> = spec
         .ports

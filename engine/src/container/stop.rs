@@ -208,7 +208,7 @@ impl Engine {
             waits
         });
         if ended {
-            self.note(&container, Durability::Eventual);
+            self.note(&container, Durability::Immediate);
             live.progress.send_modify(|progress| progress.running = false);
         }
         ended

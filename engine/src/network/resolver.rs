@@ -137,29 +137,35 @@ impl Resolver {
         Ok(())
     }
 
-    /// Serves a sandbox, or serves it anew; it is answered when this returns. The ports are in
-    /// addition to those that are held for it.
-    pub(super) fn serve(&self, served: &Served, held: &[Held<'_>]) -> Result<()> {
+    /// Serves a sandbox, or serves it anew; it is answered when this returns. Of all its ports some
+    /// come with the sockets that reserve them; the others are held already.
+    pub(super) fn serve(
+        &self,
+        served: &Served,
+        all: Vec<HeldPort>,
+        held: &[Held<'_>],
+    ) -> Result<()> {
         let mut state = self.shared.lock();
         let id = served.view.sandbox.clone();
         let old = state.entries.get(&id).cloned();
-        let mut ports = old.as_ref().map(|entry| entry.ports.clone()).unwrap_or_default();
-        ports.extend(held.iter().map(|held| held.port.clone()));
-        state.entries.insert(id, Entry { served: served.clone(), ports });
+        let moved = old.as_ref().map_or_else(Vec::new, |old| moved(&old.ports, &all));
+        state.entries.insert(id.clone(), Entry { served: served.clone(), ports: all });
         self.shared.tell(state, |client| {
             let known = old.as_ref().map_or(&[][..], |entry| &entry.served.names);
             for gone in known.iter().filter(|publication| !served.has(publication)) {
                 client.withdraw(&gone.network, std::slice::from_ref(&gone.names.endpoint))?;
             }
-            if served.resolver && old.is_some() {
-                client.update(served.view.clone())?;
-            } else if served.resolver {
-                self.shared.serve(client, &served.view)?;
+            match (old.as_ref().is_some_and(|old| old.served.resolver), served.resolver) {
+                (true, true) => client.update(served.view.clone())?,
+                (false, true) => self.shared.serve(client, &served.view)?,
+                (true, false) => client.release(&id)?,
+                (false, false) => {}
             }
             for publication in &served.names {
                 let names = std::slice::from_ref(&publication.names);
                 client.publish(&publication.network, &publication.network_name, names)?;
             }
+            client.lead(&moved)?;
             let with_sockets: Vec<_> =
                 held.iter().map(|held| (held.port.clone(), held.socket)).collect();
             client.hold(&with_sockets)
@@ -219,6 +225,17 @@ impl Resolver {
             let _ = child.wait();
         }
     }
+}
+
+/// The ports that were there before, and lead elsewhere now.
+fn moved(before: &[HeldPort], after: &[HeldPort]) -> Vec<HeldPort> {
+    let apart = |ports: &[HeldPort]| -> BTreeMap<PortBinding, HeldPort> {
+        let all = ports.iter().flat_map(HeldPort::apart);
+        all.map(|port| (port.binding.clone(), port)).collect()
+    };
+    let before = apart(before);
+    let elsewhere = |port: &HeldPort| before.get(&port.binding).is_some_and(|old| old != port);
+    apart(after).into_values().filter(elsewhere).collect()
 }
 
 impl Served {
@@ -433,6 +450,10 @@ impl Shared {
         ports: &[HeldPort],
         held: &HashSet<&PortBinding>,
     ) -> Result<(), ClientError> {
+        let known = ports.iter().flat_map(HeldPort::apart);
+        // Where they lead may have changed while nobody could tell it.
+        let known: Vec<_> = known.filter(|port| held.contains(&port.binding)).collect();
+        client.lead(&known)?;
         let bound: Vec<_> = ports.iter().flat_map(|port| self.bind(port, held)).collect();
         let held: Vec<_> =
             bound.iter().map(|(port, socket)| (port.clone(), socket.as_fd())).collect();

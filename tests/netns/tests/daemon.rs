@@ -238,3 +238,23 @@ fn a_reset_removes_what_is_ours_and_nothing_else() {
         assert!(scene.lab.host.run(|| std::net::TcpListener::bind(address)).is_ok(), "{address}");
     }
 }
+
+#[test]
+fn a_connection_that_was_answered_for_is_not_undone_by_a_crash() {
+    let lab = Lab::new();
+    let mut daemon = Daemon::start(&lab.host, &[]);
+    daemon.rnet("network create --ipv6 n1");
+    daemon.rnet("network create --ipv6 n2");
+    daemon.run("web", "--network n1");
+    let networks = |daemon: &Daemon| daemon.addresses("web").into_keys().collect::<Vec<_>>();
+    for (words, left) in [
+        ("connect n2 web", &["n1", "n2"][..]),
+        ("disconnect n1 web", &["n2"]),
+        ("connect n1 web", &["n1", "n2"]),
+    ] {
+        daemon.rnet(&format!("network {words}"));
+        daemon.kill();
+        daemon.restart();
+        assert_eq!(networks(&daemon), left, "{words}");
+    }
+}

@@ -43,6 +43,30 @@ fn containers_find_each_other_by_all_of_their_names_on_every_network() {
 }
 
 #[test]
+fn a_container_that_was_started_without_a_network_finds_names_once_it_has_one() {
+    let lab = Lab::new();
+    let mut daemon = Daemon::start(&lab.host, &[]);
+    daemon.rnet(&format!("{DUAL} n1"));
+    daemon.run("web", "--network n1");
+    let late = daemon.run("late", "--network none");
+    daemon.rnet("network connect n1 late");
+    assert_eq!(addresses(&late, "web"), daemon.addresses("web")["n1"]);
+    assert_eq!(addresses(&late, "late"), daemon.addresses("late")["n1"]);
+    let file = daemon.rnet("exec late cat /etc/resolv.conf");
+    assert!(file.contains("nameserver 127.0.0.11"), "{file}");
+    let resolver = daemon.resolver().unwrap();
+    daemon.signal(&resolver, "-KILL");
+    let wanted = &daemon.addresses("web")["n1"][..1];
+    wait_until("the next resolver answers", || {
+        let answer = over_udp(&late, "127.0.0.11:53", "web", "A");
+        answer.is_some_and(|answer| answer.addresses() == wanted)
+    });
+    daemon.kill();
+    daemon.restart();
+    assert_eq!(addresses(&late, "web"), daemon.addresses("web")["n1"]);
+}
+
+#[test]
 fn ports_are_found_by_srv_and_their_target_has_both_families() {
     let lab = Lab::new();
     let daemon = Daemon::start(&lab.host, &[]);

@@ -258,6 +258,50 @@ fn a_client_that_keeps_sending_follows_a_container_from_network_to_network() {
 }
 
 #[test]
+fn a_port_that_the_proxy_carries_follows_a_container_from_network_to_network() {
+    let (lab, daemon) = lab();
+    daemon.rnet("network create v4");
+    let _server = daemon.run("web", "--network n1 -p 8080:80 -p 8080:80/udp").serve(80);
+    let localhost: IpAddr = "::1".parse().unwrap();
+    let sender = lab.host.run(|| UdpSocket::bind("[::1]:0")).unwrap();
+    sender.connect((localhost, 8080)).unwrap();
+    sender.set_read_timeout(Some(SILENCE)).unwrap();
+    let answered = |when: &str| {
+        wait_until(when, || lab.host.tcp(localhost, 8080).is_ok());
+        wait_until(when, || {
+            let mut buffer = [0; 64];
+            sender.send(b"?").is_ok() && sender.recv(&mut buffer).is_ok()
+        });
+    };
+    answered("on its first network");
+    for (joined, left) in [("n2", "n1"), ("v4", "n2"), ("n1", "v4")] {
+        daemon.rnet(&format!("network connect {joined} web"));
+        daemon.rnet(&format!("network disconnect {left} web"));
+        answered(joined);
+    }
+    daemon.rnet("network disconnect n1 web");
+    assert!(lab.host.tcp_to((localhost, 8080).into(), SILENCE).is_err());
+    daemon.rnet("network connect n2 web");
+    answered("on a network again");
+}
+
+#[test]
+fn a_container_that_was_started_without_a_network_gets_its_ports_with_the_first() {
+    let (lab, daemon) = lab();
+    let web = daemon.run("web", "--network none -p 8080:80");
+    let _server = web.serve(80);
+    assert_eq!(daemon.rnet("port web"), "");
+    daemon.rnet("network connect n1 web");
+    assert_eq!(published(&daemon, "web", "80"), 8080);
+    for (number, host) in Lab::both(Lab::HOST).into_iter().enumerate() {
+        assert_eq!(lab.client.tcp(host, 8080).unwrap(), Lab::both(Lab::CLIENT)[number]);
+        assert!(lab.host.tcp(Lab::both(LOCALHOST)[number], 8080).is_ok());
+    }
+    let refusal = daemon.refusal("run -d --network n2 -p 8080:80 rnet/toolbox");
+    assert!(refusal.contains("port is already allocated: container web"), "{refusal}");
+}
+
+#[test]
 fn a_client_that_keeps_sending_follows_a_port_to_its_new_container() {
     let (lab, daemon) = lab();
     let sockets = senders(&lab);
