@@ -160,9 +160,9 @@ impl Standalone {
         netns: &Netns,
     ) -> Result<(SandboxId, State), Failure> {
         let mut sockets = Vec::new();
-        let kernel = &self.kernel;
+        let host = self.kernel.host_ports();
         // A port is bound for as long as it takes: that shows whether somebody else has it.
-        let mut one = |binding: &PortBinding| match kernel.reserve_port(binding) {
+        let mut one = |binding: &PortBinding| match host.reserve(binding) {
             Ok(socket) => {
                 let free = socket.is_some();
                 sockets.extend(socket);

@@ -21,7 +21,7 @@ use std::path::PathBuf;
 
 use cnm::{HasKind, Kind, Plan, State};
 
-pub use linux::{Announcements, Linux};
+pub use linux::{Announcements, HostPorts, Linux};
 pub use memory::Memory;
 pub use netns::Netns;
 

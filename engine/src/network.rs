@@ -27,7 +27,7 @@ use cnm::{
     Protocol, Sandbox, SandboxId, State, Store, Transaction, Value, diff,
 };
 use dns::protocol::{HeldPort, Twin};
-use drivers::kernel::{Announcements, Kernel, KernelError, Linux, LinuxConfig};
+use drivers::kernel::{Announcements, HostPorts, Kernel, KernelError, Linux, LinuxConfig};
 use serde::de::DeserializeOwned;
 
 use crate::core::Settings;
@@ -138,7 +138,8 @@ impl Networks {
     pub(crate) fn begin_open(&self, spec: &SandboxSpec) -> Result<Change<'_>> {
         let gate = self.gate.read().unwrap_or_else(PoisonError::into_inner);
         let mut reserved = Vec::new();
-        let mut reserve = |bindings: &[PortBinding]| self.reserve(bindings, &mut reserved);
+        let host = self.kernel.host_ports();
+        let mut reserve = |bindings: &[PortBinding]| reserve(&host, bindings, &mut reserved);
         let (id, transaction) =
             self.controller().begin_create_sandbox(spec, &mut reserve, &mut Chance, now())?;
         let sandbox: Sandbox = record(&transaction, &format!("sandbox/{id}"))?;
@@ -152,29 +153,6 @@ impl Networks {
             left: Vec::new(),
             _gate: gate,
         })
-    }
-
-    /// Binds a port of the host on some addresses, by one socket where that does for all.
-    fn reserve(
-        &self,
-        bindings: &[PortBinding],
-        reserved: &mut Vec<Reserved>,
-    ) -> Vec<std::io::Result<bool>> {
-        if let Some(socket) = self.kernel.reserve_pair(bindings) {
-            reserved.push((bindings.to_vec(), socket));
-            return bindings.iter().map(|_| Ok(true)).collect();
-        }
-        let one = |binding: &PortBinding| match self.kernel.reserve_port(binding) {
-            Ok(Some(socket)) => {
-                reserved.push((vec![binding.clone()], socket));
-                Ok(true)
-            }
-            Ok(None) => Ok(false),
-            // Its reason tells the controller whether the host merely lacks the family.
-            Err(KernelError::Step { source, .. }) => Err(source),
-            Err(error) => Err(std::io::Error::other(Error::from(error).chain())),
-        };
-        bindings.iter().map(one).collect()
     }
 
     /// Decides that a sandbox joins one more network. With its first one it gets these ports, which
@@ -191,7 +169,8 @@ impl Networks {
         let transaction = if old.resolver {
             self.controller().begin_join(sandbox, join, &mut Chance, now())?
         } else {
-            let mut reserve = |bindings: &[PortBinding]| self.reserve(bindings, &mut reserved);
+            let host = self.kernel.host_ports();
+            let mut reserve = |bindings: &[PortBinding]| reserve(&host, bindings, &mut reserved);
             let first = FirstJoin { join, ports };
             self.controller().begin_first_join(sandbox, &first, &mut reserve, &mut Chance, now())?
         };
@@ -460,6 +439,29 @@ fn held<'a>(change: &'a Change<'_>) -> Vec<Held<'a>> {
         Held { port, socket: socket.as_fd() }
     };
     change.reserved.iter().map(held).collect()
+}
+
+/// Binds a port of the host on some addresses, by one socket where that does for all.
+fn reserve(
+    host: &HostPorts<'_>,
+    bindings: &[PortBinding],
+    reserved: &mut Vec<Reserved>,
+) -> Vec<std::io::Result<bool>> {
+    if let Some(socket) = host.reserve_pair(bindings) {
+        reserved.push((bindings.to_vec(), socket));
+        return bindings.iter().map(|_| Ok(true)).collect();
+    }
+    let one = |binding: &PortBinding| match host.reserve(binding) {
+        Ok(Some(socket)) => {
+            reserved.push((vec![binding.clone()], socket));
+            Ok(true)
+        }
+        Ok(None) => Ok(false),
+        // Its reason tells the controller whether the host merely lacks the family.
+        Err(KernelError::Step { source, .. }) => Err(source),
+        Err(error) => Err(std::io::Error::other(Error::from(error).chain())),
+    };
+    bindings.iter().map(one).collect()
 }
 
 /// Lets go of sockets that were tried in vain.

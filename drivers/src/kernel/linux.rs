@@ -8,6 +8,7 @@ mod requests;
 
 use std::collections::BTreeSet;
 use std::io::{self, PipeWriter};
+use std::marker::PhantomData;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::PathBuf;
@@ -92,28 +93,10 @@ impl Linux {
         .map_err(|source: io::Error| step("open", object(), source))
     }
 
-    /// Binds a host port, so that nobody else takes it. `None` if somebody has it.
-    pub fn reserve_port(&self, binding: &PortBinding) -> Result<Option<OwnedFd>, KernelError> {
-        let object = || format!("port {} {}", binding.host_port, binding.protocol);
-        self.host
-            .run(|| reserve::reserve_port(binding))
-            .map_err(|source| step("reserve", object(), source))?
-            .map_err(|error| match error {
-                ReserveError::Refused { source, .. } => step("reserve", object(), source),
-                error @ ReserveError::NoSuchAddress { .. } => {
-                    let source = io::Error::new(io::ErrorKind::AddrNotAvailable, error);
-                    step("reserve", object(), source)
-                }
-                error @ ReserveError::TooManyFiles { .. } => {
-                    step("reserve", object(), io::Error::other(error))
-                }
-            })
-    }
-
-    /// Binds a port of all addresses of both families by one socket; see
-    /// [`reserve_pair`](reserve::reserve_pair).
-    pub fn reserve_pair(&self, bindings: &[PortBinding]) -> Option<OwnedFd> {
-        self.host.run(|| reserve::reserve_pair(bindings)).ok().flatten()
+    /// What binds host ports, on the calling thread.
+    pub fn host_ports(&self) -> HostPorts<'_> {
+        let here = self.host.is_current().unwrap_or_default();
+        HostPorts { host: &self.host, here, thread: PhantomData }
     }
 
     /// Forgets connections to these host ports, so that their packets find the new owner.
@@ -193,6 +176,45 @@ impl Linux {
         let result = f(&mut socket);
         self.sockets.lock().unwrap_or_else(PoisonError::into_inner).push(socket);
         result
+    }
+}
+
+/// Binds host ports for the thread that it was made on. Ten thousand ports do not ask ten thousand
+/// times whether this thread is in the host's namespace.
+#[derive(Debug)]
+pub struct HostPorts<'a> {
+    host: &'a Netns,
+    here: bool,
+    /// Another thread may be elsewhere.
+    thread: PhantomData<*const ()>,
+}
+
+impl HostPorts<'_> {
+    /// Binds a host port, so that nobody else takes it. `None` if somebody has it.
+    pub fn reserve(&self, binding: &PortBinding) -> Result<Option<OwnedFd>, KernelError> {
+        let object = || format!("port {} {}", binding.host_port, binding.protocol);
+        self.run(|| reserve::reserve_port(binding))
+            .map_err(|source| step("reserve", object(), source))?
+            .map_err(|error| match error {
+                ReserveError::Refused { source, .. } => step("reserve", object(), source),
+                error @ ReserveError::NoSuchAddress { .. } => {
+                    let source = io::Error::new(io::ErrorKind::AddrNotAvailable, error);
+                    step("reserve", object(), source)
+                }
+                error @ ReserveError::TooManyFiles { .. } => {
+                    step("reserve", object(), io::Error::other(error))
+                }
+            })
+    }
+
+    /// Binds a port of all addresses of both families by one socket; see
+    /// [`reserve_pair`](reserve::reserve_pair).
+    pub fn reserve_pair(&self, bindings: &[PortBinding]) -> Option<OwnedFd> {
+        self.run(|| reserve::reserve_pair(bindings)).ok().flatten()
+    }
+
+    fn run<T: Send>(&self, f: impl FnOnce() -> T + Send) -> io::Result<T> {
+        if self.here { Ok(f()) } else { self.host.run(f) }
     }
 }
 

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use cnm::{NetworkId, PortBinding, SandboxId};
 use dns::client::{Client, ClientError};
 use dns::protocol::{EndpointNames, HeldPort, SandboxView};
-use drivers::kernel::Linux;
+use drivers::kernel::{HostPorts, Linux};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
@@ -454,32 +454,36 @@ impl Shared {
         // Where they lead may have changed while nobody could tell it.
         let known: Vec<_> = known.filter(|port| held.contains(&port.binding)).collect();
         client.lead(&known)?;
-        let bound: Vec<_> = ports.iter().flat_map(|port| self.bind(port, held)).collect();
+        let host = self.kernel.host_ports();
+        let bound: Vec<_> = ports.iter().flat_map(|port| bind(&host, port, held)).collect();
         let held: Vec<_> =
             bound.iter().map(|(port, socket)| (port.clone(), socket.as_fd())).collect();
         client.hold(&held)
     }
+}
 
-    /// Binds what is not held of a port: by one socket, if it is of both families and can be had so.
-    fn bind(&self, port: &HeldPort, held: &HashSet<&PortBinding>) -> Vec<(HeldPort, OwnedFd)> {
-        let missing: Vec<_> =
-            port.apart().filter(|single| !held.contains(&single.binding)).collect();
-        let bindings: Vec<_> = missing.iter().map(|single| single.binding.clone()).collect();
-        if let Some(socket) = self.kernel.reserve_pair(&bindings) {
-            return vec![(port.clone(), socket)];
-        }
-        let bind = |single: HeldPort| match self.kernel.reserve_port(&single.binding) {
-            Ok(Some(socket)) => Some((single, socket)),
-            Ok(None) => {
-                tracing::warn!(port = single.binding.host_port, "a published port was taken");
-                None
-            }
-            Err(error) => {
-                let error = Error::from(error).chain();
-                tracing::warn!(port = single.binding.host_port, error, "cannot bind a port");
-                None
-            }
-        };
-        missing.into_iter().filter_map(bind).collect()
+/// Binds what is not held of a port: by one socket, if it is of both families and can be had so.
+fn bind(
+    host: &HostPorts<'_>,
+    port: &HeldPort,
+    held: &HashSet<&PortBinding>,
+) -> Vec<(HeldPort, OwnedFd)> {
+    let missing: Vec<_> = port.apart().filter(|single| !held.contains(&single.binding)).collect();
+    let bindings: Vec<_> = missing.iter().map(|single| single.binding.clone()).collect();
+    if let Some(socket) = host.reserve_pair(&bindings) {
+        return vec![(port.clone(), socket)];
     }
+    let bind = |single: HeldPort| match host.reserve(&single.binding) {
+        Ok(Some(socket)) => Some((single, socket)),
+        Ok(None) => {
+            tracing::warn!(port = single.binding.host_port, "a published port was taken");
+            None
+        }
+        Err(error) => {
+            let error = Error::from(error).chain();
+            tracing::warn!(port = single.binding.host_port, error, "cannot bind a port");
+            None
+        }
+    };
+    missing.into_iter().filter_map(bind).collect()
 }
