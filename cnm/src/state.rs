@@ -88,6 +88,12 @@ pub enum Element {
         /// The device.
         link: LinkName,
     },
+    /// An address of the host on a bridge of ours: nobody outside of our networks may use it.
+    /// Present.
+    Gateway {
+        /// The address.
+        address: IpAddr,
+    },
     /// A bridge whose endpoints may be reached directly, in one family
     /// (gateway modes `routed` and `nat-unprotected`). Present.
     Unprotected {
@@ -256,6 +262,7 @@ impl fmt::Display for Element {
         match self {
             Self::Bridge { link } => write!(f, "bridge {link}"),
             Self::Internal { link } => write!(f, "internal {link}"),
+            Self::Gateway { address } => write!(f, "gateway {address}"),
             Self::Unprotected { link, ipv6 } => {
                 write!(f, "unprotected {link} {}", if *ipv6 { "ipv6" } else { "ipv4" })
             }

@@ -69,7 +69,7 @@ pub(crate) fn translates(network: &Network, options: &BridgeOptions, ipv6: bool)
     !network.internal && matches!(mode, GatewayMode::Nat | GatewayMode::NatUnprotected)
 }
 
-fn gateway_address(pool: &Pool, options: &BridgeOptions) -> Option<IpNetwork> {
+pub(crate) fn gateway_address(pool: &Pool, options: &BridgeOptions) -> Option<IpNetwork> {
     let ipv6 = pool.subnet.is_ipv6();
     let inhibited = !ipv6 && options.inhibit_ipv4;
     if inhibited || gateway_mode(options, ipv6) == GatewayMode::Isolated {

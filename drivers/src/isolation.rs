@@ -6,7 +6,7 @@
 use cnm::options::{BridgeOptions, GatewayMode};
 use cnm::{Element, Key, Network, Value};
 
-use crate::bridge::{gateway_mode, translates};
+use crate::bridge::{gateway_address, gateway_mode, translates};
 
 /// The permissions of a bridge network.
 pub(crate) fn elements(network: &Network, options: &BridgeOptions) -> Vec<(Key, Value)> {
@@ -22,6 +22,8 @@ pub(crate) fn elements(network: &Network, options: &BridgeOptions) -> Vec<(Key, 
         }
         if !network.internal && gateway_mode(options, ipv6) == GatewayMode::NatUnprotected {
             elements.push(Element::Unprotected { link: link.clone(), ipv6 });
+        } else if let Some(address) = gateway_address(pool, options) {
+            elements.push(Element::Gateway { address: address.ip() });
         }
     }
     elements.into_iter().map(|element| (Key::Element(element), Value::Present)).collect()

@@ -125,6 +125,8 @@ fn network_is_a_bridge_with_its_gateways() {
             + addr 10.1.0.1/24 dev br-010101010101 in host
             + addr fd00:1::1/64 dev br-010101010101 in host
             + element bridge br-010101010101
+            + element gateway 10.1.0.1
+            + element gateway fd00:1::1
             + element masquerade 10.1.0.0/24
             + element masquerade fd00:1::/64
         "#]],
@@ -144,6 +146,7 @@ fn network_without_ipv6_has_it_switched_off() {
             + sysctl net/ipv6/conf/br-010101010101/disable_ipv6 in host = 1
             + addr 10.1.0.1/24 dev br-010101010101 in host
             + element bridge br-010101010101
+            + element gateway 10.1.0.1
             + element masquerade 10.1.0.0/24
         "#]],
     );
@@ -167,6 +170,8 @@ fn internal_network_is_neither_masqueraded_nor_reachable_from_localhost() {
             + addr fd00:1::1/64 dev br-010101010101 in host
             + element bridge br-010101010101
             + element internal br-010101010101
+            + element gateway 10.1.0.1
+            + element gateway fd00:1::1
         "#]],
     );
 }
@@ -229,6 +234,7 @@ fn routed_family_is_not_masqueraded_and_unprotected_one_is_open() {
             + addr 10.1.0.1/24 dev br-010101010101 in host
             + addr fd00:1::1/64 dev br-010101010101 in host
             + element bridge br-010101010101
+            + element gateway fd00:1::1
             + element unprotected br-010101010101 ipv4
             + element masquerade 10.1.0.0/24
         "#]],

@@ -300,6 +300,9 @@ pub fn networks() -> Vec<(Element, Value)> {
     let mut elements: Vec<_> =
         ["br-a", "br-b", "br-i"].iter().map(|name| Element::Bridge { link: link(name) }).collect();
     elements.push(Element::Internal { link: link("br-i") });
+    for address in ["10.1.0.1", "10.2.0.1", "10.3.0.1", "fd00:a::1", "fd00:b::1", "fd00:c::1"] {
+        elements.push(Element::Gateway { address: address.parse().unwrap() });
+    }
     for subnet in ["10.1.0.0/24", "10.2.0.0/24", "fd00:a::/64", "fd00:b::/64"] {
         elements.push(Element::Masquerade { subnet: subnet.parse().unwrap() });
     }

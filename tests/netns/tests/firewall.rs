@@ -155,6 +155,31 @@ fn an_internal_network_does_not_reach_the_sockets_that_reserve_ports() {
 }
 
 #[test]
+fn a_gateway_is_out_of_reach_from_outside_even_with_a_route() {
+    let site = Site::new();
+    site.host.serve("host", 9000);
+    for (gateway, own) in [("10.1.0.1", "192.0.2.1"), ("[fd00:a::1]", "[2001:db8::1]")] {
+        let (gateway, own) = (format!("{gateway}:9000"), format!("{own}:9000"));
+        assert!(site.client.is_cut_off_from(&gateway), "{gateway}");
+        assert!(site.client.reach(&own).starts_with("host"), "{own}");
+        // Its own network, other networks and the host are no strangers.
+        for near in [&site.a1, &site.b1, &site.host] {
+            let answer = near.tcp(&gateway, PATIENCE);
+            assert!(answer.is_some_and(|text| text.starts_with("host")), "{gateway}");
+        }
+    }
+    // The host may use the address itself, to wherever it likes.
+    for (from, to) in [("10.1.0.1:0", "192.0.2.2:80"), ("[fd00:a::1]:0", "[2001:db8::2]:80")] {
+        let answered = site.host.run(|| {
+            let socket = UdpSocket::bind(from).unwrap();
+            socket.connect(to).unwrap();
+            ask(&socket, PATIENCE)
+        });
+        assert!(answered.is_some_and(|text| text.starts_with("client")), "{from}");
+    }
+}
+
+#[test]
 fn what_others_forward_is_not_touched() {
     let site = Site::new();
     let guest = Space::new();

@@ -88,6 +88,7 @@ fn scenarios() -> Vec<(&'static str, Vec<(Element, Value)>)> {
     let present = |elements: Vec<Element>| {
         elements.into_iter().map(|element| (element, Value::Present)).collect()
     };
+    let gateway = |address: &str| Element::Gateway { address: address.parse().unwrap() };
     let masquerade = |subnet: &str| Element::Masquerade { subnet: subnet.parse().unwrap() };
     let open = |address: &str, protocol| {
         let address = address.parse().unwrap();
@@ -96,7 +97,13 @@ fn scenarios() -> Vec<(&'static str, Vec<(Element, Value)>)> {
     vec![
         (
             "A network",
-            present(vec![bridge(), masquerade("172.18.0.0/24"), masquerade("fd00:18::/64")]),
+            present(vec![
+                bridge(),
+                gateway("172.18.0.1"),
+                masquerade("172.18.0.0/24"),
+                gateway("fd00:18::1"),
+                masquerade("fd00:18::/64"),
+            ]),
         ),
         ("An internal network", {
             let link = link("br-1a2b3c4d5e6f");

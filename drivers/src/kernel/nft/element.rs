@@ -10,8 +10,8 @@ use super::encoder::{Entry, Listed};
 use super::rule::interface;
 use super::set::{Field, SetDefinition};
 use super::skeleton::{
-    BRIDGES, INTERNAL, LOOPS, MASQUERADE4, MASQUERADE6, OPEN4, OPEN6, PUBLISHED4, PUBLISHED4_ANY,
-    PUBLISHED6, PUBLISHED6_ANY, UNPROTECTED4, UNPROTECTED6,
+    BRIDGES, GATEWAYS4, GATEWAYS6, INTERNAL, LOOPS, MASQUERADE4, MASQUERADE6, OPEN4, OPEN6,
+    PUBLISHED4, PUBLISHED4_ANY, PUBLISHED6, PUBLISHED6_ANY, UNPROTECTED4, UNPROTECTED6,
 };
 
 /// What an element of the model is in the kernel. `None` if the value does not fit the key.
@@ -25,6 +25,10 @@ pub(super) fn entries(element: &Element, value: &Value) -> Option<Vec<Entry>> {
             Some([one(&BRIDGES, name), one(&LOOPS, pair)].concat())
         }
         Element::Internal { link } if present => Some(one(&INTERNAL, interface(link.as_str()))),
+        Element::Gateway { address } if present => {
+            let set = if address.is_ipv4() { &GATEWAYS4 } else { &GATEWAYS6 };
+            Some(one(set, address_bytes(*address)))
+        }
         Element::Unprotected { link, ipv6 } if present => {
             let set = if *ipv6 { &UNPROTECTED6 } else { &UNPROTECTED4 };
             Some(one(set, interface(link.as_str())))
@@ -115,6 +119,9 @@ fn decode_one(set: &SetDefinition, key: &[u8], data: Option<&[u8]>) -> Option<(E
     match set.name {
         name if name == BRIDGES.name => present(Element::Bridge { link: link()? }),
         name if name == INTERNAL.name => present(Element::Internal { link: link()? }),
+        name if name == GATEWAYS4.name || name == GATEWAYS6.name => {
+            present(Element::Gateway { address: address(&mut rest)? })
+        }
         name if name == UNPROTECTED4.name || name == UNPROTECTED6.name => {
             present(Element::Unprotected { link: link()?, ipv6: name == UNPROTECTED6.name })
         }

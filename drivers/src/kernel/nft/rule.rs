@@ -22,6 +22,10 @@ pub(super) const ESTABLISHED: u32 = 2;
 pub(super) const RELATED: u32 = 4;
 /// A packet of no connection that could be.
 pub(super) const INVALID: u32 = 1;
+/// The first packet of a connection.
+pub(super) const NEW: u32 = 8;
+/// A packet that conntrack was told not to look at.
+pub(super) const UNTRACKED: u32 = 64;
 
 /// `IPS_DST_NAT`: the connection's destination was replaced.
 const DESTINATION_NAT: u32 = 1 << 5;
@@ -64,6 +68,12 @@ impl Rule {
     pub(super) fn entering_by_any(self, set: &SetDefinition) -> Self {
         let load = Expression::Meta { key: Meta::InputName, word: 0 };
         self.with(load).member(set, true)
+    }
+
+    /// Packets that came in by a link that is not in a set.
+    pub(super) fn entering_by_none_of(self, set: &SetDefinition) -> Self {
+        let load = Expression::Meta { key: Meta::InputName, word: 0 };
+        self.with(load).member(set, false)
     }
 
     /// Packets that leave by a link of a set.
@@ -121,6 +131,12 @@ impl Rule {
     /// Packets whose source is in a set of addresses.
     pub(super) fn source_in(self, family: Family, set: &SetDefinition) -> Self {
         let (offset, length) = if family == Family::Ipv4 { (12, 4) } else { (8, 16) };
+        self.family(family).with(network(offset, length)).member(set, true)
+    }
+
+    /// Packets whose destination is in a set of addresses.
+    pub(super) fn destination_address_in(self, family: Family, set: &SetDefinition) -> Self {
+        let (offset, length) = if family == Family::Ipv4 { (16, 4) } else { (24, 16) };
         self.family(family).with(network(offset, length)).member(set, true)
     }
 

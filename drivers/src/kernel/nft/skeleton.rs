@@ -5,7 +5,7 @@
 //! A packet meets the same few rules, and a lookup each, with one network or a thousand.
 
 use super::expression::{Family, Verdict};
-use super::rule::{ESTABLISHED, INVALID, RELATED, Rule};
+use super::rule::{ESTABLISHED, INVALID, NEW, RELATED, Rule, UNTRACKED};
 use super::set::{Field, SetDefinition};
 
 use Field::{Interface, Ipv4, Ipv6, Port, Protocol};
@@ -15,6 +15,10 @@ pub(super) const LOOPS: SetDefinition =
     set("loops", "our bridges, as way in and way out", &[Interface, Interface]);
 pub(super) const INTERNAL: SetDefinition =
     set("internal", "bridges that nothing passes into or out of", &[Interface]);
+pub(super) const GATEWAYS4: SetDefinition =
+    set("gateways4", "the host's addresses on our bridges", &[Ipv4]);
+pub(super) const GATEWAYS6: SetDefinition =
+    set("gateways6", "the host's addresses on our bridges", &[Ipv6]);
 pub(super) const UNPROTECTED4: SetDefinition =
     set("unprotected4", "bridges that anybody may reach into", &[Interface]);
 pub(super) const UNPROTECTED6: SetDefinition =
@@ -37,10 +41,12 @@ pub(super) const PUBLISHED6_ANY: SetDefinition =
     map("published6-any", "ports of all addresses of the host", &[Protocol, Port], &[Ipv6, Port]);
 
 /// All sets and maps of the table.
-pub(super) const SETS: [&SetDefinition; 13] = [
+pub(super) const SETS: [&SetDefinition; 15] = [
     &BRIDGES,
     &LOOPS,
     &INTERNAL,
+    &GATEWAYS4,
+    &GATEWAYS6,
     &UNPROTECTED4,
     &UNPROTECTED6,
     &OPEN4,
@@ -137,9 +143,25 @@ fn publish() -> Vec<Rule> {
 
 /// What is not translated reaches the socket that reserves the port, and whoever carries it on to
 /// the sandbox does not know where it came from.
+///
+/// A service that the host offers at a gateway is meant for the containers there: a neighbour of
+/// the host that has a route to the network is nobody to it. Answers to what the host sent from
+/// such an address belong to a connection.
 fn input() -> Vec<Rule> {
     let rule = Rule::new("input", "out of an internal network, by a port of the host");
-    vec![rule.entering_by_any(&INTERNAL).for_reserving_socket().verdict(Verdict::Drop)]
+    let outside = |family, gateways| {
+        Rule::new("input", "a gateway of ours, from outside of our networks")
+            .not_entering_by("lo")
+            .entering_by_none_of(&BRIDGES)
+            .destination_address_in(family, gateways)
+            .states(NEW | INVALID | UNTRACKED)
+            .verdict(Verdict::Drop)
+    };
+    vec![
+        rule.entering_by_any(&INTERNAL).for_reserving_socket().verdict(Verdict::Drop),
+        outside(Family::Ipv4, &GATEWAYS4),
+        outside(Family::Ipv6, &GATEWAYS6),
+    ]
 }
 
 fn forward() -> Vec<Rule> {

@@ -47,6 +47,7 @@ fn element() -> impl Strategy<Value = (Element, Value)> {
     prop_oneof![
         link().prop_map(move |link| present(Element::Bridge { link })),
         link().prop_map(move |link| present(Element::Internal { link })),
+        address().prop_map(move |address| present(Element::Gateway { address })),
         (link(), any::<bool>())
             .prop_map(move |(link, ipv6)| present(Element::Unprotected { link, ipv6 })),
         subnet().prop_map(move |subnet| present(Element::Masquerade { subnet })),
