@@ -7,6 +7,7 @@ mod create;
 mod detach;
 pub(crate) mod exec;
 mod files;
+pub mod health;
 pub(crate) mod join;
 pub(crate) mod live;
 mod logs;
@@ -32,6 +33,7 @@ use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 
 pub use create::missing_other;
+pub use health::{Health, Healthcheck};
 pub use request::{
     Attach, Attached, Created, ExecSpec, ExecView, LogLine, LogQuery, Process, Processes, Remove,
     WaitCondition, Waited,
@@ -103,6 +105,10 @@ pub struct Resolved {
     pub volumes: Vec<String>,
     /// The signal that stops it, `SIGTERM` by default.
     pub stop_signal: String,
+    /// The health check of image and request.
+    pub healthcheck: Option<Healthcheck>,
+    /// The image's shell, which runs the lines of health checks.
+    pub shell: Vec<String>,
 }
 
 /// A container on one network.

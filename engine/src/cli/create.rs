@@ -227,12 +227,16 @@ impl CreateArgs {
             }),
         };
         let (interval, timeout) = (span(&self.health_interval)?, span(&self.health_timeout)?);
-        if self.health_cmd.is_none() && interval == 0 && timeout == 0 && self.health_retries == 0 {
+        let period = span(&self.health_start_period)?;
+        let start_interval = span(&self.health_start_interval)?;
+        let times = [interval, timeout, period, start_interval, self.health_retries];
+        if self.health_cmd.is_none() && times.iter().all(|number| *number == 0) {
             return Ok(None);
         }
         let test = self.health_cmd.as_ref().map(|command| json!(["CMD-SHELL", command]));
         Ok(Some(json!({
             "Test": test, "Interval": interval, "Timeout": timeout, "Retries": self.health_retries,
+            "StartPeriod": period, "StartInterval": start_interval,
         })))
     }
 

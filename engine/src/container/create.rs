@@ -15,7 +15,8 @@ use super::join::Place;
 use super::live::Live;
 use super::spec::{Mount, RestartPolicy};
 use super::{
-    Container, Created, EndpointSpec, EndpointView, MountPoint, Paths, Spec, State, merge,
+    Container, Created, EndpointSpec, EndpointView, Healthcheck, MountPoint, Paths, Spec, State,
+    merge,
 };
 use crate::core::Engine;
 use crate::error::{Error, Result};
@@ -29,6 +30,9 @@ const LOG_DRIVERS: [&str; 2] = ["json-file", "none"];
 /// Compose's label of a container that it makes while the one that this is to replace runs, with
 /// the same ports and addresses.
 const REPLACES: &str = "com.docker.compose.replace";
+
+/// The shell of images that name none.
+const SHELL: [&str; 2] = ["/bin/sh", "-c"];
 
 impl Engine {
     /// Creates a container. Blocks.
@@ -52,6 +56,10 @@ impl Engine {
         }
         let id = cnm::SandboxId::from_random(Chance.bytes()).to_string();
         let mut resolved = merge::resolve(&spec, &image.config, &id)?;
+        let extra = &image.extra;
+        resolved.healthcheck =
+            Healthcheck::resolve(spec.healthcheck.as_ref(), extra.healthcheck.as_ref())?;
+        resolved.shell = extra.shell.clone().unwrap_or_else(|| SHELL.map(str::to_owned).to_vec());
         if let Some(hostname) = self.borrowed_hostname(&spec) {
             resolved.hostname = hostname;
         }

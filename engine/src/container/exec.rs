@@ -156,6 +156,15 @@ impl Engine {
         Ok(shim.resize(rows, columns, Some(id)).await?)
     }
 
+    /// Kills an exec'd process, if it runs.
+    pub(crate) async fn kill_exec(&self, id: &str) {
+        let shim = self.exec(id).and_then(|view| Ok(self.registry.find(&view.container)?.shim()));
+        let Ok(Some(shim)) = shim else { return };
+        if let Err(error) = shim.kill(libc::SIGKILL, Some(id)).await {
+            tracing::debug!(%error, "cannot kill an exec");
+        }
+    }
+
     /// Notes the end of an exec'd process.
     pub(crate) fn exec_ended(&self, container: &Container, id: &str, code: i32) {
         let mut execs = self.execs.lock();

@@ -38,6 +38,7 @@ pub(crate) fn resolve(spec: &Spec, image: &ImageConfiguration, id: &str) -> Resu
         ),
         entrypoint,
         command,
+        ..Resolved::default()
     })
 }
 

@@ -296,6 +296,7 @@ impl Engine {
         }
         self.tell(container, "start", &[]);
         self.monitor(live.clone(), shim);
+        self.watch_health(live);
         self.prepare_next_shim();
     }
 }

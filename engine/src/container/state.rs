@@ -5,6 +5,7 @@ use std::time::Duration;
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 
+use super::health::Health;
 use super::spec::RestartPolicy;
 
 /// The pause before the first restart.
@@ -78,8 +79,8 @@ pub struct State {
     pub stopped_by_user: bool,
     /// The pause before the last restart.
     pub restart_delay: Duration,
-    /// The health check's state, as the API has it.
-    pub health: Option<serde_json::Value>,
+    /// What its health checks have said, if it has any.
+    pub health: Option<Health>,
 }
 
 /// How a process ended.
@@ -129,6 +130,7 @@ impl State {
         self.oom_killed = false;
         self.started = Some(now);
         self.finished = None;
+        self.health = None;
     }
 
     /// A user starts it: the restart policy begins anew.

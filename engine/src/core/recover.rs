@@ -137,7 +137,8 @@ impl Engine {
             let live = self.registry.find(id)?;
             let shim = Arc::new(ShimClient::new(self.settings().shim_dir(id)));
             live.set_shim(shim.clone());
-            self.monitor(live, shim);
+            self.monitor(live.clone(), shim);
+            self.watch_health(&live);
         }
         Ok(())
     }

@@ -120,7 +120,7 @@ impl Selection {
     fn accepts(&self, container: &Container) -> bool {
         let (filters, state) = (&self.filters, &container.state);
         let ended = state.started.is_some() && !state.is_running();
-        let health = state.health.as_ref().and_then(|health| health["Status"].as_str());
+        let health = state.health.as_ref().map(|health| health.status.as_str());
         let network = |wanted: &str| {
             container.endpoints.iter().any(|endpoint| {
                 let id = endpoint.network_id.as_ref().map(ToString::to_string).unwrap_or_default();

@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 use super::container_config::{Config, HostConfig};
 use super::time::rfc3339;
 use super::{go, ports};
+use crate::container::health::HealthStatus;
 use crate::container::{Container, EndpointView, State, Status};
 
 /// `GET /containers/{id}/json`.
@@ -64,7 +65,7 @@ fn state(state: &State) -> Value {
         "FinishedAt": rfc3339(state.finished),
     });
     if let Some(health) = &state.health {
-        value["Health"] = health.clone();
+        value["Health"] = json!(health);
     }
     value
 }
@@ -101,6 +102,7 @@ fn config(container: &Container) -> Value {
         working_dir: resolved.working_dir.clone(),
         labels: Some(resolved.labels.clone()),
         image: spec.image.clone(),
+        healthcheck: resolved.healthcheck.as_ref().map(|check| json!(check)),
         stop_signal: if default_signal { String::new() } else { resolved.stop_signal.clone() },
         ..asked
     };
@@ -234,11 +236,10 @@ pub fn status(state: &State, now: DateTime<Utc>) -> String {
     }
 }
 
-fn health(state: &State) -> Option<&str> {
-    match state.health.as_ref()?["Status"].as_str()? {
-        "starting" => Some("health: starting"),
-        "none" => None,
-        other => Some(other),
+fn health(state: &State) -> Option<&'static str> {
+    match state.health.as_ref()?.status {
+        HealthStatus::Starting => Some("health: starting"),
+        status => Some(status.as_str()),
     }
 }
 

@@ -234,6 +234,12 @@ pub(crate) struct CreateArgs {
     /// Consecutive failures needed to report unhealthy
     #[arg(long, default_value_t = 0)]
     pub(crate) health_retries: i64,
+    /// Start period for the container to initialize before failures count
+    #[arg(long)]
+    pub(crate) health_start_period: Option<String>,
+    /// Time between running the check during the start period
+    #[arg(long)]
+    pub(crate) health_start_interval: Option<String>,
     /// Maximum time to allow one check to run
     #[arg(long)]
     pub(crate) health_timeout: Option<String>,

@@ -8,7 +8,7 @@ use expect_test::expect;
 use super::*;
 use crate::api::wire::container_create::{Defaults, spec};
 use crate::api::wire::container_list;
-use crate::container::{Paths, Resolved};
+use crate::container::{Health, Paths, Resolved};
 
 fn container() -> Container {
     let body = json!({
@@ -143,7 +143,7 @@ fn every_state_has_docker_s_words() {
     check(Status::Exited, 137, "Exited (137) 2 hours ago");
     check(Status::Removing, 0, "Removal In Progress");
     check(Status::Dead, 0, "Dead");
-    let health = Some(json!({"Status": "starting"}));
+    let health = Some(Health::default());
     let state = State { status: Status::Running, started: time, health, ..State::default() };
     assert_eq!(status(&state, now), "Up 2 hours (health: starting)");
 }

@@ -1,0 +1,378 @@
+//! Health checks: a command that is run in a container now and then, and what its outcome says of
+//! the container. Docker's rules (`HEALTHCHECK` in the Dockerfile reference).
+
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use tokio::io::AsyncReadExt;
+use tokio::net::UnixStream;
+
+use super::live::Live;
+use super::{Container, ExecSpec, Status};
+use crate::core::Engine;
+use crate::error::{Error, Result};
+
+/// How long to wait between two checks.
+const INTERVAL: Duration = Duration::from_secs(30);
+/// The same while a container that is starting may fail.
+const START_INTERVAL: Duration = Duration::from_secs(5);
+/// How long a check may take.
+const TIMEOUT: Duration = Duration::from_secs(30);
+/// How many failures in a row make a container unhealthy.
+const RETRIES: i64 = 3;
+/// How many outcomes are kept.
+const KEPT: usize = 5;
+/// How much of a check's output is kept, in bytes.
+const OUTPUT: usize = 4096;
+/// The exit code of a check that could not be run, or was not done in time.
+const NOT_DONE: i32 = -1;
+
+/// What is to be run and how often, as the API has it. Times are in nanoseconds; zero stands for
+/// the default.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub struct Healthcheck {
+    /// Nothing for the image's, `NONE`, `CMD` with a command, or `CMD-SHELL` with a line for the
+    /// image's shell.
+    pub test: Option<Vec<String>>,
+    /// Between two checks.
+    pub interval: i64,
+    /// For one check.
+    pub timeout: i64,
+    /// How long after its start a container's failures do not count.
+    pub start_period: i64,
+    /// Between two checks during that time.
+    pub start_interval: i64,
+    /// How many failures in a row make the container unhealthy.
+    pub retries: i64,
+}
+
+/// How a container is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum HealthStatus {
+    /// No check has said yet.
+    #[default]
+    Starting,
+    /// The last check went well.
+    Healthy,
+    /// Too many checks in a row failed.
+    Unhealthy,
+}
+
+/// What the checks of a container have said, as the API has it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Health {
+    /// How it is.
+    pub status: HealthStatus,
+    /// Failures since the last success.
+    pub failing_streak: i64,
+    /// The last outcomes, the newest last.
+    pub log: Vec<Outcome>,
+}
+
+/// One check.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Outcome {
+    /// When it began.
+    pub start: DateTime<Utc>,
+    /// When it ended.
+    pub end: DateTime<Utc>,
+    /// 0 if the container is well.
+    pub exit_code: i32,
+    /// The beginning of what it printed.
+    pub output: String,
+}
+
+impl HealthStatus {
+    /// Docker's word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Healthy => "healthy",
+            Self::Unhealthy => "unhealthy",
+        }
+    }
+}
+
+impl Healthcheck {
+    /// A request's check, completed by the image's. `None` if there is nothing to run.
+    ///
+    /// # Errors
+    /// What cannot be meant, in Docker's words.
+    pub fn resolve(own: Option<&Value>, image: Option<&Value>) -> Result<Option<Self>> {
+        let read = |value: &Value| {
+            serde_json::from_value::<Self>(value.clone())
+                .map_err(|error| Error::invalid(format!("invalid Healthcheck: {error}")))
+        };
+        let own = own.filter(|value| !value.is_null()).map(read).transpose()?;
+        let image = image.filter(|value| !value.is_null()).map(read).transpose()?;
+        let merged = match (own, image) {
+            (Some(own), Some(image)) => own.completed_by(image),
+            (own, image) => match own.or(image) {
+                Some(one) => one,
+                None => return Ok(None),
+            },
+        };
+        merged.check()?;
+        let is_some = merged.test.as_ref().is_some_and(|test| !test.is_empty());
+        Ok(is_some.then_some(merged))
+    }
+
+    fn completed_by(self, image: Self) -> Self {
+        let or = |own: i64, other: i64| if own == 0 { other } else { own };
+        Self {
+            test: self.test.filter(|test| !test.is_empty()).or(image.test),
+            interval: or(self.interval, image.interval),
+            timeout: or(self.timeout, image.timeout),
+            start_period: or(self.start_period, image.start_period),
+            start_interval: or(self.start_interval, image.start_interval),
+            retries: or(self.retries, image.retries),
+        }
+    }
+
+    fn check(&self) -> Result<()> {
+        let times = [
+            ("Interval", self.interval),
+            ("Timeout", self.timeout),
+            ("StartPeriod", self.start_period),
+            ("StartInterval", self.start_interval),
+        ];
+        if let Some((name, _)) = times.iter().find(|(_, time)| *time != 0 && *time < 1_000_000) {
+            return Err(Error::invalid(format!("{name} in Healthcheck cannot be less than 1ms")));
+        }
+        if self.retries < 0 {
+            return Err(Error::invalid("Retries in Healthcheck cannot be negative"));
+        }
+        match self.test.iter().flatten().next().map(String::as_str) {
+            None | Some("NONE" | "CMD" | "CMD-SHELL") => Ok(()),
+            Some(other) => Err(Error::invalid(format!(
+                "Unknown healthcheck type '{other}': use NONE, CMD or CMD-SHELL"
+            ))),
+        }
+    }
+
+    /// The program to run and its arguments. `None` if nothing is to be run.
+    fn command(&self, shell: &[String]) -> Option<Vec<String>> {
+        let (kind, words) = self.test.as_ref()?.split_first()?;
+        let command = match kind.as_str() {
+            "CMD" => words.to_vec(),
+            "CMD-SHELL" => [shell, words].concat(),
+            _ => return None,
+        };
+        (!words.is_empty()).then_some(command)
+    }
+
+    fn may_still_fail(&self, status: HealthStatus, since: TimeDelta) -> bool {
+        let period = TimeDelta::nanoseconds(self.start_period);
+        status == HealthStatus::Starting && since < period
+    }
+
+    /// How long to wait for the next check of a container that has run for so long.
+    fn pause(&self, status: HealthStatus, since: TimeDelta) -> Duration {
+        if self.may_still_fail(status, since) {
+            span(self.start_interval, START_INTERVAL)
+        } else {
+            span(self.interval, INTERVAL)
+        }
+    }
+}
+
+impl Health {
+    /// Takes in an outcome; returns the status if it is another one now.
+    fn take_in(
+        &mut self,
+        outcome: Outcome,
+        check: &Healthcheck,
+        started: DateTime<Utc>,
+    ) -> Option<HealthStatus> {
+        let before = self.status;
+        if outcome.exit_code == 0 {
+            self.failing_streak = 0;
+            self.status = HealthStatus::Healthy;
+        } else if !check.may_still_fail(before, outcome.start - started) {
+            self.failing_streak += 1;
+            let retries = if check.retries == 0 { RETRIES } else { check.retries };
+            if self.failing_streak >= retries {
+                self.status = HealthStatus::Unhealthy;
+            }
+        }
+        self.log.push(outcome);
+        let old = self.log.len().saturating_sub(KEPT);
+        self.log.drain(..old);
+        (self.status != before).then_some(self.status)
+    }
+}
+
+/// A time of the API, or its default.
+fn span(nanoseconds: i64, default: Duration) -> Duration {
+    match u64::try_from(nanoseconds) {
+        Ok(0) | Err(_) => default,
+        Ok(some) => Duration::from_nanos(some),
+    }
+}
+
+impl Engine {
+    /// Checks a running container now and then, until it ends.
+    pub(crate) fn watch_health(&self, live: &Arc<Live>) {
+        let container = live.get();
+        let Some(check) = container.resolved.healthcheck.clone() else { return };
+        let Some(command) = check.command(&container.resolved.shell) else { return };
+        live.change(|container| {
+            container.state.health.get_or_insert_default();
+        });
+        let mut progress = live.progress.subscribe();
+        let ends = progress.borrow().ends;
+        let checks = check_on(self.weak(), live.clone(), check, command);
+        self.spawn_task(async move {
+            tokio::select! {
+                _ = progress.wait_for(|now| now.ends != ends || now.removed) => {}
+                () = checks => {}
+            }
+        });
+    }
+
+    /// Runs a check once.
+    async fn check_health(
+        &self,
+        container: &Container,
+        command: &[String],
+        limit: Duration,
+    ) -> Outcome {
+        let start = Utc::now();
+        let spec = ExecSpec {
+            command: command.to_vec(),
+            stdout: true,
+            stderr: true,
+            ..ExecSpec::default()
+        };
+        let (exit_code, output) = match self.exec_create(&container.id, spec) {
+            Err(error) => (NOT_DONE, error.chain()),
+            Ok(id) => match tokio::time::timeout(limit, self.run_check(&id)).await {
+                Ok(Ok(done)) => done,
+                Ok(Err(error)) => (NOT_DONE, error.chain()),
+                Err(_) => {
+                    self.kill_exec(&id).await;
+                    let text = format!("Health check exceeded timeout ({})", seconds(limit));
+                    (NOT_DONE, text)
+                }
+            },
+        };
+        Outcome { start, end: Utc::now(), exit_code, output }
+    }
+
+    async fn run_check(&self, id: &str) -> Result<(i32, String)> {
+        let output = match self.exec_start(id, false, false, None).await? {
+            Some(attached) => read_output(attached.stream).await,
+            None => String::new(),
+        };
+        Ok((self.exec(id)?.exit_code.unwrap_or(NOT_DONE), output))
+    }
+}
+
+/// Runs a container's checks one after another.
+async fn check_on(engine: Weak<Engine>, live: Arc<Live>, check: Healthcheck, command: Vec<String>) {
+    let limit = span(check.timeout, TIMEOUT);
+    loop {
+        let state = live.get().state.clone();
+        let started = state.started.unwrap_or_else(Utc::now);
+        let status = state.health.map_or_else(HealthStatus::default, |health| health.status);
+        tokio::time::sleep(check.pause(status, Utc::now() - started)).await;
+        let container = live.get();
+        if container.state.status == Status::Paused {
+            continue;
+        }
+        let Some(engine) = engine.upgrade() else { return };
+        let outcome = engine.check_health(&container, &command, limit).await;
+        let (container, news) = live.change(|container| {
+            container.state.health.get_or_insert_default().take_in(outcome, &check, started)
+        });
+        if let Some(status) = news {
+            engine.tell(&container, &format!("health_status: {}", status.as_str()), &[]);
+        }
+    }
+}
+
+/// The beginning of what a check prints, without the frames of its streams.
+async fn read_output(mut stream: UnixStream) -> String {
+    let mut output = Vec::new();
+    let mut header = [0; 8];
+    while stream.read_exact(&mut header).await.is_ok() {
+        let [.., a, b, c, d] = header;
+        let mut body = (&mut stream).take(u32::from_be_bytes([a, b, c, d]).into());
+        let mut part = Vec::new();
+        if body.read_to_end(&mut part).await.is_err() {
+            break;
+        }
+        part.truncate(OUTPUT - output.len().min(OUTPUT));
+        output.extend(part);
+    }
+    String::from_utf8_lossy(&output).into_owned()
+}
+
+/// `30s`, `1.5s`.
+fn seconds(time: Duration) -> String {
+    format!("{}s", time.as_secs_f64())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn resolved(own: &Value, image: &Value) -> String {
+        match Healthcheck::resolve(Some(own), Some(image)) {
+            Ok(check) => serde_json::to_string(&check).unwrap(),
+            Err(error) => error.to_string(),
+        }
+    }
+
+    #[test]
+    fn a_request_s_check_is_completed_by_the_image_s() {
+        let image = json!({"Test": ["CMD", "a"], "Interval": 5_000_000, "Retries": 2});
+        let own = json!({"Timeout": 7_000_000, "Interval": 0, "Test": null});
+        assert_eq!(
+            resolved(&own, &image),
+            r#"{"Test":["CMD","a"],"Interval":5000000,"Timeout":7000000,"StartPeriod":0,"StartInterval":0,"Retries":2}"#
+        );
+        assert_eq!(resolved(&Value::Null, &Value::Null), "null");
+        assert_eq!(resolved(&own, &Value::Null), "null");
+        for (wrong, words) in [
+            (json!({"Interval": 1}), "Interval in Healthcheck cannot be less than 1ms"),
+            (json!({"Retries": -1}), "Retries in Healthcheck cannot be negative"),
+            (json!({"Test": ["PING"]}), "Unknown healthcheck type 'PING'"),
+            (json!({"Test": "x"}), "invalid Healthcheck"),
+        ] {
+            assert!(resolved(&wrong, &image).contains(words), "{}", resolved(&wrong, &image));
+        }
+        let none = Healthcheck { test: Some(vec!["NONE".to_owned()]), ..Healthcheck::default() };
+        assert_eq!(none.command(&[]), None);
+    }
+
+    #[test]
+    fn failures_count_in_a_row_and_after_the_start_period() {
+        let check = Healthcheck { start_period: 10_000_000_000, retries: 2, ..Default::default() };
+        let started = DateTime::UNIX_EPOCH;
+        let mut health = Health::default();
+        let mut see = |second: i64, exit_code: i32| {
+            let time = started + TimeDelta::seconds(second);
+            let outcome = Outcome { start: time, end: time, exit_code, output: String::new() };
+            let news = health.take_in(outcome, &check, started);
+            (news.map_or("", HealthStatus::as_str), health.failing_streak)
+        };
+        assert_eq!((see(1, 1), see(2, 1), see(3, 1)), (("", 0), ("", 0), ("", 0)));
+        assert_eq!((see(11, 1), see(12, 0)), (("", 1), ("healthy", 0)));
+        assert_eq!((see(13, 1), see(14, -1)), (("", 1), ("unhealthy", 2)));
+        assert_eq!((see(15, 1), see(16, 0)), (("", 3), ("healthy", 0)));
+        assert_eq!(health.log.len(), KEPT);
+        let (starting, healthy) = (HealthStatus::Starting, HealthStatus::Healthy);
+        assert_eq!(check.pause(starting, TimeDelta::seconds(1)), START_INTERVAL);
+        assert_eq!(check.pause(healthy, TimeDelta::seconds(1)), INTERVAL);
+    }
+}
