@@ -7,6 +7,7 @@ mod create;
 mod detach;
 pub(crate) mod exec;
 mod files;
+pub(crate) mod init;
 pub(crate) mod join;
 pub(crate) mod live;
 mod logs;

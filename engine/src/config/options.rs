@@ -189,7 +189,7 @@ pub const OPTIONS: &[Opt] = &[
         "Let containers of the default network talk to each other (default true)",
     ),
     opt("init", "init", Flag, "Run an init process in containers"),
-    moot("init-path", "init-path", Text, "", "tini or docker-init is found in PATH"),
+    opt("init-path", "init-path", Text, "Program of --init; static (default: one of rnet's own)"),
     opt("insecure-registry", "insecure-registries", List, "Registry that may speak plain HTTP"),
     opt(
         "instance",

@@ -18,9 +18,6 @@ use crate::runtime::spec::{BundleInput, Namespace, Namespaces, Seccomp, build};
 use crate::runtime::{self, Runtime, user};
 use crate::shim::protocol::{Config, Log, Stdin, View};
 
-/// Programs that serve as `--init`.
-const INITS: [&str; 3] = ["docker-init", "tini-static", "tini"];
-
 /// Docker's size of a log file before it is rotated is none; ours is.
 const LOG_SIZE: u64 = 20 << 20;
 
@@ -159,7 +156,7 @@ impl Engine {
             cgroups_path: self.cgroup(container),
             sysctls: spec.sysctls.clone(),
             annotations: spec.annotations.clone(),
-            init: if spec.init || self.settings().init { Some(init_program()?) } else { None },
+            init: self.init_program(spec)?,
             ..BundleInput::default()
         })
     }
@@ -386,16 +383,6 @@ fn size(text: &str) -> Option<u64> {
         _ => (bare, 1),
     };
     number.parse::<u64>().ok()?.checked_mul(unit)
-}
-
-fn init_program() -> Result<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let found = std::env::split_paths(&path)
-        .flat_map(|dir| INITS.map(|name| dir.join(name)))
-        .find(|program| program.is_file());
-    found.ok_or_else(|| {
-        Error::invalid("--init needs an init program: install tini, or put docker-init into PATH")
-    })
 }
 
 /// `--security-opt`, understood.

@@ -46,8 +46,8 @@ pub struct Spec {
     pub attach: (bool, bool, bool),
     /// `--rm`.
     pub auto_remove: bool,
-    /// `--init`.
-    pub init: bool,
+    /// `--init`; `None` is as the daemon has it.
+    pub init: Option<bool>,
     /// `--restart`.
     pub restart: RestartPolicy,
     /// `--stop-signal`, as given; the image's or SIGTERM if absent.

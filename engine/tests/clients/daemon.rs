@@ -1,6 +1,8 @@
 //! A daemon for one test, and a small HTTP client for it.
 
+use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -97,22 +99,26 @@ impl Daemon {
     }
 
     pub fn start_in(scratch: Scratch, program: &str, first: &[&str], flags: &[&str]) -> Self {
-        let notify = UnixDatagram::bind(scratch.path("notify")).unwrap();
-        notify.set_read_timeout(Some(PATIENCE)).unwrap();
-        let child = isolated(program)
-            .args(first)
-            .args(standard_flags(&scratch))
-            .args(flags)
-            .env("NOTIFY_SOCKET", scratch.path("notify"))
-            .spawn()
-            .unwrap();
-        let daemon = Self { scratch, child };
-        let mut state = [0; 256];
-        let length = notify.recv(&mut state).expect("the daemon says that it is ready");
-        let state = String::from_utf8_lossy(&state[..length]).into_owned();
-        assert!(state.starts_with("READY=1"), "{state}");
-        std::fs::remove_file(daemon.scratch.path("notify")).unwrap();
-        daemon
+        let child = ready(&scratch, isolated(program).args(first), flags);
+        Self { scratch, child }
+    }
+
+    /// Ends the daemon and starts it anew in the same namespaces, with other flags. Gives back the
+    /// log up to where it is ready.
+    pub fn restart(&mut self, flags: &[&str]) -> String {
+        let open = |kind: &str| File::open(format!("/proc/{}/ns/{kind}", self.id())).unwrap();
+        let (network, mounts) = (open("net"), open("mnt"));
+        self.signal(Signal::SIGTERM);
+        assert_eq!(self.wait(), Some(0));
+        let enter = |flag: &str, namespace: &File| {
+            format!("{flag}=/proc/{}/fd/{}", std::process::id(), namespace.as_raw_fd())
+        };
+        let log = self.scratch.path("log");
+        let mut command = Command::new("nsenter");
+        command.args([enter("--net", &network), enter("--mount", &mounts)]);
+        command.args([env!("CARGO_BIN_EXE_rnet"), "daemon"]).stderr(File::create(&log).unwrap());
+        self.child = ready(&self.scratch, &mut command, flags);
+        std::fs::read_to_string(log).unwrap()
     }
 
     /// Its process, as the host numbers it.
@@ -230,6 +236,21 @@ impl Daemon {
         assert!(!output.status.success(), "docker {arguments:?} succeeded");
         (output.status.code(), String::from_utf8(output.stderr).unwrap().trim().to_owned())
     }
+}
+
+/// Starts a daemon and waits until it says that it is ready.
+fn ready(scratch: &Scratch, command: &mut Command, flags: &[&str]) -> Child {
+    let path = scratch.path("notify");
+    let notify = UnixDatagram::bind(&path).unwrap();
+    notify.set_read_timeout(Some(PATIENCE)).unwrap();
+    command.args(standard_flags(scratch)).args(flags).env("NOTIFY_SOCKET", &path);
+    let child = command.spawn().unwrap();
+    let mut state = [0; 256];
+    let length = notify.recv(&mut state).expect("the daemon says that it is ready");
+    let state = String::from_utf8_lossy(&state[..length]).into_owned();
+    assert!(state.starts_with("READY=1"), "{state}");
+    std::fs::remove_file(path).unwrap();
+    child
 }
 
 /// The flags that keep a daemon in its directory.

@@ -166,7 +166,7 @@ fn of_host(spec: &mut Spec, host: &HostConfig) -> Result<()> {
     let size = (host.console_size[0], host.console_size[1]);
     spec.console_size = Some(size).filter(|size| *size != (0, 0));
     spec.auto_remove = host.auto_remove;
-    spec.init = host.init.unwrap_or(false);
+    spec.init = host.init;
     spec.restart = restart(host);
     spec.network_mode.clone_from(&host.network_mode);
     spec.ports = ports::published(&host.port_bindings.clone().unwrap_or_default())?;
