@@ -125,6 +125,11 @@ impl Engine {
         &self.settings
     }
 
+    /// What this host is able to give.
+    pub fn host(&self) -> &Host {
+        &self.host
+    }
+
     /// The event bus.
     pub fn events(&self) -> &Events {
         &self.events

@@ -15,6 +15,7 @@ use super::{Api, hijack};
 use crate::container::spec::Mount;
 use crate::container::{Attach, Container, Remove, WaitCondition, missing_other};
 use crate::error::{Error, Result};
+use crate::runtime::spec::{masked_paths, readonly_paths};
 
 mod select;
 
@@ -92,6 +93,8 @@ fn defaults(api: &Api) -> Defaults {
         runtime: api.engine.settings().default_runtime.clone(),
         log_driver: config.log_driver.clone(),
         log_options: config.log_options.clone(),
+        masked_paths: masked_paths(api.engine.host()),
+        readonly_paths: readonly_paths(),
     }
 }
 

@@ -149,6 +149,8 @@ impl Engine {
             seccomp: options.seccomp.unwrap_or_else(|| self.seccomp.clone()),
             apparmor: options.apparmor,
             unconfined_paths: options.unconfined_paths,
+            masked_paths: spec.masked_paths.clone(),
+            readonly_paths: spec.readonly_paths.clone(),
             devices: spec.devices.clone(),
             ulimits: self.ulimits(spec),
             oom_score_adj: spec.oom_score_adj,

@@ -91,6 +91,12 @@ pub struct Spec {
     pub cap_drop: Vec<String>,
     /// `--security-opt`.
     pub security_options: Vec<String>,
+    /// What is hidden; `None` is as always.
+    #[serde(default)]
+    pub masked_paths: Option<Vec<String>>,
+    /// What is read-only; `None` is as always.
+    #[serde(default)]
+    pub readonly_paths: Option<Vec<String>>,
     /// `--device`: path on the host, path inside, permissions.
     pub devices: Vec<(String, String, String)>,
     /// `--ulimit`: name, soft, hard.

@@ -13,5 +13,6 @@ mod docker;
 mod habits;
 mod init;
 mod mistakes;
+mod options;
 mod process;
 mod terminal;

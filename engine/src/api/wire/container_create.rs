@@ -29,7 +29,15 @@ pub struct Defaults {
     pub log_driver: String,
     /// `--log-opt`.
     pub log_options: BTreeMap<String, String>,
+    /// What is hidden from a container.
+    pub masked_paths: Vec<String>,
+    /// What a container cannot change.
+    pub readonly_paths: Vec<String>,
 }
+
+/// The option of `rnet run` and of programs for no hidden and no read-only paths; `docker run`
+/// has empty lists instead.
+const UNCONFINED: &str = "systempaths=unconfined";
 
 /// The specification that a request body amounts to.
 pub fn spec(body: &Value, defaults: &Defaults) -> Result<Spec> {
@@ -43,15 +51,19 @@ pub fn spec(body: &Value, defaults: &Defaults) -> Result<Spec> {
         return Err(Error::invalid("invalid reference format: the request names no image"));
     }
     check(&config, &host)?;
+    let system_paths = (host.masked_paths.clone(), host.readonly_paths.clone());
     fill(&mut host, defaults);
     let mounts = mounts(&config, &host)?;
     check_mounts(&mounts)?;
     let endpoints = endpoints(&config, &host, networking)?;
     let mut spec = of_config(&config)?;
     of_host(&mut spec, &host)?;
+    let (masked_paths, readonly_paths) = system_paths;
     Ok(Spec {
         mounts,
         endpoints,
+        masked_paths,
+        readonly_paths,
         wire_config: to_value(&config),
         wire_host_config: to_value(&host),
         ..spec
@@ -109,28 +121,12 @@ fn fill(host: &mut HostConfig, defaults: &Defaults) {
     }
     host.port_bindings.get_or_insert_default();
     if !host.privileged {
-        let owned = |paths: &[&str]| paths.iter().map(|&path| path.to_owned()).collect();
-        host.masked_paths.get_or_insert_with(|| owned(MASKED_PATHS));
-        host.readonly_paths.get_or_insert_with(|| owned(READONLY_PATHS));
+        let unconfined = host.security_opt.iter().flatten().any(|option| option == UNCONFINED);
+        let paths = |paths: &[String]| if unconfined { Vec::new() } else { paths.to_vec() };
+        host.masked_paths.get_or_insert_with(|| paths(&defaults.masked_paths));
+        host.readonly_paths.get_or_insert_with(|| paths(&defaults.readonly_paths));
     }
 }
-
-const MASKED_PATHS: &[&str] = &[
-    "/proc/acpi",
-    "/proc/asound",
-    "/proc/interrupts",
-    "/proc/kcore",
-    "/proc/keys",
-    "/proc/latency_stats",
-    "/proc/sched_debug",
-    "/proc/scsi",
-    "/proc/timer_list",
-    "/proc/timer_stats",
-    "/sys/devices/virtual/powercap",
-    "/sys/firmware",
-];
-const READONLY_PATHS: &[&str] =
-    &["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
 fn of_config(config: &Config) -> Result<Spec> {
     let mac = Some(config.mac_address.as_str()).filter(|mac| !mac.is_empty());

@@ -143,6 +143,19 @@ fn what_the_daemon_may_not_raise_is_a_warning() {
 }
 
 #[test]
+fn hidden_and_read_only_paths_may_be_chosen_but_not_for_who_is_privileged() {
+    let mut input = input();
+    input.masked_paths = Some(vec!["/proc/version".to_owned()]);
+    input.readonly_paths = Some(vec![]);
+    let linux = &built(&input)["linux"];
+    assert_eq!(linux["maskedPaths"], json!(["/proc/version"]));
+    assert_eq!(linux["readonlyPaths"], json!([]));
+    input.privileged = true;
+    let linux = &built(&input)["linux"];
+    assert_eq!((&linux["maskedPaths"], &linux["readonlyPaths"]), (&Value::Null, &Value::Null));
+}
+
+#[test]
 fn limits_are_checked_before_anything_is_made() {
     let with = |resources: Resources| BundleInput { resources, ..input() };
     let little = Resources { memory: 1 << 20, ..Resources::default() };

@@ -12,6 +12,8 @@ fn defaults() -> Defaults {
         runtime: "crun".to_owned(),
         log_driver: "json-file".to_owned(),
         log_options: BTreeMap::from([("max-size".to_owned(), "20m".to_owned())]),
+        masked_paths: vec!["/proc/acpi".to_owned()],
+        readonly_paths: vec!["/proc/bus".to_owned()],
     }
 }
 
@@ -188,4 +190,21 @@ fn what_cannot_be_is_refused_in_docker_s_words() {
     ] {
         check(host(&value), message);
     }
+}
+
+#[test]
+fn hidden_and_read_only_paths_are_the_usual_ones_unless_a_request_has_its_own() {
+    let usual = host(&json!({"MaskedPaths": null})).unwrap();
+    assert_eq!((&usual.masked_paths, &usual.readonly_paths), (&None, &None));
+    assert_eq!(usual.wire_host_config["MaskedPaths"], json!(["/proc/acpi"]));
+    assert_eq!(usual.wire_host_config["ReadonlyPaths"], json!(["/proc/bus"]));
+    let own = host(&json!({"MaskedPaths": [], "ReadonlyPaths": ["/etc"]})).unwrap();
+    assert_eq!(own.masked_paths, Some(vec![]));
+    assert_eq!(own.readonly_paths, Some(vec!["/etc".to_owned()]));
+    assert_eq!(own.wire_host_config["MaskedPaths"], json!([]));
+    assert_eq!(own.wire_host_config["ReadonlyPaths"], json!(["/etc"]));
+    let none = host(&json!({"SecurityOpt": ["systempaths=unconfined"]})).unwrap();
+    assert_eq!(none.wire_host_config["MaskedPaths"], json!([]));
+    let all = host(&json!({"Privileged": true})).unwrap();
+    assert_eq!(all.wire_host_config["MaskedPaths"], Value::Null);
 }
