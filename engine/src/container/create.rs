@@ -46,7 +46,7 @@ impl Engine {
         }
         self.check(&spec).map_err(missing_other)?;
         let mut warnings = Vec::new();
-        if spec.network_mode == "host" && !spec.ports.is_empty() {
+        if spec.network_mode() == "host" && !spec.ports.is_empty() {
             let text = "Published ports are discarded when using host network mode";
             warnings.push(text.to_owned());
         }
@@ -153,7 +153,7 @@ impl Engine {
         }
         self.runtime(spec)?;
         super::detach::keys(None)?;
-        if let Some(other) = spec.network_mode.strip_prefix("container:") {
+        if let Some(other) = spec.network_mode().strip_prefix("container:") {
             self.registry.find(other)?;
             if !spec.hostname.is_empty() {
                 return Err(Error::invalid("conflicting options: hostname and the network mode"));
@@ -174,7 +174,7 @@ impl Engine {
         if !spec.hostname.is_empty() {
             return None;
         }
-        match spec.network_mode.as_str() {
+        match spec.network_mode() {
             "host" => nix::unistd::gethostname().ok()?.into_string().ok(),
             mode => {
                 let other = self.registry.find(mode.strip_prefix("container:")?).ok()?;
@@ -185,7 +185,8 @@ impl Engine {
 
     /// The networks a container is to join, in order: that of its mode first.
     fn wanted_endpoints(&self, spec: &Spec) -> Vec<EndpointView> {
-        let mode = match spec.network_mode.as_str() {
+        let mode = match spec.network_mode() {
+            _ if spec.network_disabled => return Vec::new(),
             "" | "default" => "bridge",
             mode if mode.starts_with("container:") => return Vec::new(),
             mode => mode,

@@ -57,6 +57,9 @@ pub struct Spec {
     /// `--network` of the host configuration: `default`, `bridge`, `host`, `none`,
     /// `container:<id>` or a network.
     pub network_mode: String,
+    /// No network at all, whatever the mode says.
+    #[serde(default)]
+    pub network_disabled: bool,
     /// Networks to join, by the name or id the user gave, in order.
     pub endpoints: Vec<(String, EndpointSpec)>,
     /// `-p`.
@@ -126,6 +129,13 @@ pub struct Spec {
     pub wire_config: serde_json::Value,
     /// The `HostConfig` of the request as it came, for `inspect`.
     pub wire_host_config: serde_json::Value,
+}
+
+impl Spec {
+    /// The network mode that is in force.
+    pub fn network_mode(&self) -> &str {
+        if self.network_disabled { "none" } else { &self.network_mode }
+    }
 }
 
 /// What is wanted of one endpoint.

@@ -55,3 +55,22 @@ fn paths_are_hidden_and_read_only_as_the_request_says() {
         daemon.ok(client, &["rm", "c1"]);
     }
 }
+
+#[test]
+fn a_container_whose_network_is_disabled_has_none() {
+    let daemon = Daemon::start(&[]);
+    for mode in ["default", "bridge", "host"] {
+        let body = json!({
+            "Image": IMAGE, "Cmd": ["ls", "/sys/class/net"], "NetworkDisabled": true,
+            "ExposedPorts": {"80/tcp": {}}, "HostConfig": {"NetworkMode": mode, "PublishAllPorts": true},
+        });
+        let (id, reply) = create(&daemon, &body);
+        assert_eq!(reply["Warnings"], json!([]));
+        assert_eq!(output_of(&daemon, &id), "lo", "{mode}");
+        let shown = daemon.get(&format!("/containers/{id}/json")).json();
+        assert_eq!(shown["Config"]["NetworkDisabled"], true);
+        let asked = if mode == "default" { "bridge" } else { mode };
+        assert_eq!(shown["HostConfig"]["NetworkMode"], asked);
+        assert_eq!(shown["NetworkSettings"]["Networks"], json!({}));
+    }
+}

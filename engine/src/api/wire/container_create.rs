@@ -140,6 +140,7 @@ fn of_config(config: &Config) -> Result<Spec> {
         labels: config.labels.clone().unwrap_or_default(),
         hostname: config.hostname.clone(),
         domainname: config.domainname.clone(),
+        network_disabled: config.network_disabled,
         tty: config.tty,
         open_stdin: config.open_stdin,
         stdin_once: config.stdin_once,
