@@ -152,24 +152,24 @@ impl Engine {
             masked_paths: spec.masked_paths.clone(),
             readonly_paths: spec.readonly_paths.clone(),
             devices: spec.devices.clone(),
+            device_rules: spec.device_rules.clone(),
             ulimits: self.ulimits(spec),
             oom_score_adj: spec.oom_score_adj,
             resources: spec.resources.clone(),
-            cgroups_path: self.cgroup(container),
+            cgroups_path: self.cgroup(spec, &container.id),
             sysctls: spec.sysctls.clone(),
             annotations: spec.annotations.clone(),
             init: self.init_program(spec)?,
-            ..BundleInput::default()
         })
     }
 
     /// The cgroup of a container.
-    pub(crate) fn cgroup(&self, container: &Container) -> String {
-        let parent = match container.spec.cgroup_parent.as_str() {
+    pub(crate) fn cgroup(&self, spec: &Spec, id: &str) -> String {
+        let parent = match spec.cgroup_parent.as_str() {
             "" => self.settings().cgroup_parent(),
             own => own.trim_matches('/'),
         };
-        format!("/{parent}/{}", container.id)
+        format!("/{parent}/{id}")
     }
 
     fn ulimits(&self, spec: &Spec) -> Vec<(String, i64, i64)> {

@@ -22,6 +22,7 @@ use crate::error::{Error, Result};
 use crate::image::Image;
 use crate::image::rootfs::RootFs;
 use crate::network::Chance;
+use crate::runtime::spec::{device_rules, limits};
 
 /// The log drivers there are.
 const LOG_DRIVERS: [&str; 2] = ["json-file", "none"];
@@ -45,12 +46,8 @@ impl Engine {
             check_platform(&image, &spec.image, wanted)?;
         }
         self.check(&spec).map_err(missing_other)?;
-        let mut warnings = Vec::new();
-        if spec.network_mode() == "host" && !spec.ports.is_empty() {
-            let text = "Published ports are discarded when using host network mode";
-            warnings.push(text.to_owned());
-        }
         let id = cnm::SandboxId::from_random(Chance.bytes()).to_string();
+        let warnings = self.warnings(&spec, &id)?;
         let mut resolved = merge::resolve(&spec, &image.config, &id)?;
         if let Some(hostname) = self.borrowed_hostname(&spec) {
             resolved.hostname = hostname;
@@ -88,6 +85,17 @@ impl Engine {
         self.registry.insert(live);
         self.tell(&container, "create", &[]);
         Ok(Created { id, warnings })
+    }
+
+    /// What a container is to be made without, though it was asked for.
+    fn warnings(&self, spec: &Spec, id: &str) -> Result<Vec<String>> {
+        let mut warnings = Vec::new();
+        if spec.network_mode() == "host" && !spec.ports.is_empty() {
+            let text = "Published ports are discarded when using host network mode";
+            warnings.push(text.to_owned());
+        }
+        limits(&spec.resources, &self.cgroup(spec, id), &self.host, &mut warnings)?;
+        Ok(warnings)
     }
 
     /// Makes a container's directories and its record.
@@ -152,6 +160,7 @@ impl Engine {
             super::signal::parse(signal)?;
         }
         self.runtime(spec)?;
+        device_rules(&spec.device_rules)?;
         super::detach::keys(None)?;
         if let Some(other) = spec.network_mode().strip_prefix("container:") {
             self.registry.find(other)?;

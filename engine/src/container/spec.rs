@@ -102,6 +102,9 @@ pub struct Spec {
     pub readonly_paths: Option<Vec<String>>,
     /// `--device`: path on the host, path inside, permissions.
     pub devices: Vec<(String, String, String)>,
+    /// `--device-cgroup-rule`.
+    #[serde(default)]
+    pub device_rules: Vec<String>,
     /// `--ulimit`: name, soft, hard.
     pub ulimits: Vec<(String, i64, i64)>,
     /// `--shm-size` in bytes; 64 MiB by default.
@@ -192,8 +195,9 @@ pub struct Mount {
     pub options: Vec<String>,
 }
 
-/// Limits of resources; zero or `None` is no limit.
+/// Limits of resources; zero or `None` is no limit. Block devices are named by their paths.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Resources {
     /// `-m` in bytes.
     pub memory: i64,
@@ -201,6 +205,10 @@ pub struct Resources {
     pub memory_swap: i64,
     /// `--memory-reservation` in bytes.
     pub memory_reservation: i64,
+    /// `--memory-swappiness`.
+    pub memory_swappiness: Option<i64>,
+    /// `--oom-kill-disable`.
+    pub oom_kill_disable: bool,
     /// `--cpus` in billionths of a processor.
     pub nano_cpus: i64,
     /// `--cpu-shares`.
@@ -209,12 +217,28 @@ pub struct Resources {
     pub cpu_period: i64,
     /// `--cpu-quota` in microseconds.
     pub cpu_quota: i64,
+    /// `--cpu-rt-period` in microseconds.
+    pub cpu_realtime_period: i64,
+    /// `--cpu-rt-runtime` in microseconds.
+    pub cpu_realtime_runtime: i64,
     /// `--cpuset-cpus`.
     pub cpuset_cpus: String,
     /// `--cpuset-mems`.
     pub cpuset_mems: String,
     /// `--pids-limit`.
     pub pids_limit: Option<i64>,
+    /// `--blkio-weight`, from 10 to 1000.
+    pub block_weight: u16,
+    /// `--blkio-weight-device`.
+    pub block_weights: Vec<(String, u16)>,
+    /// `--device-read-bps`.
+    pub block_read_bytes: Vec<(String, u64)>,
+    /// `--device-write-bps`.
+    pub block_write_bytes: Vec<(String, u64)>,
+    /// `--device-read-iops`.
+    pub block_reads: Vec<(String, u64)>,
+    /// `--device-write-iops`.
+    pub block_writes: Vec<(String, u64)>,
 }
 
 /// `--restart`.

@@ -16,6 +16,7 @@ use super::user::User;
 use super::{Host, Runtime, RuntimeError, SeccompForm};
 use crate::container::spec::{Mount, Resources};
 
+mod block;
 mod devices;
 mod mounts;
 mod process;
@@ -23,6 +24,7 @@ mod resources;
 #[cfg(test)]
 mod tests;
 
+pub use devices::device_rules;
 pub use mounts::{masked_paths, readonly_paths};
 pub use process::{ExecInput, exec};
 pub use resources::limits;
@@ -244,7 +246,7 @@ fn linux(
     let mut linux = oci::Linux::default();
     linux
         .set_sysctl(Some(sysctls(input)?))
-        .set_resources(Some(resources::of(&input.resources, rules, host, warnings)?))
+        .set_resources(Some(resources::of(input, rules, host, warnings)?))
         .set_cgroups_path(Some(PathBuf::from(&input.cgroups_path)))
         .set_namespaces(Some(namespaces(&input.namespaces, host)))
         .set_devices(Some(nodes))

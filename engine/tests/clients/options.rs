@@ -74,3 +74,70 @@ fn a_container_whose_network_is_disabled_has_none() {
         assert_eq!(shown["NetworkSettings"]["Networks"], json!({}));
     }
 }
+
+/// A whole disk that the kernel lets be limited.
+fn disk() -> Option<(String, String)> {
+    let disks = std::fs::read_dir("/sys/block").ok()?.flatten();
+    disks.filter_map(|disk| disk.file_name().into_string().ok()).find_map(|name| {
+        let numbers = std::fs::read_to_string(format!("/sys/block/{name}/dev")).ok()?;
+        let path = format!("/dev/{name}");
+        std::path::Path::new(&path).exists().then(|| (path, numbers.trim().to_owned()))
+    })
+}
+
+#[test]
+fn limits_reach_the_cgroup_or_are_said_to_be_discarded() {
+    let daemon = Daemon::start(&[]);
+    let disk = disk();
+    let rate = |rate: u64| disk.as_ref().map(|(path, _)| json!([{"Path": path, "Rate": rate}]));
+    let weight = disk.as_ref().map(|(path, _)| json!([{"Path": path, "Weight": 300}]));
+    let body = json!({"Image": IMAGE, "Cmd": ["trap"], "HostConfig": {
+        "NetworkMode": "none", "BlkioWeight": 300, "BlkioWeightDevice": weight,
+        "BlkioDeviceReadBps": rate(1 << 20), "BlkioDeviceWriteBps": rate(2 << 20),
+        "BlkioDeviceReadIOps": rate(100), "BlkioDeviceWriteIOps": rate(200),
+        "Memory": 64 << 20, "MemorySwappiness": 7, "OomKillDisable": true,
+        "CpuRealtimePeriod": 1_000_000, "CpuRealtimeRuntime": 1_000,
+        "DeviceCgroupRules": ["c 42:* rwm"],
+    }});
+    let (id, reply) = create(&daemon, &body);
+    daemon.docker_ok(&["start", &id]);
+    let warnings = reply["Warnings"].to_string();
+    // The files of cgroup v1; on v2 the last of the block limits is one of `io.max`.
+    let numbers = disk.map(|(_, numbers)| numbers).unwrap_or_default();
+    for (file, line, what) in [
+        ("memory/memory.swappiness", "7".to_owned(), "swappiness"),
+        ("memory/memory.oom_control", "oom_kill_disable 1".to_owned(), "OomKillDisable"),
+        ("devices/devices.list", "c 42:* rwm".to_owned(), "-"),
+        (
+            "blkio/blkio.throttle.read_bps_device",
+            format!("{numbers} 1048576"),
+            "BPS Block I/O read",
+        ),
+        ("blkio/blkio.throttle.write_iops_device", format!("{numbers} 200"), "IOPS Block write"),
+    ] {
+        let shown = daemon.docker(&["exec", &id, "cat", &format!("/sys/fs/cgroup/{file}")]);
+        let shown = String::from_utf8(shown.stdout).unwrap();
+        let unified =
+            shown.is_empty() && std::path::Path::new("/sys/fs/cgroup/cgroup.procs").exists();
+        let applied = shown.lines().any(|found| found == line) || numbers.is_empty() || unified;
+        assert!(applied || warnings.contains(what), "{file}: {shown} {warnings}");
+    }
+}
+
+#[test]
+fn limits_that_cannot_be_are_refused_when_the_container_is_created() {
+    let daemon = Daemon::start(&[]);
+    for (flag, value, message) in [
+        (
+            "--device-read-bps",
+            "/dev/null:1mb",
+            "cannot limit device \"/dev/null\": not a block device",
+        ),
+        ("--device-write-iops", "/dev/nosuch:1", "cannot limit device \"/dev/nosuch\""),
+        ("--blkio-weight", "5000", "Range of blkio weight is from 10 to 1000"),
+    ] {
+        let (_, error) = daemon.docker_err(&["create", flag, value, IMAGE]);
+        assert!(error.contains(message), "{flag}: {error}");
+    }
+    assert_eq!(daemon.docker_ok(&["ps", "-aq"]), "");
+}

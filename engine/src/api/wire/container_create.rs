@@ -9,9 +9,10 @@ use serde_json::Value;
 use super::container_config::{
     Config, EndpointConfig, EndpointIpam, HostConfig, Mount as WireMount, NetworkingConfig,
 };
+use super::container_limits::{devices, resources};
 use super::container_validate::{check, check_mounts};
 use super::{go, ports};
-use crate::container::spec::{EndpointSpec, Mount, Resources, RestartPolicy, Spec};
+use crate::container::spec::{EndpointSpec, Mount, RestartPolicy, Spec};
 use crate::error::{Error, Result};
 
 /// What the daemon adds where a request says nothing.
@@ -181,6 +182,7 @@ fn of_host(spec: &mut Spec, host: &HostConfig) -> Result<()> {
     spec.cap_drop = list(&host.cap_drop);
     spec.security_options = list(&host.security_opt);
     spec.devices = devices(host);
+    spec.device_rules = list(&host.device_cgroup_rules);
     spec.ulimits =
         host.ulimits.iter().flatten().map(|u| (u.name.clone(), u.soft, u.hard)).collect();
     spec.shm_size = Some(host.shm_size).filter(|size| *size > 0);
@@ -204,36 +206,6 @@ fn restart(host: &HostConfig) -> RestartPolicy {
             RestartPolicy::OnFailure(u32::try_from(policy.maximum_retry_count).unwrap_or(u32::MAX))
         }
         _ => RestartPolicy::No,
-    }
-}
-
-fn devices(host: &HostConfig) -> Vec<(String, String, String)> {
-    let device = |device: &super::container_config::Device| {
-        let inside = match device.path_in_container.as_str() {
-            "" => &device.path_on_host,
-            _ => &device.path_in_container,
-        };
-        let permissions = match device.cgroup_permissions.as_str() {
-            "" => "rwm",
-            permissions => permissions,
-        };
-        (device.path_on_host.clone(), inside.clone(), permissions.to_owned())
-    };
-    host.devices.iter().flatten().map(device).collect()
-}
-
-fn resources(host: &HostConfig) -> Resources {
-    Resources {
-        memory: host.memory,
-        memory_swap: host.memory_swap,
-        memory_reservation: host.memory_reservation,
-        nano_cpus: host.nano_cpus,
-        cpu_shares: host.cpu_shares,
-        cpu_period: host.cpu_period,
-        cpu_quota: host.cpu_quota,
-        cpuset_cpus: host.cpuset_cpus.clone(),
-        cpuset_mems: host.cpuset_mems.clone(),
-        pids_limit: host.pids_limit,
     }
 }
 

@@ -208,3 +208,38 @@ fn hidden_and_read_only_paths_are_the_usual_ones_unless_a_request_has_its_own() 
     let all = host(&json!({"Privileged": true})).unwrap();
     assert_eq!(all.wire_host_config["MaskedPaths"], Value::Null);
 }
+
+#[test]
+fn limits_of_devices_and_of_real_time_are_understood_and_checked() {
+    let spec = host(&json!({
+        "BlkioWeight": 10, "BlkioWeightDevice": [{"Path": "/dev/a", "Weight": 20}],
+        "BlkioDeviceReadBps": [{"Path": "/dev/a", "Rate": 1}], "BlkioDeviceWriteBps": null,
+        "BlkioDeviceReadIOps": [], "BlkioDeviceWriteIOps": [{"Path": "/dev/b", "Rate": 2}],
+        "MemorySwappiness": 5, "OomKillDisable": true, "DeviceCgroupRules": ["c 1:2 r"],
+        "CpuRealtimePeriod": 2000, "CpuRealtimeRuntime": 1000, "KernelMemoryTCP": 5,
+    }))
+    .unwrap();
+    let limits = &spec.resources;
+    assert_eq!((limits.block_weight, limits.memory_swappiness), (10, Some(5)));
+    assert_eq!(limits.block_weights, [("/dev/a".to_owned(), 20)]);
+    assert_eq!(limits.block_read_bytes, [("/dev/a".to_owned(), 1)]);
+    assert_eq!(limits.block_writes, [("/dev/b".to_owned(), 2)]);
+    assert_eq!((limits.cpu_realtime_period, limits.cpu_realtime_runtime), (2000, 1000));
+    assert!(limits.oom_kill_disable);
+    assert_eq!(spec.device_rules, ["c 1:2 r"]);
+    let shown = &spec.wire_host_config["BlkioDeviceReadBps"];
+    assert_eq!(*shown, json!([{"Path": "/dev/a", "Rate": 1}]));
+    for (body, message) in [
+        (json!({"BlkioWeight": 9}), "Range of blkio weight is from 10 to 1000"),
+        (
+            json!({"BlkioWeightDevice": [{"Path": "/dev/a", "Weight": 1001}]}),
+            "Range of blkio weight is from 10 to 1000",
+        ),
+        (
+            json!({"CpuRealtimePeriod": 1, "CpuRealtimeRuntime": 2}),
+            "cpu real-time runtime cannot be higher than cpu real-time period",
+        ),
+    ] {
+        assert_eq!(host(&body).unwrap_err().to_string(), message);
+    }
+}
