@@ -87,6 +87,7 @@ fn defaults(api: &Api) -> Defaults {
     let config = &api.config;
     let private = if super::system::cgroup_version() == "2" { "private" } else { "host" };
     Defaults {
+        network_mode: api.engine.settings().default_network().to_owned(),
         shm_size: config.shm_size,
         ipc_mode: config.ipc_mode.clone(),
         cgroupns_mode: config.cgroupns_mode.clone().unwrap_or_else(|| private.to_owned()),

@@ -196,12 +196,12 @@ impl Engine {
     fn wanted_endpoints(&self, spec: &Spec) -> Vec<EndpointView> {
         let mode = match spec.network_mode() {
             _ if spec.network_disabled => return Vec::new(),
-            "" | "default" => "bridge",
+            "" | "default" => self.settings().default_network(),
             mode if mode.starts_with("container:") => return Vec::new(),
             mode => mode,
         };
         let first = spec.endpoints.iter().position(|(key, _)| {
-            let key = if key == "default" { "bridge" } else { key };
+            let key = if key == "default" { self.settings().default_network() } else { key };
             key == mode || self.same_network(key, mode)
         });
         let own = first.map_or_else(EndpointSpec::default, |place| spec.endpoints[place].1.clone());

@@ -144,6 +144,11 @@ impl Default for Settings {
 }
 
 impl Settings {
+    /// The network of containers that name none.
+    pub fn default_network(&self) -> &'static str {
+        if self.default_bridge.device == "none" { "none" } else { "bridge" }
+    }
+
     /// The directory of a container.
     pub fn container_dir(&self, id: &str) -> PathBuf {
         self.data_root.join("containers").join(id)

@@ -24,8 +24,8 @@ impl Networks {
             };
             self.create_missing(&spec)?;
         }
-        if settings.default_bridge.device == "none" {
-            return Ok(());
+        if settings.default_network() == "none" {
+            return self.drop_bridge();
         }
         let spec = bridge(&settings.default_bridge);
         if let Ok(network) = self.network("bridge")
@@ -38,6 +38,24 @@ impl Networks {
             }
         }
         self.create_missing(&spec)
+    }
+
+    /// `--bridge none`, perhaps after a start with another one.
+    fn drop_bridge(&self) -> Result<()> {
+        match self.network("bridge") {
+            Err(error) if error.kind() == Kind::NotFound => Ok(()),
+            Err(error) => Err(error),
+            Ok(network) if self.controller().endpoints_of(&network.id).is_empty() => {
+                self.remove_by(|model| model.begin_remove_predefined(&network.id))
+            }
+            Ok(_) => {
+                tracing::warn!(
+                    "--bridge none is not in force: there is a network bridge, and containers are \
+                     attached to it; stop them and start the daemon again"
+                );
+                Ok(())
+            }
+        }
     }
 
     fn create_missing(&self, spec: &NetworkSpec) -> Result<()> {

@@ -141,3 +141,30 @@ fn limits_that_cannot_be_are_refused_when_the_container_is_created() {
     }
     assert_eq!(daemon.docker_ok(&["ps", "-aq"]), "");
 }
+
+#[test]
+fn without_the_default_network_containers_have_none_unless_they_name_one() {
+    let mut daemon = Daemon::start(&[]);
+    let networks = |daemon: &Daemon| daemon.docker_ok(&["network", "ls", "--format", "{{.Name}}"]);
+    assert_eq!(networks(&daemon), "bridge\nhost\nnone");
+    daemon.restart(&["--bridge", "none"]);
+    assert_eq!(networks(&daemon), "host\nnone");
+    daemon.docker_ok(&["network", "create", "n1"]);
+    for client in Client::ALL {
+        let links = |flags: &[&str]| {
+            let words =
+                [&["run", "--name", "c1"], flags, &[IMAGE, "ls", "/sys/class/net"]].concat();
+            let links = daemon.ok(client, &words);
+            let mode = daemon.ok(client, &["inspect", "-f", "{{.HostConfig.NetworkMode}}", "c1"]);
+            daemon.ok(client, &["rm", "c1"]);
+            (mode, links)
+        };
+        assert_eq!(links(&[]), ("none".to_owned(), "lo".to_owned()), "{client:?}");
+        assert_eq!(links(&["--network", "n1"]), ("n1".to_owned(), "eth0\nlo".to_owned()));
+        let (code, _, error) = daemon.ask(client, &["run", "--network", "bridge", IMAGE, "true"]);
+        assert_eq!(code, Some(125), "{client:?}");
+        assert!(error.contains("network bridge not found"), "{error}");
+    }
+    daemon.restart(&[]);
+    assert_eq!(daemon.docker_ok(&["run", "--rm", IMAGE, "ls", "/sys/class/net"]), "eth0\nlo");
+}

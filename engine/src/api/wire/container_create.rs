@@ -18,6 +18,8 @@ use crate::error::{Error, Result};
 /// What the daemon adds where a request says nothing.
 #[derive(Clone, Debug, Default)]
 pub struct Defaults {
+    /// The network of who names none.
+    pub network_mode: String,
     /// `--default-shm-size`.
     pub shm_size: i64,
     /// `--default-ipc-mode`.
@@ -56,7 +58,7 @@ pub fn spec(body: &Value, defaults: &Defaults) -> Result<Spec> {
     fill(&mut host, defaults);
     let mounts = mounts(&config, &host)?;
     check_mounts(&mounts)?;
-    let endpoints = endpoints(&config, &host, networking)?;
+    let endpoints = endpoints(&config, &host, networking, &defaults.network_mode)?;
     let mut spec = of_config(&config)?;
     of_host(&mut spec, &host)?;
     let (masked_paths, readonly_paths) = system_paths;
@@ -96,7 +98,7 @@ fn fill(host: &mut HostConfig, defaults: &Defaults) {
         }
     };
     if matches!(host.network_mode.as_str(), "" | "default") {
-        "bridge".clone_into(&mut host.network_mode);
+        host.network_mode.clone_from(&defaults.network_mode);
     }
     or(&mut host.restart_policy.name, "no");
     or(&mut host.ipc_mode, &defaults.ipc_mode);
@@ -228,12 +230,13 @@ fn endpoints(
     config: &Config,
     host: &HostConfig,
     networking: NetworkingConfig,
+    default: &str,
 ) -> Result<Vec<(String, EndpointSpec)>> {
     let mode = host.network_mode.as_str();
     let shared = mode.starts_with("container:");
     let mut endpoints = Vec::new();
     for (name, value) in networking.endpoints_config {
-        let name = if name == "default" { "bridge".to_owned() } else { name };
+        let name = if name == "default" { default.to_owned() } else { name };
         let endpoint: EndpointConfig = read(value)?;
         endpoints.push((name, endpoint_spec(&endpoint)?));
     }

@@ -6,6 +6,7 @@ use super::*;
 
 fn defaults() -> Defaults {
     Defaults {
+        network_mode: "bridge".to_owned(),
         shm_size: 64 << 20,
         ipc_mode: "private".to_owned(),
         cgroupns_mode: "host".to_owned(),
