@@ -168,3 +168,50 @@ fn without_the_default_network_containers_have_none_unless_they_name_one() {
     daemon.restart(&[]);
     assert_eq!(daemon.docker_ok(&["run", "--rm", IMAGE, "ls", "/sys/class/net"]), "eth0\nlo");
 }
+
+#[test]
+fn new_settings_of_the_default_network_count_once_nobody_is_on_it() {
+    let mut daemon = Daemon::start(&["--bip", "10.61.0.1/24", "--mtu", "1400"]);
+    daemon.docker_ok(&["run", "-d", "--name", "c1", IMAGE, "trap"]);
+    let flags = [
+        ["--bip", "10.62.0.1/24"],
+        ["--fixed-cidr", "10.62.0.128/25"],
+        ["--bip6", "fd62::1/64"],
+        ["--mtu", "1300"],
+    ]
+    .concat();
+    let told = daemon.restart(&flags);
+    for difference in [
+        "--bip 10.62.0.1/24 is not in force: network bridge has 10.61.0.1/24",
+        "--fixed-cidr 10.62.0.128/25 is not in force: network bridge has the default",
+        "--ipv6 true is not in force: network bridge has false",
+        "--mtu 1300 is not in force: network bridge has 1400",
+    ] {
+        let advice = "and containers are attached to it; stop them and start the daemon again";
+        let line = told.lines().find(|line| line.contains(difference));
+        assert!(line.is_some_and(|line| line.contains(advice)), "{difference}: {told}");
+    }
+    let address = |format: &str| daemon.docker_ok(&["inspect", "-f", format, "c1"]);
+    assert_eq!(address("{{.NetworkSettings.IPAddress}}"), "10.61.0.2");
+    daemon.docker_ok(&["stop", "-t", "0", "c1"]);
+    let told = daemon.restart(&flags);
+    assert!(!told.contains("not in force"), "{told}");
+    daemon.docker_ok(&["start", "c1"]);
+    let shown = daemon.docker_ok(&[
+        "inspect",
+        "-f",
+        "{{.NetworkSettings.IPAddress}} {{.NetworkSettings.GlobalIPv6Address}}",
+        "c1",
+    ]);
+    assert_eq!(shown, "10.62.0.128 fd62::2");
+    let mtu = daemon.docker_ok(&["exec", "c1", "cat", "/sys/class/net/eth0/mtu"]);
+    assert_eq!(mtu, "1300");
+    let told = daemon.restart(&flags);
+    assert!(!told.contains("not in force"), "nothing changed: {told}");
+    daemon.docker_ok(&["rm", "-f", "c1"]);
+    let told = daemon.restart(&["--default-gateway", "10.63.0.9"]);
+    assert!(told.contains("--default-gateway 10.63.0.9 is not in force"), "{told}");
+    assert!(told.contains("choose it with --bip"), "{told}");
+    let show = ["network", "inspect", "-f", "{{(index .IPAM.Config 0).Subnet}}", "bridge"];
+    assert_eq!(daemon.docker_ok(&show), "172.17.0.0/24");
+}
