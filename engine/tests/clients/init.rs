@@ -63,7 +63,7 @@ fn init_ends_as_its_program_does() {
         (&["true"], 0),
         (&["/etc"], 126),
         (&["nosuch"], 127),
-        // The tool ends with the code itself, as a shell tells of a signal.
+        // Inside, it is a program like any other.
         (&["init", "--", "init", "exit", "7"], 7),
     ] {
         let words = [&[IMAGE][..], words].concat();

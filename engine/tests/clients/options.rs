@@ -215,3 +215,15 @@ fn new_settings_of_the_default_network_count_once_nobody_is_on_it() {
     let show = ["network", "inspect", "-f", "{{(index .IPAM.Config 0).Subnet}}", "bridge"];
     assert_eq!(daemon.docker_ok(&show), "172.17.0.0/24");
 }
+
+#[test]
+fn an_unchanged_default_network_stays_the_same_one() {
+    for flags in [&[][..], &["--default-network-opt", "bridge=com.docker.network.driver.mtu=1400"]]
+    {
+        let mut daemon = Daemon::start(flags);
+        let id = |daemon: &Daemon| daemon.docker_ok(&["network", "ls", "-qf", "name=bridge"]);
+        let before = id(&daemon);
+        daemon.restart(flags);
+        assert_eq!(id(&daemon), before, "{flags:?}");
+    }
+}
