@@ -81,6 +81,8 @@ pub struct Config {
     pub shm_size: i64,
     /// Whether containers have an init process unless told otherwise.
     pub init: bool,
+    /// The init process, by path or by a name in `PATH`; ours if absent.
+    pub init_path: Option<PathBuf>,
     /// The cgroup that containers are children of.
     pub cgroup_parent: String,
     /// `private` or `host`; by the version of cgroups if absent.

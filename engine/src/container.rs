@@ -8,6 +8,7 @@ mod detach;
 pub(crate) mod exec;
 mod files;
 pub mod health;
+pub(crate) mod init;
 pub(crate) mod join;
 pub(crate) mod live;
 mod logs;

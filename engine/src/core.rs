@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::container::exec::Execs;
+use crate::container::init;
 use crate::container::registry::Registry;
 use crate::container::remove::record_key;
 use crate::container::{Container, EndpointView};
@@ -62,6 +63,7 @@ impl Engine {
     pub async fn open(settings: Settings) -> Result<Arc<Self>> {
         let runtime = Handle::current();
         make_directories(&settings)?;
+        init::unpack(&settings.init_program())?;
         let store = patiently(|| Ok(Disk::open(&settings.data_root.join("store.redb"))?)).await?;
         let root = settings.data_root.join("images");
         let images = patiently(|| Images::open_with(&root, settings.images.clone())).await?;
@@ -121,6 +123,11 @@ impl Engine {
     /// The settings it was opened with.
     pub fn settings(&self) -> &Settings {
         &self.settings
+    }
+
+    /// What this host is able to give.
+    pub fn host(&self) -> &Host {
+        &self.host
     }
 
     /// The event bus.

@@ -5,6 +5,7 @@
 //! is never held over I/O, so that starts run beside each other. `reconcile` looks at everything,
 //! and therefore waits until no change is under way.
 
+mod difference;
 mod journal;
 mod predefined;
 mod reconcile;

@@ -18,7 +18,7 @@ pub mod seccomp;
 pub mod spec;
 pub mod user;
 
-pub use host::{Cgroups, Host};
+pub use host::{Cgroups, Host, Limit};
 pub use program::{Crun, Program, Runc, find};
 pub use seccomp::Filters;
 

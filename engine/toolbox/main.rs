@@ -2,11 +2,13 @@
 //!
 //! It is compiled by `build.rs` with the standard library alone, so that a first container, the
 //! demo and the tests need no registry. It runs the tool named by `argv[0]`, or by the first
-//! argument. Every tool speaks IPv4 and IPv6, says what went wrong on stderr, and tells success
+//! argument. As `docker-init` it is what `--init` runs first in a container, whatever the image:
+//! static, it needs nothing of it. Every tool speaks IPv4 and IPv6, says what went wrong on stderr, and tells success
 //! by its exit code: 0 done, 1 failed, 2 used wrongly.
 
 mod dns;
 mod http;
+mod init;
 mod load;
 mod names;
 mod process;
@@ -68,6 +70,9 @@ const TOOLS: &[Tool] = &[
     Tool { name: "trap", usage: "[CODE]: exit with CODE on SIGTERM", run: signal::trap },
     Tool { name: "ignore", usage: "[SECONDS]: ignore SIGTERM", run: signal::ignore },
     Tool { name: "sleep", usage: "SECONDS|infinity", run: signal::sleep },
+    Tool { name: "init", usage: "[--] PROGRAM…: be process 1 for a program", run: init::init },
+    Tool { name: "docker-init", usage: "the same as init", run: init::init },
+    Tool { name: "spawn", usage: "PROGRAM…: start it, do not wait for it", run: process::spawn },
     Tool { name: "true", usage: "exit with 0", run: |_| Ok(0) },
     Tool { name: "false", usage: "exit with 1", run: |_| Ok(1) },
     Tool { name: "exit", usage: "CODE", run: process::exit },

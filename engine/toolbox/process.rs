@@ -15,6 +15,13 @@ pub fn exit(args: &[String]) -> Outcome {
     }
 }
 
+/// Leaves a child to process 1.
+pub fn spawn(args: &[String]) -> Outcome {
+    let [program, args @ ..] = args else { usage("spawn") };
+    let started = std::process::Command::new(program).args(args).spawn();
+    started.map(|_| 0).map_err(|error| format!("{program}: {error}"))
+}
+
 pub fn echo(args: &[String]) -> Outcome {
     let (mut newline, mut stderr, mut rest) = (true, false, args);
     while let [first, others @ ..] = rest {

@@ -11,6 +11,7 @@ const TERM: i32 = 15;
 const INT: i32 = 2;
 
 /// Larger than any kernel's `sigset_t`.
+#[derive(Clone, Copy)]
 #[repr(C, align(8))]
 struct Set([u8; 128]);
 
@@ -24,15 +25,31 @@ unsafe extern "C" {
     fn sigemptyset(set: *mut Set) -> i32;
     fn sigfillset(set: *mut Set) -> i32;
     fn sigaddset(set: *mut Set, signal: i32) -> i32;
+    fn sigdelset(set: *mut Set, signal: i32) -> i32;
     fn pthread_sigmask(how: i32, set: *const Set, old: *mut Set) -> i32;
     fn sigtimedwait(set: *const Set, info: *mut u8, timeout: *const Timespec) -> i32;
     fn sigwait(set: *const Set, signal: *mut i32) -> i32;
 }
 
 /// Signals this process has stopped taking, to be waited for.
+#[derive(Clone, Copy)]
 pub struct Blocked(Set);
 
 impl Blocked {
+    /// Blocks all signals but some, in this thread and those it starts.
+    pub fn all_but(signals: &[i32]) -> Self {
+        let mut set = Set([0; 128]);
+        // SAFETY: the set is as large as the C library's, and initialised by it first.
+        unsafe {
+            sigfillset(&mut set);
+            for &signal in signals {
+                sigdelset(&mut set, signal);
+            }
+            pthread_sigmask(0, &set, std::ptr::null_mut());
+        }
+        Self(set)
+    }
+
     /// Blocks some signals, or all with an empty list, in this thread and those it starts.
     pub fn new(signals: &[i32]) -> Self {
         let mut set = Set([0; 128]);
@@ -49,6 +66,12 @@ impl Blocked {
             pthread_sigmask(0, &set, std::ptr::null_mut());
         }
         Self(set)
+    }
+
+    /// Takes them again, in this thread.
+    pub fn lift(&self) {
+        // SAFETY: the set is initialised; nobody wants to know what was blocked before.
+        unsafe { pthread_sigmask(1, &self.0, std::ptr::null_mut()) };
     }
 
     /// The next signal.

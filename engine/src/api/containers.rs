@@ -15,6 +15,7 @@ use super::{Api, hijack};
 use crate::container::spec::Mount;
 use crate::container::{Attach, Container, Remove, WaitCondition, missing_other};
 use crate::error::{Error, Result};
+use crate::runtime::spec::{masked_paths, readonly_paths};
 
 mod select;
 
@@ -86,12 +87,15 @@ fn defaults(api: &Api) -> Defaults {
     let config = &api.config;
     let private = if super::system::cgroup_version() == "2" { "private" } else { "host" };
     Defaults {
+        network_mode: api.engine.settings().default_network().to_owned(),
         shm_size: config.shm_size,
         ipc_mode: config.ipc_mode.clone(),
         cgroupns_mode: config.cgroupns_mode.clone().unwrap_or_else(|| private.to_owned()),
         runtime: api.engine.settings().default_runtime.clone(),
         log_driver: config.log_driver.clone(),
         log_options: config.log_options.clone(),
+        masked_paths: masked_paths(api.engine.host()),
+        readonly_paths: readonly_paths(),
     }
 }
 

@@ -7,6 +7,7 @@
 pub mod container_config;
 pub mod container_create;
 pub mod container_inspect;
+pub mod container_limits;
 pub mod container_list;
 pub mod container_validate;
 pub mod go;

@@ -354,9 +354,14 @@ mod tests {
     #[test]
     fn a_flag_of_truth_does_not_swallow_the_image() {
         let Command::Run(run) = parse("rnet run --init img") else { panic!("not run") };
-        assert_eq!((run.create.init, run.create.rest.as_slice()), (true, &["img".to_owned()][..]));
+        assert_eq!(
+            (run.create.init, run.create.rest.as_slice()),
+            (Some(true), &["img".to_owned()][..])
+        );
         let Command::Run(run) = parse("rnet run --init=false img") else { panic!("not run") };
-        assert!(!run.create.init);
+        assert_eq!(run.create.init, Some(false));
+        let Command::Run(run) = parse("rnet run img") else { panic!("not run") };
+        assert_eq!(run.create.init, None);
     }
 
     #[test]

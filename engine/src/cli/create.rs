@@ -116,7 +116,7 @@ impl CreateArgs {
             "MemorySwap": swap, "NanoCpus": nano_cpus, "CpuShares": self.cpu_shares,
             "CpuPeriod": self.cpu_period, "CpuQuota": self.cpu_quota,
             "CpusetCpus": self.cpuset_cpus, "CpusetMems": self.cpuset_mems,
-            "PidsLimit": self.pids_limit, "Init": self.init.then_some(true),
+            "PidsLimit": self.pids_limit, "Init": self.init,
             "LogConfig": {"Type": self.log_driver, "Config": pairs(&self.log_opt)},
             "Devices": self.devices(), "Ulimits": self.ulimits()?, "VolumesFrom": self.volumes_from,
             "Tmpfs": self.tmpfs.iter().map(|t| split(t, ':')).collect::<Map<_, _>>(),

@@ -90,6 +90,7 @@ pub fn config(invocation: Invocation, values: &Values) -> Result<Config> {
         ulimits: ulimits(values)?,
         shm_size: shm_size(values)?,
         init: values.flag("init").unwrap_or(false),
+        init_path: values.text("init-path").filter(|path| !path.is_empty()).map(PathBuf::from),
         cgroup_parent: values.text("cgroup-parent").unwrap_or_default().to_owned(),
         cgroupns_mode: one_of(values, "default-cgroupns-mode", &["private", "host"])?,
         ipc_mode: one_of(values, "default-ipc-mode", &["private", "shareable"])?

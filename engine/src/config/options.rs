@@ -72,7 +72,7 @@ const NO_CONTAINERD: &str = "every container has a shim of its own, there is no 
 const NO_PROXY: &str = "nf_tables forwards published ports for every client, there is no proxy";
 const NO_IPTABLES: &str = "rules live in a table of rnet's own in nf_tables, iptables is not used";
 const NO_SWARM: &str = "there is no swarm mode";
-const NO_REALTIME: &str = "real-time scheduling of containers is not supported";
+const NO_REALTIME: &str = "cgroups above containers keep the real-time runtime that they have";
 
 /// All options, by name.
 pub const OPTIONS: &[Opt] = &[
@@ -189,7 +189,7 @@ pub const OPTIONS: &[Opt] = &[
         "Let containers of the default network talk to each other (default true)",
     ),
     opt("init", "init", Flag, "Run an init process in containers"),
-    moot("init-path", "init-path", Text, "", "tini or docker-init is found in PATH"),
+    opt("init-path", "init-path", Text, "Program of --init; static (default: one of rnet's own)"),
     opt("insecure-registry", "insecure-registries", List, "Registry that may speak plain HTTP"),
     opt(
         "instance",

@@ -59,7 +59,8 @@ fn flags_and_file_say_the_same_things() {
                 --dns-search example.org --default-ulimit nofile=10:20 --log-opt max-size=1m \
                 --default-shm-size 128m --icc=false --mtu 1450 --add-runtime other=/opt/other \
                 --max-concurrent-downloads 7 --init --label a=b --registry-mirror https://m:5000 \
-                --insecure-registry r:5000 --host-gateway-ip 10.2.0.1 --default-runtime other";
+                --insecure-registry r:5000 --host-gateway-ip 10.2.0.1 --default-runtime other \
+                --init-path /opt/init";
     let file = r#"{
         "hosts": ["unix:///a", "tcp://127.0.0.1:1"], "tlsverify": true,
         "bip": "10.1.0.1/24", "bip6": "fd01::1/64", "fixed-cidr": "10.1.0.128/25",
@@ -71,7 +72,7 @@ fn flags_and_file_say_the_same_things() {
         "runtimes": {"other": {"path": "/opt/other"}}, "max-concurrent-downloads": 7,
         "init": true, "labels": ["a=b"], "registry-mirrors": ["https://m:5000"],
         "insecure-registries": ["r:5000"], "host-gateway-ips": ["10.2.0.1"],
-        "default-runtime": "other"
+        "default-runtime": "other", "init-path": "/opt/init"
     }"#;
     let config = load(line, "").unwrap();
     assert_eq!(config, load("", file).unwrap());
@@ -81,6 +82,7 @@ fn flags_and_file_say_the_same_things() {
     assert_eq!(config.shm_size, 128 << 20);
     assert_eq!(config.runtimes["other"].path, "/opt/other");
     assert!(!config.bridge.icc && config.init);
+    assert_eq!(config.init_path, Some("/opt/init".into()));
 }
 
 #[test]

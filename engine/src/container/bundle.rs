@@ -18,9 +18,6 @@ use crate::runtime::spec::{BundleInput, Namespace, Namespaces, Seccomp, build};
 use crate::runtime::{self, Runtime, user};
 use crate::shim::protocol::{Config, Log, Stdin, View};
 
-/// Programs that serve as `--init`.
-const INITS: [&str; 3] = ["docker-init", "tini-static", "tini"];
-
 /// Docker's size of a log file before it is rotated is none; ours is.
 const LOG_SIZE: u64 = 20 << 20;
 
@@ -152,25 +149,27 @@ impl Engine {
             seccomp: options.seccomp.unwrap_or_else(|| self.seccomp.clone()),
             apparmor: options.apparmor,
             unconfined_paths: options.unconfined_paths,
+            masked_paths: spec.masked_paths.clone(),
+            readonly_paths: spec.readonly_paths.clone(),
             devices: spec.devices.clone(),
+            device_rules: spec.device_rules.clone(),
             ulimits: self.ulimits(spec),
             oom_score_adj: spec.oom_score_adj,
             resources: spec.resources.clone(),
-            cgroups_path: self.cgroup(container),
+            cgroups_path: self.cgroup(spec, &container.id),
             sysctls: spec.sysctls.clone(),
             annotations: spec.annotations.clone(),
-            init: if spec.init || self.settings().init { Some(init_program()?) } else { None },
-            ..BundleInput::default()
+            init: self.init_program(spec)?,
         })
     }
 
     /// The cgroup of a container.
-    pub(crate) fn cgroup(&self, container: &Container) -> String {
-        let parent = match container.spec.cgroup_parent.as_str() {
+    pub(crate) fn cgroup(&self, spec: &Spec, id: &str) -> String {
+        let parent = match spec.cgroup_parent.as_str() {
             "" => self.settings().cgroup_parent(),
             own => own.trim_matches('/'),
         };
-        format!("/{parent}/{}", container.id)
+        format!("/{parent}/{id}")
     }
 
     fn ulimits(&self, spec: &Spec) -> Vec<(String, i64, i64)> {
@@ -391,16 +390,6 @@ fn size(text: &str) -> Option<u64> {
         _ => (bare, 1),
     };
     number.parse::<u64>().ok()?.checked_mul(unit)
-}
-
-fn init_program() -> Result<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let found = std::env::split_paths(&path)
-        .flat_map(|dir| INITS.map(|name| dir.join(name)))
-        .find(|program| program.is_file());
-    found.ok_or_else(|| {
-        Error::invalid("--init needs an init program: install tini, or put docker-init into PATH")
-    })
 }
 
 /// `--security-opt`, understood.

@@ -23,6 +23,7 @@ use crate::error::{Error, Result};
 use crate::image::Image;
 use crate::image::rootfs::RootFs;
 use crate::network::Chance;
+use crate::runtime::spec::{device_rules, limits};
 
 /// The log drivers there are.
 const LOG_DRIVERS: [&str; 2] = ["json-file", "none"];
@@ -49,12 +50,8 @@ impl Engine {
             check_platform(&image, &spec.image, wanted)?;
         }
         self.check(&spec).map_err(missing_other)?;
-        let mut warnings = Vec::new();
-        if spec.network_mode == "host" && !spec.ports.is_empty() {
-            let text = "Published ports are discarded when using host network mode";
-            warnings.push(text.to_owned());
-        }
         let id = cnm::SandboxId::from_random(Chance.bytes()).to_string();
+        let mut warnings = self.warnings(&spec, &id)?;
         let mut resolved = merge::resolve(&spec, &image.config, &id)?;
         let extra = &image.extra;
         resolved.healthcheck =
@@ -99,6 +96,17 @@ impl Engine {
         self.registry.insert(live);
         self.tell(&container, "create", &[]);
         Ok(Created { id, warnings })
+    }
+
+    /// What a container is to be made without, though it was asked for.
+    fn warnings(&self, spec: &Spec, id: &str) -> Result<Vec<String>> {
+        let mut warnings = Vec::new();
+        if spec.network_mode() == "host" && !spec.ports.is_empty() {
+            let text = "Published ports are discarded when using host network mode";
+            warnings.push(text.to_owned());
+        }
+        limits(&spec.resources, &self.cgroup(spec, id), &self.host, &mut warnings)?;
+        Ok(warnings)
     }
 
     /// Makes a container's directories and its record.
@@ -164,8 +172,9 @@ impl Engine {
             super::signal::parse(signal)?;
         }
         self.runtime(spec)?;
+        device_rules(&spec.device_rules)?;
         super::detach::keys(None)?;
-        if let Some(other) = spec.network_mode.strip_prefix("container:") {
+        if let Some(other) = spec.network_mode().strip_prefix("container:") {
             self.registry.find(other)?;
             if !spec.hostname.is_empty() {
                 return Err(Error::invalid("conflicting options: hostname and the network mode"));
@@ -186,7 +195,7 @@ impl Engine {
         if !spec.hostname.is_empty() {
             return None;
         }
-        match spec.network_mode.as_str() {
+        match spec.network_mode() {
             "host" => nix::unistd::gethostname().ok()?.into_string().ok(),
             mode => {
                 let other = self.registry.find(mode.strip_prefix("container:")?).ok()?;
@@ -197,13 +206,14 @@ impl Engine {
 
     /// The networks a container is to join, in order: that of its mode first.
     fn wanted_endpoints(&self, spec: &Spec) -> Vec<EndpointView> {
-        let mode = match spec.network_mode.as_str() {
-            "" | "default" => "bridge",
+        let mode = match spec.network_mode() {
+            _ if spec.network_disabled => return Vec::new(),
+            "" | "default" => self.settings().default_network(),
             mode if mode.starts_with("container:") => return Vec::new(),
             mode => mode,
         };
         let first = spec.endpoints.iter().position(|(key, _)| {
-            let key = if key == "default" { "bridge" } else { key };
+            let key = if key == "default" { self.settings().default_network() } else { key };
             key == mode || self.same_network(key, mode)
         });
         let own = first.map_or_else(EndpointSpec::default, |place| spec.endpoints[place].1.clone());

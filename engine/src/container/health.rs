@@ -1,6 +1,7 @@
 //! Health checks: a command that is run in a container now and then, and what its outcome says of
 //! the container. Docker's rules (`HEALTHCHECK` in the Dockerfile reference).
 
+use std::pin::pin;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -21,6 +22,8 @@ const INTERVAL: Duration = Duration::from_secs(30);
 const START_INTERVAL: Duration = Duration::from_secs(5);
 /// How long a check may take.
 const TIMEOUT: Duration = Duration::from_secs(30);
+/// How long to wait before a check that is to end is killed again.
+const AGAIN: Duration = Duration::from_millis(50);
 /// How many failures in a row make a container unhealthy.
 const RETRIES: i64 = 3;
 /// How many outcomes are kept.
@@ -253,17 +256,28 @@ impl Engine {
         };
         let (exit_code, output) = match self.exec_create(&container.id, spec) {
             Err(error) => (NOT_DONE, error.chain()),
-            Ok(id) => match tokio::time::timeout(limit, self.run_check(&id)).await {
-                Ok(Ok(done)) => done,
-                Ok(Err(error)) => (NOT_DONE, error.chain()),
-                Err(_) => {
-                    self.kill_exec(&id).await;
-                    let text = format!("Health check exceeded timeout ({})", seconds(limit));
-                    (NOT_DONE, text)
-                }
-            },
+            Ok(id) => self.run_check_within(&id, limit).await,
         };
         Outcome { start, end: Utc::now(), exit_code, output }
+    }
+
+    /// Runs a prepared check; one that takes too long is over when this returns.
+    async fn run_check_within(&self, id: &str, limit: Duration) -> (i32, String) {
+        let mut run = pin!(self.run_check(id));
+        match tokio::time::timeout(limit, &mut run).await {
+            Ok(Ok(done)) => done,
+            Ok(Err(error)) => (NOT_DONE, error.chain()),
+            Err(_) => {
+                // It cannot be killed while the runtime is still starting it.
+                loop {
+                    self.kill_exec(id).await;
+                    if tokio::time::timeout(AGAIN, &mut run).await.is_ok() {
+                        break;
+                    }
+                }
+                (NOT_DONE, format!("Health check exceeded timeout ({})", seconds(limit)))
+            }
+        }
     }
 
     async fn run_check(&self, id: &str) -> Result<(i32, String)> {

@@ -31,7 +31,7 @@ pub(crate) enum Place {
 impl Engine {
     /// Where a container's interfaces are to be.
     pub(crate) fn place(&self, container: &Container) -> Result<Place> {
-        if let Some(other) = container.spec.network_mode.strip_prefix("container:") {
+        if let Some(other) = container.spec.network_mode().strip_prefix("container:") {
             return Ok(Place::Shared(self.registry.find(other)?.get().id.clone()));
         }
         for endpoint in &container.endpoints {

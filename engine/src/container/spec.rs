@@ -46,8 +46,8 @@ pub struct Spec {
     pub attach: (bool, bool, bool),
     /// `--rm`.
     pub auto_remove: bool,
-    /// `--init`.
-    pub init: bool,
+    /// `--init`; `None` is as the daemon has it.
+    pub init: Option<bool>,
     /// `--restart`.
     pub restart: RestartPolicy,
     /// `--stop-signal`, as given; the image's or SIGTERM if absent.
@@ -57,6 +57,9 @@ pub struct Spec {
     /// `--network` of the host configuration: `default`, `bridge`, `host`, `none`,
     /// `container:<id>` or a network.
     pub network_mode: String,
+    /// No network at all, whatever the mode says.
+    #[serde(default)]
+    pub network_disabled: bool,
     /// Networks to join, by the name or id the user gave, in order.
     pub endpoints: Vec<(String, EndpointSpec)>,
     /// `-p`.
@@ -91,8 +94,17 @@ pub struct Spec {
     pub cap_drop: Vec<String>,
     /// `--security-opt`.
     pub security_options: Vec<String>,
+    /// What is hidden; `None` is as always.
+    #[serde(default)]
+    pub masked_paths: Option<Vec<String>>,
+    /// What is read-only; `None` is as always.
+    #[serde(default)]
+    pub readonly_paths: Option<Vec<String>>,
     /// `--device`: path on the host, path inside, permissions.
     pub devices: Vec<(String, String, String)>,
+    /// `--device-cgroup-rule`.
+    #[serde(default)]
+    pub device_rules: Vec<String>,
     /// `--ulimit`: name, soft, hard.
     pub ulimits: Vec<(String, i64, i64)>,
     /// `--shm-size` in bytes; 64 MiB by default.
@@ -120,6 +132,13 @@ pub struct Spec {
     pub wire_config: serde_json::Value,
     /// The `HostConfig` of the request as it came, for `inspect`.
     pub wire_host_config: serde_json::Value,
+}
+
+impl Spec {
+    /// The network mode that is in force.
+    pub fn network_mode(&self) -> &str {
+        if self.network_disabled { "none" } else { &self.network_mode }
+    }
 }
 
 /// What is wanted of one endpoint.
@@ -176,8 +195,9 @@ pub struct Mount {
     pub options: Vec<String>,
 }
 
-/// Limits of resources; zero or `None` is no limit.
+/// Limits of resources; zero or `None` is no limit. Block devices are named by their paths.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Resources {
     /// `-m` in bytes.
     pub memory: i64,
@@ -185,6 +205,10 @@ pub struct Resources {
     pub memory_swap: i64,
     /// `--memory-reservation` in bytes.
     pub memory_reservation: i64,
+    /// `--memory-swappiness`.
+    pub memory_swappiness: Option<i64>,
+    /// `--oom-kill-disable`.
+    pub oom_kill_disable: bool,
     /// `--cpus` in billionths of a processor.
     pub nano_cpus: i64,
     /// `--cpu-shares`.
@@ -193,12 +217,28 @@ pub struct Resources {
     pub cpu_period: i64,
     /// `--cpu-quota` in microseconds.
     pub cpu_quota: i64,
+    /// `--cpu-rt-period` in microseconds.
+    pub cpu_realtime_period: i64,
+    /// `--cpu-rt-runtime` in microseconds.
+    pub cpu_realtime_runtime: i64,
     /// `--cpuset-cpus`.
     pub cpuset_cpus: String,
     /// `--cpuset-mems`.
     pub cpuset_mems: String,
     /// `--pids-limit`.
     pub pids_limit: Option<i64>,
+    /// `--blkio-weight`, from 10 to 1000.
+    pub block_weight: u16,
+    /// `--blkio-weight-device`.
+    pub block_weights: Vec<(String, u16)>,
+    /// `--device-read-bps`.
+    pub block_read_bytes: Vec<(String, u64)>,
+    /// `--device-write-bps`.
+    pub block_write_bytes: Vec<(String, u64)>,
+    /// `--device-read-iops`.
+    pub block_reads: Vec<(String, u64)>,
+    /// `--device-write-iops`.
+    pub block_writes: Vec<(String, u64)>,
 }
 
 /// `--restart`.

@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::runtime::cgroup;
 
 /// What we make in the data root.
-const DATA: [&str; 4] = ["containers", "volumes", "images", "store.redb"];
+const DATA: [&str; 5] = ["containers", "volumes", "images", "init", "store.redb"];
 
 /// What we make in the exec root.
 const EXEC: [&str; 7] = ["ns", "shim", "runtime", "view", "dns.sock", "dns.sock.lock", "dns.log"];

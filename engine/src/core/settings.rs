@@ -53,6 +53,8 @@ pub struct Settings {
     pub log_options: BTreeMap<String, String>,
     /// `--init`: run an init process in containers that say nothing about it.
     pub init: bool,
+    /// `--init-path`: the init process, by path or by a name in `PATH`; ours if absent.
+    pub init_path: Option<PathBuf>,
     /// `--cgroup-parent`.
     pub cgroup_parent: String,
     /// `--seccomp-profile`: a file, `builtin` or `unconfined`; `builtin` if absent.
@@ -132,6 +134,7 @@ impl Default for Settings {
             log_driver: "json-file".to_owned(),
             log_options: BTreeMap::new(),
             init: false,
+            init_path: None,
             cgroup_parent: String::new(),
             seccomp_profile: None,
             no_new_privileges: false,
@@ -141,6 +144,11 @@ impl Default for Settings {
 }
 
 impl Settings {
+    /// The network of containers that name none.
+    pub fn default_network(&self) -> &'static str {
+        if self.default_bridge.device == "none" { "none" } else { "bridge" }
+    }
+
     /// The directory of a container.
     pub fn container_dir(&self, id: &str) -> PathBuf {
         self.data_root.join("containers").join(id)
@@ -182,6 +190,11 @@ impl Settings {
     /// The root of the OCI runtime's own state.
     pub fn runtime_root(&self) -> PathBuf {
         self.exec_root.join("runtime")
+    }
+
+    /// Our own init process. `/run`, where the exec root is, may forbid that programs are run.
+    pub fn init_program(&self) -> PathBuf {
+        self.data_root.join("init")
     }
 
     /// The directory of a named volume's content.

@@ -48,6 +48,7 @@ pub fn of(config: &Config) -> Settings {
         log_driver: config.log_driver.clone(),
         log_options: config.log_options.clone(),
         init: config.init,
+        init_path: config.init_path.clone(),
         cgroup_parent: config.cgroup_parent.clone(),
         seccomp_profile: match &config.seccomp {
             Seccomp::Builtin => None,

@@ -11,7 +11,8 @@ use std::sync::Arc;
 /// Its name.
 pub const NAME: &str = "rnet/toolbox:latest";
 
-const TOOLBOX: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/toolbox"));
+/// The program itself; under the name `docker-init` it is that of `--init`.
+pub const TOOLBOX: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/toolbox"));
 
 /// The names the program answers to, beside its own.
 const TOOLS: &[&str] = &[
@@ -32,6 +33,7 @@ const TOOLS: &[&str] = &[
     "httpd",
     "id",
     "ignore",
+    "init",
     "load",
     "lookup",
     "ls",
@@ -42,6 +44,7 @@ const TOOLS: &[&str] = &[
     "signals",
     "size",
     "sleep",
+    "spawn",
     "spin",
     "trap",
     "true",

@@ -7,7 +7,8 @@ use cnm::network::PoolSpec;
 use cnm::{HasKind, Kind, Network, NetworkSpec};
 use ipnetwork::IpNetwork;
 
-use super::{Chance, Networks, now};
+use super::difference::{Difference, differences};
+use super::{Chance, Networks, controller_config, now};
 use crate::core::{DefaultBridge, Settings};
 use crate::error::Result;
 
@@ -24,20 +25,75 @@ impl Networks {
             };
             self.create_missing(&spec)?;
         }
-        if settings.default_bridge.device == "none" {
-            return Ok(());
+        if settings.default_network() == "none" {
+            return self.drop_bridge();
         }
         let spec = bridge(&settings.default_bridge);
-        if let Ok(network) = self.network("bridge")
-            && differs(&network, &spec)
-        {
-            if self.controller().endpoints_of(&network.id).is_empty() {
-                self.remove_by(|model| model.begin_remove_predefined(&network.id))?;
+        if let Ok(network) = self.network("bridge") {
+            self.reshape(
+                &network,
+                &differences(&network, &spec, settings, &default_pools(settings)),
+            )?;
+        }
+        self.create_missing(&spec)?;
+        self.check_gateways(&settings.default_bridge.gateways)
+    }
+
+    /// Removes a bridge that is configured otherwise than it was, to be made anew, or says what
+    /// has to wait.
+    fn reshape(&self, network: &Network, differences: &[Difference]) -> Result<()> {
+        if differences.is_empty() {
+            return Ok(());
+        }
+        if self.controller().endpoints_of(&network.id).is_empty() {
+            tracing::info!("network bridge is made anew: it is configured otherwise than it was");
+            return self.remove_by(|model| model.begin_remove_predefined(&network.id));
+        }
+        for difference in differences {
+            tracing::warn!(
+                "{difference}, and containers are attached to it; stop them and start the daemon \
+                 again"
+            );
+        }
+        Ok(())
+    }
+
+    /// The gateway is the bridge's own address: another one cannot be in force.
+    fn check_gateways(&self, wanted: &[IpAddr]) -> Result<()> {
+        let network = self.network("bridge")?;
+        let gateways: Vec<_> = network.pools.iter().filter_map(|pool| pool.gateway).collect();
+        for gateway in wanted.iter().filter(|gateway| !gateways.contains(gateway)) {
+            let (flag, bip) = if gateway.is_ipv6() {
+                ("--default-gateway-v6", "--bip6")
             } else {
-                tracing::warn!("network bridge keeps its old configuration: it is in use");
+                ("--default-gateway", "--bip")
+            };
+            let is = gateways.iter().find(|is| is.is_ipv6() == gateway.is_ipv6());
+            let is = is.map_or_else(|| "none".to_owned(), ToString::to_string);
+            tracing::warn!(
+                "{flag} {gateway} is not in force: the gateway of network bridge is {is}, the \
+                 bridge's own address; choose it with {bip}"
+            );
+        }
+        Ok(())
+    }
+
+    /// `--bridge none`, perhaps after a start with another one.
+    fn drop_bridge(&self) -> Result<()> {
+        match self.network("bridge") {
+            Err(error) if error.kind() == Kind::NotFound => Ok(()),
+            Err(error) => Err(error),
+            Ok(network) if self.controller().endpoints_of(&network.id).is_empty() => {
+                self.remove_by(|model| model.begin_remove_predefined(&network.id))
+            }
+            Ok(_) => {
+                tracing::warn!(
+                    "--bridge none is not in force: there is a network bridge, and containers are \
+                     attached to it; stop them and start the daemon again"
+                );
+                Ok(())
             }
         }
-        self.create_missing(&spec)
     }
 
     fn create_missing(&self, spec: &NetworkSpec) -> Result<()> {
@@ -53,13 +109,9 @@ impl Networks {
     }
 }
 
-/// Whether a bridge was made for another configuration.
-fn differs(network: &Network, spec: &NetworkSpec) -> bool {
-    let subnet = |text: &Option<String>| text.as_ref().and_then(|t| t.parse::<IpNetwork>().ok());
-    let wanted: Vec<IpNetwork> =
-        spec.pools.iter().filter_map(|pool| subnet(&pool.subnet)).collect();
-    let missing = wanted.iter().any(|subnet| !network.pools.iter().any(|p| p.subnet == *subnet));
-    missing || network.given_options != spec.options || network.ipv6 != spec.ipv6.unwrap_or(false)
+/// Where subnets come from that nobody named.
+fn default_pools(settings: &Settings) -> Vec<(IpNetwork, u8)> {
+    controller_config(settings).default_pools
 }
 
 fn bridge(settings: &DefaultBridge) -> NetworkSpec {
@@ -129,6 +181,9 @@ fn network_of(address: IpNetwork) -> String {
 
 #[cfg(test)]
 mod tests {
+    use cnm::network::Pool;
+    use cnm::options::DriverOptions;
+
     use super::*;
 
     #[test]
@@ -168,5 +223,86 @@ mod tests {
         assert_eq!(bindings(&["127.0.0.1"]), option("ipv4", "127.0.0.1"));
         assert_eq!(bindings(&["::1"]), option("ipv6", "::1"));
         assert_eq!(bindings(&["0.0.0.0"]), option("ipv4", "0.0.0.0"));
+    }
+
+    /// What differs between a bridge of some settings and what others want.
+    fn told(was: &DefaultBridge, is: DefaultBridge) -> Vec<String> {
+        let spec = bridge(was);
+        let parse = |text: &Option<String>| text.as_ref().map(|text| text.parse().unwrap());
+        let pools = spec.pools.iter().map(|pool| Pool {
+            subnet: pool.subnet.as_ref().unwrap().parse().unwrap(),
+            range: parse(&pool.range),
+            gateway: pool.gateway.as_ref().map(|text| text.parse().unwrap()),
+            auxiliary: BTreeMap::new(),
+        });
+        let network = Network {
+            id: cnm::NetworkId::from_random([1; 32]),
+            name: spec.name.clone(),
+            created: 0,
+            driver: DriverOptions::Null,
+            given_options: spec.options.clone(),
+            pools: pools.collect(),
+            ipv4: true,
+            ipv6: spec.ipv6.unwrap(),
+            internal: false,
+            attachable: false,
+            predefined: true,
+            labels: BTreeMap::new(),
+        };
+        let wanted = bridge(&is);
+        let settings = Settings { default_bridge: is, ..Settings::default() };
+        let found = differences(&network, &wanted, &settings, &default_pools(&settings));
+        found.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn every_setting_that_changed_is_named_with_what_is_in_force() {
+        let was = DefaultBridge {
+            address: Some("10.9.0.1/24".parse().unwrap()),
+            address6: Some("fd09::1/64".parse().unwrap()),
+            range: Some("10.9.0.128/25".parse().unwrap()),
+            mtu: Some(1400),
+            ..DefaultBridge::default()
+        };
+        assert_eq!(told(&was, was.clone()), [""; 0]);
+        let is = DefaultBridge {
+            address: Some("10.9.0.2/24".parse().unwrap()),
+            address6: Some("fd0a::1/64".parse().unwrap()),
+            range: Some("10.9.0.64/26".parse().unwrap()),
+            ..DefaultBridge::default()
+        };
+        assert_eq!(
+            told(&was, is),
+            [
+                "the default of --mtu is not in force: network bridge has 1400",
+                "--bip 10.9.0.2/24 is not in force: network bridge has 10.9.0.1/24",
+                "--fixed-cidr 10.9.0.64/26 is not in force: network bridge has 10.9.0.128/25",
+                "--bip6 fd0a::1/64 is not in force: network bridge has fd09::1/64",
+            ]
+        );
+        let was = DefaultBridge { range: None, address6: None, mtu: None, ..was };
+        assert_eq!(
+            told(&was, DefaultBridge::default()),
+            ["the default of --bip is not in force: network bridge has 10.9.0.1/24"]
+        );
+    }
+
+    #[test]
+    fn ranges_and_gateways_without_an_address_are_compared_too() {
+        let of = |range: &str, range6: &str, gateway: &str| DefaultBridge {
+            range: Some(range.parse().unwrap()),
+            range6: Some(range6.parse().unwrap()),
+            gateways: vec![gateway.parse().unwrap()],
+            ..DefaultBridge::default()
+        };
+        let was = of("10.9.0.0/24", "fd09::/64", "10.9.0.7");
+        assert_eq!(told(&was, was.clone()), [""; 0]);
+        assert_eq!(
+            told(&was, of("10.9.0.0/24", "fd0a::/64", "10.9.0.8")),
+            [
+                "--default-gateway 10.9.0.8 is not in force: network bridge has 10.9.0.7",
+                "--fixed-cidr-v6 fd0a::/64 is not in force: network bridge has fd09::/64",
+            ]
+        );
     }
 }

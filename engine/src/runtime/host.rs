@@ -28,16 +28,47 @@ pub struct Host {
 /// The kind of cgroup hierarchy the host has mounted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Cgroups {
-    /// One hierarchy per controller; where the memory controller is.
+    /// One hierarchy per controller.
     V1 {
         /// The mount of the memory controller, if there is one.
         memory: Option<PathBuf>,
+        /// That of block devices.
+        block: Option<PathBuf>,
+        /// That of processors.
+        cpu: Option<PathBuf>,
     },
     /// The unified hierarchy.
     V2 {
         /// Its mount.
         root: PathBuf,
     },
+}
+
+/// A limit that not every host has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Limit {
+    /// Shares of all block devices.
+    BlockWeight,
+    /// Shares of one block device.
+    BlockWeightOfDevice,
+    /// Bytes or operations per second of one block device.
+    BlockRate,
+    /// How soon memory is swapped out.
+    Swappiness,
+    /// That nothing is killed when memory is out.
+    OomKiller,
+}
+
+/// The part of a processor that real-time processes may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Share(u64);
+
+impl Share {
+    /// A runtime in a period, both in microseconds, with the kernel's precision.
+    pub fn of(runtime: i64, period: u64) -> Self {
+        let runtime = u64::try_from(runtime).unwrap_or_default();
+        Self(runtime.saturating_mul(1 << 20) / period.max(1))
+    }
 }
 
 impl Host {
@@ -93,7 +124,7 @@ impl Cgroups {
     /// From the text of `/proc/self/mounts`. A host with any v1 controller is v1, as runtimes see
     /// it, unless `/sys/fs/cgroup` itself is the unified hierarchy.
     fn of_mounts(mounts: &str) -> Self {
-        let mut memory = None;
+        let (mut memory, mut block, mut cpu) = (None, None, None);
         for line in mounts.lines() {
             let mut fields = line.split(' ').skip(1);
             let (Some(target), Some(kind), Some(options)) =
@@ -105,13 +136,17 @@ impl Cgroups {
                 "cgroup2" if target == "/sys/fs/cgroup" => {
                     return Self::V2 { root: target.into() };
                 }
-                "cgroup" if options.split(',').any(|option| option == "memory") => {
-                    memory = Some(target.into());
+                "cgroup" => {
+                    let has = |name: &str| options.split(',').any(|option| option == name);
+                    let known = [("memory", &mut memory), ("blkio", &mut block), ("cpu", &mut cpu)];
+                    for (_, mount) in known.into_iter().filter(|(name, _)| has(name)) {
+                        *mount = Some(PathBuf::from(target));
+                    }
                 }
                 _ => {}
             }
         }
-        Self::V1 { memory }
+        Self::V1 { memory, block, cpu }
     }
 
     /// 1 or 2, for `info`.
@@ -124,29 +159,85 @@ impl Cgroups {
 
     /// Whether there is anything to mount at `/sys/fs/cgroup`.
     pub fn is_mounted(&self) -> bool {
-        !matches!(self, Self::V1 { memory: None })
+        !matches!(self, Self::V1 { memory: None, .. })
     }
 
     /// Whether swap is counted, and so can be limited.
     pub fn has_swap_accounting(&self) -> bool {
         match self {
-            Self::V1 { memory } => memory
+            Self::V1 { memory, .. } => memory
                 .as_ref()
                 .is_some_and(|mount| mount.join("memory.memsw.limit_in_bytes").exists()),
             Self::V2 { .. } => Path::new("/proc/swaps").exists(),
         }
     }
 
+    /// Whether there is what a limit needs.
+    pub fn has(&self, limit: Limit) -> bool {
+        match self {
+            Self::V1 { memory, block, .. } => {
+                let (mount, file) = match limit {
+                    Limit::BlockWeight => (block, "blkio.weight"),
+                    Limit::BlockWeightOfDevice => (block, "blkio.weight_device"),
+                    Limit::BlockRate => (block, "blkio.throttle.read_bps_device"),
+                    Limit::Swappiness => (memory, "memory.swappiness"),
+                    Limit::OomKiller => (memory, "memory.oom_control"),
+                };
+                mount.as_ref().is_some_and(|mount| mount.join(file).exists())
+            }
+            Self::V2 { root } => match limit {
+                // The files themselves are in the cgroups below only, and there only once the
+                // controller is enabled.
+                Limit::BlockWeight => {
+                    root.join("io.cost.qos").exists() || exists_below(root, "io.bfq.weight")
+                }
+                Limit::BlockWeightOfDevice => exists_below(root, "io.bfq.weight"),
+                Limit::BlockRate => {
+                    let text = std::fs::read_to_string(root.join("cgroup.controllers"));
+                    text.is_ok_and(|text| text.split_whitespace().any(|name| name == "io"))
+                }
+                Limit::Swappiness | Limit::OomKiller => false,
+            },
+        }
+    }
+
+    /// What the cgroup above this one has left for real-time processes; `None` if no cgroup can
+    /// have any.
+    pub fn realtime_left(&self, path: &str) -> Option<Share> {
+        let Self::V1 { cpu: Some(mount), .. } = self else { return None };
+        share_of(mount)?;
+        let own = mount.join(path.trim_matches('/'));
+        let above = own.parent()?;
+        let Some(Share(all)) = share_of(above) else { return Some(Share(0)) };
+        let others = std::fs::read_dir(above).into_iter().flatten().flatten();
+        let others = others.map(|entry| entry.path()).filter(|path| *path != own);
+        let taken: u64 = others.filter_map(|path| share_of(&path)).map(|Share(share)| share).sum();
+        Some(Share(all.saturating_sub(taken)))
+    }
+
     /// The file with the `oom_kill` counter of the cgroup at `path` (as in the specification).
     pub fn oom_events(&self, path: &str) -> Option<PathBuf> {
         let relative = path.trim_start_matches('/');
         match self {
-            Self::V1 { memory } => {
+            Self::V1 { memory, .. } => {
                 memory.as_ref().map(|mount| mount.join(relative).join("memory.oom_control"))
             }
             Self::V2 { root } => Some(root.join(relative).join("memory.events")),
         }
     }
+}
+
+/// What a cgroup has for real-time processes.
+fn share_of(cgroup: &Path) -> Option<Share> {
+    let number = |file: &str| std::fs::read_to_string(cgroup.join(file)).ok();
+    let runtime = number("cpu.rt_runtime_us")?.trim().parse().ok()?;
+    Some(Share::of(runtime, number("cpu.rt_period_us")?.trim().parse().ok()?))
+}
+
+/// Whether any cgroup just below this one has a file.
+fn exists_below(root: &Path, file: &str) -> bool {
+    let entries = std::fs::read_dir(root).into_iter().flatten().flatten();
+    entries.map(|entry| entry.path().join(file)).any(|path| path.exists())
 }
 
 fn thermal_throttle() -> Vec<String> {

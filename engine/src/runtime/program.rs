@@ -131,7 +131,8 @@ fn of_program(name: &str, program: PathBuf, arguments: &[String]) -> Arc<dyn Run
     }
 }
 
-fn in_path(name: &str) -> Option<PathBuf> {
+/// The program of a name; a path stands for itself.
+pub(crate) fn in_path(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_else(|| "/usr/sbin:/usr/bin:/sbin:/bin".into());
     std::env::split_paths(&path).map(|directory| directory.join(name)).find(|file| file.is_file())
 }

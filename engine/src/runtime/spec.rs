@@ -16,6 +16,7 @@ use super::user::User;
 use super::{Host, Runtime, RuntimeError, SeccompForm};
 use crate::container::spec::{Mount, Resources};
 
+mod block;
 mod devices;
 mod mounts;
 mod process;
@@ -23,6 +24,8 @@ mod resources;
 #[cfg(test)]
 mod tests;
 
+pub use devices::device_rules;
+pub use mounts::{masked_paths, readonly_paths};
 pub use process::{ExecInput, exec};
 pub use resources::limits;
 
@@ -77,6 +80,10 @@ pub struct BundleInput {
     pub apparmor: Option<String>,
     /// `--security-opt systempaths=unconfined`: nothing masked, nothing read-only below `/proc`.
     pub unconfined_paths: bool,
+    /// What is hidden instead of the usual ([`masked_paths`]).
+    pub masked_paths: Option<Vec<String>>,
+    /// What is read-only instead of the usual ([`readonly_paths`]).
+    pub readonly_paths: Option<Vec<String>>,
     /// `--device`: path on the host, path inside, permissions.
     pub devices: Vec<(String, String, String)>,
     /// `--device-cgroup-rule`.
@@ -235,15 +242,16 @@ fn linux(
 ) -> Result<oci::Linux, RuntimeError> {
     let (nodes, rules) = devices::of(input)?;
     let confined = !input.privileged && !input.unconfined_paths;
+    let (masked, readonly) = (input.masked_paths.clone(), input.readonly_paths.clone());
     let mut linux = oci::Linux::default();
     linux
         .set_sysctl(Some(sysctls(input)?))
-        .set_resources(Some(resources::of(&input.resources, rules, host, warnings)?))
+        .set_resources(Some(resources::of(input, rules, host, warnings)?))
         .set_cgroups_path(Some(PathBuf::from(&input.cgroups_path)))
         .set_namespaces(Some(namespaces(&input.namespaces, host)))
         .set_devices(Some(nodes))
-        .set_masked_paths(confined.then(|| mounts::masked_paths(host)))
-        .set_readonly_paths(confined.then(mounts::readonly_paths))
+        .set_masked_paths(confined.then(|| masked.unwrap_or_else(|| masked_paths(host))))
+        .set_readonly_paths(confined.then(|| readonly.unwrap_or_else(readonly_paths)))
         .set_rootfs_propagation(mounts::rootfs_propagation(&input.mounts).map(str::to_owned));
     Ok(linux)
 }

@@ -1,6 +1,8 @@
 //! A daemon for one test, and a small HTTP client for it.
 
+use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -39,11 +41,14 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        // Whoever was started with this directory in its command line is ours, and nobody else's.
-        for pid in processes_with(self.0.to_str().unwrap()) {
+        // Whoever was started with this directory in its command line is ours, and nobody else's;
+        // so is the process of a container whose shim lives here, which ends after it.
+        let text = self.0.to_str().unwrap();
+        let ours = || [processes_with(text), contained_in(text)].concat();
+        for pid in ours() {
             let _ = kill(pid, Signal::SIGKILL);
         }
-        let gone = || processes_with(self.0.to_str().unwrap()).is_empty();
+        let gone = || ours().is_empty() && shims_in(text).is_empty();
         let end = Instant::now() + PATIENCE;
         while !gone() && Instant::now() < end {
             std::thread::yield_now();
@@ -52,15 +57,39 @@ impl Drop for Scratch {
     }
 }
 
-fn processes_with(text: &str) -> Vec<Pid> {
+/// The processes of this machine that are so.
+fn processes(are_so: impl Fn(i32) -> bool) -> Vec<Pid> {
     let entries = std::fs::read_dir("/proc").unwrap().flatten();
     let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
-    let ours = |pid: &i32| {
+    pids.filter(|pid| are_so(*pid)).map(Pid::from_raw).collect()
+}
+
+fn processes_with(text: &str) -> Vec<Pid> {
+    processes(|pid| {
         let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        *pid != i32::try_from(std::process::id()).unwrap()
+        pid != i32::try_from(std::process::id()).unwrap()
             && String::from_utf8_lossy(&line).contains(text)
-    };
-    pids.filter(ours).map(Pid::from_raw).collect()
+    })
+}
+
+/// The shims that work in a directory.
+fn shims_in(text: &str) -> Vec<Pid> {
+    processes(|pid| {
+        let is_shim = std::fs::read(format!("/proc/{pid}/comm")).is_ok_and(|c| c == b"rnet-shim\n");
+        let place = std::fs::read_link(format!("/proc/{pid}/cwd"));
+        is_shim && place.is_ok_and(|place| place.starts_with(text))
+    })
+}
+
+/// The children of those shims.
+fn contained_in(text: &str) -> Vec<Pid> {
+    let shims: Vec<_> = shims_in(text).iter().map(ToString::to_string).collect();
+    processes(|pid| {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        let behind_name = stat.rsplit(')').next().unwrap_or_default();
+        let parent = behind_name.split_whitespace().nth(1);
+        parent.is_some_and(|parent| shims.iter().any(|shim| shim == parent))
+    })
 }
 
 /// The command that runs the daemon in namespaces of its own.
@@ -97,22 +126,26 @@ impl Daemon {
     }
 
     pub fn start_in(scratch: Scratch, program: &str, first: &[&str], flags: &[&str]) -> Self {
-        let notify = UnixDatagram::bind(scratch.path("notify")).unwrap();
-        notify.set_read_timeout(Some(PATIENCE)).unwrap();
-        let child = isolated(program)
-            .args(first)
-            .args(standard_flags(&scratch))
-            .args(flags)
-            .env("NOTIFY_SOCKET", scratch.path("notify"))
-            .spawn()
-            .unwrap();
-        let daemon = Self { scratch, child };
-        let mut state = [0; 256];
-        let length = notify.recv(&mut state).expect("the daemon says that it is ready");
-        let state = String::from_utf8_lossy(&state[..length]).into_owned();
-        assert!(state.starts_with("READY=1"), "{state}");
-        std::fs::remove_file(daemon.scratch.path("notify")).unwrap();
-        daemon
+        let child = ready(&scratch, isolated(program).args(first), flags);
+        Self { scratch, child }
+    }
+
+    /// Ends the daemon and starts it anew in the same namespaces, with other flags. Gives back the
+    /// log up to where it is ready.
+    pub fn restart(&mut self, flags: &[&str]) -> String {
+        let open = |kind: &str| File::open(format!("/proc/{}/ns/{kind}", self.id())).unwrap();
+        let (network, mounts) = (open("net"), open("mnt"));
+        self.signal(Signal::SIGTERM);
+        assert_eq!(self.wait(), Some(0));
+        let enter = |flag: &str, namespace: &File| {
+            format!("{flag}=/proc/{}/fd/{}", std::process::id(), namespace.as_raw_fd())
+        };
+        let log = self.scratch.path("log");
+        let mut command = Command::new("nsenter");
+        command.args([enter("--net", &network), enter("--mount", &mounts)]);
+        command.args([env!("CARGO_BIN_EXE_rnet"), "daemon"]).stderr(File::create(&log).unwrap());
+        self.child = ready(&self.scratch, &mut command, flags);
+        std::fs::read_to_string(log).unwrap()
     }
 
     /// Its process, as the host numbers it.
@@ -230,6 +263,21 @@ impl Daemon {
         assert!(!output.status.success(), "docker {arguments:?} succeeded");
         (output.status.code(), String::from_utf8(output.stderr).unwrap().trim().to_owned())
     }
+}
+
+/// Starts a daemon and waits until it says that it is ready.
+fn ready(scratch: &Scratch, command: &mut Command, flags: &[&str]) -> Child {
+    let path = scratch.path("notify");
+    let notify = UnixDatagram::bind(&path).unwrap();
+    notify.set_read_timeout(Some(PATIENCE)).unwrap();
+    command.args(standard_flags(scratch)).args(flags).env("NOTIFY_SOCKET", &path);
+    let child = command.spawn().unwrap();
+    let mut state = [0; 256];
+    let length = notify.recv(&mut state).expect("the daemon says that it is ready");
+    let state = String::from_utf8_lossy(&state[..length]).into_owned();
+    assert!(state.starts_with("READY=1"), "{state}");
+    std::fs::remove_file(path).unwrap();
+    child
 }
 
 /// The flags that keep a daemon in its directory.

@@ -12,6 +12,8 @@ mod daemon;
 mod docker;
 mod habits;
 mod health;
+mod init;
 mod mistakes;
+mod options;
 mod process;
 mod terminal;

@@ -158,3 +158,22 @@ fn a_terminal_is_asked_for_where_there_is_none() {
         assert_eq!((code, error.as_str()), (Some(1), "the input device is not a TTY"));
     }
 }
+
+#[test]
+fn under_an_init_process_the_program_has_the_terminal() {
+    let daemon = Daemon::start(&[]);
+    for client in Client::ALL {
+        let flags = ["run", "--rm", "-it", "--init", "--network", "none", IMAGE];
+        let mut terminal = Terminal::run(&daemon, client, &[&flags[..], &["cat"]].concat());
+        terminal.press(b"hello\n");
+        terminal.expect("hello\r\nhello\r\n");
+        terminal.press(CTRL_C);
+        assert_eq!(terminal.code(), Some(130));
+        let words = [&flags[..], &["size", "-w"]].concat();
+        let mut terminal = Terminal::run(&daemon, client, &words);
+        terminal.expect("30 90");
+        terminal.resize_until("40 100");
+        terminal.press(CTRL_C);
+        assert_eq!(terminal.code(), Some(130));
+    }
+}

@@ -5,6 +5,7 @@ use std::net::{IpAddr, TcpStream, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use hickory_proto::op::{Message, Query, ResponseCode};
 use hickory_proto::rr::{Name, RData, Record, RecordType};
@@ -57,11 +58,22 @@ pub fn addresses(host: &Host, name: &str) -> Vec<IpAddr> {
 
 /// Asks over UDP, and again if nothing comes; `None` if nothing came at all.
 pub fn over_udp(host: &Host, server: &str, name: &str, kind: &str) -> Option<Answer> {
+    within(TIMEOUT / 4, host, server, name, kind)
+}
+
+/// The same, with another time to wait for each answer.
+pub fn within(
+    patience: Duration,
+    host: &Host,
+    server: &str,
+    name: &str,
+    kind: &str,
+) -> Option<Answer> {
     let query = query(name, kind);
     let any = if server.starts_with('[') { "[::]:0" } else { "0.0.0.0:0" };
     let socket = host.run(|| UdpSocket::bind(any)).unwrap();
     socket.connect(server).unwrap();
-    socket.set_read_timeout(Some(TIMEOUT / 4)).unwrap();
+    socket.set_read_timeout(Some(patience)).unwrap();
     (0..4).find_map(|_| {
         socket.send(&query.to_vec().unwrap()).ok()?;
         let mut buffer = [0; 4096];

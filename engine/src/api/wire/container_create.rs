@@ -9,14 +9,17 @@ use serde_json::Value;
 use super::container_config::{
     Config, EndpointConfig, EndpointIpam, HostConfig, Mount as WireMount, NetworkingConfig,
 };
+use super::container_limits::{devices, resources};
 use super::container_validate::{check, check_mounts};
 use super::{go, ports};
-use crate::container::spec::{EndpointSpec, Mount, Resources, RestartPolicy, Spec};
+use crate::container::spec::{EndpointSpec, Mount, RestartPolicy, Spec};
 use crate::error::{Error, Result};
 
 /// What the daemon adds where a request says nothing.
 #[derive(Clone, Debug, Default)]
 pub struct Defaults {
+    /// The network of who names none.
+    pub network_mode: String,
     /// `--default-shm-size`.
     pub shm_size: i64,
     /// `--default-ipc-mode`.
@@ -29,7 +32,15 @@ pub struct Defaults {
     pub log_driver: String,
     /// `--log-opt`.
     pub log_options: BTreeMap<String, String>,
+    /// What is hidden from a container.
+    pub masked_paths: Vec<String>,
+    /// What a container cannot change.
+    pub readonly_paths: Vec<String>,
 }
+
+/// The option of `rnet run` and of programs for no hidden and no read-only paths; `docker run`
+/// has empty lists instead.
+const UNCONFINED: &str = "systempaths=unconfined";
 
 /// The specification that a request body amounts to.
 pub fn spec(body: &Value, defaults: &Defaults) -> Result<Spec> {
@@ -43,15 +54,19 @@ pub fn spec(body: &Value, defaults: &Defaults) -> Result<Spec> {
         return Err(Error::invalid("invalid reference format: the request names no image"));
     }
     check(&config, &host)?;
+    let system_paths = (host.masked_paths.clone(), host.readonly_paths.clone());
     fill(&mut host, defaults);
     let mounts = mounts(&config, &host)?;
     check_mounts(&mounts)?;
-    let endpoints = endpoints(&config, &host, networking)?;
+    let endpoints = endpoints(&config, &host, networking, &defaults.network_mode)?;
     let mut spec = of_config(&config)?;
     of_host(&mut spec, &host)?;
+    let (masked_paths, readonly_paths) = system_paths;
     Ok(Spec {
         mounts,
         endpoints,
+        masked_paths,
+        readonly_paths,
         wire_config: to_value(&config),
         wire_host_config: to_value(&host),
         ..spec
@@ -83,7 +98,7 @@ fn fill(host: &mut HostConfig, defaults: &Defaults) {
         }
     };
     if matches!(host.network_mode.as_str(), "" | "default") {
-        "bridge".clone_into(&mut host.network_mode);
+        host.network_mode.clone_from(&defaults.network_mode);
     }
     or(&mut host.restart_policy.name, "no");
     or(&mut host.ipc_mode, &defaults.ipc_mode);
@@ -109,28 +124,12 @@ fn fill(host: &mut HostConfig, defaults: &Defaults) {
     }
     host.port_bindings.get_or_insert_default();
     if !host.privileged {
-        let owned = |paths: &[&str]| paths.iter().map(|&path| path.to_owned()).collect();
-        host.masked_paths.get_or_insert_with(|| owned(MASKED_PATHS));
-        host.readonly_paths.get_or_insert_with(|| owned(READONLY_PATHS));
+        let unconfined = host.security_opt.iter().flatten().any(|option| option == UNCONFINED);
+        let paths = |paths: &[String]| if unconfined { Vec::new() } else { paths.to_vec() };
+        host.masked_paths.get_or_insert_with(|| paths(&defaults.masked_paths));
+        host.readonly_paths.get_or_insert_with(|| paths(&defaults.readonly_paths));
     }
 }
-
-const MASKED_PATHS: &[&str] = &[
-    "/proc/acpi",
-    "/proc/asound",
-    "/proc/interrupts",
-    "/proc/kcore",
-    "/proc/keys",
-    "/proc/latency_stats",
-    "/proc/sched_debug",
-    "/proc/scsi",
-    "/proc/timer_list",
-    "/proc/timer_stats",
-    "/sys/devices/virtual/powercap",
-    "/sys/firmware",
-];
-const READONLY_PATHS: &[&str] =
-    &["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
 fn of_config(config: &Config) -> Result<Spec> {
     let mac = Some(config.mac_address.as_str()).filter(|mac| !mac.is_empty());
@@ -144,6 +143,7 @@ fn of_config(config: &Config) -> Result<Spec> {
         labels: config.labels.clone().unwrap_or_default(),
         hostname: config.hostname.clone(),
         domainname: config.domainname.clone(),
+        network_disabled: config.network_disabled,
         tty: config.tty,
         open_stdin: config.open_stdin,
         stdin_once: config.stdin_once,
@@ -166,7 +166,7 @@ fn of_host(spec: &mut Spec, host: &HostConfig) -> Result<()> {
     let size = (host.console_size[0], host.console_size[1]);
     spec.console_size = Some(size).filter(|size| *size != (0, 0));
     spec.auto_remove = host.auto_remove;
-    spec.init = host.init.unwrap_or(false);
+    spec.init = host.init;
     spec.restart = restart(host);
     spec.network_mode.clone_from(&host.network_mode);
     spec.ports = ports::published(&host.port_bindings.clone().unwrap_or_default())?;
@@ -184,6 +184,7 @@ fn of_host(spec: &mut Spec, host: &HostConfig) -> Result<()> {
     spec.cap_drop = list(&host.cap_drop);
     spec.security_options = list(&host.security_opt);
     spec.devices = devices(host);
+    spec.device_rules = list(&host.device_cgroup_rules);
     spec.ulimits =
         host.ulimits.iter().flatten().map(|u| (u.name.clone(), u.soft, u.hard)).collect();
     spec.shm_size = Some(host.shm_size).filter(|size| *size > 0);
@@ -210,36 +211,6 @@ fn restart(host: &HostConfig) -> RestartPolicy {
     }
 }
 
-fn devices(host: &HostConfig) -> Vec<(String, String, String)> {
-    let device = |device: &super::container_config::Device| {
-        let inside = match device.path_in_container.as_str() {
-            "" => &device.path_on_host,
-            _ => &device.path_in_container,
-        };
-        let permissions = match device.cgroup_permissions.as_str() {
-            "" => "rwm",
-            permissions => permissions,
-        };
-        (device.path_on_host.clone(), inside.clone(), permissions.to_owned())
-    };
-    host.devices.iter().flatten().map(device).collect()
-}
-
-fn resources(host: &HostConfig) -> Resources {
-    Resources {
-        memory: host.memory,
-        memory_swap: host.memory_swap,
-        memory_reservation: host.memory_reservation,
-        nano_cpus: host.nano_cpus,
-        cpu_shares: host.cpu_shares,
-        cpu_period: host.cpu_period,
-        cpu_quota: host.cpu_quota,
-        cpuset_cpus: host.cpuset_cpus.clone(),
-        cpuset_mems: host.cpuset_mems.clone(),
-        pids_limit: host.pids_limit,
-    }
-}
-
 fn namespaces(host: &HostConfig) -> BTreeMap<String, String> {
     let modes = [
         ("pid", &host.pid_mode),
@@ -259,12 +230,13 @@ fn endpoints(
     config: &Config,
     host: &HostConfig,
     networking: NetworkingConfig,
+    default: &str,
 ) -> Result<Vec<(String, EndpointSpec)>> {
     let mode = host.network_mode.as_str();
     let shared = mode.starts_with("container:");
     let mut endpoints = Vec::new();
     for (name, value) in networking.endpoints_config {
-        let name = if name == "default" { "bridge".to_owned() } else { name };
+        let name = if name == "default" { default.to_owned() } else { name };
         let endpoint: EndpointConfig = read(value)?;
         endpoints.push((name, endpoint_spec(&endpoint)?));
     }

@@ -16,6 +16,7 @@ pub fn check(config: &Config, host: &HostConfig) -> Result<()> {
     check_memory(host)?;
     check_cpu(host)?;
     check_limits(host)?;
+    check_weights(host)?;
     check_extra_hosts(host)?;
     check_capabilities("CapAdd", host.cap_add.as_deref().unwrap_or_default())?;
     check_capabilities("CapDrop", host.cap_drop.as_deref().unwrap_or_default())?;
@@ -206,6 +207,13 @@ fn check_cpu(host: &HostConfig) -> Result<()> {
     if host.cpu_quota > 0 && host.cpu_quota < 1_000 {
         return invalid("CPU cfs quota can not be less than 1ms (i.e. 1000)");
     }
+    let (period, runtime) = (host.cpu_realtime_period, host.cpu_realtime_runtime);
+    if period < 0 || runtime < 0 {
+        return invalid("cpu real-time period and runtime cannot be negative");
+    }
+    if period != 0 && runtime > period {
+        return invalid("cpu real-time runtime cannot be higher than cpu real-time period");
+    }
     for (name, list) in [("cpuset cpus", &host.cpuset_cpus), ("cpuset mems", &host.cpuset_mems)] {
         if !is_cpuset(list) {
             return invalid(format!("Invalid value {list} for {name}"));
@@ -225,6 +233,15 @@ fn is_cpuset(text: &str) -> bool {
             }
             None => number(part).is_some(),
         })
+}
+
+fn check_weights(host: &HostConfig) -> Result<()> {
+    let devices = host.blkio_weight_device.iter().flatten().map(|device| device.weight);
+    let mut weights = devices.chain([host.blkio_weight].into_iter().filter(|weight| *weight != 0));
+    if weights.all(|weight| (10..=1000).contains(&weight)) {
+        return Ok(());
+    }
+    invalid("Range of blkio weight is from 10 to 1000")
 }
 
 fn check_limits(host: &HostConfig) -> Result<()> {

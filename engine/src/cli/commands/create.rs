@@ -91,8 +91,8 @@ pub(crate) struct CreateArgs {
     #[arg(short = 'h', long, default_value = "", hide_default_value = true)]
     pub(crate) hostname: String,
     /// Run an init inside the container that forwards signals and reaps processes
-    #[arg(long, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true", hide_default_value = true)]
-    pub(crate) init: Truth,
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub(crate) init: Option<Truth>,
     /// Keep stdin open even if not attached
     #[arg(short, long)]
     pub(crate) interactive: bool,

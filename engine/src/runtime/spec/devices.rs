@@ -25,12 +25,18 @@ pub(super) fn of(
     for (host, inside, permissions) in &input.devices {
         add(host, inside, permissions, &mut nodes, &mut rules)?;
     }
-    for text in &input.device_rules {
-        rules.push(parse_rule(text).ok_or_else(|| {
-            RuntimeError::Invalid(format!("invalid device cgroup rule format: '{text}'"))
-        })?);
-    }
+    rules.extend(device_rules(&input.device_rules)?);
     Ok((nodes, rules))
+}
+
+/// `--device-cgroup-rule`, understood.
+pub fn device_rules(rules: &[String]) -> Result<Vec<oci::LinuxDeviceCgroup>, RuntimeError> {
+    let rule = |text: &String| {
+        parse_rule(text).ok_or_else(|| {
+            RuntimeError::Invalid(format!("invalid device cgroup rule format: '{text}'"))
+        })
+    };
+    rules.iter().map(rule).collect()
 }
 
 /// Everything is denied but making nodes and the ten devices every container has.

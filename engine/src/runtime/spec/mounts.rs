@@ -158,7 +158,7 @@ pub(super) fn rootfs_propagation(mounts: &[Mount]) -> Option<&'static str> {
 }
 
 /// What nobody in a container needs to see: it tells about the host, or is a way to harm it.
-pub(super) fn masked_paths(host: &Host) -> Vec<String> {
+pub fn masked_paths(host: &Host) -> Vec<String> {
     let fixed = [
         "/proc/acpi",
         "/proc/asound",
@@ -177,7 +177,7 @@ pub(super) fn masked_paths(host: &Host) -> Vec<String> {
 }
 
 /// What may be seen and not changed.
-pub(super) fn readonly_paths() -> Vec<String> {
+pub fn readonly_paths() -> Vec<String> {
     ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"]
         .map(str::to_owned)
         .into()

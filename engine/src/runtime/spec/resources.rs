@@ -1,30 +1,38 @@
-//! Limits of memory, processors and processes.
+//! Limits of memory, processors, processes and block devices.
+
+use std::path::Path;
 
 use oci_spec::runtime as oci;
 
+use super::super::host::{Limit, Share};
 use super::super::{Host, RuntimeError};
+use super::{BundleInput, block};
 use crate::container::spec::Resources;
 
 /// Docker's period for `--cpus`, in microseconds.
 const PERIOD: i64 = 100_000;
+/// The kernel's period of real-time processes, in microseconds.
+const REALTIME_PERIOD: u64 = 1_000_000;
 /// The least memory a container can be made with.
 const LEAST_MEMORY: i64 = 6 << 20;
 
 /// The resources object: limits, and which devices may be used.
 pub(super) fn of(
-    wanted: &Resources,
+    input: &BundleInput,
     devices: Vec<oci::LinuxDeviceCgroup>,
     host: &Host,
     warnings: &mut Vec<String>,
 ) -> Result<oci::LinuxResources, RuntimeError> {
-    let mut resources = limits(wanted, host, warnings)?;
+    let mut resources = limits(&input.resources, &input.cgroups_path, host, warnings)?;
     resources.set_devices(Some(devices));
     Ok(resources)
 }
 
-/// The limits alone, as `update` takes them.
+/// The limits alone, as `update` takes them, of what is in a cgroup. What the host's cgroups lack
+/// is left out with a warning.
 pub fn limits(
     wanted: &Resources,
+    cgroup: &str,
     host: &Host,
     warnings: &mut Vec<String>,
 ) -> Result<oci::LinuxResources, RuntimeError> {
@@ -32,8 +40,9 @@ pub fn limits(
     resources
         .set_devices(None)
         .set_memory(memory(wanted, host, warnings)?)
-        .set_cpu(cpu(wanted)?)
-        .set_pids(pids(wanted));
+        .set_cpu(cpu(wanted, cgroup, host, warnings)?)
+        .set_pids(pids(wanted))
+        .set_block_io(block::of(wanted, host, warnings)?);
     Ok(resources)
 }
 
@@ -62,10 +71,8 @@ fn memory(
             "Minimum memory limit can not be less than memory reservation limit, see usage",
         );
     }
-    if wanted.memory == 0 && wanted.memory_reservation == 0 {
-        return Ok(None);
-    }
     let mut memory = oci::LinuxMemory::default();
+    reclaim(&mut memory, wanted, host, warnings);
     if wanted.memory > 0 {
         memory.set_limit(Some(wanted.memory));
         let swap = match wanted.memory_swap {
@@ -85,10 +92,47 @@ fn memory(
     if wanted.memory_reservation > 0 {
         memory.set_reservation(Some(wanted.memory_reservation));
     }
-    Ok(Some(memory))
+    Ok((memory != oci::LinuxMemory::default()).then_some(memory))
 }
 
-fn cpu(wanted: &Resources) -> Result<Option<oci::LinuxCpu>, RuntimeError> {
+/// What is to be done when memory runs short.
+fn reclaim(
+    memory: &mut oci::LinuxMemory,
+    wanted: &Resources,
+    host: &Host,
+    warnings: &mut Vec<String>,
+) {
+    if let Some(swappiness) = wanted.memory_swappiness.and_then(|value| u64::try_from(value).ok()) {
+        if host.cgroups.has(Limit::Swappiness) {
+            memory.set_swappiness(Some(swappiness));
+        } else {
+            let text = "Your kernel does not support memory swappiness capabilities or the cgroup \
+                        is not mounted. Memory swappiness discarded.";
+            warnings.push(text.to_owned());
+        }
+    }
+    if !wanted.oom_kill_disable {
+        return;
+    }
+    if !host.cgroups.has(Limit::OomKiller) {
+        let text = "Your kernel does not support OomKillDisable. OomKillDisable discarded.";
+        warnings.push(text.to_owned());
+        return;
+    }
+    memory.set_disable_oom_killer(Some(true));
+    if wanted.memory == 0 {
+        let text = "OOM killer is disabled for the container, but no memory limit is set, this \
+                    can result in the system running out of resources.";
+        warnings.push(text.to_owned());
+    }
+}
+
+fn cpu(
+    wanted: &Resources,
+    cgroup: &str,
+    host: &Host,
+    warnings: &mut Vec<String>,
+) -> Result<Option<oci::LinuxCpu>, RuntimeError> {
     if wanted.nano_cpus != 0 && (wanted.cpu_period != 0 || wanted.cpu_quota != 0) {
         return Err(RuntimeError::Invalid(
             "Conflicting options: Nano CPUs and CPU Period or Quota cannot both be set".to_owned(),
@@ -107,7 +151,42 @@ fn cpu(wanted: &Resources) -> Result<Option<oci::LinuxCpu>, RuntimeError> {
         .set_quota((quota != 0).then_some(quota))
         .set_cpus(list(&wanted.cpuset_cpus))
         .set_mems(list(&wanted.cpuset_mems));
+    realtime(&mut cpu, wanted, cgroup, host, warnings);
     Ok((cpu != oci::LinuxCpu::default()).then_some(cpu))
+}
+
+/// Real-time processes. The kernel refuses a share that the cgroup above has not left.
+fn realtime(
+    cpu: &mut oci::LinuxCpu,
+    wanted: &Resources,
+    cgroup: &str,
+    host: &Host,
+    warnings: &mut Vec<String>,
+) {
+    let positive = |value: i64| u64::try_from(value).ok().filter(|value| *value > 0);
+    let (period, runtime) = (wanted.cpu_realtime_period, wanted.cpu_realtime_runtime);
+    if period <= 0 && runtime <= 0 {
+        return;
+    }
+    let share = Share::of(runtime, positive(period).unwrap_or(REALTIME_PERIOD));
+    match host.cgroups.realtime_left(cgroup) {
+        Some(left) if share <= left => {
+            cpu.set_realtime_period(positive(period))
+                .set_realtime_runtime((runtime > 0).then_some(runtime));
+        }
+        Some(_) => {
+            let above = Path::new(cgroup).parent().unwrap_or(Path::new("/")).display();
+            warnings.push(format!(
+                "The cgroup {above} has not enough real-time runtime left: raise its \
+                 cpu.rt_runtime_us. Real-time limits discarded."
+            ));
+        }
+        None => {
+            let text = "Your kernel does not support CPU real-time scheduler or the cgroup is not \
+                        mounted. Real-time limits discarded.";
+            warnings.push(text.to_owned());
+        }
+    }
 }
 
 fn pids(wanted: &Resources) -> Option<oci::LinuxPids> {

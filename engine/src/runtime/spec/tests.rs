@@ -4,14 +4,14 @@ use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
-use super::super::{Cgroups, Crun, Filters, Runc};
+use super::super::{Cgroups, Crun, Filters, Limit, Runc};
 use super::*;
 
 /// A host that is the same everywhere.
 fn host() -> Host {
     Host {
         capabilities: CapabilitySet::all(),
-        cgroups: Cgroups::V1 { memory: Some(PathBuf::from("/nowhere")) },
+        cgroups: Cgroups::V1 { memory: Some(PathBuf::from("/nowhere")), block: None, cpu: None },
         cgroup_namespaces: true,
         oom_score_adj: 0,
         thermal_throttle: vec!["/sys/devices/system/cpu/cpu0/thermal_throttle".to_owned()],
@@ -143,6 +143,19 @@ fn what_the_daemon_may_not_raise_is_a_warning() {
 }
 
 #[test]
+fn hidden_and_read_only_paths_may_be_chosen_but_not_for_who_is_privileged() {
+    let mut input = input();
+    input.masked_paths = Some(vec!["/proc/version".to_owned()]);
+    input.readonly_paths = Some(vec![]);
+    let linux = &built(&input)["linux"];
+    assert_eq!(linux["maskedPaths"], json!(["/proc/version"]));
+    assert_eq!(linux["readonlyPaths"], json!([]));
+    input.privileged = true;
+    let linux = &built(&input)["linux"];
+    assert_eq!((&linux["maskedPaths"], &linux["readonlyPaths"]), (&Value::Null, &Value::Null));
+}
+
+#[test]
 fn limits_are_checked_before_anything_is_made() {
     let with = |resources: Resources| BundleInput { resources, ..input() };
     let little = Resources { memory: 1 << 20, ..Resources::default() };
@@ -200,4 +213,135 @@ fn an_exec_is_as_the_container_but_for_what_was_asked() {
     let privileged = ExecInput { privileged: true, ..wanted };
     let process = serde_json::to_value(exec(&container, &privileged, &host())).unwrap();
     assert_eq!(process["capabilities"]["bounding"].as_array().unwrap().len(), 41);
+}
+
+/// A block device of this machine, if it has one.
+fn disk() -> Option<(String, String)> {
+    let disks = std::fs::read_dir("/sys/block").ok()?.flatten();
+    disks.filter_map(|disk| disk.file_name().into_string().ok()).find_map(|name| {
+        let numbers = std::fs::read_to_string(format!("/sys/block/{name}/dev")).ok()?;
+        let path = format!("/dev/{name}");
+        Path::new(&path).exists().then(|| (path, numbers.trim().to_owned()))
+    })
+}
+
+/// A directory with cgroup files, for a test.
+fn cgroups(name: &str, files: &[(&str, &str)]) -> PathBuf {
+    let root = std::env::temp_dir().join(format!("rnet-cgroups-{name}-{}", std::process::id()));
+    for (file, content) in files {
+        let path = root.join(file);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, content).unwrap();
+    }
+    root
+}
+
+fn every_limit() -> Resources {
+    let rate = |rate: u64| disk().map(|(path, _)| (path, rate)).into_iter().collect();
+    Resources {
+        memory: 64 << 20,
+        memory_swappiness: Some(7),
+        oom_kill_disable: true,
+        cpu_realtime_period: 1_000_000,
+        cpu_realtime_runtime: 9_000,
+        block_weight: 300,
+        block_weights: disk().map(|(path, _)| (path, 400)).into_iter().collect(),
+        block_read_bytes: rate(1),
+        block_write_bytes: rate(2),
+        block_reads: rate(3),
+        block_writes: rate(4),
+        ..Resources::default()
+    }
+}
+
+#[test]
+fn every_limit_is_in_the_specification_where_the_cgroups_have_it() {
+    let root = cgroups(
+        "all",
+        &[
+            ("memory.swappiness", ""),
+            ("memory.oom_control", ""),
+            ("blkio.weight", ""),
+            ("blkio.weight_device", ""),
+            ("blkio.throttle.read_bps_device", ""),
+            ("cpu.rt_period_us", "1000000\n"),
+            ("cpu.rt_runtime_us", "950000\n"),
+            ("rnet/cpu.rt_period_us", "1000000\n"),
+            ("rnet/cpu.rt_runtime_us", "10000\n"),
+        ],
+    );
+    let mount = || Some(root.clone());
+    let cgroups = Cgroups::V1 { memory: mount(), block: mount(), cpu: mount() };
+    let (host, mut warnings) = (Host { cgroups, ..host() }, Vec::new());
+    let made = limits(&every_limit(), "/rnet/abc", &host, &mut warnings).unwrap();
+    let made = serde_json::to_value(made).unwrap();
+    assert_eq!(warnings, [""; 0]);
+    assert_eq!(made["memory"]["swappiness"], 7);
+    assert_eq!(made["memory"]["disableOOMKiller"], true);
+    assert_eq!(made["cpu"], json!({"realtimeRuntime": 9_000, "realtimePeriod": 1_000_000}));
+    assert_eq!(made["blockIO"]["weight"], 300);
+    if let Some((_, numbers)) = disk() {
+        let (major, minor) = numbers.split_once(':').unwrap();
+        let (major, minor): (i64, i64) = (major.parse().unwrap(), minor.parse().unwrap());
+        let rate = |rate: u64| json!([{"major": major, "minor": minor, "rate": rate}]);
+        let block = &made["blockIO"];
+        assert_eq!(block["weightDevice"], json!([{"major": major, "minor": minor, "weight": 400}]));
+        assert_eq!(block["throttleReadBpsDevice"], rate(1));
+        assert_eq!(block["throttleWriteBpsDevice"], rate(2));
+        assert_eq!(block["throttleReadIOPSDevice"], rate(3));
+        assert_eq!(block["throttleWriteIOPSDevice"], rate(4));
+    }
+    // A neighbour has what was left.
+    let other = root.join("rnet/other");
+    std::fs::create_dir_all(&other).unwrap();
+    std::fs::write(other.join("cpu.rt_period_us"), "1000000").unwrap();
+    std::fs::write(other.join("cpu.rt_runtime_us"), "5000").unwrap();
+    let made = limits(&every_limit(), "/rnet/abc", &host, &mut warnings).unwrap();
+    assert_eq!(made.cpu(), &None);
+    assert!(warnings[0].starts_with("The cgroup /rnet has not enough real-time"), "{warnings:?}");
+    std::fs::remove_dir_all(root).unwrap();
+}
+
+#[test]
+fn limits_that_the_cgroups_lack_are_left_out_and_said() {
+    let disks = usize::from(disk().is_some());
+    let unified = cgroups("unified", &[("cgroup.controllers", "cpu io memory\n")]);
+    let bare = Cgroups::V1 { memory: None, block: None, cpu: None };
+    for (cgroups, count) in
+        [(bare, 4 + 5 * disks), (Cgroups::V2 { root: unified.clone() }, 4 + disks)]
+    {
+        let (host, mut warnings) = (Host { cgroups, ..host() }, Vec::new());
+        let made = limits(&every_limit(), "/rnet/abc", &host, &mut warnings).unwrap();
+        let discarded = warnings.iter().filter(|text| text.ends_with("discarded.")).count();
+        assert_eq!(discarded, count, "{warnings:?}");
+        assert_eq!(made.memory().unwrap().swappiness(), None);
+        assert_eq!(made.memory().unwrap().disable_oom_killer(), None);
+        assert_eq!((made.cpu(), host.cgroups.version() == 2), (&None, made.block_io().is_some()));
+    }
+    std::fs::create_dir(unified.join("some.slice")).unwrap();
+    std::fs::write(unified.join("some.slice/io.bfq.weight"), "").unwrap();
+    let has = |limit| Cgroups::V2 { root: unified.clone() }.has(limit);
+    assert!(has(Limit::BlockWeight) && has(Limit::BlockWeightOfDevice) && has(Limit::BlockRate));
+    std::fs::remove_dir_all(unified).unwrap();
+}
+
+#[test]
+fn only_whole_disks_are_limited() {
+    for (path, why) in [("/nosuch", "no such file"), ("/dev/null", "not a block device")] {
+        let block_reads = vec![(path.to_owned(), 1)];
+        let resources = Resources { block_reads, ..Resources::default() };
+        let error = refused(&BundleInput { resources, ..input() });
+        assert!(error.contains(path) && error.contains(why), "{error}");
+    }
+}
+
+#[test]
+fn device_rules_come_after_the_usual_ones() {
+    let device_rules = vec!["c 42:* rm".to_owned()];
+    let spec = built(&BundleInput { device_rules, ..input() });
+    let rules = spec["linux"]["resources"]["devices"].as_array().unwrap().clone();
+    let own = json!({"allow": true, "type": "c", "major": 42, "access": "rm"});
+    assert_eq!(rules.last(), Some(&own));
+    let device_rules = vec!["x 1:2 r".to_owned()];
+    assert!(refused(&BundleInput { device_rules, ..input() }).contains("'x 1:2 r'"));
 }

@@ -6,12 +6,15 @@ use super::*;
 
 fn defaults() -> Defaults {
     Defaults {
+        network_mode: "bridge".to_owned(),
         shm_size: 64 << 20,
         ipc_mode: "private".to_owned(),
         cgroupns_mode: "host".to_owned(),
         runtime: "crun".to_owned(),
         log_driver: "json-file".to_owned(),
         log_options: BTreeMap::from([("max-size".to_owned(), "20m".to_owned())]),
+        masked_paths: vec!["/proc/acpi".to_owned()],
+        readonly_paths: vec!["/proc/bus".to_owned()],
     }
 }
 
@@ -187,5 +190,57 @@ fn what_cannot_be_is_refused_in_docker_s_words() {
         ),
     ] {
         check(host(&value), message);
+    }
+}
+
+#[test]
+fn hidden_and_read_only_paths_are_the_usual_ones_unless_a_request_has_its_own() {
+    let usual = host(&json!({"MaskedPaths": null})).unwrap();
+    assert_eq!((&usual.masked_paths, &usual.readonly_paths), (&None, &None));
+    assert_eq!(usual.wire_host_config["MaskedPaths"], json!(["/proc/acpi"]));
+    assert_eq!(usual.wire_host_config["ReadonlyPaths"], json!(["/proc/bus"]));
+    let own = host(&json!({"MaskedPaths": [], "ReadonlyPaths": ["/etc"]})).unwrap();
+    assert_eq!(own.masked_paths, Some(vec![]));
+    assert_eq!(own.readonly_paths, Some(vec!["/etc".to_owned()]));
+    assert_eq!(own.wire_host_config["MaskedPaths"], json!([]));
+    assert_eq!(own.wire_host_config["ReadonlyPaths"], json!(["/etc"]));
+    let none = host(&json!({"SecurityOpt": ["systempaths=unconfined"]})).unwrap();
+    assert_eq!(none.wire_host_config["MaskedPaths"], json!([]));
+    let all = host(&json!({"Privileged": true})).unwrap();
+    assert_eq!(all.wire_host_config["MaskedPaths"], Value::Null);
+}
+
+#[test]
+fn limits_of_devices_and_of_real_time_are_understood_and_checked() {
+    let spec = host(&json!({
+        "BlkioWeight": 10, "BlkioWeightDevice": [{"Path": "/dev/a", "Weight": 20}],
+        "BlkioDeviceReadBps": [{"Path": "/dev/a", "Rate": 1}], "BlkioDeviceWriteBps": null,
+        "BlkioDeviceReadIOps": [], "BlkioDeviceWriteIOps": [{"Path": "/dev/b", "Rate": 2}],
+        "MemorySwappiness": 5, "OomKillDisable": true, "DeviceCgroupRules": ["c 1:2 r"],
+        "CpuRealtimePeriod": 2000, "CpuRealtimeRuntime": 1000, "KernelMemoryTCP": 5,
+    }))
+    .unwrap();
+    let limits = &spec.resources;
+    assert_eq!((limits.block_weight, limits.memory_swappiness), (10, Some(5)));
+    assert_eq!(limits.block_weights, [("/dev/a".to_owned(), 20)]);
+    assert_eq!(limits.block_read_bytes, [("/dev/a".to_owned(), 1)]);
+    assert_eq!(limits.block_writes, [("/dev/b".to_owned(), 2)]);
+    assert_eq!((limits.cpu_realtime_period, limits.cpu_realtime_runtime), (2000, 1000));
+    assert!(limits.oom_kill_disable);
+    assert_eq!(spec.device_rules, ["c 1:2 r"]);
+    let shown = &spec.wire_host_config["BlkioDeviceReadBps"];
+    assert_eq!(*shown, json!([{"Path": "/dev/a", "Rate": 1}]));
+    for (body, message) in [
+        (json!({"BlkioWeight": 9}), "Range of blkio weight is from 10 to 1000"),
+        (
+            json!({"BlkioWeightDevice": [{"Path": "/dev/a", "Weight": 1001}]}),
+            "Range of blkio weight is from 10 to 1000",
+        ),
+        (
+            json!({"CpuRealtimePeriod": 1, "CpuRealtimeRuntime": 2}),
+            "cpu real-time runtime cannot be higher than cpu real-time period",
+        ),
+    ] {
+        assert_eq!(host(&body).unwrap_err().to_string(), message);
     }
 }
