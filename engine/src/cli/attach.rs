@@ -208,8 +208,11 @@ pub(crate) async fn attach(client: &std::sync::Arc<Client>, args: AttachArgs) ->
         .checked(Method::POST, &format!("/containers/{name}/wait?condition=not-running"), None)
         .await?;
     let keys = terminal::detach_keys(args.detach_keys.as_deref())?;
-    let path =
-        format!("/containers/{name}/attach?stream=1&stdout=1&stderr=1&stdin={}", u8::from(stdin));
+    let told = terminal::detach_query(args.detach_keys.as_deref());
+    let path = format!(
+        "/containers/{name}/attach?stream=1&stdout=1&stderr=1&stdin={}{told}",
+        u8::from(stdin)
+    );
     let stream = client.hijack(&path, None).await?;
     let _proxy = if args.sig_proxy && !tty {
         Some(SignalProxy::start(client, &args.container)?)

@@ -135,6 +135,45 @@ fn run_is_left_by_its_keys_and_attached_again() {
 }
 
 #[test]
+fn other_keys_leave_and_the_usual_ones_reach_the_container() {
+    let daemon = Daemon::start(&[]);
+    for client in Client::ALL {
+        let run = ["run", "-dit", "--name", "talk", "--network", "none", IMAGE, "cat"];
+        daemon.ok(client, &run);
+        for words in [
+            &["attach", "--detach-keys", "ctrl-a,d", "talk"][..],
+            &["exec", "-it", "--detach-keys", "ctrl-a,d", "talk", "cat"],
+            &["run", "-it", "--detach-keys", "ctrl-a,d", "--network", "none", IMAGE, "cat"],
+        ] {
+            let mut terminal = Terminal::run(&daemon, client, words);
+            terminal.press(b"one\n");
+            terminal.expect("one\r\none\r\n");
+            terminal.press(CTRL_P_CTRL_Q);
+            terminal.press(b"two\n");
+            terminal.expect("two\r\n");
+            terminal.press(b"\x01d");
+            assert!(terminal.code().is_some(), "{client:?} {words:?}");
+        }
+        let running = daemon.ok(client, &["ps", "-q"]);
+        assert_eq!(running.lines().count(), 2, "{client:?}");
+        daemon.ok(client, &[&["rm", "-f"], &running.lines().collect::<Vec<_>>()[..]].concat());
+        let create = ["create", "-it", "--name", "late", "--network", "none", IMAGE, "cat"];
+        daemon.ok(client, &create);
+        let words = ["start", "-ai", "--detach-keys", "ctrl-a,d", "late"];
+        let mut terminal = Terminal::run(&daemon, client, &words);
+        terminal.press(b"one\n");
+        terminal.expect("one\r\none\r\n");
+        terminal.press(CTRL_P_CTRL_Q);
+        terminal.press(b"two\n");
+        terminal.expect("two\r\n");
+        terminal.press(b"\x01d");
+        terminal.code();
+        assert_eq!(daemon.ok(client, &["ps", "--format", "{{.Names}}"]), "late", "{client:?}");
+        daemon.ok(client, &["rm", "-f", "late"]);
+    }
+}
+
+#[test]
 fn exec_on_a_terminal_hears_ctrl_c_and_tells_the_exit_code() {
     let daemon = Daemon::start(&[]);
     for client in Client::ALL {
