@@ -1,0 +1,73 @@
+//! What `ps`, `top` and `inspect` show of containers, as Docker shows it.
+
+use crate::daemon::{Client, Daemon};
+
+const IMAGE: &str = "rnet/toolbox";
+
+#[test]
+fn each_filter_of_ps_chooses_as_docker_s_does() {
+    let daemon = Daemon::start(&[]);
+    let bind = format!("{}:/bound", daemon.scratch.text(""));
+    let run = |name: &str, flags: &[&str], words: &[&str]| {
+        let run = ["run", "-d", "--name", name, "--network", "none"];
+        daemon.docker_ok(&[&run, flags, &[IMAGE], words].concat())
+    };
+    daemon.docker_ok(&["tag", IMAGE, "other:1"]);
+    let id = run("c1", &["-v", "data:/data", "-v", &bind, "-l", "tier=front"], &["trap", "0"]);
+    daemon.docker_ok(&["wait", &run("c2", &[], &["exit", "3"])]);
+    let web = ["-p", "8080:80", "-p", "9000:53/udp", "--network", "bridge"];
+    daemon.docker_ok(&[&["run", "-d", "--name", "c3"], &web[..], &["other:1", "httpd"]].concat());
+    let image = daemon.docker_ok(&["images", "-q", "--no-trunc", IMAGE]);
+    let (ancestor, bound) =
+        (format!("ancestor={image}"), format!("volume={}", &bind[..bind.len() - 7]));
+    let (short, bridge) =
+        (format!("id={}", &id[..12]), daemon.docker_ok(&["network", "ls", "-qf", "name=bridge"]));
+    let bridge = format!("network={bridge}");
+    for (filter, shown) in [
+        ("ancestor=rnet/toolbox", "c3 c2 c1"),
+        ("ancestor=rnet/toolbox:latest", "c3 c2 c1"),
+        ("ancestor=other:1", "c3 c2 c1"),
+        ("ancestor=other", ""),
+        (&ancestor, "c3 c2 c1"),
+        ("before=c2", "c1"),
+        ("since=c2", "c3"),
+        ("health=none", "c3 c2 c1"),
+        ("health=healthy", ""),
+        ("isolation=process", "c3 c2 c1"),
+        ("is-task=false", "c3 c2 c1"),
+        ("is-task=true", ""),
+        ("publish=8080", "c3"),
+        ("publish=8000-8100/tcp", "c3"),
+        ("publish=9000/udp", "c3"),
+        ("publish=9000", ""),
+        ("expose=80", "c3"),
+        ("network=bridge", "c3"),
+        (&bridge, "c3"),
+        ("volume=data", "c1"),
+        ("volume=/data", "c1"),
+        (&bound, "c1"),
+        ("exited=3", "c2"),
+        ("exited=0", ""),
+        ("label=tier=front", "c1"),
+        ("label=tier", "c1"),
+        ("name=c[12]", "c2 c1"),
+        ("name=/c3", "c3"),
+        ("status=exited", "c2"),
+        (&short, "c1"),
+    ] {
+        for client in Client::ALL {
+            let names = daemon.ok(client, &["ps", "-a", "-f", filter, "--format", "{{.Names}}"]);
+            assert_eq!(names.replace('\n', " "), shown, "{client:?} {filter}");
+        }
+    }
+    assert_eq!(daemon.docker_ok(&["ps", "-qf", "exited=3"]), "", "it does not run");
+    for wrong in
+        ["health=good", "status=up", "is-task=maybe", "publish=web", "exited=no", "bogus=1"]
+    {
+        let (_, error) = daemon.docker_err(&["ps", "-f", wrong]);
+        assert!(
+            error.contains(&format!("invalid filter '{}", wrong.split('=').next().unwrap())),
+            "{error}"
+        );
+    }
+}
