@@ -127,9 +127,10 @@ pub fn inspect(api: &Api, key: &str, request: &Request) -> Result<Response> {
 }
 
 /// `GET /containers/{id}/top`.
-pub async fn top(api: &Api, key: &str) -> Result<Response> {
+pub async fn top(api: &Api, key: &str, request: &Request) -> Result<Response> {
     let (engine, key) = (api.engine.clone(), key.to_owned());
-    let processes = blocking(move || engine.top(&key)).await?;
+    let options = request.query.text("ps_args").unwrap_or_default().to_owned();
+    let processes = blocking(move || engine.top(&key, &options)).await?;
     Ok(body::json(&json!({"Titles": processes.titles, "Processes": processes.processes})))
 }
 

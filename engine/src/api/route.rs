@@ -75,7 +75,7 @@ async fn container(
         ("POST", ["create"]) => containers::create(&api, request).await,
         ("POST", ["prune"]) => containers::prune(&api, &request).await,
         ("GET", [key, "json"]) => containers::inspect(&api, key, &request),
-        ("GET", [key, "top"]) => containers::top(&api, key).await,
+        ("GET", [key, "top"]) => containers::top(&api, key, &request).await,
         ("GET", [key, "logs"]) => logs::stream(&api, key, &request),
         ("POST", [key, "start"]) => containers::start(&api, key, request).await,
         ("POST", [key, "stop"]) => containers::stop(&api, key, &request).await,

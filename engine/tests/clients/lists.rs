@@ -71,3 +71,34 @@ fn each_filter_of_ps_chooses_as_docker_s_does() {
         );
     }
 }
+
+#[test]
+fn top_shows_the_columns_that_options_of_ps_ask_for() {
+    let daemon = Daemon::start(&[]);
+    let run = ["run", "-d", "--name", "c1", "--network", "none", IMAGE, "sleep", "infinity"];
+    daemon.docker_ok(&run);
+    let pid = daemon.docker_ok(&["inspect", "-f", "{{.State.Pid}}", "c1"]);
+    for client in Client::ALL {
+        let top = |options: &[&str]| {
+            let table = daemon.ok(client, &[&["top", "c1"], options].concat());
+            let lines = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+            lines.map(|words| words.join(" ")).collect::<Vec<_>>()
+        };
+        let row = format!("{pid} sleep infinity");
+        assert_eq!(top(&["-o", "pid,args"]), ["PID COMMAND", &row], "{client:?}");
+        assert_eq!(top(&["-eo", "pid,args"]), ["PID COMMAND", &row], "{client:?}");
+        let (all, forest) = (top(&["aux"]), top(&["-ef", "f"]));
+        assert!(all[0].starts_with("USER PID %CPU %MEM") && all.len() == 2, "{client:?} {all:?}");
+        assert!(forest[1].contains("sleep infinity") && forest.len() == 2, "{client:?} {forest:?}");
+        assert!(top(&[])[0].starts_with("UID PID PPID C STIME"), "{client:?}");
+        for (options, message) in [
+            (["-o", "args"], "Couldn't find PID field in ps output"),
+            (["-o", "nosuch"], "ps: error: unknown user-defined format specifier"),
+            (["-o", "args=PID"], "specifying \"args=PID\" is not allowed"),
+        ] {
+            let (code, _, error) = daemon.ask(client, &[&["top", "c1"], &options[..]].concat());
+            assert_eq!(code, Some(1), "{client:?} {options:?}");
+            assert!(error.contains(message), "{client:?} {options:?}: {error}");
+        }
+    }
+}
