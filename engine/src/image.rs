@@ -133,8 +133,10 @@ pub enum Loaded {
 pub enum Removed {
     /// A name went; the image may have others.
     Untagged(String),
-    /// An image or a layer went.
+    /// An image went.
     Deleted(String),
+    /// A layer went.
+    DeletedLayer(String),
 }
 
 /// A container that keeps an image from being removed.

@@ -123,7 +123,8 @@ fn volumes_from(api: &Api, host: &Value, own: &[Mount]) -> Result<Vec<Mount>> {
 pub fn inspect(api: &Api, key: &str, request: &Request) -> Result<Response> {
     let container = api.engine.find(key)?;
     let sizes = request.query.flag("size").then(|| sizes_of(api, &container));
-    Ok(body::json(&container_inspect::inspect(&container, &[], sizes)))
+    let execs = api.engine.execs_of(&container.id);
+    Ok(body::json(&container_inspect::inspect(&container, &execs, sizes)))
 }
 
 /// `GET /containers/{id}/top`.
@@ -262,6 +263,7 @@ pub async fn prune(api: &Api, request: &Request) -> Result<Response> {
             Err(error) => tracing::debug!(id = %container.id, error = %error.chain(), "not pruned"),
         }
     }
+    api.engine.tell_pruned("container", reclaimed);
     tracing::debug!(reclaimed = %image_wire::bytes(reclaimed), "pruned containers");
     let removed = if removed.is_empty() { Value::Null } else { json!(removed) };
     Ok(body::json(&json!({"ContainersDeleted": removed, "SpaceReclaimed": reclaimed})))

@@ -51,13 +51,20 @@ impl Session {
         tokio::pin!(output);
         let end = loop {
             tokio::select! {
-                ended = &mut output => break ended.map(|()| End::Closed),
+                // The daemon answers the keys by closing, and is not to be quicker.
+                biased;
                 Some(()) = detached.recv() => break Ok(End::Detached),
+                ended = &mut output => break ended.map(|()| End::Closed),
                 Some(()) = sizes.recv(), if self.tty => self.tell_size(client).await,
             }
         };
         if let Some(input) = input {
-            input.abort();
+            if matches!(end, Ok(End::Detached)) {
+                // The daemon gets the keys. That it closed meanwhile is no failure.
+                let _ = input.await;
+            } else {
+                input.abort();
+            }
         }
         end
     }
@@ -91,10 +98,12 @@ async fn send_input(
             Some(Input::Pass(bytes)) => (bytes, false),
             Some(Input::Detach(bytes)) => (bytes, true),
         };
+        if leave {
+            let _ = detach.send(()).await;
+        }
         writer.write_all(&bytes).await?;
         writer.flush().await?;
         if leave {
-            let _ = detach.send(()).await;
             return Ok(());
         }
     }

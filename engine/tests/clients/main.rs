@@ -15,3 +15,4 @@ mod lists;
 mod mistakes;
 mod process;
 mod terminal;
+mod told;

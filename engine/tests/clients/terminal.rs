@@ -1,7 +1,7 @@
 //! `-t` on a real terminal: size, keys, exit codes, with both clients.
 
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
@@ -100,6 +100,18 @@ fn resize(path: &str, rows: u16, columns: u16) {
     assert!(Command::new("stty").args(size).status().unwrap().success());
 }
 
+/// Waits until an event is told, or was.
+fn wait_for(daemon: &Daemon, action: &str) {
+    let filter = format!("event={action}");
+    let mut events = daemon.client(Client::Docker, &["events", "--since", "0", "-f", &filter]);
+    let mut events = events.stdout(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(events.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    assert!(line.contains(action), "{line}");
+    events.kill().unwrap();
+    events.wait().unwrap();
+}
+
 #[test]
 fn run_has_the_size_of_the_terminal_and_follows_it() {
     let daemon = Daemon::start(&[]);
@@ -153,6 +165,11 @@ fn other_keys_leave_and_the_usual_ones_reach_the_container() {
             terminal.expect("two\r\n");
             terminal.press(b"\x01d");
             assert!(terminal.code().is_some(), "{client:?} {words:?}");
+        }
+        if client == Client::Rnet {
+            // Docker's own command leaves without a word.
+            wait_for(&daemon, "detach");
+            wait_for(&daemon, "exec_detach");
         }
         let running = daemon.ok(client, &["ps", "-q"]);
         assert_eq!(running.lines().count(), 2, "{client:?}");
