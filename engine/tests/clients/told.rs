@@ -97,3 +97,36 @@ fn an_exec_s_command_is_in_its_events_as_docker_writes_it() {
     let execs: Vec<_> = told.iter().filter(|line| line.starts_with("exec_c")).collect();
     assert_eq!(execs, ["exec_create: true |", "exec_create: echo a b|"]);
 }
+
+#[test]
+fn both_clients_write_the_same_text_of_an_event() {
+    let daemon = Daemon::start(&[]);
+    daemon.docker_ok(&["volume", "create", "v1"]);
+    daemon.docker_ok(&[
+        "run",
+        "--rm",
+        "--network",
+        "none",
+        "-l",
+        "b=c",
+        "-v",
+        "v1:/a",
+        IMAGE,
+        "true",
+    ]);
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    let until = (now.as_secs() + 1).to_string();
+    let events = ["events", "--since", "0", "--until", &until];
+    for (zone, end) in [("UTC", "Z"), ("Asia/Kolkata", "+05:30"), ("", "")] {
+        for format in [&[][..], &["--format", "json"], &["--format", "{{json .}}"]] {
+            let [docker, rnet] = Client::ALL.map(|client| {
+                let words = [&events[..], format].concat();
+                let output = daemon.client(client, &words).env("TZ", zone).output().unwrap();
+                String::from_utf8(output.stdout).unwrap()
+            });
+            let time = docker.split(' ').next().unwrap();
+            assert!(!format.is_empty() || time.ends_with(end), "{docker}");
+            assert_eq!(docker, rnet, "{zone} {format:?}");
+        }
+    }
+}
