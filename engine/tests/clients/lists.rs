@@ -1,5 +1,7 @@
 //! What `ps`, `top` and `inspect` show of containers, as Docker shows it.
 
+use serde_json::{Value, json};
+
 use crate::daemon::{Client, Daemon};
 
 const IMAGE: &str = "rnet/toolbox";
@@ -100,5 +102,48 @@ fn top_shows_the_columns_that_options_of_ps_ask_for() {
             assert_eq!(code, Some(1), "{client:?} {options:?}");
             assert!(error.contains(message), "{client:?} {options:?}: {error}");
         }
+    }
+}
+
+#[test]
+fn inspect_lists_the_execs_that_have_not_ended() {
+    let daemon = Daemon::start(&[]);
+    let run = ["run", "-d", "--name", "c1", "--network", "none", IMAGE, "sleep", "infinity"];
+    daemon.docker_ok(&run);
+    let ids = || daemon.get("/containers/c1/json").json()["ExecIDs"].clone();
+    assert_eq!(ids(), Value::Null);
+    let exec = json!({"Cmd": ["sleep", "infinity"]});
+    let exec = daemon.post("/containers/c1/exec", &exec).json()["Id"].clone();
+    let id = exec.as_str().unwrap();
+    assert_eq!(daemon.post(&format!("/exec/{id}/start"), &json!({"Detach": true})).status, 200);
+    assert_eq!(ids(), json!([id]));
+    daemon.docker_ok(&["exec", "c1", "true"]);
+    assert_eq!(ids(), json!([id]));
+    daemon.docker_ok(&["restart", "-t", "0", "c1"]);
+    assert_eq!(ids(), Value::Null);
+}
+
+#[test]
+fn templates_show_what_is_null_as_docker_s_types_do() {
+    let daemon = Daemon::start(&[]);
+    daemon.docker_ok(&["create", "--name", "c1", IMAGE]);
+    daemon.docker_ok(&["volume", "create", "v1"]);
+    for (name, format) in [
+        ("c1", "{{.ExecIDs}}"),
+        ("c1", "{{.HostConfig.Binds}} {{len .HostConfig.Binds}}"),
+        ("c1", "{{json .HostConfig.Binds}}"),
+        ("c1", "{{.HostConfig.CapAdd}}|{{.HostConfig.PortBindings}}|{{.NetworkSettings.Ports}}"),
+        ("c1", "{{.Config.OnBuild}}|{{.Config.Volumes}}|{{.Config.Env}}|{{.Mounts}}"),
+        ("c1", "{{range .HostConfig.Links}}x{{else}}none{{end}}"),
+        (
+            "c1",
+            "{{with .NetworkSettings.Networks.bridge}}{{.Aliases}}{{.Links}}{{.DriverOpts}}{{end}}",
+        ),
+        ("v1", "{{.Options}}{{.Labels}}"),
+        (IMAGE, "{{.RepoTags}} {{.RepoDigests}}"),
+    ] {
+        let [docker, rnet] =
+            Client::ALL.map(|client| daemon.ok(client, &["inspect", "-f", format, name]));
+        assert_eq!(docker, rnet, "{format}");
     }
 }
