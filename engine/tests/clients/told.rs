@@ -65,6 +65,8 @@ fn images_tell_of_their_names_and_of_transfers() {
     std::fs::write(&empty, [0; 1024]).unwrap();
     let import = ["import", "-c", "LABEL a=b", empty.to_str().unwrap(), "mine"];
     let id = daemon.docker_ok(&import);
+    let comment = ["history", "--format", "{{.Comment}}", "mine"];
+    assert_eq!(daemon.docker_ok(&comment), "Imported from -");
     daemon.docker_ok(&["tag", "mine", "other:1"]);
     daemon.docker_ok(&["rmi", "other:1"]);
     daemon.docker_ok(&["save", "-o", &archive, "mine"]);
