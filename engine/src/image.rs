@@ -282,6 +282,11 @@ impl Images {
         self.store.images()
     }
 
+    /// Bytes of a layer's files; zero if there is no such layer.
+    pub fn layer_size(&self, chain: Digest) -> u64 {
+        self.store.layer(chain).map_or(0, |layer| layer.size)
+    }
+
     /// The images that pass a filter, newest first.
     pub fn search(&self, filter: &Filter) -> Result<Vec<Arc<Image>>> {
         filter.select(&self.store.images())

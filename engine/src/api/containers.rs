@@ -1,5 +1,8 @@
 //! `/containers`.
 
+use std::collections::HashSet;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::sync::Arc;
 
 use chrono::Utc;
@@ -50,21 +53,28 @@ fn image_name(api: &Api, container: &Container) -> String {
 }
 
 /// Bytes of the container's own layer, and of all its layers.
-fn sizes_of(api: &Api, container: &Container) -> (u64, u64) {
+pub fn sizes_of(api: &Api, container: &Container) -> (u64, u64) {
     let own = container.graph_data.get("UpperDir").map_or(0, |upper| tree_size(upper.as_ref()));
     let image = api.engine.images().find(&container.image).map_or(0, |image| image.size);
     (own, own + image)
 }
 
-/// Bytes of the files below a directory. What vanishes meanwhile does not count.
-pub fn tree_size(directory: &std::path::Path) -> u64 {
-    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
-    let size = |entry: std::fs::DirEntry| match entry.metadata() {
-        Ok(metadata) if metadata.is_dir() => tree_size(&entry.path()),
-        Ok(metadata) if metadata.is_file() => metadata.len(),
-        _ => 0,
-    };
-    entries.map(size).sum()
+/// Bytes of the files below a directory, each file once, whatever names it has. What vanishes
+/// meanwhile does not count.
+pub fn tree_size(directory: &Path) -> u64 {
+    let (mut bytes, mut seen) = (0, HashSet::new());
+    let mut directories = vec![directory.to_owned()];
+    while let Some(directory) = directories.pop() {
+        for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
+            match entry.metadata() {
+                Ok(metadata) if metadata.is_dir() => directories.push(entry.path()),
+                Ok(metadata) if metadata.nlink() > 1 && !seen.insert(metadata.ino()) => {}
+                Ok(metadata) if metadata.is_file() => bytes += metadata.len(),
+                _ => {}
+            }
+        }
+    }
+    bytes
 }
 
 /// `POST /containers/create`.

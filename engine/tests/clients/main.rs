@@ -11,6 +11,7 @@ mod both;
 mod daemon;
 mod docker;
 mod habits;
+mod host;
 mod lists;
 mod mistakes;
 mod process;
