@@ -8,6 +8,7 @@ mod networks;
 mod recover;
 mod reset;
 pub mod settings;
+mod tell;
 
 use std::collections::BTreeMap;
 use std::path::Path;

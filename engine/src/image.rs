@@ -133,8 +133,10 @@ pub enum Loaded {
 pub enum Removed {
     /// A name went; the image may have others.
     Untagged(String),
-    /// An image or a layer went.
+    /// An image went.
     Deleted(String),
+    /// A layer went.
+    DeletedLayer(String),
 }
 
 /// A container that keeps an image from being removed.
@@ -278,6 +280,11 @@ impl Images {
     /// All images, newest first.
     pub fn list(&self) -> Vec<Arc<Image>> {
         self.store.images()
+    }
+
+    /// Bytes of a layer's files; zero if there is no such layer.
+    pub fn layer_size(&self, chain: Digest) -> u64 {
+        self.store.layer(chain).map_or(0, |layer| layer.size)
     }
 
     /// The images that pass a filter, newest first.

@@ -7,6 +7,7 @@
 mod element;
 mod encoder;
 mod expression;
+mod holder;
 mod owner;
 mod rule;
 mod sandbox;
@@ -53,12 +54,14 @@ pub enum NftError {
     },
     /// Somebody else owns the table.
     #[error(
-        "table inet {table} belongs to another process: \
-         is another daemon running with the same table?"
+        "table inet {table} belongs to another daemon, process {holders}: a network namespace has \
+         one; stop that, or start this one in a network namespace of its own"
     )]
     Owned {
         /// The table.
         table: String,
+        /// Those who have the owner's socket, with their command lines.
+        holders: String,
     },
     /// One of the steps was refused; none of them was done.
     #[error("cannot {verb} {object}")]

@@ -1,5 +1,8 @@
 //! `/containers`.
 
+use std::collections::HashSet;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::sync::Arc;
 
 use chrono::Utc;
@@ -51,21 +54,28 @@ fn image_name(api: &Api, container: &Container) -> String {
 }
 
 /// Bytes of the container's own layer, and of all its layers.
-fn sizes_of(api: &Api, container: &Container) -> (u64, u64) {
+pub fn sizes_of(api: &Api, container: &Container) -> (u64, u64) {
     let own = container.graph_data.get("UpperDir").map_or(0, |upper| tree_size(upper.as_ref()));
     let image = api.engine.images().find(&container.image).map_or(0, |image| image.size);
     (own, own + image)
 }
 
-/// Bytes of the files below a directory. What vanishes meanwhile does not count.
-pub fn tree_size(directory: &std::path::Path) -> u64 {
-    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
-    let size = |entry: std::fs::DirEntry| match entry.metadata() {
-        Ok(metadata) if metadata.is_dir() => tree_size(&entry.path()),
-        Ok(metadata) if metadata.is_file() => metadata.len(),
-        _ => 0,
-    };
-    entries.map(size).sum()
+/// Bytes of the files below a directory, each file once, whatever names it has. What vanishes
+/// meanwhile does not count.
+pub fn tree_size(directory: &Path) -> u64 {
+    let (mut bytes, mut seen) = (0, HashSet::new());
+    let mut directories = vec![directory.to_owned()];
+    while let Some(directory) = directories.pop() {
+        for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
+            match entry.metadata() {
+                Ok(metadata) if metadata.is_dir() => directories.push(entry.path()),
+                Ok(metadata) if metadata.nlink() > 1 && !seen.insert(metadata.ino()) => {}
+                Ok(metadata) if metadata.is_file() => bytes += metadata.len(),
+                _ => {}
+            }
+        }
+    }
+    bytes
 }
 
 /// `POST /containers/create`.
@@ -127,13 +137,15 @@ fn volumes_from(api: &Api, host: &Value, own: &[Mount]) -> Result<Vec<Mount>> {
 pub fn inspect(api: &Api, key: &str, request: &Request) -> Result<Response> {
     let container = api.engine.find(key)?;
     let sizes = request.query.flag("size").then(|| sizes_of(api, &container));
-    Ok(body::json(&container_inspect::inspect(&container, &[], sizes)))
+    let execs = api.engine.execs_of(&container.id);
+    Ok(body::json(&container_inspect::inspect(&container, &execs, sizes)))
 }
 
 /// `GET /containers/{id}/top`.
-pub async fn top(api: &Api, key: &str) -> Result<Response> {
+pub async fn top(api: &Api, key: &str, request: &Request) -> Result<Response> {
     let (engine, key) = (api.engine.clone(), key.to_owned());
-    let processes = blocking(move || engine.top(&key)).await?;
+    let options = request.query.text("ps_args").unwrap_or_default().to_owned();
+    let processes = blocking(move || engine.top(&key, &options)).await?;
     Ok(body::json(&json!({"Titles": processes.titles, "Processes": processes.processes})))
 }
 
@@ -265,6 +277,7 @@ pub async fn prune(api: &Api, request: &Request) -> Result<Response> {
             Err(error) => tracing::debug!(id = %container.id, error = %error.chain(), "not pruned"),
         }
     }
+    api.engine.tell_pruned("container", reclaimed);
     tracing::debug!(reclaimed = %image_wire::bytes(reclaimed), "pruned containers");
     let removed = if removed.is_empty() { Value::Null } else { json!(removed) };
     Ok(body::json(&json!({"ContainersDeleted": removed, "SpaceReclaimed": reclaimed})))

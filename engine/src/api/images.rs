@@ -93,7 +93,8 @@ pub async fn tag(api: &Api, name: &str, request: &Request) -> Result<Response> {
     let (engine, source, new) = (api.engine.clone(), name.to_owned(), target.clone());
     blocking(move || engine.images().tag(&source, &new)).await?;
     let image = find(api, &target).await?;
-    publish(api, "tag", &image.id.to_string(), &target);
+    let name = Reference::parse(&target)?.to_string();
+    publish(api, "tag", &image.id.to_string(), &name);
     Ok(body::empty(StatusCode::CREATED))
 }
 
@@ -116,6 +117,7 @@ pub async fn prune(api: &Api, request: &Request) -> Result<Response> {
     let (engine, users) = (api.engine.clone(), users(api));
     let pruned = blocking(move || engine.images().prune(&filter, all, &users)).await?;
     tell_removed(api, "", &pruned.removed);
+    api.engine.tell_pruned("image", pruned.reclaimed);
     let removed: Vec<Value> = pruned.removed.iter().map(wire::removed).collect();
     let removed = if removed.is_empty() { Value::Null } else { Value::Array(removed) };
     Ok(body::json(&json!({"ImagesDeleted": removed, "SpaceReclaimed": pruned.reclaimed})))
@@ -134,19 +136,31 @@ pub fn users(api: &Api) -> Vec<ImageUse> {
     api.engine.list().iter().filter_map(of).collect()
 }
 
-/// Tells listeners what happened to an image.
+/// Tells listeners what happened to an image, with its labels if it is still there.
 pub fn publish(api: &Api, action: &str, id: &str, name: &str) {
-    let attributes = BTreeMap::from([("name".to_owned(), name.to_owned())]);
+    let image = api.engine.images().find(id).ok();
+    let config = image.as_ref().and_then(|image| image.config.config().as_ref());
+    let labels = config.and_then(|config| config.labels().clone()).unwrap_or_default();
+    let mut attributes: BTreeMap<_, _> = labels.into_iter().collect();
+    attributes.insert("name".to_owned(), name.to_owned());
     api.engine.events().publish("image", action, id, attributes);
 }
 
+/// Tells what a removal did. `id` is of the image whose names go and that stays.
 fn tell_removed(api: &Api, id: &str, removed: &[Removed]) {
-    for effect in removed {
+    for (at, effect) in removed.iter().enumerate() {
         match effect {
-            Removed::Untagged(name) => {
-                publish(api, "untag", if id.is_empty() { name } else { id }, name);
+            // The names of an image that goes come before it.
+            Removed::Untagged(_) => {
+                let deleted = removed[at..].iter().find_map(|effect| match effect {
+                    Removed::Deleted(id) => Some(id.as_str()),
+                    _ => None,
+                });
+                let id = deleted.unwrap_or(id);
+                publish(api, "untag", id, id);
             }
             Removed::Deleted(id) => publish(api, "delete", id, id),
+            Removed::DeletedLayer(_) => {}
         }
     }
 }

@@ -96,5 +96,6 @@ pub async fn prune(api: &Api, request: &Request) -> Result<Response> {
     let filters = Filters::of(&request.query, &["label", "label!", "until"])?.into_map();
     let engine = api.engine.clone();
     let removed = blocking(move || engine.prune_networks(&filters)).await?;
+    api.engine.tell_pruned("network", 0);
     Ok(body::json(&json!({"NetworksDeleted": removed})))
 }

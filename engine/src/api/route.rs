@@ -43,7 +43,7 @@ async fn other(api: Arc<Api>, method: &str, path: &[&str], request: Request) -> 
         ("GET", ["version"]) => Ok(system::version(&api).await),
         ("GET", ["info"]) => system::info(&api).await,
         ("GET", ["events"]) => events::stream(&api, &request),
-        ("GET", ["system", "df"]) => system::disk_usage(&api).await,
+        ("GET", ["system", "df"]) => system::usage::disk_usage(&api, &request).await,
         ("POST", ["auth"]) => Err(unsupported("logging in to registries is not supported yet")),
         ("POST", ["commit"]) => {
             Err(unsupported("making images of containers is not supported yet"))
@@ -75,7 +75,7 @@ async fn container(
         ("POST", ["create"]) => containers::create(&api, request).await,
         ("POST", ["prune"]) => containers::prune(&api, &request).await,
         ("GET", [key, "json"]) => containers::inspect(&api, key, &request),
-        ("GET", [key, "top"]) => containers::top(&api, key).await,
+        ("GET", [key, "top"]) => containers::top(&api, key, &request).await,
         ("GET", [key, "logs"]) => logs::stream(&api, key, &request),
         ("POST", [key, "start"]) => containers::start(&api, key, request).await,
         ("POST", [key, "stop"]) => containers::stop(&api, key, &request).await,

@@ -9,18 +9,20 @@ use chrono::{SecondsFormat, Utc};
 use hyper::StatusCode;
 use hyper::header::HeaderValue;
 use nix::sys::utsname::uname;
-use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::body::{self, Response};
-use super::containers::{blocking, tree_size};
+use super::containers::blocking;
+use super::wire::system as wire;
 use super::wire::system::{Daemon, Host};
-use super::wire::{container_list, image as image_wire, system as wire};
 use super::{Api, server};
 use crate::config::Seccomp;
 use crate::container::Status;
 use crate::error::Result;
 use crate::image::rootfs::StorageDriver;
+
+pub mod limits;
+pub mod usage;
 
 /// `GET` and `HEAD /_ping`.
 pub fn ping(head: bool) -> Response {
@@ -83,6 +85,7 @@ fn host() -> Host {
         processors: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
         memory: kibibytes.unwrap_or_default() * 1024,
         cgroup_version: cgroup_version(),
+        limits: limits::Limits::probe(),
         forwarding: read("/proc/sys/net/ipv4/ip_forward").trim() == "1",
         proxies: ["HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"].map(variable),
     }
@@ -164,39 +167,6 @@ fn id(root: &Path) -> String {
         let _ = write!(hex, "{byte:02x}");
     }
     format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
-}
-
-/// `GET /system/df`.
-pub async fn disk_usage(api: &Arc<Api>) -> Result<Response> {
-    let api = api.clone();
-    blocking(move || {
-        let containers = api.engine.list();
-        let images = api.engine.images().list();
-        let users = |id: &str| containers.iter().filter(|container| container.image == id).count();
-        let images = images.iter().map(|image| {
-            let users = i64::try_from(users(&image.id.to_string())).unwrap_or(i64::MAX);
-            let mut entry = image_wire::summary(image, users);
-            entry["SharedSize"] = json!(0);
-            entry
-        });
-        let now = Utc::now();
-        let shown = containers.iter().map(|container| {
-            let upper = container.graph_data.get("UpperDir");
-            let own = upper.map_or(0, |upper| tree_size(Path::new(upper)));
-            container_list::entry(container, &container.spec.image, Some((own, own)), now)
-        });
-        let images: Vec<Value> = images.collect();
-        let layers: u64 = images.iter().filter_map(|image| image["Size"].as_u64()).sum();
-        Ok(body::json(&json!({
-            "LayersSize": layers,
-            "Images": images,
-            "Containers": shown.collect::<Vec<_>>(),
-            "Volumes": super::volumes::usage(&api)?,
-            "BuildCache": [],
-            "BuilderSize": 0,
-        })))
-    })
-    .await
 }
 
 /// `POST /rnet/reset`: removes all that is ours; the daemon ends with it.

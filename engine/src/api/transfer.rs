@@ -169,7 +169,7 @@ async fn import(api: &Arc<Api>, request: Request) -> Result<Response> {
     let archive = pipe::reader(request.stream());
     let id = blocking(move || engine.images().import(archive, name.as_deref(), &changes, &message))
         .await?;
-    images::publish(api, "import", &id.to_string(), reference.as_deref().unwrap_or_default());
+    images::publish(api, "import", &id.to_string(), &id.to_string());
     Ok(body::json_lines(stream::iter([json!({"status": id.to_string()})])))
 }
 
@@ -200,7 +200,7 @@ fn loaded_lines(api: &Api, loaded: Result<Vec<Loaded>>) -> Vec<Value> {
     let line = |loaded: Loaded| {
         let text = match &loaded {
             Loaded::Name(name, id) => {
-                images::publish(api, "load", &id.to_string(), name);
+                images::publish(api, "load", &id.to_string(), &id.to_string());
                 format!("Loaded image: {name}\n")
             }
             Loaded::Id(id) => {
@@ -224,15 +224,15 @@ pub fn save(api: &Arc<Api>, names: Vec<String>) -> Result<Response> {
     let mut saved = Vec::with_capacity(names.len());
     for name in &names {
         let image = api.engine.images().find(name)?;
-        saved.push((image.id.to_string(), name.clone()));
+        saved.push(image.id.to_string());
     }
     let (mut writer, bytes) = pipe::writer();
     let api = api.clone();
     tokio::task::spawn_blocking(move || {
         match api.engine.images().save(&names, &mut writer) {
             Ok(()) => {
-                for (id, name) in saved {
-                    images::publish(&api, "save", &id, &name);
+                for id in saved {
+                    images::publish(&api, "save", &id, &id);
                 }
             }
             // The transfer breaks off, which is all that can be told after the head.

@@ -61,9 +61,14 @@ pub async fn create(api: &Arc<Api>, request: Request) -> Result<Response> {
         )));
     }
     let volumes = store(api);
-    let volume = blocking(move || volumes.create(&create.name, create.labels)).await?;
-    let attributes = BTreeMap::from([("driver".to_owned(), "local".to_owned())]);
-    api.engine.events().publish("volume", "create", volume.name.clone(), attributes);
+    let (volume, is_new) = blocking(move || {
+        let is_new = volumes.find(&create.name).is_err();
+        Ok((volumes.create(&create.name, create.labels)?, is_new))
+    })
+    .await?;
+    if is_new {
+        api.engine.tell_volume("create", &volume.name, &[]);
+    }
     Ok(body::json_with(StatusCode::CREATED, &wire(&volume)))
 }
 
@@ -85,8 +90,7 @@ pub async fn remove(api: &Arc<Api>, name: &str, request: &Request) -> Result<Res
         Err(error) if force && cnm::HasKind::kind(&error) == cnm::Kind::NotFound => {}
         result => {
             result?;
-            let attributes = BTreeMap::from([("driver".to_owned(), "local".to_owned())]);
-            api.engine.events().publish("volume", "destroy", name, attributes);
+            api.engine.tell_volume("destroy", name, &[]);
         }
     }
     Ok(body::no_content())
@@ -105,9 +109,11 @@ pub async fn prune(api: &Arc<Api>, request: &Request) -> Result<Response> {
             if labels && (all || volume.is_anonymous()) && users(&api, &volume.name).is_empty() {
                 reclaimed += tree_size(&volume.mountpoint);
                 volumes.remove(&volume.name)?;
+                api.engine.tell_volume("destroy", &volume.name, &[]);
                 removed.push(volume.name);
             }
         }
+        api.engine.tell_pruned("volume", reclaimed);
         Ok((removed, reclaimed))
     })
     .await?;

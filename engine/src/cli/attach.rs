@@ -51,13 +51,20 @@ impl Session {
         tokio::pin!(output);
         let end = loop {
             tokio::select! {
-                ended = &mut output => break ended.map(|()| End::Closed),
+                // The daemon answers the keys by closing, and is not to be quicker.
+                biased;
                 Some(()) = detached.recv() => break Ok(End::Detached),
+                ended = &mut output => break ended.map(|()| End::Closed),
                 Some(()) = sizes.recv(), if self.tty => self.tell_size(client).await,
             }
         };
         if let Some(input) = input {
-            input.abort();
+            if matches!(end, Ok(End::Detached)) {
+                // The daemon gets the keys. That it closed meanwhile is no failure.
+                let _ = input.await;
+            } else {
+                input.abort();
+            }
         }
         end
     }
@@ -91,10 +98,12 @@ async fn send_input(
             Some(Input::Pass(bytes)) => (bytes, false),
             Some(Input::Detach(bytes)) => (bytes, true),
         };
+        if leave {
+            let _ = detach.send(()).await;
+        }
         writer.write_all(&bytes).await?;
         writer.flush().await?;
         if leave {
-            let _ = detach.send(()).await;
             return Ok(());
         }
     }
@@ -208,8 +217,11 @@ pub(crate) async fn attach(client: &std::sync::Arc<Client>, args: AttachArgs) ->
         .checked(Method::POST, &format!("/containers/{name}/wait?condition=not-running"), None)
         .await?;
     let keys = terminal::detach_keys(args.detach_keys.as_deref())?;
-    let path =
-        format!("/containers/{name}/attach?stream=1&stdout=1&stderr=1&stdin={}", u8::from(stdin));
+    let told = terminal::detach_query(args.detach_keys.as_deref());
+    let path = format!(
+        "/containers/{name}/attach?stream=1&stdout=1&stderr=1&stdin={}{told}",
+        u8::from(stdin)
+    );
     let stream = client.hijack(&path, None).await?;
     let _proxy = if args.sig_proxy && !tty {
         Some(SignalProxy::start(client, &args.container)?)

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use chrono::SecondsFormat;
 use hyper::Method;
 use serde_json::Value;
 
@@ -35,7 +36,7 @@ pub(crate) async fn events(client: &Client, args: EventsArgs) -> Outcome {
 fn line(event: &Value) -> String {
     let nanos = event["timeNano"].as_i64().unwrap_or_default();
     let time = chrono::DateTime::from_timestamp_nanos(nanos);
-    let time = time.with_timezone(&chrono::Local).format("%Y-%m-%dT%H:%M:%S%.9f%:z");
+    let time = time.with_timezone(&chrono::Local).to_rfc3339_opts(SecondsFormat::Nanos, true);
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let actor = &event["Actor"];
     let mut attributes: Vec<_> = actor["Attributes"]

@@ -29,7 +29,7 @@ pub(crate) async fn exec(client: &Client, args: ExecArgs) -> Outcome {
         "Cmd": command, "Env": create::all_environment(&args.env_file, &args.env)?,
         "User": args.user, "WorkingDir": args.workdir, "Privileged": args.privileged,
         "Tty": args.tty, "AttachStdin": stdin, "AttachStdout": attach, "AttachStderr": attach,
-        "ConsoleSize": console,
+        "ConsoleSize": console, "DetachKeys": args.detach_keys.as_deref().unwrap_or_default(),
     });
     let path = format!("/containers/{}/exec", escape(container));
     let created = client.post(&path, Some(&body)).await?;

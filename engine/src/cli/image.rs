@@ -174,7 +174,13 @@ pub(crate) async fn load(client: &Client, args: LoadArgs) -> Outcome {
     let headers = [("content-type", "application/x-tar")];
     let response = good(client.request(Method::POST, &path, body, &headers).await?).await?;
     let mut progress = Progress::new(false, false);
-    documents(response, |message| progress.show(&message)).await?;
+    let loaded = documents(response, |message| progress.show(&message)).await;
+    loaded.map_err(|mut error| {
+        if let Some(path) = &args.input {
+            error.message = format!("cannot load {}: {}", path.display(), error.message);
+        }
+        error
+    })?;
     Ok(0)
 }
 

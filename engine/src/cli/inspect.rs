@@ -1,6 +1,6 @@
 //! `inspect` of any kind of object.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::client::{Client, escape};
 use super::commands::InspectArgs;
@@ -66,6 +66,10 @@ async fn inspect(client: &Client, args: &InspectArgs, kinds: &[Kind]) -> Outcome
             say(&text.map_err(|error| CliError::new(error.to_string()))?);
         }
         Some(format) => {
+            // A template that makes JSON is to tell null from an empty list.
+            if !format.contains("json") {
+                found.iter_mut().for_each(fill);
+            }
             for value in &found {
                 say(&template::document(format, value)?);
             }
@@ -78,6 +82,59 @@ async fn inspect(client: &Client, args: &InspectArgs, kinds: &[Kind]) -> Outcome
         complain(message);
     }
     Ok(u8::from(!missing.is_empty()))
+}
+
+/// Lists that Docker's clients know as such, though the daemon may send null.
+const LISTS: &[&str] = &[
+    "Aliases",
+    "Binds",
+    "CapAdd",
+    "CapDrop",
+    "Cmd",
+    "DNSNames",
+    "DeviceCgroupRules",
+    "DeviceRequests",
+    "Devices",
+    "Dns",
+    "DnsOptions",
+    "DnsSearch",
+    "Entrypoint",
+    "Env",
+    "ExecIDs",
+    "ExtraHosts",
+    "GroupAdd",
+    "Links",
+    "OnBuild",
+    "RepoDigests",
+    "RepoTags",
+    "SecondaryIPAddresses",
+    "SecondaryIPv6Addresses",
+    "SecurityOpt",
+    "Shell",
+    "Ulimits",
+    "VolumesFrom",
+];
+
+/// Maps of the same kind.
+const MAPS: &[&str] =
+    &["DriverOpts", "ExposedPorts", "Labels", "Options", "PortBindings", "Ports", "Volumes"];
+
+/// Puts empty lists and maps where Go's types have them, so that a template shows `[]` and
+/// `map[]`.
+fn fill(value: &mut Value) {
+    match value {
+        Value::Object(fields) => {
+            for (name, field) in fields.iter_mut() {
+                match field {
+                    Value::Null if LISTS.contains(&name.as_str()) => *field = json!([]),
+                    Value::Null if MAPS.contains(&name.as_str()) => *field = json!({}),
+                    field => fill(field),
+                }
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(fill),
+        _ => {}
+    }
 }
 
 fn indent(found: &[Value]) -> Value {

@@ -43,8 +43,9 @@ pub(crate) async fn run(client: &Arc<Client>, args: RunArgs) -> Outcome {
     }
     let stream = if stdin || stdout || stderr {
         let (stdin, stdout, stderr) = (u8::from(stdin), u8::from(stdout), u8::from(stderr));
+        let told = terminal::detach_query(args.detach_keys.as_deref());
         let path = format!(
-            "/containers/{id}/attach?stream=1&stdin={stdin}&stdout={stdout}&stderr={stderr}"
+            "/containers/{id}/attach?stream=1&stdin={stdin}&stdout={stdout}&stderr={stderr}{told}"
         );
         Some(client.hijack(&path, None).await.map_err(failed)?)
     } else {

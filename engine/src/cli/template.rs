@@ -84,7 +84,7 @@ impl Format {
 
 /// Renders one document by a template, for `inspect -f`, `version -f`, `info -f`.
 pub(crate) fn document(source: &str, value: &Value) -> Result<String, CliError> {
-    if source == "json" {
+    if matches!(source, "json" | "{{json .}}") {
         return Ok(value.to_string());
     }
     render(&compile(&unescape(source))?, value)

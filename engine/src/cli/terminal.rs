@@ -5,6 +5,7 @@ use std::os::fd::AsFd;
 
 use nix::sys::termios::{self, SetArg, Termios};
 
+use super::client::escape;
 use super::error::CliError;
 
 /// The keys that detach unless told otherwise: Ctrl-P Ctrl-Q.
@@ -90,6 +91,12 @@ pub(crate) fn detach_keys(text: Option<&str>) -> Result<Vec<u8>, CliError> {
     })
 }
 
+/// What tells the daemon of keys other than its own default, as a part of a query.
+pub(crate) fn detach_query(text: Option<&str>) -> String {
+    let keys = text.filter(|text| !text.is_empty());
+    keys.map(|keys| format!("&detachKeys={}", escape(keys))).unwrap_or_default()
+}
+
 /// Watches input for the keys that detach.
 #[derive(Debug)]
 pub(crate) struct Escape {
@@ -102,7 +109,7 @@ pub(crate) struct Escape {
 pub(crate) enum Input {
     /// Bytes to pass on; keys that may still become the sequence are held back.
     Pass(Vec<u8>),
-    /// Bytes to pass on, and then the sequence.
+    /// Bytes to pass on, the sequence at their end: the daemon tells others of it.
     Detach(Vec<u8>),
 }
 
@@ -119,6 +126,7 @@ impl Escape {
             if *byte == self.keys[self.matched] {
                 self.matched += 1;
                 if self.matched == self.keys.len() {
+                    pass.extend_from_slice(&self.keys);
                     return Input::Detach(pass);
                 }
                 continue;
@@ -150,6 +158,6 @@ mod tests {
         assert_eq!(escape.feed(b"ab\x10"), Input::Pass(b"ab".to_vec()));
         assert_eq!(escape.feed(b"c"), Input::Pass(b"\x10c".to_vec()));
         assert_eq!(escape.feed(b"x\x10"), Input::Pass(b"x".to_vec()));
-        assert_eq!(escape.feed(b"\x11rest"), Input::Detach(Vec::new()));
+        assert_eq!(escape.feed(b"\x11rest"), Input::Detach(b"\x10\x11".to_vec()));
     }
 }

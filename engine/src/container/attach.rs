@@ -49,6 +49,7 @@ impl Engine {
         let past = past.map(|query| self.logs(key, query)).transpose()?;
         let scanner = (tty && streams.stdin).then(|| Scanner::new(keys));
         let (client, mut ours) = UnixStream::pair().map_err(failed)?;
+        let engine = self.weak();
         self.spawn_task(async move {
             if let Some(past) = past {
                 let mut past = std::pin::pin!(past);
@@ -58,10 +59,15 @@ impl Engine {
                     }
                 }
             }
-            if let Some(shim) = shim
-                && let Err(error) = carry(ours, shim, scanner, async {}).await
-            {
-                tracing::debug!(%error, "a client left");
+            let Some(shim) = shim else { return };
+            match carry(ours, shim, scanner, async {}).await {
+                Ok(End::Closed) => {}
+                Ok(End::Detached) => {
+                    if let Some(engine) = engine.upgrade() {
+                        engine.tell(&container, "detach", &[]);
+                    }
+                }
+                Err(error) => tracing::debug!(%error, "a client left"),
             }
         });
         Ok(Attached { stream: client, tty })
@@ -92,7 +98,7 @@ impl Engine {
                     stream.set_nonblocking(true)?;
                     let client = UnixStream::from_std(stream)?;
                     let shim = shim.attach(streams).await.map_err(io::Error::other)?;
-                    carry(client, shim, None, async {}).await
+                    carry(client, shim, None, async {}).await.map(drop)
                 };
                 if let Err(error) = attached.await {
                     tracing::debug!(%error, "a client could not be attached");
@@ -115,6 +121,15 @@ impl Engine {
     }
 }
 
+/// How a connection came to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// One of the sides closed it.
+    Closed,
+    /// The client typed the keys to detach.
+    Detached,
+}
+
 /// Carries bytes between a client and a shim until the shim ends its side, or the client types the
 /// keys to detach. The client's side is closed after `before_end`.
 pub(crate) async fn carry(
@@ -122,18 +137,18 @@ pub(crate) async fn carry(
     shim: UnixStream,
     scanner: Option<Scanner>,
     before_end: impl Future<Output = ()>,
-) -> io::Result<()> {
+) -> io::Result<End> {
     let (from_client, mut to_client) = client.into_split();
     let (mut from_shim, to_shim) = shim.into_split();
     let output = async {
         tokio::io::copy(&mut from_shim, &mut to_client).await?;
         before_end.await;
-        to_client.shutdown().await
+        to_client.shutdown().await.map(|()| End::Closed)
     };
     let input = async {
         match input(from_client, to_shim, scanner).await {
             // The keys: the output ends with the input.
-            Ok(true) => Ok(()),
+            Ok(true) => Ok(End::Detached),
             Ok(false) | Err(_) => std::future::pending().await,
         }
     };
@@ -202,7 +217,7 @@ mod tests {
         let mut text = [0; 5];
         client.read_exact(&mut text).await.unwrap();
         client.write_all(b"ab\x10\x11").await.unwrap();
-        carried.await.unwrap().unwrap();
+        assert_eq!(carried.await.unwrap().unwrap(), End::Detached);
         let mut typed = Vec::new();
         shim.read_to_end(&mut typed).await.unwrap();
         assert_eq!((&text, typed.as_slice()), (b"hello", &b"ab"[..]));

@@ -285,10 +285,14 @@ impl Engine {
                 super::names::check(&mount.source)?.to_owned()
             };
             point.source = self.settings().volume_dir(&name);
-            point.name = Some(name);
+            let is_new = !point.source.exists();
             fs::create_dir_all(&point.source).map_err(|error| {
                 Error::internal(format!("cannot make {}", point.source.display()), error)
             })?;
+            if is_new {
+                self.tell_volume("create", &name, &[]);
+            }
+            point.name = Some(name);
         }
         if mount.kind == "bind" && point.propagation.is_empty() {
             "rprivate".clone_into(&mut point.propagation);

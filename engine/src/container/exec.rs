@@ -11,7 +11,7 @@ use cnm::controller::Entropy;
 use tokio::net::UnixStream;
 use tokio::sync::watch;
 
-use super::attach::{carry, stdcopy};
+use super::attach::{End, carry, stdcopy};
 use super::detach::{self, Scanner};
 use super::{Attached, Container, ExecSpec, ExecView, Status};
 use crate::core::Engine;
@@ -59,7 +59,7 @@ impl Engine {
         }
         detach::keys(spec.detach_keys.as_deref())?;
         let id = cnm::SandboxId::from_random(Chance.bytes()).to_string();
-        let action = format!("exec_create: {}", spec.command.join(" "));
+        let action = format!("exec_create: {}", in_words(&spec.command));
         let view = ExecView {
             id: id.clone(),
             container: container.id.clone(),
@@ -109,7 +109,7 @@ impl Engine {
             }
         };
         let request = Exec { id: id.to_owned(), process, tty, console_size: size, streams };
-        let action = format!("exec_start: {}", spec.command.join(" "));
+        let action = format!("exec_start: {}", in_words(&spec.command));
         self.tell(&container, &action, &[("execID", id)]);
         match shim.exec(request).await {
             Ok(started) => {
@@ -118,7 +118,7 @@ impl Engine {
                 let scanner = (tty && streams.stdin)
                     .then(|| detach::keys(spec.detach_keys.as_deref()).map(Scanner::new))
                     .transpose()?;
-                Ok(Some(Attached { stream: self.accompany(stream, scanner, ended)?, tty }))
+                Ok(Some(Attached { stream: self.accompany(stream, scanner, ended, view)?, tty }))
             }
             Err(ShimError::Start(failure)) => {
                 self.exec_ended(&container, id, failure.code);
@@ -213,15 +213,25 @@ impl Engine {
         shim: UnixStream,
         scanner: Option<Scanner>,
         mut ended: watch::Receiver<bool>,
+        view: ExecView,
     ) -> Result<UnixStream> {
         let (client, ours) =
             UnixStream::pair().map_err(|error| Error::internal("cannot attach", error))?;
+        let engine = self.weak();
         self.spawn_task(async move {
             let news = async move {
                 let _ = tokio::time::timeout(NEWS, ended.wait_for(|ended| *ended)).await;
             };
-            if let Err(error) = carry(ours, shim, scanner, news).await {
-                tracing::debug!(%error, "a client left an exec");
+            match carry(ours, shim, scanner, news).await {
+                Ok(End::Closed) => {}
+                Ok(End::Detached) => {
+                    if let Some(engine) = engine.upgrade()
+                        && let Ok(container) = engine.find(&view.container)
+                    {
+                        engine.tell(&container, "exec_detach", &[("execID", &view.id)]);
+                    }
+                }
+                Err(error) => tracing::debug!(%error, "a client left an exec"),
             }
         });
         Ok(client)
@@ -254,6 +264,12 @@ impl Engine {
         serde_json::to_value(spec::exec(init, &input, &self.host))
             .map_err(|error| Error::internal("cannot encode a process", error))
     }
+}
+
+/// A command in the action of an event: a blank follows the program, arguments or not.
+fn in_words(command: &[String]) -> String {
+    let (program, arguments) = command.split_first().map_or(("", &[][..]), |(p, a)| (p, a));
+    format!("{program} {}", arguments.join(" "))
 }
 
 /// What a client gets whose process could not be started: attached, the reason as output.

@@ -117,6 +117,7 @@ impl Engine {
         for endpoint in &before.endpoints {
             self.tell_network("disconnect", endpoint, &container);
         }
+        self.tell_unmounted(&container);
         next
     }
 

@@ -6,6 +6,8 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use super::live::Live;
 use super::names;
+use cnm::HasKind;
+
 use crate::error::{Error, Result};
 
 /// How many generated names are tried before the short id is taken.
@@ -77,7 +79,9 @@ impl Registry {
                 "Renaming a container with the same name as its current name",
             ));
         }
-        self.write().take(name, &old.id)?;
+        self.write().take(name, &old.id).map_err(|error| {
+            Error::new(error.kind(), format!("Error when allocating new name: {error}"))
+        })?;
         let result = change(name);
         self.release(if result.is_ok() { &old.name } else { name });
         result

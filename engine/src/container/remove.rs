@@ -74,6 +74,9 @@ impl Engine {
             }
         }
         self.registry.remove(&container.id);
+        for mount in container.mounts.iter().filter(|mount| volumes && mount.anonymous) {
+            self.tell_volume("destroy", mount.name.as_deref().unwrap_or_default(), &[]);
+        }
         self.tell(&container, "destroy", &[]);
         live.progress.send_modify(|progress| {
             progress.removed = true;

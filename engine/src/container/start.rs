@@ -291,6 +291,7 @@ impl Engine {
             progress.running = true;
             progress.error = None;
         });
+        self.tell_mounted(container);
         for endpoint in &container.endpoints {
             self.tell_network("connect", endpoint, container);
         }

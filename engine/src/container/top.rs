@@ -1,5 +1,9 @@
-//! `top`: the processes of a container, read from the host's `/proc`.
+//! `top`: the processes of a container, read from the host's `/proc`; with options, by the host's
+//! `ps`.
 
+mod ps;
+
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -14,15 +18,20 @@ use crate::error::{Error, Result};
 const V1: [&str; 3] = ["pids", "memory", "freezer"];
 
 impl Engine {
-    /// The processes of a container. Blocks.
-    pub fn top(&self, key: &str) -> Result<Processes> {
+    /// The processes of a container, in the columns that options of `ps` ask for. Blocks.
+    pub fn top(&self, key: &str, options: &str) -> Result<Processes> {
         let container = self.registry.find(key)?.get();
         if !container.state.has_process() {
             return Err(Error::conflict(format!("container {} is not running", container.id)));
         }
-        let clock = Clock::read();
         let pids = members(container.state.pid)
             .map_err(|error| Error::internal("cannot list the processes of a container", error))?;
+        if !options.trim().is_empty()
+            && let Some(processes) = ps::list(options, &pids)?
+        {
+            return Ok(processes);
+        }
+        let clock = Clock::read();
         let titles = "UID PID PPID C STIME TTY TIME CMD".split(' ').map(str::to_owned).collect();
         // A process that ended meanwhile is left out.
         let processes = pids.into_iter().filter_map(|pid| row(pid, &clock)).collect();
@@ -56,11 +65,10 @@ impl Clock {
 }
 
 /// The processes in the cgroup of a process, and below it.
-fn members(pid: i32) -> std::io::Result<Vec<i32>> {
+fn members(pid: i32) -> std::io::Result<BTreeSet<i32>> {
     let text = fs::read_to_string(format!("/proc/{pid}/cgroup"))?;
-    let mut pids = Vec::new();
+    let mut pids = BTreeSet::new();
     collect(&directory(&text), &mut pids)?;
-    pids.sort_unstable();
     Ok(pids)
 }
 
@@ -83,7 +91,7 @@ fn directory(text: &str) -> PathBuf {
     root.to_owned()
 }
 
-fn collect(directory: &Path, pids: &mut Vec<i32>) -> std::io::Result<()> {
+fn collect(directory: &Path, pids: &mut BTreeSet<i32>) -> std::io::Result<()> {
     let text = fs::read_to_string(directory.join("cgroup.procs"))?;
     pids.extend(text.lines().filter_map(|line| line.trim().parse::<i32>().ok()));
     for entry in fs::read_dir(directory)?.flatten() {

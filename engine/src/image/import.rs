@@ -29,6 +29,8 @@ pub(super) fn import(
     if name.as_ref().is_some_and(|name| name.digest().is_some()) {
         return Err(Error::invalid("cannot import digest reference"));
     }
+    // There is no other source of archives.
+    let comment = if message.is_empty() { "Imported from -" } else { message };
     let mut config = json!({});
     for line in changes {
         change::apply(&mut config, line)?;
@@ -45,10 +47,10 @@ pub(super) fn import(
         "architecture": platform.architecture,
         "os": platform.os,
         "created": now,
-        "comment": message,
+        "comment": comment,
         "config": config,
         "rootfs": {"type": "layers", "diff_ids": [diff_id]},
-        "history": [{"created": now, "comment": message}],
+        "history": [{"created": now, "comment": comment}],
     });
     if !platform.variant.is_empty() {
         document["variant"] = platform.variant.into();

@@ -51,7 +51,10 @@ pub(super) async fn pull(
 ) -> Result<Pulled> {
     let reference = Reference::parse(&request.reference)?;
     if !request.all_tags {
-        return pull_one(images, &request, reference.or_latest(), progress).await;
+        let reference = reference.or_latest();
+        let pulled = pull_tag(images, &request, reference.clone(), progress.clone()).await?;
+        tell_status(&progress, &reference, pulled.updated).await;
+        return Ok(pulled);
     }
     if reference.tag().is_some() || reference.digest().is_some() {
         return Err(Error::invalid("tag can't be used with --all-tags/-a"));
@@ -59,15 +62,21 @@ pub(super) async fn pull(
     let registry =
         open(images, &request, &reference, |registry| async move { registry.tags().await });
     let (_, tags) = registry.await.map_err(|failure| failure.into_error(&reference))?;
-    let mut last = None;
+    let mut last: Option<Pulled> = None;
     for tag in tags {
         let one = reference.with_tag(&tag)?;
-        last = Some(pull_one(images, &request, one, progress.clone()).await?);
+        let pulled = pull_tag(images, &request, one, progress.clone()).await?;
+        let updated = pulled.updated || last.is_some_and(|last| last.updated);
+        last = Some(Pulled { updated, ..pulled });
     }
-    last.ok_or_else(|| Error::not_found(format!("repository {reference} has no tags")))
+    let none = || Error::not_found(format!("repository {reference} has no tags"));
+    let pulled = last.ok_or_else(none)?;
+    tell_status(&progress, &reference, pulled.updated).await;
+    Ok(pulled)
 }
 
-async fn pull_one(
+/// Pulls one image; its last word is the digest.
+async fn pull_tag(
     images: &Images,
     request: &PullRequest,
     reference: Reference,
@@ -89,9 +98,13 @@ async fn pull_one(
     pull.tell(&name, &format!("Pulling from {}", pull.reference.path()), None).await;
     let pulled = pull.take(resolved, request).await?;
     pull.tell("", &format!("Digest: {}", pulled.digest), None).await;
-    let status = if pulled.updated { "Downloaded newer image" } else { "Image is up to date" };
-    pull.tell("", &format!("Status: {status} for {}", pull.reference), None).await;
     Ok(pulled)
+}
+
+/// Says what a pull came to: once, whether it was of one tag or of all.
+async fn tell_status(progress: &Sender<Progress>, reference: &Reference, updated: bool) {
+    let status = if updated { "Downloaded newer image" } else { "Image is up to date" };
+    tell(progress, "", &format!("Status: {status} for {reference}"), None).await;
 }
 
 /// Asks each place in turn; the first that answers is the one to go on with.
@@ -152,7 +165,7 @@ impl Pull {
                 image.platform()
             )));
         }
-        let fetched = self.layers(&wanted).await?;
+        let fetched = self.layers(id, &wanted).await?;
         self.add(bytes, resolved.digest, fetched).await
     }
 
@@ -165,8 +178,13 @@ impl Pull {
     }
 
     /// Fetches and unpacks what is missing; whether anything was.
-    async fn layers(&self, wanted: &[Wanted]) -> Result<bool> {
+    async fn layers(&self, id: ImageId, wanted: &[Wanted]) -> Result<bool> {
         let mut missing = Vec::new();
+        // Of an image that is there Docker has nothing to say.
+        let known = self.images.store.image(id).is_some();
+        if known && wanted.iter().all(|layer| self.images.store.has_layer(layer.chain)) {
+            return Ok(false);
+        }
         for layer in wanted {
             let there = self.images.store.has_layer(layer.chain);
             let status = if there { "Already exists" } else { "Pulling fs layer" };

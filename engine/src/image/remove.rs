@@ -37,7 +37,7 @@ pub(super) fn remove(
         let swept = store.sweep();
         removed.push(Removed::Deleted(image.id.to_string()));
         let gone = image.layers.iter().rev().filter(|chain| swept.layers.contains(chain));
-        removed.extend(gone.map(|chain| Removed::Deleted(chain.to_string())));
+        removed.extend(gone.map(|chain| Removed::DeletedLayer(chain.to_string())));
     }
     Ok(removed)
 }
@@ -65,7 +65,7 @@ pub(super) fn prune(
         pruned.removed.push(Removed::Deleted(image.id.to_string()));
         let layers = image.layers.iter().rev().filter(|chain| swept.layers.contains(chain));
         for chain in layers {
-            let deleted = Removed::Deleted(chain.to_string());
+            let deleted = Removed::DeletedLayer(chain.to_string());
             if !pruned.removed.contains(&deleted) {
                 pruned.removed.push(deleted);
             }

@@ -257,7 +257,7 @@ fn the_last_name_takes_the_image_and_its_own_layers_along() {
     let wanted = [
         Removed::Untagged("x:2".into()),
         Removed::Deleted(image.id.to_string()),
-        Removed::Deleted(image.layers[1].to_string()),
+        Removed::DeletedLayer(image.layers[1].to_string()),
     ];
     assert_eq!(removed, wanted);
     assert_eq!(files_below(&scratch.path("images/layers")), 1);

@@ -137,3 +137,49 @@ fn a_program_that_is_missing_is_told_once() {
         }
     }
 }
+
+#[test]
+fn errors_that_docker_words_are_worded_so() {
+    let daemon = Daemon::start(&[]);
+    let id = daemon.docker_ok(&["create", "--name", "c1", IMAGE]);
+    daemon.docker_ok(&["create", "--name", "c2", IMAGE]);
+    let broken = daemon.scratch.text("broken.tar");
+    std::fs::write(&broken, "broken").unwrap();
+    for client in Client::ALL {
+        let fails = |words: &[&str]| {
+            let (code, _, error) = daemon.ask(client, words);
+            assert_ne!(code, Some(0), "{client:?} {words:?}");
+            error
+        };
+        let error = fails(&["rename", "c2", "c1"]);
+        let text = format!(
+            "Error when allocating new name: Conflict. The container name \"/c1\" is already in use \
+             by container \"{id}\""
+        );
+        assert!(error.contains(&text), "{client:?}: {error}");
+        for (volume, text) in [
+            (
+                "/:/",
+                "invalid volume specification: '/:/': invalid mount config for type \"bind\": \
+                 invalid specification: destination can't be '/'",
+            ),
+            ("a:b:c:d", "invalid volume specification: 'a:b:c:d'"),
+            (
+                "/x:y",
+                "invalid volume specification: '/x:y': invalid mount config for type \"bind\": \
+                 invalid mount path: 'y' mount path must be absolute",
+            ),
+            (
+                "a?b:/x",
+                "create a?b: \"a?b\" includes invalid characters for a local volume name, only \
+                 \"[a-zA-Z0-9][a-zA-Z0-9_.-]\" are allowed",
+            ),
+            ("/x:/y:bogus", "invalid mode: bogus"),
+        ] {
+            let error = fails(&["create", "-v", volume, IMAGE]);
+            assert!(error.contains(text), "{client:?} {volume}: {error}");
+        }
+    }
+    let (_, _, error) = daemon.ask(Client::Rnet, &["load", "-i", &broken]);
+    assert!(error.contains(&broken), "{error}");
+}

@@ -84,6 +84,20 @@ fn two_daemons_do_not_share_a_socket() {
 }
 
 #[test]
+fn a_second_daemon_in_the_network_namespace_is_told_of_the_first() {
+    let daemon = Daemon::start(&[]);
+    let other = Scratch::new();
+    let mut command = daemon.beside_command(RNET, &["daemon"]);
+    let output = command.args(standard_flags(&other)).output().unwrap();
+    let log = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{log}");
+    for text in ["process ", &daemon.id(), &daemon.scratch.text("data"), "of its own"] {
+        assert!(log.contains(text), "{text}: {log}");
+    }
+    assert_eq!(daemon.get("/_ping").status, 200);
+}
+
+#[test]
 fn a_dead_daemon_s_socket_and_pidfile_are_no_obstacle() {
     let scratch = Scratch::new();
     drop(UnixListener::bind(scratch.path("sock")).unwrap());

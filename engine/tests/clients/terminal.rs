@@ -1,7 +1,7 @@
 //! `-t` on a real terminal: size, keys, exit codes, with both clients.
 
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
@@ -100,6 +100,18 @@ fn resize(path: &str, rows: u16, columns: u16) {
     assert!(Command::new("stty").args(size).status().unwrap().success());
 }
 
+/// Waits until an event is told, or was.
+fn wait_for(daemon: &Daemon, action: &str) {
+    let filter = format!("event={action}");
+    let mut events = daemon.client(Client::Docker, &["events", "--since", "0", "-f", &filter]);
+    let mut events = events.stdout(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(events.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    assert!(line.contains(action), "{line}");
+    events.kill().unwrap();
+    events.wait().unwrap();
+}
+
 #[test]
 fn run_has_the_size_of_the_terminal_and_follows_it() {
     let daemon = Daemon::start(&[]);
@@ -131,6 +143,50 @@ fn run_is_left_by_its_keys_and_attached_again() {
         terminal.press(CTRL_D);
         assert_eq!(terminal.code(), Some(0));
         daemon.ok(client, &["rm", "talk"]);
+    }
+}
+
+#[test]
+fn other_keys_leave_and_the_usual_ones_reach_the_container() {
+    let daemon = Daemon::start(&[]);
+    for client in Client::ALL {
+        let run = ["run", "-dit", "--name", "talk", "--network", "none", IMAGE, "cat"];
+        daemon.ok(client, &run);
+        for words in [
+            &["attach", "--detach-keys", "ctrl-a,d", "talk"][..],
+            &["exec", "-it", "--detach-keys", "ctrl-a,d", "talk", "cat"],
+            &["run", "-it", "--detach-keys", "ctrl-a,d", "--network", "none", IMAGE, "cat"],
+        ] {
+            let mut terminal = Terminal::run(&daemon, client, words);
+            terminal.press(b"one\n");
+            terminal.expect("one\r\none\r\n");
+            terminal.press(CTRL_P_CTRL_Q);
+            terminal.press(b"two\n");
+            terminal.expect("two\r\n");
+            terminal.press(b"\x01d");
+            assert!(terminal.code().is_some(), "{client:?} {words:?}");
+        }
+        if client == Client::Rnet {
+            // Docker's own command leaves without a word.
+            wait_for(&daemon, "detach");
+            wait_for(&daemon, "exec_detach");
+        }
+        let running = daemon.ok(client, &["ps", "-q"]);
+        assert_eq!(running.lines().count(), 2, "{client:?}");
+        daemon.ok(client, &[&["rm", "-f"], &running.lines().collect::<Vec<_>>()[..]].concat());
+        let create = ["create", "-it", "--name", "late", "--network", "none", IMAGE, "cat"];
+        daemon.ok(client, &create);
+        let words = ["start", "-ai", "--detach-keys", "ctrl-a,d", "late"];
+        let mut terminal = Terminal::run(&daemon, client, &words);
+        terminal.press(b"one\n");
+        terminal.expect("one\r\none\r\n");
+        terminal.press(CTRL_P_CTRL_Q);
+        terminal.press(b"two\n");
+        terminal.expect("two\r\n");
+        terminal.press(b"\x01d");
+        terminal.code();
+        assert_eq!(daemon.ok(client, &["ps", "--format", "{{.Names}}"]), "late", "{client:?}");
+        daemon.ok(client, &["rm", "-f", "late"]);
     }
 }
 

@@ -211,7 +211,7 @@ fn exec_runs_beside_and_its_code_is_known_when_its_output_ends() {
                 assert_eq!(bytes, b"\x01\0\0\0\0\0\0\x03hi\n");
             }
         }
-        let processes = scene.blocking(|engine| engine.top("web")).await.unwrap();
+        let processes = scene.blocking(|engine| engine.top("web", "")).await.unwrap();
         assert!(processes.processes[0][7].contains("sleep"), "{processes:?}");
         scene.end().await;
     });

@@ -18,7 +18,7 @@ use super::encoder::{
 };
 use super::expression::Family;
 use super::skeleton::{CHAINS, SETS, USER_CHAINS, rules};
-use super::{NftError, element};
+use super::{NftError, element, holder};
 
 const NFNLGRP_NFTABLES: u32 = libc::NFNLGRP_NFTABLES.cast_unsigned();
 const EVENT_BUFFER: usize = 1 << 20;
@@ -176,8 +176,8 @@ impl Writer {
         let mut kept = Vec::new();
         if let Some(found) = self.find()? {
             let is_ours = found.owner == Some(self.port());
-            if found.owner.is_some() && !is_ours {
-                return Err(NftError::Owned { table });
+            if let Some(port) = found.owner.filter(|_| !is_ours) {
+                return Err(owned(table, Some(port)));
             }
             let is_orphan = found.owner.is_none() && found.flags & PERSIST != 0;
             match (found.is_current(), is_ours || self.flags == 0) {
@@ -266,10 +266,16 @@ impl Writer {
 
     fn refused(&self, verb: &'static str, refusal: Refusal) -> NftError {
         if is(&refusal, libc::EPERM) && self.flags & OWNER != 0 {
-            return NftError::Owned { table: self.table.clone() };
+            return owned(self.table.clone(), None);
         }
         NftError::Table { verb, table: self.name(), source: first(refusal) }
     }
+}
+
+/// The error about a table of somebody else, whose socket has this number.
+fn owned(table: String, port: Option<u32>) -> NftError {
+    let holders = port.and_then(holder::holders);
+    NftError::Owned { table, holders: holders.unwrap_or_else(|| "unknown".to_owned()) }
 }
 
 fn user_error(verb: &'static str, table: &str, source: io::Error) -> NftError {

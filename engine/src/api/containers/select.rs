@@ -1,5 +1,6 @@
 //! Which containers a list or a prune is about.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
@@ -65,16 +66,13 @@ impl Selection {
         let (before, since) = (created("before")?, created("since")?);
         let exited =
             filters.values("exited").iter().map(|text| exit_code(text)).collect::<Result<_>>()?;
-        for status in filters.values("status") {
-            check_status(status)?;
-        }
+        check(&filters)?;
         let limit = query.number::<i64>("limit")?.filter(|limit| *limit > 0);
         let ancestor = |name: &String| {
             let image = api.engine.images().find(name);
             image.map_or_else(|_| name.clone(), |image| image.id.to_string())
         };
-        let all = query.flag("all") || limit.is_some();
-        let all = all || filters.has("status") || filters.has("exited");
+        let all = query.flag("all") || limit.is_some() || filters.has("status");
         Ok(Self {
             scope: if all { Scope::All } else { Scope::Running },
             limit: limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX),
@@ -129,7 +127,13 @@ impl Selection {
         };
         let volume = |wanted: &str| {
             let mut mounts = container.mounts.iter();
-            mounts.any(|mount| mount.target == wanted || mount.name.as_deref() == Some(wanted))
+            mounts.any(|mount| {
+                mount.target == wanted
+                    || mount
+                        .name
+                        .as_deref()
+                        .map_or(mount.source == Path::new(wanted), |n| n == wanted)
+            })
         };
         let slashed = format!("/{}", container.name);
         filters.labels(|key| container.resolved.labels.get(key).map(String::as_str))
@@ -144,7 +148,7 @@ impl Selection {
             && filters.any("network", network)
             && filters.any("volume", volume)
             && filters.exact("health", health.unwrap_or("none"))
-            && filters.any("is-task", |wanted| matches!(wanted, "false" | "0"))
+            && filters.any("is-task", is_false)
             && filters.any("publish", |wanted| published(container, wanted))
             && filters.any("expose", |wanted| exposed(container, wanted))
     }
@@ -161,13 +165,30 @@ fn exit_code(text: &str) -> Result<i32> {
     text.parse().map_err(|_| Error::invalid(format!("invalid filter 'exited={text}'")))
 }
 
-fn check_status(text: &str) -> Result<()> {
-    const KNOWN: [&str; 7] =
-        ["created", "restarting", "running", "removing", "paused", "exited", "dead"];
-    if KNOWN.contains(&text) {
-        return Ok(());
+/// Finds values that a condition cannot have. `isolation` is for other systems: nothing is left
+/// out by it.
+fn check(filters: &Filters) -> Result<()> {
+    const STATES: &[&str] =
+        &["created", "restarting", "running", "removing", "paused", "exited", "dead"];
+    const HEALTH: &[&str] = &["none", "starting", "healthy", "unhealthy"];
+    for (name, known) in [("status", STATES), ("health", HEALTH)] {
+        let unknown = filters.values(name).iter().find(|value| !known.contains(&value.as_str()));
+        if let Some(value) = unknown {
+            return Err(Error::invalid(format!("invalid filter '{name}={value}'")));
+        }
     }
-    Err(Error::invalid(format!("invalid filter 'status={text}'")))
+    filters.flag("is-task")?;
+    for name in ["publish", "expose"] {
+        for value in filters.values(name) {
+            ports::port_range(value)
+                .map_err(|_| Error::invalid(format!("invalid filter '{name}={value}'")))?;
+        }
+    }
+    Ok(())
+}
+
+fn is_false(text: &str) -> bool {
+    matches!(text.to_ascii_lowercase().as_str(), "0" | "f" | "false")
 }
 
 /// `publish=8080`, `publish=80/tcp`, ranges: either side of a published port.

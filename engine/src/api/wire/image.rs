@@ -102,7 +102,7 @@ pub fn history(entry: &HistoryEntry) -> Value {
 pub fn removed(removed: &Removed) -> Value {
     match removed {
         Removed::Untagged(name) => json!({"Untagged": name}),
-        Removed::Deleted(id) => json!({"Deleted": id}),
+        Removed::Deleted(id) | Removed::DeletedLayer(id) => json!({"Deleted": id}),
     }
 }
 

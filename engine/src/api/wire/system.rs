@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
+use crate::api::system::limits::Limits;
 use crate::api::version::{NEWEST, OLDEST};
 
 /// Our version, that of the daemon and of the command line.
@@ -40,6 +41,8 @@ pub struct Host {
     pub memory: u64,
     /// `1` or `2`.
     pub cgroup_version: &'static str,
+    /// Which limits it can keep.
+    pub limits: Limits,
     /// Whether the kernel forwards.
     pub forwarding: bool,
     /// The HTTP proxies of the daemon's environment: plain, TLS, exceptions.
@@ -154,18 +157,19 @@ pub fn info(host: &Host, daemon: &Daemon) -> Value {
 
 fn machine(host: &Host) -> Value {
     let [http, https, none] = &host.proxies;
+    let limits = &host.limits;
     json!({
-        "MemoryLimit": true,
-        "SwapLimit": true,
-        "CpuCfsPeriod": true,
-        "CpuCfsQuota": true,
-        "CPUShares": true,
-        "CPUSet": true,
-        "PidsLimit": true,
-        "OomKillDisable": host.cgroup_version == "1",
+        "MemoryLimit": limits.memory,
+        "SwapLimit": limits.swap,
+        "CpuCfsPeriod": limits.cpu_period,
+        "CpuCfsQuota": limits.cpu_quota,
+        "CPUShares": limits.cpu_shares,
+        "CPUSet": limits.cpu_set,
+        "PidsLimit": limits.pids,
+        "OomKillDisable": limits.oom_kill_disable,
         "IPv4Forwarding": host.forwarding,
-        "BridgeNfIptables": true,
-        "BridgeNfIp6tables": true,
+        "BridgeNfIptables": limits.bridge_ipv4,
+        "BridgeNfIp6tables": limits.bridge_ipv6,
         "CgroupDriver": "cgroupfs",
         "CgroupVersion": host.cgroup_version,
         "KernelVersion": host.kernel,

@@ -280,7 +280,8 @@ async fn an_image_is_pulled_once_and_then_up_to_date() {
     let again = run(&images, named(name.clone())).await;
     assert!(!again.result.as_ref().unwrap().updated);
     let status = format!("Status: Image is up to date for {name}");
-    assert_eq!(again.lines.last().unwrap(), &status);
+    let wanted = ["1: Pulling from a/b", &format!("Digest: {digest}"), &status];
+    assert_eq!(again.lines, wanted, "nothing is said of the layers");
     assert_eq!(server.requests("/blobs/"), 3);
     let pinned = server.name(&format!("a/b@{digest}"));
     let by_digest = run(&images, named(pinned.clone())).await;
@@ -471,8 +472,15 @@ async fn concurrent_pulls_share_a_download() {
     assert_eq!(server.requests(&shared), 1);
     let other = Images::open(&scratch.path("other")).unwrap();
     let all = PullRequest { all_tags: true, ..named(server.name("a")) };
-    run(&other, all).await.image();
+    let first = run(&other, all.clone()).await;
     assert_eq!(other.list().len(), 4);
+    for (pulled, status) in
+        [(first, "Downloaded newer image"), (run(&other, all).await, "Image is up to date")]
+    {
+        let statuses: Vec<_> =
+            pulled.lines.iter().filter(|line| line.starts_with("Status: ")).collect();
+        assert_eq!(statuses, [&format!("Status: {status} for {}", server.name("a"))]);
+    }
 }
 
 #[tokio::test]

@@ -164,7 +164,11 @@ fn what_cannot_be_is_refused_in_docker_s_words() {
         (json!({"ExtraHosts": ["a:b"]}), "invalid IP address in add-host: \"b\""),
         (json!({"Binds": ["a:b:c:d"]}), "invalid volume specification: 'a:b:c:d'"),
         (json!({"Binds": ["/a:/b:nope"]}), "invalid mode: nope"),
-        (json!({"Binds": ["/a:b"]}), "invalid mount path: 'b' mount path must be absolute"),
+        (
+            json!({"Binds": ["/a:b"]}),
+            "invalid volume specification: '/a:b': invalid mount config for type \"bind\": \
+             invalid mount path: 'b' mount path must be absolute",
+        ),
         (json!({"Binds": ["/a:/x", "/b:/x/"]}), "Duplicate mount point: /x/"),
         (
             json!({"Mounts": [{"Type": "bind", "Source": "/nonexistent", "Target": "/x"}]}),

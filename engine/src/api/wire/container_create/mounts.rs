@@ -1,0 +1,137 @@
+//! Mounts of a request, in each of the ways that a request may name them.
+
+use crate::api::wire::container_config::{Config, HostConfig, Mount as WireMount};
+use crate::container::spec::Mount;
+use crate::error::{Error, Result};
+
+/// All mounts: `Mounts`, `Binds`, `Tmpfs`, and a volume for each of `Volumes` not mounted by them.
+pub(super) fn mounts(config: &Config, host: &HostConfig) -> Result<Vec<Mount>> {
+    let wire = host.mounts.iter().flatten().map(of_mount);
+    let binds = host.binds.iter().flatten().map(|text| of_bind(text));
+    let tmpfs = host.tmpfs.iter().flatten().map(|(target, options)| Ok(of_tmpfs(target, options)));
+    let mut mounts = wire.chain(binds).chain(tmpfs).collect::<Result<Vec<_>>>()?;
+    for target in config.volumes.iter().flatten().map(|(target, _)| target) {
+        if !mounts.iter().any(|mount| mount.target == *target) {
+            mounts.push(volume(String::new(), target.clone()));
+        }
+    }
+    Ok(mounts)
+}
+
+fn volume(source: String, target: String) -> Mount {
+    Mount { kind: "volume".to_owned(), source, target, ..Mount::default() }
+}
+
+fn of_tmpfs(target: &str, options: &str) -> Mount {
+    let options = options.split(',').filter(|option| !option.is_empty());
+    Mount {
+        kind: "tmpfs".to_owned(),
+        target: target.to_owned(),
+        options: options.map(str::to_owned).collect(),
+        ..Mount::default()
+    }
+}
+
+/// `source:target[:mode]`, or the target of an anonymous volume.
+fn of_bind(text: &str) -> Result<Mount> {
+    let invalid = || Error::invalid(format!("invalid volume specification: '{text}'"));
+    let parts: Vec<&str> = text.split(':').collect();
+    let (source, target, mode) = match parts.as_slice() {
+        [target] => ("", *target, ""),
+        [source, target] => (*source, *target, ""),
+        [source, target, mode] => (*source, *target, *mode),
+        _ => return Err(invalid()),
+    };
+    if target.is_empty() || (source.is_empty() && parts.len() > 1) {
+        return Err(invalid());
+    }
+    let wrong = |reason: &str| {
+        let kind = if source.starts_with('/') { "bind" } else { "volume" };
+        Err(Error::invalid(format!(
+            "invalid volume specification: '{text}': invalid mount config for type \"{kind}\": \
+             {reason}"
+        )))
+    };
+    if !target.starts_with('/') {
+        return wrong(&format!("invalid mount path: '{target}' mount path must be absolute"));
+    }
+    if target.trim_end_matches('/').is_empty() {
+        return wrong("invalid specification: destination can't be '/'");
+    }
+    let mut mount = volume(source.to_owned(), target.to_owned());
+    if source.starts_with('/') {
+        "bind".clone_into(&mut mount.kind);
+        mount.create_source = true;
+    } else if !source.is_empty() && !is_volume_name(source) {
+        return Err(Error::invalid(format!(
+            "create {source}: \"{source}\" includes invalid characters for a local volume name, only \
+             \"[a-zA-Z0-9][a-zA-Z0-9_.-]\" are allowed. If you intended to pass a host directory, \
+             use absolute path"
+        )));
+    }
+    for option in mode.split(',').filter(|option| !option.is_empty()) {
+        match option {
+            "ro" => mount.readonly = true,
+            "nocopy" => mount.no_copy = true,
+            "rw" | "z" | "Z" | "cached" | "delegated" | "consistent" => {}
+            "shared" | "rshared" | "slave" | "rslave" | "private" | "rprivate" => {
+                option.clone_into(&mut mount.propagation);
+            }
+            _ => return Err(Error::invalid(format!("invalid mode: {mode}"))),
+        }
+    }
+    Ok(mount)
+}
+
+/// Docker's names of volumes and containers.
+fn is_volume_name(name: &str) -> bool {
+    let plain = |c: char| c.is_ascii_alphanumeric();
+    name.len() > 1
+        && name.starts_with(plain)
+        && name.chars().all(|c| plain(c) || matches!(c, '_' | '.' | '-'))
+}
+
+fn of_mount(wire: &WireMount) -> Result<Mount> {
+    let invalid = |reason: &str| {
+        Err(Error::invalid(format!("invalid mount config for type \"{}\": {reason}", wire.kind)))
+    };
+    if wire.target.is_empty() {
+        return invalid("field Target must not be empty");
+    }
+    let mut mount =
+        Mount { readonly: wire.read_only, ..volume(wire.source.clone(), wire.target.clone()) };
+    mount.kind.clone_from(&wire.kind);
+    match wire.kind.as_str() {
+        "bind" if wire.source.is_empty() => invalid("field Source must not be empty"),
+        "bind" if !wire.source.starts_with('/') => {
+            invalid(&format!("invalid mount path: '{}' mount path must be absolute", wire.source))
+        }
+        "bind" => {
+            let options = wire.bind_options.clone().unwrap_or_default();
+            if !options.create_mountpoint && !std::path::Path::new(&wire.source).exists() {
+                return invalid(&format!("bind source path does not exist: {}", wire.source));
+            }
+            mount.propagation = options.propagation;
+            mount.create_source = options.create_mountpoint;
+            Ok(mount)
+        }
+        "volume" if wire.volume_options.as_ref().is_some_and(|o| !o.subpath.is_empty()) => {
+            invalid("volume-subpath is not supported")
+        }
+        "volume" if wire.source.is_empty() || is_volume_name(&wire.source) => {
+            mount.no_copy = wire.volume_options.as_ref().is_some_and(|options| options.no_copy);
+            Ok(mount)
+        }
+        "volume" => invalid(&format!("\"{}\" is no name of a volume", wire.source)),
+        "tmpfs" if !wire.source.is_empty() => invalid("field Source must not be specified"),
+        "tmpfs" => {
+            let options = wire.tmpfs_options.clone().unwrap_or_default();
+            let size = (options.size_bytes > 0).then(|| format!("size={}", options.size_bytes));
+            let mode = (options.mode > 0).then(|| format!("mode={:o}", options.mode));
+            let others = options.options.into_iter().flatten().map(|pair| pair.join("="));
+            mount.options = size.into_iter().chain(mode).chain(others).collect();
+            Ok(mount)
+        }
+        _ => invalid("mount type unknown"),
+    }
+}
