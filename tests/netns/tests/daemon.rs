@@ -258,3 +258,35 @@ fn a_connection_that_was_answered_for_is_not_undone_by_a_crash() {
         assert_eq!(networks(&daemon), left, "{words}");
     }
 }
+
+#[test]
+fn restart_policies_are_kept_by_the_next_daemon() {
+    let lab = Lab::new();
+    let mut daemon = Daemon::start(&lab.host, &[]);
+    for policy in ["no", "on-failure", "unless-stopped", "always"] {
+        for state in ["killed", "stopped"] {
+            let words = format!("run -d --name {policy}-{state} --restart {policy} --network none");
+            daemon.rnet(&format!("{words} rnet/toolbox sleep 1000"));
+        }
+        daemon.rnet(&format!("stop -t 0 {policy}-stopped"));
+    }
+    let pids = |daemon: &Daemon| {
+        daemon.rnet("inspect -f {{.State.Pid}} no-killed on-failure-killed unless-stopped-killed always-killed")
+    };
+    let before = pids(&daemon);
+    daemon.kill();
+    for pid in before.lines() {
+        daemon.signal(pid, "-KILL");
+    }
+    daemon.restart();
+    let expected = "always-killed\nalways-stopped\non-failure-killed\nunless-stopped-killed";
+    wait_until("those that are to run, run", || {
+        let running = daemon.rnet("ps --format {{.Names}}");
+        let mut names: Vec<_> = running.lines().collect();
+        names.sort_unstable();
+        names.join("\n") == expected
+    });
+    let of = |name: &str| daemon.rnet(&format!("inspect -f {{{{.State.ExitCode}}}} {name}"));
+    assert_eq!(of("no-killed"), "137", "what the shim wrote down is not lost");
+    assert_ne!(pids(&daemon), before);
+}
