@@ -15,5 +15,6 @@ mod host;
 mod lists;
 mod mistakes;
 mod process;
+mod rotation;
 mod terminal;
 mod told;
