@@ -148,7 +148,7 @@ impl Selection {
             && filters.any("network", network)
             && filters.any("volume", volume)
             && filters.exact("health", health.unwrap_or("none"))
-            && filters.any("is-task", |wanted| is_false(wanted))
+            && filters.any("is-task", is_false)
             && filters.any("publish", |wanted| published(container, wanted))
             && filters.any("expose", |wanted| exposed(container, wanted))
     }
