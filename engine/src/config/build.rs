@@ -95,7 +95,7 @@ pub fn config(invocation: Invocation, values: &Values) -> Result<Config> {
         cgroupns_mode: one_of(values, "default-cgroupns-mode", &["private", "host"])?,
         ipc_mode: one_of(values, "default-ipc-mode", &["private", "shareable"])?
             .unwrap_or_else(|| "private".to_owned()),
-        log_driver: one_of(values, "log-driver", &["json-file", "none"])?
+        log_driver: one_of(values, "log-driver", &["json-file", "local", "none"])?
             .unwrap_or_else(|| "json-file".to_owned()),
         log_options: strings("log-opt", values)?,
         labels: labels(values)?,

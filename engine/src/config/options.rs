@@ -212,7 +212,7 @@ pub const OPTIONS: &[Opt] = &[
     opt("ipv6", "ipv6", Flag, "IPv6 on the default network"),
     opt("label", "labels", List, "Label of the daemon: key=value"),
     moot("live-restore", "live-restore", Flag, "true", "containers always outlive the daemon"),
-    opt("log-driver", "log-driver", Text, "Log driver of containers: json-file or none"),
+    opt("log-driver", "log-driver", Text, "Log driver of containers: json-file, local or none"),
     opt("log-format", "log-format", Text, "Format of the daemon's log: text or json"),
     short(
         'l',

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use super::create::rootfs_dir;
 use super::files::{self, Hosts, Resolver};
 use super::join::Place;
+use super::logs::rotation::Rotation;
 use super::spec::Mount;
 use super::{Container, Paths, Spec};
 use crate::core::Engine;
@@ -17,12 +18,6 @@ use crate::image::rootfs::{Root, RootFs};
 use crate::runtime::spec::{BundleInput, Namespace, Namespaces, Seccomp, build};
 use crate::runtime::{self, Runtime, user};
 use crate::shim::protocol::{Config, Log, Stdin, View};
-
-/// Docker's size of a log file before it is rotated is none; ours is.
-const LOG_SIZE: u64 = 20 << 20;
-
-/// How many log files are kept.
-const LOG_FILES: u32 = 5;
 
 /// What the network part has decided for the other parts.
 #[derive(Clone, Debug)]
@@ -221,26 +216,8 @@ impl Engine {
         if self.log_driver(&container.spec) == "none" {
             return Ok(Log::None);
         }
-        let own = &container.spec.log_options;
-        let option = |key: &str| own.get(key).or_else(|| self.settings().log_options.get(key));
-        let wrong = |key: &str, text: &str| {
-            Error::invalid(format!(
-                "invalid value for {key}: `{text}`: use a number such as 10m or 3"
-            ))
-        };
-        let max_size = match option("max-size").map(String::as_str) {
-            None => LOG_SIZE,
-            Some("-1") => 0,
-            Some(text) => size(text).ok_or_else(|| wrong("max-size", text))?,
-        };
-        let max_files = match option("max-file") {
-            None => LOG_FILES,
-            Some(text) => text
-                .parse()
-                .ok()
-                .filter(|count| *count > 0)
-                .ok_or_else(|| wrong("max-file", text))?,
-        };
+        let options = &container.spec.log_options;
+        let Rotation { max_size, max_files } = Rotation::of(options, &self.settings().log_options)?;
         Ok(Log::JsonFile { path: container.paths.log.clone(), max_size, max_files })
     }
 
@@ -379,19 +356,6 @@ fn write(path: &Path, text: &str) -> Result<()> {
         .map_err(|error| Error::internal(format!("cannot write {}", path.display()), error))
 }
 
-/// `10m`, `1g`, `512k`, `100`: in bytes.
-fn size(text: &str) -> Option<u64> {
-    let lower = text.to_ascii_lowercase();
-    let bare = lower.strip_suffix('b').unwrap_or(&lower);
-    let (number, unit) = match bare.as_bytes().last()? {
-        b'k' => (&bare[..bare.len() - 1], 1 << 10),
-        b'm' => (&bare[..bare.len() - 1], 1 << 20),
-        b'g' => (&bare[..bare.len() - 1], 1 << 30),
-        _ => (bare, 1),
-    };
-    number.parse::<u64>().ok()?.checked_mul(unit)
-}
-
 /// `--security-opt`, understood.
 #[derive(Debug, Default)]
 struct SecurityOptions {
@@ -427,15 +391,6 @@ impl SecurityOptions {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn sizes_have_units() {
-        assert_eq!(size("10m"), Some(10 << 20));
-        assert_eq!(size("1GB"), Some(1 << 30));
-        assert_eq!(size("77"), Some(77));
-        assert_eq!(size("m"), None);
-        assert_eq!(size(""), None);
-    }
 
     #[test]
     fn an_unknown_security_option_is_named() {

@@ -13,6 +13,7 @@ use cnm::{Controller, HasKind, Kind};
 
 use super::join::Place;
 use super::live::Live;
+use super::logs::rotation::Rotation;
 use super::spec::{Mount, RestartPolicy};
 use super::{
     Container, Created, EndpointSpec, EndpointView, Healthcheck, MountPoint, Paths, Spec, State,
@@ -25,8 +26,8 @@ use crate::image::rootfs::RootFs;
 use crate::network::Chance;
 use crate::runtime::spec::{device_rules, limits};
 
-/// The log drivers there are.
-const LOG_DRIVERS: [&str; 2] = ["json-file", "none"];
+/// The log drivers there are. What `local` keeps is written as `json-file` does it.
+const LOG_DRIVERS: [&str; 3] = ["json-file", "local", "none"];
 
 /// Compose's label of a container that it makes while the one that this is to replace runs, with
 /// the same ports and addresses.
@@ -165,9 +166,10 @@ impl Engine {
         let driver = self.log_driver(spec);
         if !LOG_DRIVERS.contains(&driver) {
             return Err(Error::invalid(format!(
-                "logger: no log driver named '{driver}' is registered: use json-file or none"
+                "logger: no log driver named '{driver}' is registered: use json-file, local or none"
             )));
         }
+        Rotation::of(&spec.log_options, &self.settings().log_options)?;
         if let Some(signal) = &spec.stop_signal {
             super::signal::parse(signal)?;
         }

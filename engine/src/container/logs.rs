@@ -1,6 +1,7 @@
 //! Reading a container's log: `json-file` lines, rotated files included, to the end and beyond.
 
 mod files;
+pub(super) mod rotation;
 #[cfg(test)]
 mod tests;
 
@@ -45,7 +46,7 @@ impl Engine {
         }
         let live = self.registry.find(key)?;
         let container = live.get();
-        if self.log_driver(&container.spec) != "json-file" {
+        if self.log_driver(&container.spec) == "none" {
             return Err(Error::new(
                 cnm::Kind::NotImplemented,
                 "configured logging driver does not support reading",

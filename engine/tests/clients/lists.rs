@@ -63,6 +63,11 @@ fn each_filter_of_ps_chooses_as_docker_s_does() {
         }
     }
     assert_eq!(daemon.docker_ok(&["ps", "-qf", "exited=3"]), "", "it does not run");
+}
+
+#[test]
+fn a_filter_of_ps_with_a_value_that_it_cannot_have_is_refused() {
+    let daemon = Daemon::start(&[]);
     for wrong in
         ["health=good", "status=up", "is-task=maybe", "publish=web", "exited=no", "bogus=1"]
     {

@@ -18,5 +18,6 @@ mod lists;
 mod mistakes;
 mod options;
 mod process;
+mod rotation;
 mod terminal;
 mod told;

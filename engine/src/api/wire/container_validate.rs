@@ -371,13 +371,18 @@ const CAPABILITIES: &[&str] = &[
 fn check_log(host: &HostConfig) -> Result<()> {
     const OPTIONS: [&str; 8] =
         ["max-size", "max-file", "compress", "labels", "labels-regex", "env", "env-regex", "tag"];
+    const LOCAL: usize = 3;
     let driver = host.log_config.driver.as_str();
     if !matches!(driver, "" | "json-file" | "local" | "none") {
         return invalid(format!(
-            "logger: no log driver named '{driver}' is registered; use json-file or none"
+            "logger: no log driver named '{driver}' is registered; use json-file, local or none"
         ));
     }
-    match host.log_config.config.keys().find(|name| !OPTIONS.contains(&name.as_str())) {
+    let options = if driver == "local" { &OPTIONS[..LOCAL] } else { &OPTIONS[..] };
+    match host.log_config.config.keys().find(|name| !options.contains(&name.as_str())) {
+        Some(name) if driver == "local" => {
+            invalid(format!("unknown log opt '{name}' for log driver local"))
+        }
         Some(name) if driver != "none" => {
             invalid(format!("unknown log opt '{name}' for json-file log driver"))
         }

@@ -109,7 +109,7 @@ pub fn info(host: &Host, daemon: &Daemon) -> Value {
             "Volume": ["local"],
             "Network": ["bridge", "host", "null"],
             "Authorization": null,
-            "Log": ["json-file", "none"],
+            "Log": ["json-file", "local", "none"],
         },
         "Debug": daemon.debug,
         "NFd": daemon.descriptors,

@@ -114,7 +114,7 @@ pub(crate) struct CreateArgs {
     /// Add link to another container
     #[arg(long)]
     pub(crate) link: Vec<String>,
-    /// Logging driver for the container: json-file or none
+    /// Logging driver for the container: json-file, local or none
     #[arg(long, default_value = "", hide_default_value = true)]
     pub(crate) log_driver: String,
     /// Log driver options

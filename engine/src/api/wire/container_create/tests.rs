@@ -176,7 +176,7 @@ fn what_cannot_be_is_refused_in_docker_s_words() {
         ),
         (
             json!({"LogConfig": {"Type": "syslog"}}),
-            "logger: no log driver named 'syslog' is registered; use json-file or none",
+            "logger: no log driver named 'syslog' is registered; use json-file, local or none",
         ),
         (json!({"PortBindings": {"80/x": []}}), "invalid port specification: \"80/x\""),
         (
