@@ -226,19 +226,29 @@ impl Networks {
         let plan = diff(&transaction.before, &transaction.after);
         let sandbox = change.sandbox.id.short();
         tracing::debug!(sandbox, plan = %Brief(&plan), "apply");
-        // A port may lead to another address when networks come and go.
-        let ports = &change.sandbox.ports;
         let begun = Instant::now();
         let applied = self.kernel.apply_ahead(&plan).map_err(Error::from).and_then(|announced| {
             tracing::debug!(sandbox, elapsed = ?begun.elapsed(), "applied");
             let all = ports_of(&change.sandbox, &transaction.after, &change.endpoints);
             self.resolver.serve(served, all, &held(change))?;
-            self.kernel.flush_ports(ports)?;
-            self.kernel.flush_addresses(&change.left)?;
             Ok(announced)
         });
         tracing::debug!(sandbox, elapsed = ?begun.elapsed(), "served");
         applied.inspect_err(|_| self.undo(change))
+    }
+
+    /// Has packets of connections that are under way go where they belong after an applied change.
+    /// The kernel looks at its whole table for that, some milliseconds; whoever can does something
+    /// else meanwhile.
+    pub(crate) fn redirect_flows(&self, change: &Change<'_>) {
+        // A port may lead to another address when networks come and go.
+        let ports = self.kernel.flush_ports(&change.sandbox.ports);
+        for error in
+            [ports, self.kernel.flush_addresses(&change.left)].into_iter().filter_map(Result::err)
+        {
+            let (sandbox, error) = (change.sandbox.id.short(), Error::from(error).chain());
+            tracing::error!(sandbox, error, "connections go on where they went before");
+        }
     }
 
     /// Makes an applied change part of the model, together with records of the caller's.

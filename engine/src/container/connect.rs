@@ -99,6 +99,7 @@ impl Engine {
             .served(after, &change.sandbox, &change.endpoints)
             .and_then(|served| self.networks.apply(&change, &served))
             .map(Announcements::tell)
+            .inspect(|()| self.networks.redirect_flows(&change))
             .and_then(|()| self.endpoint_views(after, &change.endpoints));
         let views = match applied {
             Ok(views) => views,

@@ -246,7 +246,10 @@ impl Engine {
         });
         let announcements = applied?;
         let prepared = prepared?;
-        let pid = self.spawn(live, prepared)?;
+        let pid = std::thread::scope(|scope| {
+            scope.spawn(|| self.networks.redirect_flows(change));
+            self.spawn(live, prepared)
+        })?;
         // The bridge copies it to every port of the network; nobody has to wait for that.
         self.handle().spawn_blocking(move || announcements.tell());
         let (container, ()) = live.change(|container| {
