@@ -180,9 +180,23 @@ struct Session {
     heard: Arc<AtomicBool>,
 }
 
+/// The sessions of a port by client, each with the task that carries replies.
+type Sessions = HashMap<SocketAddr, (Session, AbortHandle)>;
+
+/// Ends the sessions whose clients have another target now.
+fn end_moved(sessions: &mut Sessions, targets: Targets) {
+    sessions.retain(|client, (session, replies)| {
+        let stays = targets.for_client(*client) == Some(session.target);
+        if !stays {
+            replies.abort();
+        }
+        stays
+    });
+}
+
 async fn carry_udp(socket: UdpSocket, mut targets: watch::Receiver<Targets>) {
     let socket = Arc::new(socket);
-    let mut sessions: HashMap<SocketAddr, (Session, AbortHandle)> = HashMap::new();
+    let mut sessions = Sessions::new();
     let mut replies: JoinSet<SocketAddr> = JoinSet::new();
     // Most ports never get a datagram.
     let mut buffer = Vec::new();
@@ -192,14 +206,7 @@ async fn carry_udp(socket: UdpSocket, mut targets: watch::Receiver<Targets>) {
                 if changed.is_err() {
                     break;
                 }
-                let now = *targets.borrow();
-                sessions.retain(|client, (session, replies)| {
-                    let stays = now.for_client(*client) == Some(session.target);
-                    if !stays {
-                        replies.abort();
-                    }
-                    stays
-                });
+                end_moved(&mut sessions, *targets.borrow());
                 continue;
             }
             Some(ended) = replies.join_next() => {
