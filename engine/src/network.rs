@@ -7,14 +7,15 @@
 
 mod difference;
 mod journal;
+mod ports;
 mod predefined;
 mod reconcile;
 mod resolver;
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::fmt::{Display, Formatter};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::os::fd::{AsFd, OwnedFd};
+use std::net::IpAddr;
+use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
@@ -24,22 +25,19 @@ use cnm::controller::{
 };
 use cnm::store::{Batch, Durability};
 use cnm::{
-    Controller, Element, Endpoint, Key, Kind, Network, NetworkId, NetworkSpec, Plan, PortBinding,
-    Protocol, Sandbox, SandboxId, State, Store, Transaction, Value, diff,
+    Controller, Endpoint, Kind, Network, NetworkId, NetworkSpec, Plan, PortBinding, Sandbox,
+    SandboxId, State, Store, Transaction, diff,
 };
-use dns::protocol::{HeldPort, Twin};
-use drivers::kernel::{Announcements, HostPorts, Kernel, KernelError, Linux, LinuxConfig};
+use dns::protocol::HeldPort;
+use drivers::kernel::{Announcements, Kernel, Linux, LinuxConfig};
 use serde::de::DeserializeOwned;
 
 use crate::core::Settings;
 use crate::error::{Error, Result};
 use journal::Journal;
-use resolver::{Held, Resolver};
+use ports::{held, ports_of, reserve, retain_taken};
+use resolver::Resolver;
 pub(crate) use resolver::{Publication, Served};
-
-/// All addresses of a family.
-const ANY4: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
-const ANY6: IpAddr = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
 
 /// How many steps of a plan are logged.
 const BRIEF: usize = 100;
@@ -217,8 +215,8 @@ impl Networks {
 
     /// Makes a decided change true: the intent becomes durable, the kernel follows, and names are
     /// answered when this returns. After an error nothing of it is left in the kernel, and the
-    /// change is to be [abandoned](Self::abandon). Neighbours are still to be told, before the
-    /// user is.
+    /// change is to be [abandoned](Self::abandon). Neighbours are still to be told, and
+    /// [flows](Self::redirect_flows) to be led where they belong.
     pub(crate) fn apply(&self, change: &Change<'_>, served: &Served) -> Result<Announcements> {
         let transaction = &change.transaction;
         let intent = self.controller().intent(transaction);
@@ -441,92 +439,6 @@ impl Display for Brief<'_> {
         steps.iter().take(BRIEF).try_for_each(|step| writeln!(f, "{step}"))?;
         if steps.len() > BRIEF { writeln!(f, "and {} more", steps.len() - BRIEF) } else { Ok(()) }
     }
-}
-
-/// What the resolver is to hold of a change's ports, with their sockets.
-fn held<'a>(change: &'a Change<'_>) -> Vec<Held<'a>> {
-    let held = |(bindings, socket): &'a Reserved| {
-        let port = held_port(bindings, &change.transaction.after, &change.endpoints);
-        Held { port, socket: socket.as_fd() }
-    };
-    change.reserved.iter().map(held).collect()
-}
-
-/// Binds a port of the host on some addresses, by one socket where that does for all.
-fn reserve(
-    host: &HostPorts<'_>,
-    bindings: &[PortBinding],
-    reserved: &mut Vec<Reserved>,
-) -> Vec<std::io::Result<bool>> {
-    if let Some(socket) = host.reserve_pair(bindings) {
-        reserved.push((bindings.to_vec(), socket));
-        return bindings.iter().map(|_| Ok(true)).collect();
-    }
-    let one = |binding: &PortBinding| match host.reserve(binding) {
-        Ok(Some(socket)) => {
-            reserved.push((vec![binding.clone()], socket));
-            Ok(true)
-        }
-        Ok(None) => Ok(false),
-        // Its reason tells the controller whether the host merely lacks the family.
-        Err(KernelError::Step { source, .. }) => Err(source),
-        Err(error) => Err(std::io::Error::other(Error::from(error).chain())),
-    };
-    bindings.iter().map(one).collect()
-}
-
-/// Lets go of sockets that were tried in vain.
-fn retain_taken(reserved: &mut Vec<Reserved>, sandbox: &Sandbox) {
-    let ports: HashSet<&PortBinding> = sandbox.ports.iter().collect();
-    reserved.retain(|(bindings, _)| bindings.iter().any(|binding| ports.contains(binding)));
-}
-
-/// What the resolver is to hold of all ports of a sandbox.
-fn ports_of(sandbox: &Sandbox, state: &State, endpoints: &[Arc<Endpoint>]) -> Vec<HeldPort> {
-    let ports: HashSet<&PortBinding> = sandbox.ports.iter().collect();
-    // A port of both families is bound by one socket, if possible.
-    let twin = |binding: &PortBinding, host: IpAddr| {
-        let twin = PortBinding { host, ..binding.clone() };
-        (ports.contains(&twin)).then_some(twin)
-    };
-    let held = |binding: &PortBinding| match binding.host {
-        host if host == ANY4 => match twin(binding, ANY6) {
-            Some(twin) => Some(held_port(&[binding.clone(), twin], state, endpoints)),
-            None => Some(held_port(std::slice::from_ref(binding), state, endpoints)),
-        },
-        host if host == ANY6 && twin(binding, ANY4).is_some() => None,
-        _ => Some(held_port(std::slice::from_ref(binding), state, endpoints)),
-    };
-    sandbox.ports.iter().filter_map(held).collect()
-}
-
-/// What the resolver is to hold by one socket: one port, or two that differ in their family.
-fn held_port(bindings: &[PortBinding], state: &State, endpoints: &[Arc<Endpoint>]) -> HeldPort {
-    let (binding, twin) = (&bindings[0], bindings.get(1));
-    HeldPort {
-        binding: binding.clone(),
-        target: target(binding, state, endpoints),
-        twin: twin.map(|twin| Twin { host: twin.host, target: target(twin, state, endpoints) }),
-    }
-}
-
-/// Where connections go that reach a host port and are not translated by the kernel: `::1`, or
-/// IPv6 clients of a container without IPv6.
-fn target(binding: &PortBinding, state: &State, endpoints: &[Arc<Endpoint>]) -> Option<SocketAddr> {
-    if binding.protocol == Protocol::Sctp {
-        return None;
-    }
-    let published = Element::Published {
-        host: binding.host,
-        protocol: binding.protocol,
-        port: binding.host_port,
-    };
-    if let Some(Value::Target { address, port }) = state.get(&Key::Element(published)) {
-        return Some(SocketAddr::new(*address, *port));
-    }
-    let addresses = || endpoints.iter().flat_map(|endpoint| &endpoint.addresses);
-    let same = addresses().find(|address| address.is_ipv6() == binding.host.is_ipv6());
-    same.or_else(|| addresses().next()).map(|address| SocketAddr::new(address.ip(), binding.port))
 }
 
 /// A record that a transaction writes.

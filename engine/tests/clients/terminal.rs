@@ -146,6 +146,16 @@ fn run_is_left_by_its_keys_and_attached_again() {
     }
 }
 
+/// Talks to a `cat`, whom the usual keys do not leave, and leaves it by ctrl-a d.
+fn leave_by_other_keys(terminal: &mut Terminal) {
+    terminal.press(b"one\n");
+    terminal.expect("one\r\none\r\n");
+    terminal.press(CTRL_P_CTRL_Q);
+    terminal.press(b"two\n");
+    terminal.expect("two\r\n");
+    terminal.press(b"\x01d");
+}
+
 #[test]
 fn other_keys_leave_and_the_usual_ones_reach_the_container() {
     let daemon = Daemon::start(&[]);
@@ -158,12 +168,7 @@ fn other_keys_leave_and_the_usual_ones_reach_the_container() {
             &["run", "-it", "--detach-keys", "ctrl-a,d", "--network", "none", IMAGE, "cat"],
         ] {
             let mut terminal = Terminal::run(&daemon, client, words);
-            terminal.press(b"one\n");
-            terminal.expect("one\r\none\r\n");
-            terminal.press(CTRL_P_CTRL_Q);
-            terminal.press(b"two\n");
-            terminal.expect("two\r\n");
-            terminal.press(b"\x01d");
+            leave_by_other_keys(&mut terminal);
             assert!(terminal.code().is_some(), "{client:?} {words:?}");
         }
         if client == Client::Rnet {
@@ -178,12 +183,7 @@ fn other_keys_leave_and_the_usual_ones_reach_the_container() {
         daemon.ok(client, &create);
         let words = ["start", "-ai", "--detach-keys", "ctrl-a,d", "late"];
         let mut terminal = Terminal::run(&daemon, client, &words);
-        terminal.press(b"one\n");
-        terminal.expect("one\r\none\r\n");
-        terminal.press(CTRL_P_CTRL_Q);
-        terminal.press(b"two\n");
-        terminal.expect("two\r\n");
-        terminal.press(b"\x01d");
+        leave_by_other_keys(&mut terminal);
         terminal.code();
         assert_eq!(daemon.ok(client, &["ps", "--format", "{{.Names}}"]), "late", "{client:?}");
         daemon.ok(client, &["rm", "-f", "late"]);
