@@ -217,7 +217,14 @@ impl Networks {
     /// answered when this returns. After an error nothing of it is left in the kernel, and the
     /// change is to be [abandoned](Self::abandon). Neighbours are still to be told, and
     /// [flows](Self::redirect_flows) to be led where they belong.
-    pub(crate) fn apply(&self, change: &Change<'_>, served: &Served) -> Result<Announcements> {
+    ///
+    /// `made` is called when the namespace of the change is there, and before anything is in it.
+    pub(crate) fn apply(
+        &self,
+        change: &Change<'_>,
+        served: &Served,
+        made: &(dyn Fn() + Sync),
+    ) -> Result<Announcements> {
         let transaction = &change.transaction;
         let intent = self.controller().intent(transaction);
         self.write_ahead(intent)?;
@@ -225,7 +232,8 @@ impl Networks {
         let sandbox = change.sandbox.id.short();
         tracing::debug!(sandbox, plan = %Brief(&plan), "apply");
         let begun = Instant::now();
-        let applied = self.kernel.apply_ahead(&plan).map_err(Error::from).and_then(|announced| {
+        let applied = self.kernel.apply_ahead(&plan, made).map_err(Error::from);
+        let applied = applied.and_then(|announced| {
             tracing::debug!(sandbox, elapsed = ?begun.elapsed(), "applied");
             let all = ports_of(&change.sandbox, &transaction.after, &change.endpoints);
             self.resolver.serve(served, all, &held(change))?;

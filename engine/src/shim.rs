@@ -10,6 +10,7 @@
 mod clock;
 mod console;
 mod failure;
+mod gate;
 mod jsonfile;
 mod peer;
 mod process;

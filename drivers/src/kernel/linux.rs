@@ -140,10 +140,16 @@ impl Linux {
         observe::observe(self, Scope::Only(sandboxes))
     }
 
-    /// As [`Kernel::apply`], but leaves it to the caller to tell neighbours of new addresses.
-    pub fn apply_ahead(&self, plan: &Plan) -> Result<Announcements, KernelError> {
+    /// As [`Kernel::apply`], but leaves it to the caller to tell neighbours of new addresses, and
+    /// calls `made` when all new namespaces are there, before anything is in them: what needs no
+    /// more than that can go on meanwhile.
+    pub fn apply_ahead(
+        &self,
+        plan: &Plan,
+        made: &(dyn Fn() + Sync),
+    ) -> Result<Announcements, KernelError> {
         self.shadow.release(plan);
-        let outcome = apply::run(self, plan, OnFailure::Stop);
+        let outcome = apply::run(self, plan, OnFailure::Stop, made);
         if let Some(failure) = outcome.failures.into_iter().next() {
             return Err(failure);
         }
@@ -226,12 +232,12 @@ impl Kernel for Linux {
     }
 
     fn apply(&self, plan: &Plan) -> Result<(), KernelError> {
-        self.apply_ahead(plan).map(Announcements::tell)
+        self.apply_ahead(plan, &|| ()).map(Announcements::tell)
     }
 
     fn dismantle(&self, plan: &Plan) -> Vec<KernelError> {
         self.shadow.release(plan);
-        apply::run(self, plan, OnFailure::GoOn).failures
+        apply::run(self, plan, OnFailure::GoOn, &|| ()).failures
     }
 }
 

@@ -104,6 +104,7 @@ impl Engine {
             log: self.log(container)?,
             oom_events: self.host.cgroups.oom_events(&input.cgroups_path),
             attached: Vec::new(),
+            held: wiring.place == Place::Own,
         };
         Ok(Prepared { config, root })
     }

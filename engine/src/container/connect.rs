@@ -97,7 +97,7 @@ impl Engine {
     fn rewire(&self, live: &Arc<Live>, after: &Container, change: Change<'_>) -> Result<()> {
         let applied = self
             .served(after, &change.sandbox, &change.endpoints)
-            .and_then(|served| self.networks.apply(&change, &served))
+            .and_then(|served| self.networks.apply(&change, &served, &|| ()))
             .map(Announcements::tell)
             .inspect(|()| self.networks.redirect_flows(&change))
             .and_then(|()| self.endpoint_views(after, &change.endpoints));

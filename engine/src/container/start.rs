@@ -1,8 +1,10 @@
-//! `start`: the network in parallel with the root file system and the bundle, then the shim.
+//! `start`: the network in parallel with the root file system, the bundle and the runtime's `create`;
+//! the container's first process waits for both.
 
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, mpsc};
+use std::thread;
 
 use chrono::Utc;
 use cnm::controller::{PortSpec, SandboxSpec};
@@ -15,9 +17,9 @@ use super::live::{Early, Live};
 use super::{Container, Status};
 use crate::core::Engine;
 use crate::error::{Error, Result};
-use crate::network::Change;
+use crate::network::{Change, Served};
 use crate::runtime::spec::Namespace;
-use crate::shim::client::{ShimClient, ShimError};
+use crate::shim::client::{ShimClient, ShimError, Starting};
 
 /// Who wants a start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +34,12 @@ pub(crate) enum By {
 struct Failure {
     error: Error,
     code: i32,
+}
+
+/// A container that its shim makes, and holds back if it waits for its network.
+struct Made {
+    starting: Starting,
+    directory: PathBuf,
 }
 
 impl Engine {
@@ -144,7 +152,7 @@ impl Engine {
     ) -> Result<(), Failure> {
         let prepared = self.prepare(container, wiring)?;
         let endpoints = self.endpoint_views(container, &[])?;
-        let pid = self.spawn(live, prepared)?;
+        let pid = self.begin_shim(live, prepared)?.run()?;
         let (container, ()) = live.change(|container| {
             container.state.start(pid, Utc::now());
             container.endpoints = endpoints;
@@ -219,8 +227,8 @@ impl Engine {
         )
     }
 
-    /// Applies the network's part while the rest is prepared, runs the container, and returns the
-    /// records to commit.
+    /// Applies the network's part while the runtime makes the container, lets that run when both
+    /// are done, and returns the records to commit.
     fn wire(
         &self,
         live: &Arc<Live>,
@@ -238,20 +246,28 @@ impl Engine {
             addresses: addresses.map(ipnetwork::IpNetwork::ip).collect(),
             resolver: sandbox.resolver,
         };
-        let (applied, prepared) = std::thread::scope(|scope| {
-            let network = scope.spawn(|| self.networks.apply(change, &served));
-            let prepared = self.prepare(container, &wiring);
+        let (network, made) = thread::scope(|scope| {
+            let (ready, namespace) = mpsc::sync_channel(1);
+            let network = scope.spawn(|| self.connect_up(change, &served, ready));
+            let made = self.prepare(container, &wiring).map_err(Failure::from);
+            let made = made.and_then(|prepared| {
+                // The network's part says why, if there is none.
+                let gone = |_| Error::new(Kind::Internal, "it has no network namespace");
+                namespace.recv().map_err(gone)?;
+                self.begin_shim(live, prepared)
+            });
             let panicked = |_| Error::new(Kind::Internal, "the network's part panicked");
-            (network.join().map_err(panicked).flatten(), prepared)
+            (network.join().map_err(panicked).flatten(), made)
         });
-        let announcements = applied?;
-        let prepared = prepared?;
-        let pid = std::thread::scope(|scope| {
-            scope.spawn(|| self.networks.redirect_flows(change));
-            self.spawn(live, prepared)
-        })?;
-        // The bridge copies it to every port of the network; nobody has to wait for that.
-        self.handle().spawn_blocking(move || announcements.tell());
+        let pid = match (network, made) {
+            (Ok(()), made) => made?.run()?,
+            (Err(error), made) => {
+                if let Ok(made) = made {
+                    made.cancel();
+                }
+                return Err(error.into());
+            }
+        };
         let (container, ()) = live.change(|container| {
             container.state.start(pid, Utc::now());
             container.sandbox = Some(sandbox.id.clone());
@@ -262,26 +278,34 @@ impl Engine {
         Ok(Self::record(&container)?)
     }
 
-    /// Has the shim run the container, with those attached who came before.
-    fn spawn(&self, live: &Live, prepared: Prepared) -> Result<i32, Failure> {
+    /// The network's part of a start. Says when the namespace is there, long before the rest.
+    fn connect_up(
+        &self,
+        change: &Change<'_>,
+        served: &Served,
+        ready: mpsc::SyncSender<()>,
+    ) -> Result<()> {
+        // Nobody hears it where the other part has failed.
+        let made = move || ready.send(()).unwrap_or_default();
+        let announcements = self.networks.apply(change, served, &made)?;
+        // The bridge copies it to every port of the network; nobody has to wait for that.
+        self.handle().spawn_blocking(move || announcements.tell());
+        self.networks.redirect_flows(change);
+        Ok(())
+    }
+
+    /// Has a shim make the container, with those attached who came before.
+    fn begin_shim(&self, live: &Live, prepared: Prepared) -> Result<Made, Failure> {
         let Prepared { mut config, root } = prepared;
         let mut descriptors: Vec<OwnedFd> = root.into_iter().collect();
         for Early { stream, streams } in live.take_early() {
             config.attached.push(streams);
             descriptors.push(stream.into());
         }
-        self.shims.spawn(&config, &descriptors).map_err(|error| {
-            let directory: PathBuf = config.directory;
-            if let Err(error) = std::fs::remove_dir_all(&directory) {
-                tracing::warn!(%error, dir = %directory.display(), "cannot remove");
-            }
-            match error {
-                ShimError::Start(failure) => {
-                    Failure { code: failure.code, error: Error::invalid(failure.error) }
-                }
-                other => Error::from(other).into(),
-            }
-        })
+        match self.shims.begin(&config, &descriptors) {
+            Ok(starting) => Ok(Made { starting, directory: config.directory }),
+            Err(error) => Err(Made::failure(error, &config.directory)),
+        }
     }
 
     /// What follows a start: those who attached meanwhile, the watch over its end, the events.
@@ -302,6 +326,36 @@ impl Engine {
         self.monitor(live.clone(), shim);
         self.watch_health(live);
         self.prepare_next_shim();
+    }
+}
+
+impl Made {
+    /// Lets it run.
+    fn run(self) -> Result<i32, Failure> {
+        let Self { starting, directory } = self;
+        starting.run().map_err(|error| Self::failure(error, &directory))
+    }
+
+    /// Takes it away again.
+    fn cancel(self) {
+        self.starting.cancel();
+        remove(&self.directory);
+    }
+
+    fn failure(error: ShimError, directory: &Path) -> Failure {
+        remove(directory);
+        match error {
+            ShimError::Start(failure) => {
+                Failure { code: failure.code, error: Error::invalid(failure.error) }
+            }
+            other => Error::from(other).into(),
+        }
+    }
+}
+
+fn remove(directory: &Path) {
+    if let Err(error) = std::fs::remove_dir_all(directory) {
+        tracing::warn!(%error, dir = %directory.display(), "cannot remove");
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::{Runtime, RuntimeError, SeccompForm};
 use crate::shim::launch;
-use crate::shim::protocol::{HYBRID, RuntimeCommand};
+use crate::shim::protocol::{Gate, HYBRID, RuntimeCommand};
 
 /// A program that `--add-runtime` names.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -69,6 +69,7 @@ impl Runtime for Crun {
             root: root.to_owned(),
             arguments: self.arguments.clone(),
             hide_hybrid: controllers.is_ok_and(|names| !names.is_empty()),
+            gate: Gate::Written,
         }
     }
 }
@@ -87,11 +88,13 @@ impl Runtime for Runc {
     }
 
     fn command(&self, root: &Path) -> RuntimeCommand {
+        let runc = self.program.file_name().is_some_and(|file| file == "runc");
         RuntimeCommand {
             program: self.program.clone(),
             root: root.to_owned(),
             arguments: self.arguments.clone(),
             hide_hybrid: false,
+            gate: if runc { Gate::Read } else { Gate::Command },
         }
     }
 }

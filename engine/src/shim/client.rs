@@ -1,6 +1,7 @@
 //! The daemon's side of a shim: starting one, and asking it.
 
-use std::io::{self, BufRead, BufReader, IoSlice, Write};
+use std::io::{self, BufRead, BufReader, IoSlice, Read, Write};
+use std::net::Shutdown;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream as BlockingStream;
 use std::path::{Path, PathBuf};
@@ -16,7 +17,7 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
 use super::protocol::{
-    Config, EXIT, Event, Exec, Exit, Failure, Reply, Request, SOCKET, Started, Status, Streams,
+    Config, EXIT, Event, Exec, Exit, Failure, GO, Reply, Request, SOCKET, Started, Status, Streams,
 };
 
 /// The longest line a shim sends: a status with all its exits.
@@ -94,13 +95,11 @@ impl Shims {
         Self { program: program.into(), ready: Mutex::new(None) }
     }
 
-    /// Starts a shim and its container: blocks until the container runs or has failed to.
-    /// `attached` are sockets that take part in the container's streams from the first byte on, as
-    /// `config.attached` says.
-    ///
-    /// # Errors
-    /// [`ShimError::Start`] with Docker's text and exit code if the runtime refused.
-    pub fn spawn(&self, config: &Config, descriptors: &[OwnedFd]) -> Result<i32, ShimError> {
+    /// Has a shim make a container and, if `config.held` says so, hold it back. Blocks no longer
+    /// than it takes to tell the shim. `descriptors` are the root file system, if the configuration
+    /// has a view, and then sockets that take part in the container's streams from the first byte
+    /// on, as `config.attached` says.
+    pub fn begin(&self, config: &Config, descriptors: &[OwnedFd]) -> Result<Starting, ShimError> {
         let expected = config.attached.len() + usize::from(config.view.is_some());
         debug_assert_eq!(descriptors.len(), expected);
         let failed =
@@ -117,10 +116,15 @@ impl Shims {
             pending = Some(fresh);
         }
         let shim = pending.ok_or_else(|| failed("start")(io::ErrorKind::NotConnected.into()))?;
-        match shim.result().map_err(failed("hear from"))? {
-            Started::Running { pid } => Ok(pid),
-            Started::Failed(failure) => Err(ShimError::Start(failure)),
-        }
+        Ok(Starting { shim, container: config.id.clone(), held: config.held })
+    }
+
+    /// Starts a shim and its container: blocks until the container runs or has failed to.
+    ///
+    /// # Errors
+    /// [`ShimError::Start`] with Docker's text and exit code if the runtime refused.
+    pub fn spawn(&self, config: &Config, descriptors: &[OwnedFd]) -> Result<i32, ShimError> {
+        self.begin(config, descriptors)?.run()
     }
 
     /// Makes the next [`Shims::spawn`] quick. To be called when nobody waits: after a start has been
@@ -184,6 +188,43 @@ impl Drop for Shims {
             // It has read the end of its input and is about to end.
             let _ = child.wait();
         }
+    }
+}
+
+/// A container on its way. Dropped, it is taken away again if it is held back.
+#[derive(Debug)]
+#[must_use = "the container is there when this has run"]
+pub struct Starting {
+    shim: Pending,
+    container: String,
+    held: bool,
+}
+
+impl Starting {
+    /// Lets the container run: blocks until it does, or has failed to.
+    ///
+    /// # Errors
+    /// [`ShimError::Start`] with Docker's text and exit code if the runtime refused.
+    pub fn run(self) -> Result<i32, ShimError> {
+        let Self { shim, container, held } = self;
+        if held {
+            // A shim that is gone has said why, or says nothing.
+            let _ = (&shim.socket).write_all(GO);
+        }
+        let heard = shim.result();
+        match heard.map_err(|source| ShimError::Io { action: "hear from", container, source })? {
+            Started::Running { pid } => Ok(pid),
+            Started::Failed(failure) => Err(ShimError::Start(failure)),
+        }
+    }
+
+    /// Has a container that is held back taken away again: blocks until nothing is left of it.
+    pub fn cancel(self) {
+        let Pending { mut child, socket } = self.shim;
+        // It may have failed by itself, and have gone.
+        let _ = socket.shutdown(Shutdown::Write);
+        let _ = (&socket).read_to_end(&mut Vec::new());
+        let _ = child.wait();
     }
 }
 

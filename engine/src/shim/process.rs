@@ -44,6 +44,8 @@ pub(super) struct Process {
 pub(super) enum Stage {
     /// The runtime is at work.
     Launching { runtime: i32, console: Option<ConsoleSocket>, files: Files },
+    /// It is made and waits to be let go.
+    Held { pid: i32 },
     /// It runs.
     Running { pid: i32 },
     /// It has ended, and what it wrote is still being read.
@@ -105,7 +107,7 @@ impl Launch<'_> {
         command.current_dir(&self.config.bundle);
         command.arg("--log").arg(&files.log).args(["--log-format", "json"]);
         match &files.process {
-            None => command.args(["run", "--detach", "--bundle"]).arg(&self.config.bundle),
+            None => command.args(["create", "--bundle"]).arg(&self.config.bundle),
             Some(process) => command.args(["exec", "--detach", "--process"]).arg(process),
         };
         command.arg("--pid-file").arg(&files.pid);
@@ -228,7 +230,8 @@ impl Process {
         }
     }
 
-    /// The runtime has ended: the process runs, or it has failed to start.
+    /// The runtime has ended: an exec'd process runs, the container's first one waits to be let go,
+    /// or it has failed to start.
     pub(super) fn launched(&mut self, code: i32) -> Result<i32, Failure> {
         self.take_terminal();
         let Stage::Launching { files, .. } = &self.stage else {
@@ -238,7 +241,8 @@ impl Process {
             std::fs::read_to_string(&files.pid).ok().and_then(|text| text.trim().parse().ok());
         match pid {
             Some(pid) if code == 0 => {
-                self.stage = Stage::Running { pid };
+                let held = self.exec.is_none();
+                self.stage = if held { Stage::Held { pid } } else { Stage::Running { pid } };
                 Ok(pid)
             }
             _ => {

@@ -35,6 +35,10 @@ pub struct Config {
     pub oom_events: Option<PathBuf>,
     /// What the inherited attach sockets take part in, one entry per socket, in order.
     pub attached: Vec<Streams>,
+    /// Whether the container is made and then held back until [`GO`] comes on the same socket. If
+    /// that socket ends without it, the container is taken away again.
+    #[serde(default)]
+    pub held: bool,
 }
 
 /// How an OCI runtime is called.
@@ -50,6 +54,22 @@ pub struct RuntimeCommand {
     /// version 1 controllers and others left in the unified hierarchy.
     #[serde(default)]
     pub hide_hybrid: bool,
+    /// How a container that it has made is let go.
+    #[serde(default)]
+    pub gate: Gate,
+}
+
+/// How the first process of a container is let go that a runtime's `create` has made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Gate {
+    /// It reads from a FIFO, as crun's does.
+    Written,
+    /// It writes to a FIFO, as runc's does.
+    Read,
+    /// By the runtime's own `start`.
+    #[default]
+    Command,
 }
 
 /// A runtime's own view of the host's mounts. It lacks the namespaces of other containers: a
@@ -240,6 +260,8 @@ pub struct Exit {
 
 /// Where a host with cgroup version 1 may have the unified hierarchy too.
 pub const HYBRID: &str = "/sys/fs/cgroup/unified";
+/// What lets a container run that is held back.
+pub const GO: &[u8] = b"go\n";
 /// The name of the socket in the shim's directory.
 pub const SOCKET: &str = "sock";
 /// The name of the file with the container's [`Exit`] in the shim's directory.

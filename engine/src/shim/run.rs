@@ -9,7 +9,7 @@ use nix::sys::prctl::set_child_subreaper;
 use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout};
 
 use super::protocol::{Config, Failure, Started};
-use super::server::Server;
+use super::server::{Server, Starter};
 use super::{console, system};
 
 /// The longest configuration.
@@ -27,13 +27,14 @@ pub fn main() -> ExitCode {
     system::ignore_signals();
     let Ok(stdin) = io::stdin().as_fd().try_clone_to_owned() else { return ExitCode::FAILURE };
     let mut socket = UnixStream::from(stdin);
-    let Ok(Some((config, mut descriptors))) = configuration(&mut socket) else {
+    let Ok(Some(Task { config, mut descriptors, word })) = task(&mut socket) else {
         // The daemon has ended without needing us.
         return ExitCode::SUCCESS;
     };
+    let go = word || !config.held;
     let attached = descriptors.split_off(usize::from(config.view.is_some()).min(descriptors.len()));
     match prepare(&config).and_then(|oom_score| Server::new(config, attached, oom_score)) {
-        Ok(server) => server.run(descriptors.pop(), socket),
+        Ok(server) => server.run(descriptors.pop(), Starter::new(socket, go)),
         Err(error) => {
             let error = format!("failed to create task for container: {error}");
             report(&mut socket, &Started::Failed(Failure { error, code: 128 }));
@@ -62,20 +63,32 @@ pub(super) fn report(socket: &mut UnixStream, started: &Started) {
     }
 }
 
-/// One line of JSON and the descriptors that came with it; `None` if the daemon hung up.
-fn configuration(socket: &mut UnixStream) -> io::Result<Option<(Config, Vec<OwnedFd>)>> {
-    let mut line = Vec::new();
+/// What the daemon wants.
+struct Task {
+    config: Config,
+    /// What came with it.
+    descriptors: Vec<OwnedFd>,
+    /// Whether the word to let the container run has come too.
+    word: bool,
+}
+
+/// Reads one line of JSON, and what comes with it; `None` if the daemon hung up.
+fn task(socket: &mut UnixStream) -> io::Result<Option<Task>> {
+    let mut read = Vec::new();
     let mut all = Vec::new();
     let mut buffer = vec![0; 64 * 1024];
-    while line.last() != Some(&b'\n') {
+    loop {
         let (length, descriptors) = console::receive(socket, &mut buffer)?;
-        if length == 0 || line.len() > LONGEST {
+        if length == 0 || read.len() > LONGEST {
             return Ok(None);
         }
-        line.extend_from_slice(&buffer[..length]);
+        read.extend_from_slice(&buffer[..length]);
         all.extend(descriptors);
+        if let Some(end) = read.iter().position(|byte| *byte == b'\n') {
+            let config = serde_json::from_slice(&read[..end])?;
+            return Ok(Some(Task { config, descriptors: all, word: read.len() > end + 1 }));
+        }
     }
-    Ok(Some((serde_json::from_slice(&line)?, all)))
 }
 
 /// Makes this process what it has to be; returns the score that it had.

@@ -1,7 +1,7 @@
 //! The loop: everything a shim waits for, and what it does about it.
 
 use std::collections::VecDeque;
-use std::io;
+use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::ExitCode;
@@ -36,6 +36,7 @@ const PROCESSES: usize = 4096;
 enum Source {
     Signals,
     Listener,
+    Starter,
     Terminal(usize),
     Output(usize, usize),
     Input(usize),
@@ -56,9 +57,41 @@ pub(super) struct Server {
     strangers: VecDeque<(i32, i32, Option<i32>)>,
     next: u64,
     oom_kills: u64,
-    report: Option<UnixStream>,
+    starter: Option<Starter>,
     removal: Removal,
     buffer: Vec<u8>,
+}
+
+/// The daemon that asked for the start, until it knows the outcome.
+#[derive(Debug)]
+pub(super) struct Starter {
+    socket: UnixStream,
+    word: Word,
+}
+
+/// What the daemon has said of a container that is held back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Word {
+    None,
+    Go,
+    /// It hung up.
+    Stop,
+}
+
+impl Starter {
+    /// The daemon at the other end of a socket, which may have said that the container can go.
+    pub(super) fn new(socket: UnixStream, go: bool) -> Self {
+        Self { socket, word: if go { Word::Go } else { Word::None } }
+    }
+
+    /// Hears what it has to say.
+    fn listen(&mut self) {
+        self.word = match self.socket.read(&mut [0; 16]) {
+            Ok(length) if length > 0 => Word::Go,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return,
+            Ok(_) | Err(_) => Word::Stop,
+        };
+    }
 }
 
 /// Whether the runtime has been told to forget the container.
@@ -108,16 +141,16 @@ impl Server {
             strangers: VecDeque::new(),
             next: 1,
             oom_kills: 0,
-            report: None,
+            starter: None,
             removal: Removal::No,
             buffer: vec![0; 16 * 1024],
         })
     }
 
-    /// Starts the container, on this root file system if it comes as a mount, and serves until it
-    /// is gone.
-    pub(super) fn run(mut self, root: Option<OwnedFd>, mut socket: UnixStream) -> ExitCode {
-        let started = JsonFile::open(&self.config.log).and_then(|log| {
+    /// Makes the container, on this root file system if it comes as a mount, starts it, and serves
+    /// until it is gone.
+    pub(super) fn run(mut self, root: Option<OwnedFd>, mut starter: Starter) -> ExitCode {
+        let launched = JsonFile::open(&self.config.log).and_then(|log| {
             Launch {
                 config: &self.config,
                 id: 0,
@@ -131,17 +164,17 @@ impl Server {
             }
             .start()
         });
-        match started {
+        match launched {
             Ok(process) => self.processes.push(process),
             Err(error) => {
                 let error = format!("failed to create task for container: {error}");
                 let failure = Failure { error, code: 128 };
-                run::report(&mut socket, &Started::Failed(failure));
+                run::report(&mut starter.socket, &Started::Failed(failure));
                 let _ = std::fs::remove_file(SOCKET);
                 return ExitCode::FAILURE;
             }
         }
-        self.report = Some(socket);
+        self.starter = Some(starter);
         while !self.is_over() {
             self.turn();
         }
@@ -175,6 +208,9 @@ impl Server {
             (Source::Signals, self.signals.as_fd(), PollFlags::POLLIN),
             (Source::Listener, self.listener.as_fd(), PollFlags::POLLIN),
         ];
+        if let Some(starter) = self.starter.as_ref().filter(|starter| starter.word == Word::None) {
+            sources.push((Source::Starter, starter.socket.as_fd(), PollFlags::POLLIN));
+        }
         for (index, process) in self.processes.iter().enumerate() {
             self.sources_of(index, process, &mut sources);
         }
@@ -257,6 +293,12 @@ impl Server {
                 self.reap();
             }
             Source::Listener => self.accept(),
+            Source::Starter => {
+                if let Some(starter) = &mut self.starter {
+                    starter.listen();
+                }
+                self.proceed();
+            }
             Source::Terminal(index) => self.processes[index].take_terminal(),
             Source::Output(index, number) => {
                 let process = &mut self.processes[index];

@@ -69,6 +69,7 @@ impl Container {
             log: Log::JsonFile { path: directory.join("json.log"), max_size: 0, max_files: 1 },
             oom_events: host.cgroups.oom_events(&input.cgroups_path),
             attached: Vec::new(),
+            held: false,
         };
         let shims = Shims::new(env!("CARGO_BIN_EXE_rnet-shim"));
         Some(Self { directory, runtime, host, input, config, shims })

@@ -58,10 +58,16 @@ impl Announcements {
     }
 }
 
-/// Runs a plan.
-pub(super) fn run(linux: &Linux, plan: &Plan, policy: OnFailure) -> Outcome {
+/// Runs a plan. `made` is called when its namespaces are there.
+pub(super) fn run(
+    linux: &Linux,
+    plan: &Plan,
+    policy: OnFailure,
+    made: &(dyn Fn() + Sync),
+) -> Outcome {
     let parts = Parts::of(plan);
     if parts.only_elements() {
+        made();
         let (old, new) = (&parts.removals.elements, &parts.elements);
         let changed = [old, new].into_iter().filter(|steps| !steps.is_empty());
         let failures = changed.filter_map(|steps| program(linux, steps).err()).collect();
@@ -72,6 +78,8 @@ pub(super) fn run(linux: &Linux, plan: &Plan, policy: OnFailure) -> Outcome {
         let outcome = Outcome::default();
         let mut run = Run { linux, visitor, policy, spaces, outcome };
         run.removals(&parts.removals);
+        run.create_namespaces(&parts.namespaces);
+        run.stage(|_| made());
         run.additions(&parts);
         run.outcome
     })
@@ -121,13 +129,16 @@ impl Run<'_> {
         }
     }
 
-    fn additions(&mut self, parts: &Parts<'_>) {
-        for step in &parts.namespaces {
+    fn create_namespaces(&mut self, steps: &[&Step]) {
+        for step in steps {
             self.stage(|run| {
-                let made = run.create_namespace(step);
-                run.check(step, made);
+                let created = run.create_namespace(step);
+                run.check(step, created);
             });
         }
+    }
+
+    fn additions(&mut self, parts: &Parts<'_>) {
         self.stage(|run| run.bridges(&parts.bridges));
         self.stage(|run| run.links(&parts.veths, &parts.ports));
         self.stage(|run| run.equip_host(&parts.host));

@@ -10,9 +10,9 @@ use nix::unistd::Pid;
 
 use super::super::peer::Role;
 use super::super::process::{Process, Stage};
-use super::super::protocol::{EXIT, Event, Exit, Reply, Started, Streams};
-use super::super::{clock, launch, run, system};
-use super::{EXITS, Removal, Server};
+use super::super::protocol::{EXIT, Event, Exit, Failure, Reply, Started, Streams};
+use super::super::{clock, gate, launch, run, system};
+use super::{EXITS, Removal, Server, Word};
 
 impl Server {
     /// Collects children that have ended: runtimes, processes of the container, and orphans.
@@ -60,14 +60,11 @@ impl Server {
     pub(super) fn launched(&mut self, index: usize, code: i32) {
         let (id, tty) = (self.processes[index].id, self.processes[index].tty);
         let result = self.processes[index].launched(code);
-        if id == 0
-            && let Some(mut socket) = self.report.take()
-        {
-            let started = match &result {
-                Ok(pid) => Started::Running { pid: *pid },
-                Err(failure) => Started::Failed(failure.clone()),
+        if id == 0 {
+            return match result {
+                Ok(_) => self.proceed(),
+                Err(failure) => self.fail(failure),
             };
-            run::report(&mut socket, &started);
         }
         let asked = self
             .peers
@@ -78,20 +75,69 @@ impl Server {
                 if let Some(asked) = asked {
                     self.join(asked, index, &Reply::Running { pid }, !tty);
                 }
-                let known = self.strangers.iter().position(|(stranger, ..)| *stranger == pid);
-                if let Some((pid, code, signal)) = known.and_then(|at| self.strangers.remove(at)) {
-                    self.ended(pid, code, signal);
-                }
+                self.meet(pid);
             }
             Err(failure) => {
                 self.processes[index].give_up();
                 if let Some(asked) = asked {
                     self.reply(asked, &Reply::Failed(failure));
                 }
-                if id == 0 {
-                    self.remove();
+            }
+        }
+    }
+
+    /// Lets the container run once it is made and the daemon has said so, or takes it away again if
+    /// the daemon has hung up instead.
+    pub(super) fn proceed(&mut self) {
+        let Some(word) = self.starter.as_ref().map(|starter| starter.word) else { return };
+        let Some(process) = self.processes.iter_mut().find(|process| process.id == 0) else {
+            return;
+        };
+        let Stage::Held { pid } = process.stage else { return };
+        match word {
+            Word::None => {}
+            Word::Go => {
+                let (runtime, id) = (&self.config.runtime, &self.config.id);
+                match gate::open(runtime, id, pid, self.oom_score) {
+                    Ok(()) => {
+                        process.stage = Stage::Running { pid };
+                        self.report(&Started::Running { pid });
+                        self.meet(pid);
+                    }
+                    Err(error) => {
+                        let error = format!("failed to start the container: {error}");
+                        self.fail(Failure { error, code: 128 });
+                    }
                 }
             }
+            // The socket is closed when we end: somebody may wait for that.
+            Word::Stop => {
+                process.give_up();
+                self.remove();
+            }
+        }
+    }
+
+    /// There will be no container.
+    fn fail(&mut self, failure: Failure) {
+        self.report(&Started::Failed(failure));
+        for process in self.processes.iter_mut().filter(|process| process.id == 0) {
+            process.give_up();
+        }
+        self.remove();
+    }
+
+    fn report(&mut self, started: &Started) {
+        if let Some(mut starter) = self.starter.take() {
+            run::report(&mut starter.socket, started);
+        }
+    }
+
+    /// Deals with the end of a process, if it came before it was known what the process is.
+    fn meet(&mut self, pid: i32) {
+        let known = self.strangers.iter().position(|(stranger, ..)| *stranger == pid);
+        if let Some((pid, code, signal)) = known.and_then(|at| self.strangers.remove(at)) {
+            self.ended(pid, code, signal);
         }
     }
 
