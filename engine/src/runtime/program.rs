@@ -88,13 +88,12 @@ impl Runtime for Runc {
     }
 
     fn command(&self, root: &Path) -> RuntimeCommand {
-        let runc = self.program.file_name().is_some_and(|file| file == "runc");
         RuntimeCommand {
             program: self.program.clone(),
             root: root.to_owned(),
             arguments: self.arguments.clone(),
             hide_hybrid: false,
-            gate: if runc { Gate::Read } else { Gate::Command },
+            gate: if is(&self.program, "runc") { Gate::Read } else { Gate::Command },
         }
     }
 }
@@ -127,11 +126,17 @@ pub fn find(
 
 fn of_program(name: &str, program: PathBuf, arguments: &[String]) -> Arc<dyn Runtime> {
     let (name, arguments) = (name.to_owned(), arguments.to_vec());
-    if program.file_name().is_some_and(|file| file == "crun") {
+    if is(&program, "crun") {
         Arc::new(Crun { name, program, arguments })
     } else {
         Arc::new(Runc { name, program, arguments })
     }
+}
+
+/// Whether a program is the one of this name, whatever links lead to it.
+fn is(program: &Path, name: &str) -> bool {
+    let file = std::fs::canonicalize(program);
+    file.as_deref().unwrap_or(program).file_name().is_some_and(|file| file == name)
 }
 
 /// The program of a name; a path stands for itself.

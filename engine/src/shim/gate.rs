@@ -10,6 +10,7 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::Path;
 use std::process::Stdio;
+use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
@@ -20,6 +21,8 @@ use super::{launch, system};
 
 /// The FIFO in the directory that a runtime keeps for a container.
 const FIFO: &str = "exec.fifo";
+/// How long the container's first process may take from the end of the runtime to the FIFO.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Lets the container's first process, which is a child of this one, run its program.
 pub(super) fn open(
@@ -51,7 +54,8 @@ fn write(fifo: &Path) -> io::Result<()> {
 fn read(fifo: &Path, pid: i32) -> io::Result<()> {
     let mut fifo = fifo_with(fifo, OpenOptions::new().read(true))?;
     let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
-    loop {
+    let begun = Instant::now();
+    while begun.elapsed() < PATIENCE {
         let mut set = [PollFd::new(fifo.as_fd(), PollFlags::POLLIN)];
         if poll(&mut set, PollTimeout::from(100_u8))? > 0 {
             // Whatever it says, it has come past.
@@ -62,6 +66,7 @@ fn read(fifo: &Path, pid: i32) -> io::Result<()> {
             return Ok(());
         }
     }
+    Err(io::ErrorKind::TimedOut.into())
 }
 
 fn fifo_with(path: &Path, options: &mut OpenOptions) -> io::Result<File> {

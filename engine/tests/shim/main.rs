@@ -4,6 +4,8 @@
 
 #![expect(clippy::unwrap_used, reason = "whatever fails here fails the test")]
 
+mod held;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{Read, Write};
