@@ -174,6 +174,9 @@ pub struct Transaction {
     pub batch: Batch,
     /// Things the user should know (an unknown option, an ignored address).
     pub warnings: Vec<String>,
+    /// Whether an address goes to another hardware address than had it last, or may do so:
+    /// neighbours are wrong about it until they are told.
+    pub moves_address: bool,
 }
 
 /// What happens to the subject of a transaction.

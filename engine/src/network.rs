@@ -73,6 +73,11 @@ impl Change<'_> {
     pub(crate) fn warnings(&self) -> &[String] {
         &self.transaction.warnings
     }
+
+    /// Whether neighbours know another owner of an address.
+    pub(crate) fn moves_address(&self) -> bool {
+        self.transaction.moves_address
+    }
 }
 
 /// A socket that reserves a host port, or the same port of both families.

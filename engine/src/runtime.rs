@@ -16,11 +16,13 @@ pub mod host;
 pub mod program;
 pub mod seccomp;
 pub mod spec;
+pub mod stage;
 pub mod user;
 
 pub use host::{Cgroups, Host, Limit};
 pub use program::{Crun, Program, Runc, find};
 pub use seccomp::Filters;
+pub use stage::Stage;
 
 /// How a runtime wants a seccomp filter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -64,6 +64,11 @@ impl<'a> Draft<'a> {
         self.controller.next += 1;
         let mut transaction = self.controller.transaction(number, &intent, before, after);
         transaction.warnings = warnings;
+        transaction.moves_address = previous.iter().any(|previous| {
+            // A reservation may have taken the place of what was known of the last owner.
+            let lease = self.controller.ipam.lease(&previous.network, previous.address);
+            previous.lease.as_ref().is_some_and(|last| last.mac != lease.and_then(|now| now.mac))
+        });
         self.controller.open.insert(number, Open { intent, previous });
         Ok(transaction)
     }

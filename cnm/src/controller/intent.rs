@@ -329,6 +329,7 @@ impl Controller {
             after,
             batch: self.records(intent),
             warnings: Vec::new(),
+            moves_address: false,
         }
     }
 

@@ -16,7 +16,7 @@ use crate::core::Engine;
 use crate::error::{Error, Result};
 use crate::image::rootfs::{Root, RootFs};
 use crate::runtime::spec::{BundleInput, Namespace, Namespaces, Seccomp, build};
-use crate::runtime::{self, Runtime, user};
+use crate::runtime::{self, Runtime, Stage, user};
 use crate::shim::protocol::{Config, Log, Stdin, View};
 
 /// What the network part has decided for the other parts.
@@ -39,6 +39,8 @@ pub(crate) struct Prepared {
     pub(crate) config: Config,
     /// The root file system, if it is a mount.
     pub(crate) root: Option<OwnedFd>,
+    /// Where the runtime is called, if so.
+    pub(crate) stage: Option<Stage>,
 }
 
 impl Engine {
@@ -52,10 +54,13 @@ impl Engine {
     /// Makes the root file system, writes the files and the bundle, and says how the shim is to
     /// run it.
     pub(crate) fn prepare(&self, container: &Container, wiring: &Wiring) -> Result<Prepared> {
+        let settings = self.settings();
         let runtime = self.runtime(&container.spec)?;
+        let command = runtime.command(&settings.runtime_root());
+        let unstaged = |error| Error::internal("cannot make a mount namespace", error);
+        let staging = Stage::begin(settings.pins(), command.hide_hybrid).map_err(unstaged)?;
         let image = self.images().find(&container.image)?;
         let rootfs = RootFs::prepare(self.images(), &image, &rootfs_dir(&container.paths.dir))?;
-        let settings = self.settings();
         let (root, view, here) = match rootfs.open()? {
             Root::Directory(path) => (None, None, path),
             Root::Mount(mount) => {
@@ -68,7 +73,6 @@ impl Engine {
                     root: settings.view_of_root(),
                     network: settings.view_of_network(),
                     pin,
-                    pins: settings.pins(),
                 };
                 (Some(mount), Some(view), here)
             }
@@ -90,7 +94,7 @@ impl Engine {
         let spec = &container.spec;
         let config = Config {
             id: container.id.clone(),
-            runtime: runtime.command(&settings.runtime_root()),
+            runtime: command,
             bundle: directory.clone(),
             directory,
             view,
@@ -106,7 +110,8 @@ impl Engine {
             attached: Vec::new(),
             held: wiring.place == Place::Own,
         };
-        Ok(Prepared { config, root })
+        let stage = if root.is_some() { Some(staging.wait().map_err(unstaged)?) } else { None };
+        Ok(Prepared { config, root, stage })
     }
 
     fn bundle_input(

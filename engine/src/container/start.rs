@@ -5,6 +5,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, mpsc};
 use std::thread;
+use std::time::Duration;
 
 use chrono::Utc;
 use cnm::controller::{PortSpec, SandboxSpec};
@@ -20,6 +21,11 @@ use crate::error::{Error, Result};
 use crate::network::{Change, Served};
 use crate::runtime::spec::Namespace;
 use crate::shim::client::{ShimClient, ShimError, Starting};
+
+/// How long after a container has got its addresses its neighbours are told of them, if they are
+/// not known to have had another owner. The bridge copies it to every port of the network, and the
+/// start is over by then.
+const ANNOUNCED_AFTER: Duration = Duration::from_millis(20);
 
 /// Who wants a start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -288,16 +294,23 @@ impl Engine {
         // Nobody hears it where the other part has failed.
         let made = move || ready.send(()).unwrap_or_default();
         let announcements = self.networks.apply(change, served, &made)?;
-        // The bridge copies it to every port of the network; nobody has to wait for that.
-        self.handle().spawn_blocking(move || announcements.tell());
+        if change.moves_address() {
+            announcements.tell();
+        } else {
+            self.handle().spawn(async move {
+                tokio::time::sleep(ANNOUNCED_AFTER).await;
+                tokio::task::spawn_blocking(move || announcements.tell()).await
+            });
+        }
         self.networks.redirect_flows(change);
         Ok(())
     }
 
     /// Has a shim make the container, with those attached who came before.
     fn begin_shim(&self, live: &Live, prepared: Prepared) -> Result<Made, Failure> {
-        let Prepared { mut config, root } = prepared;
-        let mut descriptors: Vec<OwnedFd> = root.into_iter().collect();
+        let Prepared { mut config, root, stage } = prepared;
+        let stage = stage.into_iter().flat_map(|stage| [stage.namespace, stage.root]);
+        let mut descriptors: Vec<OwnedFd> = root.into_iter().chain(stage).collect();
         for Early { stream, streams } in live.take_early() {
             config.attached.push(streams);
             descriptors.push(stream.into());

@@ -18,6 +18,7 @@ use tokio::net::UnixStream;
 
 use super::protocol::{
     Config, EXIT, Event, Exec, Exit, Failure, GO, Reply, Request, SOCKET, Started, Status, Streams,
+    VIEW_DESCRIPTORS,
 };
 
 /// The longest line a shim sends: a status with all its exits.
@@ -96,11 +97,11 @@ impl Shims {
     }
 
     /// Has a shim make a container and, if `config.held` says so, hold it back. Blocks no longer
-    /// than it takes to tell the shim. `descriptors` are the root file system, if the configuration
-    /// has a view, and then sockets that take part in the container's streams from the first byte
-    /// on, as `config.attached` says.
+    /// than it takes to tell the shim. `descriptors` are those of the configuration's view, if it has
+    /// one, and then sockets that take part in the container's streams from the first byte on, as
+    /// `config.attached` says.
     pub fn begin(&self, config: &Config, descriptors: &[OwnedFd]) -> Result<Starting, ShimError> {
-        let expected = config.attached.len() + usize::from(config.view.is_some());
+        let expected = config.attached.len() + config.view.iter().len() * VIEW_DESCRIPTORS;
         debug_assert_eq!(descriptors.len(), expected);
         let failed =
             |action| move |source| ShimError::Io { action, container: config.id.clone(), source };

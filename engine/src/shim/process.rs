@@ -15,7 +15,8 @@ use nix::unistd::pipe2;
 use super::console::ConsoleSocket;
 use super::jsonfile::{JsonFile, Stream};
 use super::peer::Peer;
-use super::protocol::{Config, Failure, Stdin};
+use super::protocol::{Config, Failure, Stdin, VIEW_DESCRIPTORS};
+use super::system::Scene;
 use super::{failure, launch, system};
 
 /// Input a process has not read yet; its clients wait when there is more.
@@ -85,8 +86,8 @@ pub(super) struct Launch<'a> {
     pub(super) size: Option<(u16, u16)>,
     pub(super) stdin: Stdin,
     pub(super) log: Option<JsonFile>,
-    /// The container's root file system, if it is to be attached as [`Config::view`] says.
-    pub(super) root: Option<OwnedFd>,
+    /// The descriptors of [`Config::view`], for the container's first process.
+    pub(super) view: Vec<OwnedFd>,
     /// The exec'd process: its id and its OCI object; the container itself if absent.
     pub(super) exec: Option<(String, &'a serde_json::Value)>,
     /// The score the daemon had.
@@ -99,8 +100,11 @@ impl Launch<'_> {
         let name = self.exec.as_ref().map_or("init".to_owned(), |_| format!("exec-{}", self.id));
         let files = self.files(&name)?;
         let runtime = &self.config.runtime;
-        let mut command = match (self.root.take(), &self.config.view) {
-            (Some(root), Some(view)) => launch::with_view(runtime, root, view)?,
+        let descriptors = <[OwnedFd; VIEW_DESCRIPTORS]>::try_from(std::mem::take(&mut self.view));
+        let mut command = match (descriptors, &self.config.view) {
+            (Ok(descriptors), Some(view)) => {
+                launch::with_view(runtime, Scene::new(descriptors, view, &self.config.bundle)?)
+            }
             _ => launch::command(runtime),
         };
         system::restore_signals(&mut command, self.oom_score);

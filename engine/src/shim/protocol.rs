@@ -21,7 +21,9 @@ pub struct Config {
     /// The OCI bundle, where `config.json` is.
     pub bundle: PathBuf,
     /// What the runtime sees and nobody else does, if the root file system comes as a mount: that
-    /// is then the first descriptor sent along.
+    /// is then the first of [`VIEW_DESCRIPTORS`] sent along. The others are the mount namespace to
+    /// call the runtime in, which lacks the namespaces of other containers and, where that is to be
+    /// hidden, [`HYBRID`]; and what is `/` in there.
     pub view: Option<View>,
     /// Whether the container's process has a terminal.
     pub tty: bool,
@@ -72,8 +74,7 @@ pub enum Gate {
     Command,
 }
 
-/// A runtime's own view of the host's mounts. It lacks the namespaces of other containers: a
-/// runtime copies and reads all the mounts that it sees.
+/// A runtime's own view of the host's mounts.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct View {
     /// Where the root file system is attached. As with [`View::network`], the directory is on a
@@ -83,8 +84,6 @@ pub struct View {
     pub network: PathBuf,
     /// The file that it is pinned to; none if the runtime makes it or shares the host's.
     pub pin: Option<PathBuf>,
-    /// The directory of all such files, a private mount too. The runtime does not see it.
-    pub pins: PathBuf,
 }
 
 /// What happens to a process's stdin.
@@ -260,6 +259,8 @@ pub struct Exit {
 
 /// Where a host with cgroup version 1 may have the unified hierarchy too.
 pub const HYBRID: &str = "/sys/fs/cgroup/unified";
+/// How many descriptors come with a [`View`].
+pub const VIEW_DESCRIPTORS: usize = 3;
 /// What lets a container run that is held back.
 pub const GO: &[u8] = b"go\n";
 /// The name of the socket in the shim's directory.

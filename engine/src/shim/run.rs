@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use nix::sys::prctl::set_child_subreaper;
 use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout};
 
-use super::protocol::{Config, Failure, Started};
+use super::protocol::{Config, Failure, Started, VIEW_DESCRIPTORS};
 use super::server::{Server, Starter};
 use super::{console, system};
 
@@ -32,9 +32,10 @@ pub fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     };
     let go = word || !config.held;
-    let attached = descriptors.split_off(usize::from(config.view.is_some()).min(descriptors.len()));
+    let of_view = config.view.iter().len() * VIEW_DESCRIPTORS;
+    let attached = descriptors.split_off(of_view.min(descriptors.len()));
     match prepare(&config).and_then(|oom_score| Server::new(config, attached, oom_score)) {
-        Ok(server) => server.run(descriptors.pop(), Starter::new(socket, go)),
+        Ok(server) => server.run(descriptors, Starter::new(socket, go)),
         Err(error) => {
             let error = format!("failed to create task for container: {error}");
             report(&mut socket, &Started::Failed(Failure { error, code: 128 }));

@@ -147,9 +147,9 @@ impl Server {
         })
     }
 
-    /// Makes the container, on this root file system if it comes as a mount, starts it, and serves
-    /// until it is gone.
-    pub(super) fn run(mut self, root: Option<OwnedFd>, mut starter: Starter) -> ExitCode {
+    /// Makes the container, with these descriptors of its view, starts it, and serves until it is
+    /// gone.
+    pub(super) fn run(mut self, view: Vec<OwnedFd>, mut starter: Starter) -> ExitCode {
         let launched = JsonFile::open(&self.config.log).and_then(|log| {
             Launch {
                 config: &self.config,
@@ -158,7 +158,7 @@ impl Server {
                 size: self.config.console_size,
                 stdin: self.config.stdin,
                 log,
-                root,
+                view,
                 exec: None,
                 oom_score: self.oom_score,
             }

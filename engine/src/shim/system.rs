@@ -10,13 +10,13 @@ use std::path::Path;
 use std::process::Command;
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use nix::sched::{CloneFlags, unshare};
+use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
-use nix::unistd::{ForkResult, fork, setsid};
+use nix::unistd::{ForkResult, chdir, chroot, fchdir, fork, setsid};
 use rustix::fs::CWD;
 use rustix::mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
 
-use super::protocol::{HYBRID, View};
+use super::protocol::{HYBRID, VIEW_DESCRIPTORS, View};
 
 /// Leaves the daemon's session and process tree: the parent ends at once, so that whoever started
 /// us has nothing to reap later. Returns in the grandchild only.
@@ -86,22 +86,38 @@ pub(super) fn restore_signals(command: &mut Command, oom_score: Option<i32>) {
 /// A [`View`] as system calls take it.
 #[derive(Debug)]
 pub(super) struct Scene {
+    namespace: OwnedFd,
+    /// What is `/` there. Entering a mount namespace loses a chroot.
+    top: OwnedFd,
     root: (OwnedFd, CString),
     network: Option<(CString, CString)>,
-    pins: CString,
+    directory: CString,
 }
 
 impl Scene {
-    pub(super) fn new(root: OwnedFd, view: &View) -> io::Result<Self> {
+    /// A view with its descriptors, for a command that runs in this directory.
+    pub(super) fn new(
+        [root, namespace, top]: [OwnedFd; VIEW_DESCRIPTORS],
+        view: &View,
+        directory: &Path,
+    ) -> io::Result<Self> {
         let path = |path: &Path| CString::new(path.as_os_str().as_bytes());
         let network = match &view.pin {
             Some(pin) => Some((path(pin)?, path(&view.network)?)),
             None => None,
         };
-        Ok(Self { root: (root, path(&view.root)?), network, pins: path(&view.pins)? })
+        let root = (root, path(&view.root)?);
+        Ok(Self { namespace, top, root, network, directory: path(directory)? })
     }
 
-    /// Sets it up in the mount namespace of this process. Makes system calls only.
+    /// Runs a command in it.
+    pub(super) fn enter(self, command: &mut Command) {
+        // SAFETY: the closure makes system calls only; it allocates nothing and takes no lock.
+        unsafe { command.pre_exec(move || self.set()) };
+    }
+
+    /// Moves this process there, and attaches what is its own. Makes system calls only.
+    #[expect(clippy::disallowed_methods, reason = "the process is about to become another")]
     fn set(&self) -> io::Result<()> {
         let attach = |mount: &OwnedFd, path: &CString| {
             let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
@@ -114,26 +130,24 @@ impl Scene {
             }
             None => None,
         };
-        // Somebody may have unmounted it on the host; then the runtime sees more, and is slower.
-        let _ = umount2(self.pins.as_c_str(), MntFlags::MNT_DETACH);
+        setns(&self.namespace, CloneFlags::CLONE_NEWNS)?;
+        fchdir(&self.top)?;
+        chroot(c".")?;
         if let Some((network, path)) = &network {
             attach(network, path)?;
         }
-        Ok(attach(&self.root.0, &self.root.1)?)
+        attach(&self.root.0, &self.root.1)?;
+        Ok(chdir(self.directory.as_c_str())?)
     }
 }
 
-/// Runs the command in a mount namespace of its own: without the unified hierarchy of a hybrid
-/// host, and with what else it is to see.
-pub(super) fn with_mounts(command: &mut Command, hide_hybrid: bool, scene: Option<Scene>) {
-    let prepare = move || {
+/// Runs the command in a mount namespace of its own, without the unified hierarchy of a hybrid host.
+pub(super) fn hide_hybrid(command: &mut Command) {
+    let prepare = || {
         unshare(CloneFlags::CLONE_NEWNS)?;
-        if hide_hybrid {
-            let slave = MsFlags::MS_REC | MsFlags::MS_SLAVE;
-            mount(None::<&str>, "/", None::<&str>, slave, None::<&str>)?;
-            umount2(HYBRID, MntFlags::MNT_DETACH)?;
-        }
-        scene.as_ref().map_or(Ok(()), Scene::set)
+        let slave = MsFlags::MS_REC | MsFlags::MS_SLAVE;
+        mount(None::<&str>, "/", None::<&str>, slave, None::<&str>)?;
+        Ok(umount2(HYBRID, MntFlags::MNT_DETACH)?)
     };
     // SAFETY: the closure makes system calls only; it allocates nothing and takes no lock.
     unsafe { command.pre_exec(prepare) };

@@ -195,6 +195,24 @@ fn bridge_host_and_none_are_there_from_the_beginning_and_stay() {
 }
 
 #[test]
+fn the_next_owner_of_an_address_is_reached_at_once() {
+    let (_lab, daemon) = start();
+    daemon.rnet("network create --ipv6 --subnet 10.9.0.0/24 --subnet fd00:9::/64 n1");
+    let peer = daemon.run("peer", "--network n1");
+    let (addresses, fixed) =
+        (Lab::both(["10.9.0.77", "fd00:9::77"]), "--network n1 --ip 10.9.0.77 --ip6 fd00:9::77");
+    for name in ["first", "second"] {
+        let owner = daemon.run(name, fixed);
+        let _server = owner.serve(PORT);
+        for address in addresses {
+            let limit = std::time::Duration::from_millis(900);
+            assert!(peer.tcp_to(SocketAddr::new(address, PORT), limit).is_ok(), "{address}");
+        }
+        daemon.rnet(&format!("rm -f {name}"));
+    }
+}
+
+#[test]
 fn a_network_is_joined_and_left_by_a_running_container() {
     let (_lab, daemon) = start();
     daemon.rnet("network create --ipv6 n1");

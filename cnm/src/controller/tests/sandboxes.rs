@@ -95,6 +95,23 @@ fn addresses_and_hardware_addresses_come_back_with_their_owner() {
 }
 
 #[test]
+fn an_address_moves_when_another_hardware_address_gets_it() {
+    let mut engine = Engine::new();
+    let n1 = engine.network("n1", &["10.1.0.0/24"]);
+    let wanted = |owner| {
+        let joins = vec![JoinSpec { addresses: vec!["10.1.0.7".parse().unwrap()], ..join(&n1) }];
+        SandboxSpec { joins, ..sandbox(owner, &[]) }
+    };
+    for (owner, moves) in [("a", false), ("a", false), ("b", true), ("b", false), ("a", true)] {
+        let (id, transaction) = engine.begin_sandbox(&wanted(owner)).unwrap();
+        assert_eq!(transaction.moves_address, moves, "{owner}");
+        engine.commit(transaction);
+        engine.stop(&id);
+        engine.restart();
+    }
+}
+
+#[test]
 fn a_wanted_hardware_address_is_given() {
     let mut engine = Engine::new();
     let n1 = engine.network("n1", &["10.1.0.0/24"]);

@@ -84,7 +84,7 @@ impl Server {
             size: exec.console_size,
             stdin: if exec.streams.stdin { Stdin::Once } else { Stdin::Closed },
             log: None,
-            root: None,
+            view: Vec::new(),
             exec: Some((exec.id, &exec.process)),
             oom_score: self.oom_score,
         };
