@@ -12,6 +12,7 @@ mod tell;
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -32,9 +33,9 @@ use crate::error::{Error, Result};
 use crate::events::Events;
 use crate::image::Images;
 use crate::network::Networks;
-use crate::runtime::Host;
 use crate::runtime::cgroup::{self, Moves};
 use crate::runtime::spec::Seccomp;
+use crate::runtime::{Host, Stages};
 use crate::shim::client::Shims;
 pub use settings::{DefaultBridge, Settings};
 
@@ -49,6 +50,9 @@ pub struct Engine {
     pub(crate) registry: Registry,
     pub(crate) execs: Execs,
     pub(crate) shims: Arc<Shims>,
+    pub(crate) stages: Arc<Stages>,
+    /// How many containers were started so far.
+    pub(crate) starts: Arc<AtomicU64>,
     pub(crate) moves: Moves,
     pub(crate) host: Host,
     /// The seccomp profile of containers that choose none.
@@ -100,6 +104,8 @@ impl Engine {
             registry: Registry::default(),
             execs: Execs::default(),
             shims,
+            stages: Arc::new(Stages::new(settings.pins())),
+            starts: Arc::default(),
             moves,
             host: Host::probe(),
             seccomp,
@@ -236,11 +242,39 @@ impl Engine {
         });
     }
 
+    /// Lets go of the last stage when it has not been used for a while.
+    pub(crate) fn rest_stages(&self) {
+        let stages = self.stages.clone();
+        self.runtime.spawn(async move {
+            tokio::time::sleep(STAGED_FOR).await;
+            tokio::task::spawn_blocking(move || stages.rest(STAGED_FOR)).await
+        });
+    }
+
+    /// Waits until nothing has been started for a moment, but not for long.
+    pub(crate) fn lull(&self) -> impl Future<Output = ()> + use<> {
+        let starts = self.starts.clone();
+        async move {
+            for _ in 0..10 {
+                let before = starts.load(Ordering::Relaxed);
+                tokio::time::sleep(LULL).await;
+                if starts.load(Ordering::Relaxed) == before {
+                    break;
+                }
+            }
+        }
+    }
+
     /// The runtime that the engine's tasks run on.
     pub(crate) fn handle(&self) -> &Handle {
         &self.runtime
     }
 }
+
+/// How long a stage is kept that nobody needs.
+const STAGED_FOR: Duration = Duration::from_secs(5);
+/// How long nothing is started before what can wait is done.
+const LULL: Duration = Duration::from_millis(20);
 
 /// How long files may go on to be in use. A daemon that was killed takes a moment to be gone, and so
 /// does a child that it was just making.

@@ -22,7 +22,7 @@ pub mod user;
 pub use host::{Cgroups, Host, Limit};
 pub use program::{Crun, Program, Runc, find};
 pub use seccomp::Filters;
-pub use stage::Stage;
+pub use stage::{Stage, Stages};
 
 /// How a runtime wants a seccomp filter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

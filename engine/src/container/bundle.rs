@@ -40,7 +40,7 @@ pub(crate) struct Prepared {
     /// The root file system, if it is a mount.
     pub(crate) root: Option<OwnedFd>,
     /// Where the runtime is called, if so.
-    pub(crate) stage: Option<Stage>,
+    pub(crate) stage: Arc<Stage>,
 }
 
 impl Engine {
@@ -58,7 +58,7 @@ impl Engine {
         let runtime = self.runtime(&container.spec)?;
         let command = runtime.command(&settings.runtime_root());
         let unstaged = |error| Error::internal("cannot make a mount namespace", error);
-        let staging = Stage::begin(settings.pins(), command.hide_hybrid).map_err(unstaged)?;
+        let staging = self.stages.begin(command.hide_hybrid).map_err(unstaged)?;
         let image = self.images().find(&container.image)?;
         let rootfs = RootFs::prepare(self.images(), &image, &rootfs_dir(&container.paths.dir))?;
         let (root, view, here) = match rootfs.open()? {
@@ -110,7 +110,7 @@ impl Engine {
             attached: Vec::new(),
             held: wiring.place == Place::Own,
         };
-        let stage = if root.is_some() { Some(staging.wait().map_err(unstaged)?) } else { None };
+        let stage = self.stages.finish(staging).map_err(unstaged)?;
         Ok(Prepared { config, root, stage })
     }
 

@@ -44,9 +44,9 @@ impl Engine {
         spec: Spec,
         platform: Option<&str>,
     ) -> Result<Created> {
+        let image = self.images().find(&spec.image)?;
         // Most containers are started at once.
         self.moves.soon();
-        let image = self.images().find(&spec.image)?;
         if let Some(wanted) = platform {
             check_platform(&image, &spec.image, wanted)?;
         }

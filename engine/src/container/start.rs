@@ -1,11 +1,10 @@
 //! `start`: the network in parallel with the root file system, the bundle and the runtime's `create`;
 //! the container's first process waits for both.
 
-use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, mpsc};
 use std::thread;
-use std::time::Duration;
 
 use chrono::Utc;
 use cnm::controller::{PortSpec, SandboxSpec};
@@ -21,11 +20,6 @@ use crate::error::{Error, Result};
 use crate::network::{Change, Served};
 use crate::runtime::spec::Namespace;
 use crate::shim::client::{ShimClient, ShimError, Starting};
-
-/// How long after a container has got its addresses its neighbours are told of them, if they are
-/// not known to have had another owner. The bridge copies it to every port of the network, and the
-/// start is over by then.
-const ANNOUNCED_AFTER: Duration = Duration::from_millis(20);
 
 /// Who wants a start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,6 +53,7 @@ impl Engine {
     /// Starts a container whose lifecycle is locked by the caller.
     pub(crate) fn start_locked(&self, live: &Arc<Live>, by: By) -> Result<()> {
         self.moves.soon();
+        self.starts.fetch_add(1, Ordering::Relaxed);
         let container = live.get();
         match container.state.status {
             Status::Running => {
@@ -297,8 +292,10 @@ impl Engine {
         if change.moves_address() {
             announcements.tell();
         } else {
+            // The bridge copies it to every port of the network; other starts go first.
+            let lull = self.lull();
             self.handle().spawn(async move {
-                tokio::time::sleep(ANNOUNCED_AFTER).await;
+                lull.await;
                 tokio::task::spawn_blocking(move || announcements.tell()).await
             });
         }
@@ -309,8 +306,13 @@ impl Engine {
     /// Has a shim make the container, with those attached who came before.
     fn begin_shim(&self, live: &Live, prepared: Prepared) -> Result<Made, Failure> {
         let Prepared { mut config, root, stage } = prepared;
-        let stage = stage.into_iter().flat_map(|stage| [stage.namespace, stage.root]);
-        let mut descriptors: Vec<OwnedFd> = root.into_iter().chain(stage).collect();
+        let mut descriptors = Vec::new();
+        if let Some(root) = root {
+            let failed = |error| Error::internal("cannot pass on a mount namespace", error);
+            let stage = [stage.namespace.try_clone(), stage.root.try_clone()];
+            let [namespace, top] = stage.map(|made| made.map_err(failed));
+            descriptors.extend([root, namespace?, top?]);
+        }
         for Early { stream, streams } in live.take_early() {
             config.attached.push(streams);
             descriptors.push(stream.into());
@@ -339,6 +341,7 @@ impl Engine {
         self.monitor(live.clone(), shim);
         self.watch_health(live);
         self.prepare_next_shim();
+        self.rest_stages();
     }
 }
 

@@ -1,22 +1,35 @@
 //! The mount namespace that a runtime is called in.
 //!
 //! A runtime copies and reads all mounts that it sees, so it is to see none of other containers. A
-//! copy without them has to be made of one with them, which takes 1.5 µs for each: on a thread that
-//! works while the rest of the container is made.
+//! copy without them has to be made of one with them, which takes 2 µs for each. So the last one is
+//! used again as long as it is still what the host has mounted, and another is made on a thread
+//! that works while the rest of the container is made.
+
+mod mounts;
 
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 
 use crate::shim::protocol::HYBRID;
 
-/// A mount namespace that nothing is in. It is gone when this is dropped before anything is.
+/// Makes stages.
+#[derive(Debug)]
+pub struct Stages {
+    pins: PathBuf,
+    last: Mutex<Option<Last>>,
+}
+
+/// A mount namespace to make others of: the mounts of this process without those of other
+/// containers. It is gone when this is dropped before anything is in it.
 #[derive(Debug)]
 pub struct Stage {
     /// The namespace.
@@ -25,18 +38,83 @@ pub struct Stage {
     pub root: OwnedFd,
 }
 
-/// A [`Stage`] that is being made.
+/// A stage on its way.
 #[derive(Debug)]
-pub struct Staging(JoinHandle<io::Result<Stage>>);
+pub enum Staging {
+    /// The last one still serves.
+    Made(Arc<Stage>),
+    /// One is being made.
+    Making {
+        /// The thread that does it.
+        thread: JoinHandle<io::Result<Stage>>,
+        /// Whether it hides [`HYBRID`].
+        hide_hybrid: bool,
+        /// What was mounted before; nothing if the kernel is not able to tell.
+        mounts: Option<Vec<u8>>,
+    },
+}
 
-impl Stage {
-    /// Begins to make a copy of the mounts of this process without those under `pins`, which is a
-    /// private mount, and without [`HYBRID`] if that is to be hidden.
-    pub fn begin(pins: PathBuf, hide_hybrid: bool) -> io::Result<Staging> {
-        let builder = thread::Builder::new().name("stage".to_owned());
-        builder.spawn(move || Self::make(&pins, hide_hybrid)).map(Staging)
+/// The last stage, and what it was made of.
+#[derive(Debug)]
+struct Last {
+    stage: Arc<Stage>,
+    hide_hybrid: bool,
+    mounts: Vec<u8>,
+    used: Instant,
+}
+
+impl Stages {
+    /// Stages without what is mounted under `pins`, which is a private mount.
+    pub fn new(pins: impl Into<PathBuf>) -> Self {
+        Self { pins: pins.into(), last: Mutex::default() }
     }
 
+    /// Begins to make a stage of what is mounted now, without [`HYBRID`] if that is to be hidden; or
+    /// takes the last one if it is such a one.
+    pub fn begin(&self, hide_hybrid: bool) -> io::Result<Staging> {
+        let mounts = mounts::but_below(&self.pins).ok();
+        if let Some(last) = self.last().as_mut()
+            && last.hide_hybrid == hide_hybrid
+            && mounts.as_ref() == Some(&last.mounts)
+        {
+            last.used = Instant::now();
+            return Ok(Staging::Made(last.stage.clone()));
+        }
+        let pins = self.pins.clone();
+        let builder = thread::Builder::new().name("stage".to_owned());
+        let thread = builder.spawn(move || Stage::make(&pins, hide_hybrid))?;
+        Ok(Staging::Making { thread, hide_hybrid, mounts })
+    }
+
+    /// Waits for a stage.
+    pub fn finish(&self, staging: Staging) -> io::Result<Arc<Stage>> {
+        let (thread, hide_hybrid, mounts) = match staging {
+            Staging::Made(stage) => return Ok(stage),
+            Staging::Making { thread, hide_hybrid, mounts } => (thread, hide_hybrid, mounts),
+        };
+        let made = thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        let stage = Arc::new(made?);
+        if let Some(mounts) = mounts {
+            let (stage, used) = (stage.clone(), Instant::now());
+            let old = self.last().replace(Last { stage, hide_hybrid, mounts, used });
+            drop(old);
+        }
+        Ok(stage)
+    }
+
+    /// Lets go of a stage that was not used for this long: what it has mounted is busy on a host
+    /// whose mounts are not shared.
+    pub fn rest(&self, unused: Duration) {
+        let old = self.last().take_if(|last| last.used.elapsed() >= unused);
+        drop(old);
+    }
+
+    fn last(&self) -> MutexGuard<'_, Option<Last>> {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Stage {
     /// To be called on a thread that does nothing else.
     fn make(pins: &Path, hide_hybrid: bool) -> io::Result<Self> {
         unshare(CloneFlags::CLONE_NEWNS)?;
@@ -56,30 +134,121 @@ impl Stage {
     }
 }
 
-impl Staging {
-    /// Waits for it.
-    pub fn wait(self) -> io::Result<Stage> {
-        self.0.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use nix::sched::setns;
+
+    /// Runs a test on a thread with mounts of its own, if that is possible.
+    fn with_own_mounts(test: &str, body: impl FnOnce(&Path) + Send) {
+        let directory = std::env::temp_dir().join(format!("rnet-{test}-{}", std::process::id()));
+        std::fs::create_dir_all(directory.join("pins/one")).unwrap();
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                if unshare(CloneFlags::CLONE_NEWNS).is_err() {
+                    return;
+                }
+                let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
+                mount(None::<&str>, "/", None::<&str>, private, None::<&str>).unwrap();
+                let pins = directory.join("pins");
+                mount(Some(&pins), &pins, None::<&str>, MsFlags::MS_BIND, None::<&str>).unwrap();
+                mount_at(&pins.join("one"));
+                body(&directory);
+            });
+        });
+        std::fs::remove_dir_all(&directory).unwrap();
+    }
+
+    fn mount_at(path: &Path) {
+        std::fs::create_dir_all(path).unwrap();
+        mount(Some("rnet"), path, Some("tmpfs"), MsFlags::empty(), None::<&str>).unwrap();
+    }
+
+    /// What is mounted in a stage below a directory.
+    #[expect(clippy::disallowed_methods, reason = "the thread ends with this")]
+    fn mounts_of(stage: &Stage, below: &Path) -> Vec<String> {
+        let enter = || {
+            unshare(CloneFlags::CLONE_FS).unwrap();
+            setns(&stage.namespace, CloneFlags::CLONE_NEWNS).unwrap();
+            std::fs::read_to_string("/proc/thread-self/mountinfo").unwrap()
+        };
+        let text = thread::scope(|scope| scope.spawn(enter).join().unwrap());
+        let paths = text.lines().filter_map(|line| line.split(' ').nth(4));
+        let prefix = format!("{}/", below.display());
+        paths.filter_map(|path| path.strip_prefix(&prefix)).map(str::to_owned).collect()
+    }
+
+    fn is_made(staging: &Staging) -> bool {
+        matches!(staging, Staging::Made(_))
+    }
+
+    /// Whether this kernel tells what is mounted.
+    fn is_told() -> bool {
+        mounts::but_below(Path::new("/")).is_ok()
+    }
 
     #[test]
-    fn a_stage_is_another_namespace_than_that_of_its_maker() {
-        let made = Stage::begin(PathBuf::from("/nonexistent"), false).unwrap().wait();
-        let stage = match made {
-            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return,
-            made => made.unwrap(),
-        };
-        let inode = |file: &File| {
-            use std::os::unix::fs::MetadataExt;
-            file.metadata().unwrap().ino()
-        };
-        let own = File::open("/proc/thread-self/ns/mnt").unwrap();
-        assert_ne!(inode(&own), inode(&stage.namespace.into()));
-        assert_eq!(inode(&File::open("/").unwrap()), inode(&stage.root.into()));
+    fn a_stage_has_the_mounts_of_the_host_and_none_of_other_containers() {
+        with_own_mounts("stage", |directory| {
+            mount_at(&directory.join("mine"));
+            let stages = Stages::new(directory.join("pins"));
+            let stage = stages.finish(stages.begin(false).unwrap()).unwrap();
+            assert_eq!(mounts_of(&stage, directory), ["mine"]);
+        });
+    }
+
+    #[test]
+    fn a_stage_serves_as_long_as_only_other_containers_come_and_go() {
+        with_own_mounts("serves", |directory| {
+            let stages = Stages::new(directory.join("pins"));
+            let first = stages.finish(stages.begin(false).unwrap()).unwrap();
+            mount_at(&directory.join("pins/two"));
+            umount2(&directory.join("pins/one"), MntFlags::MNT_DETACH).unwrap();
+            let staging = stages.begin(false).unwrap();
+            assert_eq!(is_made(&staging), is_told());
+            let second = stages.finish(staging).unwrap();
+            assert_eq!(Arc::ptr_eq(&first, &second), is_told());
+            assert_eq!(mounts_of(&second, directory), [""; 0]);
+            assert!(!is_made(&stages.begin(true).unwrap()), "it hides nothing");
+            stages.rest(Duration::from_secs(3600));
+            assert_eq!(stages.last().is_some(), is_told());
+            stages.rest(Duration::ZERO);
+            assert!(stages.last().is_none());
+        });
+    }
+
+    #[test]
+    fn a_stage_misses_nothing_that_happens_to_the_hosts_mounts() {
+        with_own_mounts("misses", |directory| {
+            let stages = Stages::new(directory.join("pins"));
+            let late = directory.join("late");
+            let change = |flags| {
+                mount(None::<&str>, &late, None::<&str>, flags, None::<&str>).unwrap();
+            };
+            let unmount = || umount2(&late, MntFlags::MNT_DETACH).unwrap();
+            let moved = directory.join("moved");
+            std::fs::create_dir_all(&moved).unwrap();
+            let steps: [(&str, &dyn Fn()); 6] = [
+                ("mounted", &|| mount_at(&late)),
+                ("remounted", &|| {
+                    change(MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY);
+                }),
+                ("shared", &|| change(MsFlags::MS_SHARED)),
+                ("private", &|| change(MsFlags::MS_PRIVATE)),
+                ("mounted over", &|| mount_at(&late)),
+                ("unmounted", &unmount),
+            ];
+            for (what, step) in steps {
+                let _ = stages.finish(stages.begin(false).unwrap()).unwrap();
+                step();
+                let staging = stages.begin(false).unwrap();
+                assert!(!is_made(&staging), "{what}");
+                let stage = stages.finish(staging).unwrap();
+                assert_eq!(mounts_of(&stage, directory).first().unwrap(), "late", "{what}");
+            }
+            mount(Some(&late), &moved, None::<&str>, MsFlags::MS_MOVE, None::<&str>).unwrap();
+            let stage = stages.finish(stages.begin(false).unwrap()).unwrap();
+            assert_eq!(mounts_of(&stage, directory), ["moved"]);
+        });
     }
 }

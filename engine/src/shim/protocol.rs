@@ -21,8 +21,8 @@ pub struct Config {
     /// The OCI bundle, where `config.json` is.
     pub bundle: PathBuf,
     /// What the runtime sees and nobody else does, if the root file system comes as a mount: that
-    /// is then the first of [`VIEW_DESCRIPTORS`] sent along. The others are the mount namespace to
-    /// call the runtime in, which lacks the namespaces of other containers and, where that is to be
+    /// is then the first of [`VIEW_DESCRIPTORS`] sent along. The others are a mount namespace, to
+    /// call the runtime in a copy of it, which lacks the namespaces of other containers and, where that is to be
     /// hidden, [`HYBRID`]; and what is `/` in there.
     pub view: Option<View>,
     /// Whether the container's process has a terminal.

@@ -116,7 +116,7 @@ impl Scene {
         unsafe { command.pre_exec(move || self.set()) };
     }
 
-    /// Moves this process there, and attaches what is its own. Makes system calls only.
+    /// Moves this process to a copy, and attaches what is its own. Makes system calls only.
     #[expect(clippy::disallowed_methods, reason = "the process is about to become another")]
     fn set(&self) -> io::Result<()> {
         let attach = |mount: &OwnedFd, path: &CString| {
@@ -133,6 +133,7 @@ impl Scene {
         setns(&self.namespace, CloneFlags::CLONE_NEWNS)?;
         fchdir(&self.top)?;
         chroot(c".")?;
+        unshare(CloneFlags::CLONE_NEWNS)?;
         if let Some((network, path)) = &network {
             attach(network, path)?;
         }
