@@ -69,6 +69,10 @@ def ratio(figure):
     return f"×{figure:.0f}" if figure >= 10 else f"×{figure:.2g}"
 
 
+# What slows a machine down that seems to be at rest.
+BURDEN = []
+
+
 def machine(versions):
     cpu = "unknown processor"
     for text in Path("/proc/cpuinfo").read_text().splitlines():
@@ -81,6 +85,7 @@ def machine(versions):
     lines = [
         f"- {time.strftime('%Y-%m-%d')}, {cpu}, {os.cpu_count()} processors, {total:.0f} GiB",
         f"- Linux {platform.release()}, cgroup {cgroups}, load when it ended: {busy}",
+        f"- before anything ran: {', '.join(BURDEN) or 'not looked at'}",
         f"- {', '.join(versions)}",
     ]
     return "\n".join(lines) + "\n"

@@ -105,6 +105,8 @@ def measure(place, options):
 
     for text in peers.missing():
         print(text, file=sys.stderr)
+    lab.forget_the_past()
+    report.BURDEN.extend(lab.burden())
     rnet = peers.Rnet(place, options.binaries)
     rnet.start()
     rnet.find_image()
@@ -126,6 +128,7 @@ def measure(place, options):
     runtimes = [peers.Runtime(place, name, files) for name in names]
     bench = rows.Bench(place, engines, runtimes, options)
     for name in options.rows:
+        lab.forget_the_past()
         rows.ROWS[name](bench)
     return tell(bench, [*engines, *runtimes], options)
 
