@@ -11,7 +11,7 @@ pub mod settings;
 mod tell;
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use cnm::store::{Batch, Disk, Durability};
 use cnm::{HasKind, Kind, Store};
 use nix::errno::Errno;
-use nix::mount::{MsFlags, mount};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -66,8 +66,20 @@ pub struct Engine {
 impl Engine {
     /// Opens the engine: takes up what an earlier one left, running containers included.
     pub async fn open(settings: Settings) -> Result<Arc<Self>> {
+        let mounted = make_directories(&settings)?;
+        let opened = Self::open_in_place(settings).await;
+        if opened.is_err() {
+            for directory in mounted {
+                if let Err(error) = umount2(&directory, MntFlags::MNT_DETACH) {
+                    tracing::warn!(%error, dir = %directory.display(), "cannot unmount");
+                }
+            }
+        }
+        opened
+    }
+
+    async fn open_in_place(settings: Settings) -> Result<Arc<Self>> {
         let runtime = Handle::current();
-        make_directories(&settings)?;
         init::unpack(&settings.init_program())?;
         let store = patiently(|| Ok(Disk::open(&settings.data_root.join("store.redb"))?)).await?;
         let root = settings.data_root.join("images");
@@ -293,7 +305,8 @@ async fn patiently<T>(mut open: impl FnMut() -> Result<T>) -> Result<T> {
     }
 }
 
-fn make_directories(settings: &Settings) -> Result<()> {
+/// Returns the directories that were made mounts and had not been.
+fn make_directories(settings: &Settings) -> Result<Vec<PathBuf>> {
     use std::os::unix::fs::DirBuilderExt;
     let (data, exec) = (&settings.data_root, &settings.exec_root);
     let all = [
@@ -313,28 +326,31 @@ fn make_directories(settings: &Settings) -> Result<()> {
             |error| Error::internal(format!("cannot make {}", directory.display()), error),
         )?;
     }
+    let mut mounted = Vec::new();
     for directory in [settings.pins(), settings.view_dir()] {
-        keep_private(&directory).map_err(|error| {
+        let new = keep_private(&directory).map_err(|error| {
             Error::internal(format!("cannot mount {}", directory.display()), error)
         })?;
+        mounted.extend(new.then_some(directory));
     }
     let network = settings.view_of_network();
     let made = std::fs::OpenOptions::new().create(true).append(true).open(&network);
-    made.map(drop)
+    made.map(|_| mounted)
         .map_err(|error| Error::internal(format!("cannot make {}", network.display()), error))
 }
 
-/// Makes a directory a mount of its own whose mounts do not spread to other mount namespaces.
-fn keep_private(directory: &Path) -> nix::Result<()> {
+/// Makes a directory a mount of its own whose mounts do not spread to other mount namespaces. Returns
+/// whether it was none before.
+fn keep_private(directory: &Path) -> nix::Result<bool> {
     let nothing = None::<&str>;
     let make = || mount(nothing, directory, nothing, MsFlags::MS_PRIVATE, nothing);
     match make() {
         // It is no mount yet.
         Err(Errno::EINVAL) => {
             mount(Some(directory), directory, nothing, MsFlags::MS_BIND, nothing)?;
-            make()
+            make().map(|()| true)
         }
-        done => done,
+        done => done.map(|()| false),
     }
 }
 

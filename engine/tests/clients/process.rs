@@ -87,7 +87,6 @@ fn two_daemons_do_not_share_a_socket() {
 fn a_second_daemon_in_the_network_namespace_is_told_of_the_first() {
     let daemon = Daemon::start(&[]);
     let other = Scratch::new();
-    // What it mounts before it is refused is gone with the first one's namespace.
     let mut command = Command::new("nsenter");
     command.args(["-t", &daemon.id(), "-n", "-m", RNET, "daemon"]);
     let output = command.args(standard_flags(&other)).output().unwrap();
@@ -96,6 +95,9 @@ fn a_second_daemon_in_the_network_namespace_is_told_of_the_first() {
     for text in ["process ", &daemon.id(), &daemon.scratch.text("data"), "of its own"] {
         assert!(log.contains(text), "{text}: {log}");
     }
+    let mounts = std::fs::read_to_string(format!("/proc/{}/mounts", daemon.id())).unwrap();
+    let left: Vec<_> = mounts.lines().filter(|line| line.contains(&other.text("run"))).collect();
+    assert_eq!(left, [""; 0], "a daemon that was refused leaves its mounts");
     assert_eq!(daemon.get("/_ping").status, 200);
 }
 
