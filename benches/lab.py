@@ -55,10 +55,11 @@ def forget_the_past():
 
 def burden():
     """What slows a machine down that seems to be at rest, in words."""
-    controllers = (line.split() for line in Path("/proc/cgroups").read_text().splitlines())
-    cgroups = next((fields[2] for fields in controllers if fields[0] == "memory"), "?")
+    listed = Path("/proc/cgroups")
+    lines = listed.read_text().splitlines() if listed.exists() else []
+    cgroups = [line.split()[2] for line in lines if line.startswith("memory")]
     mounts = len(Path("/proc/self/mountinfo").read_text().splitlines())
-    return [f"{cgroups} memory cgroups", f"{mounts} mounts"]
+    return [*(f"{count} memory cgroups" for count in cgroups), f"{mounts} mounts"]
 
 
 class Host:

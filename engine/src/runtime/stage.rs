@@ -218,6 +218,19 @@ mod tests {
     }
 
     #[test]
+    fn a_stage_misses_nothing_where_somebody_has_unmounted_the_pins() {
+        with_own_mounts("unpinned", |directory| {
+            let pins = directory.join("pins");
+            umount2(&pins, MntFlags::MNT_DETACH).unwrap();
+            let stages = Stages::new(&pins);
+            let _ = stages.finish(stages.begin(false).unwrap()).unwrap();
+            mount_at(&directory.join("late"));
+            let stage = stages.finish(stages.begin(false).unwrap()).unwrap();
+            assert_eq!(mounts_of(&stage, directory), ["late"]);
+        });
+    }
+
+    #[test]
     fn a_stage_misses_nothing_that_happens_to_the_hosts_mounts() {
         with_own_mounts("misses", |directory| {
             let stages = Stages::new(directory.join("pins"));

@@ -113,6 +113,30 @@ fn a_missing_program_is_127_and_leaves_the_container_created() {
 }
 
 #[test]
+fn a_container_that_was_made_beside_a_network_goes_when_that_fails() {
+    let name = "lifecycle::a_container_that_was_made_beside_a_network_goes_when_that_fails";
+    on_a_host_of_its_own(name, async |dir| {
+        let scene = Scene::open(dir).await;
+        let sysctls = [("net.ipv4.no_such_thing".to_owned(), "1".to_owned())];
+        let id = scene.create("odd", Spec { sysctls: sysctls.into(), ..spec("sleep 60") }).await;
+        for _ in 0..10 {
+            let error = scene.start("odd").await.unwrap_err().chain();
+            assert!(error.contains("no_such_thing"), "{error}");
+            for place in ["shim", "runtime", "ns"] {
+                let directory = scene.dir.join("run").join(place);
+                let left: Vec<_> = std::fs::read_dir(&directory).unwrap().collect();
+                assert!(left.is_empty(), "{place}: {left:?}");
+            }
+            assert!(!output("ip", "-br link").contains("veth"));
+            assert!(!output("ps", "-e -o args").contains("sleep 60"));
+        }
+        assert_eq!(scene.engine.find(&id).unwrap().state.status, Status::Created);
+        scene.run("even", spec("sleep 60")).await;
+        scene.end().await;
+    });
+}
+
+#[test]
 fn a_taken_port_is_refused_in_dockers_words_and_takes_nothing() {
     let name = "lifecycle::a_taken_port_is_refused_in_dockers_words_and_takes_nothing";
     on_a_host_of_its_own(name, async |dir| {
