@@ -39,7 +39,7 @@ pub(crate) struct Prepared {
     pub(crate) config: Config,
     /// The root file system, if it is a mount.
     pub(crate) root: Option<OwnedFd>,
-    /// Where the runtime is called, if so.
+    /// The mounts that the runtime is called with, if so.
     pub(crate) stage: Arc<Stage>,
 }
 

@@ -1,0 +1,128 @@
+//! Stages, on threads that have mounts of their own.
+
+use super::*;
+use nix::sched::setns;
+
+/// Runs a test on a thread with mounts of its own. It needs root.
+fn with_own_mounts(test: &str, body: impl FnOnce(&Path) + Send) {
+    let directory = std::env::temp_dir().join(format!("rnet-{test}-{}", std::process::id()));
+    std::fs::create_dir_all(directory.join("pins/one")).unwrap();
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            unshare(CloneFlags::CLONE_NEWNS).unwrap();
+            let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
+            mount(None::<&str>, "/", None::<&str>, private, None::<&str>).unwrap();
+            let pins = directory.join("pins");
+            mount(Some(&pins), &pins, None::<&str>, MsFlags::MS_BIND, None::<&str>).unwrap();
+            mount_at(&pins.join("one"));
+            body(&directory);
+        });
+    });
+    std::fs::remove_dir_all(&directory).unwrap();
+}
+
+fn mount_at(path: &Path) {
+    std::fs::create_dir_all(path).unwrap();
+    mount(Some("rnet"), path, Some("tmpfs"), MsFlags::empty(), None::<&str>).unwrap();
+}
+
+/// What is mounted in a stage below a directory.
+#[expect(clippy::disallowed_methods, reason = "the thread ends with this")]
+fn mounts_of(stage: &Stage, below: &Path) -> Vec<String> {
+    let enter = || {
+        unshare(CloneFlags::CLONE_FS).unwrap();
+        setns(&stage.namespace, CloneFlags::CLONE_NEWNS).unwrap();
+        std::fs::read_to_string("/proc/thread-self/mountinfo").unwrap()
+    };
+    let text = thread::scope(|scope| scope.spawn(enter).join().unwrap());
+    let paths = text.lines().filter_map(|line| line.split(' ').nth(4));
+    let prefix = format!("{}/", below.display());
+    paths.filter_map(|path| path.strip_prefix(&prefix)).map(str::to_owned).collect()
+}
+
+fn is_made(staging: &Staging) -> bool {
+    matches!(staging, Staging::Made(_))
+}
+
+/// Whether this kernel tells what is mounted.
+fn is_told() -> bool {
+    mounts::but_below(Path::new("/")).is_ok()
+}
+
+#[test]
+fn a_stage_has_the_mounts_of_the_host_and_none_of_other_containers() {
+    with_own_mounts("stage", |directory| {
+        mount_at(&directory.join("mine"));
+        let stages = Stages::new(directory.join("pins"));
+        let stage = stages.finish(stages.begin(false).unwrap()).unwrap();
+        assert_eq!(mounts_of(&stage, directory), ["mine"]);
+    });
+}
+
+#[test]
+fn a_stage_serves_as_long_as_only_other_containers_come_and_go() {
+    with_own_mounts("serves", |directory| {
+        let stages = Stages::new(directory.join("pins"));
+        let first = stages.finish(stages.begin(false).unwrap()).unwrap();
+        mount_at(&directory.join("pins/two"));
+        umount2(&directory.join("pins/one"), MntFlags::MNT_DETACH).unwrap();
+        let staging = stages.begin(false).unwrap();
+        assert_eq!(is_made(&staging), is_told());
+        let second = stages.finish(staging).unwrap();
+        assert_eq!(Arc::ptr_eq(&first, &second), is_told());
+        assert_eq!(mounts_of(&second, directory), [""; 0]);
+        assert!(!is_made(&stages.begin(true).unwrap()), "it hides nothing");
+        stages.rest(Duration::from_secs(3600));
+        assert_eq!(stages.last().is_some(), is_told());
+        stages.rest(Duration::ZERO);
+        assert!(stages.last().is_none());
+    });
+}
+
+#[test]
+fn a_stage_misses_nothing_where_somebody_has_unmounted_the_pins() {
+    with_own_mounts("unpinned", |directory| {
+        let pins = directory.join("pins");
+        umount2(&pins, MntFlags::MNT_DETACH).unwrap();
+        let stages = Stages::new(&pins);
+        let _ = stages.finish(stages.begin(false).unwrap()).unwrap();
+        mount_at(&directory.join("late"));
+        let stage = stages.finish(stages.begin(false).unwrap()).unwrap();
+        assert_eq!(mounts_of(&stage, directory), ["late"]);
+    });
+}
+
+#[test]
+fn a_stage_misses_nothing_that_happens_to_the_hosts_mounts() {
+    with_own_mounts("misses", |directory| {
+        let stages = Stages::new(directory.join("pins"));
+        let late = directory.join("late");
+        let change = |flags| {
+            mount(None::<&str>, &late, None::<&str>, flags, None::<&str>).unwrap();
+        };
+        let unmount = || umount2(&late, MntFlags::MNT_DETACH).unwrap();
+        let moved = directory.join("moved");
+        std::fs::create_dir_all(&moved).unwrap();
+        let steps: [(&str, &dyn Fn()); 6] = [
+            ("mounted", &|| mount_at(&late)),
+            ("remounted", &|| {
+                change(MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY);
+            }),
+            ("shared", &|| change(MsFlags::MS_SHARED)),
+            ("private", &|| change(MsFlags::MS_PRIVATE)),
+            ("mounted over", &|| mount_at(&late)),
+            ("unmounted", &unmount),
+        ];
+        for (what, step) in steps {
+            let _ = stages.finish(stages.begin(false).unwrap()).unwrap();
+            step();
+            let staging = stages.begin(false).unwrap();
+            assert!(!is_made(&staging), "{what}");
+            let stage = stages.finish(staging).unwrap();
+            assert_eq!(mounts_of(&stage, directory).first().unwrap(), "late", "{what}");
+        }
+        mount(Some(&late), &moved, None::<&str>, MsFlags::MS_MOVE, None::<&str>).unwrap();
+        let stage = stages.finish(stages.begin(false).unwrap()).unwrap();
+        assert_eq!(mounts_of(&stage, directory), ["moved"]);
+    });
+}
