@@ -17,7 +17,7 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use cnm::store::{Batch, Disk, Durability};
-use cnm::{HasKind, Kind, Store};
+use cnm::{Kind, Store};
 use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use tokio::runtime::Handle;
@@ -29,15 +29,15 @@ use crate::container::init;
 use crate::container::registry::Registry;
 use crate::container::remove::record_key;
 use crate::container::{Container, EndpointView};
-use crate::error::{Error, Result};
 use crate::events::Events;
-use crate::image::Images;
 use crate::network::Networks;
-use crate::runtime::cgroup::{self, Moves};
-use crate::runtime::spec::Seccomp;
-use crate::runtime::{Host, Stages};
-use crate::shim::client::Shims;
+use engine_error::{Error, Result};
+use image::Images;
+use runtime::cgroup::{self, Moves};
+use runtime::spec::Seccomp;
+use runtime::{Host, Stages};
 pub use settings::{DefaultBridge, Settings};
+use shim::client::Shims;
 
 /// The engine: containers, networks and images of one daemon.
 #[derive(Debug)]

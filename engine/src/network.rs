@@ -33,7 +33,7 @@ use drivers::kernel::{Announcements, Kernel, Linux, LinuxConfig};
 use serde::de::DeserializeOwned;
 
 use crate::core::Settings;
-use crate::error::{Error, Result};
+use engine_error::{Error, Result};
 use journal::Journal;
 use ports::{held, ports_of, reserve, retain_taken};
 use resolver::Resolver;

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Result};
+use engine_error::{Error, Result};
 
 /// The label of volumes that nobody named.
 const ANONYMOUS: &str = "com.docker.volume.anonymous";

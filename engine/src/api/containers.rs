@@ -17,8 +17,8 @@ use super::wire::{container_inspect, container_list, image as image_wire};
 use super::{Api, hijack};
 use crate::container::spec::Mount;
 use crate::container::{Attach, Container, Remove, WaitCondition, missing_other};
-use crate::error::{Error, Result};
-use crate::runtime::spec::{masked_paths, readonly_paths};
+use engine_error::{Error, Result};
+use runtime::spec::{masked_paths, readonly_paths};
 
 mod select;
 

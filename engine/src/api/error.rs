@@ -1,11 +1,11 @@
 //! From an error's kind to the status of the reply: the only such mapping.
 
-use cnm::{HasKind, Kind};
+use cnm::Kind;
 use hyper::StatusCode;
 use serde_json::json;
 
 use super::body::{self, Response};
-use crate::error::Error;
+use engine_error::Error;
 
 /// The status of a kind.
 pub fn status(kind: Kind) -> StatusCode {

@@ -11,8 +11,8 @@ use super::body::{self, Response};
 use super::filters::Filters;
 use super::request::Request;
 use super::wire::time::point;
-use crate::error::Result;
 use crate::events::{Event, Subscription};
+use engine_error::Result;
 
 const FILTERS: &[&str] = &[
     "config",

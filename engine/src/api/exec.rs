@@ -8,7 +8,7 @@ use super::body::{self, Response};
 use super::request::Request;
 use super::{Api, hijack};
 use crate::container::ExecSpec;
-use crate::error::{Error, Result};
+use engine_error::{Error, Result};
 
 /// Body of `POST /containers/{id}/exec`.
 #[derive(Debug, Default, Deserialize)]

@@ -6,7 +6,7 @@ use regex::Regex;
 use serde_json::Value;
 
 use super::query::Query;
-use crate::error::{Error, Result};
+use engine_error::{Error, Result};
 
 /// Conditions by name. Values of one name are alternatives, names are all to be met.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -15,8 +15,8 @@ use super::request::Request;
 use super::version::Version;
 use super::wire::image as wire;
 use super::wire::time::point;
-use crate::error::{Error, Result};
-use crate::image::{Filter, Image, ImageUse, Reference, Removed};
+use engine_error::{Error, Result};
+use image::{Filter, Image, ImageUse, Reference, Removed};
 
 const FILTERS: &[&str] = &["before", "dangling", "label", "label!", "reference", "since", "until"];
 

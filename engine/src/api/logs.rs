@@ -12,7 +12,7 @@ use super::request::Request;
 use super::wire::time::point;
 use super::{Api, hijack};
 use crate::container::{LogLine, LogQuery};
-use crate::error::{Error, Result};
+use engine_error::{Error, Result};
 
 /// The stream of a frame that tells an error.
 const SYSTEM_ERROR: u8 = 3;

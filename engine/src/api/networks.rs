@@ -13,7 +13,7 @@ use super::filters::Filters;
 use super::request::Request;
 use super::wire::container_create::endpoint_spec;
 use super::wire::network::{self, Connect, Create, Disconnect};
-use crate::error::{Error, Result};
+use engine_error::{Error, Result};
 
 const FILTERS: &[&str] = &["dangling", "driver", "id", "label", "label!", "name", "scope", "type"];
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::str::FromStr;
 
-use crate::error::{Error, Result};
+use engine_error::{Error, Result};
 
 /// The parameters of a request's query; of one that is repeated, all values.
 #[derive(Clone, Debug, Default)]

@@ -15,7 +15,7 @@ use serde_json::Value;
 use super::query::{Query, decode};
 use super::version::{NEWEST, Version, of_segment};
 use super::wire::go;
-use crate::error::{Error, Result};
+use engine_error::{Error, Result};
 
 /// The most that a JSON body may have.
 const JSON_LIMIT: usize = 16 << 20;

@@ -13,7 +13,7 @@ use super::body::{self, Response};
 use super::error::page_not_found;
 use super::request::Request;
 use super::{Api, containers, events, exec, images, logs, networks, system, transfer, volumes};
-use crate::error::{Error, Result};
+use engine_error::{Error, Result};
 
 /// Answers a request.
 pub async fn dispatch(api: Arc<Api>, request: Request) -> Result<Response> {

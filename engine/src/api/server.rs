@@ -19,7 +19,7 @@ use super::body::Response;
 use super::listener::{Listener, Stream};
 use super::request::Request;
 use super::{Api, error, route, version};
-use crate::error::Error;
+use engine_error::Error;
 
 /// How long a client may take to send a request's head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
@@ -160,7 +160,7 @@ async fn answer(
         Err(error) => Err(error),
     };
     let mut response = replied.unwrap_or_else(|error| {
-        let level_is_error = error::status(cnm::HasKind::kind(&error)).is_server_error();
+        let level_is_error = error::status(error.kind()).is_server_error();
         if level_is_error {
             tracing::error!(%method, %path, error = %error.chain(), "request failed");
         } else {

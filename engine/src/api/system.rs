@@ -18,8 +18,8 @@ use super::wire::system::{Daemon, Host};
 use super::{Api, server};
 use crate::config::Seccomp;
 use crate::container::Status;
-use crate::error::Result;
-use crate::image::rootfs::StorageDriver;
+use engine_error::Result;
+use image::rootfs::StorageDriver;
 
 pub mod limits;
 pub mod usage;

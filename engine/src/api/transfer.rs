@@ -18,8 +18,8 @@ use super::request::Request;
 use super::route::unsupported;
 use super::wire::{go, image as wire};
 use super::{Api, images};
-use crate::error::{Error, Result};
-use crate::image::{Loaded, Platform, Progress, PullRequest, Pulled, Reference, RegistryAuth};
+use engine_error::{Error, Result};
+use image::{Loaded, Platform, Progress, PullRequest, Pulled, Reference, RegistryAuth};
 
 mod pipe;
 

@@ -13,8 +13,8 @@ use super::containers::{blocking, tree_size};
 use super::filters::Filters;
 use super::request::Request;
 use super::wire::time::rfc3339;
-use crate::error::{Error, Result};
 use crate::volume::{Volume, Volumes};
+use engine_error::{Error, Result};
 
 const FILTERS: &[&str] = &["dangling", "driver", "label", "label!", "name"];
 
@@ -87,7 +87,7 @@ pub async fn remove(api: &Arc<Api>, name: &str, request: &Request) -> Result<Res
     }
     let (force, key) = (request.query.flag("force"), name.to_owned());
     match blocking(move || volumes.remove(&key)).await {
-        Err(error) if force && cnm::HasKind::kind(&error) == cnm::Kind::NotFound => {}
+        Err(error) if force && error.kind() == cnm::Kind::NotFound => {}
         result => {
             result?;
             api.engine.tell_volume("destroy", name, &[]);

@@ -14,9 +14,9 @@ use super::detach::{self, Scanner};
 use super::live::Early;
 use super::{Attach, Attached, LogLine, LogQuery};
 use crate::core::Engine;
-use crate::error::{Error, Result};
-use crate::shim::client::ShimClient;
-use crate::shim::protocol::Streams;
+use engine_error::{Error, Result};
+use shim::client::ShimClient;
+use shim::protocol::Streams;
 
 /// How much is carried at once.
 const CHUNK: usize = 32 << 10;

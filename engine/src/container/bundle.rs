@@ -13,11 +13,11 @@ use super::logs::rotation::Rotation;
 use super::spec::Mount;
 use super::{Container, Paths, Spec};
 use crate::core::Engine;
-use crate::error::{Error, Result};
-use crate::image::rootfs::{Root, RootFs};
-use crate::runtime::spec::{BundleInput, Namespace, Namespaces, Seccomp, build};
-use crate::runtime::{self, Runtime, Stage, user};
-use crate::shim::protocol::{Config, Log, Stdin, View};
+use engine_error::{Error, Result};
+use image::rootfs::{Root, RootFs};
+use runtime::spec::{BundleInput, Namespace, Namespaces, Seccomp, build};
+use runtime::{self, Runtime, Stage, user};
+use shim::protocol::{Config, Log, Stdin, View};
 
 /// What the network part has decided for the other parts.
 #[derive(Clone, Debug)]

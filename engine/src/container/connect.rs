@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use cnm::store::{Batch, Durability};
-use cnm::{Controller, DriverKind, HasKind, Kind, Network};
+use cnm::{Controller, DriverKind, Kind, Network};
 use drivers::kernel::Announcements;
 
 use super::bundle::Wiring;
@@ -12,9 +12,9 @@ use super::join::{Place, join_spec, ports};
 use super::live::Live;
 use super::{Container, EndpointSpec};
 use crate::core::Engine;
-use crate::error::{Error, Result};
 use crate::network::Change;
-use crate::runtime::spec::Namespace;
+use engine_error::{Error, Result};
+use runtime::spec::Namespace;
 
 impl Engine {
     /// Joins a container to a network, whether it runs or not. Blocks.

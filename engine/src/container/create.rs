@@ -9,7 +9,7 @@ use std::sync::Arc;
 use chrono::Utc;
 use cnm::controller::Entropy;
 use cnm::store::{Batch, Durability};
-use cnm::{Controller, HasKind, Kind};
+use cnm::{Controller, Kind};
 
 use super::join::Place;
 use super::live::Live;
@@ -20,11 +20,11 @@ use super::{
     merge,
 };
 use crate::core::Engine;
-use crate::error::{Error, Result};
-use crate::image::Image;
-use crate::image::rootfs::RootFs;
 use crate::network::Chance;
-use crate::runtime::spec::{device_rules, limits};
+use engine_error::{Error, Result};
+use image::Image;
+use image::rootfs::RootFs;
+use runtime::spec::{device_rules, limits};
 
 /// The log drivers there are. What `local` keeps is written as `json-file` does it.
 const LOG_DRIVERS: [&str; 3] = ["json-file", "local", "none"];

@@ -1,6 +1,6 @@
 //! The keys that end the attachment of a terminal.
 
-use crate::error::{Error, Result};
+use engine_error::{Error, Result};
 
 /// Ctrl-P, Ctrl-Q.
 const DEFAULT: [u8; 2] = [16, 17];

@@ -15,12 +15,12 @@ use super::attach::{End, carry, stdcopy};
 use super::detach::{self, Scanner};
 use super::{Attached, Container, ExecSpec, ExecView, Status};
 use crate::core::Engine;
-use crate::error::{Error, Result};
 use crate::network::Chance;
-use crate::runtime::spec::{self, ExecInput};
-use crate::runtime::user;
-use crate::shim::client::{ExecStarted, ShimError};
-use crate::shim::protocol::{Exec, Streams};
+use engine_error::{Error, Result};
+use runtime::spec::{self, ExecInput};
+use runtime::user;
+use shim::client::{ExecStarted, ShimError};
+use shim::protocol::{Exec, Streams};
 
 /// How long a finished process can still be asked about.
 const REMEMBERED: Duration = Duration::from_secs(300);

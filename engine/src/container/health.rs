@@ -14,7 +14,7 @@ use tokio::net::UnixStream;
 use super::live::Live;
 use super::{Container, ExecSpec, Status};
 use crate::core::Engine;
-use crate::error::{Error, Result};
+use engine_error::{Error, Result};
 
 /// How long to wait between two checks.
 const INTERVAL: Duration = Duration::from_secs(30);

@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 
 use super::Spec;
 use crate::core::Engine;
-use crate::error::{Error, Result};
-use crate::image::builtin::TOOLBOX;
-use crate::runtime::program::in_path;
+use engine_error::{Error, Result};
+use image::builtin::TOOLBOX;
+use runtime::program::in_path;
 
 /// Anybody may run it.
 const MODE: u32 = 0o755;

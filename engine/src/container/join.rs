@@ -10,9 +10,9 @@ use dns::protocol::{EndpointNames, SandboxView};
 
 use super::{Container, EndpointView};
 use crate::core::Engine;
-use crate::error::{Error, Result};
 use crate::network::{Publication, Served};
-use crate::runtime::spec::network_sysctls;
+use engine_error::{Error, Result};
+use runtime::spec::network_sysctls;
 
 /// The time to live of local names in seconds: short, for a container may come back elsewhere.
 const TTL: u32 = 5;

@@ -7,9 +7,9 @@ use arc_swap::ArcSwap;
 use tokio::sync::{Mutex as AsyncMutex, watch};
 
 use super::Container;
-use crate::error::Result;
-use crate::shim::client::ShimClient;
-use crate::shim::protocol;
+use engine_error::Result;
+use shim::client::ShimClient;
+use shim::protocol;
 
 /// A container of this engine.
 #[derive(Debug)]

@@ -21,7 +21,7 @@ use self::files::Lines;
 use super::live::Progress;
 use super::{LogLine, LogQuery};
 use crate::core::Engine;
-use crate::error::{Error, Result};
+use engine_error::{Error, Result};
 
 /// How many lines wait for a slow reader.
 const BACKLOG: usize = 256;

@@ -6,7 +6,7 @@ use cnm::Protocol;
 use oci_spec::image::{Config, ImageConfiguration};
 
 use super::{Resolved, Spec};
-use crate::error::{Error, Result};
+use engine_error::{Error, Result};
 
 /// Merges a request with the configuration of its image. `id` is the container's.
 pub(crate) fn resolve(spec: &Spec, image: &ImageConfiguration, id: &str) -> Result<Resolved> {

@@ -12,9 +12,9 @@ use super::start::By;
 use super::state::{Exit, Next};
 use super::{Container, Status};
 use crate::core::Engine;
-use crate::error::Result;
-use crate::shim::client::{self, ShimClient, ShimError, Watch};
-use crate::shim::protocol;
+use engine_error::Result;
+use shim::client::{self, ShimClient, ShimError, Watch};
+use shim::protocol;
 
 /// How long to wait before a shim is connected to again.
 const RECONNECT: Duration = Duration::from_millis(50);

@@ -1,6 +1,6 @@
 //! Names of containers: which are allowed, and one for who chose none.
 
-use crate::error::{Error, Result};
+use engine_error::{Error, Result};
 
 const ADJECTIVES: [&str; 64] = [
     "able", "agile", "amber", "ample", "apt", "bold", "brave", "breezy", "bright", "brisk", "calm",

@@ -6,9 +6,8 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use super::live::Live;
 use super::names;
-use cnm::HasKind;
 
-use crate::error::{Error, Result};
+use engine_error::{Error, Result};
 
 /// How many generated names are tried before the short id is taken.
 const TRIES: usize = 6;

@@ -10,7 +10,7 @@ use cnm::store::{Batch, Durability};
 use super::live::Live;
 use super::{Container, Remove, Status};
 use crate::core::Engine;
-use crate::error::{Error, Result};
+use engine_error::{Error, Result};
 
 impl Engine {
     /// Removes a container.

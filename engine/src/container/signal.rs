@@ -2,7 +2,7 @@
 
 use nix::sys::signal::Signal;
 
-use crate::error::{Error, Result};
+use engine_error::{Error, Result};
 
 /// The first real-time signal, as the C libraries number them.
 const RTMIN: i32 = 34;

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use cnm::{Mac, Protocol};
+pub use runtime::spec::{Mount, Resources};
 use serde::{Deserialize, Serialize};
 
 /// A container as it was asked for.
@@ -171,74 +172,6 @@ pub struct PublishedPort {
     pub host: Option<IpAddr>,
     /// Host ports to choose from; `(0, 0)` for any.
     pub host_ports: (u16, u16),
-}
-
-/// A mount of the user's.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Mount {
-    /// `bind`, `tmpfs` or `volume`.
-    pub kind: String,
-    /// The path on the host, or the volume's name.
-    pub source: String,
-    /// The path inside.
-    pub target: String,
-    /// `ro`.
-    pub readonly: bool,
-    /// `rprivate`, `rshared`, `rslave` …; empty for the default.
-    pub propagation: String,
-    /// Whether a missing bind source is made (`-v`) or an error (`--mount`).
-    pub create_source: bool,
-    /// Whether an empty volume stays empty instead of getting what the image has at its place.
-    #[serde(default)]
-    pub no_copy: bool,
-    /// Options of a tmpfs.
-    pub options: Vec<String>,
-}
-
-/// Limits of resources; zero or `None` is no limit. Block devices are named by their paths.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Resources {
-    /// `-m` in bytes.
-    pub memory: i64,
-    /// `--memory-swap` in bytes; -1 is unlimited.
-    pub memory_swap: i64,
-    /// `--memory-reservation` in bytes.
-    pub memory_reservation: i64,
-    /// `--memory-swappiness`.
-    pub memory_swappiness: Option<i64>,
-    /// `--oom-kill-disable`.
-    pub oom_kill_disable: bool,
-    /// `--cpus` in billionths of a processor.
-    pub nano_cpus: i64,
-    /// `--cpu-shares`.
-    pub cpu_shares: i64,
-    /// `--cpu-period` in microseconds.
-    pub cpu_period: i64,
-    /// `--cpu-quota` in microseconds.
-    pub cpu_quota: i64,
-    /// `--cpu-rt-period` in microseconds.
-    pub cpu_realtime_period: i64,
-    /// `--cpu-rt-runtime` in microseconds.
-    pub cpu_realtime_runtime: i64,
-    /// `--cpuset-cpus`.
-    pub cpuset_cpus: String,
-    /// `--cpuset-mems`.
-    pub cpuset_mems: String,
-    /// `--pids-limit`.
-    pub pids_limit: Option<i64>,
-    /// `--blkio-weight`, from 10 to 1000.
-    pub block_weight: u16,
-    /// `--blkio-weight-device`.
-    pub block_weights: Vec<(String, u16)>,
-    /// `--device-read-bps`.
-    pub block_read_bytes: Vec<(String, u64)>,
-    /// `--device-write-bps`.
-    pub block_write_bytes: Vec<(String, u64)>,
-    /// `--device-read-iops`.
-    pub block_reads: Vec<(String, u64)>,
-    /// `--device-write-iops`.
-    pub block_writes: Vec<(String, u64)>,
 }
 
 /// `--restart`.

@@ -16,10 +16,10 @@ use super::join::Place;
 use super::live::{Early, Live};
 use super::{Container, Status};
 use crate::core::Engine;
-use crate::error::{Error, Result};
 use crate::network::{Change, Served};
-use crate::runtime::spec::Namespace;
-use crate::shim::client::{ShimClient, ShimError, Starting};
+use engine_error::{Error, Result};
+use runtime::spec::Namespace;
+use shim::client::{ShimClient, ShimError, Starting};
 
 /// Who wants a start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -11,8 +11,8 @@ use super::live::{Live, Progress};
 use super::start::By;
 use super::{Container, Status, WaitCondition, Waited, signal};
 use crate::core::Engine;
-use crate::error::{Error, Result};
-use crate::shim::client::ShimError;
+use engine_error::{Error, Result};
+use shim::client::ShimError;
 
 /// How long a killed process may take to be gone.
 const KILL_PATIENCE: Duration = Duration::from_secs(12);

@@ -12,7 +12,7 @@ use nix::unistd::{SysconfVar, Uid, User, sysconf};
 
 use super::Processes;
 use crate::core::Engine;
-use crate::error::{Error, Result};
+use engine_error::{Error, Result};
 
 /// Where controllers of cgroup v1 are mounted, one of which every container is in.
 const V1: [&str; 3] = ["pids", "memory", "freezer"];

@@ -8,7 +8,7 @@ use cnm::{Endpoint, Network, NetworkId, NetworkSpec};
 use super::Engine;
 use crate::container::Container;
 use crate::container::request::Filters;
-use crate::error::{Error, Result};
+use engine_error::{Error, Result};
 
 impl Engine {
     /// Creates a network; the texts are warnings. Blocks.

@@ -20,9 +20,9 @@ use crate::container::monitor::{is_gone, of_protocol};
 use crate::container::remove::is_removed;
 use crate::container::state::{Exit, Next};
 use crate::container::{Container, Status};
-use crate::error::{Error, Result};
-use crate::image::builtin;
-use crate::shim::client::{self, ShimClient, ShimError};
+use engine_error::{Error, Result};
+use image::builtin;
+use shim::client::{self, ShimClient, ShimError};
 
 /// How long a shim may take to say how its container is.
 const SHIM_PATIENCE: Duration = Duration::from_secs(10);

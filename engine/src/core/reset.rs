@@ -8,8 +8,8 @@ use nix::mount::{MntFlags, umount2};
 
 use super::Engine;
 use crate::container::Remove;
-use crate::error::{Error, Result};
-use crate::runtime::cgroup;
+use engine_error::{Error, Result};
+use runtime::cgroup;
 
 /// What we make in the data root.
 const DATA: [&str; 5] = ["containers", "volumes", "images", "init", "store.redb"];
@@ -26,7 +26,7 @@ impl Engine {
             match self.remove(&container.id, how).await {
                 Ok(()) => {}
                 // With `--rm` it may have gone by itself.
-                Err(error) if cnm::HasKind::kind(&error) == cnm::Kind::NotFound => {}
+                Err(error) if error.kind() == cnm::Kind::NotFound => {}
                 Err(error) => return Err(error),
             }
         }

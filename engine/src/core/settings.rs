@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use ipnetwork::IpNetwork;
 
-use crate::runtime::Program;
+use runtime::Program;
 
 /// The checked configuration of an [`Engine`](super::Engine).
 #[derive(Clone, Debug)]
@@ -26,7 +26,7 @@ pub struct Settings {
     /// Runtimes by name, with their programs; `crun` and `runc` need no entry.
     pub runtimes: BTreeMap<String, Program>,
     /// How images are kept and fetched.
-    pub images: crate::image::Options,
+    pub images: image::Options,
     /// The default bridge network.
     pub default_bridge: DefaultBridge,
     /// `--default-address-pool`: supernets and the prefix lengths cut from them; ours if empty.
@@ -120,7 +120,7 @@ impl Default for Settings {
             binaries: PathBuf::new(),
             default_runtime: "crun".to_owned(),
             runtimes: BTreeMap::new(),
-            images: crate::image::Options::default(),
+            images: image::Options::default(),
             default_bridge: DefaultBridge::default(),
             default_pools: Vec::new(),
             default_network_options: BTreeMap::new(),

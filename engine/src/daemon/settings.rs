@@ -6,9 +6,8 @@ use ipnetwork::IpNetwork;
 
 use crate::config::{self, Config, Seccomp};
 use crate::core::{DefaultBridge, Settings};
-use crate::image;
-use crate::image::rootfs::StorageDriver;
-use crate::runtime::Program;
+use image::rootfs::StorageDriver;
+use runtime::Program;
 
 /// The engine's settings by a configuration.
 pub fn of(config: &Config) -> Settings {

@@ -13,7 +13,7 @@ use cnm::{Controller, Store};
 use tokio::sync::Notify;
 
 use super::Networks;
-use crate::error::{Error, Result};
+use engine_error::{Error, Result};
 
 /// The pause before what is owed is tried again for the first time; the next ones are longer.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);

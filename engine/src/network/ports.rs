@@ -11,7 +11,7 @@ use drivers::kernel::{HostPorts, KernelError};
 
 use super::resolver::Held;
 use super::{Change, Reserved};
-use crate::error::Error;
+use engine_error::Error;
 
 /// All addresses of a family.
 const ANY4: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);

@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use cnm::network::PoolSpec;
-use cnm::{HasKind, Kind, Network, NetworkSpec};
+use cnm::{Kind, Network, NetworkSpec};
 use ipnetwork::IpNetwork;
 
 use super::difference::{Difference, differences};
 use super::{Chance, Networks, controller_config, now};
 use crate::core::{DefaultBridge, Settings};
-use crate::error::Result;
+use engine_error::Result;
 
 impl Networks {
     /// Makes the predefined networks that are missing, and the bridge anew if it is configured

@@ -8,7 +8,7 @@ use cnm::diff;
 use drivers::kernel::Kernel;
 
 use super::Networks;
-use crate::error::{Error, Result};
+use engine_error::{Error, Result};
 
 /// How often to look without being told of a change.
 const INTERVAL: Duration = Duration::from_secs(60);

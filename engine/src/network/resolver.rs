@@ -21,7 +21,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use super::Kept;
-use crate::error::{Error, Result};
+use engine_error::{Error, Result};
 
 /// How long a new process may take until it listens.
 const GIVE_UP: Duration = Duration::from_secs(5);

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use cnm::{HasKind, Kind, Protocol};
+use cnm::{Kind, Protocol};
 use engine::container::spec::{PublishedPort, RestartPolicy};
 use engine::container::{Attach, ExecSpec, LogQuery, Remove, Spec, Status, WaitCondition, Waited};
-use engine::error::Error;
+use engine_error::Error;
 use futures_util::StreamExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 

@@ -1,7 +1,7 @@
 //! Networks without containers.
 
 use cnm::network::PoolSpec;
-use cnm::{HasKind, Kind, NetworkSpec};
+use cnm::{Kind, NetworkSpec};
 
 use crate::scene::{Scene, on_a_host_of_its_own, output};
 

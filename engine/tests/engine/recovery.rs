@@ -107,7 +107,7 @@ fn an_exit_that_no_daemon_saw_is_known_to_the_next_one() {
         for entry in std::fs::read_dir(&shims).unwrap().flatten() {
             let bundle = std::fs::read_to_string(entry.path().join("config.json")).unwrap();
             if bundle.contains("\"trap\"") {
-                let client = engine::shim::client::ShimClient::new(entry.path());
+                let client = shim::client::ShimClient::new(entry.path());
                 let pid = client.status().await.unwrap().pid.unwrap();
                 kill(Pid::from_raw(pid), Signal::SIGTERM).unwrap();
                 let mut watch = client.watch().await.ok();

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use engine::container::{LogQuery, Spec, WaitCondition};
 use engine::core::{Engine, Settings};
-use engine::error::Error;
+use engine_error::Error;
 use futures_util::StreamExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -72,12 +72,14 @@ pub(crate) fn settings(dir: &Path) -> Settings {
     }
 }
 
-/// Where our programs are built. `rnet-dns` belongs to another package and is built if need be.
+/// Where our programs are built. Those of other packages are built if need be.
 fn binaries() -> PathBuf {
-    let directory = Path::new(env!("CARGO_BIN_EXE_rnet-shim")).parent().unwrap().to_owned();
-    if !directory.join("rnet-dns").exists() {
-        let built = Command::new(env!("CARGO")).args(["build", "-p", "dns"]).status().unwrap();
-        assert!(built.success());
+    let directory = Path::new(env!("CARGO_BIN_EXE_rnet")).parent().unwrap().to_owned();
+    for (program, package) in [("rnet-dns", "dns"), ("rnet-shim", "shim")] {
+        if !directory.join(program).exists() {
+            let built = Command::new(env!("CARGO")).args(["build", "-p", package]).status();
+            assert!(built.unwrap().success());
+        }
     }
     directory
 }

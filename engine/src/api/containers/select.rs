@@ -12,7 +12,7 @@ use crate::api::query::Query;
 use crate::api::wire::ports;
 use crate::api::wire::time::point;
 use crate::container::{Container, Status};
-use crate::error::{Error, Result};
+use engine_error::{Error, Result};
 
 const LIST: &[&str] = &[
     "ancestor",

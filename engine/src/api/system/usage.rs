@@ -12,8 +12,8 @@ use crate::api::containers::{self, blocking};
 use crate::api::request::Request;
 use crate::api::volumes;
 use crate::api::wire::{container_list, image as wire};
-use crate::error::{Error, Result};
-use crate::image::{Digest, Image};
+use engine_error::{Error, Result};
+use image::{Digest, Image};
 
 const TYPES: [&str; 4] = ["container", "image", "volume", "build-cache"];
 

@@ -64,7 +64,7 @@ pub(super) struct Writer {
 
 impl Writer {
     /// Breaks the stream off.
-    pub(super) fn fail(&self, error: &crate::error::Error) {
+    pub(super) fn fail(&self, error: &engine_error::Error) {
         let _ = self.sender.blocking_send(Err(io::Error::other(error.chain())));
     }
 }

@@ -11,7 +11,7 @@ use super::container_limits::{devices, resources};
 use super::container_validate::{check, check_mounts};
 use super::{go, ports};
 use crate::container::spec::{EndpointSpec, RestartPolicy, Spec};
-use crate::error::{Error, Result};
+use engine_error::{Error, Result};
 
 mod mounts;
 

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use super::container_config::{Config, HostConfig};
 use crate::container::spec::Mount;
-use crate::error::{Error, Result};
+use engine_error::{Error, Result};
 
 /// Refuses what cannot be.
 pub fn check(config: &Config, host: &HostConfig) -> Result<()> {

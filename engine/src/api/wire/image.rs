@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::super::version::Version;
 use super::time::rfc3339;
-use crate::image::{HistoryEntry, Image, Progress, Removed};
+use image::{HistoryEntry, Image, Progress, Removed};
 
 /// An entry of `GET /images/json`.
 pub fn summary(image: &Image, containers: i64) -> Value {

@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 use super::container_config::EndpointConfig;
 use super::time::{from_nanos, rfc3339};
 use crate::container::Container;
-use crate::error::{Error, Result};
+use engine_error::{Error, Result};
 
 /// Body of `POST /networks/create`.
 #[derive(Clone, Debug, Default, Deserialize)]

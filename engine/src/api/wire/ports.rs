@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::container_config::{PortBinding, Set};
 use crate::container::spec::PublishedPort;
-use crate::error::{Error, Result};
+use engine_error::{Error, Result};
 
 /// `NetworkSettings.Ports` and its like.
 pub type PortMap = BTreeMap<String, Option<Vec<PortBinding>>>;

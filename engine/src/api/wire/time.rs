@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 
-use crate::error::{Error, Result};
+use engine_error::{Error, Result};
 
 /// RFC 3339 with nanoseconds; Go's zero time where there is none.
 pub fn rfc3339(time: Option<DateTime<Utc>>) -> String {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::error::{Error, Result};
+use engine_error::{Error, Result};
 
 /// Docker's `json-file` has no such limit; ours is that of Docker's `local`.
 const MAX_SIZE: u64 = 20 << 20;

@@ -10,7 +10,7 @@ use std::process::{Command, Output};
 use cnm::Kind;
 
 use super::Processes;
-use crate::error::{Error, Result};
+use engine_error::{Error, Result};
 
 /// The processes as `ps` shows them with these options, or nothing if the host has no `ps`.
 pub(super) fn list(options: &str, pids: &BTreeSet<i32>) -> Result<Option<Processes>> {

@@ -2,7 +2,7 @@
 
 use crate::api::wire::container_config::{Config, HostConfig, Mount as WireMount};
 use crate::container::spec::Mount;
-use crate::error::{Error, Result};
+use engine_error::{Error, Result};
 
 /// All mounts: `Mounts`, `Binds`, `Tmpfs`, and a volume for each of `Volumes` not mounted by them.
 pub(super) fn mounts(config: &Config, host: &HostConfig) -> Result<Vec<Mount>> {

@@ -1,0 +1,70 @@
+//! `import`: a tar of a root file system becomes an image of one layer.
+
+mod change;
+
+use std::fs;
+use std::io::Read;
+use std::sync::Arc;
+
+use chrono::Utc;
+use serde_json::json;
+
+use super::compression::{Decoder, Digesting};
+use super::digest::ImageId;
+use super::reference::Reference;
+use super::store::{NewImage, Store};
+use super::{Digest, Platform};
+use engine_error::{Error, Result};
+
+pub(super) fn import(
+    store: &Arc<Store>,
+    archive: impl Read,
+    reference: Option<&str>,
+    changes: &[String],
+    message: &str,
+) -> Result<ImageId> {
+    // All that can be wrong with the request comes before the first byte.
+    let name =
+        reference.map(|text| Reference::parse(text).map(Reference::or_latest)).transpose()?;
+    if name.as_ref().is_some_and(|name| name.digest().is_some()) {
+        return Err(Error::invalid("cannot import digest reference"));
+    }
+    // There is no other source of archives.
+    let comment = if message.is_empty() { "Imported from -" } else { message };
+    let mut config = json!({});
+    for line in changes {
+        change::apply(&mut config, line)?;
+    }
+    let _ingest = store.ingest();
+    let failed = |error| Error::internal("cannot read the archive to import", error);
+    let (path, blob, _) = store.spool(archive).map_err(failed)?;
+    let diff_id = fs::File::open(&path).and_then(diff_id).map_err(failed)?;
+    store.adopt_blob(&path, blob)?;
+    store.unpack(diff_id.chain(None), diff_id, blob, &mut |_| {})?;
+    let platform = Platform::host();
+    let now = Utc::now().to_rfc3339_opts(chrono::SecondsFormat::Nanos, true);
+    let mut document = json!({
+        "architecture": platform.architecture,
+        "os": platform.os,
+        "created": now,
+        "comment": comment,
+        "config": config,
+        "rootfs": {"type": "layers", "diff_ids": [diff_id]},
+        "history": [{"created": now, "comment": comment}],
+    });
+    if !platform.variant.is_empty() {
+        document["variant"] = platform.variant.into();
+    }
+    let image = store.add_image(&NewImage {
+        config: document.to_string().as_bytes(),
+        names: name.as_slice(),
+        digests: &[],
+    })?;
+    Ok(image.id)
+}
+
+fn diff_id(file: fs::File) -> std::io::Result<Digest> {
+    let mut archive = Digesting::new(Decoder::new(file)?);
+    std::io::copy(&mut archive, &mut std::io::sink())?;
+    Ok(archive.finish().1)
+}

@@ -1,0 +1,419 @@
+//! Images: a content-addressed OCI layout, its layers unpacked once.
+//!
+//! An image is known by the digest of its configuration. Names point at images, images at layers
+//! (by chain id), layers at the blob they were unpacked from; what nothing points at is swept.
+//! Nothing is believed on the way in: compressed digests, diff ids and sizes are checked while
+//! the bytes stream through. All operations block, but for [`Images::pull`].
+
+mod archive;
+pub mod builtin;
+mod compression;
+mod config;
+mod digest;
+mod extract;
+mod find;
+mod history;
+mod import;
+mod platform;
+mod pull;
+pub mod reference;
+mod registry;
+mod remove;
+pub mod rootfs;
+mod save;
+mod store;
+mod tarball;
+
+use std::fmt;
+use std::io::{Read, Write};
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use chrono::{DateTime, Utc};
+use oci_spec::image::ImageConfiguration;
+use tokio::sync::mpsc;
+
+pub use self::digest::{Digest, ImageId};
+pub use self::reference::Reference;
+use self::store::Store;
+use engine_error::{Error, Result};
+
+/// The images of one daemon.
+#[derive(Clone, Debug)]
+pub struct Images {
+    store: Arc<Store>,
+    options: Arc<Options>,
+    pruning: Arc<Mutex<()>>,
+    fetching: Arc<pull::Fetching>,
+    mounter: Arc<rootfs::Mounter>,
+}
+
+/// How a store behaves.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// How root file systems are made.
+    pub driver: rootfs::StorageDriver,
+    /// URLs of mirrors of docker.io, tried first.
+    pub mirrors: Vec<String>,
+    /// `host[:port]` or CIDR that may be spoken to in plain HTTP or with unverified certificates.
+    pub insecure: Vec<String>,
+    /// Layers that are fetched at a time, by all pulls together.
+    pub downloads: usize,
+    /// Attempts at a layer without a new byte.
+    pub attempts: u32,
+}
+
+impl Default for Options {
+    /// Docker's numbers.
+    fn default() -> Self {
+        let (mirrors, insecure) = (Vec::new(), Vec::new());
+        let driver = rootfs::StorageDriver::default();
+        Self { driver, mirrors, insecure, downloads: 3, attempts: 5 }
+    }
+}
+
+/// One image, as it is in the store.
+#[derive(Clone, Debug)]
+pub struct Image {
+    /// The digest of the configuration.
+    pub id: ImageId,
+    /// `repository:tag` in the familiar form; empty for a dangling image.
+    pub names: Vec<String>,
+    /// `repository@sha256:…` in the familiar form.
+    pub digests: Vec<String>,
+    /// The configuration in OCI's terms.
+    pub config: ImageConfiguration,
+    /// What Docker keeps in the configuration beyond OCI.
+    pub extra: Extra,
+    /// Chain ids of the unpacked layers, lowest first.
+    pub layers: Vec<Digest>,
+    /// Bytes of the unpacked layers.
+    pub size: u64,
+    /// When it was built, as the configuration says.
+    pub created: Option<DateTime<Utc>>,
+}
+
+/// The fields of a configuration that Docker has and OCI has not, as they came.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Extra {
+    /// `Config.Healthcheck`.
+    pub healthcheck: Option<serde_json::Value>,
+    /// `Config.Shell`.
+    pub shell: Option<Vec<String>>,
+    /// `Config.OnBuild`.
+    pub on_build: Vec<String>,
+    /// `comment`.
+    pub comment: String,
+    /// `docker_version`.
+    pub docker_version: String,
+}
+
+/// One step of a transfer, in the shape Docker's clients draw: a status line, often of a layer.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// The layer (12 hex), the tag, or nothing.
+    pub id: Option<String>,
+    /// What happens: `Downloading`, `Pull complete`, …
+    pub status: String,
+    /// Bytes done and to do.
+    pub detail: Option<(u64, u64)>,
+}
+
+/// An image or a name that `load` brought.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Loaded {
+    /// `Loaded image: x:1`.
+    Name(String, ImageId),
+    /// `Loaded image ID: sha256:…`, of an image without names.
+    Id(ImageId),
+}
+
+/// One effect of a removal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Removed {
+    /// A name went; the image may have others.
+    Untagged(String),
+    /// An image went.
+    Deleted(String),
+    /// A layer went.
+    DeletedLayer(String),
+}
+
+/// A container that keeps an image from being removed.
+#[derive(Clone, Debug)]
+pub struct ImageUse {
+    /// The container's id.
+    pub container: String,
+    /// The image it was made of.
+    pub image: ImageId,
+    /// The name the user gave for it.
+    pub reference: String,
+    /// Whether it runs now.
+    pub running: bool,
+}
+
+/// What a `prune` did.
+#[derive(Clone, Debug, Default)]
+pub struct Pruned {
+    /// What went, in order.
+    pub removed: Vec<Removed>,
+    /// Bytes freed.
+    pub reclaimed: u64,
+}
+
+/// One line of `history`, newest first.
+#[derive(Clone, Debug)]
+pub struct HistoryEntry {
+    /// The image, for the newest entry; the others have none of their own.
+    pub id: Option<ImageId>,
+    /// When the step was made.
+    pub created: Option<DateTime<Utc>>,
+    /// The instruction.
+    pub created_by: String,
+    /// The names, on the newest entry.
+    pub names: Vec<String>,
+    /// Bytes the step added.
+    pub size: u64,
+    /// The comment.
+    pub comment: String,
+}
+
+/// What to choose from a list: each condition narrows.
+#[derive(Clone, Debug, Default)]
+pub struct Filter {
+    /// Only images without names (`true`) or only with (`false`).
+    pub dangling: Option<bool>,
+    /// `key` or `key=value`, all of them.
+    pub labels: Vec<String>,
+    /// `key` or `key=value`, none of them.
+    pub without_labels: Vec<String>,
+    /// Created before this image.
+    pub before: Option<String>,
+    /// Created after this image.
+    pub since: Option<String>,
+    /// Created before this time.
+    pub until: Option<DateTime<Utc>>,
+    /// Patterns of names, any of them.
+    pub references: Vec<String>,
+}
+
+/// A platform, as `--platform` has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Platform {
+    /// `linux`.
+    pub os: String,
+    /// `amd64`, `arm64`, … in Go's words.
+    pub architecture: String,
+    /// `v7`, `v8`, …; empty if it does not matter.
+    pub variant: String,
+}
+
+/// Credentials for one registry.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct RegistryAuth {
+    /// User name.
+    pub username: String,
+    /// Password.
+    pub password: String,
+    /// An OAuth refresh token in place of both.
+    pub identity_token: String,
+    /// A bearer token to be sent as it is.
+    pub registry_token: String,
+}
+
+impl fmt::Debug for RegistryAuth {
+    /// Secrets stay out of logs.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RegistryAuth").field("username", &self.username).finish_non_exhaustive()
+    }
+}
+
+/// What to pull.
+#[derive(Clone, Debug, Default)]
+pub struct PullRequest {
+    /// The image as the user named it.
+    pub reference: String,
+    /// The platform; this host's if absent.
+    pub platform: Option<Platform>,
+    /// Credentials.
+    pub auth: Option<RegistryAuth>,
+    /// Every tag of the repository.
+    pub all_tags: bool,
+}
+
+/// What a pull brought.
+#[derive(Clone, Debug)]
+pub struct Pulled {
+    /// The image; of several tags, the last.
+    pub image: Arc<Image>,
+    /// The digest of the manifest or index that the name meant.
+    pub digest: Digest,
+    /// Whether anything was new.
+    pub updated: bool,
+}
+
+impl Images {
+    /// Opens the store under `root`, making it if it is not there, and sweeps what a crash left.
+    pub fn open(root: &Path) -> Result<Self> {
+        Self::open_with(root, Options::default())
+    }
+
+    /// [`Self::open`] with options.
+    pub fn open_with(root: &Path, mut options: Options) -> Result<Self> {
+        let store = Store::open(root)?;
+        let mounter = Arc::new(rootfs::Mounter::default());
+        options.driver = options.driver.settle(&mounter, root);
+        Ok(Self {
+            store,
+            fetching: Arc::new(pull::Fetching::new(options.downloads)),
+            options: Arc::new(options),
+            pruning: Arc::default(),
+            mounter,
+        })
+    }
+
+    /// The image of a name, a name with digest, or an id or its unique beginning.
+    pub fn find(&self, reference: &str) -> Result<Arc<Image>> {
+        find::find(&self.store.images(), reference)
+    }
+
+    /// All images, newest first.
+    pub fn list(&self) -> Vec<Arc<Image>> {
+        self.store.images()
+    }
+
+    /// Bytes of a layer's files; zero if there is no such layer.
+    pub fn layer_size(&self, chain: Digest) -> u64 {
+        self.store.layer(chain).map_or(0, |layer| layer.size)
+    }
+
+    /// The images that pass a filter, newest first.
+    pub fn search(&self, filter: &Filter) -> Result<Vec<Arc<Image>>> {
+        filter.select(&self.store.images())
+    }
+
+    /// Names an image once more. A name that pointed elsewhere moves.
+    pub fn tag(&self, source: &str, target: &str) -> Result<Arc<Image>> {
+        let target = Reference::parse(target)?.or_latest();
+        if target.digest().is_some() {
+            return Err(Error::invalid("refusing to create a tag with a digest reference"));
+        }
+        let id = self.find(source)?.id;
+        let name = target.to_string();
+        self.store.change(|images| {
+            for image in images.iter_mut() {
+                let has = image.names.contains(&name);
+                if has && image.id != id {
+                    Arc::make_mut(image).names.retain(|known| *known != name);
+                } else if !has && image.id == id {
+                    let image = Arc::make_mut(image);
+                    image.names.push(name.clone());
+                    image.names.sort();
+                }
+            }
+            Ok(())
+        })?;
+        self.find(&name)
+    }
+
+    /// Removes a name, and the image with its last one.
+    pub fn remove(&self, reference: &str, force: bool, users: &[ImageUse]) -> Result<Vec<Removed>> {
+        remove::remove(&self.store, reference, force, users)
+    }
+
+    /// Removes what the filter lets through and no container uses: dangling images, or with
+    /// `all` every unused image.
+    pub fn prune(&self, filter: &Filter, all: bool, users: &[ImageUse]) -> Result<Pruned> {
+        let Ok(_alone) = self.pruning.try_lock() else {
+            return Err(Error::conflict("a prune operation is already running"));
+        };
+        remove::prune(&self.store, filter, all, users)
+    }
+
+    /// Takes in a Docker or OCI archive.
+    pub fn load(
+        &self,
+        archive: impl Read,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<Vec<Loaded>> {
+        archive::load(&self.store, archive, progress)
+    }
+
+    /// Writes an archive that is Docker's and OCI's at once.
+    pub fn save(&self, references: &[String], archive: impl Write) -> Result<()> {
+        save::save(&self.store, references, archive)
+    }
+
+    /// Makes an image of one layer out of a tar of a root file system.
+    pub fn import(
+        &self,
+        archive: impl Read,
+        reference: Option<&str>,
+        changes: &[String],
+        message: &str,
+    ) -> Result<ImageId> {
+        import::import(&self.store, archive, reference, changes, message)
+    }
+
+    /// How an image came to be, newest step first.
+    pub fn history(&self, reference: &str) -> Result<Vec<HistoryEntry>> {
+        history::history(&self.store, &*self.find(reference)?)
+    }
+
+    /// Fetches an image from its registry. Dropping the future stops the transfer; what was
+    /// fetched so far is used by the next one.
+    pub async fn pull(
+        &self,
+        request: PullRequest,
+        progress: mpsc::Sender<Progress>,
+    ) -> Result<Pulled> {
+        pull::pull(self, request, progress).await
+    }
+
+    /// Where the store is.
+    pub fn root(&self) -> &Path {
+        self.store.root()
+    }
+
+    /// How root file systems are made here: never [`rootfs::StorageDriver::Auto`].
+    pub fn driver(&self) -> rootfs::StorageDriver {
+        self.options.driver
+    }
+
+    /// How it behaves; [`rootfs::StorageDriver::Auto`] has become what this host can do.
+    pub fn options(&self) -> &Options {
+        &self.options
+    }
+
+    fn store(&self) -> &Arc<Store> {
+        &self.store
+    }
+}
+
+impl Image {
+    /// The platform it is for.
+    pub fn platform(&self) -> Platform {
+        Platform {
+            os: self.config.os().to_string(),
+            architecture: self.config.architecture().to_string(),
+            variant: self.config.variant().clone().unwrap_or_default(),
+        }
+    }
+
+    /// Digests of the uncompressed layers, lowest first: `RootFS.Layers` of `inspect`.
+    pub fn diff_ids(&self) -> &[String] {
+        self.config.rootfs().diff_ids()
+    }
+}
+
+impl fmt::Display for Loaded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Name(name, _) => write!(f, "Loaded image: {name}"),
+            Self::Id(id) => write!(f, "Loaded image ID: {id}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,240 @@
+//! Root file systems of containers: an image's layers below, the container's own changes above.
+//!
+//! Where the host mounts overlay file systems, a root is such a mount, and it is attached in the
+//! mount namespace of its container only: the host's table of mounts, which every start of a
+//! container copies and reads, does not grow with their number. Elsewhere a root is a copy of the
+//! layers.
+
+mod copy;
+mod mounter;
+
+use std::fs;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::sync::Arc;
+
+pub(super) use self::mounter::Mounter;
+use super::digest::Digest;
+use super::store::Store;
+use crate::{Image, Images};
+use engine_error::{Error, Result};
+
+/// How the root file system of a container is made of an image.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum StorageDriver {
+    /// An overlay mount; a copy where the host refuses overlay mounts.
+    #[default]
+    Auto,
+    /// An overlay mount or an error.
+    Overlay,
+    /// A full copy per container.
+    Vfs,
+}
+
+/// The root file system of one container. Its directory has `upper` and `work`, which stay while
+/// the container does; that of a copy has `merged`.
+#[derive(Clone, Debug)]
+pub struct RootFs {
+    dir: PathBuf,
+    /// The image store.
+    root: PathBuf,
+    /// Chain ids, lowest first.
+    layers: Vec<Digest>,
+    driver: StorageDriver,
+    mounter: Arc<Mounter>,
+}
+
+/// What a container finds at `/`.
+#[derive(Debug)]
+pub enum Root {
+    /// A mount that is attached nowhere yet, and is gone when this is dropped before it is.
+    Mount(OwnedFd),
+    /// A directory.
+    Directory(PathBuf),
+}
+
+impl RootFs {
+    /// Makes the directories of a container's root file system under `dir`. Idempotent; mounts
+    /// nothing.
+    pub fn prepare(images: &Images, image: &Image, dir: &Path) -> Result<Self> {
+        let failed = |error| Error::internal(format!("cannot prepare {}", dir.display()), error);
+        let rootfs = Self {
+            dir: dir.to_owned(),
+            root: images.root().to_owned(),
+            layers: image.layers.clone(),
+            driver: images.driver(),
+            mounter: Arc::clone(&images.mounter),
+        };
+        for layer in &rootfs.layers {
+            if !rootfs.short_path(*layer).exists() {
+                images.store().link_short(*layer).map_err(failed)?;
+            }
+        }
+        fs::create_dir_all(dir).map_err(failed)?;
+        match rootfs.driver {
+            StorageDriver::Vfs => rootfs.copy_layers().map_err(failed)?,
+            StorageDriver::Auto | StorageDriver::Overlay => {
+                for part in ["upper", "work"] {
+                    make_dir(&dir.join(part), 0o755).map_err(failed)?;
+                }
+            }
+        }
+        Ok(rootfs)
+    }
+
+    /// The root, for one run of the container.
+    pub fn open(&self) -> Result<Root> {
+        if self.driver == StorageDriver::Vfs {
+            return Ok(Root::Directory(self.copy()));
+        }
+        self.overlay().map(Root::Mount).map_err(|error| {
+            Error::internal(format!("cannot mount an overlay of {}", self.dir.display()), error)
+        })
+    }
+
+    /// Copies what it has at `path`, if that is a directory, into an empty directory. After an
+    /// error that is empty again.
+    pub fn copy_out(&self, path: &str, to: &Path) -> Result<()> {
+        let root: OwnedFd = match self.open()? {
+            Root::Mount(root) => root,
+            Root::Directory(path) => fs::File::open(&path)
+                .map_err(|error| Error::internal(format!("cannot open {}", path.display()), error))?
+                .into(),
+        };
+        let copied = copy::copy_out(&root, path, to);
+        copied.map_err(|error| {
+            for entry in fs::read_dir(to).into_iter().flatten().flatten() {
+                let _ = copy::remove(&entry.path());
+            }
+            Error::internal(format!("cannot copy {path} of the image to {}", to.display()), error)
+        })
+    }
+
+    fn copy(&self) -> PathBuf {
+        self.dir.join("merged")
+    }
+
+    /// The container's changes.
+    pub fn upper(&self) -> PathBuf {
+        match self.driver {
+            StorageDriver::Vfs => self.copy(),
+            StorageDriver::Auto | StorageDriver::Overlay => self.dir.join("upper"),
+        }
+    }
+
+    /// `overlay2` or `vfs`, in the words of `docker info`.
+    pub fn driver_name(&self) -> &'static str {
+        self.driver.name()
+    }
+
+    /// `GraphDriver.Data` of `inspect`. There is no `MergedDir`: only the container has it.
+    pub fn driver_data(&self) -> Vec<(&'static str, String)> {
+        let text = |path: PathBuf| path.display().to_string();
+        if self.driver == StorageDriver::Vfs {
+            return Vec::new();
+        }
+        let lower: Vec<_> =
+            self.layers.iter().rev().map(|layer| text(self.diff_path(*layer))).collect();
+        vec![
+            ("LowerDir", lower.join(":")),
+            ("UpperDir", text(self.upper())),
+            ("WorkDir", text(self.dir.join("work"))),
+        ]
+    }
+
+    fn overlay(&self) -> io::Result<OwnedFd> {
+        let names: Vec<_> =
+            self.layers.iter().rev().map(|layer| Store::short_name(*layer)).collect();
+        let lower = if names.is_empty() { "empty".to_owned() } else { names.join(":") };
+        self.mounter.overlay(&self.root, &lower, &self.dir)
+    }
+
+    fn copy_layers(&self) -> io::Result<()> {
+        let merged = self.copy();
+        if merged.exists() {
+            return Ok(());
+        }
+        // Aside first: what was cut short must not be taken for a whole.
+        let aside = self.dir.join("copying");
+        if aside.exists() {
+            fs::remove_dir_all(&aside)?;
+        }
+        make_dir(&aside, 0o755)?;
+        for layer in &self.layers {
+            copy::copy_layer(&self.diff_path(*layer), &aside)?;
+        }
+        fs::rename(&aside, &merged)
+    }
+
+    fn diff_path(&self, layer: Digest) -> PathBuf {
+        self.root.join("layers").join(layer.hex()).join("diff")
+    }
+
+    fn short_path(&self, layer: Digest) -> PathBuf {
+        self.root.join(Store::short_name(layer))
+    }
+}
+
+impl StorageDriver {
+    /// `overlay2` or `vfs`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Auto | Self::Overlay => "overlay2",
+            Self::Vfs => "vfs",
+        }
+    }
+
+    /// What [`Self::Auto`] means on the file system of `root`.
+    pub(super) fn settle(self, mounter: &Mounter, root: &Path) -> Self {
+        if self != Self::Auto {
+            return self;
+        }
+        match try_overlay(mounter, &root.join("tmp/probe")) {
+            Ok(()) => Self::Overlay,
+            Err(error) => {
+                tracing::warn!(%error, "no overlay mounts here: root file systems are copied");
+                Self::Vfs
+            }
+        }
+    }
+}
+
+impl FromStr for StorageDriver {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match text {
+            "" => Ok(Self::Auto),
+            "overlay" | "overlay2" | "overlayfs" => Ok(Self::Overlay),
+            "vfs" => Ok(Self::Vfs),
+            other => Err(Error::invalid(format!(
+                "storage driver {other:?} is not supported: use overlay2 or vfs"
+            ))),
+        }
+    }
+}
+
+/// Makes a small overlay and lets go of it.
+fn try_overlay(mounter: &Mounter, dir: &Path) -> io::Result<()> {
+    for part in ["lower", "upper", "work"] {
+        fs::create_dir_all(dir.join(part))?;
+    }
+    let tried = mounter.overlay(dir, "lower", dir);
+    // What stays is swept when the store is opened next.
+    let _ = fs::remove_dir_all(dir);
+    tried.map(drop)
+}
+
+fn make_dir(path: &Path, mode: u32) -> io::Result<()> {
+    match fs::create_dir(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(error),
+        // Whatever the umask says: it is the root directory of a container.
+        Ok(()) => Ok(rustix::fs::chmod(path, rustix::fs::Mode::from_raw_mode(mode))?),
+    }
+}
+
+#[cfg(test)]
+mod tests;

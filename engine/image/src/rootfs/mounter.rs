@@ -1,0 +1,102 @@
+//! Overlays that nobody sees until they are attached somewhere.
+//!
+//! A thread with a mount namespace of its own makes them. It is one thread for the life of the
+//! store, because a new namespace is a copy of all mounts of the host; and whenever the process is
+//! killed, the namespace ends with it, and nothing stays mounted.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sched::{CloneFlags, unshare};
+use rustix::fs::CWD;
+use rustix::mount::{OpenTreeFlags, open_tree};
+
+/// What to mount.
+#[derive(Debug)]
+struct Job {
+    /// The working directory: names of layers are relative to it.
+    base: PathBuf,
+    options: String,
+    /// A directory to mount on for a moment.
+    place: PathBuf,
+    done: SyncSender<io::Result<OwnedFd>>,
+}
+
+/// Makes overlays.
+#[derive(Debug, Default)]
+pub(crate) struct Mounter(Mutex<Option<Sender<Job>>>);
+
+impl Mounter {
+    /// An overlay of `lower`, names relative to `base` with colons between them, and of `upper` and
+    /// `work` in `dir`.
+    ///
+    /// mount(2), unlike fsconfig(2), takes names of any number of layers on every kernel.
+    pub(super) fn overlay(&self, base: &Path, lower: &str, dir: &Path) -> io::Result<OwnedFd> {
+        let (upper, work) = (escape(&dir.join("upper"))?, escape(&dir.join("work"))?);
+        let (done, result) = sync_channel(1);
+        let job = Job {
+            base: base.to_owned(),
+            options: format!("lowerdir={lower},upperdir={upper},workdir={work},index=off"),
+            place: dir.to_owned(),
+            done,
+        };
+        let ended = || io::Error::other("the mounting thread has ended");
+        let mut sender = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let jobs = match &mut *sender {
+            Some(jobs) => jobs,
+            none => none.insert(start()?),
+        };
+        let sent = jobs.send(job);
+        drop(sender);
+        sent.map_err(|_| ended())?;
+        result.recv().map_err(|_| ended())?
+    }
+}
+
+fn start() -> io::Result<Sender<Job>> {
+    let (sender, jobs) = channel();
+    let (ready, begun) = sync_channel(1);
+    thread::Builder::new().name("mount".to_owned()).spawn(move || work(&ready, &jobs))?;
+    begun.recv().map_err(io::Error::other)??;
+    Ok(sender)
+}
+
+fn work(ready: &SyncSender<io::Result<()>>, jobs: &Receiver<Job>) {
+    let enter = || -> io::Result<()> {
+        unshare(CloneFlags::CLONE_NEWNS)?;
+        // What the host unmounts goes from here too, and nothing from here gets there.
+        let slave = MsFlags::MS_REC | MsFlags::MS_SLAVE;
+        Ok(mount(None::<&str>, "/", None::<&str>, slave, None::<&str>)?)
+    };
+    let entered = enter();
+    let failed = entered.is_err();
+    if ready.send(entered).is_err() || failed {
+        return;
+    }
+    for job in jobs {
+        // Who asked may have gone.
+        let _ = job.done.send(make(&job));
+    }
+}
+
+fn make(job: &Job) -> io::Result<OwnedFd> {
+    nix::unistd::chdir(&job.base)?;
+    mount(Some("overlay"), &job.place, Some("overlay"), MsFlags::empty(), Some(&*job.options))?;
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    let made = open_tree(CWD, &job.place, flags);
+    umount2(&job.place, MntFlags::MNT_DETACH)?;
+    Ok(made?)
+}
+
+/// A path as a mount option: backslashes and commas are escaped, all else is as it is.
+fn escape(path: &Path) -> io::Result<String> {
+    let text = path.to_str().ok_or_else(|| {
+        io::Error::new(io::ErrorKind::InvalidInput, format!("{} is not text", path.display()))
+    })?;
+    Ok(text.replace('\\', "\\\\").replace(',', "\\,"))
+}

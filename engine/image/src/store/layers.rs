@@ -1,0 +1,157 @@
+//! Unpacked layers.
+
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::{Store, buffered, write_synced};
+use crate::compression::{Compression, Decoder, Digesting, Limited, Limits};
+use crate::digest::Digest;
+use crate::extract::extract;
+use engine_error::{Error, Result};
+
+/// What is known of an unpacked layer.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Layer {
+    /// Digest of the uncompressed archive.
+    pub(crate) diff_id: Digest,
+    /// The blob it was unpacked from.
+    pub(crate) blob: Digest,
+    /// Bytes of the blob.
+    pub(crate) blob_size: u64,
+    /// OCI's media type of the blob.
+    pub(crate) media_type: String,
+    /// Bytes of the files in it.
+    pub(crate) size: u64,
+}
+
+impl Store {
+    pub(crate) fn layer_path(&self, chain: Digest) -> PathBuf {
+        self.root().join("layers").join(chain.hex())
+    }
+
+    /// The short name of the unpacked files, relative to the root: `l/<16 digits>`.
+    pub(crate) fn short_name(chain: Digest) -> String {
+        format!("l/{}", &chain.hex()[..16])
+    }
+
+    pub(super) fn short_link(&self, chain: Digest) -> PathBuf {
+        self.root().join(Self::short_name(chain))
+    }
+
+    pub(crate) fn layer(&self, chain: Digest) -> Result<Layer> {
+        let read = || -> io::Result<Layer> {
+            Ok(serde_json::from_slice(&fs::read(self.layer_path(chain).join("layer.json"))?)?)
+        };
+        read().map_err(|error| Error::internal(format!("cannot read layer {chain}"), error))
+    }
+
+    pub(crate) fn has_layer(&self, chain: Digest) -> bool {
+        self.layer_path(chain).join("layer.json").exists()
+    }
+
+    /// Unpacks a blob as the layer `chain`, checking that it is what the configuration promised.
+    /// Nothing is done for a layer that is there. `progress` is told the bytes read of the blob.
+    pub(crate) fn unpack(
+        &self,
+        chain: Digest,
+        diff_id: Digest,
+        blob: Digest,
+        progress: &mut dyn FnMut(u64),
+    ) -> Result<()> {
+        if self.has_layer(chain) {
+            return Ok(());
+        }
+        let aside = self.temporary();
+        let result = self.unpack_aside(&aside, chain, diff_id, blob, progress);
+        if result.is_err() {
+            // What stays is swept when the store is opened next.
+            let _ = fs::remove_dir_all(&aside);
+        }
+        result
+    }
+
+    fn unpack_aside(
+        &self,
+        aside: &Path,
+        chain: Digest,
+        diff_id: Digest,
+        blob: Digest,
+        progress: &mut dyn FnMut(u64),
+    ) -> Result<()> {
+        let failed = |error| Error::internal(format!("cannot store layer {diff_id}"), error);
+        let diff = aside.join("diff");
+        fs::create_dir(aside).and_then(|()| fs::create_dir(&diff)).map_err(failed)?;
+        let file = self.open_blob(blob)?;
+        let blob_size = file.metadata().map_err(failed)?.len();
+        let told = Telling { inner: file, count: 0, tell: progress };
+        let (size, found, media_type) = unpack_stream(told, blob_size, &diff).map_err(|error| {
+            Error::caused(cnm::Kind::Invalid, format!("cannot unpack layer {diff_id}"), error)
+        })?;
+        if found != diff_id {
+            return Err(Error::invalid(format!(
+                "layer verification failed: the configuration says {diff_id}, the content is {found}"
+            )));
+        }
+        let media_type = media_type.to_owned();
+        let layer = Layer { diff_id, blob, blob_size, media_type, size };
+        self.settle(aside, chain, &layer).map_err(failed)
+    }
+
+    /// Syncs a layer and gives it its place.
+    fn settle(&self, aside: &Path, chain: Digest, layer: &Layer) -> io::Result<()> {
+        write_synced(&aside.join("layer.json"), &serde_json::to_vec(layer)?)?;
+        rustix::fs::syncfs(File::open(aside)?)?;
+        match fs::rename(aside, self.layer_path(chain)) {
+            // Somebody else unpacked the same meanwhile.
+            Err(_) if self.has_layer(chain) => fs::remove_dir_all(aside)?,
+            result => result?,
+        }
+        self.link_short(chain)
+    }
+
+    /// Makes the short name, if it is not there.
+    pub(crate) fn link_short(&self, chain: Digest) -> io::Result<()> {
+        let target = Path::new("..").join("layers").join(chain.hex()).join("diff");
+        let link = self.short_link(chain);
+        match std::os::unix::fs::symlink(&target, &link) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                if fs::read_link(&link)? == target { Ok(()) } else { Err(error) }
+            }
+            result => result,
+        }
+    }
+}
+
+/// Unpacks a stream: bytes of files, digest of the archive, media type.
+fn unpack_stream(
+    blob: impl Read,
+    blob_size: u64,
+    into: &Path,
+) -> io::Result<(u64, Digest, &'static str)> {
+    let mut blob = buffered(blob);
+    let compression = Compression::detect(io::BufRead::fill_buf(&mut blob)?)?;
+    let decoder = Decoder::with(blob, compression)?;
+    let mut archive = Digesting::new(Limited::new(decoder, Limits::default(), blob_size));
+    let unpacked = extract(&mut archive, into)?;
+    let (_, diff_id, _) = archive.finish();
+    Ok((unpacked.size, diff_id, compression.media_type()))
+}
+
+/// Tells how far a stream was read.
+struct Telling<'a, R> {
+    inner: R,
+    count: u64,
+    tell: &'a mut dyn FnMut(u64),
+}
+
+impl<R: Read> Read for Telling<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.inner.read(buffer)?;
+        self.count += count as u64;
+        (self.tell)(self.count);
+        Ok(count)
+    }
+}

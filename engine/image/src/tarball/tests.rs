@@ -1,0 +1,194 @@
+//! Archives, well and badly made.
+
+use proptest::prelude::*;
+use tar::{Builder, EntryType, Header};
+
+use super::*;
+
+/// Builds archives the way attackers do: any name, any type, no questions.
+pub(crate) struct Tar(Vec<u8>);
+
+impl Tar {
+    pub(crate) fn new() -> Self {
+        Self(Vec::new())
+    }
+
+    pub(crate) fn file(self, path: &str, content: &[u8]) -> Self {
+        self.entry(path, EntryType::Regular, "", 0o644, content)
+    }
+
+    pub(crate) fn dir(self, path: &str) -> Self {
+        self.entry(path, EntryType::Directory, "", 0o755, b"")
+    }
+
+    pub(crate) fn symlink(self, path: &str, target: &str) -> Self {
+        self.entry(path, EntryType::Symlink, target, 0o777, b"")
+    }
+
+    pub(crate) fn hard_link(self, path: &str, target: &str) -> Self {
+        self.entry(path, EntryType::Link, target, 0o644, b"")
+    }
+
+    pub(crate) fn entry(
+        mut self,
+        path: &str,
+        kind: EntryType,
+        link: &str,
+        mode: u32,
+        content: &[u8],
+    ) -> Self {
+        let mut header = Header::new_gnu();
+        header.as_mut_bytes()[..path.len()].copy_from_slice(path.as_bytes());
+        header.as_mut_bytes()[157..157 + link.len()].copy_from_slice(link.as_bytes());
+        header.set_entry_type(kind);
+        header.set_mode(mode);
+        header.set_uid(7);
+        header.set_gid(8);
+        header.set_mtime(1_000_000_000);
+        header.set_size(content.len() as u64);
+        if matches!(kind, EntryType::Char | EntryType::Block) {
+            header.set_device_major(1).unwrap();
+            header.set_device_minor(3).unwrap();
+        }
+        header.set_cksum();
+        self.0.extend(header.as_bytes());
+        self.0.extend(content);
+        self.0.resize(self.0.len().next_multiple_of(512), 0);
+        self
+    }
+
+    pub(crate) fn pax(self, records: &[(&str, &[u8])]) -> Self {
+        let mut bytes = Vec::new();
+        for (key, value) in records {
+            let rest = key.len() + value.len() + 3;
+            let mut length = rest + 1;
+            while length != rest + length.to_string().len() {
+                length = rest + length.to_string().len();
+            }
+            bytes.extend(format!("{length} {key}=").bytes());
+            bytes.extend(*value);
+            bytes.push(b'\n');
+        }
+        self.entry("PaxHeaders/x", EntryType::XHeader, "", 0o644, &bytes)
+    }
+
+    pub(crate) fn finish(mut self) -> Vec<u8> {
+        self.0.resize(self.0.len() + 1024, 0);
+        self.0
+    }
+}
+
+fn read(bytes: &[u8]) -> io::Result<Vec<(Entry, Vec<u8>)>> {
+    let mut reader = TarReader::new(bytes);
+    let mut entries = Vec::new();
+    while let Some(entry) = reader.next_entry()? {
+        let mut content = Vec::new();
+        reader.read_to_end(&mut content)?;
+        entries.push((entry, content));
+    }
+    Ok(entries)
+}
+
+#[test]
+fn entries_come_with_content_owner_and_time() {
+    let bytes = Tar::new().dir("a/").file("a/b", b"hello").symlink("c", "/a").finish();
+    let entries = read(&bytes).unwrap();
+    let paths: Vec<_> = entries.iter().map(|(entry, _)| entry.path.clone()).collect();
+    assert_eq!(paths, [b"a/".to_vec(), b"a/b".to_vec(), b"c".to_vec()]);
+    let (file, content) = &entries[1];
+    assert_eq!((content.as_slice(), file.uid, file.gid, file.mode), (&b"hello"[..], 7, 8, 0o644));
+    assert_eq!(file.mtime, (1_000_000_000, 0));
+    assert_eq!(entries[2].0.link, b"/a");
+}
+
+#[test]
+fn long_names_of_gnu_and_pax_overrule_the_header() {
+    let long = "d/".repeat(90) + "file";
+    let mut builder = Builder::new(Vec::new());
+    let mut header = Header::new_gnu();
+    header.set_size(1);
+    header.set_mode(0o600);
+    builder.append_data(&mut header, &long, &b"x"[..]).unwrap();
+    assert_eq!(read(&builder.into_inner().unwrap()).unwrap()[0].0.path, long.as_bytes());
+
+    let bytes = Tar::new()
+        .pax(&[("path", b"real"), ("uid", b"100000"), ("mtime", b"-1.25"), ("size", b"3")])
+        .file("fake", b"abc")
+        .pax(&[("SCHILY.xattr.user.x", b"a\nb\0=c")])
+        .file("next", b"")
+        .finish();
+    let entries = read(&bytes).unwrap();
+    assert_eq!(entries[0].0.path, b"real");
+    assert_eq!((entries[0].0.uid, entries[0].0.mtime), (100_000, (-2, 750_000_000)));
+    assert_eq!(entries[1].0.xattrs, [(b"user.x".to_vec(), b"a\nb\0=c".to_vec())]);
+}
+
+#[test]
+fn the_size_of_a_pax_record_decides_where_the_next_header_is() {
+    // A reader that skips by the header's size would see the file hidden in the content.
+    let hidden = Tar::new().file("hidden", b"").finish();
+    let mut bytes = Tar::new().pax(&[("size", hidden.len().to_string().as_bytes())]);
+    bytes = bytes.file("outer", b"");
+    bytes.0.extend(&hidden);
+    let entries = read(&bytes.file("last", b"").finish()).unwrap();
+    let paths: Vec<_> = entries.iter().map(|(entry, _)| entry.path.as_slice()).collect();
+    assert_eq!(paths, [&b"outer"[..], b"last"]);
+}
+
+#[test]
+fn sparse_files_are_filled_with_zeros() {
+    let mut header = Header::new_gnu();
+    header.set_entry_type(EntryType::GNUSparse);
+    header.set_size(4);
+    header.set_mode(0o600);
+    let gnu = header.as_gnu_mut().unwrap();
+    gnu.name[..1].copy_from_slice(b"s");
+    gnu.realsize[..11].copy_from_slice(b"00000000012");
+    gnu.sparse[0].offset[..11].copy_from_slice(b"00000000002");
+    gnu.sparse[0].numbytes[..11].copy_from_slice(b"00000000004");
+    header.set_cksum();
+    let mut bytes = header.as_bytes().to_vec();
+    bytes.extend(b"data");
+    bytes.resize(1024, 0);
+    let entries = read(&Tar(bytes).file("next", b"n").finish()).unwrap();
+    assert_eq!(entries[0].1, b"\0\0data\0\0\0\0");
+    assert_eq!(entries[1].1, b"n");
+}
+
+#[test]
+fn broken_archives_are_errors() {
+    let good = Tar::new().file("a", &[1; 2000]).finish();
+    assert!(read(&good[..1000]).is_err(), "cut in the content");
+    assert!(read(&good[..100]).is_err(), "cut in the header");
+    let mut wrong = good.clone();
+    wrong[0] = b'b';
+    assert!(read(&wrong).unwrap_err().to_string().contains("checksum"));
+    let huge = Tar::new().entry("x", EntryType::XHeader, "", 0, &vec![b'x'; 2 << 20]).finish();
+    assert!(read(&huge).unwrap_err().to_string().contains("1 MiB"));
+    for records in ["", "5", "99 a=b\n", "-5 a=b\n", "6 size=x\n"] {
+        let bytes = Tar::new().entry("x", EntryType::XHeader, "", 0, records.as_bytes());
+        let result = read(&bytes.file("a", b"").finish());
+        assert_eq!(result.is_ok(), records.is_empty(), "{records}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn any_bytes_are_read_or_refused_without_panic(
+        mut bytes in proptest::collection::vec(any::<u8>(), 0..4096), kind in any::<u8>()
+    ) {
+        if bytes.len() >= 512 {
+            bytes[156] = kind;
+            let mut header = Header::from_byte_slice(&bytes[..512]).clone();
+            header.set_cksum();
+            bytes[..512].copy_from_slice(header.as_bytes());
+        }
+        let _ = read(&bytes);
+    }
+
+    #[test]
+    fn what_is_written_is_read(content in proptest::collection::vec(any::<u8>(), 0..2000)) {
+        let entries = read(&Tar::new().file("f", &content).finish()).unwrap();
+        prop_assert_eq!(&entries[0].1, &content);
+    }
+}

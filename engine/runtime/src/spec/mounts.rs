@@ -1,0 +1,206 @@
+//! What is mounted in a container, and what of `/proc` and `/sys` is hidden from it.
+
+use std::path::{Path, PathBuf};
+
+use oci_spec::runtime as oci;
+
+use super::super::{Host, RuntimeError};
+use super::{BundleInput, INIT, Namespace};
+use serde::{Deserialize, Serialize};
+
+/// A mount of the user's.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mount {
+    /// `bind`, `tmpfs` or `volume`.
+    pub kind: String,
+    /// The path on the host, or the volume's name.
+    pub source: String,
+    /// The path inside.
+    pub target: String,
+    /// `ro`.
+    pub readonly: bool,
+    /// `rprivate`, `rshared`, `rslave` …; empty for the default.
+    pub propagation: String,
+    /// Whether a missing bind source is made (`-v`) or an error (`--mount`).
+    pub create_source: bool,
+    /// Whether an empty volume stays empty instead of getting what the image has at its place.
+    #[serde(default)]
+    pub no_copy: bool,
+    /// Options of a tmpfs.
+    pub options: Vec<String>,
+}
+
+/// Docker's size of `/dev/shm`.
+const SHM_SIZE: i64 = 64 << 20;
+
+/// All mounts, in an order in which no later one hides an earlier one.
+pub(super) fn of(input: &BundleInput, host: &Host) -> Result<Vec<oci::Mount>, RuntimeError> {
+    let taken = |destination: &str| {
+        input.mounts.iter().any(|mount| clean(&mount.target) == Path::new(destination))
+    };
+    let mut mounts: Vec<oci::Mount> = defaults(input, host)
+        .into_iter()
+        .filter(|mount| !taken(&mount.destination().to_string_lossy()))
+        .collect();
+    let mut own = Vec::with_capacity(input.mounts.len() + 1);
+    for mount in &input.mounts {
+        own.push(of_user(mount)?);
+    }
+    if let Some(program) = &input.init {
+        own.push(fixed(INIT, "bind", program, &["bind", "ro", "rprivate"]));
+    }
+    own.sort_by_key(|mount| mount.destination().components().count());
+    mounts.extend(own);
+    Ok(mounts)
+}
+
+fn fixed(target: &str, kind: &str, source: &Path, options: &[&str]) -> oci::Mount {
+    mount(target, kind, source, options.iter().map(ToString::to_string).collect())
+}
+
+fn mount(
+    target: impl Into<PathBuf>,
+    kind: &str,
+    source: &Path,
+    options: Vec<String>,
+) -> oci::Mount {
+    let mut mount = oci::Mount::default();
+    mount
+        .set_destination(target.into())
+        .set_typ(Some(kind.to_owned()))
+        .set_source(Some(source.to_owned()))
+        .set_options(Some(options));
+    mount
+}
+
+fn defaults(input: &BundleInput, host: &Host) -> Vec<oci::Mount> {
+    let access = if input.privileged { "rw" } else { "ro" };
+    let make = |target: &str, kind: &str, source: &str, options: &[&str]| {
+        mount(target, kind, Path::new(source), options.iter().map(ToString::to_string).collect())
+    };
+    let hardened = ["nosuid", "noexec", "nodev"];
+    let shm = format!("size={}", input.shm_size.filter(|size| *size > 0).unwrap_or(SHM_SIZE));
+    let mut mounts = vec![
+        make("/proc", "proc", "proc", &hardened),
+        make("/dev", "tmpfs", "tmpfs", &["nosuid", "strictatime", "mode=755", "size=65536k"]),
+        make(
+            "/dev/pts",
+            "devpts",
+            "devpts",
+            &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
+        ),
+        make("/sys", "sysfs", "sysfs", &["nosuid", "noexec", "nodev", access]),
+    ];
+    if host.cgroups.is_mounted() {
+        let options = ["nosuid", "noexec", "nodev", "relatime", access];
+        mounts.push(make("/sys/fs/cgroup", "cgroup", "cgroup", &options));
+    }
+    let bind = ["rbind", "nosuid", "noexec", "nodev"];
+    if input.namespaces.ipc == Namespace::Host {
+        mounts.push(make("/dev/mqueue", "bind", "/dev/mqueue", &bind));
+        mounts.push(make("/dev/shm", "bind", "/dev/shm", &bind));
+        mounts.retain(|mount| {
+            mount.typ().as_deref() != Some("bind")
+                || mount.source().as_ref().is_some_and(|source| source.exists())
+        });
+    } else {
+        mounts.push(make("/dev/mqueue", "mqueue", "mqueue", &hardened));
+        mounts.push(match &input.shm_source {
+            Some(source) => make("/dev/shm", "bind", &source.to_string_lossy(), &bind),
+            None => {
+                make("/dev/shm", "tmpfs", "shm", &["nosuid", "noexec", "nodev", "mode=1777", &shm])
+            }
+        });
+    }
+    mounts
+}
+
+fn of_user(wanted: &Mount) -> Result<oci::Mount, RuntimeError> {
+    let refuse =
+        |why: &str| Err(RuntimeError::Invalid(format!("invalid mount {:?}: {why}", wanted.target)));
+    let target = clean(&wanted.target);
+    if !target.is_absolute() {
+        return refuse("mount path must be absolute");
+    }
+    if target == Path::new("/") {
+        return refuse("destination can't be '/'");
+    }
+    let access = if wanted.readonly { "ro" } else { "rw" };
+    if wanted.kind == "tmpfs" {
+        let mut options: Vec<String> = ["noexec", "nosuid", "nodev"].map(String::from).into();
+        for option in &wanted.options {
+            let opposite = ["noexec", "nosuid", "nodev"]
+                .into_iter()
+                .find(|negative| negative.strip_prefix("no") == Some(option));
+            options.retain(|known| Some(known.as_str()) != opposite && known != option);
+            options.push(option.clone());
+        }
+        if wanted.readonly {
+            options.push("ro".to_owned());
+        }
+        return Ok(mount(target, "tmpfs", Path::new("tmpfs"), options));
+    }
+    if !Path::new(&wanted.source).is_absolute() {
+        return refuse("the source of a bind must be an absolute path");
+    }
+    let propagation = match wanted.propagation.as_str() {
+        "" => "rprivate",
+        "private" | "rprivate" | "shared" | "rshared" | "slave" | "rslave" => &wanted.propagation,
+        other => return refuse(&format!("unknown propagation {other:?}")),
+    };
+    let options = ["rbind", access, propagation].map(String::from).into();
+    Ok(mount(target, "bind", Path::new(&wanted.source), options))
+}
+
+/// Without `.`, `..`, doubled and trailing slashes.
+fn clean(path: &str) -> PathBuf {
+    let mut clean = PathBuf::new();
+    for component in Path::new(path).components() {
+        match component {
+            std::path::Component::ParentDir => {
+                clean.pop();
+            }
+            std::path::Component::CurDir => {}
+            other => clean.push(other),
+        }
+    }
+    clean
+}
+
+/// A bind that is to be shared needs a root whose propagation allows it.
+pub(super) fn rootfs_propagation(mounts: &[Mount]) -> Option<&'static str> {
+    let has = |names: [&str; 2]| mounts.iter().any(|mount| names.contains(&&*mount.propagation));
+    if has(["shared", "rshared"]) {
+        Some("shared")
+    } else if has(["slave", "rslave"]) {
+        Some("rslave")
+    } else {
+        None
+    }
+}
+
+/// What nobody in a container needs to see: it tells about the host, or is a way to harm it.
+pub fn masked_paths(host: &Host) -> Vec<String> {
+    let fixed = [
+        "/proc/acpi",
+        "/proc/asound",
+        "/proc/interrupts",
+        "/proc/kcore",
+        "/proc/keys",
+        "/proc/latency_stats",
+        "/proc/sched_debug",
+        "/proc/scsi",
+        "/proc/timer_list",
+        "/proc/timer_stats",
+        "/sys/devices/virtual/powercap",
+        "/sys/firmware",
+    ];
+    fixed.map(str::to_owned).into_iter().chain(host.thermal_throttle.iter().cloned()).collect()
+}
+
+/// What may be seen and not changed.
+pub fn readonly_paths() -> Vec<String> {
+    ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"]
+        .map(str::to_owned)
+        .into()
+}
