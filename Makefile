@@ -1,6 +1,6 @@
 # Every command of the project. Each recipe is one line to read; what it needs it installs itself.
 
-.PHONY: demo test lint fmt netns docs bench release setup ci
+.PHONY: demo test lint fmt netns fuzz docs bench release setup ci
 
 # Two containers on a network of their own, by rnet and by the docker client; then the daemon dies.
 demo: release
@@ -24,6 +24,10 @@ fmt:
 # The tests on real kernels in network namespaces only.
 netns: setup
 	cargo nextest run --package netns-tests
+
+# Input made up by a machine, a minute for each target of tests/fuzz (or those in TARGETS).
+fuzz: setup
+	tests/fuzz/run.sh 60 $(TARGETS)
 
 # Writes the generated parts of docs/ anew.
 docs:

@@ -8,6 +8,7 @@ need() { # need COMMAND PACKAGE
 }
 
 need cc gcc
+need c++ g++
 need crun crun
 need runc runc
 need nft nftables
