@@ -34,7 +34,8 @@ use crate::{
 };
 
 pub use error::ControllerError;
-use intent::{Change, Live, Open, lease_record, parse};
+pub use intent::Live;
+use intent::{Change, Open, lease_record, parse};
 
 /// The record of the /48 that subnets for IPv6 come from where none is configured.
 const ULA_KEY: &str = "meta/ula";
@@ -166,6 +167,8 @@ pub struct Transaction {
     pub kind: ChangeKind,
     /// What the change is about, for logs and for recovery.
     pub subject: Subject,
+    /// From what to what it leads.
+    change: Change,
     /// The kernel state of its scope before.
     pub before: State,
     /// The kernel state of its scope after.
@@ -177,6 +180,18 @@ pub struct Transaction {
     /// Whether an address goes to another hardware address than had it last, or may do so:
     /// neighbours are wrong about it until they are told.
     pub moves_address: bool,
+}
+
+impl Transaction {
+    /// The sandbox as it was; nothing if it is new, or if this is about a network.
+    pub fn sandbox_before(&self) -> Option<&Live> {
+        self.change.sandboxes().0
+    }
+
+    /// The sandbox as it is to be; nothing if it goes, or if this is about a network.
+    pub fn sandbox_after(&self) -> Option<&Live> {
+        self.change.sandboxes().1
+    }
 }
 
 /// What happens to the subject of a transaction.

@@ -20,7 +20,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use cnm::controller::{
-    ChangeKind, ControllerConfig, ControllerError, Entropy, FirstJoin, HostFacts, JoinSpec,
+    ChangeKind, ControllerConfig, ControllerError, Entropy, FirstJoin, HostFacts, JoinSpec, Live,
     PortSpec, SandboxSpec, Subject,
 };
 use cnm::store::{Batch, Durability};
@@ -30,7 +30,6 @@ use cnm::{
 };
 use dns::protocol::HeldPort;
 use drivers::kernel::{Announcements, Kernel, Linux, LinuxConfig};
-use serde::de::DeserializeOwned;
 
 use crate::core::Settings;
 use engine_error::{Error, Result};
@@ -68,7 +67,23 @@ pub(crate) struct Change<'a> {
     _gate: RwLockReadGuard<'a, ()>,
 }
 
-impl Change<'_> {
+impl<'a> Change<'a> {
+    fn of(
+        transaction: Transaction,
+        mut reserved: Vec<Reserved>,
+        gate: RwLockReadGuard<'a, ()>,
+    ) -> Result<Self> {
+        let missing = || Error::new(Kind::Internal, "the change leaves no sandbox");
+        let Live { sandbox, endpoints } =
+            transaction.sandbox_after().cloned().ok_or_else(missing)?;
+        let before = transaction.sandbox_before().map_or(&[][..], |live| &live.endpoints);
+        let gone = before.iter().filter(|old| !endpoints.iter().any(|kept| kept.id == old.id));
+        let left = gone.flat_map(|endpoint| &endpoint.addresses).map(ipnetwork::IpNetwork::ip);
+        let left = left.collect();
+        retain_taken(&mut reserved, &sandbox);
+        Ok(Self { sandbox, endpoints, transaction, reserved, left, _gate: gate })
+    }
+
     /// What is odd about it, for the user.
     pub(crate) fn warnings(&self) -> &[String] {
         &self.transaction.warnings
@@ -144,19 +159,9 @@ impl Networks {
         let mut reserved = Vec::new();
         let host = self.kernel.host_ports();
         let mut reserve = |bindings: &[PortBinding]| reserve(&host, bindings, &mut reserved);
-        let (id, transaction) =
+        let (_, transaction) =
             self.controller().begin_create_sandbox(spec, &mut reserve, &mut Chance, now())?;
-        let sandbox: Sandbox = record(&transaction, &format!("sandbox/{id}"))?;
-        let endpoints = endpoints(&transaction, &id)?;
-        retain_taken(&mut reserved, &sandbox);
-        Ok(Change {
-            sandbox: Arc::new(sandbox),
-            endpoints,
-            transaction,
-            reserved,
-            left: Vec::new(),
-            _gate: gate,
-        })
+        Change::of(transaction, reserved, gate)
     }
 
     /// Decides that a sandbox joins one more network. With its first one it gets these ports, which
@@ -168,7 +173,7 @@ impl Networks {
         ports: &[PortSpec],
     ) -> Result<Change<'_>> {
         let gate = self.gate.read().unwrap_or_else(PoisonError::into_inner);
-        let (old, mut all) = self.sandbox(sandbox)?;
+        let (old, _) = self.sandbox(sandbox)?;
         let mut reserved = Vec::new();
         let transaction = if old.resolver {
             self.controller().begin_join(sandbox, join, &mut Chance, now())?
@@ -178,20 +183,7 @@ impl Networks {
             let first = FirstJoin { join, ports };
             self.controller().begin_first_join(sandbox, &first, &mut reserve, &mut Chance, now())?
         };
-        for endpoint in endpoints(&transaction, sandbox)? {
-            all.retain(|known| known.id != endpoint.id);
-            all.push(endpoint);
-        }
-        let changed = record(&transaction, &format!("sandbox/{sandbox}")).map_or(old, Arc::new);
-        retain_taken(&mut reserved, &changed);
-        Ok(Change {
-            sandbox: changed,
-            endpoints: all,
-            transaction,
-            reserved,
-            left: Vec::new(),
-            _gate: gate,
-        })
+        Change::of(transaction, reserved, gate)
     }
 
     /// Decides that a sandbox leaves a network.
@@ -201,21 +193,8 @@ impl Networks {
         network: &NetworkId,
     ) -> Result<Change<'_>> {
         let gate = self.gate.read().unwrap_or_else(PoisonError::into_inner);
-        let (old, all) = self.sandbox(sandbox)?;
         let transaction = self.controller().begin_leave(sandbox, network, now())?;
-        let (gone, all): (Vec<_>, _) =
-            all.into_iter().partition(|endpoint| endpoint.network == *network);
-        let left = gone.iter().flat_map(|endpoint| &endpoint.addresses);
-        let left = left.map(ipnetwork::IpNetwork::ip).collect();
-        let changed = record(&transaction, &format!("sandbox/{sandbox}")).map_or(old, Arc::new);
-        Ok(Change {
-            sandbox: changed,
-            endpoints: all,
-            transaction,
-            reserved: Vec::new(),
-            left,
-            _gate: gate,
-        })
+        Change::of(transaction, Vec::new(), gate)
     }
 
     /// Makes a decided change true: the intent becomes durable, the kernel follows, and names are
@@ -406,9 +385,8 @@ impl Networks {
         for transaction in intents {
             let keep = match (transaction.kind, &transaction.subject) {
                 (ChangeKind::Remove, _) => true,
-                (ChangeKind::Create, Subject::Sandbox(id)) => {
-                    record::<Sandbox>(&transaction, &format!("sandbox/{id}"))
-                        .is_ok_and(|sandbox| lives(&sandbox.owner))
+                (ChangeKind::Create, Subject::Sandbox(_)) => {
+                    transaction.sandbox_after().is_some_and(|live| lives(&live.sandbox.owner))
                 }
                 // Nobody was told that it was done.
                 (ChangeKind::Create, Subject::Network(_)) | (ChangeKind::Change, _) => false,
@@ -452,32 +430,6 @@ impl Display for Brief<'_> {
         steps.iter().take(BRIEF).try_for_each(|step| writeln!(f, "{step}"))?;
         if steps.len() > BRIEF { writeln!(f, "and {} more", steps.len() - BRIEF) } else { Ok(()) }
     }
-}
-
-/// A record that a transaction writes.
-fn record<T: DeserializeOwned>(transaction: &Transaction, key: &str) -> Result<T> {
-    let written = transaction.batch.writes.iter().rev().find(|(written, _)| written == key);
-    let value = written.and_then(|(_, value)| value.as_deref());
-    let missing = || Error::new(Kind::Internal, format!("the change does not write {key}"));
-    serde_json::from_slice(value.ok_or_else(missing)?)
-        .map_err(|error| Error::internal(format!("cannot read {key}"), error))
-}
-
-/// The endpoints of a sandbox that a transaction writes, in order.
-fn endpoints(transaction: &Transaction, sandbox: &SandboxId) -> Result<Vec<Arc<Endpoint>>> {
-    let mut endpoints = Vec::new();
-    for (key, value) in &transaction.batch.writes {
-        let Some(value) = value.as_deref().filter(|_| key.starts_with("endpoint/")) else {
-            continue;
-        };
-        let endpoint: Endpoint = serde_json::from_slice(value)
-            .map_err(|error| Error::internal(format!("cannot read {key}"), error))?;
-        if endpoint.sandbox == *sandbox {
-            endpoints.push(Arc::new(endpoint));
-        }
-    }
-    endpoints.sort_by_key(|endpoint| endpoint.order);
-    Ok(endpoints)
 }
 
 fn controller_config(settings: &Settings) -> ControllerConfig {

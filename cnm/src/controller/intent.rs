@@ -20,9 +20,11 @@ use crate::{Endpoint, LinkName, Network, NetworkId, PortBinding, Sandbox, State,
 
 /// A sandbox with its endpoints, in the order they joined.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Live {
-    pub(super) sandbox: Arc<Sandbox>,
-    pub(super) endpoints: Vec<Arc<Endpoint>>,
+pub struct Live {
+    /// The sandbox.
+    pub sandbox: Arc<Sandbox>,
+    /// Its endpoints.
+    pub endpoints: Vec<Arc<Endpoint>>,
 }
 
 /// The record of an intent.
@@ -325,6 +327,7 @@ impl Controller {
             number,
             kind: intent.kind,
             subject: intent.subject.clone(),
+            change: intent.change.clone(),
             before,
             after,
             batch: self.records(intent),
