@@ -3,6 +3,7 @@
 mod attach;
 mod bundle;
 mod connect;
+mod containers;
 mod create;
 mod detach;
 pub(crate) mod exec;
@@ -15,6 +16,7 @@ mod logs;
 mod merge;
 pub(crate) mod monitor;
 mod names;
+mod recover;
 pub(crate) mod registry;
 pub(crate) mod remove;
 pub mod request;
@@ -23,6 +25,7 @@ pub mod spec;
 pub(crate) mod start;
 pub mod state;
 mod stop;
+mod tell;
 mod top;
 
 use std::collections::BTreeMap;
@@ -33,6 +36,8 @@ use cnm::{Mac, NetworkId, PortBinding, Protocol, SandboxId};
 use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 
+pub(crate) use containers::Below;
+pub use containers::Containers;
 pub use create::missing_other;
 pub use health::{Health, Healthcheck};
 pub use request::{

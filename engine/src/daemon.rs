@@ -137,7 +137,7 @@ fn reload(invocation: Invocation, api: &Api, logger: &Logger) {
             api.debug.store(log.debug, std::sync::atomic::Ordering::Relaxed);
             logger.set(log.level);
             let attributes = std::collections::BTreeMap::new();
-            api.engine.events().publish("daemon", "reload", "", attributes);
+            api.engine.events.publish("daemon", "reload", "", attributes);
             tracing::info!(level = ?log.level, "configuration read again");
         }
         Err(error) => tracing::error!(%error, "configuration not changed"),

@@ -68,6 +68,20 @@ impl Events {
         let _ = self.sender.send(event);
     }
 
+    /// Tells an event of a local volume.
+    pub fn volume(&self, action: &str, name: &str, attributes: &[(&str, &str)]) {
+        let attributes = attributes.iter().chain(&[("driver", "local")]);
+        let attributes: BTreeMap<_, _> =
+            attributes.map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        self.publish("volume", action, name, attributes);
+    }
+
+    /// Tells what was pruned, by kind of object, and how many bytes came free.
+    pub fn pruned(&self, kind: &'static str, reclaimed: u64) {
+        let attributes = BTreeMap::from([("reclaimed".to_owned(), reclaimed.to_string())]);
+        self.publish(kind, "prune", "", attributes);
+    }
+
     /// Listens. With `since`, the remembered events from then on come first.
     pub fn subscribe(&self, since: Option<DateTime<Utc>>) -> Subscription {
         // Both under the lock, so that no event falls between memory and channel.

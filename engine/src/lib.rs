@@ -11,4 +11,7 @@ pub mod core;
 pub mod daemon;
 pub mod events;
 pub mod network;
+mod runner;
+pub mod settings;
+pub mod tasks;
 pub mod volume;

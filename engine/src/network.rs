@@ -7,6 +7,7 @@
 
 mod difference;
 mod journal;
+mod operations;
 mod ports;
 mod predefined;
 mod reconcile;
@@ -25,15 +26,17 @@ use cnm::controller::{
 };
 use cnm::store::{Batch, Durability};
 use cnm::{
-    Controller, Endpoint, Kind, Network, NetworkId, NetworkSpec, Plan, PortBinding, Sandbox,
-    SandboxId, State, Store, Transaction, diff,
+    Controller, Endpoint, Kind, Network, NetworkId, Plan, PortBinding, Sandbox, SandboxId, State,
+    Store, Transaction, diff,
 };
 use dns::protocol::HeldPort;
 use drivers::kernel::{Announcements, Kernel, Linux, LinuxConfig};
 
-use crate::core::Settings;
+use crate::events::Events;
+use crate::settings::Settings;
 use engine_error::{Error, Result};
 use journal::Journal;
+pub use operations::Filters;
 use ports::{held, ports_of, reserve, retain_taken};
 use resolver::Resolver;
 pub(crate) use resolver::{Publication, Served};
@@ -43,11 +46,12 @@ const BRIEF: usize = 100;
 
 /// The networks of one daemon.
 #[derive(Debug)]
-pub(crate) struct Networks {
+pub struct Networks {
     controller: Mutex<Controller>,
     journal: Journal,
     kernel: Arc<Linux>,
     resolver: Resolver,
+    events: Arc<Events>,
     /// Changes hold it for reading from their decision to their commit; a reconciliation, which
     /// must not see half a change, for writing.
     gate: RwLock<()>,
@@ -115,7 +119,11 @@ impl Entropy for Chance {
 
 impl Networks {
     /// Opens the model and the kernel, and takes up the resolver that an earlier daemon left.
-    pub(crate) fn open(settings: &Settings, store: Arc<dyn Store>) -> Result<Self> {
+    pub(crate) fn open(
+        settings: &Settings,
+        store: Arc<dyn Store>,
+        events: Arc<Events>,
+    ) -> Result<Self> {
         let socket = settings.exec_root.join("dns.sock");
         let kernel = Arc::new(Linux::open(LinuxConfig {
             namespaces: settings.pins(),
@@ -133,7 +141,7 @@ impl Networks {
             kernel.clone(),
         );
         let (controller, gate) = (Mutex::new(controller), RwLock::default());
-        Ok(Self { controller, journal: Journal::new(store), kernel, resolver, gate })
+        Ok(Self { controller, journal: Journal::new(store), kernel, resolver, events, gate })
     }
 
     /// The kernel below.
@@ -147,7 +155,7 @@ impl Networks {
     }
 
     /// The network with this full id, name or unique id prefix.
-    pub(crate) fn network(&self, key: &str) -> Result<Arc<Network>> {
+    pub fn network(&self, key: &str) -> Result<Arc<Network>> {
         Ok(self.controller().network(key)?)
     }
 
@@ -310,11 +318,6 @@ impl Networks {
 
     // === Networks ===
 
-    /// Creates a network; the texts are warnings.
-    pub(crate) fn create(&self, spec: &NetworkSpec) -> Result<(Arc<Network>, Vec<String>)> {
-        self.create_by(|model, facts| model.begin_create_network(spec, facts, &mut Chance, now()))
-    }
-
     fn create_by(
         &self,
         begin: impl FnOnce(&mut Controller, &HostFacts) -> Result<Begun, ControllerError>,
@@ -344,11 +347,6 @@ impl Networks {
             return Err(error);
         }
         Ok((network, warnings))
-    }
-
-    /// Removes a network that has no endpoints.
-    pub(crate) fn remove(&self, id: &NetworkId) -> Result<()> {
-        self.remove_by(|model| model.begin_remove_network(id))
     }
 
     fn remove_by(

@@ -34,7 +34,7 @@ pub async fn blocking<T: Send + 'static>(
 
 /// `GET /containers/json`.
 pub fn list(api: &Api, request: &Request) -> Result<Response> {
-    let containers = api.engine.list();
+    let containers = api.engine.containers.list();
     let selection = Selection::of(&request.query, api)?;
     let sizes = request.query.flag("size");
     let now = Utc::now();
@@ -47,7 +47,7 @@ pub fn list(api: &Api, request: &Request) -> Result<Response> {
 
 /// What the container's image is called now: its id, once the name means another image.
 fn image_name(api: &Api, container: &Container) -> String {
-    match api.engine.images().find(&container.spec.image) {
+    match api.engine.images.find(&container.spec.image) {
         Ok(image) if image.id.to_string() == container.image => container.spec.image.clone(),
         _ => container.image.clone(),
     }
@@ -56,7 +56,7 @@ fn image_name(api: &Api, container: &Container) -> String {
 /// Bytes of the container's own layer, and of all its layers.
 pub fn sizes_of(api: &Api, container: &Container) -> (u64, u64) {
     let own = container.graph_data.get("UpperDir").map_or(0, |upper| tree_size(upper.as_ref()));
-    let image = api.engine.images().find(&container.image).map_or(0, |image| image.size);
+    let image = api.engine.images.find(&container.image).map_or(0, |image| image.size);
     (own, own + image)
 }
 
@@ -87,7 +87,8 @@ pub async fn create(api: &Arc<Api>, request: Request) -> Result<Response> {
     spec.mounts.extend(volumes_from(api, &spec.wire_host_config, &spec.mounts)?);
     let engine = api.engine.clone();
     let created =
-        blocking(move || engine.create(name.as_deref(), spec, platform.as_deref())).await?;
+        blocking(move || engine.containers.create(name.as_deref(), spec, platform.as_deref()))
+            .await?;
     let reply = json!({"Id": created.id, "Warnings": created.warnings});
     Ok(body::json_with(StatusCode::CREATED, &reply))
 }
@@ -97,14 +98,14 @@ fn defaults(api: &Api) -> Defaults {
     let config = &api.config;
     let private = if super::system::cgroup_version() == "2" { "private" } else { "host" };
     Defaults {
-        network_mode: api.engine.settings().default_network().to_owned(),
+        network_mode: api.engine.settings.default_network().to_owned(),
         shm_size: config.shm_size,
         ipc_mode: config.ipc_mode.clone(),
         cgroupns_mode: config.cgroupns_mode.clone().unwrap_or_else(|| private.to_owned()),
-        runtime: api.engine.settings().default_runtime.clone(),
+        runtime: api.engine.settings.default_runtime.clone(),
         log_driver: config.log_driver.clone(),
         log_options: config.log_options.clone(),
-        masked_paths: masked_paths(api.engine.host()),
+        masked_paths: masked_paths(&api.engine.host),
         readonly_paths: readonly_paths(),
     }
 }
@@ -114,7 +115,7 @@ fn volumes_from(api: &Api, host: &Value, own: &[Mount]) -> Result<Vec<Mount>> {
     let mut mounts: Vec<Mount> = Vec::new();
     for text in host["VolumesFrom"].as_array().into_iter().flatten().filter_map(Value::as_str) {
         let (key, mode) = text.split_once(':').unwrap_or((text, ""));
-        let container = api.engine.find(key).map_err(missing_other)?;
+        let container = api.engine.containers.find(key).map_err(missing_other)?;
         for point in container.mounts.iter().filter(|point| point.kind != "tmpfs") {
             if own.iter().chain(&mounts).any(|mount| mount.target == point.target) {
                 continue;
@@ -135,9 +136,9 @@ fn volumes_from(api: &Api, host: &Value, own: &[Mount]) -> Result<Vec<Mount>> {
 
 /// `GET /containers/{id}/json`.
 pub fn inspect(api: &Api, key: &str, request: &Request) -> Result<Response> {
-    let container = api.engine.find(key)?;
+    let container = api.engine.containers.find(key)?;
     let sizes = request.query.flag("size").then(|| sizes_of(api, &container));
-    let execs = api.engine.execs_of(&container.id);
+    let execs = api.engine.containers.execs_of(&container.id);
     Ok(body::json(&container_inspect::inspect(&container, &execs, sizes)))
 }
 
@@ -145,7 +146,7 @@ pub fn inspect(api: &Api, key: &str, request: &Request) -> Result<Response> {
 pub async fn top(api: &Api, key: &str, request: &Request) -> Result<Response> {
     let (engine, key) = (api.engine.clone(), key.to_owned());
     let options = request.query.text("ps_args").unwrap_or_default().to_owned();
-    let processes = blocking(move || engine.top(&key, &options)).await?;
+    let processes = blocking(move || engine.containers.top(&key, &options)).await?;
     Ok(body::json(&json!({"Titles": processes.titles, "Processes": processes.processes})))
 }
 
@@ -159,27 +160,27 @@ pub async fn start(api: &Api, key: &str, request: Request) -> Result<Response> {
         ));
     }
     let (engine, key) = (api.engine.clone(), key.to_owned());
-    blocking(move || engine.start(&key)).await?;
+    blocking(move || engine.containers.start(&key)).await?;
     Ok(body::no_content())
 }
 
 /// `POST /containers/{id}/stop`.
 pub async fn stop(api: &Api, key: &str, request: &Request) -> Result<Response> {
     let timeout = request.query.number("t")?;
-    api.engine.stop(key, timeout, signal(request)?).await?;
+    api.engine.containers.stop(key, timeout, signal(request)?).await?;
     Ok(body::no_content())
 }
 
 /// `POST /containers/{id}/restart`.
 pub async fn restart(api: &Api, key: &str, request: &Request) -> Result<Response> {
     let timeout = request.query.number("t")?;
-    api.engine.restart(key, timeout, signal(request)?).await?;
+    api.engine.containers.restart(key, timeout, signal(request)?).await?;
     Ok(body::no_content())
 }
 
 /// `POST /containers/{id}/kill`.
 pub async fn kill(api: &Api, key: &str, request: &Request) -> Result<Response> {
-    api.engine.kill(key, signal(request)?.unwrap_or("SIGKILL")).await?;
+    api.engine.containers.kill(key, signal(request)?.unwrap_or("SIGKILL")).await?;
     Ok(body::no_content())
 }
 
@@ -199,7 +200,7 @@ pub async fn rename(api: &Api, key: &str, request: &Request) -> Result<Response>
         return Err(Error::invalid("Neither old nor new names may be empty"));
     }
     let (engine, key) = (api.engine.clone(), key.to_owned());
-    blocking(move || engine.rename(&key, &name)).await?;
+    blocking(move || engine.containers.rename(&key, &name)).await?;
     Ok(body::no_content())
 }
 
@@ -211,7 +212,7 @@ pub fn wait(api: &Api, key: &str, request: &Request) -> Result<Response> {
         Some("removed") => WaitCondition::Removed,
         Some(other) => return Err(Error::invalid(format!("invalid condition: \"{other}\""))),
     };
-    let waiting = api.engine.wait(key, condition)?;
+    let waiting = api.engine.containers.wait(key, condition)?;
     let reply = futures_util::stream::once(async move {
         let waited = waiting.await;
         let mut reply = json!({"StatusCode": waited.code});
@@ -236,14 +237,14 @@ pub async fn attach(api: &Api, key: &str, mut request: Request) -> Result<Respon
         stream: query.flag("stream"),
         detach_keys: query.text("detachKeys").map(str::to_owned),
     };
-    let attached = api.engine.attach(key, attach).await?;
+    let attached = api.engine.containers.attach(key, attach).await?;
     Ok(hijack::respond(attached, upgrade, request.version))
 }
 
 /// `POST /containers/{id}/resize`.
 pub async fn resize(api: &Api, key: &str, request: &Request) -> Result<Response> {
     let (rows, columns) = size(request)?;
-    api.engine.resize(key, rows, columns).await?;
+    api.engine.containers.resize(key, rows, columns).await?;
     Ok(body::empty(StatusCode::OK))
 }
 
@@ -258,7 +259,7 @@ pub async fn remove(api: &Api, key: &str, request: &Request) -> Result<Response>
     let query = &request.query;
     let how =
         Remove { force: query.flag("force"), volumes: query.flag("v"), link: query.flag("link") };
-    api.engine.remove(key, how).await?;
+    api.engine.containers.remove(key, how).await?;
     Ok(body::no_content())
 }
 
@@ -266,9 +267,9 @@ pub async fn remove(api: &Api, key: &str, request: &Request) -> Result<Response>
 pub async fn prune(api: &Api, request: &Request) -> Result<Response> {
     let selection = Selection::stopped(&request.query)?;
     let (mut removed, mut reclaimed) = (Vec::new(), 0);
-    for container in selection.apply(api.engine.list()) {
+    for container in selection.apply(api.engine.containers.list()) {
         let (size, _) = sizes_of(api, &container);
-        match api.engine.remove(&container.id, Remove::default()).await {
+        match api.engine.containers.remove(&container.id, Remove::default()).await {
             Ok(()) => {
                 removed.push(container.id.clone());
                 reclaimed += size;
@@ -277,7 +278,7 @@ pub async fn prune(api: &Api, request: &Request) -> Result<Response> {
             Err(error) => tracing::debug!(id = %container.id, error = %error.chain(), "not pruned"),
         }
     }
-    api.engine.tell_pruned("container", reclaimed);
+    api.engine.events.pruned("container", reclaimed);
     tracing::debug!(reclaimed = %image_wire::bytes(reclaimed), "pruned containers");
     let removed = if removed.is_empty() { Value::Null } else { json!(removed) };
     Ok(body::json(&json!({"ContainersDeleted": removed, "SpaceReclaimed": reclaimed})))

@@ -42,7 +42,7 @@ pub fn stream(api: &Api, request: &Request) -> Result<Response> {
     if since.is_none() && (all || until.is_some_and(|until| until <= now)) {
         since = Some(DateTime::UNIX_EPOCH);
     }
-    let subscription = api.engine.events().subscribe(since);
+    let subscription = api.engine.events.subscribe(since);
     Ok(body::json_lines(events(subscription, until, filters)))
 }
 

@@ -56,7 +56,7 @@ pub async fn create(api: &Api, key: &str, request: Request) -> Result<Response> 
         detach_keys: Some(create.detach_keys).filter(|keys| !keys.is_empty()),
         console_size: create.console_size.filter(|size| *size != (0, 0)),
     };
-    let id = api.engine.exec_create(key, spec)?;
+    let id = api.engine.containers.exec_create(key, spec)?;
     Ok(body::json_with(StatusCode::CREATED, &json!({"Id": id})))
 }
 
@@ -65,7 +65,7 @@ pub async fn start(api: &Api, id: &str, mut request: Request) -> Result<Response
     let (upgrade, version) = (request.take_upgrade(), request.version);
     let start: Start = request.json().await?;
     let size = start.console_size.filter(|size| *size != (0, 0));
-    match api.engine.exec_start(id, start.detach, start.tty, size).await? {
+    match api.engine.containers.exec_start(id, start.detach, start.tty, size).await? {
         Some(attached) => Ok(hijack::respond(attached, upgrade, version)),
         None => Ok(body::empty(StatusCode::OK)),
     }
@@ -74,13 +74,13 @@ pub async fn start(api: &Api, id: &str, mut request: Request) -> Result<Response
 /// `POST /exec/{id}/resize`.
 pub async fn resize(api: &Api, id: &str, request: &Request) -> Result<Response> {
     let (rows, columns) = super::containers::size(request)?;
-    api.engine.exec_resize(id, rows, columns).await?;
+    api.engine.containers.exec_resize(id, rows, columns).await?;
     Ok(body::empty(StatusCode::OK))
 }
 
 /// `GET /exec/{id}/json`.
 pub fn inspect(api: &Api, id: &str) -> Result<Response> {
-    let exec = api.engine.exec(id)?;
+    let exec = api.engine.containers.exec(id)?;
     let spec = &exec.spec;
     let (entrypoint, arguments) = spec.command.split_first().map_or(("", &[][..]), |(e, a)| (e, a));
     Ok(body::json(&json!({

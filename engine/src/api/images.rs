@@ -27,7 +27,7 @@ pub async fn list(api: &Api, request: &Request) -> Result<Response> {
     // Older clients name a reference by a parameter of its own.
     filter.references.extend(request.query.text("filter").map(str::to_owned));
     let (engine, references) = (api.engine.clone(), filter.references.clone());
-    let images = blocking(move || engine.images().search(&filter)).await?;
+    let images = blocking(move || engine.images.search(&filter)).await?;
     let dangling_has_a_name = request.version < Version(43);
     let entry = |image: &Arc<Image>| {
         let mut entry = wire::summary(image, -1);
@@ -73,13 +73,13 @@ pub async fn inspect(api: &Api, name: &str, version: Version) -> Result<Response
 
 async fn find(api: &Api, name: &str) -> Result<Arc<Image>> {
     let (engine, name) = (api.engine.clone(), name.to_owned());
-    blocking(move || engine.images().find(&name)).await
+    blocking(move || engine.images.find(&name)).await
 }
 
 /// `GET /images/{name}/history`.
 pub async fn history(api: &Api, name: &str) -> Result<Response> {
     let (engine, name) = (api.engine.clone(), name.to_owned());
-    let entries = blocking(move || engine.images().history(&name)).await?;
+    let entries = blocking(move || engine.images.history(&name)).await?;
     Ok(body::json(&entries.iter().map(wire::history).collect::<Vec<_>>()))
 }
 
@@ -91,7 +91,7 @@ pub async fn tag(api: &Api, name: &str, request: &Request) -> Result<Response> {
     }
     let target = format!("{repository}:{}", request.query.text("tag").unwrap_or("latest"));
     let (engine, source, new) = (api.engine.clone(), name.to_owned(), target.clone());
-    blocking(move || engine.images().tag(&source, &new)).await?;
+    blocking(move || engine.images.tag(&source, &new)).await?;
     let image = find(api, &target).await?;
     let name = Reference::parse(&target)?.to_string();
     publish(api, "tag", &image.id.to_string(), &name);
@@ -104,7 +104,7 @@ pub async fn remove(api: &Api, name: &str, request: &Request) -> Result<Response
     let users = users(api);
     let (engine, key) = (api.engine.clone(), name.to_owned());
     let id = find(api, name).await?.id.to_string();
-    let removed = blocking(move || engine.images().remove(&key, force, &users)).await?;
+    let removed = blocking(move || engine.images.remove(&key, force, &users)).await?;
     tell_removed(api, &id, &removed);
     Ok(body::json(&removed.iter().map(wire::removed).collect::<Vec<_>>()))
 }
@@ -115,9 +115,9 @@ pub async fn prune(api: &Api, request: &Request) -> Result<Response> {
     let all = filters.flag("dangling")? == Some(false);
     let filter = Filter { dangling: None, ..filter(&filters)? };
     let (engine, users) = (api.engine.clone(), users(api));
-    let pruned = blocking(move || engine.images().prune(&filter, all, &users)).await?;
+    let pruned = blocking(move || engine.images.prune(&filter, all, &users)).await?;
     tell_removed(api, "", &pruned.removed);
-    api.engine.tell_pruned("image", pruned.reclaimed);
+    api.engine.events.pruned("image", pruned.reclaimed);
     let removed: Vec<Value> = pruned.removed.iter().map(wire::removed).collect();
     let removed = if removed.is_empty() { Value::Null } else { Value::Array(removed) };
     Ok(body::json(&json!({"ImagesDeleted": removed, "SpaceReclaimed": pruned.reclaimed})))
@@ -133,17 +133,17 @@ pub fn users(api: &Api) -> Vec<ImageUse> {
             running: container.state.is_running(),
         })
     };
-    api.engine.list().iter().filter_map(of).collect()
+    api.engine.containers.list().iter().filter_map(of).collect()
 }
 
 /// Tells listeners what happened to an image, with its labels if it is still there.
 pub fn publish(api: &Api, action: &str, id: &str, name: &str) {
-    let image = api.engine.images().find(id).ok();
+    let image = api.engine.images.find(id).ok();
     let config = image.as_ref().and_then(|image| image.config.config().as_ref());
     let labels = config.and_then(|config| config.labels().clone()).unwrap_or_default();
     let mut attributes: BTreeMap<_, _> = labels.into_iter().collect();
     attributes.insert("name".to_owned(), name.to_owned());
-    api.engine.events().publish("image", action, id, attributes);
+    api.engine.events.publish("image", action, id, attributes);
 }
 
 /// Tells what a removal did. `id` is of the image whose names go and that stays.

@@ -20,10 +20,10 @@ const SYSTEM_ERROR: u8 = 3;
 /// Streams a container's log, in frames unless it has a terminal.
 pub fn stream(api: &Api, key: &str, request: &Request) -> Result<Response> {
     let query = query(&request.query)?;
-    let container = api.engine.find(key)?;
+    let container = api.engine.containers.find(key)?;
     let (tty, timestamps) = (container.spec.tty, request.query.flag("timestamps"));
     let details = request.query.flag("details").then(|| details(&container));
-    let lines = api.engine.logs(&container.id, query)?;
+    let lines = api.engine.containers.logs(&container.id, query)?;
     let bytes = lines
         .map(move |line| match line {
             Ok(line) => encode(&line, tty, timestamps, details.as_deref()),

@@ -26,8 +26,9 @@ pub fn list(api: &Api, request: &Request) -> Result<Response> {
     {
         return Err(Error::invalid(format!("invalid filter: 'type'='{kind}'")));
     }
-    let unused =
-        |network: &Network| !network.predefined && api.engine.endpoints_of(&network.id).is_empty();
+    let unused = |network: &Network| {
+        !network.predefined && api.engine.containers.on_network(&network.id).is_empty()
+    };
     let accepts = |network: &Network| {
         filters.labels(|key| network.labels.get(key).map(String::as_str))
             && filters.exact("driver", network.kind().as_str())
@@ -37,7 +38,7 @@ pub fn list(api: &Api, request: &Request) -> Result<Response> {
             && filters.exact("type", if network.predefined { "builtin" } else { "custom" })
             && dangling.is_none_or(|dangling| unused(network) == dangling)
     };
-    let networks: Vec<Arc<Network>> = api.engine.networks();
+    let networks: Vec<Arc<Network>> = api.engine.networks.all();
     let shown = networks.iter().filter(|network| accepts(network)).map(|n| network::summary(n));
     Ok(body::json(&shown.collect::<Vec<_>>()))
 }
@@ -46,25 +47,25 @@ pub fn list(api: &Api, request: &Request) -> Result<Response> {
 pub async fn create(api: &Api, request: Request) -> Result<Response> {
     let spec = request.json::<Create>().await?.spec()?;
     let engine = api.engine.clone();
-    let (network, warnings) = blocking(move || engine.create_network(&spec)).await?;
+    let (network, warnings) = blocking(move || engine.networks.create(&spec)).await?;
     let reply = json!({"Id": network.id.to_string(), "Warning": warnings.join("\n")});
     Ok(body::json_with(StatusCode::CREATED, &reply))
 }
 
 /// `GET /networks/{id}`.
 pub fn inspect(api: &Api, key: &str, request: &Request) -> Result<Response> {
-    let network = api.engine.network(key)?;
+    let network = api.engine.networks.network(key)?;
     match request.query.text("scope") {
         None | Some("local") => {}
         Some(_) => return Err(Error::not_found(format!("network {key} not found"))),
     }
-    Ok(body::json(&network::inspect(&network, &api.engine.endpoints_of(&network.id))))
+    Ok(body::json(&network::inspect(&network, &api.engine.containers.on_network(&network.id))))
 }
 
 /// `DELETE /networks/{id}`.
 pub async fn remove(api: &Api, key: &str) -> Result<Response> {
     let (engine, key) = (api.engine.clone(), key.to_owned());
-    blocking(move || engine.remove_network(&key)).await?;
+    blocking(move || engine.networks.remove(&key)).await?;
     Ok(body::no_content())
 }
 
@@ -76,7 +77,7 @@ pub async fn connect(api: &Api, key: &str, request: Request) -> Result<Response>
     }
     let spec = endpoint_spec(&connect.endpoint_config)?;
     let (engine, key) = (api.engine.clone(), key.to_owned());
-    blocking(move || engine.connect(&key, &connect.container, spec)).await?;
+    blocking(move || engine.containers.connect(&key, &connect.container, spec)).await?;
     Ok(body::empty(StatusCode::OK))
 }
 
@@ -87,7 +88,7 @@ pub async fn disconnect(api: &Api, key: &str, request: Request) -> Result<Respon
         return Err(Error::invalid("no container named: the field Container is required"));
     }
     let (engine, key) = (api.engine.clone(), key.to_owned());
-    blocking(move || engine.disconnect(&key, &container, force)).await?;
+    blocking(move || engine.containers.disconnect(&key, &container, force)).await?;
     Ok(body::empty(StatusCode::OK))
 }
 
@@ -95,7 +96,7 @@ pub async fn disconnect(api: &Api, key: &str, request: Request) -> Result<Respon
 pub async fn prune(api: &Api, request: &Request) -> Result<Response> {
     let filters = Filters::of(&request.query, &["label", "label!", "until"])?.into_map();
     let engine = api.engine.clone();
-    let removed = blocking(move || engine.prune_networks(&filters)).await?;
-    api.engine.tell_pruned("network", 0);
+    let removed = blocking(move || engine.networks.prune(&filters)).await?;
+    api.engine.events.pruned("network", 0);
     Ok(body::json(&json!({"NetworksDeleted": removed})))
 }

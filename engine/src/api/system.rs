@@ -36,7 +36,7 @@ pub fn ping(head: bool) -> Response {
 
 /// `GET /version`.
 pub async fn version(api: &Api) -> Response {
-    let runtime = &api.engine.settings().default_runtime;
+    let runtime = &api.engine.settings.default_runtime;
     let runtimes = api.runtime_versions.get_or_init(|| runtime_version(api, runtime)).await;
     body::json(&wire::version(&kernel(), runtimes))
 }
@@ -111,7 +111,7 @@ pub fn cgroup_version() -> &'static str {
 
 /// The storage driver in Docker's words.
 pub fn storage_driver(api: &Api) -> &'static str {
-    match api.engine.images().driver() {
+    match api.engine.images.driver() {
         StorageDriver::Auto | StorageDriver::Overlay => "overlay2",
         StorageDriver::Vfs => "vfs",
     }
@@ -119,7 +119,7 @@ pub fn storage_driver(api: &Api) -> &'static str {
 
 fn daemon(api: &Api) -> Daemon {
     let (engine, config) = (&api.engine, &api.config);
-    let containers = engine.list();
+    let containers = engine.containers.list();
     let count =
         |test: fn(Status) -> bool| containers.iter().filter(|c| test(c.state.status)).count();
     let runtimes =
@@ -133,7 +133,7 @@ fn daemon(api: &Api) -> Daemon {
                 !matches!(status, Status::Running | Status::Restarting | Status::Paused)
             }),
         ],
-        images: engine.images().list().len(),
+        images: engine.images.list().len(),
         driver: storage_driver(api),
         root: config.data_root.display().to_string(),
         debug: api.debug.load(Ordering::Relaxed),
@@ -143,7 +143,7 @@ fn daemon(api: &Api) -> Daemon {
         log_driver: config.log_driver.clone(),
         labels: config.labels.clone(),
         runtimes: runtimes.collect(),
-        default_runtime: engine.settings().default_runtime.clone(),
+        default_runtime: engine.settings.default_runtime.clone(),
         seccomp: match &config.seccomp {
             Seccomp::Builtin => "builtin".to_owned(),
             Seccomp::Unconfined => "unconfined".to_owned(),

@@ -52,7 +52,7 @@ async fn pull(api: &Arc<Api>, image: &str, request: &Request) -> Result<Response
     };
     let (sender, mut lines) = mpsc::channel(64);
     let engine = api.engine.clone();
-    let pulling = async move { engine.images().pull(wanted, sender).await };
+    let pulling = async move { engine.images.pull(wanted, sender).await };
     // Dropping the handle, because the client left, ends the transfer.
     let pulling = AbortOnDropHandle::new(tokio::spawn(pulling));
     let Some(first) = lines.recv().await else {
@@ -167,7 +167,7 @@ async fn import(api: &Arc<Api>, request: Request) -> Result<Response> {
     let message = query.text("message").unwrap_or_default().to_owned();
     let (engine, name) = (api.engine.clone(), reference.clone());
     let archive = pipe::reader(request.stream());
-    let id = blocking(move || engine.images().import(archive, name.as_deref(), &changes, &message))
+    let id = blocking(move || engine.images.import(archive, name.as_deref(), &changes, &message))
         .await?;
     images::publish(api, "import", &id.to_string(), &id.to_string());
     Ok(body::json_lines(stream::iter([json!({"status": id.to_string()})])))
@@ -188,7 +188,7 @@ pub fn load(api: &Arc<Api>, request: Request) -> Result<Response> {
                 let _ = sender.blocking_send(wire::progress(&progress));
             }
         };
-        let loaded = api.engine.images().load(archive, &mut tell);
+        let loaded = api.engine.images.load(archive, &mut tell);
         for line in loaded_lines(&api, loaded) {
             let _ = sender.blocking_send(line);
         }
@@ -223,13 +223,13 @@ pub fn save(api: &Arc<Api>, names: Vec<String>) -> Result<Response> {
     }
     let mut saved = Vec::with_capacity(names.len());
     for name in &names {
-        let image = api.engine.images().find(name)?;
+        let image = api.engine.images.find(name)?;
         saved.push(image.id.to_string());
     }
     let (mut writer, bytes) = pipe::writer();
     let api = api.clone();
     tokio::task::spawn_blocking(move || {
-        match api.engine.images().save(&names, &mut writer) {
+        match api.engine.images.save(&names, &mut writer) {
             Ok(()) => {
                 for id in saved {
                     images::publish(&api, "save", &id, &id);

@@ -67,7 +67,7 @@ pub async fn create(api: &Arc<Api>, request: Request) -> Result<Response> {
     })
     .await?;
     if is_new {
-        api.engine.tell_volume("create", &volume.name, &[]);
+        api.engine.events.volume("create", &volume.name, &[]);
     }
     Ok(body::json_with(StatusCode::CREATED, &wire(&volume)))
 }
@@ -90,7 +90,7 @@ pub async fn remove(api: &Arc<Api>, name: &str, request: &Request) -> Result<Res
         Err(error) if force && error.kind() == cnm::Kind::NotFound => {}
         result => {
             result?;
-            api.engine.tell_volume("destroy", name, &[]);
+            api.engine.events.volume("destroy", name, &[]);
         }
     }
     Ok(body::no_content())
@@ -109,11 +109,11 @@ pub async fn prune(api: &Arc<Api>, request: &Request) -> Result<Response> {
             if labels && (all || volume.is_anonymous()) && users(&api, &volume.name).is_empty() {
                 reclaimed += tree_size(&volume.mountpoint);
                 volumes.remove(&volume.name)?;
-                api.engine.tell_volume("destroy", &volume.name, &[]);
+                api.engine.events.volume("destroy", &volume.name, &[]);
                 removed.push(volume.name);
             }
         }
-        api.engine.tell_pruned("volume", reclaimed);
+        api.engine.events.pruned("volume", reclaimed);
         Ok((removed, reclaimed))
     })
     .await?;
@@ -139,7 +139,7 @@ fn users(api: &Api, name: &str) -> Vec<String> {
     let mounts = |container: &crate::container::Container| {
         container.mounts.iter().any(|m| m.kind == "volume" && m.name.as_deref() == Some(name))
     };
-    api.engine.list().iter().filter(|c| mounts(c)).map(|c| c.id.clone()).collect()
+    api.engine.containers.list().iter().filter(|c| mounts(c)).map(|c| c.id.clone()).collect()
 }
 
 fn wire(volume: &Volume) -> Value {

@@ -10,10 +10,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 
+use super::Containers;
 use super::detach::{self, Scanner};
 use super::live::Early;
 use super::{Attach, Attached, LogLine, LogQuery};
-use crate::core::Engine;
 use engine_error::{Error, Result};
 use shim::client::ShimClient;
 use shim::protocol::Streams;
@@ -21,7 +21,7 @@ use shim::protocol::Streams;
 /// How much is carried at once.
 const CHUNK: usize = 32 << 10;
 
-impl Engine {
+impl Containers {
     /// Connects to the streams of a container, which need not run yet.
     pub async fn attach(&self, key: &str, attach: Attach) -> Result<Attached> {
         let live = self.registry.find(key)?;
@@ -50,7 +50,7 @@ impl Engine {
         let scanner = (tty && streams.stdin).then(|| Scanner::new(keys));
         let (client, mut ours) = UnixStream::pair().map_err(failed)?;
         let engine = self.weak();
-        self.spawn_task(async move {
+        self.tasks.spawn(async move {
             if let Some(past) = past {
                 let mut past = std::pin::pin!(past);
                 while let Some(Ok(line)) = past.next().await {
@@ -93,7 +93,7 @@ impl Engine {
     pub(crate) fn attach_late(&self, shim: &Arc<ShimClient>, late: Vec<Early>) {
         for Early { stream, streams } in late {
             let shim = shim.clone();
-            self.spawn_task(async move {
+            self.tasks.spawn(async move {
                 let attached = async {
                     stream.set_nonblocking(true)?;
                     let client = UnixStream::from_std(stream)?;

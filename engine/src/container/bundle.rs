@@ -6,13 +6,13 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::Containers;
 use super::create::rootfs_dir;
 use super::files::{self, Hosts, Resolver};
 use super::join::Place;
 use super::logs::rotation::Rotation;
 use super::spec::Mount;
 use super::{Container, Paths, Spec};
-use crate::core::Engine;
 use engine_error::{Error, Result};
 use image::rootfs::{Root, RootFs};
 use runtime::spec::{BundleInput, Namespace, Namespaces, Seccomp, build};
@@ -43,24 +43,24 @@ pub(crate) struct Prepared {
     pub(crate) stage: Arc<Stage>,
 }
 
-impl Engine {
+impl Containers {
     /// The runtime a container asked for.
     pub(crate) fn runtime(&self, spec: &Spec) -> Result<Arc<dyn Runtime>> {
         let name = spec.runtime.as_deref().unwrap_or_default();
-        let name = if name.is_empty() { &self.settings().default_runtime } else { name };
-        Ok(runtime::find(name, &self.settings().runtimes)?)
+        let name = if name.is_empty() { &self.settings.default_runtime } else { name };
+        Ok(runtime::find(name, &self.settings.runtimes)?)
     }
 
     /// Makes the root file system, writes the files and the bundle, and says how the shim is to
     /// run it.
     pub(crate) fn prepare(&self, container: &Container, wiring: &Wiring) -> Result<Prepared> {
-        let settings = self.settings();
+        let settings = &self.settings;
         let runtime = self.runtime(&container.spec)?;
         let command = runtime.command(&settings.runtime_root());
         let unstaged = |error| Error::internal("cannot make a mount namespace", error);
-        let staging = self.stages.begin(command.hide_hybrid).map_err(unstaged)?;
-        let image = self.images().find(&container.image)?;
-        let rootfs = RootFs::prepare(self.images(), &image, &rootfs_dir(&container.paths.dir))?;
+        let staging = self.runner.stages.begin(command.hide_hybrid).map_err(unstaged)?;
+        let image = self.images.find(&container.image)?;
+        let rootfs = RootFs::prepare(&self.images, &image, &rootfs_dir(&container.paths.dir))?;
         let (root, view, here) = match rootfs.open()? {
             Root::Directory(path) => (None, None, path),
             Root::Mount(mount) => {
@@ -85,7 +85,7 @@ impl Engine {
                 input.namespaces.network = Namespace::Path(view.network.clone());
             }
         }
-        let bundle = build(&input, &self.host, runtime.as_ref())?;
+        let bundle = build(&input, &self.runner.host, runtime.as_ref())?;
         for warning in &bundle.warnings {
             tracing::warn!(container = container.short_id(), warning);
         }
@@ -106,11 +106,11 @@ impl Engine {
                 (true, true) => Stdin::Once,
             },
             log: self.log(container)?,
-            oom_events: self.host.cgroups.oom_events(&input.cgroups_path),
+            oom_events: self.runner.host.cgroups.oom_events(&input.cgroups_path),
             attached: Vec::new(),
             held: wiring.place == Place::Own,
         };
-        let stage = self.stages.finish(staging).map_err(unstaged)?;
+        let stage = self.runner.stages.finish(staging).map_err(unstaged)?;
         Ok(Prepared { config, root, stage })
     }
 
@@ -139,15 +139,13 @@ impl Engine {
             readonly_rootfs: spec.readonly_rootfs,
             namespaces: self.namespaces(spec, wiring)?,
             mounts: mounts(container, paths)?,
-            shm_size: spec.shm_size.or(Some(self.settings().default_shm_size)),
+            shm_size: spec.shm_size.or(Some(self.settings.default_shm_size)),
             shm_source: shared_ipc.map(|pid| PathBuf::from(format!("/proc/{pid}/root/dev/shm"))),
             cap_add: spec.cap_add.clone(),
             cap_drop: spec.cap_drop.clone(),
             privileged: spec.privileged,
-            no_new_privileges: options
-                .no_new_privileges
-                .unwrap_or(self.settings().no_new_privileges),
-            seccomp: options.seccomp.unwrap_or_else(|| self.seccomp.clone()),
+            no_new_privileges: options.no_new_privileges.unwrap_or(self.settings.no_new_privileges),
+            seccomp: options.seccomp.unwrap_or_else(|| self.runner.seccomp.clone()),
             apparmor: options.apparmor,
             unconfined_paths: options.unconfined_paths,
             masked_paths: spec.masked_paths.clone(),
@@ -167,7 +165,7 @@ impl Engine {
     /// The cgroup of a container.
     pub(crate) fn cgroup(&self, spec: &Spec, id: &str) -> String {
         let parent = match spec.cgroup_parent.as_str() {
-            "" => self.settings().cgroup_parent(),
+            "" => self.settings.cgroup_parent(),
             own => own.trim_matches('/'),
         };
         format!("/{parent}/{id}")
@@ -175,7 +173,7 @@ impl Engine {
 
     fn ulimits(&self, spec: &Spec) -> Vec<(String, i64, i64)> {
         let own = |name: &str| spec.ulimits.iter().any(|(known, ..)| known == name);
-        let defaults = self.settings().default_ulimits.iter().filter(|(name, ..)| !own(name));
+        let defaults = self.settings.default_ulimits.iter().filter(|(name, ..)| !own(name));
         defaults.chain(&spec.ulimits).cloned().collect()
     }
 
@@ -223,7 +221,7 @@ impl Engine {
             return Ok(Log::None);
         }
         let options = &container.spec.log_options;
-        let Rotation { max_size, max_files } = Rotation::of(options, &self.settings().log_options)?;
+        let Rotation { max_size, max_files } = Rotation::of(options, &self.settings.log_options)?;
         Ok(Log::JsonFile { path: container.paths.log.clone(), max_size, max_files })
     }
 
@@ -286,15 +284,15 @@ impl Engine {
     }
 
     fn host_gateways(&self) -> Vec<IpAddr> {
-        if !self.settings().host_gateway.is_empty() {
-            return self.settings().host_gateway.clone();
+        if !self.settings.host_gateway.is_empty() {
+            return self.settings.host_gateway.clone();
         }
         let bridge = self.networks.network("bridge");
         bridge.map_or_else(|_| Vec::new(), |b| b.pools.iter().filter_map(|p| p.gateway).collect())
     }
 
     fn resolv_conf(&self, container: &Container, wiring: &Wiring) -> String {
-        let (spec, settings) = (&container.spec, self.settings());
+        let (spec, settings) = (&container.spec, &self.settings);
         let text = fs::read_to_string(&settings.resolv_conf).unwrap_or_default();
         let host = Resolver::parse(&text);
         let own = [IpAddr::from([127, 0, 0, 11])];

@@ -6,17 +6,17 @@ use cnm::store::{Batch, Durability};
 use cnm::{Controller, DriverKind, Kind, Network};
 use drivers::kernel::Announcements;
 
+use super::Containers;
 use super::bundle::Wiring;
 use super::create::reserve_addresses;
 use super::join::{Place, join_spec, ports};
 use super::live::Live;
 use super::{Container, EndpointSpec};
-use crate::core::Engine;
 use crate::network::Change;
 use engine_error::{Error, Result};
 use runtime::spec::Namespace;
 
-impl Engine {
+impl Containers {
     /// Joins a container to a network, whether it runs or not. Blocks.
     pub fn connect(&self, network: &str, container: &str, spec: EndpointSpec) -> Result<()> {
         let network = self.networks.network(network)?;

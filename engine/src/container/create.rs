@@ -11,6 +11,7 @@ use cnm::controller::Entropy;
 use cnm::store::{Batch, Durability};
 use cnm::{Controller, Kind};
 
+use super::Containers;
 use super::join::Place;
 use super::live::Live;
 use super::logs::rotation::Rotation;
@@ -19,7 +20,6 @@ use super::{
     Container, Created, EndpointSpec, EndpointView, Healthcheck, MountPoint, Paths, Spec, State,
     merge,
 };
-use crate::core::Engine;
 use crate::network::Chance;
 use engine_error::{Error, Result};
 use image::Image;
@@ -36,7 +36,7 @@ const REPLACES: &str = "com.docker.compose.replace";
 /// The shell of images that name none.
 const SHELL: [&str; 2] = ["/bin/sh", "-c"];
 
-impl Engine {
+impl Containers {
     /// Creates a container. Blocks.
     pub fn create(
         &self,
@@ -44,9 +44,9 @@ impl Engine {
         spec: Spec,
         platform: Option<&str>,
     ) -> Result<Created> {
-        let image = self.images().find(&spec.image)?;
+        let image = self.images.find(&spec.image)?;
         // Most containers are started at once.
-        self.moves.soon();
+        self.runner.moves.soon();
         if let Some(wanted) = platform {
             check_platform(&image, &spec.image, wanted)?;
         }
@@ -67,7 +67,7 @@ impl Engine {
             [bytes[0], bytes[1]]
         };
         let name = self.registry.reserve(name, &id, random)?;
-        let dir = self.settings().container_dir(&id);
+        let dir = self.settings.container_dir(&id);
         let container = Container {
             created: Utc::now(),
             image: image.id.to_string(),
@@ -106,7 +106,7 @@ impl Engine {
             let text = "Published ports are discarded when using host network mode";
             warnings.push(text.to_owned());
         }
-        limits(&spec.resources, &self.cgroup(spec, id), &self.host, &mut warnings)?;
+        limits(&spec.resources, &self.cgroup(spec, id), &self.runner.host, &mut warnings)?;
         Ok(warnings)
     }
 
@@ -120,7 +120,7 @@ impl Engine {
             .mode(0o700)
             .create(&container.paths.dir)
             .map_err(failed)?;
-        let rootfs = RootFs::prepare(self.images(), image, &rootfs_dir(&container.paths.dir))?;
+        let rootfs = RootFs::prepare(&self.images, image, &rootfs_dir(&container.paths.dir))?;
         rootfs.driver_name().clone_into(&mut container.graph_driver);
         container.graph_data =
             rootfs.driver_data().into_iter().map(|(key, text)| (key.to_owned(), text)).collect();
@@ -169,7 +169,7 @@ impl Engine {
                 "logger: no log driver named '{driver}' is registered: use json-file, local or none"
             )));
         }
-        Rotation::of(&spec.log_options, &self.settings().log_options)?;
+        Rotation::of(&spec.log_options, &self.settings.log_options)?;
         if let Some(signal) = &spec.stop_signal {
             super::signal::parse(signal)?;
         }
@@ -210,12 +210,12 @@ impl Engine {
     fn wanted_endpoints(&self, spec: &Spec) -> Vec<EndpointView> {
         let mode = match spec.network_mode() {
             _ if spec.network_disabled => return Vec::new(),
-            "" | "default" => self.settings().default_network(),
+            "" | "default" => self.settings.default_network(),
             mode if mode.starts_with("container:") => return Vec::new(),
             mode => mode,
         };
         let first = spec.endpoints.iter().position(|(key, _)| {
-            let key = if key == "default" { self.settings().default_network() } else { key };
+            let key = if key == "default" { self.settings.default_network() } else { key };
             key == mode || self.same_network(key, mode)
         });
         let own = first.map_or_else(EndpointSpec::default, |place| spec.endpoints[place].1.clone());
@@ -286,13 +286,13 @@ impl Engine {
             } else {
                 super::names::check(&mount.source)?.to_owned()
             };
-            point.source = self.settings().volume_dir(&name);
+            point.source = self.settings.volume_dir(&name);
             let is_new = !point.source.exists();
             fs::create_dir_all(&point.source).map_err(|error| {
                 Error::internal(format!("cannot make {}", point.source.display()), error)
             })?;
             if is_new {
-                self.tell_volume("create", &name, &[]);
+                self.events.volume("create", &name, &[]);
             }
             point.name = Some(name);
         }
@@ -304,7 +304,7 @@ impl Engine {
 
     /// The log driver of a container.
     pub(crate) fn log_driver<'a>(&'a self, spec: &'a Spec) -> &'a str {
-        if spec.log_driver.is_empty() { &self.settings().log_driver } else { &spec.log_driver }
+        if spec.log_driver.is_empty() { &self.settings.log_driver } else { &spec.log_driver }
     }
 }
 

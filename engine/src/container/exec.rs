@@ -11,10 +11,10 @@ use cnm::controller::Entropy;
 use tokio::net::UnixStream;
 use tokio::sync::watch;
 
+use super::Containers;
 use super::attach::{End, carry, stdcopy};
 use super::detach::{self, Scanner};
 use super::{Attached, Container, ExecSpec, ExecView, Status};
-use crate::core::Engine;
 use crate::network::Chance;
 use engine_error::{Error, Result};
 use runtime::spec::{self, ExecInput};
@@ -47,13 +47,13 @@ impl Execs {
     }
 }
 
-impl Engine {
+impl Containers {
     /// Prepares a process in a running container.
     pub fn exec_create(&self, key: &str, spec: ExecSpec) -> Result<String> {
         let live = self.registry.find(key)?;
         let container = live.get();
         check_running(&container)?;
-        self.moves.soon();
+        self.runner.moves.soon();
         if spec.command.is_empty() {
             return Err(Error::invalid("No exec command specified"));
         }
@@ -134,14 +134,14 @@ impl Engine {
         }
     }
 
-    /// A process made by [`Engine::exec_create`].
+    /// A process made by [`Containers::exec_create`].
     pub fn exec(&self, id: &str) -> Result<ExecView> {
         let execs = self.execs.lock();
         let entry = execs.get(id).ok_or_else(|| no_such_exec(id))?;
         Ok(entry.view.clone())
     }
 
-    /// The processes made by [`Engine::exec_create`] in a container that have not been forgotten.
+    /// The processes made by [`Containers::exec_create`] in a container that have not been forgotten.
     pub fn execs_of(&self, container: &str) -> Vec<String> {
         let execs = self.execs.lock();
         let own = execs.values().filter(|entry| entry.view.container == container);
@@ -218,7 +218,7 @@ impl Engine {
         let (client, ours) =
             UnixStream::pair().map_err(|error| Error::internal("cannot attach", error))?;
         let engine = self.weak();
-        self.spawn_task(async move {
+        self.tasks.spawn(async move {
             let news = async move {
                 let _ = tokio::time::timeout(NEWS, ended.wait_for(|ended| *ended)).await;
             };
@@ -244,7 +244,7 @@ impl Engine {
         tty: bool,
         console_size: Option<(u16, u16)>,
     ) -> Result<serde_json::Value> {
-        let bundle = spec::load(&self.settings().shim_dir(&container.id))?;
+        let bundle = spec::load(&self.settings.shim_dir(&container.id))?;
         let missing = || Error::new(Kind::Internal, "the container's bundle has no process");
         let init = bundle.process().as_ref().ok_or_else(missing)?;
         let rootfs = PathBuf::from(format!("/proc/{}/root", container.state.pid));
@@ -261,7 +261,7 @@ impl Engine {
             console_size,
             privileged: exec.privileged,
         };
-        serde_json::to_value(spec::exec(init, &input, &self.host))
+        serde_json::to_value(spec::exec(init, &input, &self.runner.host))
             .map_err(|error| Error::internal("cannot encode a process", error))
     }
 }

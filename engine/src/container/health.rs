@@ -11,9 +11,9 @@ use serde_json::Value;
 use tokio::io::AsyncReadExt;
 use tokio::net::UnixStream;
 
+use super::Containers;
 use super::live::Live;
 use super::{Container, ExecSpec, Status};
-use crate::core::Engine;
 use engine_error::{Error, Result};
 
 /// How long to wait between two checks.
@@ -220,7 +220,7 @@ fn span(nanoseconds: i64, default: Duration) -> Duration {
     }
 }
 
-impl Engine {
+impl Containers {
     /// Checks a running container now and then, until it ends.
     pub(crate) fn watch_health(&self, live: &Arc<Live>) {
         let container = live.get();
@@ -232,7 +232,7 @@ impl Engine {
         let mut progress = live.progress.subscribe();
         let ends = progress.borrow().ends;
         let checks = check_on(self.weak(), live.clone(), check, command);
-        self.spawn_task(async move {
+        self.tasks.spawn(async move {
             tokio::select! {
                 _ = progress.wait_for(|now| now.ends != ends || now.removed) => {}
                 () = checks => {}
@@ -290,7 +290,12 @@ impl Engine {
 }
 
 /// Runs a container's checks one after another.
-async fn check_on(engine: Weak<Engine>, live: Arc<Live>, check: Healthcheck, command: Vec<String>) {
+async fn check_on(
+    engine: Weak<Containers>,
+    live: Arc<Live>,
+    check: Healthcheck,
+    command: Vec<String>,
+) {
     let limit = span(check.timeout, TIMEOUT);
     loop {
         let state = live.get().state.clone();

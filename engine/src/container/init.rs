@@ -5,8 +5,8 @@ use std::io;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use super::Containers;
 use super::Spec;
-use crate::core::Engine;
 use engine_error::{Error, Result};
 use image::builtin::TOOLBOX;
 use runtime::program::in_path;
@@ -14,16 +14,16 @@ use runtime::program::in_path;
 /// Anybody may run it.
 const MODE: u32 = 0o755;
 
-impl Engine {
+impl Containers {
     /// The init process of a container, if it is to have one. In a PID namespace that is not its
     /// own it would not be process 1, and of no use.
     pub(super) fn init_program(&self, spec: &Spec) -> Result<Option<PathBuf>> {
         let shared = spec.namespaces.get("pid").is_some_and(|mode| mode != "private");
-        if shared || !spec.init.unwrap_or(self.settings().init) {
+        if shared || !spec.init.unwrap_or(self.settings.init) {
             return Ok(None);
         }
-        let Some(path) = &self.settings().init_path else {
-            return Ok(Some(self.settings().init_program()));
+        let Some(path) = &self.settings.init_path else {
+            return Ok(Some(self.settings.init_program()));
         };
         in_path(&path.to_string_lossy()).map(Some).ok_or_else(|| {
             let path = path.display();

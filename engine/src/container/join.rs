@@ -8,8 +8,8 @@ use cnm::controller::{JoinSpec, PortSpec, SandboxSpec};
 use cnm::{DriverKind, Endpoint, Network, Sandbox};
 use dns::protocol::{EndpointNames, SandboxView};
 
+use super::Containers;
 use super::{Container, EndpointView};
-use crate::core::Engine;
 use crate::network::{Publication, Served};
 use engine_error::{Error, Result};
 use runtime::spec::network_sysctls;
@@ -28,7 +28,7 @@ pub(crate) enum Place {
     Shared(String),
 }
 
-impl Engine {
+impl Containers {
     /// Where a container's interfaces are to be.
     pub(crate) fn place(&self, container: &Container) -> Result<Place> {
         if let Some(other) = container.spec.network_mode().strip_prefix("container:") {
@@ -104,7 +104,7 @@ impl Engine {
             sandbox: sandbox.id.clone(),
             networks: endpoints.iter().map(|endpoint| endpoint.network.clone()).collect(),
             private: self.linked(container)?.into_iter().collect(),
-            upstreams: if own.is_empty() { self.settings().dns.clone() } else { own.clone() },
+            upstreams: if own.is_empty() { self.settings.dns.clone() } else { own.clone() },
             forward,
             ttl: TTL,
         };

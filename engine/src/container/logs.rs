@@ -18,9 +18,9 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::{mpsc, watch};
 
 use self::files::Lines;
+use super::Containers;
 use super::live::Progress;
 use super::{LogLine, LogQuery};
-use crate::core::Engine;
 use engine_error::{Error, Result};
 
 /// How many lines wait for a slow reader.
@@ -34,7 +34,7 @@ struct Record {
     time: DateTime<Utc>,
 }
 
-impl Engine {
+impl Containers {
     /// Reads a container's log.
     pub fn logs(
         &self,

@@ -7,11 +7,11 @@ use std::{fs, io};
 use chrono::{DateTime, Utc};
 use cnm::store::{Batch, Durability};
 
+use super::Containers;
 use super::live::Live;
 use super::start::By;
 use super::state::{Exit, Next};
 use super::{Container, Status};
-use crate::core::Engine;
 use engine_error::Result;
 use shim::client::{self, ShimClient, ShimError, Watch};
 use shim::protocol;
@@ -19,11 +19,11 @@ use shim::protocol;
 /// How long to wait before a shim is connected to again.
 const RECONNECT: Duration = Duration::from_millis(50);
 
-impl Engine {
+impl Containers {
     /// Watches a running container until it ends, in a task of its own.
     pub(crate) fn monitor(&self, live: Arc<Live>, shim: Arc<ShimClient>) {
         let engine = self.weak();
-        self.spawn_task(async move {
+        self.tasks.spawn(async move {
             let (exit, watch) = loop {
                 if let Ok(mut watch) = shim.watch().await
                     && let Some(exit) = Self::watch(&engine, &live, &mut watch).await
@@ -64,7 +64,7 @@ impl Engine {
         watch: Option<Watch>,
     ) {
         let turn = live.lifecycle.lock().await;
-        let directory = self.settings().shim_dir(&live.get().id);
+        let directory = self.settings.shim_dir(&live.get().id);
         let lost = exit.is_none();
         let exit = exit.or_else(|| client::exit(&directory));
         let exit = exit.map_or_else(|| Exit::unseen(Utc::now()), |exit| of_protocol(&exit));
@@ -133,7 +133,7 @@ impl Engine {
     /// Removes what a run leaves on the host. `lost` says that the shim did not do its part.
     pub(crate) fn clean_up(&self, container: &Container, lost: bool) {
         if lost {
-            let root = self.settings().runtime_root();
+            let root = self.settings.runtime_root();
             let deleted = self
                 .runtime(&container.spec)
                 .and_then(|runtime| Ok(runtime.delete(&root, &container.id)?));
@@ -145,7 +145,7 @@ impl Engine {
                 );
             }
         }
-        let directory = self.settings().shim_dir(&container.id);
+        let directory = self.settings.shim_dir(&container.id);
         if let Err(error) = fs::remove_dir_all(&directory)
             && error.kind() != io::ErrorKind::NotFound
         {
@@ -173,7 +173,7 @@ impl Engine {
     pub(crate) fn restart_after(&self, live: Arc<Live>, pause: Duration) {
         let engine = self.weak();
         let finished = live.get().state.finished;
-        self.spawn_task(async move {
+        self.tasks.spawn(async move {
             tokio::time::sleep(pause).await;
             let Some(engine) = engine.upgrade() else { return };
             let work = tokio::task::spawn_blocking(move || {

@@ -7,12 +7,12 @@ use std::sync::Arc;
 use cnm::Controller;
 use cnm::store::{Batch, Durability};
 
+use super::Containers;
 use super::live::Live;
 use super::{Container, Remove, Status};
-use crate::core::Engine;
 use engine_error::{Error, Result};
 
-impl Engine {
+impl Containers {
     /// Removes a container.
     pub async fn remove(&self, key: &str, how: Remove) -> Result<()> {
         let live = self.registry.find(key)?;
@@ -75,7 +75,7 @@ impl Engine {
         }
         self.registry.remove(&container.id);
         for mount in container.mounts.iter().filter(|mount| volumes && mount.anonymous) {
-            self.tell_volume("destroy", mount.name.as_deref().unwrap_or_default(), &[]);
+            self.events.volume("destroy", mount.name.as_deref().unwrap_or_default(), &[]);
         }
         self.tell(&container, "destroy", &[]);
         live.progress.send_modify(|progress| {

@@ -1,7 +1,5 @@
 //! What is asked of containers, and what is answered.
 
-use std::collections::BTreeMap;
-
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use tokio::net::UnixStream;
@@ -161,6 +159,3 @@ pub struct Processes {
 
 /// The columns of one process, as [`Processes::titles`] names them.
 pub type Process = Vec<String>;
-
-/// What a prune of networks spares: `label`, `label!`, `until`.
-pub type Filters = BTreeMap<String, Vec<String>>;

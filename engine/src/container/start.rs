@@ -11,11 +11,11 @@ use cnm::controller::{PortSpec, SandboxSpec};
 use cnm::store::{Batch, Durability};
 use cnm::{Kind, PortBinding};
 
+use super::Containers;
 use super::bundle::{Prepared, Wiring};
 use super::join::Place;
 use super::live::{Early, Live};
 use super::{Container, Status};
-use crate::core::Engine;
 use crate::network::{Change, Served};
 use engine_error::{Error, Result};
 use runtime::spec::Namespace;
@@ -42,7 +42,7 @@ struct Made {
     directory: PathBuf,
 }
 
-impl Engine {
+impl Containers {
     /// Starts a container. Blocks.
     pub fn start(&self, key: &str) -> Result<()> {
         let live = self.registry.find(key)?;
@@ -52,8 +52,8 @@ impl Engine {
 
     /// Starts a container whose lifecycle is locked by the caller.
     pub(crate) fn start_locked(&self, live: &Arc<Live>, by: By) -> Result<()> {
-        self.moves.soon();
-        self.starts.fetch_add(1, Ordering::Relaxed);
+        self.runner.moves.soon();
+        self.runner.starts.fetch_add(1, Ordering::Relaxed);
         let container = live.get();
         match container.state.status {
             Status::Running => {
@@ -293,8 +293,8 @@ impl Engine {
             announcements.tell();
         } else {
             // The bridge copies it to every port of the network; other starts go first.
-            let lull = self.lull();
-            self.handle().spawn(async move {
+            let lull = self.runner.lull();
+            self.tasks.handle().spawn(async move {
                 lull.await;
                 tokio::task::spawn_blocking(move || announcements.tell()).await
             });
@@ -317,7 +317,7 @@ impl Engine {
             config.attached.push(streams);
             descriptors.push(stream.into());
         }
-        match self.shims.begin(&config, &descriptors) {
+        match self.runner.shims.begin(&config, &descriptors) {
             Ok(starting) => Ok(Made { starting, directory: config.directory }),
             Err(error) => Err(Made::failure(error, &config.directory)),
         }
@@ -325,7 +325,7 @@ impl Engine {
 
     /// What follows a start: those who attached meanwhile, the watch over its end, the events.
     fn started(&self, live: &Arc<Live>, container: &Container) {
-        let shim = Arc::new(ShimClient::new(self.settings().shim_dir(&container.id)));
+        let shim = Arc::new(ShimClient::new(self.settings.shim_dir(&container.id)));
         let late = live.set_shim(shim.clone());
         self.attach_late(&shim, late);
         live.progress.send_modify(|progress| {
@@ -340,8 +340,8 @@ impl Engine {
         self.tell(container, "start", &[]);
         self.monitor(live.clone(), shim);
         self.watch_health(live);
-        self.prepare_next_shim();
-        self.rest_stages();
+        self.runner.prepare_next_shim();
+        self.runner.rest_stages();
     }
 }
 

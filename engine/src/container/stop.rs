@@ -7,10 +7,10 @@ use cnm::Kind;
 use cnm::store::Durability;
 use tokio::sync::watch;
 
+use super::Containers;
 use super::live::{Live, Progress};
 use super::start::By;
 use super::{Container, Status, WaitCondition, Waited, signal};
-use crate::core::Engine;
 use engine_error::{Error, Result};
 use shim::client::ShimError;
 
@@ -19,7 +19,7 @@ const KILL_PATIENCE: Duration = Duration::from_secs(12);
 
 const SIGKILL: i32 = 9;
 
-impl Engine {
+impl Containers {
     /// Stops a container: the signal, the time-out in seconds (negative: none), then SIGKILL.
     pub async fn stop(&self, key: &str, timeout: Option<i64>, signal: Option<&str>) -> Result<()> {
         let live = self.registry.find(key)?;
@@ -47,8 +47,7 @@ impl Engine {
             return Ok(());
         }
         self.thaw(live).await?;
-        let timeout =
-            timeout.or(container.spec.stop_timeout).unwrap_or(self.settings().stop_timeout);
+        let timeout = timeout.or(container.spec.stop_timeout).unwrap_or(self.settings.stop_timeout);
         self.send_signal(live, signal).await?;
         let patience = u64::try_from(timeout).ok().map(Duration::from_secs);
         if !ended(&mut progress, ends, patience).await {
@@ -162,7 +161,7 @@ impl Engine {
         let work = tokio::task::spawn_blocking(move || {
             let container = its.get();
             let runtime = engine.runtime(&container.spec)?;
-            let root = engine.settings().runtime_root();
+            let root = engine.settings.runtime_root();
             match status {
                 Status::Paused => runtime.pause(&root, &container.id)?,
                 _ => runtime.resume(&root, &container.id)?,

@@ -10,14 +10,14 @@ use std::path::{Path, PathBuf};
 use chrono::{DateTime, Local, TimeDelta, Utc};
 use nix::unistd::{SysconfVar, Uid, User, sysconf};
 
+use super::Containers;
 use super::Processes;
-use crate::core::Engine;
 use engine_error::{Error, Result};
 
 /// Where controllers of cgroup v1 are mounted, one of which every container is in.
 const V1: [&str; 3] = ["pids", "memory", "freezer"];
 
-impl Engine {
+impl Containers {
     /// The processes of a container, in the columns that options of `ps` ask for. Blocks.
     pub fn top(&self, key: &str, options: &str) -> Result<Processes> {
         let container = self.registry.find(key)?.get();

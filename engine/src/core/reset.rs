@@ -22,18 +22,17 @@ impl Engine {
     /// engine is of no use afterwards but to be dropped.
     pub async fn reset(&self) -> Result<()> {
         let how = Remove { force: true, volumes: true, link: false };
-        for container in self.list() {
-            match self.remove(&container.id, how).await {
+        for container in self.containers.list() {
+            match self.containers.remove(&container.id, how).await {
                 Ok(()) => {}
                 // With `--rm` it may have gone by itself.
                 Err(error) if error.kind() == cnm::Kind::NotFound => {}
                 Err(error) => return Err(error),
             }
         }
-        let engine = self.strong()?;
+        let (networks, settings) = (self.networks.clone(), self.settings.clone());
         let work = tokio::task::spawn_blocking(move || {
-            engine.networks.demolish()?;
-            let settings = engine.settings();
+            networks.demolish()?;
             for path in [settings.pins(), settings.view_dir()] {
                 match umount2(&path, MntFlags::MNT_DETACH) {
                     // Somebody was faster.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use ipnetwork::IpNetwork;
 
 use crate::config::{self, Config, Seccomp};
-use crate::core::{DefaultBridge, Settings};
+use crate::settings::{DefaultBridge, Settings};
 use image::rootfs::StorageDriver;
 use runtime::Program;
 

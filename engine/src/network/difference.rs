@@ -7,7 +7,7 @@ use cnm::network::{Pool, PoolSpec};
 use cnm::{Network, NetworkSpec};
 use ipnetwork::IpNetwork;
 
-use crate::core::Settings;
+use crate::settings::Settings;
 
 /// The options of the driver that have a flag of the daemon's.
 const FLAGS: [(&str, &str); 6] = [

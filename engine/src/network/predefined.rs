@@ -9,7 +9,7 @@ use ipnetwork::IpNetwork;
 
 use super::difference::{Difference, differences};
 use super::{Chance, Networks, controller_config, now};
-use crate::core::{DefaultBridge, Settings};
+use crate::settings::{DefaultBridge, Settings};
 use engine_error::Result;
 
 impl Networks {

@@ -31,19 +31,22 @@ fn a_container_on_the_default_bridge_runs_and_leaves_nothing() {
             ..spec("httpd -p 80")
         };
         let id = scene.run("web", spec).await;
-        let web = scene.engine.find("web").unwrap();
+        let web = scene.engine.containers.find("web").unwrap();
         assert_eq!((web.state.status, web.id.as_str()), (Status::Running, id.as_str()));
         assert_eq!(web.endpoints[0].addresses.len(), 1);
         assert_eq!(web.ports.len(), 2, "both families: {:?}", web.ports);
         let answer = scene.get("127.0.0.1:8080").await;
         assert!(answer.starts_with("HTTP/1."), "{answer}");
-        let stopped = scene.engine.wait("web", WaitCondition::NotRunning).unwrap();
-        scene.engine.stop("web", Some(5), None).await.unwrap();
+        let stopped = scene.engine.containers.wait("web", WaitCondition::NotRunning).unwrap();
+        scene.engine.containers.stop("web", Some(5), None).await.unwrap();
         ended(stopped).await;
-        let again = scene.engine.stop("web", None, None).await.unwrap_err();
+        let again = scene.engine.containers.stop("web", None, None).await.unwrap_err();
         assert_eq!(again.kind(), Kind::NotModified);
-        scene.engine.remove("web", Remove::default()).await.unwrap();
-        assert_eq!(scene.engine.find("web").unwrap_err().to_string(), "No such container: web");
+        scene.engine.containers.remove("web", Remove::default()).await.unwrap();
+        assert_eq!(
+            scene.engine.containers.find("web").unwrap_err().to_string(),
+            "No such container: web"
+        );
         assert!(!output("ip", "-br link").contains("veth"));
         scene.end().await;
     });
@@ -66,10 +69,10 @@ fn exit_codes_logs_and_events_are_those_of_the_process() {
     let name = "lifecycle::exit_codes_logs_and_events_are_those_of_the_process";
     on_a_host_of_its_own(name, async |dir| {
         let scene = Scene::open(dir).await;
-        let mut events = scene.engine.events().subscribe(Some(chrono::DateTime::UNIX_EPOCH));
+        let mut events = scene.engine.events.subscribe(Some(chrono::DateTime::UNIX_EPOCH));
         let spec = Spec { auto_remove: true, ..spec("exit 3") };
         let created = scene.create("three", spec).await;
-        let wait = scene.engine.wait(&created, WaitCondition::Removed).unwrap();
+        let wait = scene.engine.containers.wait(&created, WaitCondition::Removed).unwrap();
         scene.start("three").await.unwrap();
         assert_eq!(ended(wait).await, 3);
         let mut actions = Vec::new();
@@ -104,7 +107,7 @@ fn a_missing_program_is_127_and_leaves_the_container_created() {
         scene.create("nope", spec("/nope")).await;
         let error = scene.start("nope").await.unwrap_err();
         assert_eq!(error.kind(), Kind::Invalid, "{error}");
-        let nope = scene.engine.find("nope").unwrap();
+        let nope = scene.engine.containers.find("nope").unwrap();
         assert_eq!((nope.state.status, nope.state.exit_code), (Status::Created, 127));
         assert!(!output("ip", "-br link").contains("veth"));
         assert!(!std::fs::read_to_string("/proc/mounts").unwrap().contains("merged"));
@@ -130,7 +133,7 @@ fn a_container_that_was_made_beside_a_network_goes_when_that_fails() {
             assert!(!output("ip", "-br link").contains("veth"));
             assert!(!output("ps", "-e -o args").contains("sleep 60"));
         }
-        assert_eq!(scene.engine.find(&id).unwrap().state.status, Status::Created);
+        assert_eq!(scene.engine.containers.find(&id).unwrap().state.status, Status::Created);
         scene.run("even", spec("sleep 60")).await;
         scene.end().await;
     });
@@ -153,13 +156,13 @@ fn a_taken_port_is_refused_in_dockers_words_and_takes_nothing() {
             assert!(error.starts_with(begin) && error.contains(words), "{error}");
         };
         refused(scene.try_create("second", published(Protocol::Tcp)).await.unwrap_err());
-        assert!(scene.engine.find("second").is_err());
+        assert!(scene.engine.containers.find("second").is_err());
         // As compose makes the successor of a container that runs.
         let label = ("com.docker.compose.replace".to_owned(), "first".to_owned());
         let successor = Spec { labels: [label].into(), ..published(Protocol::Tcp) };
         scene.create("second", successor).await;
         refused(scene.start("second").await.unwrap_err());
-        assert_eq!(scene.engine.find("second").unwrap().state.status, Status::Created);
+        assert_eq!(scene.engine.containers.find("second").unwrap().state.status, Status::Created);
         scene.run("third", published(Protocol::Udp)).await;
         scene.end().await;
     });
@@ -171,8 +174,8 @@ fn a_process_that_ignores_sigterm_is_killed_after_the_timeout() {
     on_a_host_of_its_own(name, async |dir| {
         let scene = Scene::open(dir).await;
         scene.run("stubborn", spec("ignore")).await;
-        scene.engine.stop("stubborn", Some(1), None).await.unwrap();
-        assert_eq!(scene.engine.find("stubborn").unwrap().state.exit_code, 137);
+        scene.engine.containers.stop("stubborn", Some(1), None).await.unwrap();
+        assert_eq!(scene.engine.containers.find("stubborn").unwrap().state.exit_code, 137);
         scene.end().await;
     });
 }
@@ -184,9 +187,9 @@ fn a_policy_restarts_until_its_limit() {
         let spec = Spec { restart: RestartPolicy::OnFailure(2), ..spec("exit 1") };
         let id = scene.create("again", spec).await;
         scene.start("again").await.unwrap();
-        let wait = scene.engine.wait(&id, WaitCondition::NotRunning).unwrap();
+        let wait = scene.engine.containers.wait(&id, WaitCondition::NotRunning).unwrap();
         assert_eq!(ended(wait).await, 1);
-        let again = scene.engine.find("again").unwrap();
+        let again = scene.engine.containers.find("again").unwrap();
         assert_eq!((again.state.restart_count, again.state.status), (2, Status::Exited));
         scene.end().await;
     });
@@ -201,7 +204,7 @@ fn who_attaches_before_the_start_gets_the_first_byte_and_gives_input() {
         scene.create("cat", spec).await;
         let attach =
             Attach { stdin: true, stdout: true, stderr: true, stream: true, ..Attach::default() };
-        let mut attached = scene.engine.attach("cat", attach).await.unwrap();
+        let mut attached = scene.engine.containers.attach("cat", attach).await.unwrap();
         scene.start("cat").await.unwrap();
         attached.stream.write_all(b"hello\n").await.unwrap();
         attached.stream.shutdown().await.unwrap();
@@ -225,17 +228,18 @@ fn exec_runs_beside_and_its_code_is_known_when_its_output_ends() {
                 stderr: true,
                 ..ExecSpec::default()
             };
-            let id = scene.engine.exec_create("web", spec).unwrap();
-            let attached = scene.engine.exec_start(&id, false, false, None).await.unwrap();
+            let id = scene.engine.containers.exec_create("web", spec).unwrap();
+            let attached =
+                scene.engine.containers.exec_start(&id, false, false, None).await.unwrap();
             let mut bytes = Vec::new();
             attached.unwrap().stream.read_to_end(&mut bytes).await.unwrap();
-            let view = scene.engine.exec(&id).unwrap();
+            let view = scene.engine.containers.exec(&id).unwrap();
             assert_eq!((view.exit_code, view.running), (Some(code), false), "{command}");
             if command == "echo hi" {
                 assert_eq!(bytes, b"\x01\0\0\0\0\0\0\x03hi\n");
             }
         }
-        let processes = scene.blocking(|engine| engine.top("web", "")).await.unwrap();
+        let processes = scene.blocking(|engine| engine.containers.top("web", "")).await.unwrap();
         assert!(processes.processes[0][7].contains("sleep"), "{processes:?}");
         scene.end().await;
     });
@@ -247,8 +251,8 @@ fn following_a_log_ends_with_the_container() {
         let scene = Scene::open(dir).await;
         scene.run("web", spec("httpd -p 80")).await;
         let query = LogQuery { stdout: true, stderr: true, follow: true, ..LogQuery::default() };
-        let log = scene.engine.logs("web", query).unwrap();
-        scene.engine.remove("web", FORCE).await.unwrap();
+        let log = scene.engine.containers.logs("web", query).unwrap();
+        scene.engine.containers.remove("web", FORCE).await.unwrap();
         let lines = tokio::time::timeout(Duration::from_secs(10), log.collect::<Vec<_>>()).await;
         assert!(lines.is_ok(), "the log goes on");
         scene.end().await;

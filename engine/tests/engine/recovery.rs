@@ -75,15 +75,15 @@ fn a_killed_daemon_is_not_missed_and_the_next_one_adopts_everything() {
     on_a_host_of_its_own(name, async |dir| {
         killed_daemon(&dir).await;
         let scene = Scene { engine: killed_then_opened(&dir).await, dir };
-        let web = scene.engine.find("web").unwrap();
+        let web = scene.engine.containers.find("web").unwrap();
         assert_eq!((web.state.status, web.ports.len()), (Status::Running, 2));
         assert!(scene.get("127.0.0.1:8080").await.starts_with("HTTP/1."));
         let text = scene.output_of("peer", spec("get http://web/hello")).await;
         assert!(text.contains("/hello"), "{text}");
-        scene.engine.stop("trap", Some(5), None).await.unwrap();
-        assert_eq!(scene.engine.find("trap").unwrap().state.exit_code, 5);
+        scene.engine.containers.stop("trap", Some(5), None).await.unwrap();
+        assert_eq!(scene.engine.containers.find("trap").unwrap().state.exit_code, 5);
         let force = Remove { force: true, ..Remove::default() };
-        scene.engine.remove("web", force).await.unwrap();
+        scene.engine.containers.remove("web", force).await.unwrap();
         assert!(!output("ip", "-br link").contains("veth"));
         scene.end().await;
     });
@@ -119,7 +119,7 @@ fn an_exit_that_no_daemon_saw_is_known_to_the_next_one() {
         }
         assert_eq!(ended, 1);
         let scene = Scene::open(dir).await;
-        let trap = scene.engine.find("trap").unwrap();
+        let trap = scene.engine.containers.find("trap").unwrap();
         assert_eq!((trap.state.status, trap.state.exit_code), (Status::Exited, 5));
         assert!(trap.sandbox.is_none());
         assert_eq!(output("ip", "-br link").matches("veth").count(), 1);
@@ -133,10 +133,10 @@ fn a_container_whose_shim_was_killed_is_ended_and_cleaned_up() {
     on_a_host_of_its_own(name, async |dir| {
         let scene = Scene::open(dir).await;
         scene.run("web", web()).await;
-        let pid = scene.engine.find("web").unwrap().state.pid;
+        let pid = scene.engine.containers.find("web").unwrap().state.pid;
         let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
         let parent = status.lines().find_map(|line| line.strip_prefix("PPid:")).unwrap();
-        let wait = scene.engine.wait("web", WaitCondition::NotRunning).unwrap();
+        let wait = scene.engine.containers.wait("web", WaitCondition::NotRunning).unwrap();
         kill(Pid::from_raw(parent.trim().parse().unwrap()), Signal::SIGKILL).unwrap();
         assert_eq!(tokio::time::timeout(Duration::from_secs(20), wait).await.unwrap().code, 255);
         assert!(!output("ip", "-br link").contains("veth"));

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use engine::container::{LogQuery, Spec, WaitCondition};
-use engine::core::{Engine, Settings};
+use engine::core::Engine;
+use engine::settings::Settings;
 use engine_error::Error;
 use futures_util::StreamExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -104,7 +105,8 @@ impl Scene {
     }
 
     pub(crate) async fn try_create(&self, name: &'static str, spec: Spec) -> Result<String, Error> {
-        let created = self.blocking(move |engine| engine.create(Some(name), spec, None)).await;
+        let created =
+            self.blocking(move |engine| engine.containers.create(Some(name), spec, None)).await;
         created.map(|created| created.id)
     }
 
@@ -114,7 +116,7 @@ impl Scene {
     }
 
     pub(crate) async fn start(&self, name: &'static str) -> Result<(), Error> {
-        self.blocking(move |engine| engine.start(name)).await
+        self.blocking(move |engine| engine.containers.start(name)).await
     }
 
     /// Creates and starts a container.
@@ -127,11 +129,11 @@ impl Scene {
     /// Runs a container to its end, and returns its log.
     pub(crate) async fn output_of(&self, name: &'static str, spec: Spec) -> String {
         let id = self.create(name, spec).await;
-        let wait = self.engine.wait(&id, WaitCondition::NextExit).unwrap();
+        let wait = self.engine.containers.wait(&id, WaitCondition::NextExit).unwrap();
         self.start(name).await.unwrap_or_else(|error| panic!("{}", error.chain()));
         tokio::time::timeout(Duration::from_secs(30), wait).await.expect("it never ended");
         let query = LogQuery { stdout: true, stderr: true, ..LogQuery::default() };
-        let lines: Vec<_> = self.engine.logs(&id, query).unwrap().collect().await;
+        let lines: Vec<_> = self.engine.containers.logs(&id, query).unwrap().collect().await;
         let bytes: Vec<u8> = lines.into_iter().flat_map(|line| line.unwrap().bytes).collect();
         String::from_utf8(bytes).unwrap()
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Each crate with the workspace crates it may depend on.
 const LAYERS: &[(&str, &[&str])] = &[
@@ -15,6 +15,23 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("engine/image", &["cnm", "engine-error"]),
     ("engine", &["cnm", "dns", "drivers", "engine-error", "image", "runtime", "shim"]),
     ("cni-adapter", &["cnm", "drivers"]),
+];
+
+/// Each room of the engine with those that it may use, all of which stand above it: so there are no
+/// circles.
+const ROOMS: &[(&str, &[&str])] = &[
+    ("settings", &[]),
+    ("events", &[]),
+    ("tasks", &[]),
+    ("volume", &["events"]),
+    ("network", &["settings", "events", "tasks"]),
+    ("runner", &["settings", "tasks"]),
+    ("container", &["settings", "events", "tasks", "volume", "network", "runner"]),
+    ("core", &["settings", "events", "tasks", "volume", "network", "runner", "container"]),
+    ("config", &[]),
+    ("api", &["config", "settings", "events", "volume", "network", "container", "core"]),
+    ("daemon", &["config", "settings", "core", "api"]),
+    ("cli", &["config"]),
 ];
 
 /// Packages that touch the kernel's network configuration; only `drivers` may name them.
@@ -46,6 +63,98 @@ fn only_drivers_touches_the_kernel() {
 fn the_model_is_pure() {
     let found = forbidden("cnm", IMPURE);
     assert!(found.is_empty(), "cnm must not depend on {found:?}");
+}
+
+#[test]
+fn rooms_of_the_engine_use_only_what_is_above_them() {
+    let mut wrong = Vec::new();
+    for (place, (room, allowed)) in ROOMS.iter().enumerate() {
+        let above: Vec<_> = ROOMS[..place].iter().map(|(above, _)| *above).collect();
+        let below = allowed.iter().filter(|other| !above.contains(other));
+        wrong.extend(below.map(|other| format!("{other} does not stand above {room}")));
+    }
+    for (file, text) in sources(&engine()) {
+        let Some(room) = room(&file) else { continue };
+        let Some((_, allowed)) = ROOMS.iter().find(|(name, _)| *name == room) else {
+            wrong.push(format!("{} is in no room of the list", file.display()));
+            continue;
+        };
+        let used = used_rooms(&text).into_iter();
+        let climbs = used.filter(|other| *other != room && !allowed.contains(&other.as_str()));
+        wrong.extend(climbs.map(|other| format!("{} uses {other}", file.display())));
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn a_use_of_a_room_is_seen_in_every_form() {
+    let text = "use crate::core::Engine;\nuse crate::{api::Api, container::{Spec, State}};\n\
+                fn f() -> crate::network::Change {}\nmod tests { use super::*; }";
+    let used: Vec<_> = used_rooms(text).into_iter().collect();
+    assert_eq!(used, ["api", "container", "core", "network"]);
+}
+
+/// The sources of the engine.
+fn engine() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../engine/src")
+}
+
+/// The room that a file of the engine is in; `lib.rs` and programs are in none.
+fn room(file: &Path) -> Option<String> {
+    let first = file.components().next()?.as_os_str().to_str()?;
+    let name = first.strip_suffix(".rs").unwrap_or(first);
+    (!["lib", "bin"].contains(&name)).then(|| name.to_owned())
+}
+
+/// The rooms that a source names: `crate::room` and `crate::{room, …}`.
+fn used_rooms(text: &str) -> BTreeSet<String> {
+    let mut used = BTreeSet::new();
+    for rest in text.split("crate::").skip(1) {
+        match rest.strip_prefix('{') {
+            None => used.extend(word(rest)),
+            Some(list) => {
+                let mut depth = 0;
+                for item in list.split_inclusive([',', '{', '}']) {
+                    if depth == 0 {
+                        used.extend(word(item.trim_start()));
+                    }
+                    match item.chars().last() {
+                        Some('{') => depth += 1,
+                        Some('}') if depth == 0 => break,
+                        Some('}') => depth -= 1,
+                        _ => {}
+                    }
+                }
+            }
+        }
+    }
+    used
+}
+
+/// The word that a text begins with.
+fn word(text: &str) -> Option<String> {
+    let word: String = text.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+    (!word.is_empty()).then_some(word)
+}
+
+/// The sources below a directory by their paths in it.
+fn sources(root: &Path) -> Vec<(PathBuf, String)> {
+    let mut found = Vec::new();
+    let mut todo = vec![root.to_owned()];
+    while let Some(directory) = todo.pop() {
+        for entry in fs::read_dir(&directory).expect("a readable directory") {
+            let path = entry.expect("a readable entry").path();
+            if path.is_dir() {
+                todo.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let text = fs::read_to_string(&path).expect("a readable source");
+                let below = path.strip_prefix(root).expect("a path below the root");
+                found.push((below.to_owned(), text));
+            }
+        }
+    }
+    assert!(!found.is_empty(), "no sources below {}", root.display());
+    found
 }
 
 /// The package in a directory.

@@ -61,7 +61,7 @@ impl Selection {
         let filters = Filters::of(query, LIST)?;
         let created = |name| {
             let Some(key) = filters.values(name).first() else { return Ok(None) };
-            api.engine.find(key).map(|container| Some(container.created))
+            api.engine.containers.find(key).map(|container| Some(container.created))
         };
         let (before, since) = (created("before")?, created("since")?);
         let exited =
@@ -69,7 +69,7 @@ impl Selection {
         check(&filters)?;
         let limit = query.number::<i64>("limit")?.filter(|limit| *limit > 0);
         let ancestor = |name: &String| {
-            let image = api.engine.images().find(name);
+            let image = api.engine.images.find(name);
             image.map_or_else(|_| name.clone(), |image| image.id.to_string())
         };
         let all = query.flag("all") || limit.is_some() || filters.has("status");

@@ -34,7 +34,7 @@ pub async fn disk_usage(api: &Arc<Api>, request: &Request) -> Result<Response> {
             "BuildCache": null,
         });
         if wants("image") {
-            let images = api.engine.images().list();
+            let images = api.engine.images.list();
             let layers = layers(&api, &images);
             usage["LayersSize"] = layers.values().map(|layer| layer.size).sum::<u64>().into();
             usage["Images"] = images.iter().map(|image| of_image(&api, image, &layers)).collect();
@@ -64,7 +64,7 @@ struct Layer {
 fn layers(api: &Api, images: &[Arc<Image>]) -> BTreeMap<Digest, Layer> {
     let mut layers = BTreeMap::new();
     for chain in images.iter().flat_map(|image| &image.layers) {
-        let size = || api.engine.images().layer_size(*chain);
+        let size = || api.engine.images.layer_size(*chain);
         layers.entry(*chain).or_insert_with(|| Layer { size: size(), images: 0 }).images += 1;
     }
     layers
@@ -72,7 +72,8 @@ fn layers(api: &Api, images: &[Arc<Image>]) -> BTreeMap<Digest, Layer> {
 
 fn of_image(api: &Api, image: &Image, layers: &BTreeMap<Digest, Layer>) -> Value {
     let id = image.id.to_string();
-    let users = api.engine.list().iter().filter(|container| container.image == id).count();
+    let users =
+        api.engine.containers.list().iter().filter(|container| container.image == id).count();
     let shared = image.layers.iter().filter_map(|chain| layers.get(chain));
     let shared: u64 = shared.filter(|layer| layer.images > 1).map(|layer| layer.size).sum();
     let mut entry = wire::summary(image, i64::try_from(users).unwrap_or(i64::MAX));
@@ -86,5 +87,5 @@ fn of_containers(api: &Api) -> Value {
         let sizes = containers::sizes_of(api, container);
         container_list::entry(container, &container.spec.image, Some(sizes), now)
     };
-    api.engine.list().iter().map(entry).collect()
+    api.engine.containers.list().iter().map(entry).collect()
 }

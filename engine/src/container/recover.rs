@@ -11,46 +11,41 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use cnm::Controller;
 use cnm::store::{Batch, Durability};
+use cnm::{Controller, Store};
 
-use super::Engine;
-use crate::container::live::Live;
-use crate::container::monitor::{is_gone, of_protocol};
-use crate::container::remove::is_removed;
-use crate::container::state::{Exit, Next};
-use crate::container::{Container, Status};
+use super::live::Live;
+use super::monitor::{is_gone, of_protocol};
+use super::remove::is_removed;
+use super::state::{Exit, Next};
+use super::{Container, Containers, Status};
 use engine_error::{Error, Result};
-use image::builtin;
 use shim::client::{self, ShimClient, ShimError};
 
 /// How long a shim may take to say how its container is.
 const SHIM_PATIENCE: Duration = Duration::from_secs(10);
 
-impl Engine {
+impl Containers {
     /// Takes up what is there. Blocks.
-    pub(super) fn recover(self: &Arc<Self>) -> Result<()> {
-        self.load_containers()?;
+    pub(crate) fn recover(self: &Arc<Self>, store: &dyn Store) -> Result<()> {
+        self.load(store)?;
         let alive = self.living();
         self.networks.settle_intents(|owner| alive.contains_key(owner));
         self.close_abandoned(&alive)?;
-        self.networks.predefine(self.settings())?;
+        self.networks.predefine(&self.settings)?;
         self.networks.reconcile()?;
         self.adopt(&alive)?;
         self.bury(&alive);
         self.sweep();
         self.networks.keep_reconciled()?;
-        self.spawn_task(self.networks.keep_paying());
+        self.tasks.spawn(self.networks.keep_paying());
         self.resume();
-        self.prepare_next_shim();
-        if let Err(error) = builtin::ensure(self.images()) {
-            tracing::warn!(error = error.chain(), "the built-in image is not there");
-        }
+        self.runner.prepare_next_shim();
         Ok(())
     }
 
-    fn load_containers(&self) -> Result<()> {
-        for (key, value) in self.store.list("container/")? {
+    fn load(&self, store: &dyn Store) -> Result<()> {
+        for (key, value) in store.list("container/")? {
             match serde_json::from_slice::<Container>(&value) {
                 Ok(container) if is_removed(&container) => {
                     tracing::info!(container = container.short_id(), "finish a removal");
@@ -73,13 +68,13 @@ impl Engine {
         for live in self.registry.all() {
             let container = live.get();
             let id = container.id.clone();
-            let directory = self.settings().shim_dir(&id);
+            let directory = self.settings.shim_dir(&id);
             if !directory.is_dir() {
                 continue;
             }
             let shim = ShimClient::new(directory);
             let asked = async { tokio::time::timeout(SHIM_PATIENCE, shim.status()).await };
-            match self.handle().block_on(asked) {
+            match self.tasks.handle().block_on(asked) {
                 Ok(Ok(status)) => alive.extend(status.pid.map(|pid| (id, pid))),
                 Ok(Err(ShimError::Gone { source, .. })) if is_gone(&source) => {
                     tracing::debug!(container = id, error = %source, "no shim");
@@ -115,7 +110,7 @@ impl Engine {
             let mut container = Container::clone(&live.get());
             if !container.state.has_process() {
                 // It was started, and the daemon ended before it had written that down.
-                let started = client::started(&self.settings().shim_dir(id));
+                let started = client::started(&self.settings.shim_dir(id));
                 container.state.start(*pid, started.map_or_else(Utc::now, DateTime::from));
             }
             container.state.pid = *pid;
@@ -135,7 +130,7 @@ impl Engine {
         self.networks.start_resolver(served)?;
         for id in alive.keys() {
             let live = self.registry.find(id)?;
-            let shim = Arc::new(ShimClient::new(self.settings().shim_dir(id)));
+            let shim = Arc::new(ShimClient::new(self.settings.shim_dir(id)));
             live.set_shim(shim.clone());
             self.monitor(live.clone(), shim);
             self.watch_health(&live);
@@ -147,7 +142,7 @@ impl Engine {
     fn bury(self: &Arc<Self>, alive: &HashMap<String, i32>) {
         for live in self.registry.all() {
             let container = live.get();
-            let directory = self.settings().shim_dir(&container.id);
+            let directory = self.settings.shim_dir(&container.id);
             let ran = container.state.has_process() || directory.is_dir();
             if alive.contains_key(&container.id) || !ran {
                 continue;
@@ -170,19 +165,19 @@ impl Engine {
     fn sweep(&self) {
         let known: HashSet<String> =
             self.registry.all().iter().map(|live| live.get().id.clone()).collect();
-        let root = self.settings().runtime_root();
-        let shims = self.settings().exec_root.join("shim");
+        let root = self.settings.runtime_root();
+        let shims = self.settings.exec_root.join("shim");
         for id in names(&shims).chain(names(&root)).filter(|id| !known.contains(id)) {
             tracing::info!(container = id, "remove a run that belongs to no container");
             let deleted = self
-                .runtime(&crate::container::Spec::default())
+                .runtime(&super::Spec::default())
                 .and_then(|runtime| Ok(runtime.delete(&root, &id)?));
             if let Err(error) = deleted {
                 tracing::warn!(container = id, error = error.chain(), "cannot delete");
             }
             remove(&shims.join(&id));
         }
-        let containers = self.settings().data_root.join("containers");
+        let containers = self.settings.data_root.join("containers");
         for id in names(&containers).filter(|id| !known.contains(id)) {
             remove(&containers.join(&id));
         }

@@ -1,65 +1,51 @@
-//! Operations on networks.
+//! Operations on networks, as the API calls them: what a user is told of in events.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use cnm::{Endpoint, Network, NetworkId, NetworkSpec};
+use cnm::controller::HostFacts;
+use cnm::{Controller, Network, NetworkSpec};
 
-use super::Engine;
-use crate::container::Container;
-use crate::container::request::Filters;
+use super::{Chance, Networks, now};
 use engine_error::{Error, Result};
 
-impl Engine {
+/// What a prune spares: `label`, `label!`, `until`.
+pub type Filters = BTreeMap<String, Vec<String>>;
+
+impl Networks {
     /// Creates a network; the texts are warnings. Blocks.
-    pub fn create_network(&self, spec: &NetworkSpec) -> Result<(Arc<Network>, Vec<String>)> {
-        let (network, warnings) = self.networks.create(spec)?;
+    pub fn create(&self, spec: &NetworkSpec) -> Result<(Arc<Network>, Vec<String>)> {
+        let begin = |model: &mut Controller, facts: &HostFacts| {
+            model.begin_create_network(spec, facts, &mut Chance, now())
+        };
+        let (network, warnings) = self.create_by(begin)?;
         self.tell_of(&network, "create");
         Ok((network, warnings))
     }
 
-    /// The network with this full id, exact name or unique id prefix.
-    pub fn network(&self, key: &str) -> Result<Arc<Network>> {
-        self.networks.network(key)
-    }
-
     /// All networks, by name.
-    pub fn networks(&self) -> Vec<Arc<Network>> {
-        self.networks.controller().networks()
-    }
-
-    /// The endpoints on a network, each with its container (`None` if it has another owner).
-    pub fn endpoints_of(
-        &self,
-        network: &NetworkId,
-    ) -> Vec<(Arc<Endpoint>, Option<Arc<Container>>)> {
-        let endpoints = self.networks.controller().endpoints_of(network);
-        let with_container = |endpoint: Arc<Endpoint>| {
-            let sandbox = self.networks.sandbox(&endpoint.sandbox).ok();
-            let container = sandbox.and_then(|(sandbox, _)| self.find(&sandbox.owner).ok());
-            (endpoint, container)
-        };
-        endpoints.into_iter().map(with_container).collect()
+    pub fn all(&self) -> Vec<Arc<Network>> {
+        self.controller().networks()
     }
 
     /// Removes a network. Blocks.
-    pub fn remove_network(&self, key: &str) -> Result<()> {
-        let network = self.networks.network(key)?;
-        self.networks.remove(&network.id)?;
+    pub fn remove(&self, key: &str) -> Result<()> {
+        let network = self.network(key)?;
+        self.remove_by(|model| model.begin_remove_network(&network.id))?;
         self.tell_of(&network, "destroy");
         Ok(())
     }
 
     /// Removes the networks that no running container is on; returns their names. The filters are
     /// `label`, `label!` and `until`, the latter in seconds since the Unix epoch. Blocks.
-    pub fn prune_networks(&self, filters: &Filters) -> Result<Vec<String>> {
+    pub fn prune(&self, filters: &Filters) -> Result<Vec<String>> {
         let mut removed = Vec::new();
-        for network in self.networks() {
-            let used = || !self.networks.controller().endpoints_of(&network.id).is_empty();
+        for network in self.all() {
+            let used = || !self.controller().endpoints_of(&network.id).is_empty();
             if network.predefined || !passes(&network, filters)? || used() {
                 continue;
             }
-            match self.remove_network(network.id.as_str()) {
+            match self.remove(network.id.as_str()) {
                 Ok(()) => removed.push(network.name.clone()),
                 // Somebody joined it meanwhile.
                 Err(error) => tracing::info!(network = network.name, error = error.chain(), "kept"),
@@ -73,7 +59,7 @@ impl Engine {
             ("name".to_owned(), network.name.clone()),
             ("type".to_owned(), network.kind().as_str().to_owned()),
         ]);
-        self.events().publish("network", action, network.id.as_str(), attributes);
+        self.events.publish("network", action, network.id.as_str(), attributes);
     }
 }
 

@@ -1,0 +1,123 @@
+//! The containers of an engine, with what their operations need of the rooms below.
+
+use std::sync::{Arc, Weak};
+
+use cnm::store::{Batch, Durability};
+use cnm::{Endpoint, Kind, NetworkId};
+
+use super::Container;
+use super::exec::Execs;
+use super::registry::Registry;
+use super::remove::record_key;
+use crate::events::Events;
+use crate::network::Networks;
+use crate::runner::Runner;
+use crate::settings::Settings;
+use crate::tasks::Tasks;
+use engine_error::{Error, Result};
+use image::Images;
+
+/// All containers, and the operations on them.
+///
+/// Operations that are not `async` block: a front end calls them on a blocking thread, in a task
+/// that owns them, so that a client that hangs up does not leave half of an operation behind. They
+/// stand in the modules beside this one, one file each.
+#[derive(Debug)]
+pub struct Containers {
+    pub(super) settings: Arc<Settings>,
+    pub(super) events: Arc<Events>,
+    pub(super) images: Arc<Images>,
+    pub(super) networks: Arc<Networks>,
+    pub(super) runner: Runner,
+    pub(super) tasks: Arc<Tasks>,
+    pub(super) registry: Registry,
+    pub(super) execs: Execs,
+    me: Weak<Self>,
+}
+
+/// What containers are put together from.
+#[derive(Debug)]
+pub(crate) struct Below {
+    pub(crate) settings: Arc<Settings>,
+    pub(crate) events: Arc<Events>,
+    pub(crate) images: Arc<Images>,
+    pub(crate) networks: Arc<Networks>,
+    pub(crate) runner: Runner,
+    pub(crate) tasks: Arc<Tasks>,
+}
+
+impl Containers {
+    /// No containers yet: those of an earlier daemon are [taken up](Self::recover).
+    pub(crate) fn new(below: Below) -> Arc<Self> {
+        let Below { settings, events, images, networks, runner, tasks } = below;
+        Arc::new_cyclic(|me| Self {
+            settings,
+            events,
+            images,
+            networks,
+            runner,
+            tasks,
+            registry: Registry::default(),
+            execs: Execs::default(),
+            me: me.clone(),
+        })
+    }
+
+    /// The container with this full id, exact name or unique id prefix.
+    pub fn find(&self, key: &str) -> Result<Arc<Container>> {
+        Ok(self.registry.find(key)?.get())
+    }
+
+    /// All containers, the newest first.
+    pub fn list(&self) -> Vec<Arc<Container>> {
+        let mut all: Vec<_> = self.registry.all().iter().map(|live| live.get()).collect();
+        all.sort_by_key(|container| std::cmp::Reverse(container.created));
+        all
+    }
+
+    /// The endpoints on a network, each with its container (`None` if it has another owner).
+    pub fn on_network(&self, network: &NetworkId) -> Vec<(Arc<Endpoint>, Option<Arc<Container>>)> {
+        let endpoints = self.networks.controller().endpoints_of(network);
+        let with_container = |endpoint: Arc<Endpoint>| {
+            let sandbox = self.networks.sandbox(&endpoint.sandbox).ok();
+            let container = sandbox.and_then(|(sandbox, _)| self.find(&sandbox.owner).ok());
+            (endpoint, container)
+        };
+        endpoints.into_iter().map(with_container).collect()
+    }
+
+    /// A container's record.
+    pub(crate) fn record(container: &Container) -> Result<Batch> {
+        let value = serde_json::to_vec(container)
+            .map_err(|error| Error::internal("cannot encode a container", error))?;
+        let mut batch = Batch::default();
+        batch.put(record_key(&container.id), value);
+        Ok(batch)
+    }
+
+    /// Writes a container's record. After an error it is as it was before.
+    pub(crate) fn save(&self, container: &Container, durability: Durability) -> Result<()> {
+        self.networks.write(|_| Ok(Batch::default()), Self::record(container)?, durability)
+    }
+
+    /// Writes down what has become of a container, if not now then later.
+    pub(crate) fn note(&self, container: &Container, durability: Durability) {
+        match Self::record(container) {
+            Ok(record) => {
+                self.networks.note(|_| Batch::default(), record, durability);
+            }
+            Err(error) => tracing::error!(error = error.chain(), "a container has no record"),
+        }
+    }
+
+    /// The containers, for a task that may outlive them.
+    pub(crate) fn weak(&self) -> Weak<Self> {
+        self.me.clone()
+    }
+
+    /// The containers, for a task that works for them.
+    pub(crate) fn strong(&self) -> Result<Arc<Self>> {
+        let gone = || Error::new(Kind::Unavailable, "the daemon is ending");
+        self.me.upgrade().ok_or_else(gone)
+    }
+}

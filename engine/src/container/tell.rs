@@ -1,0 +1,62 @@
+//! Events of containers, with Docker's attributes.
+
+use std::collections::BTreeMap;
+
+use super::{Container, Containers, EndpointView, MountPoint};
+
+impl Containers {
+    /// Tells an event of a container.
+    pub(crate) fn tell(&self, container: &Container, action: &str, attributes: &[(&str, &str)]) {
+        let mut all = container.resolved.labels.clone();
+        all.insert("image".to_owned(), container.spec.image.clone());
+        all.insert("name".to_owned(), container.name.clone());
+        all.extend(attributes.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())));
+        self.events.publish("container", action, &container.id, all);
+    }
+
+    /// Tells an event of a container on a network.
+    pub(crate) fn tell_network(
+        &self,
+        action: &str,
+        endpoint: &EndpointView,
+        container: &Container,
+    ) {
+        let Some(id) = &endpoint.network_id else { return };
+        let kind = self.networks.network(id.as_str()).map_or("bridge", |n| n.kind().as_str());
+        let attributes = BTreeMap::from([
+            ("container".to_owned(), container.id.clone()),
+            ("name".to_owned(), endpoint.network.clone()),
+            ("type".to_owned(), kind.to_owned()),
+        ]);
+        self.events.publish("network", action, id.as_str(), attributes);
+    }
+
+    /// Tells that a container has its volumes.
+    pub(crate) fn tell_mounted(&self, container: &Container) {
+        for (name, mount) in volumes(container) {
+            let attributes = [
+                ("container", container.id.as_str()),
+                ("destination", &mount.target),
+                ("propagation", &mount.propagation),
+                ("read/write", if mount.writable { "true" } else { "false" }),
+            ];
+            self.events.volume("mount", name, &attributes);
+        }
+    }
+
+    /// Tells that a container is done with its volumes.
+    pub(crate) fn tell_unmounted(&self, container: &Container) {
+        for (name, _) in volumes(container) {
+            self.events.volume("unmount", name, &[("container", &container.id)]);
+        }
+    }
+}
+
+/// The volumes of a container with their names, in the order in which they are mounted.
+fn volumes(container: &Container) -> Vec<(&str, &MountPoint)> {
+    let mounts = container.mounts.iter();
+    let mut volumes: Vec<_> =
+        mounts.filter_map(|mount| Some((mount.name.as_deref()?, mount))).collect();
+    volumes.sort_by(|(_, a), (_, b)| a.target.cmp(&b.target));
+    volumes
+}
