@@ -19,7 +19,7 @@ mod sandbox;
 mod subnet;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use ipnetwork::IpNetwork;
@@ -324,6 +324,17 @@ impl Controller {
     pub fn desired_of(&self, sandbox: &SandboxId) -> State {
         let live = self.sandboxes.get(sandbox);
         live.and_then(|live| self.plan_sandbox(live).ok()).unwrap_or_default()
+    }
+
+    /// Where a sandbox's ports are to be carried that the kernel does not translate, with these
+    /// endpoints: the planner's word, and nobody else's.
+    pub fn carried(
+        &self,
+        sandbox: &Sandbox,
+        endpoints: &[Arc<Endpoint>],
+    ) -> BTreeMap<PortBinding, SocketAddr> {
+        let attachments = self.attachments(endpoints).unwrap_or_default();
+        self.planner.carried(sandbox, &attachments)
     }
 
     /// Keeps an address for an owner, whether it runs or not (`--ip`); [`Controller::forget_owner`]

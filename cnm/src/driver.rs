@@ -1,11 +1,13 @@
 //! The contract between the model and the network drivers.
 
+use std::collections::BTreeMap;
 use std::fmt;
+use std::net::SocketAddr;
 
 use ipnetwork::IpNetwork;
 
 use crate::sandbox::Attachment;
-use crate::{HasKind, Kind, Network, Sandbox, State};
+use crate::{HasKind, Kind, Network, PortBinding, Sandbox, State};
 
 /// Turns the model into the kernel state that realises it.
 ///
@@ -21,6 +23,17 @@ pub trait Planner: fmt::Debug + Send + Sync {
         sandbox: &Sandbox,
         attachments: &[Attachment<'_>],
     ) -> Result<State, PlanError>;
+
+    /// Where what arrives at the sockets that reserve a sandbox's ports is to be carried, because
+    /// the kernel does not translate it. A port that is not among them leads nowhere: whoever holds
+    /// its socket answers nobody. Nobody holds the sockets of a planner that does not say.
+    fn carried(
+        &self,
+        _sandbox: &Sandbox,
+        _attachments: &[Attachment<'_>],
+    ) -> BTreeMap<PortBinding, SocketAddr> {
+        BTreeMap::new()
+    }
 }
 
 /// A model that no kernel state can realise.

@@ -3,6 +3,9 @@
 //! The kernel's maps carry nearly all traffic. What they cannot carry arrives at the socket that
 //! reserves the port: from `::1`, whose packets do not leave the loopback, and from IPv6 clients of
 //! a sandbox that has no IPv6 address. It is copied from here, so it survives the daemon as well.
+//!
+//! Where a port leads is the daemon's word. One that leads nowhere is refused to everybody, and
+//! stays reserved: its socket is bound and does not listen.
 
 use std::collections::HashMap;
 use std::io;
@@ -13,6 +16,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use cnm::Protocol;
+use rustix::io::Errno;
+use rustix::net::Shutdown;
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinHandle, JoinSet};
@@ -69,6 +74,10 @@ impl Targets {
         targets
     }
 
+    fn are_none(self) -> bool {
+        self == Self::default()
+    }
+
     fn of_family(&mut self, host: IpAddr) -> &mut Option<SocketAddr> {
         match host {
             IpAddr::V4(_) => &mut self.v4,
@@ -90,7 +99,7 @@ impl Held {
     pub(crate) fn start(socket: OwnedFd, protocol: Protocol, targets: Targets) -> io::Result<Self> {
         let (targets, told) = watch::channel(targets);
         let task = match protocol {
-            Protocol::Tcp => tokio::spawn(carry_tcp(tcp_listener(socket)?, told)),
+            Protocol::Tcp => tokio::spawn(carry_tcp(socket, told)),
             Protocol::Udp => {
                 pktinfo::enable(&socket)?;
                 tokio::spawn(carry_udp(udp_socket(socket)?, told))
@@ -121,13 +130,59 @@ impl Held {
     }
 }
 
-async fn carry_tcp(listener: TcpListener, mut targets: watch::Receiver<Targets>) {
-    let mut connections = JoinSet::new();
+/// Listens as long as the port leads somewhere, and ends with the sender of targets.
+async fn carry_tcp(mut socket: OwnedFd, mut targets: watch::Receiver<Targets>) {
     loop {
+        if targets.borrow_and_update().are_none() {
+            refuse(&socket);
+            if targets.changed().await.is_err() {
+                return;
+            }
+            continue;
+        }
+        // A listener is registered anew each time: for the runtime, one that was closed stays so.
+        let listener = match set_reuse(&socket, true).and_then(|()| tcp_listener(socket)) {
+            Ok(listener) => listener,
+            Err(error) => {
+                tracing::error!(?targets, %error, "cannot listen at a published port");
+                return;
+            }
+        };
+        let Some(closed) = accept_all(listener, &mut targets).await else { return };
+        socket = closed;
+    }
+}
+
+/// Has the kernel refuse connections and nobody else listen.
+fn refuse(socket: &OwnedFd) {
+    // One that does not listen may be bound beside by whoever reuses addresses, as we do.
+    let refused = set_reuse(socket, false).and_then(|()| {
+        match rustix::net::shutdown(socket, Shutdown::Both) {
+            Ok(()) | Err(Errno::NOTCONN) => Ok(()),
+            Err(errno) => Err(errno.into()),
+        }
+    });
+    if let Err(error) = refused {
+        tracing::warn!(%error, "cannot close a port that leads nowhere");
+    }
+}
+
+fn set_reuse(socket: &OwnedFd, reuse: bool) -> io::Result<()> {
+    Ok(rustix::net::sockopt::set_socket_reuseaddr(socket, reuse)?)
+}
+
+/// Carries connections until the port leads nowhere; `None` if it is given up.
+async fn accept_all(
+    listener: TcpListener,
+    targets: &mut watch::Receiver<Targets>,
+) -> Option<OwnedFd> {
+    let mut connections = JoinSet::new();
+    let given_up = loop {
         let accepted = tokio::select! {
             changed = targets.changed() => match changed {
+                Ok(()) if targets.borrow_and_update().are_none() => break false,
                 Ok(()) => continue,
-                Err(_) => break,
+                Err(_) => break true,
             },
             Some(_) = connections.join_next() => continue,
             accepted = listener.accept(), if connections.len() < SESSIONS_MAX => accepted,
@@ -151,8 +206,10 @@ async fn carry_tcp(listener: TcpListener, mut targets: watch::Receiver<Targets>)
                 sleep(AFTER_FAILURE).await;
             }
         }
-    }
+    };
     connections.shutdown().await;
+    let socket = listener.into_std().ok()?;
+    (!given_up).then(|| socket.into())
 }
 
 /// Waits until a client's target is another one.

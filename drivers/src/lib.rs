@@ -11,9 +11,12 @@ pub mod kernel;
 mod null;
 mod portmap;
 
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
 use cnm::options::DriverOptions;
 use cnm::sandbox::Attachment;
-use cnm::{DriverKind, Key, Network, Ns, PlanError, Planner, Sandbox, State, Value};
+use cnm::{DriverKind, Key, Network, Ns, PlanError, Planner, PortBinding, Sandbox, State, Value};
 
 /// All drivers, behind the model's one [`Planner`].
 #[derive(Clone, Copy, Debug, Default)]
@@ -51,6 +54,14 @@ impl Planner for Drivers {
         // The sandbox's own wishes go over what its networks would like.
         state.extend(sysctls(sandbox));
         Ok(state)
+    }
+
+    fn carried(
+        &self,
+        sandbox: &Sandbox,
+        attachments: &[Attachment<'_>],
+    ) -> BTreeMap<PortBinding, SocketAddr> {
+        portmap::carried(sandbox, attachments)
     }
 }
 

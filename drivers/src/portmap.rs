@@ -1,10 +1,14 @@
-//! Published ports: elements that lead a host port to the sandbox's gateway endpoint.
+//! Published ports: where a host port leads, by translation or by whoever holds its socket.
+//!
+//! This is the one place that decides whether a port can be reached. A family without a gateway,
+//! as on internal networks, is published by nothing here.
 
-use std::net::IpAddr;
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
 
 use cnm::options::{DriverOptions, GatewayMode};
 use cnm::sandbox::{Attachment, gateway};
-use cnm::{Element, Key, PortBinding, Sandbox, Value};
+use cnm::{Element, Key, PortBinding, Protocol, Sandbox, Value};
 
 use crate::bridge::gateway_mode;
 
@@ -17,6 +21,28 @@ pub(crate) fn elements(sandbox: &Sandbox, attachments: &[Attachment<'_>]) -> Vec
         element(binding, attachment)
     };
     sandbox.ports.iter().filter_map(element).collect()
+}
+
+/// Where what the kernel does not translate is carried: what comes from `::1`, and what comes by a
+/// family that the sandbox has no gateway of, to the gateway endpoint of the other one.
+pub(crate) fn carried(
+    sandbox: &Sandbox,
+    attachments: &[Attachment<'_>],
+) -> BTreeMap<PortBinding, SocketAddr> {
+    let gateways = [false, true].map(|ipv6| gateway(attachments, ipv6));
+    let target = |binding: &PortBinding| {
+        let own = binding.host.is_ipv6();
+        let (ipv6, attachment) =
+            [own, !own].into_iter().find_map(|ipv6| Some((ipv6, gateways[usize::from(ipv6)]?)))?;
+        let DriverOptions::Bridge(options) = &attachment.network.driver else { return None };
+        let translates =
+            matches!(gateway_mode(options, ipv6), GatewayMode::Nat | GatewayMode::NatUnprotected);
+        let address = attachment.endpoint.address(ipv6).filter(|_| translates)?.ip();
+        Some((binding.clone(), SocketAddr::new(address, binding.port)))
+    };
+    // Nobody can carry SCTP.
+    let some = sandbox.ports.iter().filter(|binding| binding.protocol != Protocol::Sctp);
+    some.filter_map(target).collect()
 }
 
 fn element(binding: &PortBinding, attachment: Attachment<'_>) -> Option<(Key, Value)> {

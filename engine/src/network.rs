@@ -227,8 +227,9 @@ impl Networks {
         let applied = self.kernel.apply_ahead(&plan, made).map_err(Error::from);
         let applied = applied.and_then(|announced| {
             tracing::debug!(sandbox, elapsed = ?begun.elapsed(), "applied");
-            let all = ports_of(&change.sandbox, &transaction.after, &change.endpoints);
-            self.resolver.serve(served, all, &held(change))?;
+            let carried = self.controller().carried(&change.sandbox, &change.endpoints);
+            let all = ports_of(&change.sandbox, &carried);
+            self.resolver.serve(served, all, &held(change, &carried))?;
             Ok(announced)
         });
         tracing::debug!(sandbox, elapsed = ?begun.elapsed(), "served");
@@ -406,8 +407,7 @@ impl Networks {
     pub(crate) fn held_ports(&self, sandbox: &SandboxId) -> Vec<HeldPort> {
         let controller = self.controller();
         let Some((sandbox, endpoints)) = controller.sandbox(sandbox) else { return Vec::new() };
-        let state = controller.desired_of(&sandbox.id);
-        ports_of(&sandbox, &state, &endpoints)
+        ports_of(&sandbox, &controller.carried(&sandbox, &endpoints))
     }
 
     /// Removes all that is ours in the kernel, and the resolver.

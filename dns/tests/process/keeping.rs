@@ -13,23 +13,24 @@ use dns::protocol::{HeldPort, Reply, Request};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::lab::{Lab, eventually, named, network, view};
+use crate::lab::{Lab, eventually, named, network, own_address, view};
 
 fn binding(host: IpAddr, host_port: u16, protocol: Protocol) -> PortBinding {
     PortBinding { host, host_port, protocol, port: 80 }
 }
 
-fn reserved(host_port: u16) -> HeldPort {
-    let binding = binding("127.0.0.1".parse().unwrap(), host_port, Protocol::Tcp);
+fn reserved(host: IpAddr, host_port: u16) -> HeldPort {
+    let binding = binding(host, host_port, Protocol::Tcp);
     HeldPort { binding, target: None, twin: None }
 }
 
 #[test]
 fn a_held_port_is_taken_until_it_is_dropped() {
     let lab = Lab::new(&[]);
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    // Bound to a number, as published ports are: the kernel takes one back that it chose itself.
+    let listener = TcpListener::bind((own_address(), 8080)).unwrap();
     let address = listener.local_addr().unwrap();
-    let held = reserved(address.port());
+    let held = reserved(address.ip(), address.port());
     lab.client.hold(&[(held.clone(), listener.as_fd())]).unwrap();
     drop(listener);
     assert!(TcpListener::bind(address).is_err());
@@ -43,7 +44,8 @@ fn a_held_port_is_taken_until_it_is_dropped() {
 fn more_ports_than_fit_into_a_packet_are_held_and_told() {
     let lab = Lab::new(&[]);
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let ports: Vec<_> = (1..=1500).map(|port| (reserved(port), listener.as_fd())).collect();
+    let host = listener.local_addr().unwrap().ip();
+    let ports: Vec<_> = (1..=1500).map(|port| (reserved(host, port), listener.as_fd())).collect();
     lab.client.hold(&ports).unwrap();
     assert_eq!(lab.client.status().unwrap().ports.len(), 1500);
     let bindings: Vec<_> = ports.into_iter().map(|(held, _)| held.binding).collect();

@@ -341,7 +341,7 @@ impl Shared {
 }
 
 /// An address of the loopback that no other test uses.
-fn own_address() -> Ipv4Addr {
+pub(crate) fn own_address() -> Ipv4Addr {
     let [_, _, high, low] = std::process::id().to_be_bytes();
     let number = u8::try_from(LABS.fetch_add(1, Ordering::Relaxed) % 250 + 1).unwrap();
     Ipv4Addr::new(127, 1 | high & 0x7f, low, number)

@@ -1,6 +1,6 @@
 //! Traffic that the kernel does not translate.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsFd;
 use std::thread;
@@ -8,7 +8,7 @@ use std::thread;
 use cnm::{PortBinding, Protocol};
 use dns::protocol::{HeldPort, Twin};
 
-use crate::lab::{Lab, PATIENCE};
+use crate::lab::{Lab, PATIENCE, eventually, own_address};
 
 fn held(socket: SocketAddr, protocol: Protocol, target: SocketAddr) -> HeldPort {
     let binding =
@@ -41,6 +41,41 @@ fn a_stream_from_ipv6_reaches_an_ipv4_sandbox_and_half_closes() {
     server.join().unwrap();
     lab.client.drop_ports(&[held.binding]).unwrap();
     assert!(TcpStream::connect(address).is_err());
+}
+
+#[test]
+fn a_port_that_leads_nowhere_refuses_and_stays_reserved() {
+    let lab = Lab::new(&[]);
+    let target = TcpListener::bind("127.0.0.1:0").unwrap();
+    // Bound to a number, as published ports are: the kernel takes one back that it chose itself.
+    let port = TcpListener::bind((own_address(), 8080)).unwrap();
+    let address = port.local_addr().unwrap();
+    let leading = held(address, Protocol::Tcp, target.local_addr().unwrap());
+    let nowhere = HeldPort { target: None, ..leading.clone() };
+    let refused = || {
+        let error = TcpStream::connect(address).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::ConnectionRefused);
+        assert_eq!(TcpListener::bind(address).unwrap_err().kind(), ErrorKind::AddrInUse);
+    };
+    lab.client.hold(&[(nowhere.clone(), port.as_fd())]).unwrap();
+    drop(port);
+    eventually(|| TcpStream::connect(address).is_err());
+    refused();
+    // And again: what happens once may happen often.
+    for _ in 0..2 {
+        lab.client.lead(std::slice::from_ref(&leading)).unwrap();
+        eventually(|| TcpStream::connect(address).is_ok());
+        let mut client = TcpStream::connect(address).unwrap();
+        client.set_read_timeout(Some(PATIENCE)).unwrap();
+        let (_first, _) = target.accept().unwrap();
+        let (_second, _) = target.accept().unwrap();
+        lab.client.lead(std::slice::from_ref(&nowhere)).unwrap();
+        assert!(client.read(&mut [0; 1]).is_ok_and(|length| length == 0), "it is ended");
+        eventually(|| TcpStream::connect(address).is_err());
+        refused();
+    }
+    lab.client.drop_ports(&[nowhere.binding]).unwrap();
+    TcpListener::bind(address).unwrap();
 }
 
 #[test]

@@ -1,11 +1,10 @@
 //! The host ports of a sandbox: bound while a change is decided, then held by the resolver's process.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::AsFd;
-use std::sync::Arc;
 
-use cnm::{Element, Endpoint, Key, PortBinding, Protocol, Sandbox, State, Value};
+use cnm::{PortBinding, Sandbox};
 use dns::protocol::{HeldPort, Twin};
 use drivers::kernel::{HostPorts, KernelError};
 
@@ -13,15 +12,19 @@ use super::resolver::Held;
 use super::{Change, Reserved};
 use engine_error::Error;
 
+/// Where ports lead whose packets the kernel does not translate: the plan's word. A port that is
+/// not among them leads nowhere.
+pub(super) type Carried = BTreeMap<PortBinding, SocketAddr>;
+
 /// All addresses of a family.
 const ANY4: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 const ANY6: IpAddr = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
 
 /// What the resolver is to hold of a change's ports, with their sockets.
-pub(super) fn held<'a>(change: &'a Change<'_>) -> Vec<Held<'a>> {
-    let held = |(bindings, socket): &'a Reserved| {
-        let port = held_port(bindings, &change.transaction.after, &change.endpoints);
-        Held { port, socket: socket.as_fd() }
+pub(super) fn held<'a>(change: &'a Change<'_>, carried: &Carried) -> Vec<Held<'a>> {
+    let held = |(bindings, socket): &'a Reserved| Held {
+        port: held_port(bindings, carried),
+        socket: socket.as_fd(),
     };
     change.reserved.iter().map(held).collect()
 }
@@ -56,11 +59,7 @@ pub(super) fn retain_taken(reserved: &mut Vec<Reserved>, sandbox: &Sandbox) {
 }
 
 /// What the resolver is to hold of all ports of a sandbox.
-pub(super) fn ports_of(
-    sandbox: &Sandbox,
-    state: &State,
-    endpoints: &[Arc<Endpoint>],
-) -> Vec<HeldPort> {
+pub(super) fn ports_of(sandbox: &Sandbox, carried: &Carried) -> Vec<HeldPort> {
     let ports: HashSet<&PortBinding> = sandbox.ports.iter().collect();
     // A port of both families is bound by one socket, if possible.
     let twin = |binding: &PortBinding, host: IpAddr| {
@@ -69,40 +68,22 @@ pub(super) fn ports_of(
     };
     let held = |binding: &PortBinding| match binding.host {
         host if host == ANY4 => match twin(binding, ANY6) {
-            Some(twin) => Some(held_port(&[binding.clone(), twin], state, endpoints)),
-            None => Some(held_port(std::slice::from_ref(binding), state, endpoints)),
+            Some(twin) => Some(held_port(&[binding.clone(), twin], carried)),
+            None => Some(held_port(std::slice::from_ref(binding), carried)),
         },
         host if host == ANY6 && twin(binding, ANY4).is_some() => None,
-        _ => Some(held_port(std::slice::from_ref(binding), state, endpoints)),
+        _ => Some(held_port(std::slice::from_ref(binding), carried)),
     };
     sandbox.ports.iter().filter_map(held).collect()
 }
 
 /// What the resolver is to hold by one socket: one port, or two that differ in their family.
-fn held_port(bindings: &[PortBinding], state: &State, endpoints: &[Arc<Endpoint>]) -> HeldPort {
+fn held_port(bindings: &[PortBinding], carried: &Carried) -> HeldPort {
     let (binding, twin) = (&bindings[0], bindings.get(1));
+    let target = |binding| carried.get(binding).copied();
     HeldPort {
         binding: binding.clone(),
-        target: target(binding, state, endpoints),
-        twin: twin.map(|twin| Twin { host: twin.host, target: target(twin, state, endpoints) }),
+        target: target(binding),
+        twin: twin.map(|twin| Twin { host: twin.host, target: target(twin) }),
     }
-}
-
-/// Where connections go that reach a host port and are not translated by the kernel: `::1`, or
-/// IPv6 clients of a container without IPv6.
-fn target(binding: &PortBinding, state: &State, endpoints: &[Arc<Endpoint>]) -> Option<SocketAddr> {
-    if binding.protocol == Protocol::Sctp {
-        return None;
-    }
-    let published = Element::Published {
-        host: binding.host,
-        protocol: binding.protocol,
-        port: binding.host_port,
-    };
-    if let Some(Value::Target { address, port }) = state.get(&Key::Element(published)) {
-        return Some(SocketAddr::new(*address, *port));
-    }
-    let addresses = || endpoints.iter().flat_map(|endpoint| &endpoint.addresses);
-    let same = addresses().find(|address| address.is_ipv6() == binding.host.is_ipv6());
-    same.or_else(|| addresses().next()).map(|address| SocketAddr::new(address.ip(), binding.port))
 }
