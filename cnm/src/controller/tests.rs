@@ -221,7 +221,7 @@ impl Engine {
 
 fn spelled(binding: &PortBinding) -> String {
     let PortBinding { host, host_port, protocol, port } = binding;
-    format!("{}->{port}/{protocol}", std::net::SocketAddr::new(*host, *host_port))
+    format!("{}->{port}/{protocol}", SocketAddr::new(*host, *host_port))
 }
 
 fn network(name: &str, subnets: &[&str]) -> NetworkSpec {
