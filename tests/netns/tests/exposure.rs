@@ -60,7 +60,7 @@ impl Scene {
 
     /// Everybody is refused at once, or in datagrams not answered.
     fn is_closed(&self, when: &str) {
-        self.from_everywhere(|who, from, address| {
+        self.everywhere(|who, from, address| {
             let server = SocketAddr::new(address, 8080);
             let refused = from.tcp_to(server, SILENCE).unwrap_err().kind();
             assert_eq!(refused, ErrorKind::ConnectionRefused, "{when}: {who} at {server}");
@@ -80,7 +80,7 @@ impl Scene {
 
     /// Everybody is answered, at the localhost's own port too, which is nobody else's.
     fn is_open(&self, when: &str) {
-        self.from_everywhere(|who, from, address| {
+        self.everywhere(|who, from, address| {
             let answered = |port| from.tcp(address, port).and(from.udp(address, port));
             answered(8080).unwrap_or_else(|error| panic!("{when}: {who} at {address}: {error}"));
             let own = SocketAddr::new(address, 8081);
@@ -94,7 +94,7 @@ impl Scene {
     }
 
     /// Checks it for all askers and all that they ask, beside each other.
-    fn from_everywhere(&self, check: impl Fn(&str, &Host, IpAddr) + Sync) {
+    fn everywhere(&self, check: impl Fn(&str, &Host, IpAddr) + Sync) {
         thread::scope(|scope| {
             for (who, from, addresses) in self.askers() {
                 let check = &check;
