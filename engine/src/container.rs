@@ -9,11 +9,13 @@ mod detach;
 pub(crate) mod exec;
 mod files;
 pub mod health;
+mod id;
 pub(crate) mod init;
 pub(crate) mod join;
 pub(crate) mod live;
 mod logs;
 mod merge;
+pub mod modes;
 pub(crate) mod monitor;
 mod names;
 mod recover;
@@ -40,6 +42,8 @@ pub(crate) use containers::Below;
 pub use containers::Containers;
 pub use create::missing_other;
 pub use health::{Health, Healthcheck};
+pub use id::ContainerId;
+pub use modes::{NamespaceModes, NetworkMode, Sharing};
 pub use request::{
     Attach, Attached, Created, ExecSpec, ExecView, LogLine, LogQuery, Process, Processes, Remove,
     WaitCondition, Waited,
@@ -50,8 +54,8 @@ pub use state::{State, Status};
 /// A container as it is at one moment. The engine replaces it whole; nothing in it changes.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Container {
-    /// 64 hexadecimal digits.
-    pub id: String,
+    /// Its identifier.
+    pub id: ContainerId,
     /// The name, without the slash that Docker's API puts before it.
     pub name: String,
     /// When it was created.
@@ -177,6 +181,6 @@ pub struct MountPoint {
 impl Container {
     /// The first 12 digits of the id.
     pub fn short_id(&self) -> &str {
-        &self.id[..12]
+        self.id.short()
     }
 }

@@ -127,7 +127,7 @@ pub async fn prune(api: &Api, request: &Request) -> Result<Response> {
 pub fn users(api: &Api) -> Vec<ImageUse> {
     let of = |container: &Arc<crate::container::Container>| {
         Some(ImageUse {
-            container: container.id.clone(),
+            container: container.id.to_string(),
             image: container.image.parse().ok()?,
             reference: container.spec.image.clone(),
             running: container.state.is_running(),

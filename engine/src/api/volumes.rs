@@ -139,7 +139,7 @@ fn users(api: &Api, name: &str) -> Vec<String> {
     let mounts = |container: &crate::container::Container| {
         container.mounts.iter().any(|m| m.kind == "volume" && m.name.as_deref() == Some(name))
     };
-    api.engine.containers.list().iter().filter(|c| mounts(c)).map(|c| c.id.clone()).collect()
+    api.engine.containers.list().iter().filter(|c| mounts(c)).map(|c| c.id.to_string()).collect()
 }
 
 fn wire(volume: &Volume) -> Value {

@@ -12,7 +12,7 @@ use super::files::{self, Hosts, Resolver};
 use super::join::Place;
 use super::logs::rotation::Rotation;
 use super::spec::Mount;
-use super::{Container, Paths, Spec};
+use super::{Container, Paths, Sharing, Spec};
 use engine_error::{Error, Result};
 use image::rootfs::{Root, RootFs};
 use runtime::spec::{BundleInput, Namespace, Namespaces, Seccomp, build};
@@ -93,7 +93,7 @@ impl Containers {
         bundle.write(&directory)?;
         let spec = &container.spec;
         let config = Config {
-            id: container.id.clone(),
+            id: container.id.to_string(),
             runtime: command,
             bundle: directory.clone(),
             directory,
@@ -125,7 +125,7 @@ impl Containers {
         let options = SecurityOptions::parse(&spec.security_options)?;
         let mut args = vec![resolved.path.clone()];
         args.extend(resolved.args.iter().cloned());
-        let shared_ipc = self.process_of(spec, "ipc")?;
+        let shared_ipc = self.process_of(&spec.namespaces.ipc, "ipc")?;
         Ok(BundleInput {
             args,
             env: resolved.env.clone(),
@@ -178,34 +178,33 @@ impl Containers {
     }
 
     fn namespaces(&self, spec: &Spec, wiring: &Wiring) -> Result<Namespaces> {
-        let namespace = |kind: &str, file: &str| -> Result<Namespace> {
-            let wanted = spec.namespaces.get(kind).map_or("", String::as_str);
-            if wanted == "host" {
+        let namespace = |wanted: &Sharing, kind: &str| -> Result<Namespace> {
+            if *wanted == Sharing::Host {
                 return Ok(Namespace::Host);
             }
-            let process = self.process_of(spec, kind)?;
+            let process = self.process_of(wanted, kind)?;
             Ok(process.map_or(Namespace::Private, |pid| {
-                Namespace::Path(PathBuf::from(format!("/proc/{pid}/ns/{file}")))
+                Namespace::Path(PathBuf::from(format!("/proc/{pid}/ns/{kind}")))
             }))
         };
-        let cgroup = match spec.namespaces.get("cgroup").map_or("", String::as_str) {
-            "host" => Some(Namespace::Host),
-            "private" => Some(Namespace::Private),
+        let modes = &spec.namespaces;
+        let cgroup = match modes.cgroup {
+            Sharing::Host => Some(Namespace::Host),
+            Sharing::Private => Some(Namespace::Private),
             _ => None,
         };
         Ok(Namespaces {
             network: wiring.namespace.clone(),
-            pid: namespace("pid", "pid")?,
-            ipc: namespace("ipc", "ipc")?,
-            uts: namespace("uts", "uts")?,
+            pid: namespace(&modes.pid, "pid")?,
+            ipc: namespace(&modes.ipc, "ipc")?,
+            uts: namespace(&modes.uts, "uts")?,
             cgroup,
         })
     }
 
     /// The process whose namespace of a kind is shared (`container:<id>`).
-    fn process_of(&self, spec: &Spec, kind: &str) -> Result<Option<i32>> {
-        let wanted = spec.namespaces.get(kind).map_or("", String::as_str);
-        let Some(key) = wanted.strip_prefix("container:") else { return Ok(None) };
+    fn process_of(&self, wanted: &Sharing, kind: &str) -> Result<Option<i32>> {
+        let Some(key) = wanted.container() else { return Ok(None) };
         let other = self.registry.find(key)?.get();
         if other.state.pid == 0 {
             return Err(Error::conflict(format!(

@@ -180,7 +180,7 @@ fn release(model: &mut Controller, id: &str, endpoint: &super::EndpointView) -> 
 }
 
 fn check_connect(network: &Network, container: &Container) -> Result<()> {
-    if container.spec.network_mode().starts_with("container:") {
+    if container.spec.network_mode().container().is_some() {
         return Err(shares_network());
     }
     if network.kind() == DriverKind::Host {

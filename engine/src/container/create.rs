@@ -15,10 +15,11 @@ use super::Containers;
 use super::join::Place;
 use super::live::Live;
 use super::logs::rotation::Rotation;
+use super::modes::NetworkMode;
 use super::spec::{Mount, RestartPolicy};
 use super::{
-    Container, Created, EndpointSpec, EndpointView, Healthcheck, MountPoint, Paths, Spec, State,
-    merge,
+    Container, ContainerId, Created, EndpointSpec, EndpointView, Healthcheck, MountPoint, Paths,
+    Spec, State, merge,
 };
 use crate::network::Chance;
 use engine_error::{Error, Result};
@@ -51,7 +52,7 @@ impl Containers {
             check_platform(&image, &spec.image, wanted)?;
         }
         self.check(&spec).map_err(missing_other)?;
-        let id = cnm::SandboxId::from_random(Chance.bytes()).to_string();
+        let id = ContainerId::from_random(Chance.bytes());
         let mut warnings = self.warnings(&spec, &id)?;
         let mut resolved = merge::resolve(&spec, &image.config, &id)?;
         let extra = &image.extra;
@@ -102,7 +103,7 @@ impl Containers {
     /// What a container is to be made without, though it was asked for.
     fn warnings(&self, spec: &Spec, id: &str) -> Result<Vec<String>> {
         let mut warnings = Vec::new();
-        if spec.network_mode() == "host" && !spec.ports.is_empty() {
+        if *spec.network_mode() == NetworkMode::Host && !spec.ports.is_empty() {
             let text = "Published ports are discarded when using host network mode";
             warnings.push(text.to_owned());
         }
@@ -176,7 +177,7 @@ impl Containers {
         self.runtime(spec)?;
         device_rules(&spec.device_rules)?;
         super::detach::keys(None)?;
-        if let Some(other) = spec.network_mode().strip_prefix("container:") {
+        if let Some(other) = spec.network_mode().container() {
             self.registry.find(other)?;
             if !spec.hostname.is_empty() {
                 return Err(Error::invalid("conflicting options: hostname and the network mode"));
@@ -198,9 +199,9 @@ impl Containers {
             return None;
         }
         match spec.network_mode() {
-            "host" => nix::unistd::gethostname().ok()?.into_string().ok(),
+            NetworkMode::Host => nix::unistd::gethostname().ok()?.into_string().ok(),
             mode => {
-                let other = self.registry.find(mode.strip_prefix("container:")?).ok()?;
+                let other = self.registry.find(mode.container()?).ok()?;
                 Some(other.get().resolved.hostname.clone())
             }
         }
@@ -208,12 +209,8 @@ impl Containers {
 
     /// The networks a container is to join, in order: that of its mode first.
     fn wanted_endpoints(&self, spec: &Spec) -> Vec<EndpointView> {
-        let mode = match spec.network_mode() {
-            _ if spec.network_disabled => return Vec::new(),
-            "" | "default" => self.settings.default_network(),
-            mode if mode.starts_with("container:") => return Vec::new(),
-            mode => mode,
-        };
+        let mode = spec.network_mode().network(self.settings.default_network());
+        let Some(mode) = mode.filter(|_| !spec.network_disabled) else { return Vec::new() };
         let first = spec.endpoints.iter().position(|(key, _)| {
             let key = if key == "default" { self.settings.default_network() } else { key };
             key == mode || self.same_network(key, mode)

@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use super::Containers;
 use super::attach::{End, carry, stdcopy};
 use super::detach::{self, Scanner};
-use super::{Attached, Container, ExecSpec, ExecView, Status};
+use super::{Attached, Container, ContainerId, ExecSpec, ExecView, Status};
 use crate::network::Chance;
 use engine_error::{Error, Result};
 use runtime::spec::{self, ExecInput};
@@ -144,7 +144,7 @@ impl Containers {
     /// The processes made by [`Containers::exec_create`] in a container that have not been forgotten.
     pub fn execs_of(&self, container: &str) -> Vec<String> {
         let execs = self.execs.lock();
-        let own = execs.values().filter(|entry| entry.view.container == container);
+        let own = execs.values().filter(|entry| entry.view.container.as_str() == container);
         own.filter(|entry| entry.forget.is_none()).map(|entry| entry.view.id.clone()).collect()
     }
 
@@ -178,12 +178,12 @@ impl Containers {
     }
 
     /// Forgets the processes of a container that ended.
-    pub(crate) fn forget_execs(&self, container: &str) {
+    pub(crate) fn forget_execs(&self, container: &ContainerId) {
         self.execs.lock().retain(|_, entry| {
-            if entry.view.container == container {
+            if entry.view.container == *container {
                 entry.ended.send_replace(true);
             }
-            entry.view.container != container
+            entry.view.container != *container
         });
     }
 

@@ -18,8 +18,7 @@ impl Containers {
     /// The init process of a container, if it is to have one. In a PID namespace that is not its
     /// own it would not be process 1, and of no use.
     pub(super) fn init_program(&self, spec: &Spec) -> Result<Option<PathBuf>> {
-        let shared = spec.namespaces.get("pid").is_some_and(|mode| mode != "private");
-        if shared || !spec.init.unwrap_or(self.settings.init) {
+        if !spec.namespaces.pid.is_own() || !spec.init.unwrap_or(self.settings.init) {
             return Ok(None);
         }
         let Some(path) = &self.settings.init_path else {

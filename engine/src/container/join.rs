@@ -9,7 +9,7 @@ use cnm::{DriverKind, Endpoint, Network, Sandbox};
 use dns::protocol::{EndpointNames, SandboxView};
 
 use super::Containers;
-use super::{Container, EndpointView};
+use super::{Container, ContainerId, EndpointView};
 use crate::network::{Publication, Served};
 use engine_error::{Error, Result};
 use runtime::spec::network_sysctls;
@@ -25,13 +25,13 @@ pub(crate) enum Place {
     /// In the host's namespace.
     Host,
     /// In the sandbox of another container, whose id this is.
-    Shared(String),
+    Shared(ContainerId),
 }
 
 impl Containers {
     /// Where a container's interfaces are to be.
     pub(crate) fn place(&self, container: &Container) -> Result<Place> {
-        if let Some(other) = container.spec.network_mode().strip_prefix("container:") {
+        if let Some(other) = container.spec.network_mode().container() {
             return Ok(Place::Shared(self.registry.find(other)?.get().id.clone()));
         }
         for endpoint in &container.endpoints {
@@ -65,7 +65,7 @@ impl Containers {
         }
         let sysctls = network_sysctls(&container.spec.sysctls);
         Ok(SandboxSpec {
-            owner: container.id.clone(),
+            owner: container.id.to_string(),
             resolver: !joins.is_empty(),
             sysctls: sysctls
                 .into_iter()

@@ -18,7 +18,7 @@ use super::live::Live;
 use super::monitor::{is_gone, of_protocol};
 use super::remove::is_removed;
 use super::state::{Exit, Next};
-use super::{Container, Containers, Status};
+use super::{Container, ContainerId, Containers, Status};
 use engine_error::{Error, Result};
 use shim::client::{self, ShimClient, ShimError};
 
@@ -63,7 +63,7 @@ impl Containers {
 
     /// The containers that run, with their processes. A shim that is there and does not answer is
     /// no reason to take its container for dead.
-    fn living(&self) -> HashMap<String, i32> {
+    fn living(&self) -> HashMap<ContainerId, i32> {
         let mut alive = HashMap::new();
         for live in self.registry.all() {
             let container = live.get();
@@ -77,12 +77,17 @@ impl Containers {
             match self.tasks.handle().block_on(asked) {
                 Ok(Ok(status)) => alive.extend(status.pid.map(|pid| (id, pid))),
                 Ok(Err(ShimError::Gone { source, .. })) if is_gone(&source) => {
-                    tracing::debug!(container = id, error = %source, "no shim");
+                    tracing::debug!(container = id.short(), error = %source, "no shim");
                 }
                 silent => {
                     let pid = container.state.pid;
                     let runs = pid > 0 && Path::new(&format!("/proc/{pid}")).exists();
-                    tracing::warn!(container = id, runs, ?silent, "its shim does not answer");
+                    tracing::warn!(
+                        container = id.short(),
+                        runs,
+                        ?silent,
+                        "its shim does not answer"
+                    );
                     alive.extend(runs.then_some((id, pid)));
                 }
             }
@@ -91,16 +96,18 @@ impl Containers {
     }
 
     /// Removes the sandboxes whose owners do not run.
-    fn close_abandoned(&self, alive: &HashMap<String, i32>) -> Result<()> {
+    fn close_abandoned(&self, alive: &HashMap<ContainerId, i32>) -> Result<()> {
         let sandboxes = self.networks.controller().sandboxes();
-        for sandbox in sandboxes.iter().filter(|sandbox| !alive.contains_key(&sandbox.owner)) {
+        for sandbox in
+            sandboxes.iter().filter(|sandbox| !alive.contains_key(sandbox.owner.as_str()))
+        {
             self.networks.close(&sandbox.id, Batch::default())?;
         }
         Ok(())
     }
 
     /// Goes on with the containers that run: their networks, their names, the watch over them.
-    fn adopt(&self, alive: &HashMap<String, i32>) -> Result<()> {
+    fn adopt(&self, alive: &HashMap<ContainerId, i32>) -> Result<()> {
         let sandboxes = self.networks.controller().sandboxes();
         let by_owner: HashMap<_, _> =
             sandboxes.iter().map(|sandbox| (sandbox.owner.as_str(), &sandbox.id)).collect();
@@ -139,7 +146,7 @@ impl Containers {
     }
 
     /// Notes the ends of containers that ran when the daemon before this one ended.
-    fn bury(self: &Arc<Self>, alive: &HashMap<String, i32>) {
+    fn bury(self: &Arc<Self>, alive: &HashMap<ContainerId, i32>) {
         for live in self.registry.all() {
             let container = live.get();
             let directory = self.settings.shim_dir(&container.id);
@@ -163,11 +170,11 @@ impl Containers {
 
     /// Removes directories, and what is in them, that no container has.
     fn sweep(&self) {
-        let known: HashSet<String> =
+        let known: HashSet<ContainerId> =
             self.registry.all().iter().map(|live| live.get().id.clone()).collect();
         let root = self.settings.runtime_root();
         let shims = self.settings.exec_root.join("shim");
-        for id in names(&shims).chain(names(&root)).filter(|id| !known.contains(id)) {
+        for id in names(&shims).chain(names(&root)).filter(|id| !known.contains(id.as_str())) {
             tracing::info!(container = id, "remove a run that belongs to no container");
             let deleted = self
                 .runtime(&super::Spec::default())
@@ -178,7 +185,7 @@ impl Containers {
             remove(&shims.join(&id));
         }
         let containers = self.settings.data_root.join("containers");
-        for id in names(&containers).filter(|id| !known.contains(id)) {
+        for id in names(&containers).filter(|id| !known.contains(id.as_str())) {
             remove(&containers.join(&id));
         }
     }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+use super::ContainerId;
 use super::live::Live;
 use super::names;
 
@@ -18,8 +19,8 @@ pub(crate) struct Registry(RwLock<Inner>);
 
 #[derive(Debug, Default)]
 struct Inner {
-    containers: BTreeMap<String, Arc<Live>>,
-    names: HashMap<String, String>,
+    containers: BTreeMap<ContainerId, Arc<Live>>,
+    names: HashMap<String, ContainerId>,
 }
 
 impl Registry {
@@ -27,7 +28,7 @@ impl Registry {
     pub(crate) fn reserve(
         &self,
         name: Option<&str>,
-        id: &str,
+        id: &ContainerId,
         mut random: impl FnMut() -> [u8; 2],
     ) -> Result<String> {
         let mut inner = self.write();
@@ -36,7 +37,7 @@ impl Registry {
             None => (0..TRIES)
                 .map(|_| names::generate(random()))
                 .find(|name| !inner.names.contains_key(name))
-                .unwrap_or_else(|| id[..12].to_owned()),
+                .unwrap_or_else(|| id.short().to_owned()),
         };
         inner.take(&name, id)?;
         Ok(name)
@@ -125,7 +126,7 @@ impl Registry {
 }
 
 impl Inner {
-    fn take(&mut self, name: &str, id: &str) -> Result<()> {
+    fn take(&mut self, name: &str, id: &ContainerId) -> Result<()> {
         if let Some(owner) = self.names.get(name) {
             return Err(Error::conflict(format!(
                 "Conflict. The container name \"/{name}\" is already in use by container \
@@ -133,7 +134,7 @@ impl Inner {
                  that name."
             )));
         }
-        self.names.insert(name.to_owned(), id.to_owned());
+        self.names.insert(name.to_owned(), id.clone());
         Ok(())
     }
 }
@@ -143,8 +144,12 @@ mod tests {
     use super::*;
     use crate::container::Container;
 
+    fn id_of(start: &str) -> ContainerId {
+        format!("{start:0<64}").try_into().unwrap()
+    }
+
     fn add(registry: &Registry, id: &str, name: &str) {
-        let id = format!("{id:0<64}");
+        let id = id_of(id);
         let name = registry.reserve(Some(name), &id, || [0, 0]).unwrap();
         let container = Container { id, name, ..Container::default() };
         registry.insert(Arc::new(Live::new(container)));
@@ -173,10 +178,10 @@ mod tests {
     fn a_name_in_use_is_a_conflict_that_names_its_owner() {
         let registry = Registry::default();
         add(&registry, "aa", "web");
-        let error = registry.reserve(Some("web"), "bb", || [0, 0]).unwrap_err().to_string();
+        let error = registry.reserve(Some("web"), &id_of("bb"), || [0, 0]).unwrap_err().to_string();
         assert!(error.starts_with("Conflict. The container name \"/web\" is already in use by"));
         registry.remove(&format!("{:0<64}", "aa"));
-        assert!(registry.reserve(Some("web"), "bb", || [0, 0]).is_ok());
+        assert!(registry.reserve(Some("web"), &id_of("bb"), || [0, 0]).is_ok());
     }
 
     #[test]
@@ -187,6 +192,6 @@ mod tests {
         let result = registry.rename(&live, "other", |_| Err(Error::invalid("no")));
         assert!(result.is_err());
         check(&registry, "web", Ok("web"));
-        assert!(registry.reserve(Some("other"), "bb", || [0, 0]).is_ok());
+        assert!(registry.reserve(Some("other"), &id_of("bb"), || [0, 0]).is_ok());
     }
 }

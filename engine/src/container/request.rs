@@ -4,11 +4,13 @@ use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use tokio::net::UnixStream;
 
+use super::ContainerId;
+
 /// A container was created.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Created {
     /// Its id.
-    pub id: String,
+    pub id: ContainerId,
     /// What the user should know.
     pub warnings: Vec<String>,
 }
@@ -137,7 +139,7 @@ pub struct ExecView {
     /// 64 hexadecimal digits.
     pub id: String,
     /// The container's id.
-    pub container: String,
+    pub container: ContainerId,
     /// What was asked for.
     pub spec: ExecSpec,
     /// Whether it runs.

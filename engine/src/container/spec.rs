@@ -11,6 +11,8 @@ use cnm::{Mac, Protocol};
 pub use runtime::spec::{Mount, Resources};
 use serde::{Deserialize, Serialize};
 
+use super::modes::{NamespaceModes, NetworkMode};
+
 /// A container as it was asked for.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[expect(clippy::struct_excessive_bools, reason = "independent switches of the API")]
@@ -55,9 +57,8 @@ pub struct Spec {
     pub stop_signal: Option<String>,
     /// `--stop-timeout` in seconds; negative waits for ever.
     pub stop_timeout: Option<i64>,
-    /// `--network` of the host configuration: `default`, `bridge`, `host`, `none`,
-    /// `container:<id>` or a network.
-    pub network_mode: String,
+    /// `--network` of the host configuration.
+    pub network_mode: NetworkMode,
     /// No network at all, whatever the mode says.
     #[serde(default)]
     pub network_disabled: bool,
@@ -118,9 +119,8 @@ pub struct Spec {
     pub cgroup_parent: String,
     /// Limits of resources.
     pub resources: Resources,
-    /// `--pid`, `--ipc`, `--uts`, `--cgroupns`, `--userns`: empty, `host`, `private`,
-    /// `container:<id>`.
-    pub namespaces: BTreeMap<String, String>,
+    /// `--pid`, `--ipc`, `--uts`, `--cgroupns`, `--userns`.
+    pub namespaces: NamespaceModes,
     /// `--log-driver`: `json-file` and `none` are ours.
     pub log_driver: String,
     /// `--log-opt`: `max-size`, `max-file`.
@@ -137,8 +137,8 @@ pub struct Spec {
 
 impl Spec {
     /// The network mode that is in force.
-    pub fn network_mode(&self) -> &str {
-        if self.network_disabled { "none" } else { &self.network_mode }
+    pub fn network_mode(&self) -> &NetworkMode {
+        if self.network_disabled { &NetworkMode::None } else { &self.network_mode }
     }
 }
 

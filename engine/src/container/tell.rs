@@ -11,7 +11,7 @@ impl Containers {
         all.insert("image".to_owned(), container.spec.image.clone());
         all.insert("name".to_owned(), container.name.clone());
         all.extend(attributes.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())));
-        self.events.publish("container", action, &container.id, all);
+        self.events.publish("container", action, container.id.as_str(), all);
     }
 
     /// Tells an event of a container on a network.
@@ -24,7 +24,7 @@ impl Containers {
         let Some(id) = &endpoint.network_id else { return };
         let kind = self.networks.network(id.as_str()).map_or("bridge", |n| n.kind().as_str());
         let attributes = BTreeMap::from([
-            ("container".to_owned(), container.id.clone()),
+            ("container".to_owned(), container.id.to_string()),
             ("name".to_owned(), endpoint.network.clone()),
             ("type".to_owned(), kind.to_owned()),
         ]);

@@ -107,7 +107,7 @@ impl Scene {
     pub(crate) async fn try_create(&self, name: &'static str, spec: Spec) -> Result<String, Error> {
         let created =
             self.blocking(move |engine| engine.containers.create(Some(name), spec, None)).await;
-        created.map(|created| created.id)
+        created.map(|created| created.id.to_string())
     }
 
     pub(crate) async fn create(&self, name: &'static str, spec: Spec) -> String {

@@ -11,6 +11,7 @@ use super::container_limits::{devices, resources};
 use super::container_validate::{check, check_mounts};
 use super::{go, ports};
 use crate::container::spec::{EndpointSpec, RestartPolicy, Spec};
+use crate::container::{NamespaceModes, NetworkMode};
 use engine_error::{Error, Result};
 
 mod mounts;
@@ -170,7 +171,7 @@ fn of_host(spec: &mut Spec, host: &HostConfig) -> Result<()> {
     spec.auto_remove = host.auto_remove;
     spec.init = host.init;
     spec.restart = restart(host);
-    spec.network_mode.clone_from(&host.network_mode);
+    spec.network_mode = host.network_mode.as_str().into();
     spec.ports = ports::published(&host.port_bindings.clone().unwrap_or_default())?;
     spec.publish_all = host.publish_all_ports;
     spec.groups = list(&host.group_add);
@@ -213,16 +214,14 @@ fn restart(host: &HostConfig) -> RestartPolicy {
     }
 }
 
-fn namespaces(host: &HostConfig) -> BTreeMap<String, String> {
-    let modes = [
-        ("pid", &host.pid_mode),
-        ("ipc", &host.ipc_mode),
-        ("uts", &host.uts_mode),
-        ("cgroup", &host.cgroupns_mode),
-        ("user", &host.userns_mode),
-    ];
-    let set = modes.into_iter().filter(|(_, mode)| !mode.is_empty());
-    set.map(|(name, mode)| (name.to_owned(), mode.clone())).collect()
+fn namespaces(host: &HostConfig) -> NamespaceModes {
+    NamespaceModes {
+        pid: host.pid_mode.as_str().into(),
+        ipc: host.ipc_mode.as_str().into(),
+        uts: host.uts_mode.as_str().into(),
+        cgroup: host.cgroupns_mode.as_str().into(),
+        user: host.userns_mode.as_str().into(),
+    }
 }
 
 // === endpoints ===
@@ -235,7 +234,7 @@ fn endpoints(
     default: &str,
 ) -> Result<Vec<(String, EndpointSpec)>> {
     let mode = host.network_mode.as_str();
-    let shared = mode.starts_with("container:");
+    let shared = NetworkMode::from(mode).container().is_some();
     let mut endpoints = Vec::new();
     for (name, value) in networking.endpoints_config {
         let name = if name == "default" { default.to_owned() } else { name };

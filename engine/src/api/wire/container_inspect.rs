@@ -75,7 +75,7 @@ fn host_config(container: &Container) -> Value {
     if container.spec.wire_host_config.is_object() {
         return container.spec.wire_host_config.clone();
     }
-    let network_mode = container.spec.network_mode.clone();
+    let network_mode = container.spec.network_mode.to_string();
     let host = HostConfig { network_mode, console_size: vec![0, 0], ..HostConfig::default() };
     serde_json::to_value(host).unwrap_or_default()
 }

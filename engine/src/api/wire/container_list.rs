@@ -24,7 +24,7 @@ pub fn entry(
         "Labels": container.resolved.labels,
         "State": container.state.status.as_str(),
         "Status": status(&container.state, now),
-        "HostConfig": {"NetworkMode": container.spec.network_mode},
+        "HostConfig": {"NetworkMode": container.spec.network_mode.to_string()},
         "NetworkSettings": {"Networks": networks(container)},
         "Mounts": mounts(container),
     });

@@ -160,7 +160,7 @@ pub fn inspect(network: &Network, endpoints: &[(Arc<Endpoint>, Option<Arc<Contai
     let mut value = summary(network);
     let entries = endpoints.iter().map(|(endpoint, container)| {
         let key = match container {
-            Some(container) => container.id.clone(),
+            Some(container) => container.id.to_string(),
             None => format!("ep-{}", endpoint.id),
         };
         (key, member(endpoint, container.as_deref()))

@@ -97,7 +97,10 @@ fn an_empty_entrypoint_is_not_none() {
 #[test]
 fn another_container_s_network_leaves_no_endpoints() {
     let spec = host(&json!({"NetworkMode": "container:web"})).unwrap();
-    assert_eq!((spec.network_mode.as_str(), spec.endpoints.len()), ("container:web", 0));
+    assert_eq!(
+        (spec.network_mode.to_string().as_str(), spec.endpoints.len()),
+        ("container:web", 0)
+    );
 }
 
 #[test]

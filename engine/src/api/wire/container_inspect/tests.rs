@@ -24,7 +24,7 @@ fn container() -> Container {
         port: 80,
     };
     Container {
-        id: "a1".repeat(32),
+        id: "a1".repeat(32).try_into().unwrap(),
         name: "web".to_owned(),
         created: time(1000).unwrap(),
         spec: spec(&body, &Defaults::default()).unwrap(),
