@@ -54,12 +54,12 @@ pub trait Runtime: fmt::Debug + Send + Sync {
 
     /// Freezes all processes of a container. Blocks.
     fn pause(&self, root: &Path, id: &str) -> Result<(), RuntimeError> {
-        program::call(&self.command(root), "pause", &["pause", id], None)
+        program::call(&self.command(root), "pause", &["pause", id], b"")
     }
 
     /// Lets a paused container go on. Blocks.
     fn resume(&self, root: &Path, id: &str) -> Result<(), RuntimeError> {
-        program::call(&self.command(root), "resume", &["resume", id], None)
+        program::call(&self.command(root), "resume", &["resume", id], b"")
     }
 
     /// Changes a running container's limits. Blocks.
@@ -70,18 +70,13 @@ pub trait Runtime: fmt::Debug + Send + Sync {
         resources: &oci_spec::runtime::LinuxResources,
     ) -> Result<(), RuntimeError> {
         let text = serde_json::to_vec(resources).unwrap_or_default();
-        program::call(
-            &self.command(root),
-            "update",
-            &["update", "--resources", "-", id],
-            Some(&text),
-        )
+        program::call(&self.command(root), "update", &["update", "--resources", "-", id], &text)
     }
 
     /// Kills what is left of a container and removes the runtime's state and cgroups: for a
     /// container whose shim was killed. Removing what is gone is not an error. Blocks.
     fn delete(&self, root: &Path, id: &str) -> Result<(), RuntimeError> {
-        match program::call(&self.command(root), "delete", &["delete", "--force", id], None) {
+        match program::call(&self.command(root), "delete", &["delete", "--force", id], b"") {
             Err(RuntimeError::Refused { message, .. }) if message.contains("does not exist") => {
                 Ok(())
             }

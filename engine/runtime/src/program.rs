@@ -1,14 +1,13 @@
 //! The programs: `crun`, `runc`, and what `--add-runtime` names.
 
 use std::collections::BTreeMap;
-use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::sync::Arc;
 
 use super::{Runtime, RuntimeError, SeccompForm};
-use shim::launch;
-use shim::protocol::{Gate, HYBRID, RuntimeCommand};
+use shim::protocol::{Gate, HYBRID, LIMIT, RuntimeCommand};
+use shim::{launch, said};
 
 /// A program that `--add-runtime` names.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -70,6 +69,7 @@ impl Runtime for Crun {
             arguments: self.arguments.clone(),
             hide_hybrid: controllers.is_ok_and(|names| !names.is_empty()),
             gate: Gate::Written,
+            limit: LIMIT,
         }
     }
 }
@@ -94,6 +94,7 @@ impl Runtime for Runc {
             arguments: self.arguments.clone(),
             hide_hybrid: false,
             gate: if is(&self.program, "runc") { Gate::Read } else { Gate::Command },
+            limit: LIMIT,
         }
     }
 }
@@ -147,41 +148,28 @@ pub fn in_path(name: &str) -> Option<PathBuf> {
 
 /// First line of `--version`.
 pub(super) fn version(program: &Path) -> Result<String, RuntimeError> {
-    let output = Command::new(program)
-        .arg("--version")
-        .stdin(Stdio::null())
-        .output()
+    let called = launch::call(Command::new(program).arg("--version"), b"", LIMIT)
         .map_err(|source| RuntimeError::Call { program: program.to_owned(), source })?;
-    let text = String::from_utf8_lossy(&output.stdout);
-    Ok(text.lines().next().unwrap_or_default().to_owned())
+    Ok(called.output.lines().next().unwrap_or_default().to_owned())
 }
 
-/// Runs a subcommand whose last argument is the container; its stderr is the error.
+/// Runs a subcommand whose last argument is the container.
 pub(super) fn call(
     command: &RuntimeCommand,
     action: &str,
     arguments: &[&str],
-    input: Option<&[u8]>,
+    input: &[u8],
 ) -> Result<(), RuntimeError> {
-    let failed = |source| RuntimeError::Call { program: command.program.clone(), source };
-    let mut child = launch::command(command)
-        .args(arguments)
-        .stdin(if input.is_some() { Stdio::piped() } else { Stdio::null() })
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .map_err(failed)?;
-    if let (Some(input), Some(mut stdin)) = (input, child.stdin.take()) {
-        stdin.write_all(input).map_err(failed)?;
-    }
-    let output = child.wait_with_output().map_err(failed)?;
-    if output.status.success() {
+    let mut program = launch::command(command);
+    let called = launch::call(program.args(arguments), input, command.limit)
+        .map_err(|source| RuntimeError::Call { program: command.program.clone(), source })?;
+    if called.status.success() {
         return Ok(());
     }
     Err(RuntimeError::Refused {
         runtime: command.program.file_name().unwrap_or_default().to_string_lossy().into_owned(),
         action: action.to_owned(),
         container: arguments.last().copied().unwrap_or_default().to_owned(),
-        message: String::from_utf8_lossy(&output.stderr).trim().to_owned(),
+        message: said::reason(&called.errors).unwrap_or_else(|| called.status.to_string()),
     })
 }

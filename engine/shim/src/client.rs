@@ -1,13 +1,13 @@
 //! The daemon's side of a shim: starting one, and asking it.
 
-use std::io::{self, BufRead, BufReader, IoSlice, Read, Write};
+use std::io::{self, BufRead, BufReader, IoSlice, Write};
 use std::net::Shutdown;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream as BlockingStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 use cnm::{HasKind, Kind};
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
@@ -17,12 +17,14 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
 use super::protocol::{
-    Config, EXIT, Event, Exec, Exit, Failure, GO, Reply, Request, SOCKET, Started, Status, Streams,
-    VIEW_DESCRIPTORS,
+    Config, EXIT, Event, Exec, Exit, Failure, GO, LIMIT, Reply, Request, SOCKET, Started, Status,
+    Streams, VIEW_DESCRIPTORS,
 };
 
 /// The longest line a shim sends: a status with all its exits.
 const LONGEST_LINE: u64 = 1 << 20;
+/// How long a shim may take for an answer. It has nothing to wait for, but it may have been stopped.
+const ANSWER: Duration = Duration::from_secs(10);
 
 /// A failed conversation with a shim.
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +39,14 @@ pub enum ShimError {
         container: String,
         /// What the socket said.
         source: io::Error,
+    },
+    /// The shim is there, and does not answer.
+    #[error("the shim of container {container} did not answer within {limit:?}")]
+    Silent {
+        /// The container, by its directory's name.
+        container: String,
+        /// How long it was waited for.
+        limit: Duration,
     },
     /// The process asked about does not run.
     #[error("process {process} is not running")]
@@ -69,7 +79,7 @@ impl HasKind for ShimError {
         match self {
             Self::Start(failure) if matches!(failure.code, 126 | 127) => Kind::Invalid,
             Self::NotRunning { .. } => Kind::Conflict,
-            Self::Gone { .. } => Kind::Unavailable,
+            Self::Gone { .. } | Self::Silent { .. } => Kind::Unavailable,
             Self::Start(_) | Self::Io { .. } | Self::Refused { .. } => Kind::Internal,
         }
     }
@@ -117,7 +127,9 @@ impl Shims {
             pending = Some(fresh);
         }
         let shim = pending.ok_or_else(|| failed("start")(io::ErrorKind::NotConnected.into()))?;
-        Ok(Starting { shim, container: config.id.clone(), held: config.held })
+        // It takes a runtime to make the container, and one to take away what came of it.
+        let limit = config.runtime.limit * 2 + ANSWER;
+        Ok(Starting { shim, container: config.id.clone(), held: config.held, limit })
     }
 
     /// Starts a shim and its container: blocks until the container runs or has failed to.
@@ -168,17 +180,46 @@ impl Pending {
         (&self.socket).write_all(&line[sent..])
     }
 
-    /// Waits for the one line; the process we started has made way for its grandchild by then.
-    fn result(mut self) -> io::Result<Started> {
+    /// Waits for the one line, so long; the process we started has made way for its grandchild by
+    /// then.
+    fn result(mut self, limit: Duration) -> io::Result<Started> {
         let mut answer = String::new();
-        let read = BufReader::new(&self.socket).read_line(&mut answer);
-        self.child.wait()?;
+        let end = Instant::now() + limit;
+        let read = read_until(&self.socket, end, &mut answer);
+        self.forget();
         read?;
         if answer.is_empty() {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         serde_json::from_str(&answer).map_err(Into::into)
     }
+
+    /// Reaps the process that we started. It has ended, or hangs and is of no use.
+    fn forget(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Reads a line, or all that there is, until this time.
+fn read_until(socket: &BlockingStream, end: Instant, into: &mut String) -> io::Result<()> {
+    let late = || io::Error::new(io::ErrorKind::TimedOut, "it does not answer");
+    let mut reader = BufReader::new(socket);
+    while !into.ends_with('\n') {
+        let left = end.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(late());
+        }
+        socket.set_read_timeout(Some(left))?;
+        match reader.read_line(into) {
+            Ok(0) => break,
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(late()),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 impl Drop for Shims {
@@ -199,6 +240,8 @@ pub struct Starting {
     shim: Pending,
     container: String,
     held: bool,
+    /// How long to wait for it.
+    limit: Duration,
 }
 
 impl Starting {
@@ -207,12 +250,12 @@ impl Starting {
     /// # Errors
     /// [`ShimError::Start`] with Docker's text and exit code if the runtime refused.
     pub fn run(self) -> Result<i32, ShimError> {
-        let Self { shim, container, held } = self;
+        let Self { shim, container, held, limit } = self;
         if held {
             // A shim that is gone has said why, or says nothing.
             let _ = (&shim.socket).write_all(GO);
         }
-        let heard = shim.result();
+        let heard = shim.result(limit);
         match heard.map_err(|source| ShimError::Io { action: "hear from", container, source })? {
             Started::Running { pid } => Ok(pid),
             Started::Failed(failure) => Err(ShimError::Start(failure)),
@@ -221,11 +264,16 @@ impl Starting {
 
     /// Has a container that is held back taken away again: blocks until nothing is left of it.
     pub fn cancel(self) {
-        let Pending { mut child, socket } = self.shim;
+        let Self { mut shim, limit, .. } = self;
         // It may have failed by itself, and have gone.
-        let _ = socket.shutdown(Shutdown::Write);
-        let _ = (&socket).read_to_end(&mut Vec::new());
-        let _ = child.wait();
+        let _ = shim.socket.shutdown(Shutdown::Write);
+        let end = Instant::now() + limit;
+        let mut said = String::new();
+        // One line at most, and the end.
+        while read_until(&shim.socket, end, &mut said).is_ok() && !said.is_empty() {
+            said.clear();
+        }
+        shim.forget();
     }
 }
 
@@ -233,6 +281,8 @@ impl Starting {
 #[derive(Clone, Debug)]
 pub struct ShimClient {
     directory: PathBuf,
+    /// How long it may take for an answer.
+    limit: Duration,
 }
 
 /// A started exec.
@@ -253,18 +303,26 @@ pub struct Watch {
 impl ShimClient {
     /// The shim whose directory this is. Nothing is checked before the first request.
     pub fn new(directory: impl Into<PathBuf>) -> Self {
-        Self { directory: directory.into() }
+        Self { directory: directory.into(), limit: ANSWER }
+    }
+
+    /// The same, but with less or more patience for its answers.
+    #[must_use]
+    pub fn with_limit(self, limit: Duration) -> Self {
+        Self { limit, ..self }
     }
 
     /// What runs, and what has ended.
     pub async fn status(&self) -> Result<Status, ShimError> {
-        let gone = |source| ShimError::Gone { container: self.container(), source };
-        let mut stream = self.connect().await.map_err(gone)?;
-        stream.write_all(&line(&Request::Status).map_err(gone)?).await.map_err(gone)?;
-        // A long reply, with nothing behind it: the shim closes the connection.
-        let mut reply = Vec::new();
-        stream.take(LONGEST_LINE).read_to_end(&mut reply).await.map_err(gone)?;
-        match serde_json::from_slice(&reply).map_err(|error| gone(error.into()))? {
+        let asked = async {
+            let mut stream = self.connect().await?;
+            stream.write_all(&line(&Request::Status)?).await?;
+            // A long reply, with nothing behind it: the shim closes the connection.
+            let mut reply = Vec::new();
+            stream.take(LONGEST_LINE).read_to_end(&mut reply).await?;
+            Ok(serde_json::from_slice(&reply)?)
+        };
+        match self.within(self.limit, asked).await? {
             Reply::Status(status) => Ok(status),
             other => Err(self.refused(other, "")),
         }
@@ -325,12 +383,30 @@ impl ShimClient {
 
     /// One request, one reply; what remains of the connection is the stream.
     async fn ask(&self, request: &Request) -> Result<(Reply, UnixStream), ShimError> {
-        let gone = |source| ShimError::Gone { container: self.container(), source };
-        let mut stream = self.connect().await.map_err(gone)?;
-        let line = line(request).map_err(gone)?;
-        stream.write_all(&line).await.map_err(gone)?;
-        let reply = read_reply(&mut stream).await.map_err(gone)?;
-        Ok((reply, stream))
+        let asked = async {
+            let mut stream = self.connect().await?;
+            stream.write_all(&line(request)?).await?;
+            let reply = read_reply(&mut stream).await?;
+            Ok((reply, stream))
+        };
+        let limit = match request {
+            Request::Exec(_) => self.limit + LIMIT,
+            _ => self.limit,
+        };
+        self.within(limit, asked).await
+    }
+
+    /// Waits for an answer, so long.
+    async fn within<T>(
+        &self,
+        limit: Duration,
+        answer: impl Future<Output = io::Result<T>>,
+    ) -> Result<T, ShimError> {
+        let container = self.container();
+        match tokio::time::timeout(limit, answer).await {
+            Ok(answer) => answer.map_err(|source| ShimError::Gone { container, source }),
+            Err(_) => Err(ShimError::Silent { container, limit }),
+        }
     }
 
     /// Connects through the directory's descriptor, because a socket's path is at most 108 bytes.
@@ -356,6 +432,13 @@ impl ShimClient {
 }
 
 impl Watch {
+    /// Waits until the shim has ended: it does when the runtime has removed what it made, or has had
+    /// the time for it.
+    pub async fn end(mut self) {
+        let ended = async { while self.next().await.is_some() {} };
+        let _ = tokio::time::timeout(LIMIT + ANSWER * 2, ended).await;
+    }
+
     /// The next event; `None` when the shim has ended, or is gone.
     pub async fn next(&mut self) -> Option<Event> {
         let mut line = String::new();

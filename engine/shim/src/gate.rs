@@ -9,7 +9,6 @@ use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::Path;
-use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -17,7 +16,7 @@ use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Pid;
 
 use super::protocol::{Gate, RuntimeCommand};
-use super::{launch, system};
+use super::{launch, said, system};
 
 /// The FIFO in the directory that a runtime keeps for a container.
 const FIFO: &str = "exec.fifo";
@@ -80,10 +79,11 @@ fn fifo_with(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
 fn call(runtime: &RuntimeCommand, id: &str, oom_score: Option<i32>) -> io::Result<()> {
     let mut command = launch::command(runtime);
     system::restore_signals(&mut command, oom_score);
-    let output = command.args(["start", id]).stdin(Stdio::null()).output()?;
-    if output.status.success() {
-        return Ok(());
-    }
-    let said = String::from_utf8_lossy(&output.stderr);
-    Err(io::Error::other(format!("{} start: {}", runtime.program.display(), said.trim())))
+    let called = launch::call(command.args(["start", id]), b"", runtime.limit);
+    let why = match called {
+        Ok(called) if called.status.success() => return Ok(()),
+        Ok(called) => said::reason(&called.errors).unwrap_or_else(|| called.status.to_string()),
+        Err(error) => error.to_string(),
+    };
+    Err(io::Error::other(format!("{} start: {why}", runtime.program.display())))
 }

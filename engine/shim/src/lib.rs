@@ -21,3 +21,4 @@ pub mod client;
 pub mod launch;
 pub mod protocol;
 pub mod run;
+pub mod said;

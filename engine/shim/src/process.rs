@@ -2,27 +2,32 @@
 //! state.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::unistd::pipe2;
 
 use super::console::ConsoleSocket;
+use super::failure::Remains;
 use super::jsonfile::{JsonFile, Stream};
 use super::peer::Peer;
 use super::protocol::{Config, Failure, Stdin, VIEW_DESCRIPTORS};
 use super::system::Scene;
-use super::{failure, launch, system};
+use super::{launch, system};
 
 /// Input a process has not read yet; its clients wait when there is more.
 const INPUT_LIMIT: usize = 64 * 1024;
 /// The longest path of a socket.
 const SOCKET_PATH: usize = 100;
+/// As much as is read of what a runtime says.
+const LONGEST_LOG: u64 = 64 * 1024;
 
 /// A process of the container.
 #[derive(Debug)]
@@ -44,7 +49,7 @@ pub(super) struct Process {
 #[derive(Debug)]
 pub(super) enum Stage {
     /// The runtime is at work.
-    Launching { runtime: i32, console: Option<ConsoleSocket>, files: Files },
+    Launching { runtime: i32, console: Option<ConsoleSocket>, files: Files, since: Instant },
     /// It is made and waits to be let go.
     Held { pid: i32 },
     /// It runs.
@@ -137,12 +142,14 @@ impl Launch<'_> {
                 outputs.push(Output::new(read, stream)?);
             }
         }
+        // A group of its own, so that all of it can be ended.
+        command.process_group(0);
         let runtime = command.arg(&self.config.id).spawn()?.id().cast_signed();
         Ok(Process {
             id: self.id,
             exec: self.exec.map(|(id, _)| id),
             tty: self.tty,
-            stage: Stage::Launching { runtime, console, files },
+            stage: Stage::Launching { runtime, console, files, since: Instant::now() },
             size: self.size,
             terminal: None,
             input,
@@ -174,7 +181,32 @@ impl Launch<'_> {
     }
 }
 
+/// How a runtime came to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum RuntimeEnd {
+    /// It ended with this code.
+    Exited(i32),
+    /// It was ended, for it took longer than this.
+    Late(Duration),
+}
+
+impl fmt::Display for RuntimeEnd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exited(code) => write!(f, "the runtime ended with code {code}"),
+            Self::Late(limit) => {
+                write!(f, "the runtime did not answer within {limit:?} and was killed")
+            }
+        }
+    }
+}
+
 impl Files {
+    /// The process that the runtime has made.
+    fn read_pid(&self) -> Option<i32> {
+        std::fs::read_to_string(&self.pid).ok()?.trim().parse().ok().filter(|pid| *pid > 0)
+    }
+
     /// What was to be run, for an error message that has to name it.
     fn program(&self) -> String {
         let (path, object) = match &self.process {
@@ -187,15 +219,15 @@ impl Files {
         program.and_then(serde_json::Value::as_str).unwrap_or_default().to_owned()
     }
 
-    fn failure(&self, of_exec: bool, fallback: &str) -> Failure {
-        let log = std::fs::read(&self.log).unwrap_or_default();
-        let log = String::from_utf8_lossy(&log);
-        let program = self.program();
-        if of_exec {
-            failure::of_exec(&log, &program, fallback)
-        } else {
-            failure::of_create(&log, &program, fallback)
-        }
+    fn failure(&self, of_exec: bool, errors: &str, fallback: &str) -> Failure {
+        let log = tail(&self.log).unwrap_or_default();
+        let remains = Remains {
+            log: &String::from_utf8_lossy(&log),
+            errors,
+            program: &self.program(),
+            fallback,
+        };
+        if of_exec { remains.of_exec() } else { remains.of_create() }
     }
 }
 
@@ -236,24 +268,46 @@ impl Process {
 
     /// The runtime has ended: an exec'd process runs, the container's first one waits to be let go,
     /// or it has failed to start.
-    pub(super) fn launched(&mut self, code: i32) -> Result<i32, Failure> {
+    pub(super) fn launched(&mut self, end: RuntimeEnd) -> Result<i32, Failure> {
         self.take_terminal();
         let Stage::Launching { files, .. } = &self.stage else {
             return self.pid().ok_or(Failure { error: "it has ended".to_owned(), code: 128 });
         };
-        let pid =
-            std::fs::read_to_string(&files.pid).ok().and_then(|text| text.trim().parse().ok());
-        match pid {
-            Some(pid) if code == 0 => {
+        match (files.read_pid(), end) {
+            (Some(pid), RuntimeEnd::Exited(0)) => {
                 let held = self.exec.is_none();
                 self.stage = if held { Stage::Held { pid } } else { Stage::Running { pid } };
                 Ok(pid)
             }
-            _ => {
-                let fallback = format!("the runtime ended with code {code}");
-                Err(files.failure(self.exec.is_some(), &fallback))
+            (_, end) => {
+                let errors = self.errors();
+                Err(files.failure(self.exec.is_some(), &errors, &end.to_string()))
             }
         }
+    }
+
+    /// What a runtime that failed wrote where the process would have written.
+    fn errors(&self) -> String {
+        let mut errors = Vec::new();
+        for output in self.outputs.iter().filter(|output| output.stream == Stream::Stderr) {
+            // It ends where there is no more for now.
+            let _ = (&output.file).take(LONGEST_LOG).read_to_end(&mut errors);
+        }
+        String::from_utf8_lossy(&errors).into_owned()
+    }
+
+    /// Ends a runtime that has been at work for too long; tells whether there was one.
+    pub(super) fn lose_patience(&self, now: Instant, limit: Duration) -> bool {
+        let Stage::Launching { runtime, since, files, .. } = &self.stage else { return false };
+        let late = now.duration_since(*since) >= limit;
+        if late {
+            // They may have ended just now.
+            let _ = system::kill(-runtime, libc::SIGKILL);
+            if let Some(pid) = files.read_pid() {
+                let _ = system::kill(pid, libc::SIGKILL);
+            }
+        }
+        late
     }
 
     /// Takes the terminal from the runtime, if it is there.
@@ -388,6 +442,16 @@ impl Process {
         self.input = None;
         self.terminal = None;
     }
+}
+
+/// The end of a file, as much of it as a runtime's log is worth.
+fn tail(path: &Path) -> io::Result<Vec<u8>> {
+    let mut file = File::open(path)?;
+    let length = file.metadata()?.len();
+    file.seek(SeekFrom::Start(length.saturating_sub(LONGEST_LOG)))?;
+    let mut bytes = Vec::new();
+    file.take(LONGEST_LOG).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {

@@ -6,6 +6,7 @@
 //! close is its end. After `watch` it turns into JSON lines of [`Event`].
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -59,6 +60,13 @@ pub struct RuntimeCommand {
     /// How a container that it has made is let go.
     #[serde(default)]
     pub gate: Gate,
+    /// How long it may take for anything that it is asked.
+    #[serde(default = "limit")]
+    pub limit: Duration,
+}
+
+fn limit() -> Duration {
+    LIMIT
 }
 
 /// How the first process of a container is let go that a runtime's `create` has made.
@@ -257,6 +265,9 @@ pub struct Exit {
     pub oom: bool,
 }
 
+/// How long a runtime may take for anything that it is asked: it takes a hundredth of a second, and a
+/// hundred times that where all processors are busy. One that takes longer hangs.
+pub const LIMIT: Duration = Duration::from_secs(60);
 /// Where a host with cgroup version 1 may have the unified hierarchy too.
 pub const HYBRID: &str = "/sys/fs/cgroup/unified";
 /// How many descriptors come with a [`View`].

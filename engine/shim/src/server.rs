@@ -28,6 +28,8 @@ const LINGER: Duration = Duration::from_secs(2);
 const FAREWELL: Duration = Duration::from_secs(10);
 /// Exit statuses kept for whoever asks.
 const EXITS: usize = 256;
+/// How often deadlines are looked at, in milliseconds.
+const TICK: u8 = 50;
 /// Processes that run at a time.
 const PROCESSES: usize = 4096;
 
@@ -98,7 +100,7 @@ impl Starter {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Removal {
     No,
-    Running(i32),
+    Running { pid: i32, since: Instant },
     Done(Instant),
 }
 
@@ -220,7 +222,7 @@ impl Server {
         let mut set: Vec<PollFd<'_>> =
             sources.iter().map(|(_, file, flags)| PollFd::new(*file, *flags)).collect();
         let timed = self.is_timed();
-        let timeout = if timed { PollTimeout::from(50_u8) } else { PollTimeout::NONE };
+        let timeout = if timed { PollTimeout::from(TICK) } else { PollTimeout::NONE };
         // An interruption is a turn without events.
         let _ = poll(&mut set, timeout);
         let ready = sources
@@ -279,10 +281,13 @@ impl Server {
         flags
     }
 
-    /// Whether something has a deadline: an ended process, a slow reader, our own end.
+    /// Whether something has a deadline: a runtime, an ended process, a slow reader, our own end.
     fn is_timed(&self) -> bool {
-        matches!(self.removal, Removal::Done(_))
-            || self.processes.iter().any(|process| matches!(process.stage, Stage::Ended { .. }))
+        let has_deadline = |process: &Process| {
+            matches!(process.stage, Stage::Launching { .. } | Stage::Ended { .. })
+        };
+        self.removal != Removal::No
+            || self.processes.iter().any(has_deadline)
             || self.peers.iter().any(Peer::is_congested)
     }
 
@@ -373,6 +378,7 @@ impl Server {
         for peer in &mut self.peers {
             peer.lose_patience(now);
         }
+        self.end_late_runtimes(now);
         for index in 0..self.processes.len() {
             let Stage::Ended { at, published, .. } = self.processes[index].stage else { continue };
             let elapsed = now.duration_since(at);

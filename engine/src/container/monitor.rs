@@ -73,8 +73,8 @@ impl Containers {
         let work = tokio::task::spawn_blocking(move || {
             let next = engine.record_end(&its, exit);
             // The runtime removes the container meanwhile; its mounts are free when that is done.
-            if let Some(mut watch) = watch {
-                runtime.block_on(async { while watch.next().await.is_some() {} });
+            if let Some(watch) = watch {
+                runtime.block_on(watch.end());
             }
             engine.clean_up(&its.get(), lost);
             engine.settle_end(&its, next);

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Write};
+use std::os::unix::process::CommandExt;
 use std::time::Instant;
 
 use nix::errno::Errno;
@@ -9,7 +10,7 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 use super::super::peer::Role;
-use super::super::process::{Process, Stage};
+use super::super::process::{Process, RuntimeEnd, Stage};
 use super::super::protocol::{EXIT, Event, Exit, Failure, Reply, Started, Streams};
 use super::super::{clock, gate, launch, run, system};
 use super::{EXITS, Removal, Server, Word};
@@ -32,16 +33,12 @@ impl Server {
     }
 
     pub(super) fn ended(&mut self, pid: i32, code: i32, signal: Option<i32>) {
-        if self.removal == Removal::Running(pid) {
-            self.removal = Removal::Done(Instant::now());
-            for peer in &mut self.peers {
-                peer.finish();
-            }
-            return;
+        if matches!(self.removal, Removal::Running { pid: runtime, .. } if runtime == pid) {
+            return self.removed();
         }
         let launching = |process: &Process| matches!(process.stage, Stage::Launching { runtime, .. } if runtime == pid);
         if let Some(index) = self.processes.iter().position(launching) {
-            return self.launched(index, code);
+            return self.launched(index, RuntimeEnd::Exited(code));
         }
         if let Some(process) = self.processes.iter_mut().find(|process| process.pid() == Some(pid))
         {
@@ -56,10 +53,35 @@ impl Server {
         }
     }
 
+    /// Ends the runtimes that have been at work for too long, and does what follows their end. The
+    /// kernel may keep one that waits for a file system; nobody else is to wait for that.
+    pub(super) fn end_late_runtimes(&mut self, now: Instant) {
+        let limit = self.config.runtime.limit;
+        for index in 0..self.processes.len() {
+            if self.processes[index].lose_patience(now, limit) {
+                self.launched(index, RuntimeEnd::Late(limit));
+            }
+        }
+        if let Removal::Running { pid, since } = self.removal
+            && now.duration_since(since) >= limit
+        {
+            let _ = system::kill(-pid, libc::SIGKILL);
+            self.removed();
+        }
+    }
+
+    /// The runtime has forgotten the container, or never will.
+    fn removed(&mut self) {
+        self.removal = Removal::Done(Instant::now());
+        for peer in &mut self.peers {
+            peer.finish();
+        }
+    }
+
     /// A runtime has ended; its process runs, or does not.
-    pub(super) fn launched(&mut self, index: usize, code: i32) {
+    pub(super) fn launched(&mut self, index: usize, end: RuntimeEnd) {
         let (id, tty) = (self.processes[index].id, self.processes[index].tty);
-        let result = self.processes[index].launched(code);
+        let result = self.processes[index].launched(end);
         if id == 0 {
             return match result {
                 Ok(_) => self.proceed(),
@@ -211,9 +233,9 @@ impl Server {
         }
         let mut command = launch::command(&self.config.runtime);
         system::restore_signals(&mut command, self.oom_score);
-        command.args(["delete", "--force", &self.config.id]);
+        command.args(["delete", "--force", &self.config.id]).process_group(0);
         self.removal = match command.spawn() {
-            Ok(child) => Removal::Running(child.id().cast_signed()),
+            Ok(child) => Removal::Running { pid: child.id().cast_signed(), since: Instant::now() },
             Err(_) => Removal::Done(Instant::now()),
         };
     }

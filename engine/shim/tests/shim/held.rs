@@ -1,6 +1,7 @@
 //! Containers that are made and held back until the daemon says the word.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::os::unix::fs::symlink;
 use std::time::Instant;
 
@@ -140,9 +141,12 @@ fn a_gate_that_has_become_another_is_opened_by_the_runtime() {
 
 #[test]
 fn a_link_is_the_runtime_that_it_leads_to() {
-    let Some(container) = Container::new("crun", "link", &[]) else { return };
+    let container = Container::new("link", &[]);
+    // Only the name of what the link leads to counts.
+    let program = container.directory.join("crun");
+    fs::write(&program, "").unwrap();
     let link = container.directory.join("runc");
-    symlink(container.runtime.program(), &link).unwrap();
+    symlink(program, &link).unwrap();
     let added = BTreeMap::from([("mine".to_owned(), Program { path: link, arguments: vec![] })]);
     let runtime = runtime::find("mine", &added).unwrap();
     assert_eq!(runtime.command(&container.directory).gate, Gate::Written);

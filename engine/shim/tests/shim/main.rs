@@ -1,10 +1,12 @@
 //! Shims with real containers: the real runtimes, on this kernel.
 //!
-//! They need root, and skip a runtime that is not installed.
+//! They need root and a runtime: crun, runc or both, whichever is installed.
 
 #![expect(clippy::unwrap_used, reason = "whatever fails here fails the test")]
 
 mod held;
+mod hung;
+mod said;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -38,7 +40,13 @@ struct Container {
 }
 
 impl Container {
-    fn new(runtime: &str, name: &str, args: &[&str]) -> Option<Self> {
+    /// One of the default runtime's.
+    fn new(name: &str, args: &[&str]) -> Self {
+        Self::of("", name, args).expect("these tests need a runtime: install crun or runc")
+    }
+
+    /// One of this runtime's, if that is installed.
+    fn of(runtime: &str, name: &str, args: &[&str]) -> Option<Self> {
         let runtime = runtime::find(runtime, &BTreeMap::new()).ok()?;
         let id = format!("rnet-test-{}-{name}-{}", runtime.name(), std::process::id());
         let directory = std::env::temp_dir().join(&id);
@@ -185,11 +193,10 @@ fn unframe(bytes: &[u8]) -> (Vec<u8>, Vec<u8>) {
 
 /// Runs a test's body for each runtime that is installed.
 fn with_each_runtime(name: &str, args: &[&str], body: impl Fn(Container)) {
-    for runtime in ["crun", "runc"] {
-        if let Some(container) = Container::new(runtime, name, args) {
-            body(container);
-        }
-    }
+    let runtimes = ["crun", "runc"];
+    let found = runtimes.iter().filter_map(|runtime| Container::of(runtime, name, args));
+    let tested = found.map(body).count();
+    assert!(tested > 0, "these tests need a runtime: install crun or runc");
 }
 
 #[test]
@@ -327,7 +334,7 @@ fn a_terminal_has_a_size_and_one_merged_stream() {
 
 #[test]
 fn input_ends_when_it_is_to_end_and_not_before() {
-    let Some(mut container) = Container::new("", "stdin", &["cat"]) else { return };
+    let mut container = Container::new("stdin", &["cat"]);
     container.config.stdin = Stdin::Open;
     container.start(&[]).unwrap();
     let client = container.client();
@@ -348,7 +355,7 @@ fn input_ends_when_it_is_to_end_and_not_before() {
         client.kill(libc::SIGKILL, None).await.unwrap();
         exit_of(&mut watch, None).await;
     });
-    let Some(mut container) = Container::new("", "once", &["cat"]) else { return };
+    let mut container = Container::new("once", &["cat"]);
     container.config.stdin = Stdin::Once;
     let (ours, theirs) = UnixStream::pair().unwrap();
     container.config.attached = vec![ALL];
@@ -362,7 +369,7 @@ fn input_ends_when_it_is_to_end_and_not_before() {
 
 #[test]
 fn a_reader_that_waits_loses_nothing() {
-    let Some(mut container) = Container::new("", "flood", &["flood", "100000"]) else { return };
+    let mut container = Container::new("flood", &["flood", "100000"]);
     let (slow, theirs) = UnixStream::pair().unwrap();
     let (quick, others) = UnixStream::pair().unwrap();
     container.config.attached = vec![OUTPUT, OUTPUT];
@@ -463,7 +470,7 @@ fn parent_of(pid: &str) -> (String, String) {
 
 #[test]
 fn a_shim_is_nobodys_child_and_small() {
-    let Some(mut container) = Container::new("", "alone", &["sleep"]) else { return };
+    let mut container = Container::new("alone", &["sleep"]);
     container.shims.prepare().unwrap();
     let pid = container.start(&[]).unwrap();
     let end = Instant::now() + PATIENCE;
@@ -503,7 +510,7 @@ fn a_shim_costs_little_more_than_the_runtime_alone() {
     let (mut with, mut without) = (Vec::new(), Vec::new());
     for number in 0..20 {
         let name = format!("quick{number}");
-        let Some(container) = Container::new("", &name, &["exit", "0"]) else { return };
+        let container = Container::new(&name, &["exit", "0"]);
         container.shims.prepare().unwrap();
         let bundle = spec::build(&container.input, &container.host, &*container.runtime).unwrap();
         bundle.write(&container.config.bundle).unwrap();
