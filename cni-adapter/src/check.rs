@@ -3,7 +3,7 @@
 //! Plugins after us in a chain may have changed what we made (the hardware address, the MTU,
 //! sysctls), and that is no damage.
 
-use cnm::{Endpoint, Key, Mac, State, Value};
+use cnm::{Endpoint, Key, Link, State, Value};
 
 use crate::result::Attached;
 
@@ -12,12 +12,8 @@ pub(crate) fn differences(desired: &State, observed: &State) -> Vec<String> {
     let difference = |(key, wanted): (&Key, &Value)| match observed.get(key) {
         None => Some(format!("{key}{wanted} is missing")),
         Some(found) if is_acceptable(found, wanted) => None,
-        Some(Value::Veth { mac: Mac::UNSPECIFIED, .. }) => {
-            Some(format!("{key} does not lead there"))
-        }
-        Some(Value::Bridge { mtu: Some(0), .. } | Value::Veth { mtu: Some(0), .. }) => {
-            Some(format!("{key} is down"))
-        }
+        Some(Value::Damaged(damage)) => Some(format!("{key}: {}", damage.what)),
+        Some(Value::Link(Link { up: false, .. })) => Some(format!("{key} is down")),
         Some(found) => Some(format!("{key} is{found} and not{wanted}")),
     };
     desired.iter().filter_map(difference).collect()
@@ -25,11 +21,8 @@ pub(crate) fn differences(desired: &State, observed: &State) -> Vec<String> {
 
 fn is_acceptable(found: &Value, wanted: &Value) -> bool {
     match (found, wanted) {
-        (Value::Veth { mac, mtu, tag }, Value::Veth { tag: wanted, .. }) => {
-            *mac != Mac::UNSPECIFIED && *mtu != Some(0) && tag == wanted
-        }
-        (Value::Bridge { mtu, tag }, Value::Bridge { tag: wanted, .. }) => {
-            *mtu != Some(0) && tag == wanted
+        (Value::Link(found), Value::Link(wanted)) => {
+            found.up && found.kind == wanted.kind && found.tag == wanted.tag
         }
         (Value::Text(_), Value::Text(_)) => true,
         (found, wanted) => found == wanted,

@@ -345,11 +345,7 @@ fn network_name(name: &str) -> String {
 
 /// What a look at the host alone reports.
 fn is_of_host(key: &Key) -> bool {
-    match key {
-        Key::Bridge { .. } | Key::Element(_) => true,
-        Key::Sysctl { ns, .. } | Key::Address { ns, .. } | Key::Route { ns, .. } => *ns == Ns::Host,
-        Key::Namespace { .. } | Key::Veth { .. } | Key::Port { .. } | Key::Resolver { .. } => false,
-    }
+    key.sandbox().is_none() && !matches!(key, Key::Port { .. })
 }
 
 fn published((key, value): (&Key, &Value)) -> Option<PortBinding> {

@@ -3,7 +3,9 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
-use crate::{Key, LinkName, Ns, State, Value};
+use crate::ground::Lost;
+use crate::link::{Link, LinkKind};
+use crate::{Key, State, Value};
 
 /// Steps that turn one [`State`] into another, in an order the kernel accepts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -34,16 +36,17 @@ pub enum Step {
 /// same key, the plan makes all of that anew as well.
 pub fn diff(observed: &State, desired: &State) -> Plan {
     let stale = stale(observed, desired);
-    let removed = observed.iter().rev().filter(|(key, _)| stale.contains(key));
+    let removed = observed.in_order().into_iter().rev().filter(|(key, _)| stale.contains(key));
     let removed = removed.map(|(key, value)| Step::Remove(key.clone(), value.clone()));
-    let missing = desired.iter().filter_map(|(key, wanted)| match observed.get(key) {
-        Some(_) if stale.contains(key) => Some(Step::Add(key.clone(), wanted.clone())),
-        None => Some(Step::Add(key.clone(), wanted.clone())),
-        Some(found) if found == wanted => None,
-        Some(found) => {
-            Some(Step::Change { key: key.clone(), from: found.clone(), to: wanted.clone() })
-        }
-    });
+    let missing =
+        desired.in_order().into_iter().filter_map(|(key, wanted)| match observed.get(key) {
+            Some(_) if stale.contains(key) => Some(Step::Add(key.clone(), wanted.clone())),
+            None => Some(Step::Add(key.clone(), wanted.clone())),
+            Some(found) if found == wanted => None,
+            Some(found) => {
+                Some(Step::Change { key: key.clone(), from: found.clone(), to: wanted.clone() })
+            }
+        });
     Plan(removed.chain(missing).collect())
 }
 
@@ -52,90 +55,34 @@ fn stale<'a>(observed: &'a State, desired: &State) -> BTreeSet<&'a Key> {
     let mut stale = BTreeSet::new();
     let mut lost = Lost::default();
     // In the order of creation: what something rests on comes before it.
-    for (key, value) in observed.iter() {
+    for (key, value) in observed.in_order() {
         let stays = desired.get(key).is_some_and(|to| value == to || changes_in_place(value, to));
         if !stays || lost.takes_along(key, value) {
-            lost.add(key);
+            lost.add(key, value);
             stale.insert(key);
         }
     }
     stale
 }
 
-/// What goes away and takes other things along.
-#[derive(Debug, Default)]
-struct Lost {
-    namespaces: BTreeSet<Ns>,
-    links: BTreeSet<(Ns, LinkName)>,
-    /// Links that lose an address of a family; the last field tells whether it is IPv6.
-    addresses: BTreeSet<(Ns, LinkName, bool)>,
-}
-
-impl Lost {
-    fn add(&mut self, key: &Key) {
-        match key {
-            Key::Namespace { sandbox } => {
-                self.namespaces.insert(Ns::Sandbox(sandbox.clone()));
-            }
-            Key::Bridge { name } => {
-                self.links.insert((Ns::Host, name.clone()));
-            }
-            Key::Veth { name, sandbox, interface } => {
-                self.links.insert((Ns::Host, name.clone()));
-                self.links.insert((Ns::Sandbox(sandbox.clone()), interface.clone()));
-            }
-            Key::Address { ns, link, address } => {
-                self.addresses.insert((ns.clone(), link.clone(), address.is_ipv6()));
-            }
-            Key::Port { .. }
-            | Key::Sysctl { .. }
-            | Key::Route { .. }
-            | Key::Resolver { .. }
-            | Key::Element(_) => {}
-        }
-    }
-
-    fn takes_along(&self, key: &Key, value: &Value) -> bool {
-        let link = |ns: &Ns, link: &LinkName| self.links.contains(&(ns.clone(), link.clone()));
-        match key {
-            Key::Veth { sandbox, .. } | Key::Resolver { sandbox } => {
-                self.namespaces.contains(&Ns::Sandbox(sandbox.clone()))
-            }
-            Key::Port { link: port } => link(&Ns::Host, port),
-            Key::Sysctl { ns, path } => {
-                let named = |part: &str| part.parse().is_ok_and(|name| link(ns, &name));
-                self.namespaces.contains(ns) || path.split('/').any(named)
-            }
-            Key::Address { ns, link: of, .. } => self.namespaces.contains(ns) || link(ns, of),
-            Key::Route { ns, destination } => match value {
-                Value::Route { link: by, .. } => {
-                    let address = (ns.clone(), by.clone(), destination.is_ipv6());
-                    self.namespaces.contains(ns)
-                        || link(ns, by)
-                        || self.addresses.contains(&address)
-                }
-                _ => false,
-            },
-            // Elements name links, and wait for them.
-            Key::Namespace { .. } | Key::Bridge { .. } | Key::Element(_) => false,
-        }
-    }
-}
-
 /// Whether the kernel can turn one value into the other without making a new object.
 fn changes_in_place(from: &Value, to: &Value) -> bool {
     match (from, to) {
-        // The far end's hardware address and the owner belong to the pair's identity.
-        (Value::Veth { mac: a, tag: s, .. }, Value::Veth { mac: b, tag: t, .. }) => {
-            a == b && s == t
-        }
-        (Value::Bridge { .. }, Value::Bridge { .. })
-        | (Value::Port { .. }, Value::Port { .. })
+        (Value::Link(from), Value::Link(to)) => same_link(from, to),
+        (Value::Port { .. }, Value::Port { .. })
+        | (Value::Neighbour { .. }, Value::Neighbour { .. })
         | (Value::Text(_), Value::Text(_))
         | (Value::Route { .. }, Value::Route { .. }) => true,
         // A map element has no update: it is removed and added in one transaction.
         _ => false,
     }
+}
+
+/// Kind, hardware address and owner are a link's identity; a bridge may get another owner, for
+/// its ports stay.
+fn same_link(from: &Link, to: &Link) -> bool {
+    let owner = from.tag == to.tag || to.kind == LinkKind::Bridge;
+    from.kind == to.kind && from.mac == to.mac && owner
 }
 
 impl Plan {

@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 
+use crate::link::{Damage, Link};
 use crate::{LinkName, Mac, Protocol, SandboxId};
 
 /// A set of kernel objects, each stored under the key that identifies it.
@@ -15,8 +16,9 @@ pub struct State(BTreeMap<Key, Value>);
 
 /// Identifies one kernel object.
 ///
-/// The order of the variants is the order of creation: a key may depend only on keys of the
-/// variants above it. Removal runs in the opposite order.
+/// The order of the variants is the order of creation: an object may rest only on objects of the
+/// variants above it, and links on other links ([`State::in_order`]). Removal runs in the opposite
+/// order.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Key {
     /// A pinned network namespace with its loopback up. Value: [`Value::Present`].
@@ -24,19 +26,12 @@ pub enum Key {
         /// The sandbox it is.
         sandbox: SandboxId,
     },
-    /// A bridge on the host. Value: [`Value::Bridge`].
-    Bridge {
-        /// The device.
+    /// A network interface. Value: [`Value::Link`].
+    Link {
+        /// The namespace.
+        ns: Ns,
+        /// The interface.
         name: LinkName,
-    },
-    /// A veth pair. Value: [`Value::Veth`].
-    Veth {
-        /// The end on the host.
-        name: LinkName,
-        /// The sandbox of the other end.
-        sandbox: SandboxId,
-        /// The other end.
-        interface: LinkName,
     },
     /// A host link as a port of a bridge. Value: [`Value::Port`].
     Port {
@@ -65,6 +60,26 @@ pub enum Key {
         ns: Ns,
         /// The destination; `0.0.0.0/0` and `::/0` are the default routes.
         destination: IpNetwork,
+    },
+    /// A neighbour that nobody has to ask for. Value: [`Value::Neighbour`].
+    Neighbour {
+        /// The namespace.
+        ns: Ns,
+        /// The link it is reached by.
+        link: LinkName,
+        /// Its address.
+        address: IpAddr,
+    },
+    /// Where a tunnel sends frames for a hardware address. Value: [`Value::Present`].
+    Fdb {
+        /// The namespace.
+        ns: Ns,
+        /// The tunnel.
+        link: LinkName,
+        /// The hardware address; that of all zeros stands for all that are not known.
+        mac: Mac,
+        /// The tunnel's other end.
+        remote: IpAddr,
     },
     /// The redirection of port 53 of 127.0.0.11 to the resolver's port. Value: [`Value::Present`].
     Resolver {
@@ -133,22 +148,10 @@ pub enum Element {
 pub enum Value {
     /// It is there; the key says everything.
     Present,
-    /// A bridge.
-    Bridge {
-        /// The MTU in bytes, where it is not the kernel's default.
-        mtu: Option<u32>,
-        /// Whose it is; kept in the link's alias.
-        tag: String,
-    },
-    /// A veth pair.
-    Veth {
-        /// The hardware address of the end in the sandbox.
-        mac: Mac,
-        /// The MTU of both ends in bytes, where it is not the kernel's default.
-        mtu: Option<u32>,
-        /// Whose it is; kept in the host end's alias.
-        tag: String,
-    },
+    /// A network interface.
+    Link(Link),
+    /// A network interface that is not what it was made as: observed, never desired.
+    Damaged(Damage),
     /// A port of a bridge.
     Port {
         /// The bridge.
@@ -167,6 +170,11 @@ pub enum Value {
         link: LinkName,
         /// The gateway; directly connected if absent.
         via: Option<IpAddr>,
+    },
+    /// A neighbour.
+    Neighbour {
+        /// Its hardware address.
+        mac: Mac,
     },
     /// Where a published port leads.
     Target {
@@ -202,7 +210,33 @@ impl State {
         self.0.get(key)
     }
 
-    /// All objects in the order of creation.
+    /// All objects in the order in which they can be made.
+    pub fn in_order(&self) -> Vec<(&Key, &Value)> {
+        let mut objects: Vec<_> = self.0.iter().collect();
+        // All but links have their place by their keys already.
+        objects.sort_by_cached_key(|(key, value)| match key {
+            Key::Namespace { .. } => (0, 0),
+            Key::Link { .. } => (1, self.depth(value)),
+            _ => (2, 0),
+        });
+        objects
+    }
+
+    /// On how many other links of the state a link is.
+    fn depth(&self, value: &Value) -> usize {
+        let mut depth = 0;
+        let mut parent = value.link().and_then(|link| link.kind.parent());
+        while let Some(name) = parent {
+            let key = Key::Link { ns: Ns::Host, name: name.clone() };
+            let Some(value) = self.get(&key) else { break };
+            depth += 1;
+            // A circle cannot be made, in whatever order.
+            parent = value.link().and_then(|link| link.kind.parent()).filter(|_| depth < 8);
+        }
+        depth
+    }
+
+    /// All objects in the order of their keys.
     pub fn iter(&self) -> impl DoubleEndedIterator<Item = (&Key, &Value)> {
         self.0.iter()
     }
@@ -215,6 +249,48 @@ impl State {
     /// Whether there is no object.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+}
+
+impl Key {
+    /// The sandbox that the object is in, or that it is.
+    pub fn sandbox(&self) -> Option<&SandboxId> {
+        let ns = match self {
+            Self::Namespace { sandbox } | Self::Resolver { sandbox } => return Some(sandbox),
+            Self::Link { ns, .. }
+            | Self::Sysctl { ns, .. }
+            | Self::Address { ns, .. }
+            | Self::Route { ns, .. }
+            | Self::Neighbour { ns, .. }
+            | Self::Fdb { ns, .. } => ns,
+            Self::Port { .. } | Self::Element(_) => return None,
+        };
+        match ns {
+            Ns::Sandbox(sandbox) => Some(sandbox),
+            Ns::Host => None,
+        }
+    }
+}
+
+impl Value {
+    /// The link, if it is one and whole.
+    pub fn link(&self) -> Option<&Link> {
+        match self {
+            Self::Link(link) => Some(link),
+            _ => None,
+        }
+    }
+
+    /// The links to be removed where an object with this key and value is.
+    pub fn remains(&self, key: &Key) -> Vec<(Ns, LinkName)> {
+        match (key, self) {
+            (_, Self::Damaged(damage)) => damage.remains.clone(),
+            (Key::Link { ns, name }, Self::Link(link)) => {
+                let near = link.kind.peer().map(|peer| (Ns::Host, peer.clone()));
+                vec![near.unwrap_or_else(|| (ns.clone(), name.clone()))]
+            }
+            _ => Vec::new(),
+        }
     }
 }
 
@@ -243,14 +319,17 @@ impl fmt::Display for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Namespace { sandbox } => write!(f, "namespace {}", sandbox.short()),
-            Self::Bridge { name } => write!(f, "bridge {name}"),
-            Self::Veth { name, sandbox, interface } => {
-                write!(f, "veth {name} to {interface} in {}", sandbox.short())
-            }
+            Self::Link { ns, name } => write!(f, "link {name} in {ns}"),
             Self::Port { link } => write!(f, "port {link}"),
             Self::Sysctl { ns, path } => write!(f, "sysctl {path} in {ns}"),
             Self::Address { ns, link, address } => write!(f, "addr {address} dev {link} in {ns}"),
             Self::Route { ns, destination } => write!(f, "route {destination} in {ns}"),
+            Self::Neighbour { ns, link, address } => {
+                write!(f, "neighbour {address} dev {link} in {ns}")
+            }
+            Self::Fdb { ns, link, mac, remote } => {
+                write!(f, "fdb {mac} to {remote} dev {link} in {ns}")
+            }
             Self::Resolver { sandbox } => write!(f, "resolver in {}", sandbox.short()),
             Self::Element(element) => write!(f, "element {element}"),
         }
@@ -279,11 +358,9 @@ impl fmt::Display for Value {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Present => Ok(()),
-            Self::Bridge { mtu, .. } => mtu.map_or(Ok(()), |mtu| write!(f, " mtu {mtu}")),
-            Self::Veth { mac, mtu, .. } => {
-                write!(f, " mac {mac}")?;
-                mtu.map_or(Ok(()), |mtu| write!(f, " mtu {mtu}"))
-            }
+            Self::Link(link) => link.fmt(f),
+            Self::Damaged(damage) => write!(f, " damaged: {}", damage.what),
+            Self::Neighbour { mac } => write!(f, " mac {mac}"),
             Self::Port { bridge, isolated, hairpin } => {
                 write!(f, " of {bridge}")?;
                 f.write_str(if *isolated { " isolated" } else { "" })?;

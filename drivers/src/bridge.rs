@@ -2,7 +2,7 @@
 
 use cnm::options::{BridgeOptions, GatewayMode};
 use cnm::sandbox::Attachment;
-use cnm::{Key, LinkName, Network, Ns, PlanError, Pool, Sandbox, State, Value};
+use cnm::{Key, Link, LinkKind, LinkName, Network, Ns, PlanError, Pool, Sandbox, State, Value};
 use ipnetwork::IpNetwork;
 
 use crate::isolation;
@@ -12,8 +12,15 @@ use crate::kernel::sysctl;
 /// The bridge, the gateways' addresses on it, and the permissions of the network.
 pub(crate) fn network(network: &Network, options: &BridgeOptions) -> State {
     let name = &options.bridge;
-    let value = Value::Bridge { mtu: mtu(options), tag: format!("network/{}", network.id) };
-    let mut state = State::from_iter([(Key::Bridge { name: name.clone() }, value)]);
+    let bridge = Link {
+        kind: LinkKind::Bridge,
+        mac: None,
+        mtu: mtu(options),
+        up: true,
+        tag: format!("network/{}", network.id),
+    };
+    let key = Key::Link { ns: Ns::Host, name: name.clone() };
+    let mut state = State::from_iter([(key, Value::Link(bridge))]);
     state.extend(bridge_sysctls(network, options));
     state.extend(network.pools.iter().filter_map(|pool| {
         let address = gateway_address(pool, options)?;
@@ -32,16 +39,17 @@ pub(crate) fn endpoint(
     let Attachment { network, endpoint } = attachment;
     let (name, interface) = (endpoint.host_link(), &endpoint.interface);
     let ns = Ns::Sandbox(sandbox.id.clone());
-    let veth =
-        Key::Veth { name: name.clone(), sandbox: sandbox.id.clone(), interface: interface.clone() };
-    let pair = Value::Veth {
-        mac: endpoint.mac,
+    let pair = Link {
+        kind: LinkKind::Veth { peer: name.clone() },
+        mac: Some(endpoint.mac),
         mtu: mtu(options),
+        up: true,
         tag: format!("endpoint/{}", endpoint.id),
     };
+    let link = Key::Link { ns: ns.clone(), name: interface.clone() };
     let port =
         Value::Port { bridge: options.bridge.clone(), isolated: !options.icc, hairpin: true };
-    let mut state = State::from_iter([(veth, pair), (Key::Port { link: name }, port)]);
+    let mut state = State::from_iter([(link, Value::Link(pair)), (Key::Port { link: name }, port)]);
     state.extend(interface_sysctls(&ns, interface, endpoint.address(true).is_some()));
     for address in &endpoint.addresses {
         if network.pool_of(address.ip()).is_none() {

@@ -7,6 +7,7 @@ pub mod link;
 mod linux;
 mod memory;
 mod monitor;
+pub mod neighbour;
 pub mod netlink;
 pub mod netns;
 mod nfnetlink;

@@ -115,7 +115,7 @@ fn network_is_a_bridge_with_its_gateways() {
     check(
         Drivers.network(&network(1, &[V4, V6])),
         &expect![[r#"
-            + bridge br-010101010101
+            + link br-010101010101 in host bridge
             + sysctl net/ipv4/conf/br-010101010101/route_localnet in host = 1
             + sysctl net/ipv4/ip_forward in host = 1
             + sysctl net/ipv6/conf/all/forwarding in host = 1
@@ -138,7 +138,7 @@ fn network_without_ipv6_has_it_switched_off() {
     check(
         Drivers.network(&network(1, &[V4])),
         &expect![[r#"
-            + bridge br-010101010101
+            + link br-010101010101 in host bridge
             + sysctl net/ipv4/conf/br-010101010101/route_localnet in host = 1
             + sysctl net/ipv4/ip_forward in host = 1
             + sysctl net/ipv6/conf/br-010101010101/accept_dad in host = 0
@@ -159,7 +159,7 @@ fn internal_network_is_neither_masqueraded_nor_reachable_from_localhost() {
     check(
         Drivers.network(&internal),
         &expect![[r#"
-            + bridge br-010101010101
+            + link br-010101010101 in host bridge
             + sysctl net/ipv4/conf/br-010101010101/route_localnet in host = 0
             + sysctl net/ipv4/ip_forward in host = 1
             + sysctl net/ipv6/conf/all/forwarding in host = 1
@@ -185,7 +185,7 @@ fn isolated_network_has_a_bridge_without_addresses() {
     check(
         Drivers.network(&isolated),
         &expect![[r#"
-            + bridge br-010101010101
+            + link br-010101010101 in host bridge
             + sysctl net/ipv4/conf/br-010101010101/route_localnet in host = 0
             + sysctl net/ipv4/ip_forward in host = 1
             + sysctl net/ipv6/conf/br-010101010101/accept_dad in host = 0
@@ -204,7 +204,7 @@ fn inhibited_network_leaves_the_gateway_to_somebody_else() {
     check(
         Drivers.network(&inhibited),
         &expect![[r#"
-            + bridge br-010101010101
+            + link br-010101010101 in host bridge
             + sysctl net/ipv4/conf/br-010101010101/route_localnet in host = 1
             + sysctl net/ipv4/ip_forward in host = 1
             + sysctl net/ipv6/conf/br-010101010101/accept_dad in host = 0
@@ -224,7 +224,7 @@ fn routed_family_is_not_masqueraded_and_unprotected_one_is_open() {
     check(
         Drivers.network(&mixed),
         &expect![[r#"
-            + bridge br-010101010101
+            + link br-010101010101 in host bridge
             + sysctl net/ipv4/conf/br-010101010101/route_localnet in host = 1
             + sysctl net/ipv4/ip_forward in host = 1
             + sysctl net/ipv6/conf/all/forwarding in host = 1
@@ -249,7 +249,7 @@ fn mtu_is_told_only_where_it_is_not_the_default() {
         let endpoint = endpoint(0xa0, &network, &["10.1.0.2/24"]);
         let plan = plan(&sandbox(&[]), &[(&network, &endpoint)]).unwrap();
         let plan = cnm::diff(&State::default(), &plan).to_string();
-        let veth = plan.lines().find(|line| line.starts_with("+ veth")).unwrap();
+        let veth = plan.lines().find(|line| line.contains(" veth ")).unwrap();
         assert_eq!(
             &veth[veth.find(" mac").unwrap()..],
             format!(" mac 02:00:00:00:00:a0{expected}")
@@ -265,7 +265,7 @@ fn endpoint_is_a_pair_into_the_sandbox() {
         plan(&sandbox(&[]), &[(&network, &endpoint)]),
         &expect![[r#"
             + namespace 5b5b5b5b5b5b
-            + veth vetha0a0a0a to eth0 in 5b5b5b5b5b5b mac 02:00:00:00:00:a0
+            + link eth0 in 5b5b5b5b5b5b veth vetha0a0a0a mac 02:00:00:00:00:a0
             + port vetha0a0a0a of br-010101010101 hairpin
             + sysctl net/ipv4/conf/eth0/arp_notify in 5b5b5b5b5b5b = 1
             + sysctl net/ipv6/conf/eth0/accept_dad in 5b5b5b5b5b5b = 0

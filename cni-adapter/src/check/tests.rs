@@ -1,19 +1,24 @@
 //! Desired and observed states, and what CHECK says of them.
 
-use cnm::{EndpointId, NetworkId, SandboxId};
+use cnm::{EndpointId, LinkKind, NetworkId, SandboxId};
 use expect_test::{Expect, expect};
 
 use super::*;
 use crate::result::{Interface, Ip};
 
 fn desired() -> State {
-    let sandbox = SandboxId::from_random([1; 32]);
-    let ns = cnm::Ns::Sandbox(sandbox.clone());
+    let ns = cnm::Ns::Sandbox(SandboxId::from_random([1; 32]));
     let (veth, eth0) = ("veth0101010", "eth0");
     State::from_iter([
         (
-            Key::Veth { name: veth.parse().unwrap(), sandbox, interface: eth0.parse().unwrap() },
-            Value::Veth { mac: [2, 0, 0, 0, 0, 1].into(), mtu: None, tag: "endpoint/1".to_owned() },
+            Key::Link { ns: ns.clone(), name: eth0.parse().unwrap() },
+            Value::Link(Link {
+                kind: LinkKind::Veth { peer: veth.parse().unwrap() },
+                mac: Some([2, 0, 0, 0, 0, 1].into()),
+                mtu: None,
+                up: true,
+                tag: "endpoint/1".to_owned(),
+            }),
         ),
         (
             Key::Sysctl { ns: ns.clone(), path: "net/ipv4/conf/eth0/arp_notify".to_owned() },
@@ -56,7 +61,9 @@ fn what_is_as_it_should_be_is_no_difference() {
 #[test]
 fn later_plugins_may_change_mtu_hardware_address_and_sysctls() {
     let observed = changed(|_, value| match value {
-        Value::Veth { mac, mtu, .. } => (*mac, *mtu) = ([2, 0, 0, 0, 0, 9].into(), Some(9000)),
+        Value::Link(link) => {
+            (link.mac, link.mtu) = (Some([2, 0, 0, 0, 0, 9].into()), Some(9000));
+        }
         Value::Text(text) => *text = "0".to_owned(),
         _ => {}
     });
@@ -78,7 +85,7 @@ fn everything_that_is_missing_is_named() {
 #[test]
 fn damage_is_named() {
     let observed = changed(|_, value| match value {
-        Value::Veth { mtu, .. } => *mtu = Some(0),
+        Value::Link(link) => link.up = false,
         Value::Route { via, .. } => *via = None,
         _ => {}
     });
@@ -89,8 +96,9 @@ fn damage_is_named() {
         route 0.0.0.0/0 in 010101010101 is dev eth0 and not via 10.1.0.1 dev eth0"#]],
     );
     let observed = changed(|_, value| {
-        if let Value::Veth { mac, .. } = value {
-            *mac = Mac::UNSPECIFIED;
+        if let Value::Link(_) = value {
+            let what = "veth0101010 does not lead there".to_owned();
+            *value = Value::Damaged(cnm::Damage { what, remains: Vec::new() });
         }
     });
     check(&observed, &expect!["veth veth0101010 to eth0 in 010101010101 does not lead there"]);

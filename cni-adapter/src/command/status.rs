@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::path::Path;
 
-use cnm::{Element, Key, Mac, Protocol, SandboxId, State, Value, diff};
+use cnm::{Element, Key, Link, LinkKind, Mac, Ns, Protocol, SandboxId, State, Value, diff};
 use drivers::kernel::{Kernel, KernelError, Linux, Netns};
 
 use crate::result::{Code, Failure};
@@ -46,18 +46,21 @@ fn attempt(directory: &Path) -> Result<(), KernelError> {
 fn sample(sandbox: SandboxId) -> State {
     let name = |text: &str| text.parse().unwrap_or_else(|_| unreachable!("{text} is a name"));
     let (bridge, link) = (name("rnet-probe"), name("rnet-probe0"));
-    let veth = Key::Veth { name: link, sandbox: sandbox.clone(), interface: name("eth0") };
+    let inside = Ns::Sandbox(sandbox.clone());
     let host = IpAddr::from([0; 4]);
     let element = |host| Element::Published { host, protocol: Protocol::Tcp, port: 80 };
-    let tag = |text: &str| format!("status/{text}");
+    let made = |kind, mac, tag: &str| {
+        Value::Link(Link { kind, mac, mtu: None, up: true, tag: format!("status/{tag}") })
+    };
+    let mac = Some(Mac::from_random([7; 6]));
     State::from_iter([
         (Key::Namespace { sandbox }, Value::Present),
-        (Key::Bridge { name: bridge.clone() }, Value::Bridge { mtu: None, tag: tag("bridge") }),
-        (veth, Value::Veth { mac: Mac::from_random([7; 6]), mtu: None, tag: tag("pair") }),
+        (Key::Link { ns: Ns::Host, name: bridge.clone() }, made(LinkKind::Bridge, None, "bridge")),
         (
-            Key::Port { link: name("rnet-probe0") },
-            Value::Port { bridge, isolated: true, hairpin: true },
+            Key::Link { ns: inside, name: name("eth0") },
+            made(LinkKind::Veth { peer: link.clone() }, mac, "pair"),
         ),
+        (Key::Port { link }, Value::Port { bridge, isolated: true, hairpin: true }),
         (
             Key::Element(element(host)),
             Value::Target { address: IpAddr::from([192, 0, 2, 2]), port: 80 },

@@ -7,7 +7,8 @@ use expect_test::{Expect, expect};
 use proptest::prelude::*;
 
 use super::*;
-use crate::{Element, Protocol, SandboxId};
+use crate::link::MacvlanMode;
+use crate::{Damage, Element, LinkName, Ns, Protocol, SandboxId};
 
 fn name(text: &str) -> LinkName {
     text.parse().unwrap()
@@ -22,12 +23,28 @@ fn inside(digit: u8) -> Ns {
 }
 
 fn veth(digit: u8) -> Key {
-    let link = name(&format!("veth{digit}"));
-    Key::Veth { name: link, sandbox: sandbox(digit), interface: name("eth0") }
+    Key::Link { ns: inside(digit), name: name("eth0") }
 }
 
-fn veth_value(mac: u8, mtu: Option<u32>) -> Value {
-    Value::Veth { mac: [2, 0, 0, 0, 0, mac].into(), mtu, tag: "rnet:x".to_owned() }
+fn veth_value(digit: u8, mac: u8, mtu: Option<u32>) -> Value {
+    let kind = LinkKind::Veth { peer: name(&format!("veth{digit}")) };
+    let mac = Some([2, 0, 0, 0, 0, mac].into());
+    Value::Link(Link { kind, mac, mtu, up: true, tag: "rnet:x".to_owned() })
+}
+
+fn bridge(link: &str) -> Key {
+    Key::Link { ns: Ns::Host, name: name(link) }
+}
+
+fn bridge_value(mtu: Option<u32>) -> Value {
+    let kind = LinkKind::Bridge;
+    Value::Link(Link { kind, mac: None, mtu, up: true, tag: "rnet:n".to_owned() })
+}
+
+/// A link on another one.
+fn vlan(parent: &str, id: u16) -> Value {
+    let kind = LinkKind::Vlan { parent: name(parent), id };
+    Value::Link(Link { kind, mac: None, mtu: None, up: true, tag: "rnet:n".to_owned() })
 }
 
 fn address(ns: Ns, link: &str, address: &str) -> Key {
@@ -50,8 +67,8 @@ fn settled() -> State {
     let path = "net/ipv4/conf/eth0/arp_notify".to_owned();
     State::from_iter([
         (Key::Namespace { sandbox: sandbox(1) }, Value::Present),
-        (Key::Bridge { name: name("br0") }, Value::Bridge { mtu: None, tag: "rnet:n".to_owned() }),
-        (veth(1), veth_value(1, None)),
+        (bridge("br0"), bridge_value(None)),
+        (veth(1), veth_value(1, 1, None)),
         (Key::Port { link: name("veth1") }, port),
         (Key::Sysctl { ns: inside(1), path }, Value::Text("1".to_owned())),
         (address(Ns::Host, "br0", "10.1.0.1/24"), Value::Present),
@@ -78,8 +95,8 @@ fn creation_goes_from_what_others_rest_on_to_what_is_reached() {
         &settled(),
         &expect![[r#"
             + namespace 111111111111
-            + bridge br0
-            + veth veth1 to eth0 in 111111111111 mac 02:00:00:00:00:01
+            + link br0 in host bridge
+            + link eth0 in 111111111111 veth veth1 mac 02:00:00:00:00:01
             + port veth1 of br0
             + sysctl net/ipv4/conf/eth0/arp_notify in 111111111111 = 1
             + addr 10.1.0.1/24 dev br0 in host
@@ -104,8 +121,8 @@ fn removal_goes_the_other_way() {
             - addr 10.1.0.1/24 dev br0 in host
             - sysctl net/ipv4/conf/eth0/arp_notify in 111111111111
             - port veth1
-            - veth veth1 to eth0 in 111111111111
-            - bridge br0
+            - link eth0 in 111111111111
+            - link br0 in host
             - namespace 111111111111
         "#]],
     );
@@ -114,11 +131,8 @@ fn removal_goes_the_other_way() {
 #[test]
 fn what_can_change_in_place_is_not_interrupted() {
     let mut desired = settled();
-    desired.insert(
-        Key::Bridge { name: name("br0") },
-        Value::Bridge { mtu: Some(1400), tag: "rnet:n".to_owned() },
-    );
-    desired.insert(veth(1), veth_value(1, Some(1400)));
+    desired.insert(bridge("br0"), bridge_value(Some(1400)));
+    desired.insert(veth(1), veth_value(1, 1, Some(1400)));
     desired.insert(
         Key::Port { link: name("veth1") },
         Value::Port { bridge: name("br0"), isolated: true, hairpin: false },
@@ -127,10 +141,79 @@ fn what_can_change_in_place_is_not_interrupted() {
         &settled(),
         &desired,
         &expect![[r#"
-            ~ bridge br0 mtu 1400
-            ~ veth veth1 to eth0 in 111111111111 mac 02:00:00:00:00:01 mtu 1400
+            ~ link br0 in host bridge mtu 1400
+            ~ link eth0 in 111111111111 veth veth1 mac 02:00:00:00:00:01 mtu 1400
             ~ port veth1 of br0 isolated
         "#]],
+    );
+}
+
+#[test]
+fn a_link_is_made_after_the_link_that_it_is_on() {
+    let mut desired = State::default();
+    let macvlan = LinkKind::Macvlan { parent: name("a-vlan"), mode: MacvlanMode::Bridge };
+    let link = Link { kind: macvlan, mac: None, mtu: None, up: true, tag: "rnet:x".to_owned() };
+    desired.insert(Key::Namespace { sandbox: sandbox(1) }, Value::Present);
+    desired.insert(veth(1), Value::Link(link));
+    desired.insert(bridge("a-vlan"), vlan("z-vlan", 2));
+    desired.insert(bridge("z-vlan"), vlan("uplink", 1));
+    check(
+        &State::default(),
+        &desired,
+        &expect![[r#"
+        + namespace 111111111111
+        + link z-vlan in host vlan 1 of uplink
+        + link a-vlan in host vlan 2 of z-vlan
+        + link eth0 in 111111111111 macvlan of a-vlan mode bridge
+    "#]],
+    );
+    check(
+        &desired,
+        &State::default(),
+        &expect![[r#"
+        - link eth0 in 111111111111
+        - link a-vlan in host
+        - link z-vlan in host
+        - namespace 111111111111
+    "#]],
+    );
+}
+
+#[test]
+fn a_damaged_link_is_replaced_with_all_that_rests_on_it() {
+    let mut observed = settled();
+    let what = "veth1 does not lead there".to_owned();
+    let remains = vec![(Ns::Host, name("veth1"))];
+    observed.insert(veth(1), Value::Damaged(Damage { what, remains }));
+    check(
+        &observed,
+        &settled(),
+        &expect![[r#"
+        - route 0.0.0.0/0 in 111111111111
+        - addr 10.1.0.2/24 dev eth0 in 111111111111
+        - sysctl net/ipv4/conf/eth0/arp_notify in 111111111111
+        - port veth1
+        - link eth0 in 111111111111
+        + link eth0 in 111111111111 veth veth1 mac 02:00:00:00:00:01
+        + port veth1 of br0
+        + sysctl net/ipv4/conf/eth0/arp_notify in 111111111111 = 1
+        + addr 10.1.0.2/24 dev eth0 in 111111111111
+        + route 0.0.0.0/0 in 111111111111 via 10.1.0.1 dev eth0
+    "#]],
+    );
+}
+
+#[test]
+fn a_link_that_is_down_is_switched_on() {
+    let mut observed = settled();
+    let Value::Link(link) = bridge_value(None) else { unreachable!() };
+    observed.insert(bridge("br0"), Value::Link(Link { up: false, ..link }));
+    check(
+        &observed,
+        &settled(),
+        &expect![[r#"
+        ~ link br0 in host bridge
+    "#]],
     );
 }
 
@@ -151,7 +234,7 @@ fn an_element_is_removed_and_added() {
 #[test]
 fn what_rests_on_a_replaced_link_is_made_anew() {
     let mut desired = settled();
-    desired.insert(veth(1), veth_value(2, None));
+    desired.insert(veth(1), veth_value(1, 2, None));
     check(
         &settled(),
         &desired,
@@ -160,8 +243,8 @@ fn what_rests_on_a_replaced_link_is_made_anew() {
             - addr 10.1.0.2/24 dev eth0 in 111111111111
             - sysctl net/ipv4/conf/eth0/arp_notify in 111111111111
             - port veth1
-            - veth veth1 to eth0 in 111111111111
-            + veth veth1 to eth0 in 111111111111 mac 02:00:00:00:00:02
+            - link eth0 in 111111111111
+            + link eth0 in 111111111111 veth veth1 mac 02:00:00:00:00:02
             + port veth1 of br0
             + sysctl net/ipv4/conf/eth0/arp_notify in 111111111111 = 1
             + addr 10.1.0.2/24 dev eth0 in 111111111111
@@ -191,20 +274,24 @@ fn a_route_goes_and_comes_with_the_address_it_needs() {
 fn object() -> impl Strategy<Value = (Key, Value)> {
     let (digit, bit) = (1..4_u8, any::<bool>());
     let mtu = prop_oneof![Just(None), Just(Some(1400))];
-    let bridge = |digit: u8| name(&format!("br{digit}"));
     let route = |digit: u8, via: u8| {
         let key = Key::Route { ns: inside(digit), destination: "0.0.0.0/0".parse().unwrap() };
         (key, Value::Route { link: name("eth0"), via: Some([10, 1, 0, via].into()) })
     };
     prop_oneof![
         digit.clone().prop_map(|d| (Key::Namespace { sandbox: sandbox(d) }, Value::Present)),
-        (digit.clone(), mtu.clone()).prop_map(move |(d, mtu)| {
-            (Key::Bridge { name: bridge(d) }, Value::Bridge { mtu, tag: "t".to_owned() })
-        }),
+        (digit.clone(), mtu.clone())
+            .prop_map(|(d, mtu)| (bridge(&format!("br{d}")), bridge_value(mtu))),
         (digit.clone(), digit.clone(), mtu)
-            .prop_map(|(d, mac, mtu)| (veth(d), veth_value(mac, mtu))),
+            .prop_map(|(d, mac, mtu)| (veth(d), veth_value(d, mac, mtu))),
+        // Each on the one with the next name, so that their order is not that of the names.
+        (digit.clone(), digit.clone()).prop_map(|(d, id)| (
+            bridge(&format!("v{d}")),
+            vlan(&format!("v{}", d + 1), id.into())
+        )),
         (digit.clone(), digit.clone(), bit).prop_map(move |(d, of, isolated)| {
-            let value = Value::Port { bridge: bridge(of), isolated, hairpin: false };
+            let bridge = name(&format!("br{of}"));
+            let value = Value::Port { bridge, isolated, hairpin: false };
             (Key::Port { link: name(&format!("veth{d}")) }, value)
         }),
         (digit.clone(), digit.clone()).prop_map(|(d, value)| {
@@ -227,12 +314,17 @@ fn supports(key: &Key, value: &Value) -> Vec<Key> {
         Ns::Sandbox(id) => (1..4).find(|d| sandbox(*d) == *id).unwrap_or(0),
     };
     match (key, value) {
-        (Key::Veth { sandbox, .. } | Key::Resolver { sandbox }, _) => {
+        (Key::Link { ns: Ns::Sandbox(sandbox), .. } | Key::Resolver { sandbox }, _) => {
             vec![Key::Namespace { sandbox: sandbox.clone() }]
+        }
+        (Key::Link { .. }, Value::Link(link)) => {
+            // The last one is on a link that is not ours.
+            let parent = link.kind.parent().filter(|parent| parent.as_str() != "v4");
+            parent.map(|parent| bridge(parent.as_str())).into_iter().collect()
         }
         (Key::Port { link }, Value::Port { bridge, .. }) => {
             let digit = link.as_str().trim_start_matches("veth").parse().unwrap();
-            vec![veth(digit), Key::Bridge { name: bridge.clone() }]
+            vec![veth(digit), self::bridge(bridge.as_str())]
         }
         (Key::Sysctl { ns, .. } | Key::Address { ns, .. } | Key::Route { ns, .. }, _) => {
             vec![veth(digit(ns))]
@@ -272,16 +364,12 @@ fn apply(observed: &State, plan: &Plan) -> Result<State, TestCaseError> {
                 kernel.insert(key.clone(), to.clone());
             }
             Step::Remove(key, _) => {
-                kernel.remove(key);
-                let resting: Vec<Key> = kernel
-                    .iter()
-                    // A port outlives its bridge, as a link that belongs to none.
-                    .filter(|(_, _)| !matches!(key, Key::Bridge { .. }))
-                    .filter(|(other, value)| supports(other, value).contains(key))
-                    .map(|(other, _)| other.clone())
-                    .collect();
-                for other in resting {
-                    kernel.remove(&other);
+                let mut gone = vec![key.clone()];
+                while let Some(key) = gone.pop() {
+                    kernel.remove(&key);
+                    let resting = kernel.iter();
+                    let resting = resting.filter(|(o, value)| supports(o, value).contains(&key));
+                    gone.extend(resting.map(|(other, _)| other.clone()));
                 }
             }
         }
@@ -311,8 +399,12 @@ proptest! {
         let key = |step: &Step| match step {
             Step::Add(key, _) | Step::Change { key, .. } | Step::Remove(key, _) => key.clone(),
         };
-        prop_assert!(removals.windows(2).all(|pair| key(pair[0]) > key(pair[1])));
-        prop_assert!(others.windows(2).all(|pair| key(pair[0]) < key(pair[1])));
+        // Links are in the order of what they are on.
+        let links = |pair: &[&Step]| {
+            pair.iter().all(|step| matches!(step.key(), Key::Link { .. }))
+        };
+        prop_assert!(removals.windows(2).all(|p| links(p) || key(p[0]) > key(p[1])));
+        prop_assert!(others.windows(2).all(|p| links(p) || key(p[0]) < key(p[1])));
     }
 
     #[test]

@@ -1,13 +1,21 @@
-//! Links: bridges, veth pairs, and the ports of bridges.
+//! Links, and the ports of bridges. Each kind of link has a file of its own below; [`info`] and
+//! [`kind`] are the list of them.
+
+mod bridge;
+mod ipvlan;
+mod macvlan;
+mod veth;
+mod vlan;
+mod vxlan;
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-use cnm::{LinkName, Mac};
+use cnm::{LinkKind, LinkName, Mac};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{
-    InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoPortKind, InfoVeth, LinkAttribute,
-    LinkExtentMask, LinkFlags, LinkInfo, LinkMessage,
+    InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoPortKind, LinkAttribute, LinkExtentMask,
+    LinkFlags, LinkInfo, LinkMessage,
 };
 
 use super::netlink::{Request, Socket};
@@ -30,12 +38,15 @@ pub struct Link {
     pub mtu: u32,
     /// Whether it is switched on.
     pub up: bool,
-    /// The number of the other end of a pair, in the other end's namespace.
+    /// The number of the other end of a pair, or of the link that this one is on, in that one's
+    /// namespace.
     pub peer: Option<u32>,
     /// The bridge it is a port of.
     pub bridge: Option<u32>,
     /// See [`PortFlags`].
     pub flags: PortFlags,
+    /// What only its kind has.
+    info: Vec<LinkInfo>,
 }
 
 /// How a port of a bridge behaves.
@@ -47,49 +58,75 @@ pub struct PortFlags {
     pub hairpin: bool,
 }
 
-/// A veth pair to be made, with its far end in another namespace.
+/// A link to be made.
 #[derive(Clone, Copy, Debug)]
-pub struct Veth<'a> {
-    /// The near end.
+pub struct New<'a> {
+    /// Its name.
     pub name: &'a LinkName,
-    /// The number of the bridge that the near end is a port of.
-    pub bridge: Option<u32>,
-    /// The MTU of both ends.
+    /// Its kind.
+    pub kind: &'a LinkKind,
+    /// Its hardware address; the kernel's choice if absent.
+    pub mac: Option<Mac>,
+    /// Its MTU, and that of its other end.
     pub mtu: u32,
-    /// The far end.
-    pub interface: &'a LinkName,
-    /// The far end's hardware address.
-    pub mac: Mac,
-    /// The far end's namespace.
-    pub netns: BorrowedFd<'a>,
+    /// The namespace it is in, if it is not the request's.
+    pub netns: Option<BorrowedFd<'a>>,
+    /// The number of the link that it is on.
+    pub parent: Option<u32>,
+    /// The number of the bridge that its end on the host is a port of.
+    pub bridge: Option<u32>,
 }
 
-/// Makes a bridge. Its hardware address is fixed: it would otherwise be that of one of its ports
-/// and change with them, while the endpoints still have the old one in their neighbour tables.
-pub fn create_bridge(name: &LinkName, mac: Mac) -> Request {
-    let mut message = named(name);
-    message.attributes.push(LinkAttribute::Address(mac.octets().to_vec()));
-    message.attributes.push(LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Bridge)]));
+/// Makes a link, in the namespace it belongs to and still down, so that its sysctls precede its
+/// first packet.
+pub fn create(new: &New<'_>) -> Request {
+    let mut message = named(new.name);
+    message.attributes.extend(new.mac.map(|mac| LinkAttribute::Address(mac.octets().to_vec())));
+    message.attributes.push(LinkAttribute::Mtu(new.mtu));
+    message.attributes.extend(new.netns.map(|netns| LinkAttribute::NetNsFd(netns.as_raw_fd())));
+    message.attributes.extend(new.parent.map(LinkAttribute::Link));
+    let bridge = new.bridge.map(LinkAttribute::Controller);
+    if let LinkKind::Veth { peer } = new.kind {
+        let mut near = up(named(peer));
+        near.attributes.push(LinkAttribute::Mtu(new.mtu));
+        near.attributes.extend(bridge);
+        return Request::create(RouteNetlinkMessage::NewLink(veth::pair(near, message)));
+    }
+    message.attributes.extend(bridge);
+    message.attributes.push(LinkAttribute::LinkInfo(info(new.kind)));
     Request::create(RouteNetlinkMessage::NewLink(message))
 }
 
-/// Makes a pair: the near end up and in its bridge, the far end where it belongs, with its final
-/// name and hardware address, and still down, so that its sysctls precede its first packet.
-pub fn create_veth(veth: &Veth<'_>) -> Request {
-    let mut far = named(veth.interface);
-    far.attributes.extend([
-        LinkAttribute::Address(veth.mac.octets().to_vec()),
-        LinkAttribute::Mtu(veth.mtu),
-        LinkAttribute::NetNsFd(veth.netns.as_raw_fd()),
-    ]);
-    let mut near = up(named(veth.name));
-    near.attributes.push(LinkAttribute::Mtu(veth.mtu));
-    near.attributes.extend(veth.bridge.map(LinkAttribute::Controller));
-    near.attributes.push(LinkAttribute::LinkInfo(vec![
-        LinkInfo::Kind(InfoKind::Veth),
-        LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(far))),
-    ]));
-    Request::create(RouteNetlinkMessage::NewLink(near))
+/// What the kernel is told of a new link of a kind.
+fn info(kind: &LinkKind) -> Vec<LinkInfo> {
+    match kind {
+        LinkKind::Bridge => bridge::info(),
+        // A pair is a message of two links.
+        LinkKind::Veth { .. } => Vec::new(),
+        LinkKind::Macvlan { mode, .. } => macvlan::info(*mode),
+        LinkKind::Ipvlan { mode, flag, .. } => ipvlan::info(*mode, *flag),
+        LinkKind::Vlan { id, .. } => vlan::info(*id),
+        LinkKind::Vxlan { vni, port, local, proxy } => vxlan::info(*vni, *port, *local, *proxy),
+    }
+}
+
+/// The kind of a link. `other` is the name of the other end of a pair, or of the link that this
+/// one is on; nothing if it is of no kind that we make.
+pub fn kind(link: &Link, other: Option<LinkName>) -> Option<LinkKind> {
+    let is = |kind: &LinkInfo| link.info.contains(kind);
+    if is(&LinkInfo::Kind(InfoKind::Bridge)) {
+        return Some(LinkKind::Bridge);
+    }
+    if is(&LinkInfo::Kind(InfoKind::Veth)) {
+        return Some(LinkKind::Veth { peer: other? });
+    }
+    link.info.iter().find_map(|info| match info {
+        LinkInfo::Data(InfoData::MacVlan(data)) => macvlan::read(other.clone()?, data),
+        LinkInfo::Data(InfoData::IpVlan(data)) => ipvlan::read(other.clone()?, data),
+        LinkInfo::Data(InfoData::Vlan(data)) => vlan::read(other.clone()?, data),
+        LinkInfo::Data(InfoData::Vxlan(data)) => vxlan::read(data),
+        _ => None,
+    })
 }
 
 /// Marks a link, sets its MTU and switches it on; if it is a port of a bridge, sets its flags.
@@ -101,10 +138,11 @@ pub fn dress(name: &LinkName, alias: String, mtu: u32, port: Option<PortFlags>) 
     Request::change(RouteNetlinkMessage::NewLink(message))
 }
 
-/// Switches a link on; with an MTU, sets that first.
-pub fn switch_on(name: &LinkName, mtu: Option<u32>) -> Request {
+/// Switches a link on; with an MTU or an alias, sets that too.
+pub fn switch_on(name: &LinkName, mtu: Option<u32>, alias: Option<String>) -> Request {
     let mut message = up(named(name));
     message.attributes.extend(mtu.map(LinkAttribute::Mtu));
+    message.attributes.extend(alias.map(LinkAttribute::IfAlias));
     Request::change(RouteNetlinkMessage::NewLink(message))
 }
 
@@ -239,6 +277,7 @@ fn link(message: RouteNetlinkMessage) -> Option<Link> {
         peer: None,
         bridge: None,
         flags: PortFlags::default(),
+        info: Vec::new(),
     };
     for attribute in message.attributes {
         match attribute {
@@ -250,7 +289,10 @@ fn link(message: RouteNetlinkMessage) -> Option<Link> {
             LinkAttribute::Mtu(mtu) => link.mtu = mtu,
             LinkAttribute::Link(index) => link.peer = Some(index),
             LinkAttribute::Controller(index) => link.bridge = Some(index),
-            LinkAttribute::LinkInfo(infos) => link.flags = port_flags(&infos),
+            LinkAttribute::LinkInfo(infos) => {
+                link.flags = port_flags(&infos);
+                link.info = infos;
+            }
             _ => {}
         }
     }

@@ -2,9 +2,11 @@
 //!
 //! The same tests run on it and on [`super::Linux`].
 
+use std::collections::BTreeSet;
 use std::io;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use cnm::ground::{Ground, Lost, provides, rests_on};
 use cnm::{Key, LinkName, Ns, Plan, State, Step, Value};
 
 use super::{Kernel, KernelError, sysctl};
@@ -16,6 +18,8 @@ pub struct Memory(Mutex<Inner>);
 #[derive(Clone, Debug, Default)]
 struct Inner {
     state: State,
+    /// Links of the host that are not ours.
+    foreign: BTreeSet<LinkName>,
     /// How many steps succeed before one fails.
     failure: Option<usize>,
 }
@@ -29,6 +33,11 @@ impl Memory {
     /// Lets the next `steps` steps succeed and the one after them fail, once.
     pub fn fail_after(&self, steps: usize) {
         self.lock().failure = Some(steps);
+    }
+
+    /// Gives the host a link that is not ours.
+    pub fn plug(&self, link: LinkName) {
+        self.lock().foreign.insert(link);
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -120,57 +129,35 @@ impl Inner {
 
     /// What must be there before an object can be, and what must not.
     fn check(&self, key: &Key, value: &Value) -> io::Result<()> {
+        for ground in rests_on(key, value) {
+            self.need(key, &ground)?;
+        }
         match (key, value) {
-            (Key::Bridge { name }, _) => {
-                let other =
-                    |key: &Key| matches!(key, Key::Veth { name: taken, .. } if taken == name);
-                self.refuse(libc::EEXIST, other)
-            }
-            (Key::Veth { name, sandbox, interface }, _) => {
-                self.need(&Ns::Sandbox(sandbox.clone()))?;
-                self.refuse(libc::EEXIST, |other| match other {
-                    Key::Bridge { name: taken } => taken == name,
-                    Key::Veth { name: taken, sandbox: there, interface: far } => {
-                        other != key && (taken == name || (there == sandbox && far == interface))
-                    }
-                    _ => false,
-                })
-            }
-            (Key::Port { link }, Value::Port { bridge, .. }) => {
-                self.need_link(&Ns::Host, link)?;
-                self.need_link(&Ns::Host, bridge)
-            }
-            (Key::Sysctl { ns, path }, _) => {
-                self.need(ns)?;
-                match link_of(path) {
-                    Some(link) => self.need_link(ns, &link).map_err(|_| errno(libc::ENOENT)),
-                    None => Ok(()),
-                }
+            (Key::Link { .. }, _) => {
+                let wanted = provides(key, value);
+                let taken = |(other, value): (&Key, &Value)| {
+                    other != key && provides(other, value).iter().any(|g| wanted.contains(g))
+                };
+                refuse(libc::EEXIST, self.state.iter().any(taken))
             }
             (Key::Address { ns, link, address }, _) => {
-                self.need(ns)?;
-                self.need_link(ns, link)?;
                 let same = |other: &Key| match other {
                     Key::Address { ns: there, link: on, address: taken } => {
                         (there, on) == (ns, link) && taken.is_ipv6() && taken.ip() == address.ip()
                     }
                     _ => false,
                 };
-                self.refuse(libc::EEXIST, same)
+                refuse(libc::EEXIST, self.any(same))
             }
-            (Key::Route { ns, .. }, Value::Route { link, via }) => {
-                self.need(ns)?;
-                self.need_link(ns, link)?;
+            (Key::Route { ns, .. }, Value::Route { link, via: Some(via) }) => {
                 let reached = |key: &Key| match key {
                     Key::Address { ns: there, link: on, address } => {
-                        (there, on) == (ns, link) && via.is_none_or(|via| address.contains(via))
+                        (there, on) == (ns, link) && address.contains(*via)
                     }
                     _ => false,
                 };
-                let known = via.is_none() || self.any(reached);
-                if known { Ok(()) } else { Err(errno(libc::ENETUNREACH)) }
+                refuse(libc::ENETUNREACH, !self.any(reached))
             }
-            (Key::Resolver { sandbox }, _) => self.need(&Ns::Sandbox(sandbox.clone())),
             _ => Ok(()),
         }
     }
@@ -180,63 +167,18 @@ impl Inner {
         if matches!(key, Key::Sysctl { path, .. } if sysctl::is_shared(path)) {
             return;
         }
-        let dependants: Vec<_> = self
-            .state
-            .iter()
-            .map(|(other, _)| other)
-            .filter(|o| self.needs(o, key))
-            .cloned()
-            .collect();
-        self.state.remove(key);
-        for dependant in dependants {
-            self.remove(&dependant);
+        let Some(value) = self.state.remove(key) else { return };
+        let mut lost = Lost::default();
+        lost.add(key, &value);
+        let mut gone = Vec::new();
+        for (other, value) in self.state.in_order() {
+            if lost.takes_along(other, value) {
+                lost.add(other, value);
+                gone.push(other.clone());
+            }
         }
-    }
-
-    /// Whether an object vanishes with another.
-    fn needs(&self, key: &Key, other: &Key) -> bool {
-        match other {
-            Key::Namespace { sandbox } => match key {
-                Key::Veth { sandbox: far, .. } | Key::Resolver { sandbox: far } => far == sandbox,
-                Key::Sysctl { ns, .. } | Key::Address { ns, .. } | Key::Route { ns, .. } => {
-                    *ns == Ns::Sandbox(sandbox.clone())
-                }
-                _ => false,
-            },
-            Key::Bridge { name } => {
-                let port = matches!(
-                    (key, self.state.get(key)),
-                    (Key::Port { .. }, Some(Value::Port { bridge, .. })) if bridge == name
-                );
-                port || self.is_on(key, &Ns::Host, name)
-            }
-            Key::Veth { name, sandbox, interface } => {
-                matches!(key, Key::Port { link } if link == name)
-                    || self.is_on(key, &Ns::Host, name)
-                    || self.is_on(key, &Ns::Sandbox(sandbox.clone()), interface)
-            }
-            Key::Address { ns, link, address } => {
-                let through = |via: &std::net::IpAddr| address.contains(*via);
-                matches!(
-                    (key, self.state.get(key)),
-                    (Key::Route { ns: there, .. }, Some(Value::Route { link: by, via: Some(via) }))
-                        if (there, by) == (ns, link) && through(via)
-                )
-            }
-            _ => false,
-        }
-    }
-
-    fn is_on(&self, key: &Key, ns: &Ns, link: &LinkName) -> bool {
-        match (key, self.state.get(key)) {
-            (Key::Address { ns: there, link: on, .. }, _)
-            | (Key::Route { ns: there, .. }, Some(Value::Route { link: on, .. })) => {
-                (there, on) == (ns, link)
-            }
-            (Key::Sysctl { ns: there, path }, _) => {
-                there == ns && link_of(path).as_ref() == Some(link)
-            }
-            _ => false,
+        for key in gone {
+            self.state.remove(&key);
         }
     }
 
@@ -244,37 +186,25 @@ impl Inner {
         self.state.iter().any(|(key, _)| matches(key))
     }
 
-    fn refuse(&self, code: i32, conflicts: impl Fn(&Key) -> bool) -> io::Result<()> {
-        if self.any(conflicts) { Err(errno(code)) } else { Ok(()) }
-    }
-
-    fn need(&self, ns: &Ns) -> io::Result<()> {
-        let Ns::Sandbox(sandbox) = ns else { return Ok(()) };
-        let key = Key::Namespace { sandbox: sandbox.clone() };
-        self.state.get(&key).map(|_| ()).ok_or_else(|| errno(libc::ENOENT))
-    }
-
-    fn need_link(&self, ns: &Ns, link: &LinkName) -> io::Result<()> {
-        let is_it = |key: &Key| match (key, ns) {
-            (Key::Bridge { name } | Key::Veth { name, .. }, Ns::Host) => name == link,
-            (Key::Veth { sandbox, interface, .. }, Ns::Sandbox(there)) => {
-                (sandbox, interface) == (there, link)
+    fn need(&self, key: &Key, ground: &Ground) -> io::Result<()> {
+        let here = |(key, value): (&Key, &Value)| provides(key, value).contains(ground);
+        let (always, missing) = match ground {
+            Ground::Namespace(ns) => (*ns == Ns::Host, libc::ENOENT),
+            Ground::Link(ns, link) => {
+                let foreign = *ns == Ns::Host && self.foreign.contains(link);
+                let code =
+                    if matches!(key, Key::Sysctl { .. }) { libc::ENOENT } else { libc::ENODEV };
+                (foreign || link.as_str() == "lo", code)
             }
-            _ => false,
+            // A route that needs one says so by its gateway.
+            Ground::Address { .. } => (true, 0),
         };
-        let loopback = link.as_str() == "lo";
-        if loopback || self.any(is_it) { Ok(()) } else { Err(errno(libc::ENODEV)) }
+        if always || self.state.iter().any(here) { Ok(()) } else { Err(errno(missing)) }
     }
 }
 
-/// The link in `net/ipv4/conf/<link>/...`.
-fn link_of(path: &str) -> Option<LinkName> {
-    let parts: Vec<_> = path.split('/').collect();
-    match parts[..] {
-        ["net", "ipv4" | "ipv6", "conf" | "neigh", "all" | "default", _] => None,
-        ["net", "ipv4" | "ipv6", "conf" | "neigh", link, _] => link.parse().ok(),
-        _ => None,
-    }
+fn refuse(code: i32, conflict: bool) -> io::Result<()> {
+    if conflict { Err(errno(code)) } else { Ok(()) }
 }
 
 fn errno(code: i32) -> io::Error {

@@ -29,14 +29,14 @@ use super::{address, netns::Netns};
 /// `RTNLGRP_LINK`, `RTNLGRP_IPV4_IFADDR` and `RTNLGRP_IPV6_IFADDR`.
 const GROUPS: [u32; 3] = [1, 5, 9];
 
-/// What we made on the host: bridges, pairs, ports and addresses.
+/// What we made on the host: links, ports and addresses.
 #[derive(Debug, Default)]
 pub(super) struct Shadow(Mutex<State>);
 
 impl Shadow {
     /// Takes over what was observed.
     pub(super) fn adopt(&self, observed: &State) {
-        let mine = observed.iter().filter(|(key, _)| is_shadowed(key));
+        let mine = observed.iter().filter(|(key, value)| is_shadowed(key, value));
         *self.lock() = mine.map(|(key, value)| (key.clone(), value.clone())).collect();
     }
 
@@ -55,7 +55,9 @@ impl Shadow {
         let mut state = self.lock();
         for step in plan.steps() {
             match step {
-                Step::Add(key, value) | Step::Change { key, to: value, .. } if is_shadowed(key) => {
+                Step::Add(key, value) | Step::Change { key, to: value, .. }
+                    if is_shadowed(key, value) =>
+                {
                     state.insert(key.clone(), value.clone());
                 }
                 _ => {}
@@ -167,7 +169,7 @@ impl Monitor {
 
     fn knows(&self, name: &LinkName) -> bool {
         let state = self.shadow.lock();
-        state.iter().any(|(key, _)| link_of(key) == Some(name))
+        state.iter().any(|(key, value)| host_link(key, value) == Some(name))
     }
 
     /// Whether the kernel differs from the shadow where there are doubts.
@@ -192,8 +194,9 @@ impl Monitor {
         let bridge = bridge.and_then(Result::ok);
         let state = self.shadow.lock();
         found.is_ok_and(|link| {
-            let wrong =
-                |(key, value)| link_of(key) == Some(name) && !fits(&link, bridge.as_deref(), value);
+            let wrong = |(key, value)| {
+                host_link(key, value) == Some(name) && !fits(&link, bridge.as_deref(), value)
+            };
             state.iter().any(wrong)
         })
     }
@@ -243,16 +246,18 @@ fn receive(socket: &impl AsFd, buffer: &mut [u8], doubts: &mut Doubts) -> Option
     }
 }
 
-fn is_shadowed(key: &Key) -> bool {
+fn is_shadowed(key: &Key, value: &Value) -> bool {
     match key {
         Key::Address { ns, .. } => *ns == Ns::Host,
-        _ => link_of(key).is_some(),
+        _ => host_link(key, value).is_some(),
     }
 }
 
-fn link_of(key: &Key) -> Option<&LinkName> {
+/// The link on the host that an object is, has its end at, or is about.
+fn host_link<'a>(key: &'a Key, value: &'a Value) -> Option<&'a LinkName> {
     match key {
-        Key::Bridge { name } | Key::Veth { name, .. } | Key::Port { link: name } => Some(name),
+        Key::Link { ns: Ns::Host, name } | Key::Port { link: name } => Some(name),
+        Key::Link { .. } => value.link().and_then(|link| link.kind.peer()),
         _ => None,
     }
 }
@@ -260,9 +265,10 @@ fn link_of(key: &Key) -> Option<&LinkName> {
 /// Whether a link on the host looks as its value says.
 fn fits(link: &Link, bridge: Option<&str>, value: &Value) -> bool {
     match value {
-        Value::Bridge { mtu, .. } | Value::Veth { mtu, .. } => {
-            link.up && link.alias.is_some() && link.mtu == mtu.unwrap_or(DEFAULT_MTU)
+        Value::Link(wanted) => {
+            link.up && link.alias.is_some() && link.mtu == wanted.mtu.unwrap_or(DEFAULT_MTU)
         }
+        Value::Damaged(_) => false,
         Value::Port { bridge: wanted, isolated, hairpin } => {
             bridge == Some(wanted.as_str())
                 && link.flags.isolated == *isolated

@@ -68,6 +68,11 @@ impl Request {
         Self { flags: NLM_F_CREATE | netlink_packet_core::NLM_F_REPLACE, message, forgiven: &[] }
     }
 
+    /// Makes an object beside others of the same name.
+    pub fn append(message: RouteNetlinkMessage) -> Self {
+        Self { flags: NLM_F_CREATE | netlink_packet_core::NLM_F_APPEND, message, forgiven: &[] }
+    }
+
     /// Removes an object. That it is gone is a success.
     pub fn remove(message: RouteNetlinkMessage) -> Self {
         const GONE: &[i32] = &[libc::ENODEV, libc::ENOENT, libc::ESRCH, libc::EADDRNOTAVAIL];

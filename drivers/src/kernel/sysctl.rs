@@ -12,7 +12,7 @@ use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use cnm::{Key, LinkName, Ns, State, Value};
+use cnm::{Key, LinkKind, LinkName, Ns, State, Value};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open, openat};
 use nix::sys::stat::Mode;
@@ -81,8 +81,8 @@ impl Links {
 /// bridge, in IPv6 as long as there is one with IPv6, and it is never switched off again.
 /// So it is reported only while a bridge of ours needs it.
 pub fn forwarding(state: &State) -> impl Iterator<Item = &'static str> {
-    let bridges = state.iter().filter_map(|(key, _)| match key {
-        Key::Bridge { name } => Some(name),
+    let bridges = state.iter().filter_map(|(key, value)| match (key, value) {
+        (Key::Link { name, .. }, Value::Link(link)) if link.kind == LinkKind::Bridge => Some(name),
         _ => None,
     });
     let ipv6 = |bridge: &LinkName| {

@@ -1,21 +1,27 @@
 //! The mark on links that are ours: an alias that starts with the daemon's tag.
 //!
-//! `rnet:network/<id>` on a bridge; on the host end of a pair also where the other end is:
-//! `rnet:endpoint/<id>@<sandbox>/eth0`. So what a link is for can be told from the link alone,
-//! even when the sandbox has vanished.
+//! `rnet:network/<id>` on a bridge, `rnet:endpoint/<id>` on a link that is in a sandbox and nowhere
+//! else. A pair is marked on the host, where the container cannot remove the mark, and the mark
+//! says where the other end is: `rnet:endpoint/<id>@<sandbox>/eth0`. So what a link is for can be
+//! told from the link alone, even when the sandbox has vanished.
 
 use cnm::{LinkName, SandboxId};
 
 /// What the alias of one of our links says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Tag {
-    /// Whose the link is, as in [`cnm::Value::Bridge`] and [`cnm::Value::Veth`].
+    /// Whose the link is, as in [`cnm::Link`].
     pub(super) owner: String,
     /// The far end of a pair.
     pub(super) far: Option<(SandboxId, LinkName)>,
 }
 
 impl Tag {
+    /// The mark of a link that is one end by itself.
+    pub(super) fn of(owner: &str) -> Self {
+        Self { owner: owner.to_owned(), far: None }
+    }
+
     /// Reads an alias; `None` if the link is not one with this prefix.
     pub(super) fn parse(prefix: &str, alias: &str) -> Option<Self> {
         let text = alias.strip_prefix(prefix)?.strip_prefix(':')?;

@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use cnm::{LinkKind, LinkName};
 use drivers::kernel::netlink::{Request, Socket};
 use drivers::kernel::{Netns, address, link, route};
 use ipnetwork::IpNetwork;
@@ -49,20 +50,31 @@ impl Host {
 
     /// Connects two hosts by a cable.
     pub fn connect(&self, interface: &str, other: &Self, other_interface: &str) {
-        let (name, far) = (interface.parse().unwrap(), other_interface.parse().unwrap());
-        let veth = link::Veth {
-            name: &name,
-            bridge: None,
+        let (name, far) =
+            (interface.parse::<LinkName>().unwrap(), other_interface.parse::<LinkName>().unwrap());
+        let pair = link::New {
+            name: &far,
+            kind: &LinkKind::Veth { peer: name.clone() },
+            mac: Some(link::stable_mac(&format!("{interface} {:?}", other.0))),
             mtu: 1500,
-            interface: &far,
-            mac: link::stable_mac(&format!("{interface} {:?}", other.0)),
-            netns: other.0.as_fd(),
+            netns: Some(other.0.as_fd()),
+            parent: None,
+            bridge: None,
         };
-        self.request(&[link::create_veth(&veth)]);
-        other.request(&[link::switch_on(&far, None)]);
+        self.request(&[link::create(&pair)]);
+        other.request(&[link::switch_on(&far, None, None)]);
         for (host, end) in [(self, &name), (other, &far)] {
             host.run(|| link::settle(&mut Socket::open().unwrap(), end)).unwrap();
         }
+    }
+
+    /// Adds a bridge, switched off.
+    pub fn add_bridge(&self, name: &str) {
+        let (name, kind) = (name.parse().unwrap(), LinkKind::Bridge);
+        let mac = Some(link::stable_mac(LinkName::as_str(&name)));
+        let (mtu, netns, parent, bridge) = (1500, None, None, None);
+        let new = link::New { name: &name, kind: &kind, mac, mtu, netns, parent, bridge };
+        self.request(&[link::create(&new)]);
     }
 
     /// Adds an address to a link.

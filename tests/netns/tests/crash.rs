@@ -110,10 +110,9 @@ fn refused_step_in_the_middle_leaves_a_state_from_which_both_ways_lead() {
     let desired = model().desired();
     // Somebody has the name of the pair that is to be made.
     let name = model().sandboxes[&1].1[0].host_link();
-    let mac = drivers::kernel::link::stable_mac("somebody");
-    lab.host.request(&[drivers::kernel::link::create_bridge(&name, mac)]);
+    lab.host.add_bridge(name.as_str());
     let error = reconcile(&kernel, &desired).unwrap_err();
-    assert!(error.to_string().starts_with("cannot add veth"), "{error}");
+    assert!(error.to_string().starts_with("cannot add link eth0"), "{error}");
     reconcile(&kernel, &State::default()).unwrap();
     assert!(kernel.observe().unwrap().is_empty());
     lab.host.request(&[drivers::kernel::link::remove(&name)]);

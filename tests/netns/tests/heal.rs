@@ -68,14 +68,14 @@ fn bridge() -> cnm::LinkName {
 fn deleted_pair_comes_back() {
     let site = Site::new();
     let damage = [link::remove(&site.host_link())];
-    assert!(site.breaks_and_heals(&damage).starts_with("+ veth"));
+    assert!(site.breaks_and_heals(&damage).starts_with("+ link eth0"));
 }
 
 #[test]
 fn deleted_bridge_comes_back_with_its_ports() {
     let damage = [link::remove(&bridge())];
     let plan = Site::new().breaks_and_heals(&damage);
-    assert!(plan.contains("+ bridge") && plan.contains("+ port"), "{plan}");
+    assert!(plan.contains("+ link br-") && plan.contains("+ port"), "{plan}");
 }
 
 #[test]
@@ -98,14 +98,14 @@ fn port_taken_out_of_its_bridge_goes_back() {
 #[test]
 fn bridge_switched_off_is_switched_on() {
     let damage = [link::switch_off(&bridge())];
-    assert!(Site::new().breaks_and_heals(&damage).starts_with("~ bridge"));
+    assert!(Site::new().breaks_and_heals(&damage).starts_with("~ link br-"));
 }
 
 #[test]
 fn end_of_a_pair_switched_off_is_switched_on() {
     let site = Site::new();
     let damage = [link::switch_off(&site.host_link())];
-    assert!(site.breaks_and_heals(&damage).starts_with("~ veth"));
+    assert!(site.breaks_and_heals(&damage).starts_with("~ link eth0"));
 }
 
 #[test]
@@ -115,7 +115,7 @@ fn interface_of_a_sandbox_comes_back_with_its_addresses_and_routes() {
     sandbox.request(&[link::remove(&"eth0".parse().unwrap())]);
     let plan = site.breaks_and_heals(&[]);
     let added = |word| plan.lines().filter(|line| line.starts_with(word)).count();
-    assert_eq!([added("+ veth"), added("+ addr"), added("+ route")], [1, 2, 2], "{plan}");
+    assert_eq!([added("+ link"), added("+ addr"), added("+ route")], [1, 2, 2], "{plan}");
 }
 
 #[test]
@@ -141,7 +141,7 @@ fn watching_ends_with_the_kernel() {
 fn what_a_container_does_in_its_namespace_is_left_alone() {
     let site = Site::new();
     let sandbox = site.lab.sandbox(&site.kernel, &site.model.sandboxes[&1].0.id);
-    sandbox.request(&[link::create_bridge(&"tun0".parse().unwrap(), link::stable_mac("tun0"))]);
+    sandbox.add_bridge("tun0");
     let index = sandbox.link("eth0").unwrap().index;
     sandbox.run(|| {
         let add = |address: &str| {
@@ -159,9 +159,7 @@ fn what_a_container_does_in_its_namespace_is_left_alone() {
 #[test]
 fn links_of_others_are_left_alone() {
     let site = Site::new();
-    site.lab
-        .host
-        .request(&[link::create_bridge(&"virbr0".parse().unwrap(), link::stable_mac("v"))]);
+    site.lab.host.add_bridge("virbr0");
     site.lab.host.add_address("virbr0", "10.9.0.1/24");
     reconcile(&site.kernel, &State::default()).unwrap();
     assert!(site.lab.host.link("virbr0").is_some());

@@ -4,7 +4,8 @@
 
 use std::fmt::Write;
 
-use cnm::{Key, Plan, State, Value, diff};
+use cnm::link::MacvlanMode;
+use cnm::{Key, Link, LinkKind, LinkName, Mac, Ns, Plan, SandboxId, State, Value, diff};
 use drivers::kernel::{Kernel, Memory, reconcile};
 use netns_tests::{Lab, Model};
 
@@ -12,7 +13,7 @@ use netns_tests::{Lab, Model};
 macro_rules! on_both {
     ($($case:ident),* $(,)?) => {
         mod memory {
-            $(#[test] fn $case() { super::$case(&super::Memory::new()); })*
+            $(#[test] fn $case() { super::$case(&super::memory()); })*
         }
 
         mod linux {
@@ -21,7 +22,16 @@ macro_rules! on_both {
     };
 }
 
+/// A host with an uplink that is not ours.
+fn memory() -> Memory {
+    let kernel = Memory::new();
+    kernel.plug("lan0".parse().unwrap());
+    kernel
+}
+
 on_both![
+    every_kind_of_link_is_made_recognised_and_removed,
+    what_rests_on_a_replaced_link_comes_back_with_it,
     desired_state_is_reached_and_stays,
     empty_state_leaves_nothing,
     endpoint_joins_and_leaves_a_live_sandbox,
@@ -34,6 +44,110 @@ on_both![
     failed_step_is_named,
     dismantling_goes_on_after_a_failure,
 ];
+
+/// A link of the host or of a sandbox.
+fn link(ns: &Ns, name: &str, kind: LinkKind, mac: Option<Mac>) -> (Key, Value) {
+    let key = Key::Link { ns: ns.clone(), name: name.parse().unwrap() };
+    let tag = format!("test/{name}");
+    (key, Value::Link(Link { kind, mac, mtu: Some(1400), up: true, tag }))
+}
+
+/// A tunnel with peers, and links of a sandbox on an uplink that is not ours.
+fn many_kinds() -> State {
+    let (lan, sandbox) = ("lan0".parse::<LinkName>().unwrap(), SandboxId::from_random([1; 32]));
+    let inside = Ns::Sandbox(sandbox.clone());
+    let mac = |last| Mac::from([2, 0, 0, 0, 0, last]);
+    let local = Lab::HOST.map(|text| text.parse().unwrap());
+    let tunnel = |vni, local| LinkKind::Vxlan { vni, port: 4789, local, proxy: true };
+    let macvlan = |mode| LinkKind::Macvlan { parent: lan.clone(), mode };
+    let modes = [MacvlanMode::Bridge, MacvlanMode::Private, MacvlanMode::Vepa];
+    let mut state = State::from_iter([
+        (Key::Namespace { sandbox }, Value::Present),
+        link(&Ns::Host, "vx4", tunnel(4097, local[0]), None),
+        link(&Ns::Host, "vx6", tunnel(4098, local[1]), None),
+    ]);
+    state.extend(
+        (1..)
+            .zip(modes)
+            .map(|(n, mode)| link(&inside, &format!("eth{n}"), macvlan(mode), Some(mac(n)))),
+    );
+    let vx4 = "vx4".parse::<LinkName>().unwrap();
+    for address in ["10.9.0.2", "fd09::2"] {
+        let address = address.parse().unwrap();
+        let key = Key::Neighbour { ns: Ns::Host, link: vx4.clone(), address };
+        state.insert(key, Value::Neighbour { mac: mac(9) });
+    }
+    for (mac, remote) in
+        [(mac(9), "192.0.2.9"), (Mac::UNSPECIFIED, "192.0.2.9"), (Mac::UNSPECIFIED, "192.0.2.10")]
+    {
+        let (link, remote) = (vx4.clone(), remote.parse().unwrap());
+        state.insert(Key::Fdb { ns: Ns::Host, link, mac, remote }, Value::Present);
+    }
+    state.extend(["10.9.0.3/24", "fd09::3/64"].map(|address| {
+        let link = "eth1".parse().unwrap();
+        (
+            Key::Address { ns: inside.clone(), link, address: address.parse().unwrap() },
+            Value::Present,
+        )
+    }));
+    state
+}
+
+/// A planner gives each sysctl that is observed a value; here it is what the kernel gave it.
+fn settled(kernel: &dyn Kernel, mut desired: State) -> State {
+    reconcile(kernel, &desired).unwrap();
+    let observed = kernel.observe().unwrap().into_iter();
+    desired.extend(observed.filter(|(key, _)| matches!(key, Key::Sysctl { .. })));
+    desired
+}
+
+fn every_kind_of_link_is_made_recognised_and_removed(kernel: &dyn Kernel) {
+    let desired = settled(kernel, many_kinds());
+    let plan = reconcile(kernel, &desired).unwrap();
+    assert!(plan.is_empty(), "{plan}");
+    let mut fewer = desired.clone();
+    for (key, _) in desired.iter().filter(|(key, _)| match key {
+        Key::Fdb { mac, .. } => *mac == Mac::UNSPECIFIED,
+        Key::Neighbour { address, .. } => address.is_ipv6(),
+        Key::Link { name, .. } => name.as_str() == "eth3",
+        Key::Sysctl { path, .. } => path.contains("/eth3/"),
+        _ => false,
+    }) {
+        fewer.remove(key);
+    }
+    reconcile(kernel, &fewer).unwrap();
+    let plan = reconcile(kernel, &fewer).unwrap();
+    assert!(plan.is_empty(), "{plan}");
+    reconcile(kernel, &State::default()).unwrap();
+    assert!(kernel.observe().unwrap().is_empty());
+}
+
+fn what_rests_on_a_replaced_link_comes_back_with_it(kernel: &dyn Kernel) {
+    let mut desired = settled(kernel, many_kinds());
+    for (name, kind) in [
+        (
+            "vx4",
+            LinkKind::Vxlan {
+                vni: 5000,
+                port: 4789,
+                local: Lab::HOST[0].parse().unwrap(),
+                proxy: true,
+            },
+        ),
+        ("eth1", LinkKind::Macvlan { parent: "lan0".parse().unwrap(), mode: MacvlanMode::Private }),
+    ] {
+        for (key, value) in desired.clone() {
+            if let (Key::Link { name: is, .. }, Value::Link(link)) = (&key, value)
+                && is.as_str() == name
+            {
+                desired.insert(key, Value::Link(Link { kind: kind.clone(), ..link }));
+            }
+        }
+    }
+    reconcile(kernel, &desired).unwrap();
+    let plan = reconcile(kernel, &desired).unwrap();
+    assert!(plan.is_empty(), "{plan}");
+}
 
 fn two_networks() -> Model {
     let mut model = Model::default();
@@ -107,9 +221,9 @@ fn address_needs_its_link(kernel: &dyn Kernel) {
 }
 
 fn pair_needs_its_namespace(kernel: &dyn Kernel) {
-    let only = |key: &Key| matches!(key, Key::Bridge { .. } | Key::Veth { .. } | Key::Port { .. });
+    let only = |key: &Key| matches!(key, Key::Link { .. } | Key::Port { .. });
     let plan = part_of(&two_networks().desired(), only);
-    assert!(refused(kernel, &plan).starts_with("veth veth01"));
+    assert_eq!(refused(kernel, &plan), "link eth0 in 010101010101");
 }
 
 fn route_needs_a_reachable_gateway(kernel: &dyn Kernel) {
@@ -127,14 +241,14 @@ fn failed_step_is_named(kernel: &dyn Kernel) {
     let ports: Vec<_> = desired
         .iter()
         .map(|(key, _)| key.clone())
-        .filter(|key| matches!(key, Key::Bridge { .. }))
+        .filter(|key| matches!(key, Key::Link { ns: Ns::Host, .. }))
         .collect();
     for bridge in ports {
         desired.remove(&bridge);
     }
     let plan = part_of(&desired, |key| !matches!(key, Key::Sysctl { .. } | Key::Address { .. }));
     let refused = refused(kernel, &plan);
-    assert!(refused.starts_with("port veth01") || refused.starts_with("veth veth01"), "{refused}");
+    assert!(refused.starts_with("port veth01") || refused.starts_with("link eth0"), "{refused}");
 }
 
 fn dismantling_goes_on_after_a_failure(kernel: &dyn Kernel) {

@@ -4,20 +4,25 @@
 //! a thread inside it, its sysctls, its addresses and routes in one batch, and its resolver; all
 //! elements in one nf_tables transaction at the end. Removals run first and the other way round;
 //! what vanishes with something else that is removed is not removed by itself.
+//!
+//! What rests on something that could not be made is not tried: an address meant for a link of ours
+//! would end on the one that stands in its place.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::fd::AsFd;
 use std::time::Instant;
 
-use cnm::{Key, LinkName, Ns, Plan, SandboxId, Step, Value};
+use cnm::ground::{Ground, Lost, provides, rests_on};
+use cnm::{Key, Link, LinkName, Ns, Plan, SandboxId, Step, Value};
 
 use super::parts::{Parts, Removals, SandboxPart};
 use super::requests::{
-    Requests, announcement, equipment, far_end, keep_autoconfiguration, undoing, unlink,
+    Requests, announcement, equipment, inner_end, keep_autoconfiguration, mtu_of, undoing,
+    unlinking,
 };
 use super::{Linux, pin, step as kernel_error};
-use crate::kernel::link::{PortFlags, Veth};
+use crate::kernel::link::{New, PortFlags};
 use crate::kernel::netlink::{Refused, Request, Socket};
 use crate::kernel::netns::{Netns, Visitor};
 use crate::kernel::nft::SandboxTable;
@@ -75,8 +80,8 @@ pub(super) fn run(
     }
     Visitor::send(|visitor| {
         let spaces = BTreeMap::new();
-        let outcome = Outcome::default();
-        let mut run = Run { linux, visitor, policy, spaces, outcome };
+        let (lost, outcome) = Default::default();
+        let mut run = Run { linux, visitor, policy, spaces, lost, outcome };
         run.removals(&parts.removals);
         run.create_namespaces(&parts.namespaces);
         run.stage(|_| made());
@@ -100,6 +105,8 @@ struct Run<'a> {
     visitor: &'a mut Visitor,
     policy: OnFailure,
     spaces: BTreeMap<SandboxId, Space>,
+    /// What could not be made.
+    lost: Lost,
     outcome: Outcome,
 }
 
@@ -118,7 +125,9 @@ impl Run<'_> {
         }
         self.stage(|run| run.strip_host(&parts.host));
         self.stage(|run| {
-            let requests = parts.links.iter().filter_map(|step| Some((*step, unlink(step)?)));
+            let requests = parts.links.iter().flat_map(|step| {
+                unlinking(step, &Ns::Host).into_iter().map(move |request| (*step, request))
+            });
             run.host_batch(requests.collect());
         });
         for step in &parts.namespaces {
@@ -139,8 +148,7 @@ impl Run<'_> {
     }
 
     fn additions(&mut self, parts: &Parts<'_>) {
-        self.stage(|run| run.bridges(&parts.bridges));
-        self.stage(|run| run.links(&parts.veths, &parts.ports));
+        self.stage(|run| run.links(&parts.links, &parts.ports));
         self.stage(|run| run.equip_host(&parts.host));
         for (sandbox, part) in &parts.sandboxes {
             self.stage(|run| run.equip(sandbox, part));
@@ -156,7 +164,22 @@ impl Run<'_> {
     }
 
     fn check(&mut self, step: &Step, result: io::Result<()>) {
-        self.outcome.failures.extend(result.err().map(|source| failure(step, source)));
+        if let Err(source) = result {
+            self.fail(step, source);
+        }
+    }
+
+    fn fail(&mut self, step: &Step, source: io::Error) {
+        if let Step::Add(key, value) = step {
+            self.lost.add(key, value);
+        }
+        self.outcome.failures.push(failure(step, source));
+    }
+
+    /// The steps that do not rest on something that could not be made.
+    fn possible<'p>(&self, steps: &[&'p Step]) -> Vec<&'p Step> {
+        let possible = |step: &&&Step| !self.lost.takes_along(step.key(), wanted(step));
+        steps.iter().filter(possible).copied().collect()
     }
 
     fn elements(&mut self, steps: &[&Step]) {
@@ -172,96 +195,109 @@ impl Run<'_> {
         let Some(first) = steps.first() else { return };
         match self.linux.with_socket(|socket| Ok(socket.batch(&requests))) {
             Ok(refused) => self.report(&steps, refused),
-            Err(source) => self.outcome.failures.push(failure(first, source)),
+            Err(source) => self.fail(first, source),
         }
     }
 
     fn report(&mut self, steps: &[&Step], refused: Vec<Refused>) {
-        let failed = refused.into_iter();
-        self.outcome
-            .failures
-            .extend(failed.map(|refused| failure(steps[refused.index], refused.source)));
+        for refused in refused {
+            self.fail(steps[refused.index], refused.source);
+        }
     }
 
-    fn bridges(&mut self, steps: &[&Step]) {
-        let mut requests = Requests::new();
+    /// Links and ports. A port that comes with its link needs no request of its own.
+    fn links<'p>(&mut self, steps: &[&'p Step], ports: &BTreeMap<&'p LinkName, &'p Step>) {
+        let mut batch = LinkBatch { ports: ports.clone(), ..LinkBatch::default() };
         for step in steps {
-            let (Key::Bridge { name }, Value::Bridge { mtu, tag }) = (step.key(), wanted(step))
-            else {
-                continue;
-            };
-            if let Step::Add(..) = step {
-                requests.push((step, link::create_bridge(name, link::stable_mac(tag))));
-            }
-            let alias = Tag { owner: tag.clone(), far: None }.alias(&self.linux.config.tag);
-            let mtu = mtu.unwrap_or(link::DEFAULT_MTU);
-            requests.push((step, link::dress(name, alias, mtu, None)));
-        }
-        self.host_batch(requests);
-    }
-
-    /// Pairs and ports. A port that comes with its pair needs no request of its own.
-    fn links<'p>(&mut self, veths: &[&'p Step], ports: &BTreeMap<&'p LinkName, &'p Step>) {
-        let mut requests = Requests::new();
-        let mut indexes = BTreeMap::new();
-        let mut ports = ports.clone();
-        for step in veths {
-            let Key::Veth { name, .. } = step.key() else { continue };
-            let added = matches!(step, Step::Add(..));
-            let port = if added { ports.remove(name) } else { None };
-            let made = self.veth_requests(step, port, &mut indexes, &mut requests);
-            self.check(step, made);
-        }
-        let lone: Vec<_> = ports.keys().copied().collect();
-        for (name, step) in ports {
-            let made = self.port_requests(name, step, &mut indexes, &mut requests);
-            self.check(step, made);
-        }
-        self.stage(|run| run.host_batch(requests));
-        // The near end of a new pair is a port and nothing else. With an IPv6 address of its own it
-        // would talk to the container, and have routes that the kernel goes through whenever a link
-        // comes or goes.
-        self.stage(|run| {
-            for step in veths {
-                if let Step::Add(Key::Veth { name, .. }, _) = step {
-                    run.check(step, run.linux.links.disable_ipv6(name));
+            self.stage(|run| {
+                run.settle_ground(&mut batch, step);
+                if run.lost.takes_along(step.key(), wanted(step)) {
+                    return;
                 }
-            }
-        });
-        for name in lone {
+                let made = run.link_requests(step, &mut batch);
+                run.check(step, made);
+            });
+        }
+        let lone = std::mem::take(&mut batch.ports);
+        for (name, step) in &lone {
+            self.stage(|run| {
+                run.settle_ground(&mut batch, step);
+                if run.lost.takes_along(step.key(), wanted(step)) {
+                    return;
+                }
+                let made = run.port_requests(name, step, &mut batch);
+                run.check(step, made);
+            });
+        }
+        self.stage(|run| run.host_batch(std::mem::take(&mut batch.requests)));
+        self.stage(|run| run.quieten_near_ends(steps));
+        for name in lone.keys() {
             // The bridge may be new too, and get its carrier from this port.
             let _ = self.linux.with_socket(|socket| link::settle(socket, name));
         }
     }
 
-    fn veth_requests<'p>(
-        &mut self,
-        step: &'p Step,
-        port: Option<&'p Step>,
-        indexes: &mut BTreeMap<LinkName, u32>,
-        requests: &mut Requests<'p>,
-    ) -> io::Result<()> {
-        let (Key::Veth { name, sandbox, interface }, Value::Veth { mac, mtu, tag }) =
-            (step.key(), wanted(step))
-        else {
+    /// Sends what was gathered, if this step or its port rests on something of it: the kernel is
+    /// told of links by their numbers, which new ones get when they are made.
+    fn settle_ground(&mut self, batch: &mut LinkBatch<'_>, step: &Step) {
+        let peer = wanted(step).link().and_then(|link| link.kind.peer());
+        let port = peer.and_then(|peer| batch.ports.get(peer).copied());
+        let awaited = [Some(step), port].into_iter().flatten();
+        let awaited = awaited.flat_map(|step| rests_on(step.key(), wanted(step)));
+        if awaited.into_iter().any(|ground| batch.awaited.contains(&ground)) {
+            self.host_batch(std::mem::take(&mut batch.requests));
+            batch.awaited.clear();
+        }
+        if let Step::Add(key, value) = step {
+            batch.awaited.extend(provides(key, value));
+        }
+    }
+
+    /// The near end of a new pair is a port and nothing else. With an IPv6 address of its own it
+    /// would talk to the container, and have routes that the kernel goes through whenever a link
+    /// comes or goes.
+    fn quieten_near_ends(&mut self, steps: &[&Step]) {
+        for step in self.possible(steps) {
+            if let Step::Add(_, Value::Link(link)) = step
+                && let Some(peer) = link.kind.peer()
+            {
+                self.check(step, self.linux.links.disable_ipv6(peer));
+            }
+        }
+    }
+
+    fn link_requests<'p>(&mut self, step: &'p Step, batch: &mut LinkBatch<'p>) -> io::Result<()> {
+        let (Key::Link { ns, name }, Value::Link(link)) = (step.key(), wanted(step)) else {
             return Ok(());
         };
-        let mtu = mtu.unwrap_or(link::DEFAULT_MTU);
-        let tag = Tag { owner: tag.clone(), far: Some((sandbox.clone(), interface.clone())) };
-        let alias = tag.alias(&self.linux.config.tag);
-        let mut flags = None;
-        if let Step::Add(..) = step {
-            let mut master = None;
-            if let Some(Value::Port { bridge, isolated, hairpin }) = port.map(wanted) {
-                master = Some(self.index(bridge, indexes)?);
-                flags = Some(PortFlags { isolated: *isolated, hairpin: *hairpin });
-            }
-            // The request has the number of the descriptor only; the cache keeps it open.
-            let netns = self.space(sandbox)?.netns.as_fd();
-            let veth = Veth { name, bridge: master, mtu, interface, mac: *mac, netns };
-            requests.push((step, link::create_veth(&veth)));
+        let added = matches!(step, Step::Add(..));
+        let end = outer_end(ns, name, link);
+        let port = end.filter(|_| added).and_then(|end| batch.ports.remove(end));
+        let (mut bridge, mut flags) = (None, None);
+        if let Some(Value::Port { bridge: of, isolated, hairpin }) = port.map(wanted) {
+            bridge = Some(self.index(of, batch)?);
+            flags = Some(PortFlags { isolated: *isolated, hairpin: *hairpin });
         }
-        requests.push((port.unwrap_or(step), link::dress(name, alias, mtu, flags)));
+        if added {
+            let parent = link.kind.parent().map(|parent| self.index(parent, batch)).transpose()?;
+            let mac = link.mac.or_else(|| (*ns == Ns::Host).then(|| link::stable_mac(&link.tag)));
+            let netns = match ns {
+                // The request has the number of the descriptor only; the cache keeps it open.
+                Ns::Sandbox(sandbox) => Some(self.space(sandbox)?.netns.as_fd()),
+                Ns::Host => None,
+            };
+            let mtu = mtu_of(link);
+            let new = New { name, kind: &link.kind, mac, mtu, netns, parent, bridge };
+            batch.requests.push((step, link::create(&new)));
+        }
+        let Some(end) = end else { return Ok(()) };
+        let far = match ns {
+            Ns::Sandbox(sandbox) => Some((sandbox.clone(), name.clone())),
+            Ns::Host => None,
+        };
+        let alias = Tag { owner: link.tag.clone(), far }.alias(&self.linux.config.tag);
+        let dress = link::dress(end, alias, mtu_of(link), flags);
+        batch.requests.push((port.unwrap_or(step), dress));
         Ok(())
     }
 
@@ -269,28 +305,28 @@ impl Run<'_> {
         &mut self,
         name: &LinkName,
         step: &'p Step,
-        indexes: &mut BTreeMap<LinkName, u32>,
-        requests: &mut Requests<'p>,
+        batch: &mut LinkBatch<'p>,
     ) -> io::Result<()> {
         let Value::Port { bridge, isolated, hairpin } = wanted(step) else { return Ok(()) };
-        let index = self.index(bridge, indexes)?;
-        requests.push((step, link::set_bridge(name, index)));
+        let index = self.index(bridge, batch)?;
+        batch.requests.push((step, link::set_bridge(name, index)));
         let flags = PortFlags { isolated: *isolated, hairpin: *hairpin };
-        requests.push((step, link::set_port(name, flags)));
+        batch.requests.push((step, link::set_port(name, flags)));
         Ok(())
     }
 
     /// The number of a link of the host.
-    fn index(&self, name: &LinkName, known: &mut BTreeMap<LinkName, u32>) -> io::Result<u32> {
-        if let Some(index) = known.get(name) {
+    fn index(&self, name: &LinkName, batch: &mut LinkBatch<'_>) -> io::Result<u32> {
+        if let Some(index) = batch.indexes.get(name) {
             return Ok(*index);
         }
         let index = self.linux.with_socket(|socket| link::index(socket, name))?;
-        known.insert(name.clone(), index);
+        batch.indexes.insert(name.clone(), index);
         Ok(index)
     }
 
     fn equip_host(&mut self, steps: &[&Step]) {
+        let steps = &self.possible(steps)[..];
         for step in steps {
             if let (Key::Sysctl { path, .. }, Value::Text(value)) = (step.key(), wanted(step)) {
                 let written = self.write_host_sysctl(path, value);
@@ -312,7 +348,7 @@ impl Run<'_> {
                 self.check(step, reset.and_then(|()| sysctl::reset(path)));
             }
         }
-        let requests = self.linux.with_socket(|socket| Ok(undoing(socket, steps)));
+        let requests = self.linux.with_socket(|socket| Ok(undoing(socket, &Ns::Host, steps)));
         self.host_batch(requests.unwrap_or_default());
     }
 
@@ -357,10 +393,14 @@ impl Run<'_> {
     }
 
     fn equip(&mut self, sandbox: &SandboxId, part: &SandboxPart<'_>) {
-        let Some(first) = part.veths.iter().chain(&part.steps).next() else { return };
+        let (links, steps) = (self.possible(&part.links), self.possible(&part.steps));
+        // A link that could not be made is lost itself, not only what rests on it.
+        let made = |step: &&Step| !self.lost.holds(step.key(), wanted(step));
+        let part = &SandboxPart { links: links.into_iter().filter(made).collect(), steps };
+        let Some(first) = part.links.iter().chain(&part.steps).next() else { return };
         let mut socket = match self.enter(sandbox) {
             Ok(socket) => socket,
-            Err(source) => return self.outcome.failures.push(failure(first, source)),
+            Err(source) => return self.fail(first, source),
         };
         let path = self.linux.namespace_path(sandbox);
         self.stage(|run| {
@@ -389,18 +429,19 @@ impl Run<'_> {
     fn equip_links(&mut self, socket: &mut Socket, part: &SandboxPart<'_>) {
         let (requests, failures) = equipment(socket, &part.steps);
         self.outcome.failures.extend(failures);
+        let prefix = &self.linux.config.tag;
         let mut all: Requests<'_> =
-            part.veths.iter().filter_map(|step| Some((*step, far_end(step)?))).collect();
+            part.links.iter().filter_map(|step| Some((*step, inner_end(step, prefix)?))).collect();
         all.extend(requests);
         self.sandbox_batch(socket, all);
         self.stage(|run| {
-            for step in &part.veths {
+            for step in &part.links {
                 let settled = run.settle(socket, step);
                 run.check(step, settled);
             }
         });
         self.stage(|run| {
-            let requests: Vec<_> = part.veths.iter().filter_map(|s| announcement(s)).collect();
+            let requests: Vec<_> = part.links.iter().filter_map(|s| announcement(s)).collect();
             // The socket is of this namespace, whoever uses it later.
             match (requests.is_empty(), Socket::open()) {
                 (true, _) => {}
@@ -416,11 +457,14 @@ impl Run<'_> {
         self.report(&steps, refused);
     }
 
-    /// Lets both ends of a new pair transmit.
+    /// Lets a new link transmit, at both ends.
     fn settle(&self, inside: &mut Socket, step: &Step) -> io::Result<()> {
-        let Step::Add(Key::Veth { name, interface, .. }, _) = step else { return Ok(()) };
-        link::settle(inside, interface)?;
-        self.linux.with_socket(|socket| link::settle(socket, name))
+        let Step::Add(Key::Link { name, .. }, Value::Link(link)) = step else { return Ok(()) };
+        link::settle(inside, name)?;
+        match link.kind.peer() {
+            Some(peer) => self.linux.with_socket(|socket| link::settle(socket, peer)),
+            None => Ok(()),
+        }
     }
 
     fn strip(&mut self, sandbox: &SandboxId, steps: &[&Step]) {
@@ -429,7 +473,7 @@ impl Run<'_> {
             Ok(socket) => socket,
             // All that was in the sandbox is gone with it.
             Err(error) if error.kind() == io::ErrorKind::NotFound => return,
-            Err(source) => return self.outcome.failures.push(failure(first, source)),
+            Err(source) => return self.fail(first, source),
         };
         let path = self.linux.namespace_path(sandbox);
         for step in steps {
@@ -444,12 +488,29 @@ impl Run<'_> {
                 _ => {}
             }
         }
-        let requests = undoing(&mut socket, steps);
+        let requests = undoing(&mut socket, &Ns::Sandbox(sandbox.clone()), steps);
         self.sandbox_batch(&mut socket, requests);
         if let Some(space) = self.spaces.get_mut(sandbox) {
             space.socket = Some(socket);
         }
     }
+}
+
+/// Requests for links, gathered until one needs the number of a link that they make.
+#[derive(Debug, Default)]
+struct LinkBatch<'p> {
+    requests: Requests<'p>,
+    /// Numbers of links of the host.
+    indexes: BTreeMap<LinkName, u32>,
+    /// Ports whose links have not been met.
+    ports: BTreeMap<&'p LinkName, &'p Step>,
+    /// What the requests make.
+    awaited: BTreeSet<Ground>,
+}
+
+/// The end of a link that is on the host, if it has one.
+fn outer_end<'a>(ns: &Ns, name: &'a LinkName, link: &'a Link) -> Option<&'a LinkName> {
+    link.kind.peer().or((*ns == Ns::Host).then_some(name))
 }
 
 /// The value that a step leads to; for a removal, the one that goes.
@@ -466,16 +527,4 @@ pub(super) fn failure(step: &Step, source: io::Error) -> KernelError {
         Step::Remove(..) => "remove",
     };
     kernel_error(verb, step.key().to_string(), source)
-}
-
-/// The namespace of a step's object, where that is a sandbox.
-pub(super) fn sandbox_of(step: &Step) -> Option<&SandboxId> {
-    match step.key() {
-        Key::Sysctl { ns, .. } | Key::Address { ns, .. } | Key::Route { ns, .. } => match ns {
-            Ns::Sandbox(sandbox) => Some(sandbox),
-            Ns::Host => None,
-        },
-        Key::Resolver { sandbox } => Some(sandbox),
-        _ => None,
-    }
 }

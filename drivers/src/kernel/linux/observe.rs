@@ -1,22 +1,20 @@
 //! Observing: what of the host is ours, in the words of [`cnm::Key`] and [`cnm::Value`].
 //!
-//! Ours are links with our tag and what we set on them: addresses and routes with our protocol
-//! number, the sysctls that [`sysctl`] lists, and everything in our table. What a container did in
-//! its own namespace (tunnels, addresses, routes) is not reported and so never removed.
-//!
-//! Two values stand for damage, since no desired state has them: a link that is down has the MTU
-//! 0, and a pair whose far end is not where it belongs has the hardware address of all zeros.
+//! Ours are links with our tag and what we set on them: addresses, routes and neighbours with our
+//! protocol number, the sysctls that [`sysctl`] lists, and everything in our table. What a container
+//! did in its own namespace (tunnels, addresses, routes) is not reported and so never removed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::IpAddr;
 
-use cnm::{Key, LinkName, Mac, Ns, SandboxId, State, Value};
+use cnm::{Damage, Key, LinkKind, LinkName, Ns, SandboxId, State, Value};
 
 use super::{Linux, failed, pin};
 use crate::kernel::KernelError;
 use crate::kernel::address::{self, Address, PROTOCOL};
 use crate::kernel::link::{self, DEFAULT_MTU, Link};
+use crate::kernel::neighbour;
 use crate::kernel::netlink::Socket;
 use crate::kernel::netns::{Netns, Visitor};
 use crate::kernel::nft::SandboxTable;
@@ -59,8 +57,13 @@ fn observe_links(linux: &Linux, visitor: &mut Visitor, scope: Scope<'_>) -> io::
     view.report(&Ns::Host, |link| ours.contains_key(&link.index), &mut state);
     for (link, tag) in ours.values() {
         if tag.far.is_none() {
-            state.extend(bridge(link, tag));
+            let parent = link.peer.and_then(|index| view.name(index));
+            report_link(&Ns::Host, link, tag, parent, &mut state);
+            state.extend(port(link, &view));
         }
+    }
+    if state.iter().any(|(_, value)| is_tunnel(value)) {
+        linux.with_socket(|socket| view.report_neighbours(socket, &ours, &mut state))?;
     }
     for path in sysctl::forwarding(&state).map(str::to_owned).collect::<Vec<_>>() {
         let value = sysctl::read(&path)?;
@@ -76,7 +79,8 @@ fn observe_links(linux: &Linux, visitor: &mut Visitor, scope: Scope<'_>) -> io::
             Err(_) if !pin::is_pinned(&path) => continue,
             Err(error) => return Err(error),
         }
-        let interfaces = observe_sandbox(linux, &sandbox, &ours, &mut state)?;
+        let host = HostView { view: &view, ours: &ours };
+        let interfaces = observe_sandbox(linux, &sandbox, &host, &mut state)?;
         far_ends.insert(sandbox, interfaces);
     }
     for (link, tag) in ours.values() {
@@ -85,20 +89,36 @@ fn observe_links(linux: &Linux, visitor: &mut Visitor, scope: Scope<'_>) -> io::
             continue;
         }
         let ends = far.and_then(|(sandbox, _)| far_ends.get(sandbox));
-        let pair = veth(link, tag, ends.map_or(&[], Vec::as_slice));
+        let Some((key, value)) = pair(link, tag, ends.map_or(&[], Vec::as_slice)) else { continue };
         // A damaged pair is made again, which takes its port along.
-        let whole = !matches!(pair, Some((_, Value::Veth { mac: NOWHERE, .. })));
-        state.extend(pair);
-        state.extend(port(link, &view).filter(|_| whole));
+        state.extend(port(link, &view).filter(|_| value.link().is_some()));
+        let value = match state.remove(&key) {
+            Some(other) => two_of_one(&key, &other, &value),
+            None => value,
+        };
+        state.insert(key, value);
     }
     Ok(state)
 }
 
-/// The hardware address of a far end that is not where it belongs.
-const NOWHERE: Mac = Mac::UNSPECIFIED;
-
 /// Links of ours by number, with what their tags say.
 type Ours<'a> = BTreeMap<u32, (&'a Link, Tag)>;
+
+/// The links of the host, for the sandboxes that have links with ends or parents there.
+#[derive(Clone, Copy, Debug)]
+struct HostView<'a> {
+    view: &'a View,
+    ours: &'a Ours<'a>,
+}
+
+impl HostView<'_> {
+    /// What the mark of the pair says whose end in a sandbox a link is.
+    fn tag_of(&self, far: &Link, sandbox: &SandboxId) -> Option<&Tag> {
+        let (near, tag) = self.ours.get(&far.peer?)?;
+        let there = tag.far.as_ref().is_some_and(|(there, _)| there == sandbox);
+        (near.peer == Some(far.index) && there).then_some(tag)
+    }
+}
 
 /// What a namespace has.
 #[derive(Debug)]
@@ -138,6 +158,27 @@ impl View {
         address.protocol == Some(PROTOCOL) || (!kernel_tells && !automatic)
     }
 
+    /// Our neighbours on links of ours, and what our tunnels forward.
+    fn report_neighbours(
+        &self,
+        socket: &mut Socket,
+        ours: &Ours<'_>,
+        state: &mut State,
+    ) -> io::Result<()> {
+        let name = |index: u32| ours.get(&index).and_then(|_| self.name(index));
+        for entry in neighbour::list(socket)? {
+            let Some(link) = name(entry.link) else { continue };
+            let key = Key::Neighbour { ns: Ns::Host, link, address: entry.address };
+            state.insert(key, Value::Neighbour { mac: entry.mac });
+        }
+        for entry in neighbour::forwards(socket)? {
+            let Some(link) = name(entry.link) else { continue };
+            let (mac, remote) = (entry.mac, entry.remote);
+            state.insert(Key::Fdb { ns: Ns::Host, link, mac, remote }, Value::Present);
+        }
+        Ok(())
+    }
+
     /// Our addresses and routes on some of the links.
     fn report(&self, ns: &Ns, wanted: impl Fn(&Link) -> bool, state: &mut State) {
         for link in self.links.iter().filter(|link| wanted(link)) {
@@ -158,23 +199,25 @@ impl View {
 }
 
 /// Reports what is inside a sandbox, and returns its interfaces that are ours.
+///
+/// A pair is known by the mark on its end on the host; a link that has no end there by its own.
 fn observe_sandbox(
     linux: &Linux,
     sandbox: &SandboxId,
-    ours: &Ours<'_>,
+    host: &HostView<'_>,
     state: &mut State,
 ) -> io::Result<Vec<Link>> {
     let ns = Ns::Sandbox(sandbox.clone());
     let view = View::read(&mut Socket::open()?)?;
-    let is_ours = |link: &Link| {
-        let near = link.peer.and_then(|index| ours.get(&index));
-        near.is_some_and(|(near, tag)| {
-            let far = tag.far.as_ref();
-            near.peer == Some(link.index) && far.is_some_and(|(there, _)| there == sandbox)
-        })
-    };
+    let marked = view.ours(&linux.config.tag);
+    let is_ours =
+        |link: &Link| marked.contains_key(&link.index) || host.tag_of(link, sandbox).is_some();
     state.insert(Key::Namespace { sandbox: sandbox.clone() }, Value::Present);
     view.report(&ns, is_ours, state);
+    for (link, tag) in marked.values().filter(|(link, _)| host.tag_of(link, sandbox).is_none()) {
+        let parent = link.peer.and_then(|index| host.view.name(index));
+        report_link(&ns, link, tag, parent, state);
+    }
     let mut sysctls = pin::noted(&linux.namespace_path(sandbox))?;
     let interfaces: Vec<_> = view.links.iter().filter(|link| is_ours(link)).cloned().collect();
     let names = interfaces.iter().filter_map(|link| link.name.parse().ok());
@@ -186,22 +229,59 @@ fn observe_sandbox(
     Ok(interfaces)
 }
 
-fn bridge(link: &Link, tag: &Tag) -> Vec<(Key, Value)> {
-    let Ok(name) = link.name.parse::<LinkName>() else { return Vec::new() };
-    let value = Value::Bridge { mtu: mtu(&[link]), tag: tag.owner.clone() };
-    let mut found = read_sysctls(&Ns::Host, sysctl::of_bridge(&name));
-    found.push((Key::Bridge { name }, value));
-    found
+/// Reports a link that is marked itself; of a bridge, its sysctls too.
+fn report_link(ns: &Ns, link: &Link, tag: &Tag, parent: Option<LinkName>, state: &mut State) {
+    let Ok(name) = link.name.parse::<LinkName>() else { return };
+    let kind = link::kind(link, parent);
+    if *ns == Ns::Host && kind == Some(LinkKind::Bridge) {
+        state.extend(read_sysctls(ns, sysctl::of_bridge(&name)));
+    }
+    let value = match kind {
+        Some(kind) => {
+            // On the host the address follows from the owner.
+            let mac = link.mac.filter(|_| *ns != Ns::Host);
+            whole(&[link], cnm::Link { kind, mac, mtu: None, up: true, tag: tag.owner.clone() })
+        }
+        None => Value::Damaged(Damage {
+            what: "it is of another kind".to_owned(),
+            remains: vec![(ns.clone(), name.clone())],
+        }),
+    };
+    state.insert(Key::Link { ns: ns.clone(), name }, value);
 }
 
-fn veth(link: &Link, tag: &Tag, interfaces: &[Link]) -> Option<(Key, Value)> {
+/// A pair, from its end on the host and the interfaces of the sandbox that its mark names.
+fn pair(near: &Link, tag: &Tag, interfaces: &[Link]) -> Option<(Key, Value)> {
     let (sandbox, interface) = tag.far.clone()?;
-    let far = interfaces.iter().find(|far| link.peer == Some(far.index));
-    let far = far.filter(|far| far.name == interface.as_str());
-    let mac = far.and_then(|far| far.mac).unwrap_or(NOWHERE);
-    let ends: Vec<_> = far.into_iter().chain([link]).collect();
-    let value = Value::Veth { mac, mtu: mtu(&ends), tag: tag.owner.clone() };
-    Some((Key::Veth { name: link.name.parse().ok()?, sandbox, interface }, value))
+    let peer: LinkName = near.name.parse().ok()?;
+    let far = interfaces.iter().find(|far| near.peer == Some(far.index));
+    let value = match far.filter(|far| far.name == interface.as_str()) {
+        Some(far) => {
+            let (kind, tag) = (LinkKind::Veth { peer }, tag.owner.clone());
+            whole(&[far, near], cnm::Link { kind, mac: far.mac, mtu: None, up: true, tag })
+        }
+        None => Value::Damaged(Damage {
+            what: format!("{peer} does not lead there"),
+            remains: vec![(Ns::Host, peer)],
+        }),
+    };
+    Some((Key::Link { ns: Ns::Sandbox(sandbox), name: interface }, value))
+}
+
+/// Two links that say to be the same one: neither can stay.
+fn two_of_one(key: &Key, one: &Value, other: &Value) -> Value {
+    let remains = [one, other].iter().flat_map(|value| value.remains(key)).collect();
+    Value::Damaged(Damage { what: "there are two of it".to_owned(), remains })
+}
+
+/// A link with what its ends have in common: down if one of them is, with the smallest MTU.
+fn whole(ends: &[&Link], link: cnm::Link) -> Value {
+    let mtu = ends.iter().map(|end| end.mtu).min().filter(|mtu| *mtu != DEFAULT_MTU);
+    Value::Link(cnm::Link { mtu, up: ends.iter().all(|end| end.up), ..link })
+}
+
+fn is_tunnel(value: &Value) -> bool {
+    value.link().is_some_and(|link| matches!(link.kind, LinkKind::Vxlan { .. }))
 }
 
 fn port(link: &Link, view: &View) -> Option<(Key, Value)> {
@@ -209,15 +289,6 @@ fn port(link: &Link, view: &View) -> Option<(Key, Value)> {
     let key = Key::Port { link: link.name.parse().ok()? };
     let Link { flags, .. } = link;
     Some((key, Value::Port { bridge, isolated: flags.isolated, hairpin: flags.hairpin }))
-}
-
-/// The MTU in the vocabulary of values: nothing for the kernel's default, 0 if an end is down,
-/// the smallest if the ends differ.
-fn mtu(ends: &[&Link]) -> Option<u32> {
-    if ends.iter().any(|link| !link.up) {
-        return Some(0);
-    }
-    ends.iter().map(|link| link.mtu).min().filter(|mtu| *mtu != DEFAULT_MTU)
 }
 
 /// Reads sysctls in the namespace of the calling thread. One that has just vanished is left out.

@@ -2,9 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use cnm::{Key, LinkName, Ns, Plan, SandboxId, Step, Value};
+use cnm::ground::Lost;
+use cnm::{Key, LinkName, Ns, Plan, SandboxId, Step};
 
-use super::apply::sandbox_of;
+use super::apply::wanted;
 use crate::kernel::sysctl;
 
 /// The steps of a plan. Apart from the removals, they are additions and changes.
@@ -14,13 +15,11 @@ pub(super) struct Parts<'p> {
     pub(super) removals: Removals<'p>,
     /// New namespaces.
     pub(super) namespaces: Vec<&'p Step>,
-    /// Bridges.
-    pub(super) bridges: Vec<&'p Step>,
-    /// Pairs.
-    pub(super) veths: Vec<&'p Step>,
+    /// Links of the host and of the sandboxes.
+    pub(super) links: Vec<&'p Step>,
     /// Ports of bridges, by their links.
     pub(super) ports: BTreeMap<&'p LinkName, &'p Step>,
-    /// Sysctls, addresses and routes of the host.
+    /// Sysctls, addresses, routes and neighbours of the host.
     pub(super) host: Vec<&'p Step>,
     /// What happens inside the sandboxes.
     pub(super) sandboxes: BTreeMap<SandboxId, SandboxPart<'p>>,
@@ -35,9 +34,9 @@ pub(super) struct Removals<'p> {
     pub(super) elements: Vec<&'p Step>,
     /// What happens inside the sandboxes that stay.
     pub(super) sandboxes: BTreeMap<SandboxId, Vec<&'p Step>>,
-    /// Sysctls, addresses and routes of the host.
+    /// Sysctls, addresses, routes and neighbours of the host.
     pub(super) host: Vec<&'p Step>,
-    /// Ports, pairs and bridges.
+    /// Ports, and links with an end on the host.
     pub(super) links: Vec<&'p Step>,
     /// Namespaces.
     pub(super) namespaces: Vec<&'p Step>,
@@ -46,9 +45,9 @@ pub(super) struct Removals<'p> {
 /// What happens inside one sandbox.
 #[derive(Debug, Default)]
 pub(super) struct SandboxPart<'p> {
-    /// The pairs whose other ends are in it.
-    pub(super) veths: Vec<&'p Step>,
-    /// Its sysctls, addresses, routes and resolver.
+    /// Its links.
+    pub(super) links: Vec<&'p Step>,
+    /// Its sysctls, addresses, routes, neighbours and resolver.
     pub(super) steps: Vec<&'p Step>,
 }
 
@@ -69,9 +68,8 @@ impl<'p> Parts<'p> {
 
     /// Whether no step needs anything but the nf_tables table.
     pub(super) fn only_elements(&self) -> bool {
-        let Self { removals, namespaces, bridges, veths, ports, host, sandboxes, elements: _ } =
-            self;
-        let steps = [namespaces, bridges, veths, host];
+        let Self { removals, namespaces, links, ports, host, sandboxes, elements: _ } = self;
+        let steps = [namespaces, links, host];
         steps.iter().all(|steps| steps.is_empty())
             && ports.is_empty()
             && sandboxes.is_empty()
@@ -82,42 +80,52 @@ impl<'p> Parts<'p> {
     fn take(&mut self, step: &'p Step) {
         match step.key() {
             Key::Namespace { .. } => self.namespaces.push(step),
-            Key::Bridge { .. } => self.bridges.push(step),
-            Key::Veth { sandbox, .. } => {
-                self.veths.push(step);
-                self.sandboxes.entry(sandbox.clone()).or_default().veths.push(step);
+            Key::Link { ns, .. } => {
+                self.links.push(step);
+                if let Ns::Sandbox(sandbox) = ns {
+                    self.sandboxes.entry(sandbox.clone()).or_default().links.push(step);
+                }
             }
             Key::Port { link } => {
                 self.ports.insert(link, step);
             }
             Key::Element(_) => self.elements.push(step),
-            Key::Sysctl { .. } | Key::Address { .. } | Key::Route { .. } | Key::Resolver { .. } => {
-                match sandbox_of(step) {
-                    Some(sandbox) => {
-                        self.sandboxes.entry(sandbox.clone()).or_default().steps.push(step);
-                    }
-                    None => self.host.push(step),
+            key => match key.sandbox() {
+                Some(sandbox) => {
+                    self.sandboxes.entry(sandbox.clone()).or_default().steps.push(step);
                 }
-            }
+                None => self.host.push(step),
+            },
         }
     }
 }
 
 impl<'p> Removals<'p> {
     fn take(&mut self, step: &'p Step, doomed: &Doomed<'_>) {
-        if doomed.takes_along(step) {
-            return;
-        }
+        let mut inside = |sandbox: &SandboxId| {
+            self.sandboxes.entry(sandbox.clone()).or_default().push(step);
+        };
         match step.key() {
             Key::Element(_) => self.elements.push(step),
             Key::Namespace { .. } => self.namespaces.push(step),
-            Key::Bridge { .. } | Key::Veth { .. } | Key::Port { .. } => self.links.push(step),
-            Key::Sysctl { .. } | Key::Address { .. } | Key::Route { .. } | Key::Resolver { .. } => {
-                match sandbox_of(step) {
-                    Some(sandbox) => self.sandboxes.entry(sandbox.clone()).or_default().push(step),
-                    None => self.host.push(step),
+            // A namespace takes its time to go, and one that others hold does not go.
+            key @ Key::Link { .. } => {
+                let remains = wanted(step).remains(key);
+                for (ns, _) in &remains {
+                    if let Ns::Sandbox(sandbox) = ns {
+                        inside(sandbox);
+                    }
+                }
+                if remains.iter().any(|(ns, _)| *ns == Ns::Host) {
+                    self.links.push(step);
                 }
             }
+            key if doomed.lost.surely_takes_along(key, wanted(step)) => {}
+            Key::Port { .. } => self.links.push(step),
+            key => match key.sandbox() {
+                Some(sandbox) => inside(sandbox),
+                None => self.host.push(step),
+            },
         }
     }
 }
@@ -126,10 +134,8 @@ impl SandboxPart<'_> {
     /// Whether an observation reports the sysctl anyway, because it is on the list of an
     /// interface that is made here.
     pub(super) fn lists(&self, path: &str) -> bool {
-        self.veths.iter().any(|step| match step.key() {
-            Key::Veth { interface, .. } => {
-                sysctl::of_interface(interface).iter().any(|p| p == path)
-            }
+        self.links.iter().any(|step| match step.key() {
+            Key::Link { name, .. } => sysctl::of_interface(name).iter().any(|p| p == path),
             _ => false,
         })
     }
@@ -138,8 +144,7 @@ impl SandboxPart<'_> {
 /// What a plan removes that takes other things along.
 #[derive(Debug, Default)]
 struct Doomed<'p> {
-    sandboxes: BTreeSet<&'p SandboxId>,
-    links: BTreeSet<(Ns, &'p LinkName)>,
+    lost: Lost,
     /// Elements that come back in the same plan.
     replaced: BTreeSet<&'p Key>,
 }
@@ -148,45 +153,14 @@ impl<'p> Doomed<'p> {
     fn of(plan: &'p Plan) -> Self {
         let mut doomed = Self::default();
         for step in plan.steps() {
-            match (step, step.key()) {
-                (Step::Remove(..), Key::Namespace { sandbox }) => {
-                    doomed.sandboxes.insert(sandbox);
-                }
-                (Step::Remove(..), Key::Bridge { name }) => {
-                    doomed.links.insert((Ns::Host, name));
-                }
-                (Step::Remove(..), Key::Veth { name, sandbox, interface }) => {
-                    doomed.links.insert((Ns::Host, name));
-                    doomed.links.insert((Ns::Sandbox(sandbox.clone()), interface));
-                }
-                (Step::Add(..), key @ Key::Element(_)) => {
+            match step {
+                Step::Remove(key, value) => doomed.lost.add(key, value),
+                Step::Add(key @ Key::Element(_), _) => {
                     doomed.replaced.insert(key);
                 }
-                _ => {}
+                Step::Add(..) | Step::Change { .. } => {}
             }
         }
         doomed
-    }
-
-    /// Whether a thing vanishes with something else.
-    fn takes_along(&self, step: &Step) -> bool {
-        if sandbox_of(step).is_some_and(|sandbox| self.sandboxes.contains(sandbox)) {
-            return true;
-        }
-        let Step::Remove(key, value) = step else { return false };
-        match (key, value) {
-            (Key::Port { link }, _) => self.has(&Ns::Host, link),
-            (Key::Address { ns, link, .. }, _)
-            | (Key::Route { ns, .. }, Value::Route { link, .. }) => self.has(ns, link),
-            (Key::Sysctl { ns, path }, _) => {
-                let link = path.split('/').nth(3).and_then(|name| name.parse().ok());
-                link.is_some_and(|link| self.has(ns, &link))
-            }
-            _ => false,
-        }
-    }
-
-    fn has(&self, ns: &Ns, link: &LinkName) -> bool {
-        self.links.contains(&(ns.clone(), link))
     }
 }

@@ -3,16 +3,17 @@
 use std::collections::BTreeMap;
 use std::io;
 
-use cnm::{Key, Step, Value};
+use cnm::{Key, Link, LinkName, Ns, Step, Value};
 
 use super::apply::{failure, wanted};
 use crate::kernel::netlink::{Request, Socket};
-use crate::kernel::{KernelError, address, link, route, sysctl};
+use crate::kernel::tag::Tag;
+use crate::kernel::{KernelError, address, link, neighbour, route, sysctl};
 
 /// Requests with the steps they are for.
 pub(super) type Requests<'p> = Vec<(&'p Step, Request)>;
 
-/// The requests for the addresses and routes among the steps, and the steps that have none
+/// The requests for the addresses, routes and neighbours among the steps, and the steps that have none
 /// because their link is missing.
 pub(super) fn equipment<'p>(
     socket: &mut Socket,
@@ -22,11 +23,7 @@ pub(super) fn equipment<'p>(
     let mut failures = Vec::new();
     let mut indexes = BTreeMap::new();
     for step in steps {
-        let ((Key::Address { link, .. }, _) | (Key::Route { .. }, Value::Route { link, .. })) =
-            (step.key(), wanted(step))
-        else {
-            continue;
-        };
+        let Some(link) = link_of(step) else { continue };
         let known = indexes.get(link).copied();
         let index = known.map_or_else(|| link::index(socket, link), Ok);
         let request = match index {
@@ -44,8 +41,23 @@ pub(super) fn equipment<'p>(
     (requests, failures)
 }
 
+/// The link that an address, a route or a neighbour is on.
+fn link_of(step: &Step) -> Option<&LinkName> {
+    match (step.key(), wanted(step)) {
+        (Key::Address { link, .. } | Key::Neighbour { link, .. } | Key::Fdb { link, .. }, _)
+        | (Key::Route { .. }, Value::Route { link, .. }) => Some(link),
+        _ => None,
+    }
+}
+
 fn equip_request(step: &Step, link: u32) -> Option<Request> {
     match (step, step.key(), wanted(step)) {
+        (_, Key::Neighbour { address, .. }, Value::Neighbour { mac }) => {
+            Some(neighbour::set(link, *address, *mac))
+        }
+        (Step::Add(..), Key::Fdb { mac, remote, .. }, _) => {
+            Some(neighbour::forward(link, *mac, *remote))
+        }
         (Step::Add(..), Key::Address { address, .. }, _) => Some(address::add(link, *address)),
         (Step::Add(..), Key::Route { destination, .. }, Value::Route { via, .. }) => {
             Some(route::add(*destination, link, *via))
@@ -57,43 +69,60 @@ fn equip_request(step: &Step, link: u32) -> Option<Request> {
     }
 }
 
-/// The requests that remove addresses and routes. What is on a link that is gone is gone.
-pub(super) fn undoing<'p>(socket: &mut Socket, steps: &[&'p Step]) -> Requests<'p> {
-    let request = |step: &Step| match step.key() {
-        Key::Route { destination, .. } => Some(route::remove(*destination)),
-        Key::Address { link, address, .. } => {
-            Some(address::remove(link::index(socket, link).ok()?, *address))
+/// The requests that remove addresses, routes and neighbours, and links of the namespace. What is
+/// on a link that is gone is gone.
+pub(super) fn undoing<'p>(socket: &mut Socket, ns: &Ns, steps: &[&'p Step]) -> Requests<'p> {
+    let mut requests = Requests::new();
+    for step in steps {
+        if let Key::Route { destination, .. } = step.key() {
+            requests.push((step, route::remove(*destination)));
+            continue;
         }
-        _ => None,
-    };
-    let mut request = request;
-    steps.iter().filter_map(|step| Some((*step, request(step)?))).collect()
-}
-
-pub(super) fn unlink(step: &Step) -> Option<Request> {
-    match step.key() {
-        Key::Bridge { name } | Key::Veth { name, .. } => Some(link::remove(name)),
-        Key::Port { link } => Some(link::set_bridge(link, 0)),
-        _ => None,
+        requests.extend(unlinking(step, ns).into_iter().map(|request| (*step, request)));
+        let index = link_of(step).and_then(|link| link::index(socket, link).ok());
+        let request = index.and_then(|index| match step.key() {
+            Key::Address { address, .. } => Some(address::remove(index, *address)),
+            Key::Neighbour { address, .. } => Some(neighbour::unset(index, *address)),
+            Key::Fdb { mac, remote, .. } => Some(neighbour::unforward(index, *mac, *remote)),
+            _ => None,
+        });
+        requests.extend(request.map(|request| (*step, request)));
     }
+    requests
 }
 
-/// Brings up the end of a pair that is in the sandbox.
-pub(super) fn far_end(step: &Step) -> Option<Request> {
-    let (Key::Veth { interface, .. }, Value::Veth { mtu, .. }) = (step.key(), wanted(step)) else {
+/// The requests that remove what is in a namespace of a link, or take a port out of its bridge.
+pub(super) fn unlinking(step: &Step, ns: &Ns) -> Vec<Request> {
+    if let Key::Port { link } = step.key() {
+        return vec![link::set_bridge(link, 0)];
+    }
+    let remains = wanted(step).remains(step.key()).into_iter().filter(|(at, _)| at == ns);
+    remains.map(|(_, name)| link::remove(&name)).collect()
+}
+
+/// Brings up a link of a sandbox. One without an end on the host is marked where it is.
+pub(super) fn inner_end(step: &Step, prefix: &str) -> Option<Request> {
+    let (Key::Link { name, .. }, Value::Link(link)) = (step.key(), wanted(step)) else {
         return None;
     };
-    match step {
-        Step::Add(..) => Some(link::switch_on(interface, None)),
-        _ => Some(link::switch_on(interface, Some(mtu.unwrap_or(link::DEFAULT_MTU)))),
-    }
+    let alias = link.kind.peer().is_none().then(|| Tag::of(&link.tag).alias(prefix));
+    let mtu = match step {
+        Step::Add(..) => None,
+        _ => Some(mtu_of(link)),
+    };
+    Some(link::switch_on(name, mtu, alias))
+}
+
+/// The MTU of a link in bytes.
+pub(super) fn mtu_of(link: &Link) -> u32 {
+    link.mtu.unwrap_or(link::DEFAULT_MTU)
 }
 
 /// Neighbours may know another owner of the addresses.
 pub(super) fn announcement(step: &Step) -> Option<Request> {
     match step {
-        Step::Add(Key::Veth { interface, .. }, Value::Veth { mac, .. }) => {
-            Some(link::announce(interface, *mac))
+        Step::Add(Key::Link { name, .. }, Value::Link(Link { mac: Some(mac), .. })) => {
+            Some(link::announce(name, *mac))
         }
         _ => None,
     }
