@@ -16,8 +16,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use cnm::controller::{ChangeKind, ControllerConfig, Entropy, SandboxSpec, Transaction};
 use cnm::store::{Batch, Disk, Durability, Store};
 use cnm::{
-    Controller, Endpoint, Key, Network, NetworkSpec, Ns, PortBinding, Sandbox, SandboxId, State,
-    Value, diff,
+    Controller, Endpoint, Key, Network, NetworkSpec, PortBinding, Sandbox, SandboxId, State, Value,
+    diff,
 };
 use drivers::kernel::nft::Ownership;
 use drivers::kernel::{Kernel, KernelError, Linux, LinuxConfig, Netns};

@@ -75,10 +75,10 @@ fn everything_that_is_missing_is_named() {
     check(
         &State::default(),
         &expect![[r#"
-        veth veth0101010 to eth0 in 010101010101 mac 02:00:00:00:00:01 is missing
-        sysctl net/ipv4/conf/eth0/arp_notify in 010101010101 = 1 is missing
-        addr 10.1.0.2/24 dev eth0 in 010101010101 is missing
-        route 0.0.0.0/0 in 010101010101 via 10.1.0.1 dev eth0 is missing"#]],
+            link eth0 in 010101010101 veth veth0101010 mac 02:00:00:00:00:01 is missing
+            sysctl net/ipv4/conf/eth0/arp_notify in 010101010101 = 1 is missing
+            addr 10.1.0.2/24 dev eth0 in 010101010101 is missing
+            route 0.0.0.0/0 in 010101010101 via 10.1.0.1 dev eth0 is missing"#]],
     );
 }
 
@@ -92,8 +92,8 @@ fn damage_is_named() {
     check(
         &observed,
         &expect![[r#"
-        veth veth0101010 to eth0 in 010101010101 is down
-        route 0.0.0.0/0 in 010101010101 is dev eth0 and not via 10.1.0.1 dev eth0"#]],
+            link eth0 in 010101010101 is down
+            route 0.0.0.0/0 in 010101010101 is dev eth0 and not via 10.1.0.1 dev eth0"#]],
     );
     let observed = changed(|_, value| {
         if let Value::Link(_) = value {
@@ -101,7 +101,7 @@ fn damage_is_named() {
             *value = Value::Damaged(cnm::Damage { what, remains: Vec::new() });
         }
     });
-    check(&observed, &expect!["veth veth0101010 to eth0 in 010101010101 does not lead there"]);
+    check(&observed, &expect!["link eth0 in 010101010101: veth0101010 does not lead there"]);
 }
 
 #[test]

@@ -3,7 +3,9 @@
 use std::net::IpAddr;
 use std::path::Path;
 
-use cnm::{Element, Key, Link, LinkKind, Mac, Ns, Protocol, SandboxId, State, Value, diff};
+use cnm::{
+    Element, Key, Link, LinkKind, LinkName, Mac, Ns, Protocol, SandboxId, State, Value, diff,
+};
 use drivers::kernel::{Kernel, KernelError, Linux, Netns};
 
 use crate::result::{Code, Failure};
@@ -44,8 +46,10 @@ fn attempt(directory: &Path) -> Result<(), KernelError> {
 }
 
 fn sample(sandbox: SandboxId) -> State {
-    let name = |text: &str| text.parse().unwrap_or_else(|_| unreachable!("{text} is a name"));
-    let (bridge, link) = (name("rnet-probe"), name("rnet-probe0"));
+    let name = |text: &str| -> LinkName {
+        text.parse().unwrap_or_else(|_| unreachable!("{text} is a name"))
+    };
+    let [bridge, link, inner] = ["rnet-probe", "rnet-probe0", "eth0"].map(name);
     let inside = Ns::Sandbox(sandbox.clone());
     let host = IpAddr::from([0; 4]);
     let element = |host| Element::Published { host, protocol: Protocol::Tcp, port: 80 };
@@ -57,7 +61,7 @@ fn sample(sandbox: SandboxId) -> State {
         (Key::Namespace { sandbox }, Value::Present),
         (Key::Link { ns: Ns::Host, name: bridge.clone() }, made(LinkKind::Bridge, None, "bridge")),
         (
-            Key::Link { ns: inside, name: name("eth0") },
+            Key::Link { ns: inside, name: inner },
             made(LinkKind::Veth { peer: link.clone() }, mac, "pair"),
         ),
         (Key::Port { link }, Value::Port { bridge, isolated: true, hairpin: true }),

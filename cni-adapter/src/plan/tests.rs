@@ -68,16 +68,16 @@ fn default_gateway_is_planned() {
         &settings(),
         &endpoint,
         &expect![[r#"
-        + namespace 020202020202
-        + bridge cni0
-        + veth veth0404040 to eth0 in 020202020202 mac 02:03:03:03:03:03
-        + port veth0404040 of cni0
-        + addr 10.1.0.1/24 dev cni0 in host
-        + addr 10.1.0.2/24 dev eth0 in 020202020202
-        + route 0.0.0.0/0 in 020202020202 via 10.1.0.1 dev eth0
-        + element bridge cni0
-        + element unprotected cni0 ipv4
-        + element masquerade 10.1.0.0/24"#]],
+            + namespace 020202020202
+            + link cni0 in host bridge
+            + link eth0 in 020202020202 veth veth0404040 mac 02:03:03:03:03:03
+            + port veth0404040 of cni0
+            + addr 10.1.0.1/24 dev cni0 in host
+            + addr 10.1.0.2/24 dev eth0 in 020202020202
+            + route 0.0.0.0/0 in 020202020202 via 10.1.0.1 dev eth0
+            + element bridge cni0
+            + element unprotected cni0 ipv4
+            + element masquerade 10.1.0.0/24"#]],
     );
 }
 
@@ -88,13 +88,13 @@ fn without_a_gateway_the_bridge_has_no_address() {
         &network,
         &EndpointSettings::default(),
         &expect![[r#"
-        + namespace 020202020202
-        + bridge cni0
-        + veth veth0404040 to eth0 in 020202020202 mac 02:03:03:03:03:03
-        + port veth0404040 of cni0
-        + addr 10.1.0.2/24 dev eth0 in 020202020202
-        + element bridge cni0
-        + element unprotected cni0 ipv4"#]],
+            + namespace 020202020202
+            + link cni0 in host bridge
+            + link eth0 in 020202020202 veth veth0404040 mac 02:03:03:03:03:03
+            + port veth0404040 of cni0
+            + addr 10.1.0.2/24 dev eth0 in 020202020202
+            + element bridge cni0
+            + element unprotected cni0 ipv4"#]],
     );
 }
 
@@ -113,16 +113,16 @@ fn hairpin_and_routes_are_planned() {
         &network,
         &endpoint,
         &expect![[r#"
-        + namespace 020202020202
-        + bridge cni0 mtu 1400
-        + veth veth0404040 to eth0 in 020202020202 mac 02:03:03:03:03:03 mtu 1400
-        + port veth0404040 of cni0 isolated hairpin
-        + addr 10.1.0.1/24 dev cni0 in host
-        + addr 10.1.0.2/24 dev eth0 in 020202020202
-        + route 10.2.0.0/16 in 020202020202 via 10.1.0.1 dev eth0
-        + route 10.3.0.0/16 in 020202020202 via 10.1.0.9 dev eth0
-        + element bridge cni0
-        + element unprotected cni0 ipv4
-        + element masquerade 10.1.0.0/24"#]],
+            + namespace 020202020202
+            + link cni0 in host bridge mtu 1400
+            + link eth0 in 020202020202 veth veth0404040 mac 02:03:03:03:03:03 mtu 1400
+            + port veth0404040 of cni0 isolated hairpin
+            + addr 10.1.0.1/24 dev cni0 in host
+            + addr 10.1.0.2/24 dev eth0 in 020202020202
+            + route 10.2.0.0/16 in 020202020202 via 10.1.0.1 dev eth0
+            + route 10.3.0.0/16 in 020202020202 via 10.1.0.9 dev eth0
+            + element bridge cni0
+            + element unprotected cni0 ipv4
+            + element masquerade 10.1.0.0/24"#]],
     );
 }

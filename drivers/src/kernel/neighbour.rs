@@ -116,6 +116,11 @@ fn destination(message: &NeighbourMessage) -> Option<IpAddr> {
     message.attributes.iter().find_map(|attribute| match attribute {
         NeighbourAttribute::Destination(NeighbourAddress::Inet(ip)) => Some((*ip).into()),
         NeighbourAttribute::Destination(NeighbourAddress::Inet6(ip)) => Some((*ip).into()),
+        // An entry of a tunnel is of the bridges' family, whatever its other end is.
+        NeighbourAttribute::Destination(NeighbourAddress::Other(bytes)) => {
+            let ipv4 = <[u8; 4]>::try_from(bytes.as_slice()).map(IpAddr::from);
+            ipv4.or_else(|_| <[u8; 16]>::try_from(bytes.as_slice()).map(IpAddr::from)).ok()
+        }
         _ => None,
     })
 }
