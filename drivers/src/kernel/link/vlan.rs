@@ -10,8 +10,9 @@ pub(super) fn info(id: u16) -> Vec<LinkInfo> {
 
 /// What the kernel tells of one.
 pub(super) fn read(parent: LinkName, data: &[InfoVlan]) -> Option<LinkKind> {
-    data.iter().find_map(|attribute| match attribute {
-        InfoVlan::Id(id) => Some(LinkKind::Vlan { parent: parent.clone(), id: *id }),
+    let id = data.iter().find_map(|attribute| match attribute {
+        InfoVlan::Id(id) => Some(*id),
         _ => None,
-    })
+    })?;
+    Some(LinkKind::Vlan { parent, id })
 }
