@@ -14,6 +14,7 @@ mod gate;
 mod jsonfile;
 mod peer;
 mod process;
+mod program;
 mod server;
 mod system;
 

@@ -18,6 +18,7 @@ use super::console::ConsoleSocket;
 use super::failure::Remains;
 use super::jsonfile::{JsonFile, Stream};
 use super::peer::Peer;
+use super::program::Program;
 use super::protocol::{Config, Failure, Stdin, VIEW_DESCRIPTORS};
 use super::system::Scene;
 use super::{launch, system};
@@ -26,6 +27,8 @@ use super::{launch, system};
 const INPUT_LIMIT: usize = 64 * 1024;
 /// The longest path of a socket.
 const SOCKET_PATH: usize = 100;
+/// How long a process that was let go may take to become its own program.
+const BECOMES: Duration = Duration::from_secs(2);
 /// As much as is read of what a runtime says.
 const LONGEST_LOG: u64 = 64 * 1024;
 
@@ -52,6 +55,8 @@ pub(super) enum Stage {
     Launching { runtime: i32, console: Option<ConsoleSocket>, files: Files, since: Instant },
     /// It is made and waits to be let go.
     Held { pid: i32 },
+    /// It has been let go, and may still run the runtime's program.
+    Released { pid: i32, before: Program, since: Instant },
     /// It runs.
     Running { pid: i32 },
     /// It has ended, and what it wrote is still being read.
@@ -261,9 +266,29 @@ impl Process {
     /// Its number on the host, while it runs.
     pub(super) fn pid(&self) -> Option<i32> {
         match self.stage {
-            Stage::Running { pid } => Some(pid),
+            Stage::Released { pid, .. } | Stage::Running { pid } => Some(pid),
             _ => None,
         }
+    }
+
+    /// Whether it has been let go and not been seen to run its own program.
+    pub(super) fn released(&self) -> Option<Instant> {
+        match self.stage {
+            Stage::Released { since, .. } => Some(since),
+            _ => None,
+        }
+    }
+
+    /// Looks whether a process that has been let go runs its own program now; tells whether it does.
+    pub(super) fn look(&mut self) -> bool {
+        let Stage::Released { pid, before, since } = &self.stage else { return false };
+        // A program that does not come, from a file system that hangs say, is not waited for: the
+        // process is there, and can be killed.
+        let runs = since.elapsed() > BECOMES || Program::of(*pid).is_ok_and(|now| now != *before);
+        if runs {
+            self.stage = Stage::Running { pid: *pid };
+        }
+        runs
     }
 
     /// The runtime has ended: an exec'd process runs, the container's first one waits to be let go,

@@ -7,9 +7,10 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::time::TimeSpec;
 
 use super::jsonfile::JsonFile;
 use super::peer::{Asked, Peer, Role};
@@ -28,8 +29,14 @@ const LINGER: Duration = Duration::from_secs(2);
 const FAREWELL: Duration = Duration::from_secs(10);
 /// Exit statuses kept for whoever asks.
 const EXITS: usize = 256;
-/// How often deadlines are looked at, in milliseconds.
-const TICK: u8 = 50;
+/// How often deadlines are looked at.
+const TICK: Duration = Duration::from_millis(50);
+/// How soon a process that was let go runs its own program in general.
+const SOON: Duration = Duration::from_millis(5);
+/// How often it is looked at until then.
+const GLANCE: Duration = Duration::from_micros(20);
+/// And after that.
+const LOOK: Duration = Duration::from_millis(1);
 /// Processes that run at a time.
 const PROCESSES: usize = 4096;
 
@@ -201,6 +208,7 @@ impl Server {
         if timed {
             self.keep_time(Instant::now());
         }
+        self.look();
         self.sweep();
     }
 
@@ -222,9 +230,9 @@ impl Server {
         let mut set: Vec<PollFd<'_>> =
             sources.iter().map(|(_, file, flags)| PollFd::new(*file, *flags)).collect();
         let timed = self.is_timed();
-        let timeout = if timed { PollTimeout::from(TICK) } else { PollTimeout::NONE };
+        let timeout = self.pause().or(timed.then_some(TICK));
         // An interruption is a turn without events.
-        let _ = poll(&mut set, timeout);
+        let _ = ppoll(&mut set, timeout.map(TimeSpec::from_duration), None);
         let ready = sources
             .iter()
             .zip(&set)
@@ -289,6 +297,13 @@ impl Server {
         self.removal != Removal::No
             || self.processes.iter().any(has_deadline)
             || self.peers.iter().any(Peer::is_congested)
+    }
+
+    /// How long to wait before another look at a process that was let go. No event tells that it runs
+    /// its own program; it takes a tenth of a millisecond.
+    fn pause(&self) -> Option<Duration> {
+        let since = self.processes.iter().find_map(Process::released)?;
+        Some(if since.elapsed() < SOON { GLANCE } else { LOOK })
     }
 
     fn deal(&mut self, source: Source, events: PollFlags) {

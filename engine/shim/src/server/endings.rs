@@ -11,6 +11,7 @@ use nix::unistd::Pid;
 
 use super::super::peer::Role;
 use super::super::process::{Process, RuntimeEnd, Stage};
+use super::super::program::Program;
 use super::super::protocol::{EXIT, Event, Exit, Failure, Reply, Started, Streams};
 use super::super::{clock, gate, launch, run, system};
 use super::{EXITS, Removal, Server, Word};
@@ -40,8 +41,12 @@ impl Server {
         if let Some(index) = self.processes.iter().position(launching) {
             return self.launched(index, RuntimeEnd::Exited(code));
         }
-        if let Some(process) = self.processes.iter_mut().find(|process| process.pid() == Some(pid))
-        {
+        let ran = |process: &Process| process.pid() == Some(pid);
+        if self.processes.iter().any(|process| ran(process) && process.released().is_some()) {
+            // It was quick, or could not be executed: the process has said so itself.
+            self.report(&Started::Running { pid });
+        }
+        if let Some(process) = self.processes.iter_mut().find(|process| ran(process)) {
             let (time, at) = (clock::now(), Instant::now());
             process.stage = Stage::Ended { code, signal, time, at, published: false };
             self.keep_time(at);
@@ -120,11 +125,13 @@ impl Server {
             Word::None => {}
             Word::Go => {
                 let (runtime, id) = (&self.config.runtime, &self.config.id);
-                match gate::open(runtime, id, pid, self.oom_score) {
-                    Ok(()) => {
-                        process.stage = Stage::Running { pid };
-                        self.report(&Started::Running { pid });
+                let before = Program::of(pid);
+                let opened = gate::open(runtime, id, pid, self.oom_score);
+                match opened.and_then(|()| before) {
+                    Ok(before) => {
+                        process.stage = Stage::Released { pid, before, since: Instant::now() };
                         self.meet(pid);
+                        self.look();
                     }
                     Err(error) => {
                         let error = format!("failed to start the container: {error}");
@@ -137,6 +144,18 @@ impl Server {
                 process.give_up();
                 self.remove();
             }
+        }
+    }
+
+    /// Tells the daemon as soon as the container's first process runs its own program.
+    pub(super) fn look(&mut self) {
+        let Some(process) = self.processes.iter_mut().find(|process| process.id == 0) else {
+            return;
+        };
+        if process.look()
+            && let Some(pid) = process.pid()
+        {
+            self.report(&Started::Running { pid });
         }
     }
 

@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -220,6 +221,39 @@ fn a_container_runs_logs_and_tells_how_it_ended() {
         let exit = client::exit(&container.config.directory).unwrap();
         assert_eq!((exit.code, exit.signal, exit.oom), (0, None, false));
         assert!(!container.directory.join("runtime").join(&container.config.id).exists());
+    });
+}
+
+#[test]
+fn a_container_that_was_started_runs_its_own_program() {
+    for turn in 0..10 {
+        with_each_runtime(&format!("own{turn}"), &["sleep"], |mut container| {
+            let pid = container.start(&[]).unwrap();
+            let file = |path: PathBuf| {
+                let meta = fs::metadata(path).unwrap();
+                (meta.dev(), meta.ino())
+            };
+            let runs = file(format!("/proc/{pid}/exe").into());
+            assert_eq!(runs, file(container.directory.join("rootfs/bin/probe")));
+            run(async { container.client().kill(libc::SIGKILL, None).await.unwrap() });
+        });
+    }
+}
+
+#[test]
+fn a_program_that_the_kernel_refuses_has_been_started_and_has_ended() {
+    with_each_runtime("refused", &[], |mut container| {
+        let script = container.directory.join("rootfs/bin/script");
+        fs::write(&script, "#!/no/such/shell\n").unwrap();
+        fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+        container.input.args = vec!["/bin/script".to_owned()];
+        container.start(&[]).unwrap();
+        run(async {
+            if let Ok(watch) = container.client().watch().await {
+                watch.end().await;
+            }
+        });
+        assert_ne!(client::exit(&container.config.directory).unwrap().code, 0);
     });
 }
 
