@@ -127,7 +127,7 @@ impl Server {
                 let (runtime, id) = (&self.config.runtime, &self.config.id);
                 let before = Program::of(pid);
                 let opened = gate::open(runtime, id, pid, self.oom_score);
-                match opened.and_then(|()| before) {
+                match opened.and(before) {
                     Ok(before) => {
                         process.stage = Stage::Released { pid, before, since: Instant::now() };
                         self.meet(pid);
