@@ -30,6 +30,7 @@ pub mod server;
 pub mod system;
 pub mod tls;
 pub mod transfer;
+pub mod transport;
 pub mod version;
 pub mod volumes;
 pub mod wire;

@@ -45,8 +45,8 @@ pub use health::{Health, Healthcheck};
 pub use id::ContainerId;
 pub use modes::{NamespaceModes, NetworkMode, Sharing};
 pub use request::{
-    Attach, Attached, Created, ExecSpec, ExecView, LogLine, LogQuery, Process, Processes, Remove,
-    WaitCondition, Waited,
+    Attach, Attached, Created, ExecSpec, ExecStart, ExecView, LogLine, LogQuery, Process,
+    Processes, Remove, WaitCondition, Waited,
 };
 pub use spec::{EndpointSpec, Spec};
 pub use state::{State, Status};

@@ -23,7 +23,7 @@ pub(super) enum Role {
     /// The request is on its way.
     Asking(Vec<u8>),
     /// The process asked for is being started; the bytes are early input.
-    Waiting { process: u64, streams: Streams, early: Vec<u8> },
+    Waiting { process: u64, streams: Streams, framed: bool, early: Vec<u8> },
     /// The streams of a process.
     Streaming { process: u64, streams: Streams, framed: bool },
     /// Events.

@@ -201,6 +201,9 @@ pub struct Exec {
     pub console_size: Option<(u16, u16)>,
     /// What the connection carries after the reply.
     pub streams: Streams,
+    /// Whether what it writes comes in frames; if absent, those without a terminal have them.
+    #[serde(default)]
+    pub framed: Option<bool>,
 }
 
 /// What a shim answers.

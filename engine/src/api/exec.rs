@@ -7,7 +7,7 @@ use serde_json::json;
 use super::body::{self, Response};
 use super::request::Request;
 use super::{Api, hijack};
-use crate::container::ExecSpec;
+use crate::container::{ExecSpec, ExecStart};
 use engine_error::{Error, Result};
 
 /// Body of `POST /containers/{id}/exec`.
@@ -64,8 +64,9 @@ pub async fn create(api: &Api, key: &str, request: Request) -> Result<Response> 
 pub async fn start(api: &Api, id: &str, mut request: Request) -> Result<Response> {
     let (upgrade, version) = (request.take_upgrade(), request.version);
     let start: Start = request.json().await?;
-    let size = start.console_size.filter(|size| *size != (0, 0));
-    match api.engine.containers.exec_start(id, start.detach, start.tty, size).await? {
+    let console_size = start.console_size.filter(|size| *size != (0, 0));
+    let start = ExecStart { detach: start.detach, raw: start.tty, console_size };
+    match api.engine.containers.exec_start(id, start).await? {
         Some(attached) => Ok(hijack::respond(attached, upgrade, version)),
         None => Ok(body::empty(StatusCode::OK)),
     }
@@ -102,4 +103,25 @@ pub fn inspect(api: &Api, id: &str) -> Result<Response> {
         "DetachKeys": "",
         "Pid": exec.pid,
     })))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::wire::go;
+    use crate::api::wire::go::tests::check_null_is_absent;
+
+    #[test]
+    fn null_is_the_same_as_nothing_in_any_field_of_a_request() {
+        check_null_is_absent(
+            &json!({
+                "AttachStdin": true, "AttachStdout": true, "AttachStderr": true, "Tty": true,
+                "ConsoleSize": [24, 80], "DetachKeys": "ctrl-a", "Env": ["A=1"], "Cmd": ["sh"],
+                "Privileged": true, "User": "1", "WorkingDir": "/",
+            }),
+            go::from_value::<Create>,
+        );
+        let start = json!({"Detach": true, "Tty": true, "ConsoleSize": [24, 80]});
+        check_null_is_absent(&start, go::from_value::<Start>);
+    }
 }

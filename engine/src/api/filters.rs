@@ -32,6 +32,7 @@ impl Filters {
             _ => return Err(invalid()),
         };
         let values = |value: Value| match value {
+            Value::Null => Some(Vec::new()),
             Value::Array(values) => values.iter().map(plain).collect::<Option<Vec<_>>>(),
             Value::Object(set) => Some(set.into_iter().map(|(name, _)| name).collect()),
             other => plain(&other).map(|one| vec![one]),
@@ -97,6 +98,7 @@ impl Filters {
 fn plain(value: &Value) -> Option<String> {
     match value {
         Value::String(text) => Some(text.clone()),
+        Value::Null => Some(String::new()),
         Value::Bool(_) | Value::Number(_) => Some(value.to_string()),
         _ => None,
     }
@@ -127,6 +129,17 @@ mod tests {
         assert_eq!(error.to_string(), "invalid filter 'bogus'");
         assert!(filters("{").is_err());
         assert!(filters("[]").is_err());
+    }
+
+    #[test]
+    fn null_is_no_condition() {
+        let none = filters("{}").unwrap();
+        for json in ["null", r#"{"name":null}"#, r#"{"name":[]}"#, r#"{"name":{}}"#] {
+            let filters = filters(json).unwrap();
+            assert_eq!(filters.matches("name", "x"), none.matches("name", "x"), "{json}");
+        }
+        let set = filters(r#"{"label":{"a=b":null}}"#).unwrap();
+        assert_eq!(set.values("label"), ["a=b"]);
     }
 
     #[test]

@@ -12,12 +12,13 @@ use futures_util::Stream;
 use hyper::StatusCode;
 use hyper::ext::ReasonPhrase;
 use hyper::header::{CONNECTION, CONTENT_TYPE, HeaderValue, UPGRADE};
-use hyper::upgrade::OnUpgrade;
+use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio_util::io::ReaderStream;
 
 use super::body::{self, Response};
+use super::transport::Transport;
 use super::version::Version;
 use crate::container::Attached;
 
@@ -36,13 +37,18 @@ pub fn content_type(tty: bool, version: Version) -> &'static str {
 
 /// Hands the connection over, or streams in an ordinary reply where the client did not ask.
 pub fn respond(attached: Attached, upgrade: Option<OnUpgrade>, version: Version) -> Response {
-    let content_type = content_type(attached.tty, version);
+    let content_type = content_type(attached.raw, version);
     let Some(upgrade) = upgrade else {
         return body::stream(content_type, output(attached));
     };
     tokio::spawn(async move {
-        match upgrade.await {
-            Ok(client) => copy(TokioIo::new(client), attached.stream).await,
+        match upgrade.await.map(Upgraded::downcast::<TokioIo<Transport>>) {
+            Ok(Ok(parts)) => {
+                let client = parts.io.into_inner().hijacked();
+                let head_read = client.head_read();
+                copy(client, &parts.read_buf, attached.stream, head_read).await;
+            }
+            Ok(Err(_)) => tracing::error!("a connection is no socket"),
             Err(error) => tracing::debug!(%error, "a client left before it was attached"),
         }
     });
@@ -60,19 +66,27 @@ fn output(attached: Attached) -> impl Stream<Item = std::io::Result<Bytes>> + Se
     ReaderStream::new(attached.stream)
 }
 
-async fn copy<C>(client: C, container: impl AsyncRead + AsyncWrite + Send)
-where
+/// Copies both ways. `early` came from the client already; output goes to it once it is `ready`.
+async fn copy<C>(
+    client: C,
+    early: &[u8],
+    container: impl AsyncRead + AsyncWrite + Send,
+    ready: impl Future<Output = ()> + Send,
+) where
     C: AsyncRead + AsyncWrite + Send,
 {
     let (mut from_client, mut to_client) = tokio::io::split(client);
     let (mut from_container, mut to_container) = tokio::io::split(container);
     let input = async {
         // A container that no longer reads is no reason to stop showing its output.
-        let _ = tokio::io::copy(&mut from_client, &mut to_container).await;
+        if to_container.write_all(early).await.is_ok() {
+            let _ = tokio::io::copy(&mut from_client, &mut to_container).await;
+        }
         let _ = to_container.shutdown().await;
         std::future::pending::<()>().await;
     };
     let output = async {
+        ready.await;
         let copied = tokio::io::copy(&mut from_container, &mut to_client).await;
         // A container that ends before it has read all its input resets the connection, and then
         // there is no more output.
@@ -101,7 +115,7 @@ mod tests {
     async fn output_is_whole_when_the_container_ends_before_it_has_read_its_input() {
         let (near, client) = tokio::net::UnixStream::pair().unwrap();
         let (far, mut container) = tokio::net::UnixStream::pair().unwrap();
-        let copying = tokio::spawn(copy(near, far));
+        let copying = tokio::spawn(copy(near, b"", far, async {}));
         let (mut output, mut input) = client.into_split();
         let flood =
             tokio::spawn(async move { while input.write_all(&[b'y'; 4096]).await.is_ok() {} });
@@ -120,7 +134,7 @@ mod tests {
     async fn half_close_ends_stdin_and_output_goes_on() {
         let (mut client, near) = duplex(64);
         let (far, mut container) = duplex(64);
-        let copying = tokio::spawn(copy(near, far));
+        let copying = tokio::spawn(copy(near, b"", far, async {}));
         client.write_all(b"question").await.unwrap();
         client.shutdown().await.unwrap();
         let mut input = String::new();

@@ -1,7 +1,5 @@
 //! A request as the operations see it: parsed, with its version, its body still to be read.
 
-use std::time::Duration;
-
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
 use http_body_util::{BodyExt, BodyStream, Limited};
@@ -19,9 +17,6 @@ use engine_error::{Error, Result};
 
 /// The most that a JSON body may have.
 const JSON_LIMIT: usize = 16 << 20;
-
-/// How long a body that nobody wants is read.
-const DISCARD_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A request.
 #[derive(Debug)]
@@ -113,14 +108,6 @@ impl Request {
             Error::caused(cnm::Kind::Invalid, "cannot read the request's body", error)
         })?;
         Ok(bytes.to_bytes())
-    }
-
-    /// Reads the body and drops it, so that a client that sends one gets to the answer.
-    pub async fn discard(self) {
-        let mut body = self.stream();
-        let read = async { while let Some(Ok(_)) = body.next().await {} };
-        // One that goes on and on is cut off.
-        let _ = tokio::time::timeout(DISCARD_TIMEOUT, read).await;
     }
 
     /// Whether there is certainly no body.

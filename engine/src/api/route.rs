@@ -52,10 +52,7 @@ async fn other(api: Arc<Api>, method: &str, path: &[&str], request: Request) -> 
         ("POST", ["build", "prune"]) => {
             Ok(body::json(&json!({"CachesDeleted": null, "SpaceReclaimed": 0})))
         }
-        ("POST", ["build", ..]) => {
-            request.discard().await;
-            Err(unsupported("building images is not supported yet"))
-        }
+        ("POST", ["build", ..]) => Err(unsupported("building images is not supported yet")),
         ("GET", ["distribution", .., "json"]) => {
             Err(unsupported("asking registries about images is not supported yet"))
         }
@@ -98,7 +95,6 @@ async fn container(
         }
         ("GET", [_, "export"]) => Err(unsupported("exporting containers is not supported yet")),
         ("GET" | "HEAD" | "PUT", [_, "archive"]) => {
-            request.discard().await;
             Err(unsupported("copying files out of and into containers is not supported yet"))
         }
         ("GET" | "POST" | "DELETE", [_, "checkpoints", ..]) => {
@@ -120,10 +116,10 @@ async fn execs(api: Arc<Api>, method: &str, path: &[&str], request: Request) -> 
 async fn image(api: Arc<Api>, method: &str, path: &[&str], request: Request) -> Result<Response> {
     match (method, &path[1..]) {
         ("GET", ["json"]) => images::list(&api, &request).await,
-        ("GET", ["get"]) => transfer::save(&api, request.query.all("names").to_vec()),
+        ("GET", ["get"]) => transfer::save(&api, request.query.all("names").to_vec()).await,
         ("GET", ["search"]) => Err(unsupported("searching registries is not supported yet")),
         ("POST", ["create"]) => transfer::create(&api, request).await,
-        ("POST", ["load"]) => transfer::load(&api, request),
+        ("POST", ["load"]) => transfer::load(&api, request).await,
         ("POST", ["prune"]) => images::prune(&api, &request).await,
         ("GET", [name @ .., "json"]) if !name.is_empty() => {
             images::inspect(&api, &name.join("/"), request.version).await
@@ -132,7 +128,7 @@ async fn image(api: Arc<Api>, method: &str, path: &[&str], request: Request) -> 
             images::history(&api, &name.join("/")).await
         }
         ("GET", [name @ .., "get"]) if !name.is_empty() => {
-            transfer::save(&api, vec![name.join("/")])
+            transfer::save(&api, vec![name.join("/")]).await
         }
         ("POST", [name @ .., "tag"]) if !name.is_empty() => {
             images::tag(&api, &name.join("/"), &request).await

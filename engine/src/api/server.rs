@@ -10,7 +10,7 @@ use hyper::header::{CACHE_CONTROL, HeaderValue, PRAGMA, SERVER};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncWrite, Interest};
+use tokio::io::Interest;
 use tokio::net::UnixStream;
 use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
@@ -18,6 +18,7 @@ use tokio_util::task::TaskTracker;
 use super::body::Response;
 use super::listener::{Listener, Stream};
 use super::request::Request;
+use super::transport::{Socket, Transport};
 use super::{Api, error, route, version};
 use engine_error::Error;
 
@@ -84,12 +85,15 @@ async fn connection(
         Stream::Unix(stream) => {
             let Ok(copy) = stream.as_fd().try_clone_to_owned() else { return };
             tokio::select! {
-                () = http(api, stream, stop, requests) => {}
+                () = http(api, Transport::new(Socket::Unix(stream)), stop, requests) => {}
                 () = hang_up(copy) => {}
             }
         }
         Stream::Tls(handshake) => match handshake.await {
-            Ok(stream) => http(api, stream, stop, requests).await,
+            Ok(stream) => {
+                let transport = Transport::new(Socket::Tls(Box::new(stream)));
+                http(api, transport, stop, requests).await;
+            }
             Err(error) => tracing::debug!(%error, "a TLS handshake went wrong"),
         },
     }
@@ -111,10 +115,12 @@ async fn hang_up(socket: OwnedFd) {
     }
 }
 
-async fn http<S>(api: Arc<Api>, stream: S, mut stop: watch::Receiver<bool>, requests: TaskTracker)
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
+async fn http(
+    api: Arc<Api>,
+    transport: Transport,
+    mut stop: watch::Receiver<bool>,
+    requests: TaskTracker,
+) {
     let service = service_fn(move |request| {
         let (api, requests) = (api.clone(), requests.clone());
         async move { Ok::<_, std::convert::Infallible>(answer(api, request, &requests).await) }
@@ -124,7 +130,7 @@ where
         .title_case_headers(true)
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
-        .serve_connection(TokioIo::new(stream), service)
+        .serve_connection(TokioIo::new(transport), service)
         .with_upgrades();
     tokio::pin!(connection);
     let stopped = async { stop.wait_for(|stop| *stop).await.is_ok() };

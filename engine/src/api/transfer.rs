@@ -19,7 +19,7 @@ use super::route::unsupported;
 use super::wire::{go, image as wire};
 use super::{Api, images};
 use engine_error::{Error, Result};
-use image::{Loaded, Platform, Progress, PullRequest, Pulled, Reference, RegistryAuth};
+use image::{Loaded, Platform, Progress, PullRequest, Reference, RegistryAuth};
 
 mod pipe;
 
@@ -50,32 +50,36 @@ async fn pull(api: &Arc<Api>, image: &str, request: &Request) -> Result<Response
         auth: request.header("x-registry-auth").map(auth).transpose()?.flatten(),
         all_tags: parsed.tag().is_none() && parsed.digest().is_none(),
     };
-    let (sender, mut lines) = mpsc::channel(64);
+    let (sender, lines) = mpsc::channel(64);
     let engine = api.engine.clone();
     let pulling = async move { engine.images.pull(wanted, sender).await };
     // Dropping the handle, because the client left, ends the transfer.
     let pulling = AbortOnDropHandle::new(tokio::spawn(pulling));
-    let Some(first) = lines.recv().await else {
-        finish(pulling).await?;
-        return Ok(body::json_lines(stream::empty()));
-    };
     let api = api.clone();
-    let progress = stream::once(async { first }).chain(received(lines));
-    let progress = progress.map(|line| wire::progress(&line));
-    let end = stream::once(async move {
-        stream::iter(match finish(pulling).await {
-            Ok(_) => {
-                publish_pull(&api, &parsed);
-                None
-            }
-            Err(error) => Some(wire::stream_error(&error.chain())),
-        })
-    });
-    Ok(body::json_lines(progress.chain(end.flatten()).boxed()))
+    let end = async move {
+        let fault = |error| Error::internal("the pull ended in a fault", error);
+        pulling.await.map_err(fault)??;
+        publish_pull(&api, &parsed);
+        Ok(())
+    };
+    streamed(lines, |line: Progress| wire::progress(&line), end).await
 }
 
-async fn finish(pulling: AbortOnDropHandle<Result<Pulled>>) -> Result<Pulled> {
-    pulling.await.map_err(|error| Error::internal("the pull ended in a fault", error))?
+/// The reply of work that tells how it goes. Nothing is answered before the first line is there or
+/// the work has ended: until then an error is a status, and only later a line.
+async fn streamed<T: Send + 'static>(
+    mut lines: mpsc::Receiver<T>,
+    wire: impl Fn(T) -> Value + Send + 'static,
+    end: impl Future<Output = Result<()>> + Send + 'static,
+) -> Result<Response> {
+    let Some(first) = lines.recv().await else {
+        end.await?;
+        return Ok(body::json_lines(stream::empty()));
+    };
+    let lines = stream::once(async { first }).chain(received(lines)).map(wire);
+    let end =
+        stream::once(end).filter_map(async |ended| Some(wire::stream_error(&ended.err()?.chain())));
+    Ok(body::json_lines(lines.chain(end).boxed()))
 }
 
 /// What a received line is followed by, until the sender is gone.
@@ -176,70 +180,64 @@ async fn import(api: &Arc<Api>, request: Request) -> Result<Response> {
 // === load and save ===
 
 /// `POST /images/load`.
-pub fn load(api: &Arc<Api>, request: Request) -> Result<Response> {
+pub async fn load(api: &Arc<Api>, request: Request) -> Result<Response> {
     let quiet = request.query.flag("quiet");
     let archive = pipe::reader(request.stream());
     let (sender, lines) = mpsc::channel(64);
     let api = api.clone();
-    tokio::task::spawn_blocking(move || {
+    let loading = blocking(move || {
         let mut tell = |progress: Progress| {
             if !quiet {
                 // A client that left gets no progress; what it sent is loaded nevertheless.
                 let _ = sender.blocking_send(wire::progress(&progress));
             }
         };
-        let loaded = api.engine.images.load(archive, &mut tell);
-        for line in loaded_lines(&api, loaded) {
-            let _ = sender.blocking_send(line);
+        for loaded in api.engine.images.load(archive, &mut tell)? {
+            let _ = sender.blocking_send(loaded_line(&api, &loaded));
         }
+        Ok(())
     });
-    Ok(body::json_lines(received(lines)))
+    // It goes on when the client leaves.
+    let loading = tokio::spawn(loading);
+    let fault = |error| Error::internal("the transfer ended in a fault", error);
+    streamed(lines, |line| line, async move { loading.await.map_err(fault)? }).await
 }
 
-fn loaded_lines(api: &Api, loaded: Result<Vec<Loaded>>) -> Vec<Value> {
-    let line = |loaded: Loaded| {
-        let text = match &loaded {
-            Loaded::Name(name, id) => {
-                images::publish(api, "load", &id.to_string(), &id.to_string());
-                format!("Loaded image: {name}\n")
-            }
-            Loaded::Id(id) => {
-                images::publish(api, "load", &id.to_string(), &id.to_string());
-                format!("Loaded image ID: {id}\n")
-            }
-        };
-        json!({"stream": text})
+fn loaded_line(api: &Api, loaded: &Loaded) -> Value {
+    let (text, id) = match loaded {
+        Loaded::Name(name, id) => (format!("Loaded image: {name}\n"), id.to_string()),
+        Loaded::Id(id) => (format!("Loaded image ID: {id}\n"), id.to_string()),
     };
-    match loaded {
-        Ok(loaded) => loaded.into_iter().map(line).collect(),
-        Err(error) => vec![wire::stream_error(&error.chain())],
-    }
+    images::publish(api, "load", &id, &id);
+    json!({"stream": text})
 }
 
 /// `GET /images/get` and `GET /images/{name}/get`.
-pub fn save(api: &Arc<Api>, names: Vec<String>) -> Result<Response> {
+pub async fn save(api: &Arc<Api>, names: Vec<String>) -> Result<Response> {
     if names.is_empty() {
         return Err(Error::invalid("no image named: the parameter names is required"));
     }
-    let mut saved = Vec::with_capacity(names.len());
-    for name in &names {
-        let image = api.engine.images.find(name)?;
-        saved.push(image.id.to_string());
-    }
-    let (mut writer, bytes) = pipe::writer();
+    let (mut writer, mut pieces) = pipe::writer();
     let api = api.clone();
-    tokio::task::spawn_blocking(move || {
-        match api.engine.images.save(&names, &mut writer) {
-            Ok(()) => {
-                for id in saved {
-                    images::publish(&api, "save", &id, &id);
-                }
-            }
-            // The transfer breaks off, which is all that can be told after the head.
-            Err(error) => writer.fail(&error),
+    let saving = tokio::task::spawn_blocking(move || {
+        let images = &api.engine.images;
+        let saved = names.iter().map(|name| Ok(images.find(name)?.id.to_string()));
+        let saved: Vec<String> = saved.collect::<Result<_>>()?;
+        images.save(&names, &mut writer).inspect_err(|error| writer.fail(error))?;
+        for id in saved {
+            images::publish(&api, "save", &id, &id);
         }
+        Ok::<(), Error>(())
     });
-    Ok(body::stream("application/x-tar", bytes))
+    let fault = |error| Error::internal("the transfer ended in a fault", error);
+    // An error before the first piece is a status; later the transfer breaks off, which is all that
+    // can be told after the head.
+    if let Some(Ok(first)) = pieces.recv().await {
+        let pieces = stream::once(async { Ok(first) }).chain(received(pieces));
+        return Ok(body::stream("application/x-tar", pieces));
+    }
+    saving.await.map_err(fault)??;
+    Ok(body::stream("application/x-tar", received(pieces)))
 }
 
 #[cfg(test)]

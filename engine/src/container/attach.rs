@@ -38,7 +38,7 @@ impl Containers {
         // Raw bytes need nobody in between.
         let plain = !(attach.logs || tty && streams.stdin);
         let shim = match shim {
-            Some(stream) if plain => return Ok(Attached { stream, tty }),
+            Some(stream) if plain => return Ok(Attached { stream, raw: tty }),
             shim => shim,
         };
         let past = attach.logs.then(|| LogQuery {
@@ -70,7 +70,7 @@ impl Containers {
                 Err(error) => tracing::debug!(%error, "a client left"),
             }
         });
-        Ok(Attached { stream: client, tty })
+        Ok(Attached { stream: client, raw: tty })
     }
 
     /// The streams of a container: of its shim, or those it will have when it is started.

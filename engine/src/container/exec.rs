@@ -1,25 +1,26 @@
 //! `exec`: further processes in a running container.
 
 use std::collections::HashMap;
-use std::io::Write;
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use cnm::Kind;
 use cnm::controller::Entropy;
+use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
 use tokio::sync::watch;
 
 use super::Containers;
 use super::attach::{End, carry, stdcopy};
 use super::detach::{self, Scanner};
-use super::{Attached, Container, ContainerId, ExecSpec, ExecView, Status};
+use super::live::Live;
+use super::{Attached, Container, ContainerId, ExecSpec, ExecStart, ExecView, Status};
 use crate::network::Chance;
 use engine_error::{Error, Result};
 use runtime::spec::{self, ExecInput};
 use runtime::user;
-use shim::client::{ExecStarted, ShimError};
+use shim::client::{ExecStarted, ShimClient, ShimError};
 use shim::protocol::{Exec, Streams};
 
 /// How long a finished process can still be asked about.
@@ -78,54 +79,68 @@ impl Containers {
         Ok(id)
     }
 
-    /// Runs a prepared process. Nothing is attached if `detach`. `tty` and `size` (rows, columns)
-    /// are the start request's.
-    pub async fn exec_start(
-        &self,
-        id: &str,
-        detach: bool,
-        tty: bool,
-        size: Option<(u16, u16)>,
-    ) -> Result<Option<Attached>> {
+    /// Runs a prepared process. A client that attaches is connected at once: what the process
+    /// writes follows, or why it could not be started.
+    pub async fn exec_start(&self, id: &str, start: ExecStart) -> Result<Option<Attached>> {
         let view = self.exec(id)?;
         let live = self.registry.find(&view.container)?;
-        let container = live.get();
-        check_running(&container)?;
-        let shim = live.shim().ok_or_else(|| not_running(&container))?;
+        check_running(&live.get())?;
+        let shim = live.shim().ok_or_else(|| not_running(&live.get()))?;
+        detach::keys(view.spec.detach_keys.as_deref())?;
         let ended = self.claim(id)?;
-        let spec = &view.spec;
-        let tty = tty || spec.tty;
-        let streams = Streams {
-            stdin: spec.stdin && !detach,
-            stdout: spec.stdout && !detach,
-            stderr: spec.stderr && !detach,
-        };
-        let size = size.or(spec.console_size);
-        let process = match self.process(&container, spec, tty, size) {
-            Ok(process) => process,
-            Err(error) => {
-                self.exec_ended(&container, id, 126);
-                return refused(&error.to_string(), detach, tty).map(Some);
+        if start.detach {
+            self.launch(&live, &shim, &view, start).await?;
+            return Ok(None);
+        }
+        let (client, ours) =
+            UnixStream::pair().map_err(|error| Error::internal("cannot attach", error))?;
+        let containers = self.strong()?;
+        self.tasks.spawn(async move {
+            match containers.launch(&live, &shim, &view, start).await {
+                Ok(Some(stream)) => containers.accompany(ours, stream, ended, &view).await,
+                Ok(None) => {}
+                Err(error) => tell_refusal(ours, &error.chain(), start.raw).await,
             }
+        });
+        Ok(Some(Attached { stream: client, raw: start.raw }))
+    }
+
+    /// Has the shim run a process; gives back the connection to its streams.
+    async fn launch(
+        &self,
+        live: &Live,
+        shim: &ShimClient,
+        view: &ExecView,
+        start: ExecStart,
+    ) -> Result<Option<UnixStream>> {
+        let (container, id, spec) = (live.get(), &view.id, &view.spec);
+        let streams = Streams {
+            stdin: spec.stdin && !start.detach,
+            stdout: spec.stdout && !start.detach,
+            // Bare bytes of two streams could not be told apart.
+            stderr: spec.stderr && !start.detach && (spec.tty || !start.raw),
         };
-        let request = Exec { id: id.to_owned(), process, tty, console_size: size, streams };
+        let console_size = start.console_size.or(spec.console_size);
+        let process = self
+            .process(&container, spec, spec.tty, console_size)
+            .inspect_err(|_| self.exec_ended(&container, id, 126))
+            .map_err(|error| Error::invalid(error.to_string()))?;
+        let framed = Some(!start.raw);
+        let request =
+            Exec { id: id.clone(), process, tty: spec.tty, console_size, streams, framed };
         let action = format!("exec_start: {}", in_words(&spec.command));
         self.tell(&container, &action, &[("execID", id)]);
         match shim.exec(request).await {
             Ok(started) => {
                 self.note_start(id, &started);
-                let Some(stream) = started.stream else { return Ok(None) };
-                let scanner = (tty && streams.stdin)
-                    .then(|| detach::keys(spec.detach_keys.as_deref()).map(Scanner::new))
-                    .transpose()?;
-                Ok(Some(Attached { stream: self.accompany(stream, scanner, ended, view)?, tty }))
+                Ok(started.stream)
             }
             Err(ShimError::Start(failure)) => {
                 self.exec_ended(&container, id, failure.code);
                 let text = failure.error;
                 let told = text.contains("exec failed");
                 let begin = if told { "" } else { "OCI runtime exec failed: exec failed: " };
-                refused(&format!("{begin}{text}"), detach, tty).map(Some)
+                Err(Error::invalid(format!("{begin}{text}")))
             }
             Err(error) => {
                 self.exec_ended(&container, id, 128);
@@ -206,35 +221,30 @@ impl Containers {
         }
     }
 
-    /// The client's end of a connection whose output ends only when the end of the process is
-    /// known: clients ask for the exit code next.
-    fn accompany(
+    /// Carries the streams of a process. The output ends only when the end of the process is known:
+    /// clients ask for the exit code next.
+    async fn accompany(
         &self,
+        client: UnixStream,
         shim: UnixStream,
-        scanner: Option<Scanner>,
         mut ended: watch::Receiver<bool>,
-        view: ExecView,
-    ) -> Result<UnixStream> {
-        let (client, ours) =
-            UnixStream::pair().map_err(|error| Error::internal("cannot attach", error))?;
-        let engine = self.weak();
-        self.tasks.spawn(async move {
-            let news = async move {
-                let _ = tokio::time::timeout(NEWS, ended.wait_for(|ended| *ended)).await;
-            };
-            match carry(ours, shim, scanner, news).await {
-                Ok(End::Closed) => {}
-                Ok(End::Detached) => {
-                    if let Some(engine) = engine.upgrade()
-                        && let Ok(container) = engine.find(&view.container)
-                    {
-                        engine.tell(&container, "exec_detach", &[("execID", &view.id)]);
-                    }
+        view: &ExecView,
+    ) {
+        let keys = (view.spec.tty && view.spec.stdin)
+            .then(|| detach::keys(view.spec.detach_keys.as_deref()));
+        let scanner = keys.and_then(Result::ok).map(Scanner::new);
+        let news = async move {
+            let _ = tokio::time::timeout(NEWS, ended.wait_for(|ended| *ended)).await;
+        };
+        match carry(client, shim, scanner, news).await {
+            Ok(End::Closed) => {}
+            Ok(End::Detached) => {
+                if let Ok(container) = self.find(&view.container) {
+                    self.tell(&container, "exec_detach", &[("execID", &view.id)]);
                 }
-                Err(error) => tracing::debug!(%error, "a client left an exec"),
             }
-        });
-        Ok(client)
+            Err(error) => tracing::debug!(%error, "a client left an exec"),
+        }
     }
 
     fn process(
@@ -272,17 +282,13 @@ fn in_words(command: &[String]) -> String {
     format!("{program} {}", arguments.join(" "))
 }
 
-/// What a client gets whose process could not be started: attached, the reason as output.
-fn refused(text: &str, detach: bool, tty: bool) -> Result<Attached> {
-    if detach {
-        return Err(Error::invalid(text));
-    }
-    let failed = |error| Error::internal("cannot attach", error);
-    let (client, mut ours) = std::os::unix::net::UnixStream::pair().map_err(failed)?;
+/// Tells an attached client, as output, why its process could not be started.
+async fn tell_refusal(mut client: UnixStream, text: &str, raw: bool) {
     let text = format!("{text}\r\n").into_bytes();
-    ours.write_all(&if tty { text } else { stdcopy(1, &text) }).map_err(failed)?;
-    client.set_nonblocking(true).map_err(failed)?;
-    Ok(Attached { stream: UnixStream::from_std(client).map_err(failed)?, tty })
+    let text = if raw { text } else { stdcopy(1, &text) };
+    if let Err(error) = client.write_all(&text).await {
+        tracing::debug!(%error, "a client left an exec");
+    }
 }
 
 fn check_running(container: &Container) -> Result<()> {

@@ -13,7 +13,7 @@ use tokio::net::UnixStream;
 
 use super::Containers;
 use super::live::Live;
-use super::{Container, ExecSpec, Status};
+use super::{Container, ExecSpec, ExecStart, Status};
 use engine_error::{Error, Result};
 
 /// How long to wait between two checks.
@@ -281,7 +281,7 @@ impl Containers {
     }
 
     async fn run_check(&self, id: &str) -> Result<(i32, String)> {
-        let output = match self.exec_start(id, false, false, None).await? {
+        let output = match self.exec_start(id, ExecStart::default()).await? {
             Some(attached) => read_output(attached.stream).await,
             None => String::new(),
         };

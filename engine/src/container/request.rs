@@ -73,8 +73,8 @@ pub struct Attach {
 pub struct Attached {
     /// The connection.
     pub stream: UnixStream,
-    /// Whether there is a terminal, so that bytes are raw.
-    pub tty: bool,
+    /// Whether the bytes are bare, as those of a terminal.
+    pub raw: bool,
 }
 
 /// Which lines of a log.
@@ -130,6 +130,17 @@ pub struct ExecSpec {
     /// See [`Attach::detach_keys`].
     pub detach_keys: Option<String>,
     /// Rows and columns, where the client told them.
+    pub console_size: Option<(u16, u16)>,
+}
+
+/// How a prepared process is started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ExecStart {
+    /// Nothing is attached.
+    pub detach: bool,
+    /// The client wants bare bytes, as of a terminal, and not frames.
+    pub raw: bool,
+    /// Rows and columns, where the client told them anew.
     pub console_size: Option<(u16, u16)>,
 }
 

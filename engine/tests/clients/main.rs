@@ -8,6 +8,7 @@
 
 mod api;
 mod both;
+mod connections;
 mod daemon;
 mod docker;
 mod habits;

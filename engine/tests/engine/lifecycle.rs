@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use cnm::{Kind, Protocol};
 use engine::container::spec::{PublishedPort, RestartPolicy};
-use engine::container::{Attach, ExecSpec, LogQuery, Remove, Spec, Status, WaitCondition, Waited};
+use engine::container::{
+    Attach, ExecSpec, ExecStart, LogQuery, Remove, Spec, Status, WaitCondition, Waited,
+};
 use engine_error::Error;
 use futures_util::StreamExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -230,7 +232,7 @@ fn exec_runs_beside_and_its_code_is_known_when_its_output_ends() {
             };
             let id = scene.engine.containers.exec_create("web", spec).unwrap();
             let attached =
-                scene.engine.containers.exec_start(&id, false, false, None).await.unwrap();
+                scene.engine.containers.exec_start(&id, ExecStart::default()).await.unwrap();
             let mut bytes = Vec::new();
             attached.unwrap().stream.read_to_end(&mut bytes).await.unwrap();
             let view = scene.engine.containers.exec(&id).unwrap();

@@ -85,7 +85,7 @@ impl Server {
 
     /// A runtime has ended; its process runs, or does not.
     pub(super) fn launched(&mut self, index: usize, end: RuntimeEnd) {
-        let (id, tty) = (self.processes[index].id, self.processes[index].tty);
+        let id = self.processes[index].id;
         let result = self.processes[index].launched(end);
         if id == 0 {
             return match result {
@@ -100,7 +100,7 @@ impl Server {
         match result {
             Ok(pid) => {
                 if let Some(asked) = asked {
-                    self.join(asked, index, &Reply::Running { pid }, !tty);
+                    self.join(asked, index, &Reply::Running { pid });
                 }
                 self.meet(pid);
             }
@@ -183,10 +183,10 @@ impl Server {
     }
 
     /// The connection on which an exec was asked for becomes its stream.
-    pub(super) fn join(&mut self, asked: usize, index: usize, reply: &Reply, framed: bool) {
+    pub(super) fn join(&mut self, asked: usize, index: usize, reply: &Reply) {
         let peer = &mut self.peers[asked];
         peer.say(reply);
-        let Role::Waiting { process, streams, early } =
+        let Role::Waiting { process, streams, framed, early } =
             std::mem::replace(&mut peer.role, Role::Answered)
         else {
             return;

@@ -91,8 +91,9 @@ impl Server {
         match launch.start() {
             Ok(process) => {
                 self.processes.push(process);
+                let framed = exec.framed.unwrap_or(!exec.tty);
                 self.peers[index].role =
-                    Role::Waiting { process: id, streams: exec.streams, early };
+                    Role::Waiting { process: id, streams: exec.streams, framed, early };
             }
             Err(error) => {
                 let error = format!("OCI runtime exec failed: {error}: unknown");

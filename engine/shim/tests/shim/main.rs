@@ -117,7 +117,8 @@ impl Container {
         };
         let process = spec::exec(spec.process().as_ref().unwrap(), &input, &self.host);
         let process = serde_json::to_value(process).unwrap();
-        Exec { id: id.to_owned(), process, tty, console_size: tty.then_some((33, 44)), streams }
+        let console_size = tty.then_some((33, 44));
+        Exec { id: id.to_owned(), process, tty, console_size, streams, framed: None }
     }
 }
 

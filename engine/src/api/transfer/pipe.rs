@@ -50,10 +50,10 @@ impl Read for Reader {
     }
 }
 
-/// A `Write` and the stream of what is written.
-pub(super) fn writer() -> (Writer, impl Stream<Item = io::Result<Bytes>> + Send) {
+/// A `Write` and what is written.
+pub(super) fn writer() -> (Writer, mpsc::Receiver<io::Result<Bytes>>) {
     let (sender, receiver) = mpsc::channel(DEPTH);
-    (Writer { sender }, super::received(receiver))
+    (Writer { sender }, receiver)
 }
 
 /// See [`writer`].
@@ -108,7 +108,7 @@ mod tests {
     async fn what_is_written_is_streamed() {
         let (mut writer, bytes) = writer();
         let writing = tokio::task::spawn_blocking(move || writer.write_all(b"hello"));
-        let pieces: Vec<Bytes> = bytes.try_collect().await.unwrap();
+        let pieces: Vec<Bytes> = super::super::received(bytes).try_collect().await.unwrap();
         assert_eq!(pieces.concat(), b"hello");
         writing.await.unwrap().unwrap();
     }

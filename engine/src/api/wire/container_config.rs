@@ -2,9 +2,13 @@
 //! gives back.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
+use serde::de::{Deserializer, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+
+use crate::container::Healthcheck;
 
 type Strings = Option<Vec<String>>;
 type Map<T = String> = BTreeMap<String, T>;
@@ -31,7 +35,7 @@ pub struct Config {
     #[serde(deserialize_with = "command")]
     pub cmd: Strings,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub healthcheck: Option<Value>,
+    pub healthcheck: Option<Healthcheck>,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub args_escaped: bool,
     pub image: String,
@@ -54,17 +58,32 @@ pub struct Config {
 }
 
 /// Go's `StrSlice`: a list, or one string for a list of one.
-fn command<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Strings, D::Error> {
-    #[derive(Deserialize)]
-    #[serde(untagged)]
-    enum Command {
-        List(Vec<String>),
-        One(String),
+fn command<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Strings, D::Error> {
+    struct Command;
+    impl<'de> Visitor<'de> for Command {
+        type Value = Strings;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a string or a list of strings")
+        }
+
+        fn visit_unit<E>(self) -> Result<Strings, E> {
+            Ok(None)
+        }
+
+        fn visit_str<E>(self, one: &str) -> Result<Strings, E> {
+            Ok(Some(vec![one.to_owned()]))
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Strings, A::Error> {
+            let mut words = Vec::new();
+            while let Some(word) = list.next_element()? {
+                words.push(word);
+            }
+            Ok(Some(words))
+        }
     }
-    Ok(Option::<Command>::deserialize(deserializer)?.map(|command| match command {
-        Command::List(list) => list,
-        Command::One(one) => vec![one],
-    }))
+    deserializer.deserialize_any(Command)
 }
 
 /// `HostConfig`.

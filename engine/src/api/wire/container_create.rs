@@ -155,7 +155,7 @@ fn of_config(config: &Config) -> Result<Spec> {
         stop_timeout: config.stop_timeout,
         exposed: ports::exposed(&config.exposed_ports.clone().unwrap_or_default())?,
         mac: mac.map(parse_mac).transpose()?,
-        healthcheck: config.healthcheck.clone(),
+        healthcheck: config.healthcheck.as_ref().map(to_value),
         ..Spec::default()
     })
 }

@@ -102,7 +102,7 @@ fn config(container: &Container) -> Value {
         working_dir: resolved.working_dir.clone(),
         labels: Some(resolved.labels.clone()),
         image: spec.image.clone(),
-        healthcheck: resolved.healthcheck.as_ref().map(|check| json!(check)),
+        healthcheck: resolved.healthcheck.clone(),
         stop_signal: if default_signal { String::new() } else { resolved.stop_signal.clone() },
         ..asked
     };

@@ -149,13 +149,98 @@ fn known(
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::collections::BTreeMap;
+    use std::fmt::Debug;
+
+    use proptest::prelude::*;
+    use proptest::sample::Index;
+    use proptest::test_runner::TestRunner;
 
     use serde::Deserialize;
     use serde_json::json;
 
     use super::*;
+
+    /// Fields that are maps: a key of theirs with `null` is not a key left out.
+    const MAPS: &[&str] = &[
+        "Annotations",
+        "AuxiliaryAddresses",
+        "Config",
+        "DriverOpts",
+        "EndpointsConfig",
+        "ExposedPorts",
+        "Labels",
+        "Options",
+        "PortBindings",
+        "StorageOpt",
+        "Sysctls",
+        "Tmpfs",
+        "Volumes",
+    ];
+
+    /// The JSON pointers of all fields of a request.
+    fn fields(value: &Value, path: &str, is_map: bool, found: &mut Vec<String>) {
+        match value {
+            Value::Object(map) => {
+                for (name, inner) in map {
+                    let path = format!("{path}/{}", name.replace('/', "~1"));
+                    if !is_map {
+                        found.push(path.clone());
+                    }
+                    let inner_is_map =
+                        !is_map && inner.is_object() && MAPS.contains(&name.as_str());
+                    fields(inner, &path, inner_is_map, found);
+                }
+            }
+            Value::Array(items) => {
+                for (at, item) in items.iter().enumerate() {
+                    fields(item, &format!("{path}/{at}"), false, found);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn without(request: &Value, path: &str) -> Value {
+        let mut request = request.clone();
+        let (parent, name) = path.rsplit_once('/').unwrap();
+        if let Some(Value::Object(map)) = request.pointer_mut(parent) {
+            map.remove(&name.replace("~1", "/"));
+        }
+        request
+    }
+
+    fn with_null(request: &Value, path: &str) -> Value {
+        let mut request = request.clone();
+        if let Some(value) = request.pointer_mut(path) {
+            *value = Value::Null;
+        }
+        request
+    }
+
+    /// Checks that fields of a request that are null, one by one and several at once, are answered
+    /// as if they were left out.
+    pub(crate) fn check_null_is_absent<T: Debug>(request: &Value, answer: impl Fn(Value) -> T) {
+        let mut paths = Vec::new();
+        fields(request, "", false, &mut paths);
+        let same = |nulls: &Value, left_out: &Value, what: &dyn Debug| {
+            let (nulls, left_out) = (answer(nulls.clone()), answer(left_out.clone()));
+            assert_eq!(format!("{nulls:?}"), format!("{left_out:?}"), "{what:?}");
+        };
+        for path in &paths {
+            same(&with_null(request, path), &without(request, path), path);
+        }
+        let several = prop::collection::vec(any::<Index>(), 2..6);
+        let all = TestRunner::default().run(&several, |chosen| {
+            let chosen: Vec<_> = chosen.iter().map(|index| index.get(&paths)).collect();
+            let nulls = chosen.iter().fold(request.clone(), |r, path| with_null(&r, path));
+            let left_out = chosen.iter().fold(request.clone(), |r, path| without(&r, path));
+            same(&nulls, &left_out, &chosen);
+            Ok(())
+        });
+        all.unwrap();
+    }
 
     #[derive(Debug, Default, PartialEq, Deserialize)]
     #[serde(rename_all = "PascalCase", default)]

@@ -204,6 +204,7 @@ fn ipam(network: &Network) -> Value {
 mod tests {
     use super::*;
     use crate::api::wire::go;
+    use crate::api::wire::go::tests::check_null_is_absent;
 
     fn spec(body: Value) -> Result<NetworkSpec> {
         go::from_value::<Create>(body).unwrap().spec()
@@ -227,6 +228,31 @@ mod tests {
         assert_eq!(spec.pools[0].range.as_deref(), Some("10.1.0.128/25"));
         assert_eq!(spec.pools[0].auxiliary["router"], "10.1.0.2");
         assert_eq!(spec.pools[1].gateway, None);
+    }
+
+    #[test]
+    fn null_is_the_same_as_nothing_in_any_field_of_a_request() {
+        check_null_is_absent(
+            &json!({
+                "Name": "n1", "Driver": "bridge", "Scope": "local", "EnableIPv4": true,
+                "EnableIPv6": true, "Internal": true, "Attachable": true, "Ingress": false,
+                "ConfigOnly": false, "ConfigFrom": {"Network": ""}, "CheckDuplicate": true,
+                "IPAM": {"Driver": "default", "Options": {}, "Config": [
+                    {"Subnet": "10.1.0.0/24", "IPRange": "10.1.0.128/25", "Gateway": "10.1.0.1",
+                     "AuxiliaryAddresses": {"router": "10.1.0.2"}}]},
+                "Options": {"com.docker.network.driver.mtu": "1400"}, "Labels": {"a": "b"},
+            }),
+            |body| go::from_value::<Create>(body).map(Create::spec),
+        );
+        check_null_is_absent(
+            &json!({"Container": "c1", "EndpointConfig": {
+                "IPAMConfig": {"IPv4Address": "10.1.0.9", "IPv6Address": "", "LinkLocalIPs": []},
+                "Links": ["a:b"], "Aliases": ["x"], "MacAddress": "02:00:00:00:00:01",
+                "DriverOpts": {"a": "b"}, "GwPriority": 5}}),
+            go::from_value::<Connect>,
+        );
+        let disconnect = json!({"Container": "c1", "Force": true});
+        check_null_is_absent(&disconnect, go::from_value::<Disconnect>);
     }
 
     #[test]

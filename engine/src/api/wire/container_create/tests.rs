@@ -3,6 +3,7 @@
 use serde_json::json;
 
 use super::*;
+use crate::api::wire::go::tests::check_null_is_absent;
 
 fn defaults() -> Defaults {
     Defaults {
@@ -250,4 +251,27 @@ fn limits_of_devices_and_of_real_time_are_understood_and_checked() {
     ] {
         assert_eq!(host(&body).unwrap_err().to_string(), message);
     }
+}
+
+#[test]
+fn null_is_the_same_as_nothing_in_any_field_of_a_request() {
+    let request: Value = serde_json::from_str(include_str!("request.json")).unwrap();
+    assert!(of(&request).is_ok(), "{:?}", of(&request));
+    check_null_is_absent(&request, |body| of(&body));
+}
+
+#[test]
+fn a_health_check_may_have_null_in_it() {
+    let check = json!({"Test": ["CMD", "true"], "Interval": null, "Retries": null});
+    let spec = of(&json!({"Image": "x", "Healthcheck": check})).unwrap();
+    assert_eq!(spec.healthcheck.unwrap()["Interval"], 0);
+}
+
+#[test]
+fn commands_are_lists_or_one_string() {
+    let command = |cmd: Value| of(&json!({"Image": "x", "Cmd": cmd})).map(|spec| spec.command);
+    assert_eq!(command(json!("sh")).unwrap().unwrap(), ["sh"]);
+    assert_eq!(command(json!(["a", null])).unwrap().unwrap(), ["a", ""]);
+    assert_eq!(command(Value::Null).unwrap(), None);
+    assert!(command(json!({})).is_err() && command(json!([5])).is_err());
 }

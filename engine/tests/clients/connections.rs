@@ -1,0 +1,147 @@
+//! How connections begin, change hands and end: what real clients lost on the way.
+
+use std::io::{BufReader, Read, Write};
+use std::process::Command;
+
+use serde_json::{Value, json};
+
+use crate::daemon::{Daemon, Reply};
+
+const IMAGE: &str = "rnet/toolbox";
+const UPGRADE: &str = "Connection: Upgrade\r\nUpgrade: tcp\r\n";
+
+fn exec(daemon: &Daemon, container: &str, command: &[&str], tty: bool) -> String {
+    let body = json!({"AttachStdout": true, "AttachStderr": true, "Tty": tty, "Cmd": command});
+    let reply = daemon.post(&format!("/containers/{container}/exec"), &body);
+    assert_eq!(reply.status, 201, "{}", reply.text());
+    reply.json()["Id"].as_str().unwrap().to_owned()
+}
+
+/// Starts an exec and reads as programs do that take the socket from under the buffer through which
+/// they have read the head.
+fn start(daemon: &Daemon, id: &str, body: &Value) -> (Reply, Vec<u8>) {
+    let headers = format!("Content-Type: application/json\r\n{UPGRADE}");
+    let body = body.to_string();
+    let path = format!("/v1.51/exec/{id}/start");
+    let mut reader = BufReader::new(daemon.open("POST", &path, &headers, body.as_bytes()));
+    let head = Reply::read_head(&mut reader);
+    let mut output = Vec::new();
+    reader.into_inner().read_to_end(&mut output).unwrap();
+    (head, output)
+}
+
+#[test]
+fn no_output_of_a_short_exec_is_lost_with_the_head_of_the_reply() {
+    let daemon = Daemon::start(&[]);
+    daemon.docker_ok(&["run", "-d", "--name", "c1", "--network", "none", IMAGE, "trap", "0"]);
+    for _ in 0..200 {
+        let id = exec(&daemon, "c1", &["echo", "hi"], false);
+        let (head, output) = start(&daemon, &id, &json!({}));
+        assert_eq!((head.status, head.reason.as_str()), (101, "UPGRADED"));
+        assert_eq!(output, b"\x01\0\0\0\0\0\0\x03hi\n");
+    }
+}
+
+#[test]
+fn docker_py_gets_the_output_of_every_exec_and_of_an_attached_container() {
+    const SCRIPT: &str = r#"
+import docker, sys
+client = docker.DockerClient(base_url=sys.argv[1])
+box = client.containers.get("c1")
+for _ in range(200):
+    code, output = box.exec_run("echo hi")
+    assert (code, output) == (0, b"hi\n"), (code, output)
+code, output = box.exec_run("nosuch")
+assert code == 127 and b"not found" in output, (code, output)
+# Made with a terminal, started without: the output is in frames.
+made = client.api.exec_create("c1", "echo hi", tty=True)
+assert client.api.exec_start(made["Id"]) == b"hi\r\n"
+for _ in range(50):
+    attached = client.containers.run("rnet/toolbox", "echo hi", remove=True, network_mode="none")
+    assert attached == b"hi\n", attached
+stream = client.containers.get("talk").attach(stream=True, logs=True)
+assert next(iter(stream)).startswith(b"line "), "attach"
+print("done")
+"#;
+    let daemon = Daemon::start(&[]);
+    daemon.docker_ok(&["run", "-d", "--name", "c1", "--network", "none", IMAGE, "trap", "0"]);
+    daemon.docker_ok(&["run", "-d", "--name", "talk", "--network", "none", IMAGE, "flood", "5"]);
+    let host = format!("unix://{}", daemon.socket().display());
+    let run = Command::new("python3").args(["-c", SCRIPT, &host]).output().unwrap();
+    let error = String::from_utf8_lossy(&run.stderr);
+    assert_eq!(String::from_utf8_lossy(&run.stdout), "done\n", "{error}");
+}
+
+#[test]
+fn frames_follow_the_terminal_of_the_request_that_starts_an_exec() {
+    let daemon = Daemon::start(&[]);
+    daemon.docker_ok(&["run", "-d", "--name", "c1", "--network", "none", IMAGE, "trap", "0"]);
+    for (made, started, output) in [
+        (false, false, &b"\x01\0\0\0\0\0\0\x03hi\n"[..]),
+        (true, false, b"\x01\0\0\0\0\0\0\x04hi\r\n"),
+        (false, true, b"hi\n"),
+        (true, true, b"hi\r\n"),
+    ] {
+        let id = exec(&daemon, "c1", &["echo", "hi"], made);
+        let (head, got) = start(&daemon, &id, &json!({"Tty": started}));
+        assert_eq!(got, output, "{made} {started}");
+        let kind = if started { "raw" } else { "multiplexed" };
+        let kind = format!("application/vnd.docker.{kind}-stream");
+        assert_eq!(head.header("content-type"), Some(kind.as_str()));
+    }
+}
+
+#[test]
+fn a_query_that_is_not_percent_encoded_is_understood() {
+    let daemon = Daemon::start(&[]);
+    daemon.docker_ok(&["create", "--name", "c1", "-l", "a=x y", IMAGE]);
+    for (filters, found) in [
+        (r#"{"status":["created"]}"#, 1),
+        (r#"{"status":["exited"]}"#, 0),
+        (r#"{"label":["a=x y"]}"#, 1),
+        (r#"{"name":["grün"]}"#, 0),
+    ] {
+        let reply = daemon.get(&format!("/containers/json?all=1&filters={filters}"));
+        assert_eq!(reply.status, 200, "{}", reply.text());
+        assert_eq!(reply.json().as_array().unwrap().len(), found, "{filters}");
+    }
+    // One connection after another request's body.
+    let mut stream =
+        daemon.open("POST", "/volumes/create", "Content-Type: application/json\r\n", b"{}");
+    let head = "GET /volumes?filters={\"name\":[\"nope\"]} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+    stream.write_all(head.as_bytes()).unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    assert!(
+        text.contains("201 Created") && text.ends_with("{\"Volumes\":[],\"Warnings\":null}\n"),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_refusal_is_heard_by_a_client_that_is_still_sending() {
+    let daemon = Daemon::start(&[]);
+    let rubbish = vec![b'x'; 16 << 20];
+    for _ in 0..10 {
+        for (method, path, status) in [
+            ("POST", "/images/load?quiet=1", 400),
+            ("POST", "/images/create?fromSrc=-&repo=UPPER", 400),
+            ("POST", "/build?t=x", 501),
+            ("PUT", "/containers/nope/archive?path=/", 501),
+            ("POST", "/nope", 404),
+            ("POST", "/containers/create", 400),
+        ] {
+            // The helper writes all of the body before it reads.
+            let reply = daemon.send(method, path, "Content-Type: application/x-tar\r\n", &rubbish);
+            assert_eq!(reply.status, status, "{path}: {}", reply.text());
+            assert!(!reply.message().is_empty(), "{path}");
+        }
+    }
+    let file = daemon.scratch.path("rubbish");
+    std::fs::write(&file, &rubbish).unwrap();
+    for _ in 0..10 {
+        let (code, error) = daemon.docker_err(&["load", "-q", "-i", file.to_str().unwrap()]);
+        assert_eq!(code, Some(1));
+        assert!(!error.contains("broken pipe") && !error.contains("EOF"), "{error}");
+    }
+}
