@@ -2,6 +2,7 @@
 
 pub mod disk;
 pub mod memory;
+pub mod record;
 
 use std::sync::mpsc::{Receiver, Sender, channel};
 
