@@ -1,10 +1,8 @@
 //! What is true of every source file.
 
 use std::fs;
-use std::path::{Path, PathBuf};
 
-/// The longest a file may be, in lines that are not tests.
-const LONGEST: usize = 500;
+use tidy::{Source, root, sources};
 
 /// The entries of the top level; files of text and dot files come on top.
 const TOP_LEVEL: &[&str] =
@@ -12,29 +10,33 @@ const TOP_LEVEL: &[&str] =
 
 #[test]
 fn every_file_says_what_it_is_for() {
-    for (path, text) in sources() {
+    for Source { path, text } in sources() {
         assert!(text.starts_with("//!"), "{} does not open with a `//!` line", path.display());
     }
 }
 
 #[test]
 fn no_file_is_too_long_to_read() {
-    for (path, text) in sources().into_iter().filter(|(path, _)| !is_test(path)) {
-        let lines = text.lines().take_while(|line| *line != "#[cfg(test)]").count();
-        assert!(lines <= LONGEST, "{} has {lines} lines, {LONGEST} at most", path.display());
-    }
+    let long: Vec<_> = sources().iter().filter_map(Source::too_long).collect();
+    assert!(long.is_empty(), "{}", long.join("\n"));
+}
+
+#[test]
+fn no_function_is_too_long_to_read() {
+    let long: Vec<_> = sources().iter().flat_map(Source::long_functions).collect();
+    assert!(long.is_empty(), "{}", long.join("\n"));
 }
 
 #[test]
 fn modules_are_named_files() {
-    for (path, _) in sources() {
+    for Source { path, .. } in sources() {
         assert!(!path.ends_with("mod.rs"), "{}: use `name.rs` beside `name/`", path.display());
     }
 }
 
 #[test]
 fn lints_are_expected_with_a_reason_and_not_allowed() {
-    for (path, text) in sources() {
+    for Source { path, text } in sources() {
         let bare = text.lines().any(|line| line.trim_start().starts_with(concat!("#[al", "low(")));
         assert!(!bare, "{}: use `#[expect(…, reason = …)]`", path.display());
     }
@@ -43,7 +45,7 @@ fn lints_are_expected_with_a_reason_and_not_allowed() {
 #[test]
 fn nothing_is_left_unfinished() {
     let marks = [concat!("to", "do!("), concat!("unimple", "mented!("), concat!("FIX", "ME")];
-    for (path, text) in sources() {
+    for Source { path, text } in sources() {
         for mark in marks {
             assert!(!text.contains(mark), "{} contains {mark}", path.display());
         }
@@ -71,34 +73,4 @@ fn every_decision_has_a_number_of_its_own() {
         assert!(text.starts_with(&title), "{name} does not open with `{title}`");
         assert!(numbers.insert(number), "{name}: another decision has this number");
     }
-}
-
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
-}
-
-fn is_test(path: &Path) -> bool {
-    path.components().any(|part| part.as_os_str() == "tests") || path.ends_with("tests.rs")
-}
-
-/// All Rust files of the workspace.
-fn sources() -> Vec<(PathBuf, String)> {
-    let mut found = Vec::new();
-    let mut pending = vec![root()];
-    while let Some(directory) = pending.pop() {
-        for entry in fs::read_dir(directory).expect("a readable directory").flatten() {
-            let path = entry.path();
-            let name = entry.file_name().to_string_lossy().into_owned();
-            if path.is_dir() {
-                if !name.starts_with('.') && name != "target" {
-                    pending.push(path);
-                }
-            } else if path.extension().is_some_and(|extension| extension == "rs") {
-                let text = fs::read_to_string(&path).expect("a source file is UTF-8");
-                found.push((path, text));
-            }
-        }
-    }
-    assert!(found.len() > 20, "the sources were not found");
-    found
 }
