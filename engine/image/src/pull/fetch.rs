@@ -6,7 +6,7 @@ use std::io::{self, Read, Write};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use reqwest::StatusCode;
+use reqwest::{Response, StatusCode};
 use sha2::{Digest as _, Sha256};
 use tokio::sync::mpsc::Sender;
 use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard, Semaphore, mpsc};
@@ -143,36 +143,11 @@ async fn attempt(
     if start > 0 && response.status() != StatusCode::PARTIAL_CONTENT {
         partial.restart().map_err(|error| (disk(&error), 0))?;
     }
-    let mut length = partial.length;
+    let length = partial.length;
     // Bounded: a slow disk slows the download, not the memory down.
     let (chunks, inbox) = mpsc::channel::<bytes::Bytes>(16);
     let writer = tokio::task::spawn_blocking(move || partial.write(inbox));
-    let mut ticker = Ticker::default();
-    let id = blob.digest.short();
-    let mut broken = None;
-    loop {
-        match response.chunk().await {
-            Ok(Some(chunk)) => {
-                length += chunk.len() as u64;
-                if length > blob.size {
-                    broken =
-                        Some(Failure::Other(format!("{} is larger than promised", blob.digest)));
-                    break;
-                }
-                if chunks.send(chunk).await.is_err() {
-                    break;
-                }
-                if ticker.is_due() {
-                    let _ = progress.try_send(step(&id, "Downloading", Some((length, blob.size))));
-                }
-            }
-            Ok(None) => break,
-            Err(error) => {
-                broken = Some(Failure::Broken(format!("download of {}: {error}", blob.digest)));
-                break;
-            }
-        }
-    }
+    let broken = receive(&mut response, blob, length, &chunks, progress).await;
     drop(chunks);
     let written = writer.await.map_err(|error| (Failure::Other(error.to_string()), start))?;
     let partial = written.map_err(|error| (disk(&error), start))?;
@@ -183,6 +158,41 @@ async fn attempt(
             Err((Failure::Broken(text), partial.length))
         }
         None => Ok(partial),
+    }
+}
+
+/// Hands on what comes of a blob, of which `length` bytes are there; tells what went wrong.
+async fn receive(
+    response: &mut Response,
+    blob: &Descriptor,
+    mut length: u64,
+    chunks: &Sender<bytes::Bytes>,
+    progress: &Sender<Progress>,
+) -> Option<Failure> {
+    let mut ticker = Ticker::default();
+    let id = blob.digest.short();
+    loop {
+        match response.chunk().await {
+            Ok(Some(chunk)) => {
+                length += chunk.len() as u64;
+                if length > blob.size {
+                    return Some(Failure::Other(format!(
+                        "{} is larger than promised",
+                        blob.digest
+                    )));
+                }
+                if chunks.send(chunk).await.is_err() {
+                    return None;
+                }
+                if ticker.is_due() {
+                    let _ = progress.try_send(step(&id, "Downloading", Some((length, blob.size))));
+                }
+            }
+            Ok(None) => return None,
+            Err(error) => {
+                return Some(Failure::Broken(format!("download of {}: {error}", blob.digest)));
+            }
+        }
     }
 }
 

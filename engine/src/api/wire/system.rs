@@ -125,14 +125,7 @@ pub fn info(host: &Host, daemon: &Daemon) -> Value {
         "ServerVersion": RNET,
         "Runtimes": runtimes(daemon),
         "DefaultRuntime": daemon.default_runtime,
-        "Swarm": {
-            "NodeID": "",
-            "NodeAddr": "",
-            "LocalNodeState": "inactive",
-            "ControlAvailable": false,
-            "Error": "",
-            "RemoteManagers": null,
-        },
+        "Swarm": no_swarm(),
         "LiveRestoreEnabled": true,
         "Isolation": "",
         "InitBinary": "docker-init",
@@ -153,6 +146,18 @@ pub fn info(host: &Host, daemon: &Daemon) -> Value {
         info.extend(machine);
     }
     info
+}
+
+/// A host that is in no swarm.
+fn no_swarm() -> Value {
+    json!({
+        "NodeID": "",
+        "NodeAddr": "",
+        "LocalNodeState": "inactive",
+        "ControlAvailable": false,
+        "Error": "",
+        "RemoteManagers": null,
+    })
 }
 
 fn machine(host: &Host) -> Value {
