@@ -1,0 +1,149 @@
+//! The half of a plan that is inside of sandboxes: their namespaces, links, addresses and sysctls.
+
+use std::io;
+
+use cnm::{Key, Ns, SandboxId, Step, Value};
+
+use super::super::parts::SandboxPart;
+use super::super::pin;
+use super::super::requests::{Requests, announcement, equipment, inner_end, undoing};
+use super::{Run, Space, wanted};
+use crate::kernel::netlink::Socket;
+use crate::kernel::netns::Netns;
+use crate::kernel::nft::SandboxTable;
+use crate::kernel::{link, sysctl};
+
+impl Run<'_> {
+    pub(super) fn space(&mut self, sandbox: &SandboxId) -> io::Result<&mut Space> {
+        if !self.spaces.contains_key(sandbox) {
+            let netns = Netns::open(self.linux.namespace_path(sandbox))?;
+            self.spaces.insert(sandbox.clone(), Space { netns, socket: None });
+        }
+        self.spaces.get_mut(sandbox).ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    /// Goes into a sandbox and takes its socket out of the cache.
+    fn enter(&mut self, sandbox: &SandboxId) -> io::Result<Socket> {
+        let netns = self.space(sandbox)?.netns.try_clone()?;
+        self.visitor.enter(&netns)?;
+        match self.space(sandbox)?.socket.take() {
+            Some(socket) => Ok(socket),
+            None => Socket::open(),
+        }
+    }
+
+    pub(super) fn create_namespace(&mut self, step: &Step) -> io::Result<()> {
+        let Key::Namespace { sandbox } = step.key() else { return Ok(()) };
+        let netns = self.visitor.create()?;
+        let mut socket = Socket::open()?;
+        if let Some(refused) = socket.batch(&[link::switch_on_loopback()]).pop() {
+            return Err(refused.source);
+        }
+        pin::pin(&netns, &self.linux.namespace_path(sandbox))?;
+        self.spaces.insert(sandbox.clone(), Space { netns, socket: Some(socket) });
+        Ok(())
+    }
+
+    pub(super) fn equip(&mut self, sandbox: &SandboxId, part: &SandboxPart<'_>) {
+        let (links, steps) = (self.possible(&part.links), self.possible(&part.steps));
+        // A link that could not be made is lost itself, not only what rests on it.
+        let made = |step: &&Step| !self.lost.holds(step.key(), wanted(step));
+        let part = &SandboxPart { links: links.into_iter().filter(made).collect(), steps };
+        let Some(first) = part.links.iter().chain(&part.steps).next() else { return };
+        let mut socket = match self.enter(sandbox) {
+            Ok(socket) => socket,
+            Err(source) => return self.fail(first, source),
+        };
+        let path = self.linux.namespace_path(sandbox);
+        self.stage(|run| {
+            for step in &part.steps {
+                if let (Key::Sysctl { path: name, .. }, Value::Text(value)) =
+                    (step.key(), wanted(step))
+                {
+                    let noted = if part.lists(name) { Ok(()) } else { pin::note(&path, name) };
+                    run.check(step, noted.and_then(|()| sysctl::write(name, value)));
+                }
+            }
+        });
+        self.stage(|run| run.equip_links(&mut socket, part));
+        self.stage(|run| {
+            for step in part.steps.iter().filter(|s| matches!(s.key(), Key::Resolver { .. })) {
+                let installed = SandboxTable::open().and_then(|table| table.install());
+                run.check(step, installed.map_err(io::Error::other));
+            }
+        });
+        if let Some(space) = self.spaces.get_mut(sandbox) {
+            space.socket = Some(socket);
+        }
+    }
+
+    /// The links go up and get their addresses and routes, and transmit when this returns.
+    fn equip_links(&mut self, socket: &mut Socket, part: &SandboxPart<'_>) {
+        let (requests, failures) = equipment(socket, &part.steps);
+        self.outcome.failures.extend(failures);
+        let prefix = &self.linux.config.tag;
+        let mut all: Requests<'_> =
+            part.links.iter().filter_map(|step| Some((*step, inner_end(step, prefix)?))).collect();
+        all.extend(requests);
+        self.sandbox_batch(socket, all);
+        self.stage(|run| {
+            for step in &part.links {
+                let settled = run.settle(socket, step);
+                run.check(step, settled);
+            }
+        });
+        self.stage(|run| {
+            let requests: Vec<_> = part.links.iter().filter_map(|s| announcement(s)).collect();
+            // The socket is of this namespace, whoever uses it later.
+            match (requests.is_empty(), Socket::open()) {
+                (true, _) => {}
+                (false, Ok(socket)) => run.outcome.announcements.0.push((socket, requests)),
+                (false, Err(error)) => tracing::warn!(%error, "cannot announce addresses"),
+            }
+        });
+    }
+
+    fn sandbox_batch(&mut self, socket: &mut Socket, requests: Requests<'_>) {
+        let (steps, requests): (Vec<_>, Vec<_>) = requests.into_iter().unzip();
+        let refused = socket.batch(&requests);
+        self.report(&steps, refused);
+    }
+
+    /// Lets a new link transmit, at both ends.
+    fn settle(&self, inside: &mut Socket, step: &Step) -> io::Result<()> {
+        let Step::Add(Key::Link { name, .. }, Value::Link(link)) = step else { return Ok(()) };
+        link::settle(inside, name)?;
+        match link.kind.peer() {
+            Some(peer) => self.linux.with_socket(|socket| link::settle(socket, peer)),
+            None => Ok(()),
+        }
+    }
+
+    pub(super) fn strip(&mut self, sandbox: &SandboxId, steps: &[&Step]) {
+        let Some(first) = steps.first() else { return };
+        let mut socket = match self.enter(sandbox) {
+            Ok(socket) => socket,
+            // All that was in the sandbox is gone with it.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return,
+            Err(source) => return self.fail(first, source),
+        };
+        let path = self.linux.namespace_path(sandbox);
+        for step in steps {
+            match step.key() {
+                Key::Resolver { .. } => {
+                    let removed = SandboxTable::open().and_then(|table| table.remove());
+                    self.check(step, removed.map_err(io::Error::other));
+                }
+                Key::Sysctl { path: name, .. } => {
+                    self.check(step, pin::forget(&path, name).and_then(|()| sysctl::reset(name)));
+                }
+                _ => {}
+            }
+        }
+        let requests = undoing(&mut socket, &Ns::Sandbox(sandbox.clone()), steps);
+        self.sandbox_batch(&mut socket, requests);
+        if let Some(space) = self.spaces.get_mut(sandbox) {
+            space.socket = Some(socket);
+        }
+    }
+}
