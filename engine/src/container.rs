@@ -17,6 +17,7 @@ mod logs;
 mod merge;
 pub mod modes;
 pub(crate) mod monitor;
+mod mounts;
 mod names;
 mod recover;
 pub(crate) mod registry;

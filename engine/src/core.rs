@@ -23,6 +23,7 @@ use crate::tasks::Tasks;
 use engine_error::{Error, Result};
 use image::{Images, builtin};
 use runtime::Host;
+use volume::Volumes;
 
 /// The engine of one daemon.
 #[derive(Debug)]
@@ -35,6 +36,8 @@ pub struct Engine {
     pub events: Arc<Events>,
     /// The images.
     pub images: Arc<Images>,
+    /// The volumes.
+    pub volumes: Arc<Volumes>,
     /// The networks.
     pub networks: Arc<Networks>,
     /// The containers.
@@ -85,17 +88,19 @@ impl Engine {
     ) -> Result<Arc<Self>> {
         let (settings, images) = (Arc::new(settings), Arc::new(images));
         let (events, host) = (Arc::new(Events::default()), Arc::new(Host::probe()));
+        let volumes = Arc::new(Volumes::open(settings.data_root.join("volumes"))?);
         let networks = Arc::new(Networks::open(&settings, store, events.clone())?);
         let runner = Runner::new(&settings, host.clone(), tasks.handle().clone())?;
         let containers = Containers::new(Below {
             settings: settings.clone(),
             events: events.clone(),
             images: images.clone(),
+            volumes: volumes.clone(),
             networks: networks.clone(),
             runner,
             tasks: tasks.clone(),
         });
-        Ok(Arc::new(Self { settings, host, events, images, networks, containers, tasks }))
+        Ok(Arc::new(Self { settings, host, events, images, volumes, networks, containers, tasks }))
     }
 
     /// Ends the engine's tasks and writes what is not on disk yet. Containers go on.

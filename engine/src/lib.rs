@@ -14,4 +14,3 @@ pub mod network;
 mod runner;
 pub mod settings;
 pub mod tasks;
-pub mod volume;

@@ -197,11 +197,6 @@ impl Settings {
         self.data_root.join("init")
     }
 
-    /// The directory of a named volume's content.
-    pub fn volume_dir(&self, name: &str) -> PathBuf {
-        self.data_root.join("volumes").join(name).join("_data")
-    }
-
     /// One of our other programs.
     pub fn binary(&self, name: &str) -> PathBuf {
         let beside = self.binaries.join(name);

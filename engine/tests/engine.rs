@@ -11,3 +11,5 @@ mod networks;
 mod recovery;
 #[path = "engine/scene.rs"]
 mod scene;
+#[path = "engine/volumes.rs"]
+mod volumes;

@@ -4,7 +4,8 @@
 
 use std::fmt;
 
-use cnm::{HasKind, Kind};
+use cnm::HasKind;
+pub use cnm::Kind;
 
 /// A failed operation of the engine.
 #[derive(Debug)]

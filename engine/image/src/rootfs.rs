@@ -5,7 +5,6 @@
 //! container copies and reads, does not grow with their number. Elsewhere a root is a copy of the
 //! layers.
 
-mod copy;
 mod mounter;
 
 use std::fs;
@@ -20,6 +19,7 @@ use super::digest::Digest;
 use super::store::Store;
 use crate::{Image, Images};
 use engine_error::{Error, Result};
+use tree::Tree;
 
 /// How the root file system of a container is made of an image.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -94,22 +94,21 @@ impl RootFs {
         })
     }
 
-    /// Copies what it has at `path`, if that is a directory, into an empty directory. After an
-    /// error that is empty again.
-    pub fn copy_out(&self, path: &str, to: &Path) -> Result<()> {
-        let root: OwnedFd = match self.open()? {
-            Root::Mount(root) => root,
-            Root::Directory(path) => fs::File::open(&path)
-                .map_err(|error| Error::internal(format!("cannot open {}", path.display()), error))?
-                .into(),
+    /// The directory it has at `path`, if there is one. The image is not trusted: no link leads out
+    /// of the root.
+    pub fn directory(&self, path: &str) -> Result<Option<Tree>> {
+        let failed = |error| Error::internal(format!("cannot open {path} of the image"), error);
+        let root = match self.open()? {
+            Root::Mount(root) => Tree::from(root),
+            Root::Directory(root) => Tree::open(&root).map_err(failed)?,
         };
-        let copied = copy::copy_out(&root, path, to);
-        copied.map_err(|error| {
-            for entry in fs::read_dir(to).into_iter().flatten().flatten() {
-                let _ = copy::remove(&entry.path());
-            }
-            Error::internal(format!("cannot copy {path} of the image to {}", to.display()), error)
-        })
+        root.below(Path::new(path)).map_err(failed)
+    }
+
+    /// Makes an empty file directly below the root, in place of whatever the image has there.
+    pub fn mark(&self, name: &str) -> Result<()> {
+        let marked = Tree::open(&self.upper()).and_then(|upper| upper.write(name, b"", 0o755));
+        marked.map_err(|error| Error::internal(format!("cannot write /{name}"), error))
     }
 
     fn copy(&self) -> PathBuf {
@@ -162,8 +161,9 @@ impl RootFs {
             fs::remove_dir_all(&aside)?;
         }
         make_dir(&aside, 0o755)?;
+        let target = Tree::open(&aside)?;
         for layer in &self.layers {
-            copy::copy_layer(&self.diff_path(*layer), &aside)?;
+            target.copy_from(&Tree::open(&self.diff_path(*layer))?)?;
         }
         fs::rename(&aside, &merged)
     }

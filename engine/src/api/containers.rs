@@ -1,8 +1,5 @@
 //! `/containers`.
 
-use std::collections::HashSet;
-use std::os::unix::fs::MetadataExt;
-use std::path::Path;
 use std::sync::Arc;
 
 use chrono::Utc;
@@ -15,8 +12,7 @@ use super::request::Request;
 use super::wire::container_create::{self, Defaults};
 use super::wire::{container_inspect, container_list, image as image_wire};
 use super::{Api, hijack};
-use crate::container::spec::Mount;
-use crate::container::{Attach, Container, Remove, WaitCondition, missing_other};
+use crate::container::{Attach, Container, Remove, WaitCondition};
 use engine_error::{Error, Result};
 use runtime::spec::{masked_paths, readonly_paths};
 
@@ -55,27 +51,9 @@ fn image_name(api: &Api, container: &Container) -> String {
 
 /// Bytes of the container's own layer, and of all its layers.
 pub fn sizes_of(api: &Api, container: &Container) -> (u64, u64) {
-    let own = container.graph_data.get("UpperDir").map_or(0, |upper| tree_size(upper.as_ref()));
+    let own = container.graph_data.get("UpperDir").map_or(0, |upper| tree::size_of(upper.as_ref()));
     let image = api.engine.images.find(&container.image).map_or(0, |image| image.size);
     (own, own + image)
-}
-
-/// Bytes of the files below a directory, each file once, whatever names it has. What vanishes
-/// meanwhile does not count.
-pub fn tree_size(directory: &Path) -> u64 {
-    let (mut bytes, mut seen) = (0, HashSet::new());
-    let mut directories = vec![directory.to_owned()];
-    while let Some(directory) = directories.pop() {
-        for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
-            match entry.metadata() {
-                Ok(metadata) if metadata.is_dir() => directories.push(entry.path()),
-                Ok(metadata) if metadata.nlink() > 1 && !seen.insert(metadata.ino()) => {}
-                Ok(metadata) if metadata.is_file() => bytes += metadata.len(),
-                _ => {}
-            }
-        }
-    }
-    bytes
 }
 
 /// `POST /containers/create`.
@@ -83,8 +61,7 @@ pub async fn create(api: &Arc<Api>, request: Request) -> Result<Response> {
     let name = request.query.text("name").map(|name| name.trim_start_matches('/').to_owned());
     let platform = request.query.text("platform").map(str::to_owned);
     let body = request.value().await?;
-    let mut spec = container_create::spec(&body, &defaults(api))?;
-    spec.mounts.extend(volumes_from(api, &spec.wire_host_config, &spec.mounts)?);
+    let spec = container_create::spec(&body, &defaults(api))?;
     let engine = api.engine.clone();
     let created =
         blocking(move || engine.containers.create(name.as_deref(), spec, platform.as_deref()))
@@ -108,30 +85,6 @@ fn defaults(api: &Api) -> Defaults {
         masked_paths: masked_paths(&api.engine.host),
         readonly_paths: readonly_paths(),
     }
-}
-
-/// `--volumes-from`: the mounts of other containers, where nothing else is mounted.
-fn volumes_from(api: &Api, host: &Value, own: &[Mount]) -> Result<Vec<Mount>> {
-    let mut mounts: Vec<Mount> = Vec::new();
-    for text in host["VolumesFrom"].as_array().into_iter().flatten().filter_map(Value::as_str) {
-        let (key, mode) = text.split_once(':').unwrap_or((text, ""));
-        let container = api.engine.containers.find(key).map_err(missing_other)?;
-        for point in container.mounts.iter().filter(|point| point.kind != "tmpfs") {
-            if own.iter().chain(&mounts).any(|mount| mount.target == point.target) {
-                continue;
-            }
-            let source = point.name.clone();
-            mounts.push(Mount {
-                kind: point.kind.clone(),
-                source: source.unwrap_or_else(|| point.source.display().to_string()),
-                target: point.target.clone(),
-                readonly: !point.writable || mode.split(',').any(|option| option == "ro"),
-                propagation: point.propagation.clone(),
-                ..Mount::default()
-            });
-        }
-    }
-    Ok(mounts)
 }
 
 /// `GET /containers/{id}/json`.

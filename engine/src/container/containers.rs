@@ -16,6 +16,7 @@ use crate::settings::Settings;
 use crate::tasks::Tasks;
 use engine_error::{Error, Result};
 use image::Images;
+use volume::Volumes;
 
 /// All containers, and the operations on them.
 ///
@@ -27,6 +28,7 @@ pub struct Containers {
     pub(super) settings: Arc<Settings>,
     pub(super) events: Arc<Events>,
     pub(super) images: Arc<Images>,
+    pub(super) volumes: Arc<Volumes>,
     pub(super) networks: Arc<Networks>,
     pub(super) runner: Runner,
     pub(super) tasks: Arc<Tasks>,
@@ -41,6 +43,7 @@ pub(crate) struct Below {
     pub(crate) settings: Arc<Settings>,
     pub(crate) events: Arc<Events>,
     pub(crate) images: Arc<Images>,
+    pub(crate) volumes: Arc<Volumes>,
     pub(crate) networks: Arc<Networks>,
     pub(crate) runner: Runner,
     pub(crate) tasks: Arc<Tasks>,
@@ -49,11 +52,12 @@ pub(crate) struct Below {
 impl Containers {
     /// No containers yet: those of an earlier daemon are [taken up](Self::recover).
     pub(crate) fn new(below: Below) -> Arc<Self> {
-        let Below { settings, events, images, networks, runner, tasks } = below;
+        let Below { settings, events, images, volumes, networks, runner, tasks } = below;
         Arc::new_cyclic(|me| Self {
             settings,
             events,
             images,
+            volumes,
             networks,
             runner,
             tasks,

@@ -1,6 +1,5 @@
 //! `create`: everything about a container that can be decided and made before it starts.
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -16,10 +15,11 @@ use super::join::Place;
 use super::live::Live;
 use super::logs::rotation::Rotation;
 use super::modes::NetworkMode;
-use super::spec::{Mount, RestartPolicy};
+use super::mounts;
+use super::spec::RestartPolicy;
 use super::{
-    Container, ContainerId, Created, EndpointSpec, EndpointView, Healthcheck, MountPoint, Paths,
-    Spec, State, merge,
+    Container, ContainerId, Created, EndpointSpec, EndpointView, Healthcheck, Paths, Spec, State,
+    merge,
 };
 use crate::network::Chance;
 use engine_error::{Error, Result};
@@ -125,10 +125,10 @@ impl Containers {
         rootfs.driver_name().clone_into(&mut container.graph_driver);
         container.graph_data =
             rootfs.driver_data().into_iter().map(|(key, text)| (key.to_owned(), text)).collect();
-        fs::write(rootfs.upper().join(".dockerenv"), "")
-            .map_err(|error| Error::internal("cannot write .dockerenv", error))?;
-        container.mounts = self.mount_points(&container).map_err(missing_other)?;
-        fill_volumes(&container, &rootfs)?;
+        rootfs.mark(".dockerenv")?;
+        let taken = self.take_mounts(&container).map_err(missing_other)?;
+        container.mounts.clone_from(&taken.points);
+        self.fill_volumes(&container, &rootfs)?;
         let record = Self::record(&container)?;
         let reserve = |model: &mut Controller| {
             Ok(reserve_addresses(model, &container.id, &container.endpoints))
@@ -138,7 +138,9 @@ impl Containers {
             let forget = |model: &mut Controller| model.forget_owner(&container.id);
             self.networks.note(forget, Batch::default(), Durability::Eventual);
         }
-        saved.map(|()| Arc::new(Live::new(container)))
+        saved?;
+        taken.keep();
+        Ok(Arc::new(Live::new(container)))
     }
 
     /// Finds out whether the container could be started now: its networks, its addresses, its
@@ -183,14 +185,7 @@ impl Containers {
                 return Err(Error::invalid("conflicting options: hostname and the network mode"));
             }
         }
-        let mut targets = BTreeSet::new();
-        for mount in &spec.mounts {
-            check_mount(mount)?;
-            if !targets.insert(mount.target.trim_end_matches('/')) {
-                return Err(Error::invalid(format!("Duplicate mount point: {}", mount.target)));
-            }
-        }
-        Ok(())
+        mounts::check(spec)
     }
 
     /// The host name that goes with a network namespace that is not the container's own.
@@ -248,57 +243,6 @@ impl Containers {
         }
     }
 
-    /// All mounts: the user's, and a volume of its own for each path the image wants kept.
-    fn mount_points(&self, container: &Container) -> Result<Vec<MountPoint>> {
-        let mut points = Vec::new();
-        for mount in &container.spec.mounts {
-            points.push(self.mount_point(mount)?);
-        }
-        for target in &container.resolved.volumes {
-            let target = target.trim_end_matches('/');
-            if points.iter().any(|point| point.target.trim_end_matches('/') == target) {
-                continue;
-            }
-            let volume =
-                Mount { kind: "volume".to_owned(), target: target.to_owned(), ..Mount::default() };
-            points.push(self.mount_point(&volume)?);
-        }
-        Ok(points)
-    }
-
-    fn mount_point(&self, mount: &Mount) -> Result<MountPoint> {
-        let mut point = MountPoint {
-            kind: mount.kind.clone(),
-            source: PathBuf::from(&mount.source),
-            target: mount.target.clone(),
-            writable: !mount.readonly,
-            propagation: mount.propagation.clone(),
-            options: mount.options.clone(),
-            ..MountPoint::default()
-        };
-        if mount.kind == "volume" {
-            let name = if mount.source.is_empty() {
-                point.anonymous = true;
-                cnm::SandboxId::from_random(Chance.bytes()).to_string()
-            } else {
-                super::names::check(&mount.source)?.to_owned()
-            };
-            point.source = self.settings.volume_dir(&name);
-            let is_new = !point.source.exists();
-            fs::create_dir_all(&point.source).map_err(|error| {
-                Error::internal(format!("cannot make {}", point.source.display()), error)
-            })?;
-            if is_new {
-                self.events.volume("create", &name, &[]);
-            }
-            point.name = Some(name);
-        }
-        if mount.kind == "bind" && point.propagation.is_empty() {
-            "rprivate".clone_into(&mut point.propagation);
-        }
-        Ok(point)
-    }
-
     /// The log driver of a container.
     pub(crate) fn log_driver<'a>(&'a self, spec: &'a Spec) -> &'a str {
         if spec.log_driver.is_empty() { &self.settings.log_driver } else { &spec.log_driver }
@@ -325,63 +269,9 @@ pub(crate) fn reserve_addresses(
     batch
 }
 
-/// Gives empty volumes what the image has at their place, with its owners and modes.
-fn fill_volumes(container: &Container, rootfs: &RootFs) -> Result<()> {
-    let stays = |point: &MountPoint| {
-        let mut mounts = container.spec.mounts.iter();
-        mounts.any(|mount| mount.target == point.target && mount.no_copy)
-    };
-    for point in container.mounts.iter().filter(|point| point.kind == "volume" && !stays(point)) {
-        if fs::read_dir(&point.source).is_ok_and(|mut entries| entries.next().is_none()) {
-            rootfs.copy_out(&point.target, &point.source)?;
-        }
-    }
-    Ok(())
-}
-
 /// Where a container's root file system is made.
 pub(crate) fn rootfs_dir(dir: &Path) -> PathBuf {
     dir.join("rootfs")
-}
-
-fn check_mount(mount: &Mount) -> Result<()> {
-    if !mount.target.starts_with('/') {
-        return Err(Error::invalid(format!(
-            "invalid mount config for type \"{}\": invalid mount path: '{}' mount path must be \
-             absolute",
-            mount.kind, mount.target
-        )));
-    }
-    if mount.target.trim_end_matches('/').is_empty() {
-        return Err(Error::invalid(format!(
-            "invalid mount config for type \"{}\": invalid specification: destination can't be '/'",
-            mount.kind
-        )));
-    }
-    match mount.kind.as_str() {
-        "bind" => check_bind(mount),
-        "tmpfs" | "volume" => Ok(()),
-        other => Err(Error::invalid(format!(
-            "mount type `{other}` is not supported: use bind, volume or tmpfs"
-        ))),
-    }
-}
-
-fn check_bind(mount: &Mount) -> Result<()> {
-    if !mount.source.starts_with('/') {
-        return Err(Error::invalid(format!(
-            "invalid mount config for type \"bind\": invalid mount path: '{}' mount path must be \
-             absolute",
-            mount.source
-        )));
-    }
-    if !mount.create_source && !Path::new(&mount.source).exists() {
-        return Err(Error::invalid(format!(
-            "invalid mount config for type \"bind\": bind source path does not exist: {}",
-            mount.source
-        )));
-    }
-    Ok(())
 }
 
 fn paths(dir: &Path, id: &str) -> Paths {

@@ -54,7 +54,12 @@ impl Containers {
                     let forget = |model: &mut Controller| model.forget_owner(&container.id);
                     self.networks.note(forget, records, Durability::Immediate);
                 }
-                Ok(container) => self.registry.insert(Arc::new(Live::new(container))),
+                Ok(container) => {
+                    for name in container.mounts.iter().filter_map(|mount| mount.name.as_ref()) {
+                        self.volumes.keep(&container.id, name);
+                    }
+                    self.registry.insert(Arc::new(Live::new(container)));
+                }
                 Err(error) => return Err(Error::internal(format!("cannot read {key}"), error)),
             }
         }

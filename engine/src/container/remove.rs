@@ -63,7 +63,7 @@ impl Containers {
         records.delete(record_key(&container.id));
         let forget = |model: &mut Controller| Ok(model.forget_owner(&container.id));
         match self.networks.write(forget, records.clone(), Durability::Immediate) {
-            Ok(()) => remove_files(&container, volumes),
+            Ok(()) => self.remove_files(&container, volumes),
             Err(error) => {
                 tracing::warn!(
                     container = container.short_id(),
@@ -74,9 +74,6 @@ impl Containers {
             }
         }
         self.registry.remove(&container.id);
-        for mount in container.mounts.iter().filter(|mount| volumes && mount.anonymous) {
-            self.events.volume("destroy", mount.name.as_deref().unwrap_or_default(), &[]);
-        }
         self.tell(&container, "destroy", &[]);
         live.progress.send_modify(|progress| {
             progress.removed = true;
@@ -89,7 +86,7 @@ impl Containers {
     fn remove_unrecorded(&self, container: &Container, volumes: bool, records: Batch) {
         let mark = mark(container);
         let marked = fs::create_dir(&mark);
-        remove_files(container, volumes);
+        self.remove_files(container, volumes);
         // There may be space for it only now.
         if let Err(error) = marked.or_else(|_| fs::create_dir(&mark)) {
             tracing::warn!(%error, dir = %mark.display(), "cannot make");
@@ -97,6 +94,11 @@ impl Containers {
         if self.networks.note(|_| Batch::default(), records, Durability::Immediate) {
             remove(&mark);
         }
+    }
+
+    fn remove_files(&self, container: &Container, volumes: bool) {
+        remove(&container.paths.dir);
+        self.release_volumes(&container.id, &container.mounts, volumes);
     }
 
     /// Gives a container another name. Blocks.
@@ -127,14 +129,6 @@ impl Containers {
         let Some(id) = &container.sandbox else { return Ok(()) };
         let (sandbox, endpoints) = self.networks.sandbox(id)?;
         self.networks.publish(&self.served(container, &sandbox, &endpoints)?)
-    }
-}
-
-fn remove_files(container: &Container, volumes: bool) {
-    let anonymous = container.mounts.iter().filter(|mount| volumes && mount.anonymous);
-    let anonymous = anonymous.filter_map(|mount| mount.source.parent());
-    for dir in anonymous.chain([container.paths.dir.as_path()]) {
-        remove(dir);
     }
 }
 

@@ -84,8 +84,14 @@ pub struct Spec {
     pub links: Vec<String>,
     /// Sysctls.
     pub sysctls: BTreeMap<String, String>,
-    /// `-v` and `--mount` that are binds or tmpfs.
+    /// `--mount`, `--tmpfs`, and `-v` with a source.
     pub mounts: Vec<Mount>,
+    /// `-v` without a source: paths that get a volume of their own where nothing else is mounted.
+    #[serde(default)]
+    pub volumes: Vec<String>,
+    /// `--volumes-from`: containers whose mounts to take, `container[:mode]`.
+    #[serde(default)]
+    pub volumes_from: Vec<String>,
     /// `--read-only`.
     pub readonly_rootfs: bool,
     /// `--privileged`.

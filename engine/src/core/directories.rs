@@ -15,7 +15,6 @@ pub(super) fn make(settings: &Settings) -> Result<Vec<PathBuf>> {
     let all = [
         data.clone(),
         data.join("containers"),
-        data.join("volumes"),
         exec.clone(),
         settings.pins(),
         exec.join("shim"),

@@ -12,8 +12,13 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("engine/error", &["cnm"]),
     ("engine/shim", &["cnm"]),
     ("engine/runtime", &["cnm", "shim"]),
-    ("engine/image", &["cnm", "engine-error"]),
-    ("engine", &["cnm", "dns", "drivers", "engine-error", "image", "runtime", "shim"]),
+    ("engine/tree", &[]),
+    ("engine/image", &["cnm", "engine-error", "tree"]),
+    ("engine/volume", &["engine-error", "tree"]),
+    (
+        "engine",
+        &["cnm", "dns", "drivers", "engine-error", "image", "runtime", "shim", "tree", "volume"],
+    ),
     ("cni-adapter", &["cnm", "drivers"]),
 ];
 

@@ -130,3 +130,35 @@ fn as_many_layers_as_an_image_may_have_are_mounted() {
         umount(&root).unwrap();
     });
 }
+
+#[test]
+fn an_image_whose_dockerenv_is_a_link_does_not_choose_what_create_writes() {
+    let scratch = Scratch::new();
+    let outside = scratch.path("shadow");
+    fs::write(&outside, "theirs").unwrap();
+    let layer = Tar::new().symlink(".dockerenv", outside.to_str().unwrap()).finish();
+    for driver in [StorageDriver::Vfs, StorageDriver::Overlay] {
+        let scratch = Scratch::new();
+        let (_images, rootfs) = load(&scratch, driver, std::slice::from_ref(&layer));
+        rootfs.mark(".dockerenv").unwrap();
+        assert_eq!(fs::read(&outside).unwrap(), b"theirs", "{driver:?}");
+        let marked = fs::symlink_metadata(rootfs.upper().join(".dockerenv")).unwrap();
+        assert!(marked.is_file() && marked.len() == 0, "{driver:?}");
+    }
+}
+
+#[test]
+fn a_place_that_an_image_links_elsewhere_is_looked_up_inside_the_image() {
+    let scratch = Scratch::new();
+    let layer = Tar::new()
+        .dir("etc/")
+        .dir("etc/inside/")
+        .symlink("data", "/etc")
+        .symlink("up", "../../etc");
+    let (_images, rootfs) = load(&scratch, StorageDriver::Vfs, &[layer.finish()]);
+    for path in ["/data", "/up", "/etc"] {
+        let found = rootfs.directory(path).unwrap().unwrap();
+        assert!(found.below(Path::new("inside")).unwrap().is_some(), "{path}");
+    }
+    assert!(rootfs.directory("/none").unwrap().is_none());
+}

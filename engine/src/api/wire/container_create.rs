@@ -59,7 +59,7 @@ pub fn spec(body: &Value, defaults: &Defaults) -> Result<Spec> {
     check(&config, &host)?;
     let system_paths = (host.masked_paths.clone(), host.readonly_paths.clone());
     fill(&mut host, defaults);
-    let mounts = mounts(&config, &host)?;
+    let mounts = mounts(&host)?;
     check_mounts(&mounts)?;
     let endpoints = endpoints(&config, &host, networking, &defaults.network_mode)?;
     let mut spec = of_config(&config)?;
@@ -156,6 +156,7 @@ fn of_config(config: &Config) -> Result<Spec> {
         exposed: ports::exposed(&config.exposed_ports.clone().unwrap_or_default())?,
         mac: mac.map(parse_mac).transpose()?,
         healthcheck: config.healthcheck.as_ref().map(to_value),
+        volumes: config.volumes.iter().flatten().map(|(target, _)| target.clone()).collect(),
         ..Spec::default()
     })
 }
@@ -180,6 +181,7 @@ fn of_host(spec: &mut Spec, host: &HostConfig) -> Result<()> {
     spec.dns_options = list(&host.dns_options);
     spec.extra_hosts = list(&host.extra_hosts);
     spec.links = list(&host.links);
+    spec.volumes_from = list(&host.volumes_from);
     spec.sysctls = host.sysctls.clone().unwrap_or_default();
     spec.readonly_rootfs = host.readonly_rootfs;
     spec.privileged = host.privileged;

@@ -1,21 +1,15 @@
 //! Mounts of a request, in each of the ways that a request may name them.
 
-use crate::api::wire::container_config::{Config, HostConfig, Mount as WireMount};
+use crate::api::wire::container_config::{HostConfig, Mount as WireMount};
 use crate::container::spec::Mount;
 use engine_error::{Error, Result};
 
-/// All mounts: `Mounts`, `Binds`, `Tmpfs`, and a volume for each of `Volumes` not mounted by them.
-pub(super) fn mounts(config: &Config, host: &HostConfig) -> Result<Vec<Mount>> {
+/// All mounts that were asked for one by one: `Mounts`, `Binds`, `Tmpfs`.
+pub(super) fn mounts(host: &HostConfig) -> Result<Vec<Mount>> {
     let wire = host.mounts.iter().flatten().map(of_mount);
     let binds = host.binds.iter().flatten().map(|text| of_bind(text));
     let tmpfs = host.tmpfs.iter().flatten().map(|(target, options)| Ok(of_tmpfs(target, options)));
-    let mut mounts = wire.chain(binds).chain(tmpfs).collect::<Result<Vec<_>>>()?;
-    for target in config.volumes.iter().flatten().map(|(target, _)| target) {
-        if !mounts.iter().any(|mount| mount.target == *target) {
-            mounts.push(volume(String::new(), target.clone()));
-        }
-    }
-    Ok(mounts)
+    wire.chain(binds).chain(tmpfs).collect()
 }
 
 fn volume(source: String, target: String) -> Mount {

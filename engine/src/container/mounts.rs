@@ -1,0 +1,213 @@
+//! The mounts of a container that is being made, and the volumes that it holds by them.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use super::spec::Mount;
+use super::{Container, ContainerId, Containers, MountPoint, Spec, names};
+use engine_error::{Error, Result};
+use image::rootfs::RootFs;
+use volume::Want;
+
+/// The volumes of a container that is being made. Unless they are [kept](Self::keep) they are given
+/// back, and those that were made for it go.
+#[derive(Debug)]
+pub(super) struct Taken<'a> {
+    containers: &'a Containers,
+    user: ContainerId,
+    pub(super) points: Vec<MountPoint>,
+    kept: bool,
+}
+
+impl Taken<'_> {
+    /// The container is made.
+    pub(super) fn keep(mut self) {
+        self.kept = true;
+    }
+}
+
+impl Drop for Taken<'_> {
+    fn drop(&mut self) {
+        if !self.kept {
+            // What came by `--volumes-from` is used by the container it came from.
+            self.containers.release_volumes(self.user.as_str(), &self.points, true);
+        }
+    }
+}
+
+impl Containers {
+    /// Takes the volumes of a container's mounts, making those that are not there: those of
+    /// `--volumes-from` first, over them the user's own, and a volume of its own for each further
+    /// path that the request or the image wants kept.
+    pub(super) fn take_mounts(&self, container: &Container) -> Result<Taken<'_>> {
+        let mut points = Vec::new();
+        for text in &container.spec.volumes_from {
+            for point in self.mounts_from(text)? {
+                replace(&mut points, point);
+            }
+        }
+        for mount in &container.spec.mounts {
+            replace(&mut points, of_mount(mount));
+        }
+        for target in container.spec.volumes.iter().chain(&container.resolved.volumes) {
+            if !points.iter().any(|point: &MountPoint| same(&point.target, target)) {
+                let target = target.trim_end_matches('/').to_owned();
+                let kind = "volume".to_owned();
+                points.push(of_mount(&Mount { kind, target, ..Mount::default() }));
+            }
+        }
+        let (user, kept) = (container.id.clone(), false);
+        let mut taken = Taken { containers: self, user, points: Vec::new(), kept };
+        for mut point in points {
+            self.hold(&container.id, &mut point)?;
+            taken.points.push(point);
+        }
+        Ok(taken)
+    }
+
+    /// Makes a container a user of the volume of a mount.
+    fn hold(&self, id: &str, point: &mut MountPoint) -> Result<()> {
+        if point.kind != "volume" {
+            return Ok(());
+        }
+        let inherited = !point.source.as_os_str().is_empty();
+        let want = match &point.name {
+            Some(name) if inherited => Want::Existing(name),
+            Some(name) => Want::Named(names::check(name)?),
+            None => Want::Anonymous,
+        };
+        let (volume, is_new) = self.volumes.hold(id, want)?;
+        if is_new {
+            self.events.volume("create", &volume.name, &[]);
+        }
+        point.source = volume.mountpoint;
+        point.name = Some(volume.name);
+        Ok(())
+    }
+
+    /// What `--volumes-from` brings: the mounts of another container, `ro` if that is the mode.
+    fn mounts_from(&self, text: &str) -> Result<Vec<MountPoint>> {
+        let (key, mode) = text.split_once(':').unwrap_or((text, "rw"));
+        let known = |option: &str| matches!(option, "ro" | "rw" | "z" | "Z" | "nocopy");
+        if !mode.split(',').all(known) {
+            return Err(Error::invalid(format!("invalid mode: {mode}")));
+        }
+        let readonly = mode.split(',').any(|option| option == "ro");
+        let other = self.find(key)?;
+        let points = other.mounts.iter().filter(|point| point.kind != "tmpfs");
+        Ok(points
+            .map(|point| MountPoint { writable: point.writable && !readonly, ..point.clone() })
+            .collect())
+    }
+
+    /// Gives volumes that are empty what the image has at their place, with its owners and modes.
+    pub(super) fn fill_volumes(&self, container: &Container, rootfs: &RootFs) -> Result<()> {
+        let fills = |point: &&MountPoint| {
+            let mut own = container.spec.mounts.iter();
+            let no_copy = own.any(|mount| mount.target == point.target && mount.no_copy);
+            point.kind == "volume" && !no_copy
+        };
+        for point in container.mounts.iter().filter(fills) {
+            let Some(name) = &point.name else { continue };
+            if let Some(content) = rootfs.directory(&point.target)? {
+                self.volumes.fill(name, |volume| volume.copy_from(&content))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends a container's use of its volumes; with `remove`, those that nobody named and nobody
+    /// else uses go.
+    pub(super) fn release_volumes(&self, id: &str, points: &[MountPoint], remove: bool) {
+        let own = points.iter().filter(|point| remove && point.anonymous);
+        let own: Vec<&str> = own.filter_map(|point| point.name.as_deref()).collect();
+        for name in self.volumes.release(id, &own) {
+            self.events.volume("destroy", &name, &[]);
+        }
+    }
+}
+
+/// Adds a mount, in place of one at the same target.
+fn replace(points: &mut Vec<MountPoint>, point: MountPoint) {
+    points.retain(|known| !same(&known.target, &point.target));
+    points.push(point);
+}
+
+fn same(target: &str, other: &str) -> bool {
+    target.trim_end_matches('/') == other.trim_end_matches('/')
+}
+
+fn of_mount(mount: &Mount) -> MountPoint {
+    let is_volume = mount.kind == "volume";
+    let name = Some(mount.source.clone()).filter(|name| is_volume && !name.is_empty());
+    let propagation = match mount.propagation.as_str() {
+        "" if mount.kind == "bind" => "rprivate",
+        own => own,
+    };
+    MountPoint {
+        kind: mount.kind.clone(),
+        anonymous: is_volume && name.is_none(),
+        name,
+        source: if is_volume { PathBuf::new() } else { PathBuf::from(&mount.source) },
+        target: mount.target.clone(),
+        writable: !mount.readonly,
+        propagation: propagation.to_owned(),
+        options: mount.options.clone(),
+    }
+}
+
+/// Refuses mounts that can be known to be wrong.
+pub(super) fn check(spec: &Spec) -> Result<()> {
+    let mut targets = BTreeSet::new();
+    for mount in &spec.mounts {
+        check_mount(mount)?;
+        if !targets.insert(mount.target.trim_end_matches('/')) {
+            return Err(Error::invalid(format!("Duplicate mount point: {}", mount.target)));
+        }
+    }
+    for target in &spec.volumes {
+        check_target("volume", target)?;
+    }
+    Ok(())
+}
+
+fn check_mount(mount: &Mount) -> Result<()> {
+    check_target(&mount.kind, &mount.target)?;
+    match mount.kind.as_str() {
+        "bind" => check_bind(mount),
+        "tmpfs" | "volume" => Ok(()),
+        other => Err(Error::invalid(format!(
+            "mount type `{other}` is not supported: use bind, volume or tmpfs"
+        ))),
+    }
+}
+
+fn check_target(kind: &str, target: &str) -> Result<()> {
+    let wrong = |reason: &str| {
+        Err(Error::invalid(format!("invalid mount config for type \"{kind}\": {reason}")))
+    };
+    if !target.starts_with('/') {
+        return wrong(&format!("invalid mount path: '{target}' mount path must be absolute"));
+    }
+    if target.trim_end_matches('/').is_empty() {
+        return wrong("invalid specification: destination can't be '/'");
+    }
+    Ok(())
+}
+
+fn check_bind(mount: &Mount) -> Result<()> {
+    if !mount.source.starts_with('/') {
+        return Err(Error::invalid(format!(
+            "invalid mount config for type \"bind\": invalid mount path: '{}' mount path must be \
+             absolute",
+            mount.source
+        )));
+    }
+    if !mount.create_source && !Path::new(&mount.source).exists() {
+        return Err(Error::invalid(format!(
+            "invalid mount config for type \"bind\": bind source path does not exist: {}",
+            mount.source
+        )));
+    }
+    Ok(())
+}

@@ -1,0 +1,271 @@
+//! Copies a tree over another, as overlay would show the two.
+
+use std::collections::HashMap;
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use rustix::fs::{
+    AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, SeekFrom, Stat, Timespec, Timestamps, Uid,
+    XattrFlags,
+};
+use rustix::io::Errno;
+
+use super::{DEEPEST, DIRECTORY, names, remove, retried, through};
+
+const OPAQUE: &str = "trusted.overlay.opaque";
+/// The longest value, and the longest list of names, of extended attributes in Linux.
+const LONGEST_ATTRIBUTE: usize = 1 << 16;
+
+/// A copy under way. It keeps its own stack: trees may be deeper than that of a thread.
+struct Copy<'a> {
+    root: BorrowedFd<'a>,
+    /// The directories below the root that the copy is in.
+    stack: Vec<Level>,
+    /// Files with several names, by device and inode, and the first of the names.
+    links: HashMap<(u64, u64), PathBuf>,
+}
+
+/// A directory that is being copied.
+struct Level {
+    name: OsString,
+    from: Rc<OwnedFd>,
+    to: Rc<OwnedFd>,
+    stat: Stat,
+    left: std::vec::IntoIter<OsString>,
+}
+
+pub(super) fn copy(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> io::Result<()> {
+    let mut copy = Copy { root: to, stack: Vec::new(), links: HashMap::new() };
+    for name in names(from)? {
+        copy.entry(from, to, &name)?;
+        copy.descend()?;
+    }
+    root_metadata(from, to)
+}
+
+/// Gives a directory the owner, mode, attributes and times of another.
+pub(super) fn root_metadata(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> io::Result<()> {
+    let stat = rustix::fs::fstat(from)?;
+    own(to, &stat)?;
+    let dot = OsStr::new(".");
+    attributes(&through(from, dot), &through(to, dot))?;
+    Ok(rustix::fs::futimens(to, &times(&stat))?)
+}
+
+impl Copy<'_> {
+    /// Copies what is in the directory that was last entered, and leaves it.
+    fn descend(&mut self) -> io::Result<()> {
+        while let Some(mut level) = self.stack.pop() {
+            let Some(name) = level.left.next() else {
+                leave(&level)?;
+                continue;
+            };
+            let depth = self.stack.len();
+            let (from, to) = (level.from.clone(), level.to.clone());
+            self.stack.push(level);
+            self.entry(from.as_fd(), to.as_fd(), &name).map_err(|error| {
+                let path = self.path_of(depth + 1, &name);
+                io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+            })?;
+        }
+        Ok(())
+    }
+
+    /// The path below the root of something in the first `depth` directories.
+    fn path_of(&self, depth: usize, name: &OsStr) -> PathBuf {
+        let above = self.stack.iter().take(depth).map(|level| level.name.as_os_str());
+        above.chain([name]).collect()
+    }
+
+    fn entry(&mut self, from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &OsStr) -> io::Result<()> {
+        let stat = rustix::fs::statat(from, name, AtFlags::SYMLINK_NOFOLLOW)?;
+        let kind = FileType::from_raw_mode(stat.st_mode);
+        match kind {
+            FileType::Directory => return self.enter(from, to, name, stat),
+            FileType::CharacterDevice if stat.st_rdev == 0 => return remove(to, name),
+            _ => remove(to, name)?,
+        }
+        if stat.st_nlink > 1 {
+            if let Some(first) = self.links.get(&(stat.st_dev, stat.st_ino)) {
+                return self.link(first, to, name);
+            }
+            let path = self.path_of(self.stack.len(), name);
+            self.links.insert((stat.st_dev, stat.st_ino), path);
+        }
+        match kind {
+            FileType::RegularFile => return file(from, to, name, &stat),
+            FileType::Symlink => {
+                let target = rustix::fs::readlinkat(from, name, Vec::new())?;
+                rustix::fs::symlinkat(target.as_c_str(), to, name)?;
+            }
+            _ => node(to, name, kind, &stat)?,
+        }
+        let (uid, gid) = owner(&stat);
+        rustix::fs::chownat(to, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)?;
+        attributes(&through(from, name), &through(to, name))?;
+        Ok(rustix::fs::utimensat(to, name, &times(&stat), AtFlags::SYMLINK_NOFOLLOW)?)
+    }
+
+    /// Makes a directory, if it is not there, and goes into it.
+    fn enter(
+        &mut self,
+        from: BorrowedFd<'_>,
+        to: BorrowedFd<'_>,
+        name: &OsStr,
+        stat: Stat,
+    ) -> io::Result<()> {
+        if self.stack.len() >= DEEPEST {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "directories are too deep"));
+        }
+        let from = rustix::fs::openat(from, name, DIRECTORY, Mode::empty())?;
+        let known = rustix::fs::openat(to, name, DIRECTORY, Mode::empty());
+        let to = match known {
+            Ok(known) if !is_opaque(&from) => known,
+            _ => {
+                remove(to, name)?;
+                rustix::fs::mkdirat(to, name, Mode::from_raw_mode(0o700))?;
+                rustix::fs::openat(to, name, DIRECTORY, Mode::empty())?
+            }
+        };
+        let left = names(from.as_fd())?.into_iter();
+        let (from, to) = (Rc::new(from), Rc::new(to));
+        self.stack.push(Level { name: name.to_owned(), from, to, stat, left });
+        Ok(())
+    }
+
+    /// A further name of a file that was copied.
+    fn link(&self, first: &Path, to: BorrowedFd<'_>, name: &OsStr) -> io::Result<()> {
+        let (above, first) = (first.parent().unwrap_or(Path::new("")), first.file_name());
+        let above = if above.as_os_str().is_empty() { Path::new(".") } else { above };
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+        let above =
+            retried(|| rustix::fs::openat2(self.root, above, flags, Mode::empty(), resolve))?;
+        let first = first.unwrap_or_default();
+        Ok(rustix::fs::linkat(&above, first, to, name, AtFlags::empty())?)
+    }
+}
+
+/// Gives a directory that is whole what its entries would have changed.
+fn leave(level: &Level) -> io::Result<()> {
+    own(level.to.as_fd(), &level.stat)?;
+    let dot = OsStr::new(".");
+    attributes(&through(level.from.as_fd(), dot), &through(level.to.as_fd(), dot))?;
+    Ok(rustix::fs::futimens(&level.to, &times(&level.stat))?)
+}
+
+fn file(from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &OsStr, stat: &Stat) -> io::Result<()> {
+    // What was a file a moment ago may be a pipe now, which must not be waited for.
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let source = File::from(rustix::fs::openat(from, name, flags, Mode::empty())?);
+    let found = rustix::fs::fstat(&source)?;
+    if FileType::from_raw_mode(found.st_mode) != FileType::RegularFile {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "it was swapped while it was copied",
+        ));
+    }
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let target = File::from(rustix::fs::openat(to, name, flags, Mode::from_raw_mode(0o600))?);
+    contents(&source, &target, found.st_size)?;
+    own(target.as_fd(), stat)?;
+    // After the owner: changing that drops file capabilities.
+    attributes(&through(from, name), &through(to, name))?;
+    Ok(rustix::fs::futimens(&target, &times(stat))?)
+}
+
+/// Copies the data of a file and leaves its holes holes.
+fn contents(source: &File, target: &File, size: i64) -> io::Result<()> {
+    let size = u64::try_from(size).unwrap_or(0);
+    let mut end = 0;
+    while end < size {
+        let start = match rustix::fs::seek(source, SeekFrom::Data(end)) {
+            // Nothing but a hole is left.
+            Err(Errno::NXIO) => break,
+            // This file system knows of no holes.
+            Err(Errno::INVAL | Errno::OPNOTSUPP) => end,
+            result => result?,
+        };
+        end = rustix::fs::seek(source, SeekFrom::Hole(start)).unwrap_or(size).min(size);
+        if end <= start {
+            break;
+        }
+        rustix::fs::seek(source, SeekFrom::Start(start))?;
+        rustix::fs::seek(target, SeekFrom::Start(start))?;
+        io::copy(&mut source.take(end - start), &mut &*target)?;
+    }
+    target.set_len(size)
+}
+
+fn node(to: BorrowedFd<'_>, name: &OsStr, kind: FileType, stat: &Stat) -> io::Result<()> {
+    // Without any bit, so that the umask has no say; the mode comes by the inode itself.
+    rustix::fs::mknodat(to, name, kind, Mode::empty(), stat.st_rdev)?;
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let made = rustix::fs::openat(to, name, flags, Mode::empty())?;
+    if FileType::from_raw_mode(rustix::fs::fstat(&made)?.st_mode) != kind {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "it was swapped while it was copied",
+        ));
+    }
+    let path = format!("/proc/self/fd/{}", made.as_raw_fd());
+    Ok(rustix::fs::chmod(path, mode(stat))?)
+}
+
+/// Owner and mode; the owner first, since changing it drops set-user-id.
+fn own(fd: BorrowedFd<'_>, stat: &Stat) -> io::Result<()> {
+    let (uid, gid) = owner(stat);
+    rustix::fs::fchown(fd, uid, gid)?;
+    Ok(rustix::fs::fchmod(fd, mode(stat))?)
+}
+
+fn owner(stat: &Stat) -> (Option<Uid>, Option<Gid>) {
+    (Some(Uid::from_raw(stat.st_uid)), Some(Gid::from_raw(stat.st_gid)))
+}
+
+fn mode(stat: &Stat) -> Mode {
+    Mode::from_raw_mode(stat.st_mode & 0o7777)
+}
+
+fn times(stat: &Stat) -> Timestamps {
+    let time = |seconds, nanoseconds: u64| Timespec {
+        tv_sec: seconds,
+        tv_nsec: i64::try_from(nanoseconds).unwrap_or(0),
+    };
+    Timestamps {
+        last_access: time(stat.st_atime, stat.st_atime_nsec),
+        last_modification: time(stat.st_mtime, stat.st_mtime_nsec),
+    }
+}
+
+/// Copies the extended attributes, but for overlay's own.
+fn attributes(from: &OsStr, to: &OsStr) -> io::Result<()> {
+    let mut names = vec![0; LONGEST_ATTRIBUTE];
+    let length = match rustix::fs::llistxattr(from, &mut names[..]) {
+        Err(Errno::OPNOTSUPP) => return Ok(()),
+        result => result?,
+    };
+    for name in names[..length].split(|&byte| byte == 0) {
+        if name.is_empty() || name.starts_with(b"trusted.overlay.") {
+            continue;
+        }
+        let name = OsString::from_vec(name.to_owned());
+        let mut value = vec![0; LONGEST_ATTRIBUTE];
+        let length = rustix::fs::lgetxattr(from, &name, &mut value[..])?;
+        match rustix::fs::lsetxattr(to, &name, &value[..length], XattrFlags::empty()) {
+            Err(Errno::OPNOTSUPP) if !name.as_bytes().starts_with(b"security.capability") => {}
+            result => result?,
+        }
+    }
+    Ok(())
+}
+
+fn is_opaque(directory: &OwnedFd) -> bool {
+    let mut value = [0; 1];
+    matches!(rustix::fs::fgetxattr(directory, OPAQUE, &mut value[..]), Ok(1) if &value == b"y")
+}

@@ -1,0 +1,189 @@
+//! Trees of files that strangers fill: root file systems, layers, volumes.
+//!
+//! What is in such a tree is not trusted. A link in it may point anywhere, and a container that has
+//! the tree mounted may swap a directory for a link at any moment. So nothing here takes the path
+//! of something inside: a tree is opened once, everything below is reached from its descriptor with
+//! `openat2`, and what is made is made exclusively and never followed.
+
+mod copy;
+
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Component, Path};
+
+use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, RenameFlags, ResolveFlags, Stat};
+use rustix::io::Errno;
+
+/// Deeper trees cannot be walked with a bounded number of descriptors.
+const DEEPEST: usize = 1100;
+
+/// An open directory, the root of a tree.
+#[derive(Debug)]
+pub struct Tree(OwnedFd);
+
+impl Tree {
+    /// Opens a directory of ours; a link is not followed.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        Ok(Self(rustix::fs::openat(CWD, path, DIRECTORY, Mode::empty())?))
+    }
+
+    /// The directory at a path below, links resolved as if this were the root of all; nothing if
+    /// there is no directory.
+    pub fn below(&self, path: &Path) -> io::Result<Option<Self>> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+        match retried(|| rustix::fs::openat2(&self.0, path, flags, Mode::empty(), resolve)) {
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(None),
+            result => Ok(Some(Self(result?))),
+        }
+    }
+
+    /// Whether nothing is in it.
+    pub fn is_empty(&self) -> io::Result<bool> {
+        Ok(names(self.as_fd())?.is_empty())
+    }
+
+    /// Makes a file directly below the root, in place of whatever has its name.
+    pub fn write(&self, name: &str, bytes: &[u8], mode: u32) -> io::Result<()> {
+        let name = plain(name)?;
+        remove(self.as_fd(), name)?;
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+        let fd = rustix::fs::openat(&self.0, name, flags, Mode::from_raw_mode(0o600))?;
+        rustix::fs::fchmod(&fd, Mode::from_raw_mode(mode))?;
+        File::from(fd).write_all(bytes)
+    }
+
+    /// Copies all of `from` over what is here, as overlay would show it: whiteouts of `from` remove,
+    /// opaque directories replace. Owners, modes, attributes, times and holes come along.
+    pub fn copy_from(&self, from: &Self) -> io::Result<()> {
+        copy::copy(from.as_fd(), self.as_fd())
+    }
+
+    /// Moves everything here, the root's own owner and mode included, into another directory of the
+    /// same file system. What is there already stays as it is.
+    pub fn move_into(&self, to: &Self) -> io::Result<()> {
+        for name in names(self.as_fd())? {
+            match rustix::fs::renameat_with(&self.0, &name, &to.0, &name, RenameFlags::NOREPLACE) {
+                Err(Errno::EXIST) => {}
+                result => result?,
+            }
+        }
+        copy::root_metadata(self.as_fd(), to.as_fd())
+    }
+
+    /// Bytes of the files in it, each file once, whatever names it has. What vanishes meanwhile, or
+    /// may not be read, does not count.
+    pub fn size(&self) -> u64 {
+        let mut seen = std::collections::HashSet::new();
+        let mut bytes = 0_u64;
+        let count = |stat: &Stat| {
+            if stat.st_nlink < 2 || seen.insert((stat.st_dev, stat.st_ino)) {
+                bytes = bytes.saturating_add(u64::try_from(stat.st_size).unwrap_or(0));
+            }
+        };
+        // A root that cannot be read has nothing that could be counted.
+        let _ = each_file(self.as_fd(), count);
+        bytes
+    }
+}
+
+impl From<OwnedFd> for Tree {
+    /// The tree below a directory that is open.
+    fn from(directory: OwnedFd) -> Self {
+        Self(directory)
+    }
+}
+
+impl AsFd for Tree {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// Bytes of the files in a directory of ours; zero if it is not there.
+pub fn size_of(path: &Path) -> u64 {
+    Tree::open(path).map_or(0, |tree| tree.size())
+}
+
+const DIRECTORY: OFlags =
+    OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+
+/// Shows `count` each regular file below.
+fn each_file(root: BorrowedFd<'_>, mut count: impl FnMut(&Stat)) -> io::Result<()> {
+    let mut stack = vec![(root.try_clone_to_owned()?, names(root)?)];
+    while let Some((directory, mut left)) = stack.pop() {
+        let Some(name) = left.pop() else { continue };
+        let stat = rustix::fs::statat(&directory, &name, AtFlags::SYMLINK_NOFOLLOW);
+        let kind = stat.map(|stat| FileType::from_raw_mode(stat.st_mode));
+        let below = match kind {
+            Ok(FileType::Directory) if stack.len() < DEEPEST => {
+                rustix::fs::openat(&directory, &name, DIRECTORY, Mode::empty()).ok()
+            }
+            _ => None,
+        };
+        if let (Ok(stat), Ok(FileType::RegularFile)) = (stat, kind) {
+            count(&stat);
+        }
+        stack.push((directory, left));
+        if let Some(below) = below {
+            let left = names(below.as_fd()).unwrap_or_default();
+            stack.push((below, left));
+        }
+    }
+    Ok(())
+}
+
+/// The names in a directory, read by a descriptor of its own.
+fn names(directory: BorrowedFd<'_>) -> io::Result<Vec<OsString>> {
+    let mut names = Vec::new();
+    for entry in Dir::read_from(directory)? {
+        let entry = entry?;
+        let name = entry.file_name().to_bytes();
+        if !matches!(name, b"." | b"..") {
+            names.push(OsString::from_vec(name.to_owned()));
+        }
+    }
+    Ok(names)
+}
+
+/// A name that is no path.
+fn plain(name: &str) -> io::Result<&OsStr> {
+    let mut components = Path::new(name).components();
+    match (components.next(), components.next()) {
+        (Some(Component::Normal(only)), None) if only.len() == name.len() => Ok(only),
+        _ => Err(io::Error::new(io::ErrorKind::InvalidInput, format!("{name:?} is no file name"))),
+    }
+}
+
+/// Removes a file or a whole directory; what is not there is gone already.
+fn remove(parent: BorrowedFd<'_>, name: &OsStr) -> io::Result<()> {
+    match rustix::fs::unlinkat(parent, name, AtFlags::empty()) {
+        Ok(()) | Err(Errno::NOENT) => Ok(()),
+        // The standard library's walk is by descriptors too.
+        Err(Errno::ISDIR | Errno::PERM) => std::fs::remove_dir_all(through(parent, name)),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// A path for calls that take no descriptor; its users do not follow the last component.
+fn through(parent: BorrowedFd<'_>, name: &OsStr) -> OsString {
+    let mut path = format!("/proc/self/fd/{}/", parent.as_raw_fd()).into_bytes();
+    path.extend(name.as_bytes());
+    OsString::from_vec(path)
+}
+
+/// `openat2` gives up when anything on the way is renamed, anywhere on the host.
+fn retried<T>(mut open: impl FnMut() -> rustix::io::Result<T>) -> rustix::io::Result<T> {
+    loop {
+        match open() {
+            Err(Errno::AGAIN | Errno::INTR) => {}
+            result => return result,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

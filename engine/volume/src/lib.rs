@@ -1,0 +1,270 @@
+//! Local volumes: directories that outlive containers, and who uses them.
+//!
+//! A volume is used by every container that mounts it, however it came to that: by name, as its
+//! own anonymous one, by `--volumes-from`; whether it runs or not. Users and directories are changed
+//! under one lock, so a volume that is used cannot go, and one that is going cannot be used. Every
+//! way to remove a volume asks here, and nowhere else.
+
+mod fill;
+mod place;
+mod record;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+
+use chrono::{DateTime, Utc};
+
+use self::place::Place;
+pub use self::record::Damaged;
+use engine_error::{Error, Result};
+
+/// The label of volumes that nobody named.
+const ANONYMOUS: &str = "com.docker.volume.anonymous";
+
+/// The volumes below a directory.
+#[derive(Debug)]
+pub struct Volumes {
+    place: Place,
+    state: Mutex<State>,
+    filled: Condvar,
+    pruning: Mutex<()>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// The containers that mount a volume, by its name.
+    users: BTreeMap<String, BTreeSet<String>>,
+    /// Volumes that are given their first content now.
+    filling: BTreeSet<String>,
+    /// Why the users are not known for certain.
+    doubt: Option<String>,
+}
+
+/// A volume.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Volume {
+    /// Its name.
+    pub name: String,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// When it was made.
+    pub created: Option<DateTime<Utc>>,
+    /// The directory that containers mount.
+    pub mountpoint: PathBuf,
+    /// Why what is known of it, but for its content, could not be read.
+    pub damage: Option<String>,
+}
+
+/// Which volume a container wants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Want<'a> {
+    /// One of its own, which nobody named.
+    Anonymous,
+    /// The one of this name, made if it is not there.
+    Named(&'a str),
+    /// The one of this name, which another container has.
+    Existing(&'a str),
+}
+
+/// What a removal of unused volumes did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Pruned {
+    /// The names of those that went.
+    pub removed: Vec<String>,
+    /// Bytes that came free.
+    pub reclaimed: u64,
+}
+
+/// A volume with what `system df` tells of it.
+#[derive(Clone, Debug)]
+pub struct Usage {
+    /// The volume.
+    pub volume: Volume,
+    /// Bytes of its files.
+    pub size: u64,
+    /// How many containers mount it.
+    pub users: usize,
+}
+
+impl Volume {
+    /// Whether it was made for a container that named none.
+    pub fn is_anonymous(&self) -> bool {
+        let hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
+        self.labels.contains_key(ANONYMOUS) || (self.name.len() == 64 && self.name.bytes().all(hex))
+    }
+}
+
+impl Volumes {
+    /// Opens the volumes below `root`, making it if it is not there, and ends the removals that an
+    /// earlier daemon began.
+    pub fn open(root: PathBuf) -> Result<Self> {
+        Ok(Self {
+            place: Place::open(root)?,
+            state: Mutex::default(),
+            filled: Condvar::new(),
+            pruning: Mutex::default(),
+        })
+    }
+
+    // === what there is ===
+
+    /// All volumes, by name.
+    pub fn list(&self) -> Result<Vec<Volume>> {
+        self.place.list()
+    }
+
+    /// A volume by name.
+    pub fn find(&self, name: &str) -> Result<Volume> {
+        self.place.find(name)
+    }
+
+    /// The ids of the containers that mount a volume, running or not.
+    pub fn users(&self, name: &str) -> Vec<String> {
+        self.state().users.get(name).into_iter().flatten().cloned().collect()
+    }
+
+    /// All volumes with their sizes and numbers of users.
+    pub fn usage(&self) -> Result<Vec<Usage>> {
+        let usage = |volume: Volume| Usage {
+            size: tree::size_of(&volume.mountpoint),
+            users: self.users(&volume.name).len(),
+            volume,
+        };
+        Ok(self.list()?.into_iter().map(usage).collect())
+    }
+
+    /// The volumes whose records could not be read.
+    pub fn damaged(&self) -> Vec<Damaged> {
+        let volumes = self.list().unwrap_or_default();
+        volumes.into_iter().filter_map(|volume| self.place.damage_of(volume)).collect()
+    }
+
+    // === who uses it ===
+
+    /// Makes a container a user of a volume, and the volume if there is none yet. Returns it, and
+    /// whether it is new.
+    pub fn hold(&self, user: &str, want: Want<'_>) -> Result<(Volume, bool)> {
+        let mut state = self.state();
+        let (volume, is_new) = match want {
+            Want::Anonymous => self.place.make("", BTreeMap::new())?,
+            Want::Named(name) => self.place.make(name, BTreeMap::new())?,
+            Want::Existing(name) => (self.place.find(name)?, false),
+        };
+        state.users.entry(volume.name.clone()).or_default().insert(user.to_owned());
+        Ok((volume, is_new))
+    }
+
+    /// Notes a user that an earlier daemon made one.
+    pub fn keep(&self, user: &str, name: &str) {
+        self.state().users.entry(name.to_owned()).or_default().insert(user.to_owned());
+    }
+
+    /// Notes that not all users are known, because something of them cannot be read. From now on a
+    /// volume goes only if somebody names it.
+    pub fn doubt(&self, reason: impl Into<String>) {
+        self.state().doubt = Some(reason.into());
+    }
+
+    /// Ends a container's use of its volumes, and removes those of `own` that nobody else uses.
+    /// Returns the names of those that went.
+    pub fn release(&self, user: &str, own: &[&str]) -> Vec<String> {
+        let mut state = self.state();
+        state.users.retain(|_, users| {
+            users.remove(user);
+            !users.is_empty()
+        });
+        let unused = own.iter().filter(|name| !state.users.contains_key(**name));
+        if let Some(reason) = &state.doubt {
+            let kept: Vec<_> = unused.collect();
+            if !kept.is_empty() {
+                tracing::warn!(?kept, reason, "volumes stay: not all of their users are known");
+            }
+            return Vec::new();
+        }
+        let mut removed = Vec::new();
+        let mut trash = Vec::new();
+        for name in unused {
+            match self.place.put_aside(name) {
+                Ok(aside) => {
+                    trash.push(aside);
+                    removed.push((*name).to_owned());
+                }
+                Err(error) if error.kind() == engine_error::Kind::NotFound => {}
+                Err(error) => {
+                    tracing::warn!(volume = name, error = error.chain(), "cannot remove");
+                }
+            }
+        }
+        drop(state);
+        for aside in trash {
+            place::discard(&aside);
+        }
+        removed
+    }
+
+    // === making and removing ===
+
+    /// Makes a volume; one that exists is given back as it is. An empty name asks for a random one.
+    /// Returns the volume, and whether it is new.
+    pub fn create(&self, name: &str, labels: BTreeMap<String, String>) -> Result<(Volume, bool)> {
+        let _turn = self.state();
+        self.place.make(name, labels)
+    }
+
+    /// Removes a volume, with all that is in it, that nobody uses.
+    pub fn remove(&self, name: &str) -> Result<()> {
+        let state = self.state();
+        if let Some(users) = state.users.get(name) {
+            let users: Vec<_> = users.iter().map(String::as_str).collect();
+            return Err(Error::conflict(format!(
+                "remove {name}: volume is in use - [{}]",
+                users.join(", ")
+            )));
+        }
+        let aside = self.place.put_aside(name)?;
+        drop(state);
+        place::discard(&aside);
+        Ok(())
+    }
+
+    /// Removes the unused volumes that `wanted` picks.
+    pub fn prune(&self, wanted: impl Fn(&Volume) -> bool) -> Result<Pruned> {
+        let Ok(_alone) = self.pruning.try_lock() else {
+            return Err(Error::conflict("a prune operation is already running"));
+        };
+        if let Some(reason) = &self.state().doubt {
+            return Err(Error::conflict(format!(
+                "cannot prune volumes: not all of their users are known: {reason}; \
+                 remove by name what is not needed"
+            )));
+        }
+        let mut pruned = Pruned::default();
+        for volume in self.list()? {
+            if volume.damage.is_some() || !wanted(&volume) {
+                continue;
+            }
+            let state = self.state();
+            if state.users.contains_key(&volume.name) {
+                continue;
+            }
+            let aside = match self.place.put_aside(&volume.name) {
+                // Somebody else removed it meanwhile.
+                Err(error) if error.kind() == engine_error::Kind::NotFound => continue,
+                aside => aside?,
+            };
+            drop(state);
+            pruned.reclaimed += tree::size_of(&aside.join("_data"));
+            place::discard(&aside);
+            pruned.removed.push(volume.name);
+        }
+        Ok(pruned)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,159 @@
+//! Where volumes are on disk.
+//!
+//! `<root>/<name>/_data` is what containers mount, `<root>/<name>/volume.json` what is known of it.
+//! What is being made or removed has a name with a leading dot, which no volume can have.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::fs::{self, DirBuilder};
+use std::io::{self, ErrorKind, Write as _};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use chrono::DateTime;
+
+use super::record::{Damaged, Record};
+use super::{ANONYMOUS, Volume};
+use engine_error::{Error, Result};
+
+#[derive(Debug)]
+pub(super) struct Place {
+    root: PathBuf,
+    next: AtomicU64,
+}
+
+impl Place {
+    pub(super) fn open(root: PathBuf) -> Result<Self> {
+        let failed = |error| Error::internal(format!("cannot open {}", root.display()), error);
+        DirBuilder::new().recursive(true).mode(0o700).create(&root).map_err(failed)?;
+        for entry in fs::read_dir(&root).map_err(failed)?.flatten() {
+            if entry.file_name().as_encoded_bytes().starts_with(b".") {
+                discard(&entry.path());
+            }
+        }
+        Ok(Self { root, next: AtomicU64::new(0) })
+    }
+
+    pub(super) fn list(&self) -> Result<Vec<Volume>> {
+        let entries =
+            fs::read_dir(&self.root).map_err(|error| Error::internal("cannot list volumes", error));
+        let names = entries?.flatten().filter_map(|entry| entry.file_name().into_string().ok());
+        let mut volumes: Vec<Volume> = names.filter_map(|name| self.find(&name).ok()).collect();
+        volumes.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(volumes)
+    }
+
+    pub(super) fn find(&self, name: &str) -> Result<Volume> {
+        // Clients look for these very words.
+        let missing = || Error::not_found(format!("get {name}: no such volume"));
+        let directory = self.directory(name).map_err(|_| missing())?;
+        let mountpoint = directory.join("_data");
+        let metadata = fs::symlink_metadata(&mountpoint).ok().filter(fs::Metadata::is_dir);
+        let metadata = metadata.ok_or_else(missing)?;
+        let (record, damage) = Record::read(&directory.join("volume.json"));
+        let made = metadata.created().ok().map(DateTime::from);
+        Ok(Volume {
+            name: name.to_owned(),
+            labels: record.labels,
+            created: record.created.or(made),
+            mountpoint,
+            damage,
+        })
+    }
+
+    pub(super) fn damage_of(&self, volume: Volume) -> Option<Damaged> {
+        let path = self.root.join(&volume.name).join("volume.json");
+        volume.damage.map(|error| Damaged { path, error })
+    }
+
+    /// Makes a volume, or gives the one that has the name.
+    pub(super) fn make(
+        &self,
+        name: &str,
+        mut labels: BTreeMap<String, String>,
+    ) -> Result<(Volume, bool)> {
+        let name = if name.is_empty() {
+            labels.insert(ANONYMOUS.to_owned(), String::new());
+            random_name()?
+        } else {
+            name.to_owned()
+        };
+        let directory = self.directory(&name)?;
+        if let Ok(volume) = self.find(&name) {
+            return Ok((volume, false));
+        }
+        let failed = |error| Error::internal(format!("cannot create volume {name}"), error);
+        // Aside first: a volume is there whole or not at all.
+        let aside = self.aside();
+        let made = write_volume(&aside, labels).and_then(|()| fs::rename(&aside, &directory));
+        if made.is_err() {
+            discard(&aside);
+        }
+        made.map_err(failed)?;
+        Ok((self.find(&name)?, true))
+    }
+
+    /// Takes a volume out of the way. It is none any more, and what it had is at the path returned.
+    pub(super) fn put_aside(&self, name: &str) -> Result<PathBuf> {
+        self.find(name)?;
+        let aside = self.aside();
+        fs::rename(self.directory(name)?, &aside)
+            .map_err(|error| Error::internal(format!("cannot remove volume {name}"), error))?;
+        Ok(aside)
+    }
+
+    /// A path on the volumes' file system that nothing has and no container sees.
+    pub(super) fn aside(&self) -> PathBuf {
+        self.root.join(format!(".{}", self.next.fetch_add(1, Ordering::Relaxed)))
+    }
+
+    /// The directory of a name; a name is never a path.
+    fn directory(&self, name: &str) -> Result<PathBuf> {
+        let plain = |c: char| c.is_ascii_alphanumeric();
+        let fits = name.len() > 1
+            && name.len() < 256
+            && name.starts_with(plain)
+            && name.chars().all(|c| plain(c) || matches!(c, '_' | '.' | '-'));
+        if fits {
+            return Ok(self.root.join(name));
+        }
+        Err(Error::invalid(format!(
+            "create {name}: \"{name}\" includes invalid characters for a local volume name, only \
+             \"[a-zA-Z0-9][a-zA-Z0-9_.-]\" are allowed. If you intended to pass a host directory, \
+             use absolute path"
+        )))
+    }
+}
+
+fn write_volume(directory: &Path, labels: BTreeMap<String, String>) -> io::Result<()> {
+    DirBuilder::new().mode(0o701).create(directory)?;
+    // Labels that somebody chose must outlive a power cut; nobody waits for the disk otherwise.
+    let chosen = labels.keys().any(|key| key != ANONYMOUS);
+    let mut file = fs::File::create_new(directory.join("volume.json"))?;
+    file.write_all(&serde_json::to_vec(&Record::new(labels))?)?;
+    if chosen {
+        file.sync_all()?;
+    }
+    DirBuilder::new().mode(0o755).create(directory.join("_data"))
+}
+
+/// Removes what was put aside. What cannot be removed now goes when the volumes are opened next.
+pub(super) fn discard(aside: &Path) {
+    if let Err(error) = fs::remove_dir_all(aside)
+        && error.kind() != ErrorKind::NotFound
+    {
+        tracing::warn!(%error, dir = %aside.display(), "cannot remove what was a volume");
+    }
+}
+
+fn random_name() -> Result<String> {
+    let mut bytes = [0; 32];
+    getrandom::fill(&mut bytes)
+        .map_err(|error| Error::internal("cannot name a volume", error.to_string()))?;
+    let mut name = String::with_capacity(64);
+    for byte in bytes {
+        let _ = write!(name, "{byte:02x}");
+    }
+    Ok(name)
+}

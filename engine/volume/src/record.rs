@@ -1,0 +1,61 @@
+//! What is written down of a volume beside its content.
+
+use std::collections::BTreeMap;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+/// The newest form of records that this release reads.
+const VERSION: u32 = 1;
+
+/// `volume.json`. Whatever is missing has a default; the first release wrote no version.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Record {
+    version: u32,
+    pub(crate) labels: BTreeMap<String, String>,
+    pub(crate) created: Option<DateTime<Utc>>,
+}
+
+/// A record that could not be read. It stays where it is, and so does what it is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Damaged {
+    /// The file.
+    pub path: PathBuf,
+    /// What is wrong with it.
+    pub error: String,
+}
+
+impl Default for Record {
+    fn default() -> Self {
+        Self { version: VERSION, labels: BTreeMap::new(), created: None }
+    }
+}
+
+impl Record {
+    pub(crate) fn new(labels: BTreeMap<String, String>) -> Self {
+        Self { labels, created: Some(Utc::now()), ..Self::default() }
+    }
+
+    /// Reads a record, and says what is wrong with one that cannot be read. Volumes that the first
+    /// release made for containers have none.
+    pub(crate) fn read(path: &Path) -> (Self, Option<String>) {
+        let bytes = match std::fs::read(path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == ErrorKind::NotFound => return (Self::default(), None),
+            Err(error) => return (Self::default(), Some(error.to_string())),
+        };
+        // A list would do for a structure of defaults.
+        let object = serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(&bytes);
+        match object.and_then(|object| serde_json::from_value::<Self>(object.into())) {
+            Ok(record) if record.version <= VERSION => (record, None),
+            Ok(record) => {
+                let text = format!("version {} is newer than this release reads", record.version);
+                (Self::default(), Some(text))
+            }
+            Err(error) => (Self::default(), Some(error.to_string())),
+        }
+    }
+}
