@@ -1,7 +1,8 @@
 //! The daemon's side of the control socket.
 //!
-//! Calls block for as long as `rnet-dns` needs, some ten microseconds: asynchronous callers make
-//! them inside `spawn_blocking` or bear with them. When the connection breaks, every further call
+//! Calls block for as long as `rnet-dns` needs, some ten microseconds, and never longer than
+//! [`LIMIT`] for each reply: asynchronous callers make them inside `spawn_blocking` or bear with
+//! them. When the connection breaks, every further call
 //! fails with [`ClientError::Disconnected`], and the daemon connects anew; what `rnet-dns` keeps
 //! does not depend on the connection.
 
@@ -12,14 +13,18 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use cnm::{EndpointId, HasKind, Kind, NetworkId, PortBinding, SandboxId};
+use nix::sys::socket::getsockopt;
+use nix::sys::socket::sockopt::PeerCredentials;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use rustix::process::{Pid, PidfdFlags, geteuid, pidfd_open};
 
 use crate::packet::{self, PacketError};
 use crate::protocol::{EndpointNames, HeldPort, Reply, Request, SandboxView, VERSION};
 
-/// How long `rnet-dns` may take for one request before it is taken for hung.
-const TIMEOUT: Duration = Duration::from_secs(10);
+/// How long `rnet-dns` may take to answer one request before it is taken for hung.
+pub const LIMIT: Duration = Duration::from_secs(2);
 
 /// How many endpoints go into one request, so that queries are answered in between.
 const ENDPOINTS_PER_REQUEST: usize = 200;
@@ -96,8 +101,13 @@ impl Client {
         let socket =
             open(path).map_err(|source| ClientError::Connect { path: path.to_owned(), source })?;
         let client = Self { socket: Mutex::new(Some(socket)) };
-        client.done("greet", &Request::Hello { version: VERSION }, &[])?;
+        client.greet()?;
         Ok(client)
+    }
+
+    /// Asks for nothing but an answer: whoever gives none is hung.
+    pub fn greet(&self) -> Result<(), ClientError> {
+        self.done("greet", &Request::Hello { version: VERSION }, &[]).map(drop)
     }
 
     /// Sends one request and waits for its reply.
@@ -230,7 +240,8 @@ impl Client {
 
     /// Has sockets closed that reserve host ports. Unknown ones are not an error.
     pub fn drop_ports(&self, ports: &[PortBinding]) -> Result<(), ClientError> {
-        self.simple(&Request::Drop(ports.to_vec()), &[])
+        let some = ports.chunks(packet::DESCRIPTORS_MAX);
+        self.one_after_another(some.map(|some| (Request::Drop(some.to_vec()), Vec::new())))
     }
 
     /// Has the socket kept that owns the `nf_tables` table; `rnet-dns` gets a duplicate.
@@ -277,13 +288,35 @@ impl Client {
     }
 }
 
+/// The process that listens at a control socket, as a descriptor that stands for no other one,
+/// whether the process answers or not.
+pub fn listener(path: &Path) -> Result<OwnedFd, ClientError> {
+    let found = || {
+        let connection = open(path)?;
+        let peer = getsockopt(&connection, PeerCredentials)?;
+        if peer.uid() != geteuid().as_raw() {
+            return Err(std::io::Error::from(std::io::ErrorKind::PermissionDenied));
+        }
+        // 0 is one that cannot be seen from here.
+        let pid = Pid::from_raw(peer.pid()).ok_or(std::io::ErrorKind::NotFound)?;
+        let process = pidfd_open(pid, PidfdFlags::empty())?;
+        // The connection ends with the process: as it has not, the number was not given away.
+        let mut connections = [PollFd::new(&connection, PollFlags::IN)];
+        poll(&mut connections, Some(&Timespec::default()))?;
+        let gone = connections[0].revents().intersects(PollFlags::HUP | PollFlags::ERR);
+        if gone { Err(std::io::ErrorKind::ConnectionReset.into()) } else { Ok(process) }
+    };
+    found().map_err(|source| ClientError::Connect { path: path.to_owned(), source })
+}
+
 fn open(path: &Path) -> std::io::Result<OwnedFd> {
     let address = SocketAddrUnix::new(path)?;
     let flags = SocketFlags::CLOEXEC;
     let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
+    // Before the rest: where nobody accepts, connecting takes its time, too.
+    set_socket_timeout(&socket, Timeout::Recv, Some(LIMIT))?;
+    set_socket_timeout(&socket, Timeout::Send, Some(LIMIT))?;
     rustix::net::connect(&socket, &address)?;
-    set_socket_timeout(&socket, Timeout::Recv, Some(TIMEOUT))?;
-    set_socket_timeout(&socket, Timeout::Send, Some(TIMEOUT))?;
     Ok(socket)
 }
 

@@ -13,7 +13,6 @@ mod predefined;
 mod reconcile;
 mod resolver;
 
-use std::collections::BTreeMap;
 use std::fmt::{Display, Formatter};
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
@@ -39,7 +38,7 @@ use journal::Journal;
 pub use operations::Filters;
 use ports::{held, ports_of, reserve, retain_taken};
 use resolver::Resolver;
-pub(crate) use resolver::{Publication, Served};
+pub(crate) use resolver::{NetworkNames, SandboxNames};
 
 /// How many steps of a plan are logged.
 const BRIEF: usize = 100;
@@ -129,7 +128,7 @@ impl Networks {
             namespaces: settings.pins(),
             table: settings.table.clone(),
             tag: settings.tag.clone(),
-            owner: resolver::take_owner(&socket).map(Arc::new),
+            owner: resolver::take_owner(&socket)?.map(Arc::new),
             ownership: drivers::kernel::nft::Ownership::Preferred,
         })?);
         let planner = Arc::new(drivers::Drivers);
@@ -139,7 +138,7 @@ impl Networks {
             settings.binary("rnet-dns"),
             settings.resolv_conf.clone(),
             kernel.clone(),
-        );
+        )?;
         let (controller, gate) = (Mutex::new(controller), RwLock::default());
         Ok(Self { controller, journal: Journal::new(store), kernel, resolver, events, gate })
     }
@@ -214,7 +213,7 @@ impl Networks {
     pub(crate) fn apply(
         &self,
         change: &Change<'_>,
-        served: &Served,
+        served: &SandboxNames,
         made: &(dyn Fn() + Sync),
     ) -> Result<Announcements> {
         let transaction = &change.transaction;
@@ -297,7 +296,7 @@ impl Networks {
     }
 
     /// Replaces what the resolver answers for a sandbox: after a rename.
-    pub(crate) fn publish(&self, served: &Served) -> Result<()> {
+    pub(crate) fn publish(&self, served: &SandboxNames) -> Result<()> {
         self.resolver.serve(served, self.held_ports(&served.view.sandbox), &[])
     }
 
@@ -399,7 +398,7 @@ impl Networks {
     }
 
     /// Starts the resolver, or takes it up, with what it is to serve.
-    pub(crate) fn start_resolver(&self, served: Vec<(Served, Vec<HeldPort>)>) -> Result<()> {
+    pub(crate) fn start_resolver(&self, served: Vec<(SandboxNames, Vec<HeldPort>)>) -> Result<()> {
         self.resolver.start(served)
     }
 
@@ -458,6 +457,3 @@ pub(crate) fn now() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }
-
-/// Names by network, for the resolver to keep.
-type Kept = BTreeMap<NetworkId, Vec<cnm::EndpointId>>;

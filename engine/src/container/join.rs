@@ -10,7 +10,7 @@ use dns::protocol::{EndpointNames, SandboxView};
 
 use super::Containers;
 use super::{Container, ContainerId, EndpointView};
-use crate::network::{Publication, Served};
+use crate::network::{NetworkNames, SandboxNames};
 use engine_error::{Error, Result};
 use runtime::spec::network_sysctls;
 
@@ -82,13 +82,13 @@ impl Containers {
         container: &Container,
         sandbox: &Sandbox,
         endpoints: &[Arc<Endpoint>],
-    ) -> Result<Served> {
+    ) -> Result<SandboxNames> {
         let mut names = Vec::with_capacity(endpoints.len());
         let mut forward = false;
         for endpoint in endpoints {
             let network = self.networks.network(endpoint.network.as_str())?;
             forward |= !network.internal;
-            names.push(Publication {
+            names.push(NetworkNames {
                 network: network.id.clone(),
                 network_name: network.name.clone(),
                 names: EndpointNames {
@@ -108,7 +108,7 @@ impl Containers {
             forward,
             ttl: TTL,
         };
-        Ok(Served { view, resolver: sandbox.resolver, names })
+        Ok(SandboxNames { view, resolver: sandbox.resolver, endpoints: names })
     }
 
     /// What a running container knows of its networks.

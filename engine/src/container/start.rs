@@ -16,7 +16,7 @@ use super::bundle::{Prepared, Wiring};
 use super::join::Place;
 use super::live::{Early, Live};
 use super::{Container, Status};
-use crate::network::{Change, Served};
+use crate::network::{Change, SandboxNames};
 use engine_error::{Error, Result};
 use runtime::spec::Namespace;
 use shim::client::{ShimClient, ShimError, Starting};
@@ -283,7 +283,7 @@ impl Containers {
     fn connect_up(
         &self,
         change: &Change<'_>,
-        served: &Served,
+        served: &SandboxNames,
         ready: mpsc::SyncSender<()>,
     ) -> Result<()> {
         // Nobody hears it where the other part has failed.

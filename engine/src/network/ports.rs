@@ -8,7 +8,7 @@ use cnm::{PortBinding, Sandbox};
 use dns::protocol::{HeldPort, Twin};
 use drivers::kernel::{HostPorts, KernelError};
 
-use super::resolver::Held;
+use super::resolver::BoundPort;
 use super::{Change, Reserved};
 use engine_error::Error;
 
@@ -21,8 +21,8 @@ const ANY4: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 const ANY6: IpAddr = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
 
 /// What the resolver is to hold of a change's ports, with their sockets.
-pub(super) fn held<'a>(change: &'a Change<'_>, carried: &Carried) -> Vec<Held<'a>> {
-    let held = |(bindings, socket): &'a Reserved| Held {
+pub(super) fn held<'a>(change: &'a Change<'_>, carried: &Carried) -> Vec<BoundPort<'a>> {
+    let held = |(bindings, socket): &'a Reserved| BoundPort {
         port: held_port(bindings, carried),
         socket: socket.as_fd(),
     };

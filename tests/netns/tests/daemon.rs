@@ -3,12 +3,13 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails where it stands")]
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
+use std::time::Instant;
 
 use netns_tests::lookup::addresses;
-use netns_tests::{Daemon, Host, Lab, Server, wait_until};
+use netns_tests::{Daemon, Host, Lab, SILENCE, Server, TIMEOUT, wait_until};
 
 /// A container that is asked for by port and by name, and one that asks.
 struct Scene {
@@ -181,6 +182,67 @@ fn ports_and_names_are_back_when_the_resolver_was_killed() {
     scene.works();
     let stranger = scene.lab.host.run(|| std::net::TcpListener::bind("0.0.0.0:8080"));
     assert!(stranger.is_err(), "the port is reserved again");
+}
+
+/// Has the process that answers names hang; returns its number.
+fn hang_the_resolver(scene: &Scene) -> String {
+    let hung = scene.daemon.resolver().unwrap();
+    scene.daemon.signal(&hung, "-STOP");
+    hung
+}
+
+/// Waits until another process answers in the place of one that hung, with all that it had.
+fn is_replaced(scene: &Scene, hung: &str) {
+    let localhost = SocketAddr::new(IpAddr::from([0_u16, 0, 0, 0, 0, 0, 0, 1]), 8080);
+    wait_until("another one carries the port", || {
+        scene.lab.host.tcp_to(localhost, SILENCE).is_ok()
+    });
+    scene.works();
+    assert!(!scene.daemon.root(&format!("proc/{hung}")).exists(), "the one that hung is gone");
+    let stranger = scene.lab.host.run(|| std::net::TcpListener::bind("0.0.0.0:8080"));
+    assert!(stranger.is_err(), "the port is reserved again");
+}
+
+#[test]
+fn a_resolver_that_hangs_is_replaced_though_nobody_asks_anything_of_it() {
+    let scene = Scene::new();
+    let hung = hang_the_resolver(&scene);
+    is_replaced(&scene, &hung);
+}
+
+#[test]
+fn containers_start_and_stop_while_the_resolver_hangs() {
+    let scene = Scene::new();
+    let hung = hang_the_resolver(&scene);
+    let begun = Instant::now();
+    thread::scope(|scope| {
+        for number in 0..4 {
+            let daemon = &scene.daemon;
+            scope.spawn(move || {
+                let name = format!("late{number}");
+                daemon.run(&name, "--network n1");
+                daemon.rnet(&format!("rm -f {name}"));
+            });
+        }
+    });
+    // The first to meet it waits until it is known to hang; nobody waits for that a second time.
+    assert!(begun.elapsed() < 2 * dns::client::LIMIT + TIMEOUT / 2, "{:?}", begun.elapsed());
+    is_replaced(&scene, &hung);
+}
+
+#[test]
+fn a_resolver_that_hangs_does_not_keep_the_next_daemon_from_serving() {
+    let mut scene = Scene::new();
+    for _ in 0..2 {
+        scene.daemon.kill();
+        let hung = hang_the_resolver(&scene);
+        scene.daemon.restart();
+        is_replaced(&scene, &hung);
+    }
+    hang_the_resolver(&scene);
+    scene.daemon.rnet("system reset --force");
+    scene.daemon.ends();
+    assert_eq!(scene.daemon.resolver(), None);
 }
 
 /// What of a daemon's can be seen on its host.

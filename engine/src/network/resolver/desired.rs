@@ -1,0 +1,102 @@
+//! What the resolver's process is to answer and to hold, whoever that process is.
+
+use std::collections::BTreeMap;
+
+use cnm::{NetworkId, PortBinding, SandboxId};
+use dns::protocol::{EndpointNames, HeldPort, SandboxView};
+
+/// The names around one sandbox: those that it sees, and those that it has.
+#[derive(Clone, Debug)]
+pub(crate) struct SandboxNames {
+    /// What the sandbox sees.
+    pub(crate) view: SandboxView,
+    /// Whether there is a resolver in it.
+    pub(crate) resolver: bool,
+    /// What it is called on its networks.
+    pub(crate) endpoints: Vec<NetworkNames>,
+}
+
+/// The names of one endpoint, and the network that knows them.
+#[derive(Clone, Debug)]
+pub(crate) struct NetworkNames {
+    /// The network.
+    pub(crate) network: NetworkId,
+    /// The network's name.
+    pub(crate) network_name: String,
+    /// The names.
+    pub(crate) names: EndpointNames,
+}
+
+/// What is to be done for one sandbox.
+#[derive(Clone, Debug)]
+pub(super) struct Service {
+    pub(super) names: SandboxNames,
+    pub(super) ports: Vec<HeldPort>,
+}
+
+/// What is to be done for all of them, by sandbox.
+pub(super) type Services = BTreeMap<SandboxId, Service>;
+
+/// The services, and how often they changed.
+#[derive(Debug, Default)]
+pub(super) struct Desired {
+    services: Services,
+    version: u64,
+}
+
+impl Desired {
+    /// All services, and the version that they are.
+    pub(super) fn all(&self) -> (u64, Services) {
+        (self.version, self.services.clone())
+    }
+
+    /// Whether this is still the version.
+    pub(super) fn is(&self, version: u64) -> bool {
+        self.version == version
+    }
+
+    pub(super) fn replace(&mut self, services: Services) {
+        self.version += 1;
+        self.services = services;
+    }
+
+    /// Serves a sandbox from now on; returns what was done for it before.
+    pub(super) fn insert(&mut self, service: Service) -> Option<Service> {
+        self.version += 1;
+        self.services.insert(service.names.view.sandbox.clone(), service)
+    }
+
+    /// Answers nothing any more in a sandbox and for it; its ports stay. Returns what was answered.
+    pub(super) fn silence(&mut self, sandbox: &SandboxId) -> Option<SandboxNames> {
+        self.version += 1;
+        let names = &mut self.services.get_mut(sandbox)?.names;
+        let before = names.clone();
+        names.endpoints.clear();
+        names.resolver = false;
+        Some(before)
+    }
+
+    /// Forgets a sandbox; returns what was done for it.
+    pub(super) fn remove(&mut self, sandbox: &SandboxId) -> Option<Service> {
+        self.version += 1;
+        self.services.remove(sandbox)
+    }
+}
+
+impl SandboxNames {
+    /// Whether an endpoint has names here.
+    pub(super) fn has(&self, other: &NetworkNames) -> bool {
+        self.endpoints.iter().any(|own| own.names.endpoint == other.names.endpoint)
+    }
+}
+
+/// The ports that were there before, and lead elsewhere now.
+pub(super) fn moved(before: &[HeldPort], after: &[HeldPort]) -> Vec<HeldPort> {
+    let apart = |ports: &[HeldPort]| -> BTreeMap<PortBinding, HeldPort> {
+        let all = ports.iter().flat_map(HeldPort::apart);
+        all.map(|port| (port.binding.clone(), port)).collect()
+    };
+    let before = apart(before);
+    let elsewhere = |port: &HeldPort| before.get(&port.binding).is_some_and(|old| old != port);
+    apart(after).into_values().filter(elsewhere).collect()
+}
