@@ -228,7 +228,7 @@ impl Networks {
             tracing::debug!(sandbox, elapsed = ?begun.elapsed(), "applied");
             let carried = self.controller().carried(&change.sandbox, &change.endpoints);
             let all = ports_of(&change.sandbox, &carried);
-            self.resolver.serve(served, all, &held(change, &carried))?;
+            self.resolver.serve(served, &all, &held(change, &carried))?;
             Ok(announced)
         });
         tracing::debug!(sandbox, elapsed = ?begun.elapsed(), "served");
@@ -297,7 +297,7 @@ impl Networks {
 
     /// Replaces what the resolver answers for a sandbox: after a rename.
     pub(crate) fn publish(&self, served: &SandboxNames) -> Result<()> {
-        self.resolver.serve(served, self.held_ports(&served.view.sandbox), &[])
+        self.resolver.serve(served, &self.held_ports(&served.view.sandbox), &[])
     }
 
     /// A sandbox with its endpoints.

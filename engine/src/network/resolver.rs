@@ -65,16 +65,16 @@ impl Resolver {
     pub(super) fn serve(
         &self,
         names: &SandboxNames,
-        all: Vec<HeldPort>,
+        all: &[HeldPort],
         bound: &[BoundPort<'_>],
     ) -> Result<()> {
-        let service = Service { names: names.clone(), ports: all.clone() };
+        let service = Service { names: names.clone(), ports: all.to_vec() };
         self.supervisor.change(
             |desired| desired.insert(service),
             |old, client| {
                 let kernel = self.supervisor.kernel();
                 names::change(kernel, client, old.as_ref().map(|old| &old.names), names)?;
-                client.lead(&old.map_or_else(Vec::new, |old| desired::moved(&old.ports, &all)))?;
+                client.lead(&old.map_or_else(Vec::new, |old| desired::moved(&old.ports, all)))?;
                 ports::hold(client, bound)
             },
         )

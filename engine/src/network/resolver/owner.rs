@@ -15,7 +15,7 @@ pub(crate) fn take_owner(socket: &Path) -> Result<Option<OwnedFd>> {
         Found::Answering(client, _) => Ok(client.take_owner()?),
         Found::Useless(process, error) => {
             tracing::warn!(error = Error::from(error).chain(), "a useless rnet-dns is ended");
-            program.kill(process)?;
+            program.kill(&process)?;
             Ok(None)
         }
     }

@@ -28,7 +28,7 @@ const MOMENT: Timespec = Timespec { tv_sec: 0, tv_nsec: 2_000_000 };
 #[derive(Debug)]
 pub(super) struct Program {
     socket: PathBuf,
-    program: PathBuf,
+    path: PathBuf,
     /// Processes that this one started and has not seen end.
     children: Mutex<Vec<Child>>,
 }
@@ -49,8 +49,8 @@ pub(super) enum Found {
 }
 
 impl Program {
-    pub(super) fn new(socket: PathBuf, program: PathBuf) -> Self {
-        Self { socket, program, children: Mutex::default() }
+    pub(super) fn new(socket: PathBuf, path: PathBuf) -> Self {
+        Self { socket, path, children: Mutex::default() }
     }
 
     /// Looks who is there.
@@ -73,14 +73,14 @@ impl Program {
             Found::Useless(process, error) => {
                 let error = Error::from(error).chain();
                 tracing::warn!(error, "a useless rnet-dns is replaced");
-                self.kill(process)?;
+                self.kill(&process)?;
                 self.start()
             }
         }
     }
 
     /// Ends a process, whatever it is at.
-    pub(super) fn kill(&self, process: Process) -> Result<()> {
+    pub(super) fn kill(&self, process: &Process) -> Result<()> {
         // That it has ended already is no error.
         let _ = pidfd_send_signal(&process.0, Signal::KILL);
         if !process.ends_within(&END_LIMIT) {
@@ -109,15 +109,15 @@ impl Program {
                 Some(process)
             }
         };
-        [listener, known].into_iter().flatten().try_for_each(|process| self.kill(process))
+        [listener, known].into_iter().flatten().try_for_each(|process| self.kill(&process))
     }
 
     /// Starts the process in a group of its own, so that what ends the daemon does not end it.
     fn start(&self) -> Result<(Client, Process)> {
         self.bury();
         let failed =
-            |error| Error::internal(format!("cannot start {}", self.program.display()), error);
-        let child = Command::new(&self.program)
+            |error| Error::internal(format!("cannot start {}", self.path.display()), error);
+        let child = Command::new(&self.path)
             .env_remove("NOTIFY_SOCKET")
             .arg("--socket")
             .arg(&self.socket)
@@ -133,7 +133,7 @@ impl Program {
         match self.greet(&process) {
             Ok(client) => Ok((client, process)),
             Err(error) => {
-                self.kill(process)?;
+                self.kill(&process)?;
                 Err(error.into())
             }
         }

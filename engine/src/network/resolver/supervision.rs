@@ -149,7 +149,7 @@ impl Supervisor {
                 }
             }
             self.lock().client = None;
-            if let Err(error) = self.program.kill(process) {
+            if let Err(error) = self.program.kill(&process) {
                 tracing::error!(error = error.chain(), "names are not answered");
             }
             process = self.revive_at_last()?;
@@ -232,7 +232,7 @@ impl Supervisor {
             let (version, services) = self.lock().desired.all();
             if let Err(error) = self.synchronise(&client, &services) {
                 // One that refuses is not to blame for long: the next one starts from nothing.
-                self.program.kill(process)?;
+                self.program.kill(&process)?;
                 return Err(error.into());
             }
             let mut state = self.lock();
