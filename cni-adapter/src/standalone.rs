@@ -13,7 +13,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use cnm::controller::{ChangeKind, ControllerConfig, Entropy, SandboxSpec, Transaction};
+use cnm::controller::{
+    ChangeKind, Claims, ControllerConfig, Decision, Entropy, SandboxSpec, Transaction,
+};
 use cnm::store::{Batch, Disk, Durability, Store};
 use cnm::{
     Controller, Endpoint, Key, Network, NetworkSpec, PortBinding, Sandbox, SandboxId, State, Value,
@@ -171,9 +173,14 @@ impl Standalone {
             Err(KernelError::Step { source, .. }) => Err(source),
             Err(error) => Err(std::io::Error::other(error)),
         };
-        let mut reserve = |bindings: &[PortBinding]| bindings.iter().map(&mut one).collect();
-        let (id, transaction) =
-            self.controller.begin_create_sandbox(spec, &mut reserve, &mut Chance, now())?;
+        let mut bind = |bindings: &[PortBinding]| bindings.iter().map(&mut one).collect();
+        let mut claims = Claims::default();
+        let (id, transaction) = loop {
+            match self.controller.begin_create_sandbox(spec, &claims, &mut Chance, now())? {
+                Decision::Made(made) => break made,
+                Decision::Unclaimed(ports) => claims.claim_ports(&ports, &mut bind),
+            }
+        };
         self.write_intent(&transaction)?;
         if let Err(error) = self.realise(&id, &transaction, netns) {
             self.undo(transaction)?;

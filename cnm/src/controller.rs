@@ -3,16 +3,18 @@
 //! It decides; it does not act. A `begin_*` checks a request, takes what must be unique (names,
 //! addresses, host ports) and returns a [`Transaction`]: the records to write and the kernel state
 //! before and after. The caller makes the transaction's intent durable, applies the difference,
-//! and then calls [`Controller::commit`], or [`Controller::abort`] if that failed.
-
+//! and then calls [`Controller::commit`], or [`Controller::abort`] if that failed. What comes from
+//! outside of the model ([`Claims`]) is input of a `begin_*`.
 //!
 //! Several transactions may be open at once, on different objects: what each of them took is
 //! taken for all others from its beginning. A second one on the same sandbox or network is
 //! refused until the first is committed or aborted.
 
+mod claims;
 mod draft;
 mod error;
 mod intent;
+mod kept;
 mod network;
 mod publish;
 mod sandbox;
@@ -33,6 +35,8 @@ use crate::{
     SandboxId, State, Store,
 };
 
+pub(crate) use claims::Binding;
+pub use claims::{Claims, Decision};
 pub use error::ControllerError;
 pub use intent::Live;
 use intent::{Change, Open, lease_record, parse};
@@ -133,14 +137,6 @@ pub struct PortSpec {
     /// The port inside the sandbox.
     pub port: u16,
 }
-
-/// Takes a host port for real, by binding it on some addresses at once, so that one socket may do
-/// for all of them. Returns `false` for those on which somebody else has it.
-///
-/// A port may be tried and then not used, because it is taken on another of the addresses that
-/// were asked for. The caller keeps what is among the sandbox's ports in the end, and drops the
-/// rest; all of it if the transaction cannot begin or is aborted.
-pub type Reserve<'a> = &'a mut dyn FnMut(&[PortBinding]) -> Vec<std::io::Result<bool>>;
 
 /// A request for a new sandbox with all its endpoints, or for one with none yet.
 #[derive(Clone, Debug, Default)]
@@ -338,7 +334,8 @@ impl Controller {
     }
 
     /// Keeps an address for an owner, whether it runs or not (`--ip`); [`Controller::forget_owner`]
-    /// lets it go. Fails with [`Kind::Forbidden`] if it is taken.
+    /// lets it go. Nobody gets it who takes any; whoever asks for it by name gets it while nobody
+    /// uses it. Fails with [`Kind::Forbidden`] if it is the network's own.
     pub fn reserve_static(
         &mut self,
         owner: &str,
@@ -350,6 +347,7 @@ impl Controller {
             return Err(ControllerError::invalid(format!("{address} cannot be kept for nobody")));
         }
         self.ipam.reserve(network, address, owner)?;
+        self.keep_in_open(network, address, |lease| Some(Lease::kept_for(owner, lease)));
         let lease = self.ipam.lease(network, address);
         Ok(Batch { writes: vec![lease_record(network, address, lease)] })
     }
@@ -358,6 +356,7 @@ impl Controller {
     /// one, goes on doing so. It is no error if the address is not kept.
     pub fn release_static(&mut self, owner: &str, network: &NetworkId, address: IpAddr) -> Batch {
         self.ipam.release_reservation(network, address, owner);
+        self.keep_in_open(network, address, |lease| Some(lease?.not_kept_for(owner)));
         let lease = self.ipam.lease(network, address);
         Batch { writes: vec![lease_record(network, address, lease)] }
     }

@@ -33,6 +33,9 @@ pub struct Lease {
     /// Whether it is kept for its owner, used or not.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub reserved: bool,
+    /// Whom else it is kept for. Whoever of them asks first while nobody uses it has it then.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub others: BTreeSet<String>,
 }
 
 /// An address that cannot be had.
@@ -173,32 +176,22 @@ impl Ipam {
         let (name, pool) = self.wanted(network, wanted)?;
         let by = match pool.leases.get(&number(wanted)) {
             Some(lease) if lease.released.is_none() => format!("is used by {}", lease.holder()),
-            Some(lease) if lease.reserved && lease.owner != holder.owner => {
-                format!("is reserved for {}", lease.holder())
-            }
+            // It may be kept for another, who does not use it: that is for those who take any.
             _ => return Ok(pool.take(number(wanted), holder)),
         };
         Err(IpamError::Taken { address: wanted, network: name, by })
     }
 
-    /// Keeps an address for an owner, used or not.
+    /// Keeps an address for an owner, used or not, by itself or by another.
     pub(crate) fn reserve(
         &mut self,
         network: &NetworkId,
         wanted: IpAddr,
         owner: &str,
     ) -> Result<(), IpamError> {
-        let (name, pool) = self.wanted(network, wanted)?;
+        let (_, pool) = self.wanted(network, wanted)?;
         let number = number(wanted);
-        let mut lease = match pool.leases.get(&number) {
-            Some(lease) if lease.owner == owner => lease.clone(),
-            Some(lease) if lease.released.is_none() || lease.reserved => {
-                let by = format!("is used by {}", lease.holder());
-                return Err(IpamError::Taken { address: wanted, network: name, by });
-            }
-            _ => Lease { owner: owner.to_owned(), mac: None, released: Some(0), reserved: false },
-        };
-        lease.reserved = true;
+        let lease = Lease::kept_for(owner, pool.leases.get(&number).cloned());
         pool.set(number, Some(lease));
         Ok(())
     }
@@ -213,11 +206,8 @@ impl Ipam {
     ) {
         let Ok((_, pool)) = self.wanted(network, address) else { return };
         let number = number(address);
-        let Some(lease) = pool.leases.get(&number).filter(|lease| lease.owner == owner) else {
-            return;
-        };
-        let lease = Lease { reserved: false, ..lease.clone() };
-        pool.set(number, Some(lease));
+        let Some(lease) = pool.leases.get(&number).cloned() else { return };
+        pool.set(number, Some(lease.not_kept_for(owner)));
     }
 
     /// The pool that a wanted address can be taken from, and the network's name.
@@ -280,7 +270,7 @@ impl Ipam {
         let pools = &self.networks.get(network)?.pools;
         pools.iter().find_map(|pool| {
             let numbers = pool.by_owner.get(owner)?;
-            let idle = |lease: &&Lease| lease.released.is_some();
+            let idle = |lease: &&Lease| lease.owner == owner && lease.released.is_some();
             numbers.iter().filter_map(|n| pool.leases.get(n)).filter(idle).find_map(|l| l.mac)
         })
     }
@@ -292,7 +282,7 @@ impl Ipam {
             for pool in &mut addresses.pools {
                 let numbers = pool.by_owner.get(owner).cloned().unwrap_or_default();
                 for number in numbers {
-                    let lease = pool.leases.get(&number).map(Lease::orphaned);
+                    let lease = pool.leases.get(&number).map(|lease| lease.without(owner));
                     pool.set(number, lease);
                     changed.push((network.clone(), pool.address(number)));
                 }
@@ -342,9 +332,64 @@ impl Lease {
         if self.owner.is_empty() { "another sandbox" } else { short(&self.owner) }
     }
 
-    /// The lease of an owner who will not come back.
-    pub(crate) fn orphaned(&self) -> Self {
-        Self { owner: String::new(), reserved: false, ..self.clone() }
+    /// The lease of one who takes an address into use.
+    pub(crate) fn in_use(owner: &str, mac: Option<Mac>, previous: Option<&Self>) -> Self {
+        let mut others: BTreeSet<_> = previous.into_iter().flat_map(Self::kept_for_whom).collect();
+        let reserved = others.remove(owner);
+        let others = others.into_iter().map(str::to_owned).collect();
+        Self { owner: owner.to_owned(), mac, released: None, reserved, others }
+    }
+
+    /// The lease of an address that is kept for one more owner.
+    pub(crate) fn kept_for(owner: &str, previous: Option<Self>) -> Self {
+        match previous {
+            Some(mut lease) if lease.owner == owner => {
+                lease.reserved = true;
+                lease
+            }
+            Some(mut lease) if lease.released.is_none() || lease.is_kept() => {
+                lease.others.insert(owner.to_owned());
+                lease
+            }
+            // Whoever had it last has no right to it.
+            _ => Self {
+                owner: owner.to_owned(),
+                mac: None,
+                released: Some(0),
+                reserved: true,
+                others: BTreeSet::new(),
+            },
+        }
+    }
+
+    /// The lease of an address that is kept for one owner less.
+    pub(crate) fn not_kept_for(mut self, owner: &str) -> Self {
+        self.reserved &= self.owner != owner;
+        self.others.remove(owner);
+        self
+    }
+
+    /// Whether it is given to those only who ask for it.
+    pub(crate) fn is_kept(&self) -> bool {
+        self.reserved || !self.others.is_empty()
+    }
+
+    /// Whom it is kept for.
+    fn kept_for_whom(&self) -> impl Iterator<Item = &str> {
+        let owner = self.reserved.then_some(self.owner.as_str());
+        owner.into_iter().chain(self.others.iter().map(String::as_str))
+    }
+
+    /// Everybody who has a part in it.
+    fn parties(&self) -> impl Iterator<Item = &String> {
+        let owner = (!self.owner.is_empty()).then_some(&self.owner);
+        owner.into_iter().chain(&self.others)
+    }
+
+    /// The lease when an owner will not come back.
+    pub(crate) fn without(&self, owner: &str) -> Self {
+        let lease = self.clone().not_kept_for(owner);
+        if lease.owner == owner { Self { owner: String::new(), ..lease } } else { lease }
     }
 }
 

@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 
-use crate::controller::Reserve;
+use crate::controller::{Binding, Claims};
 use crate::{HasKind, Kind, PortBinding, Protocol};
 
 /// A port that cannot be published. The texts are Docker's, which tools look for.
@@ -44,7 +45,7 @@ pub enum PortError {
         /// The protocol.
         protocol: Protocol,
         /// The kernel's reason.
-        source: io::Error,
+        source: Arc<io::Error>,
     },
 }
 
@@ -53,6 +54,10 @@ impl HasKind for PortError {
         Kind::Internal
     }
 }
+
+/// How many claimed ports are tried before others, for a request that takes any. It gets the first
+/// one unless that was claimed for other addresses.
+const OFFERS: usize = 64;
 
 /// The host ports that are taken.
 #[derive(Debug)]
@@ -77,6 +82,25 @@ pub(crate) struct Request<'a> {
     pub(crate) lenient: bool,
 }
 
+/// What a request gets. Some of it may still have to be claimed.
+#[derive(Debug)]
+pub(crate) struct Allocation {
+    /// The ports, taken here.
+    pub(crate) ports: Vec<PortBinding>,
+    /// Those of them that nobody has tried to bind yet.
+    pub(crate) unclaimed: Vec<PortBinding>,
+}
+
+/// The claimed ports that no request has got yet, for those that take any.
+#[derive(Debug, Default)]
+pub(crate) struct Offers(BTreeSet<(Protocol, u16)>);
+
+impl Offers {
+    pub(crate) fn of(claims: &Claims) -> Self {
+        Self(claims.bound())
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Family {
     V4,
@@ -94,24 +118,20 @@ impl Ports {
     pub(crate) fn allocate(
         &mut self,
         request: &Request<'_>,
-        reserve: Reserve<'_>,
-    ) -> Result<Vec<PortBinding>, PortError> {
+        claims: &Claims,
+        offers: &mut Offers,
+    ) -> Result<Allocation, PortError> {
         let any = request.ports == (0..=0);
-        let candidates: Vec<RangeInclusive<u16>> = if any {
-            let (first, last) = self.ephemeral.clone().into_inner();
-            let cursor = self.cursor.clamp(first, last);
-            vec![cursor..=last, first..=cursor.saturating_sub(1)]
-        } else {
-            vec![request.ports.clone()]
-        };
         let mut last_error = None;
-        for host_port in candidates.into_iter().flatten() {
-            match self.try_port(host_port, request, reserve) {
-                Ok(bindings) => {
-                    if any {
+        for host_port in self.candidates(request, offers).into_iter().flatten() {
+            match self.try_port(host_port, request, claims) {
+                Ok(allocation) => {
+                    offers.0.remove(&(request.protocol, host_port));
+                    // Whoever comes while this one is being claimed is to try another.
+                    if any && !allocation.unclaimed.is_empty() {
                         self.cursor = host_port.checked_add(1).unwrap_or(*self.ephemeral.start());
                     }
-                    return Ok(bindings);
+                    return Ok(allocation);
                 }
                 Err(error @ PortError::Refused { .. }) => return Err(error),
                 Err(error) => last_error = Some(error),
@@ -119,6 +139,19 @@ impl Ports {
         }
         let single = !any && request.ports.start() == request.ports.end();
         Err(last_error.filter(|_| single).unwrap_or_else(|| self.all_allocated(request)))
+    }
+
+    /// The ports to try, in order.
+    fn candidates(&self, request: &Request<'_>, offers: &Offers) -> Vec<RangeInclusive<u16>> {
+        if request.ports != (0..=0) {
+            return vec![request.ports.clone()];
+        }
+        let (first, last) = self.ephemeral.clone().into_inner();
+        let cursor = self.cursor.clamp(first, last);
+        let offered = offers.0.range((request.protocol, first)..=(request.protocol, last));
+        let mut candidates: Vec<_> = offered.take(OFFERS).map(|(_, port)| *port..=*port).collect();
+        candidates.extend([cursor..=last, first..=cursor.saturating_sub(1)]);
+        candidates
     }
 
     fn all_allocated(&self, request: &Request<'_>) -> PortError {
@@ -134,30 +167,33 @@ impl Ports {
         &mut self,
         host_port: u16,
         request: &Request<'_>,
-        reserve: &mut dyn FnMut(&[PortBinding]) -> Vec<io::Result<bool>>,
-    ) -> Result<Vec<PortBinding>, PortError> {
+        claims: &Claims,
+    ) -> Result<Allocation, PortError> {
         let Request { hosts, protocol, port, .. } = *request;
         let binding = |host| PortBinding { host, host_port, protocol, port };
         let taken = hosts.iter().find(|host| self.is_taken(&binding(**host)));
         if let Some(host) = taken {
             return Err(PortError::Allocated(SocketAddr::new(*host, host_port)));
         }
-        let wanted: Vec<_> = hosts.iter().copied().map(binding).collect();
-        let reserved = reserve(&wanted);
-        let mut bindings = Vec::with_capacity(hosts.len());
-        for (binding, free) in wanted.into_iter().zip(reserved) {
-            let address = SocketAddr::new(binding.host, host_port);
-            match free {
-                Ok(true) => bindings.push(binding),
-                Ok(false) => return Err(PortError::InUse { address, protocol }),
-                Err(error) if request.lenient && lacks_family(&error) => {}
-                Err(source) => return Err(PortError::Refused { address, protocol, source }),
+        let mut allocation = Allocation { ports: Vec::new(), unclaimed: Vec::new() };
+        for host in hosts {
+            let address = SocketAddr::new(*host, host_port);
+            match claims.port(protocol, host_port, *host) {
+                Some(Binding::Bound) => {}
+                None => allocation.unclaimed.push(binding(*host)),
+                Some(Binding::InUse) => return Err(PortError::InUse { address, protocol }),
+                Some(Binding::Refused(error)) if request.lenient && lacks_family(error) => continue,
+                Some(Binding::Refused(source)) => {
+                    let source = Arc::clone(source);
+                    return Err(PortError::Refused { address, protocol, source });
+                }
             }
+            allocation.ports.push(binding(*host));
         }
-        for binding in &bindings {
+        for binding in &allocation.ports {
             self.take(binding);
         }
-        Ok(bindings)
+        Ok(allocation)
     }
 
     /// Whether another binding stands in the way of this one. An unspecified address stands for

@@ -5,6 +5,8 @@
 //! is never held over I/O, so that starts run beside each other. `reconcile` looks at everything,
 //! and therefore waits until no change is under way.
 
+mod change;
+mod claims;
 mod difference;
 mod journal;
 mod operations;
@@ -15,28 +17,29 @@ mod resolver;
 
 use std::fmt::{Display, Formatter};
 use std::net::IpAddr;
-use std::os::fd::OwnedFd;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use cnm::controller::{
-    ChangeKind, ControllerConfig, ControllerError, Entropy, FirstJoin, HostFacts, JoinSpec, Live,
-    PortSpec, SandboxSpec, Subject,
+    ChangeKind, ControllerConfig, ControllerError, Decision, Entropy, FirstJoin, HostFacts,
+    JoinSpec, PortSpec, SandboxSpec, Subject,
 };
 use cnm::store::{Batch, Durability};
 use cnm::{
-    Controller, Endpoint, Kind, Network, NetworkId, Plan, PortBinding, Sandbox, SandboxId, State,
-    Store, Transaction, diff,
+    Controller, Endpoint, Network, NetworkId, Plan, Sandbox, SandboxId, State, Store, Transaction,
+    diff,
 };
 use dns::protocol::HeldPort;
 use drivers::kernel::{Announcements, Kernel, Linux, LinuxConfig};
 
 use crate::events::Events;
 use crate::settings::Settings;
+pub(crate) use change::Change;
+use claims::Claimed;
 use engine_error::{Error, Result};
 use journal::Journal;
 pub use operations::Filters;
-use ports::{held, ports_of, reserve, retain_taken};
+use ports::{held, ports_of};
 use resolver::Resolver;
 pub(crate) use resolver::{NetworkNames, SandboxNames};
 
@@ -55,51 +58,6 @@ pub struct Networks {
     /// must not see half a change, for writing.
     gate: RwLock<()>,
 }
-
-/// A change of one sandbox that is decided and not finished.
-#[derive(Debug)]
-pub(crate) struct Change<'a> {
-    /// The sandbox as it is to be.
-    pub(crate) sandbox: Arc<Sandbox>,
-    /// Its endpoints as they are to be, in order.
-    pub(crate) endpoints: Vec<Arc<Endpoint>>,
-    transaction: Transaction,
-    reserved: Vec<Reserved>,
-    /// Addresses that the sandbox has no more.
-    left: Vec<IpAddr>,
-    _gate: RwLockReadGuard<'a, ()>,
-}
-
-impl<'a> Change<'a> {
-    fn of(
-        transaction: Transaction,
-        mut reserved: Vec<Reserved>,
-        gate: RwLockReadGuard<'a, ()>,
-    ) -> Result<Self> {
-        let missing = || Error::new(Kind::Internal, "the change leaves no sandbox");
-        let Live { sandbox, endpoints } =
-            transaction.sandbox_after().cloned().ok_or_else(missing)?;
-        let before = transaction.sandbox_before().map_or(&[][..], |live| &live.endpoints);
-        let gone = before.iter().filter(|old| !endpoints.iter().any(|kept| kept.id == old.id));
-        let left = gone.flat_map(|endpoint| &endpoint.addresses).map(ipnetwork::IpNetwork::ip);
-        let left = left.collect();
-        retain_taken(&mut reserved, &sandbox);
-        Ok(Self { sandbox, endpoints, transaction, reserved, left, _gate: gate })
-    }
-
-    /// What is odd about it, for the user.
-    pub(crate) fn warnings(&self) -> &[String] {
-        &self.transaction.warnings
-    }
-
-    /// Whether neighbours know another owner of an address.
-    pub(crate) fn moves_address(&self) -> bool {
-        self.transaction.moves_address
-    }
-}
-
-/// A socket that reserves a host port, or the same port of both families.
-type Reserved = (Vec<PortBinding>, OwnedFd);
 
 /// A network that is being created.
 type Begun = (Arc<Network>, Transaction);
@@ -163,12 +121,9 @@ impl Networks {
     /// Decides on a sandbox with its endpoints and ports. Host ports are bound when this returns.
     pub(crate) fn begin_open(&self, spec: &SandboxSpec) -> Result<Change<'_>> {
         let gate = self.gate.read().unwrap_or_else(PoisonError::into_inner);
-        let mut reserved = Vec::new();
-        let host = self.kernel.host_ports();
-        let mut reserve = |bindings: &[PortBinding]| reserve(&host, bindings, &mut reserved);
-        let (_, transaction) =
-            self.controller().begin_create_sandbox(spec, &mut reserve, &mut Chance, now())?;
-        Change::of(transaction, reserved, gate)
+        let ((_, transaction), claimed) = self
+            .decide(|model, claims| model.begin_create_sandbox(spec, claims, &mut Chance, now()))?;
+        Change::of(transaction, claimed, gate)
     }
 
     /// Decides that a sandbox joins one more network. With its first one it gets these ports, which
@@ -181,16 +136,15 @@ impl Networks {
     ) -> Result<Change<'_>> {
         let gate = self.gate.read().unwrap_or_else(PoisonError::into_inner);
         let (old, _) = self.sandbox(sandbox)?;
-        let mut reserved = Vec::new();
-        let transaction = if old.resolver {
-            self.controller().begin_join(sandbox, join, &mut Chance, now())?
-        } else {
-            let host = self.kernel.host_ports();
-            let mut reserve = |bindings: &[PortBinding]| reserve(&host, bindings, &mut reserved);
+        let (transaction, claimed) = self.decide(|model, claims| {
+            if old.resolver {
+                let begun = model.begin_join(sandbox, join, claims, &mut Chance, now());
+                return begun.map(Decision::Made);
+            }
             let first = FirstJoin { join, ports };
-            self.controller().begin_first_join(sandbox, &first, &mut reserve, &mut Chance, now())?
-        };
-        Change::of(transaction, reserved, gate)
+            model.begin_first_join(sandbox, &first, claims, &mut Chance, now())
+        })?;
+        Change::of(transaction, claimed, gate)
     }
 
     /// Decides that a sandbox leaves a network.
@@ -201,7 +155,7 @@ impl Networks {
     ) -> Result<Change<'_>> {
         let gate = self.gate.read().unwrap_or_else(PoisonError::into_inner);
         let transaction = self.controller().begin_leave(sandbox, network, now())?;
-        Change::of(transaction, Vec::new(), gate)
+        Change::of(transaction, Claimed::default(), gate)
     }
 
     /// Makes a decided change true: the intent becomes durable, the kernel follows, and names are

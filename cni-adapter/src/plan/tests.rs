@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use cnm::controller::{ControllerConfig, Entropy, HostFacts, JoinSpec, SandboxSpec};
+use cnm::controller::{
+    Claims, ControllerConfig, Decision, Entropy, HostFacts, JoinSpec, SandboxSpec,
+};
 use cnm::store::Memory;
 use cnm::{Controller, diff};
 use expect_test::{Expect, expect};
@@ -52,9 +54,9 @@ fn check(network: &NetworkSettings, endpoint: &EndpointSettings, expected: &Expe
         ..JoinSpec::default()
     };
     let spec = SandboxSpec { joins: vec![join], ..SandboxSpec::default() };
-    let mut reserve = |_: &[cnm::PortBinding]| Vec::new();
-    let (_, transaction) =
-        controller.begin_create_sandbox(&spec, &mut reserve, &mut entropy, 0).unwrap();
+    let claims = Claims::default();
+    let decision = controller.begin_create_sandbox(&spec, &claims, &mut entropy, 0).unwrap();
+    let Decision::Made((_, transaction)) = decision else { panic!("no ports are published") };
     controller.commit(transaction);
     let plan = diff(&State::default(), &controller.desired()).to_string();
     let lines = plan.lines().filter(|line| !line.contains("sysctl"));

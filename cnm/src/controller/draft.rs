@@ -3,8 +3,9 @@
 use ipnetwork::IpNetwork;
 
 use super::intent::{Change, Intent, Open, Previous};
-use super::{Controller, ControllerError, Transaction};
+use super::{Claims, Controller, ControllerError, Decision, Transaction};
 use crate::ipam::Taken;
+use crate::ports::{Allocation, Offers};
 use crate::{LinkName, NetworkId, PortBinding};
 
 /// A change in the making. It takes what it needs from the controller and gives all of it back
@@ -12,10 +13,15 @@ use crate::{LinkName, NetworkId, PortBinding};
 #[derive(Debug)]
 pub(super) struct Draft<'a> {
     pub(super) controller: &'a mut Controller,
+    pub(super) claims: &'a Claims,
     pub(super) warnings: Vec<String>,
     previous: Vec<Previous>,
     ports: Vec<PortBinding>,
     links: Vec<LinkName>,
+    /// The claimed ports that nothing has been given yet.
+    pub(super) offers: Offers,
+    /// What must be claimed before it can be decided.
+    unclaimed: Vec<Vec<PortBinding>>,
 }
 
 impl Drop for Draft<'_> {
@@ -26,9 +32,17 @@ impl Drop for Draft<'_> {
 }
 
 impl<'a> Draft<'a> {
+    /// A change that needs nothing from outside.
     pub(super) fn new(controller: &'a mut Controller) -> Self {
-        let (warnings, previous, ports, links) = Default::default();
-        Self { controller, warnings, previous, ports, links }
+        const NOTHING: &Claims = &Claims::none();
+        Self::with(controller, NOTHING)
+    }
+
+    /// A change for which some things were claimed.
+    pub(super) fn with(controller: &'a mut Controller, claims: &'a Claims) -> Self {
+        let (warnings, previous, ports, links, unclaimed) = Default::default();
+        let offers = Offers::of(claims);
+        Self { controller, claims, warnings, previous, ports, links, offers, unclaimed }
     }
 
     /// Notes an address that was taken.
@@ -38,9 +52,12 @@ impl<'a> Draft<'a> {
         taken.address
     }
 
-    /// Notes ports that were taken.
-    pub(super) fn took_ports(&mut self, ports: &[PortBinding]) {
-        self.ports.extend_from_slice(ports);
+    /// Notes ports that were taken, and those of them that are still to be claimed.
+    pub(super) fn took_ports(&mut self, allocation: Allocation) -> Vec<PortBinding> {
+        let Allocation { ports, unclaimed } = allocation;
+        self.ports.extend_from_slice(&ports);
+        self.unclaimed.extend((!unclaimed.is_empty()).then_some(unclaimed));
+        ports
     }
 
     /// Takes the name of a host link; tells whether it was free.
@@ -50,6 +67,19 @@ impl<'a> Draft<'a> {
             self.links.push(link);
         }
         free
+    }
+
+    /// Makes it a transaction, if all is claimed that it needs.
+    pub(super) fn decide(
+        mut self,
+        change: Change,
+        now: u64,
+    ) -> Result<Decision<Transaction>, ControllerError> {
+        let unclaimed = std::mem::take(&mut self.unclaimed);
+        if unclaimed.is_empty() {
+            return self.open(change, now).map(Decision::Made);
+        }
+        Ok(Decision::Unclaimed(unclaimed))
     }
 
     /// Makes it a transaction.

@@ -181,7 +181,7 @@ fn without<'a>(
 fn leases_without(of: Option<&Live>, other: Option<&Live>) -> Vec<(NetworkId, IpAddr, Lease)> {
     let leases = without(of, other).flat_map(|(sandbox, endpoint)| {
         let owner = sandbox.owner.clone();
-        let lease = Lease { owner, mac: Some(endpoint.mac), released: None, reserved: false };
+        let lease = Lease::in_use(&owner, Some(endpoint.mac), None);
         let of_address =
             move |address: &IpNetwork| (endpoint.network.clone(), address.ip(), lease.clone());
         endpoint.addresses.iter().map(of_address)
@@ -279,8 +279,7 @@ impl Controller {
         let mut previous = Vec::new();
         for (network, address, mut lease) in intent.change.new_leases() {
             let before = self.ipam.lease(&network, address).cloned();
-            let same_owner = before.as_ref().filter(|before| before.owner == lease.owner);
-            lease.reserved = same_owner.is_some_and(|before| before.reserved);
+            lease = Lease::in_use(&lease.owner, lease.mac, before.as_ref());
             self.ipam.restore(&network, address, Some(lease));
             previous.push(Previous { network, address, lease: before });
         }
@@ -435,19 +434,6 @@ impl Controller {
     fn take_garbage(&mut self) -> Batch {
         let garbage = self.ipam.take_garbage().into_iter();
         Batch { writes: garbage.map(|(net, address)| lease_record(&net, address, None)).collect() }
-    }
-
-    /// Forgets the owner wherever it would come back by an abort; tells of which addresses.
-    pub(super) fn forget_in_open(&mut self, owner: &str) -> Batch {
-        let mut batch = Batch::default();
-        for previous in self.open.values_mut().flat_map(|open| &mut open.previous) {
-            let Some(lease) = previous.lease.as_mut().filter(|lease| lease.owner == owner) else {
-                continue;
-            };
-            *lease = lease.orphaned();
-            batch.writes.push(lease_record(&previous.network, previous.address, Some(lease)));
-        }
-        batch
     }
 }
 

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::draft::Draft;
-use super::{ControllerError, PortSpec, Reserve};
+use super::{ControllerError, PortSpec};
 use crate::options::{BridgeOptions, DriverOptions, GatewayMode};
 use crate::ports::Request;
 use crate::sandbox::{Attachment, gateway};
@@ -25,9 +25,8 @@ impl Draft<'_> {
         &mut self,
         endpoints: &[Arc<Endpoint>],
         specs: &[PortSpec],
-        reserve: Reserve<'_>,
     ) -> Result<Vec<PortBinding>, ControllerError> {
-        self.publish_instead(endpoints, specs, &[], reserve)
+        self.publish_instead(endpoints, specs, &[])
     }
 
     /// As [`Draft::publish`], for a sandbox that gives up some ports at the same time.
@@ -36,7 +35,6 @@ impl Draft<'_> {
         endpoints: &[Arc<Endpoint>],
         specs: &[PortSpec],
         given_up: &[PortBinding],
-        reserve: Reserve<'_>,
     ) -> Result<Vec<PortBinding>, ControllerError> {
         if specs.is_empty() {
             return Ok(Vec::new());
@@ -57,11 +55,14 @@ impl Draft<'_> {
             self.warnings.push(warning.to_owned());
         }
         let mut given_up = given_up.to_vec();
-        let mut published = Vec::new();
-        for spec in specs {
-            published.extend(self.publish_one(spec, &to, &mut given_up, reserve)?);
+        // Whoever takes any port comes last, and takes none that another request names.
+        let mut order: Vec<usize> = (0..specs.len()).collect();
+        order.sort_by_key(|at| is_any(&specs[*at]));
+        let mut published = vec![Vec::new(); specs.len()];
+        for at in order {
+            published[at] = self.publish_one(&specs[at], &to, &mut given_up)?;
         }
-        Ok(published)
+        Ok(published.into_iter().flatten().collect())
     }
 
     fn publish_one(
@@ -69,7 +70,6 @@ impl Draft<'_> {
         spec: &PortSpec,
         to: &Bindings,
         given_up: &mut Vec<PortBinding>,
-        reserve: &mut dyn FnMut(&[PortBinding]) -> Vec<std::io::Result<bool>>,
     ) -> Result<Vec<PortBinding>, ControllerError> {
         let PortSpec { host, host_ports, protocol, port } = spec;
         check(spec)?;
@@ -99,12 +99,16 @@ impl Draft<'_> {
                 port: *port,
                 lenient: host.is_none() && missing.len() > 1,
             };
-            let taken = self.controller.ports.allocate(&request, reserve)?;
-            self.took_ports(&taken);
-            bindings.extend(taken);
+            let ports = &mut self.controller.ports;
+            let allocation = ports.allocate(&request, self.claims, &mut self.offers)?;
+            bindings.extend(self.took_ports(allocation));
         }
         Ok(bindings)
     }
+}
+
+fn is_any(spec: &PortSpec) -> bool {
+    *spec.host_ports.end() == 0
 }
 
 fn check(spec: &PortSpec) -> Result<(), ControllerError> {

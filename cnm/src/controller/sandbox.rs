@@ -1,6 +1,6 @@
 //! Creating and removing sandboxes; joining and leaving networks.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -9,8 +9,8 @@ use ipnetwork::IpNetwork;
 use super::draft::Draft;
 use super::intent::{Change, Live, Transition};
 use super::{
-    Controller, ControllerError, Entropy, FirstJoin, JoinSpec, PortSpec, Reserve, SandboxSpec,
-    Subject, Transaction,
+    Claims, Controller, ControllerError, Decision, Entropy, FirstJoin, JoinSpec, PortSpec,
+    SandboxSpec, Subject, Transaction,
 };
 use crate::ipam::{Holder, short};
 use crate::options::{DriverOptions, EndpointOptions};
@@ -27,12 +27,12 @@ impl Controller {
     pub fn begin_create_sandbox(
         &mut self,
         spec: &SandboxSpec,
-        reserve: Reserve<'_>,
+        claims: &Claims,
         entropy: &mut dyn Entropy,
         now: u64,
-    ) -> Result<(SandboxId, Transaction), ControllerError> {
+    ) -> Result<Decision<(SandboxId, Transaction)>, ControllerError> {
         let id = SandboxId::from_random(entropy.bytes());
-        let mut draft = Draft::new(self);
+        let mut draft = Draft::with(self, claims);
         let mut joining = Joining { sandbox: &id, owner: &spec.owner, entropy, now };
         // Named interfaces come first, so that no other one is given their names.
         let mut interfaces = Interfaces::default();
@@ -44,7 +44,7 @@ impl Controller {
             let endpoint = draft.join(&mut joining, join, &endpoints, &mut interfaces)?;
             endpoints.push(Arc::new(endpoint));
         }
-        let ports = draft.publish(&endpoints, &spec.ports, reserve)?;
+        let ports = draft.publish(&endpoints, &spec.ports)?;
         let sandbox = Arc::new(Sandbox {
             id: id.clone(),
             owner: spec.owner.clone(),
@@ -53,8 +53,8 @@ impl Controller {
             sysctls: spec.sysctls.clone(),
         });
         let after = Live { sandbox, endpoints };
-        let transaction = draft.open(Change::Sandbox(Transition::Create(after)), now)?;
-        Ok((id, transaction))
+        let decision = draft.decide(Change::Sandbox(Transition::Create(after)), now)?;
+        Ok(decision.map(|transaction| (id, transaction)))
     }
 
     /// Begins to remove a sandbox with all its endpoints.
@@ -72,11 +72,12 @@ impl Controller {
         &mut self,
         sandbox: &SandboxId,
         join: &JoinSpec,
+        claims: &Claims,
         entropy: &mut dyn Entropy,
         now: u64,
     ) -> Result<Transaction, ControllerError> {
         let before = self.idle_sandbox(sandbox)?;
-        let mut draft = Draft::new(self);
+        let mut draft = Draft::with(self, claims);
         let after = draft.join_live(&before, join, entropy, now)?;
         draft.open(Change::Sandbox(Transition::Change { before, after }), now)
     }
@@ -87,17 +88,17 @@ impl Controller {
         &mut self,
         sandbox: &SandboxId,
         first: &FirstJoin<'_>,
-        reserve: Reserve<'_>,
+        claims: &Claims,
         entropy: &mut dyn Entropy,
         now: u64,
-    ) -> Result<Transaction, ControllerError> {
+    ) -> Result<Decision<Transaction>, ControllerError> {
         let before = self.idle_sandbox(sandbox)?;
-        let mut draft = Draft::new(self);
+        let mut draft = Draft::with(self, claims);
         let mut after = draft.join_live(&before, first.join, entropy, now)?;
         let mut equipped = Sandbox { resolver: true, ..Sandbox::clone(&after.sandbox) };
-        equipped.ports.extend(draft.publish(&after.endpoints, first.ports, reserve)?);
+        equipped.ports.extend(draft.publish(&after.endpoints, first.ports)?);
         after.sandbox = Arc::new(equipped);
-        draft.open(Change::Sandbox(Transition::Change { before, after }), now)
+        draft.decide(Change::Sandbox(Transition::Change { before, after }), now)
     }
 
     /// Begins to leave a network (`network disconnect`).
@@ -129,8 +130,8 @@ impl Controller {
         sandbox: &SandboxId,
         add: &[PortSpec],
         remove: &[PortBinding],
-        reserve: Reserve<'_>,
-    ) -> Result<Transaction, ControllerError> {
+        claims: &Claims,
+    ) -> Result<Decision<Transaction>, ControllerError> {
         let before = self.idle_sandbox(sandbox)?;
         let mut ports = before.sandbox.ports.clone();
         for binding in remove {
@@ -141,11 +142,27 @@ impl Controller {
             })?;
             ports.remove(at);
         }
-        let mut draft = Draft::new(self);
-        ports.extend(draft.publish_instead(&before.endpoints, add, remove, reserve)?);
+        let mut draft = Draft::with(self, claims);
+        ports.extend(draft.publish_instead(&before.endpoints, add, remove)?);
         let sandbox = Arc::new(Sandbox { ports, ..Sandbox::clone(&before.sandbox) });
         let after = Live { sandbox, endpoints: before.endpoints.clone() };
-        draft.open(Change::Sandbox(Transition::Change { before, after }), 0)
+        draft.decide(Change::Sandbox(Transition::Change { before, after }), 0)
+    }
+
+    /// Fails if an endpoint on the network has the address, or is about to.
+    fn check_unclaimed(&self, network: &Network, address: IpAddr) -> Result<(), ControllerError> {
+        let coming = self.open_changes().filter_map(|change| change.sandboxes().1);
+        let coming = coming.flat_map(|live| &live.endpoints);
+        let members = self.members.get(&network.id).into_iter().flat_map(BTreeMap::values);
+        let mut others = members.chain(coming.filter(|endpoint| endpoint.network == network.id));
+        match others.find(|endpoint| endpoint.addresses.iter().any(|other| other.ip() == address)) {
+            None => Ok(()),
+            Some(other) => Err(ControllerError::forbidden(format!(
+                "Address already in use: {address} on network {} is used by endpoint {}",
+                network.name,
+                other.id.short()
+            ))),
+        }
     }
 
     fn idle_sandbox(&self, id: &SandboxId) -> Result<Live, ControllerError> {
@@ -297,6 +314,31 @@ impl Draft<'_> {
         Err(ControllerError::new(Kind::Internal, message))
     }
 
+    /// The addresses that were claimed for an endpoint on a network.
+    fn claimed_addresses(
+        &mut self,
+        network: &Network,
+        holder: &Holder<'_>,
+    ) -> Result<Vec<IpNetwork>, ControllerError> {
+        let mut addresses: Vec<IpNetwork> = Vec::new();
+        for claimed in self.claims.addresses(&network.id) {
+            let family = claimed.is_ipv6();
+            if addresses.iter().any(|address| address.is_ipv6() == family) {
+                return Err(second_of_family(claimed.ip(), network));
+            }
+            // Where the network has no addresses of its own to give, nobody keeps track of them.
+            let is_kept = network.pools.iter().any(|pool| pool.subnet.is_ipv6() == family);
+            if is_kept {
+                let taken = self.controller.ipam.take(&network.id, claimed.ip(), holder)?;
+                addresses.push(self.took_address(&network.id, taken));
+                continue;
+            }
+            self.controller.check_unclaimed(network, claimed.ip())?;
+            addresses.push(*claimed);
+        }
+        Ok(addresses)
+    }
+
     /// The wanted addresses, and any others for the families that none is wanted of.
     fn addresses(
         &mut self,
@@ -304,13 +346,10 @@ impl Draft<'_> {
         wanted: &[IpAddr],
         holder: &Holder<'_>,
     ) -> Result<Vec<IpNetwork>, ControllerError> {
-        let mut addresses: Vec<IpNetwork> = Vec::new();
+        let mut addresses = self.claimed_addresses(network, holder)?;
         for address in wanted {
             if addresses.iter().any(|other| other.is_ipv6() == address.is_ipv6()) {
-                return Err(ControllerError::invalid(format!(
-                    "{address} is a second address of its family on network {}: one is possible",
-                    network.name
-                )));
+                return Err(second_of_family(*address, network));
             }
             let taken = self.controller.ipam.take(&network.id, *address, holder)?;
             addresses.push(self.took_address(&network.id, taken));
@@ -326,6 +365,13 @@ impl Draft<'_> {
         addresses.sort_by_key(IpNetwork::is_ipv6);
         Ok(addresses)
     }
+}
+
+fn second_of_family(address: IpAddr, network: &Network) -> ControllerError {
+    ControllerError::invalid(format!(
+        "{address} is a second address of its family on network {}: one is possible",
+        network.name
+    ))
 }
 
 fn random_mac(entropy: &mut dyn Entropy) -> Mac {

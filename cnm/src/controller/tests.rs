@@ -6,8 +6,9 @@ use super::*;
 use crate::network::PoolSpec;
 use crate::sandbox::Attachment;
 use crate::store::{Durability, Memory};
-use crate::{Key, NetworkSpec, Ns, PlanError, Value};
+use crate::{Key, NetworkSpec, Ns, PlanError, PortBinding, Value};
 
+mod claims;
 mod crash;
 mod names;
 mod networks;
@@ -143,10 +144,10 @@ impl Engine {
         spec: &SandboxSpec,
     ) -> Result<(SandboxId, Transaction), ControllerError> {
         let Self { controller, entropy, foreign, now, .. } = self;
-        let mut reserve = |bindings: &[PortBinding]| {
+        let mut bind = |bindings: &[PortBinding]| {
             bindings.iter().map(|binding| Ok(!foreign.contains(&binding.host_port))).collect()
         };
-        controller.begin_create_sandbox(spec, &mut reserve, entropy, *now)
+        decided(&mut bind, |claims| controller.begin_create_sandbox(spec, claims, entropy, *now))
     }
 
     fn start(&mut self, spec: &SandboxSpec) -> Result<SandboxId, ControllerError> {
@@ -167,7 +168,7 @@ impl Engine {
 
     fn join(&mut self, id: &SandboxId, join: &JoinSpec) -> Result<(), ControllerError> {
         let Self { controller, entropy, now, .. } = self;
-        let transaction = controller.begin_join(id, join, entropy, *now)?;
+        let transaction = controller.begin_join(id, join, &Claims::none(), entropy, *now)?;
         self.commit(transaction);
         Ok(())
     }
@@ -185,11 +186,13 @@ impl Engine {
         remove: &[PortBinding],
     ) -> Result<Vec<PortBinding>, ControllerError> {
         let mut reserved = Vec::new();
-        let mut reserve = |bindings: &[PortBinding]| {
+        let mut bind = |bindings: &[PortBinding]| {
             reserved.extend_from_slice(bindings);
             bindings.iter().map(|_| Ok(true)).collect()
         };
-        let transaction = self.controller.begin_change_ports(id, add, remove, &mut reserve)?;
+        let transaction = decided(&mut bind, |claims| {
+            self.controller.begin_change_ports(id, add, remove, claims)
+        })?;
         self.commit(transaction);
         Ok(reserved)
     }
@@ -216,6 +219,20 @@ impl Engine {
     /// All keys in the store below a prefix.
     fn keys(&self, prefix: &str) -> Vec<String> {
         self.store.list(prefix).unwrap().into_iter().map(|(key, _)| key).collect()
+    }
+}
+
+/// Claims what a decision needs until it is made.
+fn decided<T>(
+    bind: &mut dyn FnMut(&[PortBinding]) -> Vec<std::io::Result<bool>>,
+    mut begin: impl FnMut(&Claims) -> Result<Decision<T>, ControllerError>,
+) -> Result<T, ControllerError> {
+    let mut claims = Claims::default();
+    loop {
+        match begin(&claims)? {
+            Decision::Made(made) => return Ok(made),
+            Decision::Unclaimed(groups) => claims.claim_ports(&groups, bind),
+        }
     }
 }
 

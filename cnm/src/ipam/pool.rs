@@ -60,11 +60,15 @@ impl PoolAddresses {
 
     /// The address that the owner had or that is kept for it, if nobody uses it.
     pub(super) fn last_of(&self, owner: &str) -> Option<u128> {
-        let idle = |number: &&u128| self.leases.get(number).is_some_and(|l| l.released.is_some());
-        let mine = || self.by_owner.get(owner).into_iter().flatten().filter(idle);
-        let kept = |number: &&u128| self.leases.get(number).is_some_and(|l| l.reserved);
-        let last = |number: &&u128| self.leases.get(number).and_then(|l| l.released);
-        mine().find(kept).or_else(|| mine().max_by_key(last)).copied()
+        let mine = || {
+            let numbers = self.by_owner.get(owner).into_iter().flatten();
+            let leases = numbers.filter_map(|number| Some((*number, self.leases.get(number)?)));
+            leases.filter(|(_, lease)| lease.released.is_some())
+        };
+        let kept = mine().find(|(_, lease)| lease.kept_for_whom().any(|whom| whom == owner));
+        let had = || mine().filter(|(_, lease)| !lease.is_kept());
+        let last = || had().max_by_key(|(number, lease)| (lease.released, *number));
+        kept.or_else(last).map(|(number, _)| number)
     }
 
     /// The next one that nobody has or had, going round.
@@ -101,13 +105,7 @@ impl PoolAddresses {
 
     pub(super) fn take(&mut self, number: u128, holder: &Holder<'_>) -> Taken {
         let previous = self.leases.get(&number).cloned();
-        let mine = previous.as_ref().filter(|lease| lease.owner == holder.owner);
-        let lease = Lease {
-            owner: holder.owner.to_owned(),
-            mac: holder.mac,
-            released: None,
-            reserved: mine.is_some_and(|lease| lease.reserved),
-        };
+        let lease = Lease::in_use(holder.owner, holder.mac, previous.as_ref());
         self.set(number, Some(lease));
         Taken { address: with_prefix(self.address(number), self.pool.subnet), previous }
     }
@@ -116,10 +114,12 @@ impl PoolAddresses {
     /// its parts in step.
     pub(super) fn set(&mut self, number: u128, lease: Option<Lease>) {
         if let Some(old) = self.leases.remove(&number) {
-            if let Some(numbers) = self.by_owner.get_mut(&old.owner) {
-                numbers.remove(&number);
-                if numbers.is_empty() {
-                    self.by_owner.remove(&old.owner);
+            for party in old.parties() {
+                if let Some(numbers) = self.by_owner.get_mut(party) {
+                    numbers.remove(&number);
+                    if numbers.is_empty() {
+                        self.by_owner.remove(party);
+                    }
                 }
             }
             if let Some(released) = old.released {
@@ -139,14 +139,15 @@ impl PoolAddresses {
         };
         self.free.remove(number);
         match lease.released {
+            Some(_) if lease.is_kept() => false,
             Some(released) if lease.owner.is_empty() => self.orphaned.insert((released, number)),
-            Some(released) if !lease.reserved && dynamic(&self.pool).contains(&number) => {
+            Some(released) if dynamic(&self.pool).contains(&number) => {
                 self.resting.insert((released, number))
             }
             _ => false,
         };
-        if !lease.owner.is_empty() {
-            self.by_owner.entry(lease.owner.clone()).or_default().insert(number);
+        for party in lease.parties() {
+            self.by_owner.entry(party.clone()).or_default().insert(number);
         }
         self.leases.insert(number, lease);
     }

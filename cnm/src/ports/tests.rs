@@ -26,6 +26,26 @@ fn each(
     bindings.iter().map(one).collect()
 }
 
+/// Allocates, and claims what is needed for it.
+fn allocate_by(
+    ports: &mut Ports,
+    request: &Request<'_>,
+    bind: &mut dyn FnMut(&[PortBinding]) -> Vec<io::Result<bool>>,
+) -> Result<Vec<PortBinding>, PortError> {
+    let mut claims = Claims::default();
+    loop {
+        let Allocation { ports: taken, unclaimed } =
+            ports.allocate(request, &claims, &mut Offers::of(&claims))?;
+        if unclaimed.is_empty() {
+            return Ok(taken);
+        }
+        for binding in &taken {
+            ports.release(binding);
+        }
+        claims.claim_ports(&[unclaimed], bind);
+    }
+}
+
 fn outcome(result: Result<Vec<PortBinding>, PortError>) -> String {
     let spelled = |b: &PortBinding| SocketAddr::new(b.host, b.host_port).to_string();
     match result {
@@ -36,7 +56,7 @@ fn outcome(result: Result<Vec<PortBinding>, PortError>) -> String {
 
 /// Allocates, with nobody else on the host.
 fn allocate(ports: &mut Ports, hosts: &[&str], range: RangeInclusive<u16>) -> String {
-    outcome(ports.allocate(&request(&addresses(hosts), range), &mut all_free))
+    outcome(allocate_by(ports, &request(&addresses(hosts), range), &mut all_free))
 }
 
 fn ports() -> Ports {
@@ -69,7 +89,7 @@ fn protocols_do_not_get_in_each_others_way() {
     assert_eq!(allocate(&mut ports, &["0.0.0.0"], 53..=53), "0.0.0.0:53");
     let hosts = addresses(&["0.0.0.0"]);
     let udp = Request { protocol: Protocol::Udp, ..request(&hosts, 53..=53) };
-    assert_eq!(outcome(ports.allocate(&udp, &mut all_free)), "0.0.0.0:53");
+    assert_eq!(outcome(allocate_by(&mut ports, &udp, &mut all_free)), "0.0.0.0:53");
 }
 
 #[test]
@@ -121,7 +141,7 @@ fn a_port_that_another_program_has_is_passed_over() {
             |port| Ok(!(port.host.is_ipv6() && [8000, 32_768].contains(&port.host_port))),
         )
     };
-    let mut get = |range| outcome(ports.allocate(&request(&hosts, range), &mut foreign));
+    let mut get = |range| outcome(allocate_by(&mut ports, &request(&hosts, range), &mut foreign));
     assert_eq!(get(8000..=8001), "0.0.0.0:8001 [::]:8001");
     assert_eq!(get(0..=0), "0.0.0.0:32769 [::]:32769");
     assert_eq!(
@@ -139,7 +159,7 @@ fn what_the_host_refuses_is_told_with_its_reason() {
     let hosts = addresses(&["192.0.2.1"]);
     let mut absent =
         |bindings: &[PortBinding]| each(bindings, |_| Err(io::ErrorKind::AddrNotAvailable.into()));
-    let result = ports.allocate(&request(&hosts, 80..=90), &mut absent);
+    let result = allocate_by(&mut ports, &request(&hosts, 80..=90), &mut absent);
     assert_eq!(
         outcome(result),
         "failed to bind host port for 192.0.2.1:80/tcp: address not available"
@@ -158,7 +178,7 @@ fn a_host_without_ipv6_publishes_on_ipv4_alone() {
             IpAddr::V6(_) => Err(io::Error::from_raw_os_error(97)),
         })
     };
-    assert_eq!(outcome(ports.allocate(&lenient, &mut only_v4)), "0.0.0.0:80");
+    assert_eq!(outcome(allocate_by(&mut ports, &lenient, &mut only_v4)), "0.0.0.0:80");
 }
 
 #[derive(Clone, Debug)]
@@ -203,7 +223,7 @@ proptest! {
                     };
                     let expected = (first..=first + length).map(at).find(free);
                     let request = request(&hosts, first..=first + length);
-                    let found = ports.allocate(&request, &mut all_free).ok();
+                    let found = allocate_by(&mut ports, &request, &mut all_free).ok();
                     prop_assert_eq!(&found, &expected);
                     held.extend(found.unwrap_or_default());
                 }

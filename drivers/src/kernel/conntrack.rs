@@ -3,6 +3,10 @@
 //! A flow keeps the translation that its first packet met. UDP has no other end of a connection
 //! than silence, so a client that keeps sending would be led astray for ever: to a container that
 //! is gone, or past one that has come.
+//!
+//! A host may have hundreds of thousands of flows, and one container's are a handful. The kernel is
+//! asked for those only, where it can tell them apart; of what it sends all the same, none is kept
+//! that is not wanted.
 
 use std::collections::HashSet;
 use std::io;
@@ -12,7 +16,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use cnm::{PortBinding, Protocol};
 use netlink_sys::protocols::{NETLINK_NETFILTER, NETLINK_ROUTE};
 
-use super::nfnetlink::{Attributes, Head, Received, Socket};
+use super::nfnetlink::{Attributes, Head, Received, Socket, Train};
 
 /// `NFNL_SUBSYS_CTNETLINK`
 const SUBSYSTEM: u16 = 1;
@@ -25,13 +29,16 @@ const CTA_ID: u16 = 12;
 const CTA_ZONE: u16 = 18;
 const CTA_FILTER: u16 = 25;
 const CTA_FILTER_ORIG_FLAGS: u16 = 1;
+const CTA_FILTER_REPLY_FLAGS: u16 = 2;
 const CTA_TUPLE_IP: u16 = 1;
 const CTA_TUPLE_PROTO: u16 = 2;
 const CTA_IP_V4_SRC: u16 = 1;
 const CTA_IP_V4_DST: u16 = 2;
+const CTA_IP_V6_SRC: u16 = 3;
 const CTA_IP_V6_DST: u16 = 4;
 const CTA_PROTO_NUM: u16 = 1;
 const CTA_PROTO_DST_PORT: u16 = 3;
+const FILTER_IP_SRC: u32 = 1 << 0;
 const FILTER_PROTO_NUM: u32 = 1 << 3;
 const FILTER_PROTO_DST_PORT: u32 = 1 << 5;
 
@@ -39,6 +46,10 @@ const RTM_GETADDR: u16 = 22;
 const ADDRESS_HEADER: usize = 8;
 const IFA_ADDRESS: u16 = 1;
 const IFA_LOCAL: u16 = 2;
+
+/// For how many addresses the kernel is asked by address. Each time it goes through its table twice;
+/// to be told of all flows once takes as long as some ten times that.
+const ADDRESSES: usize = 4;
 
 /// The connections of the network namespace of the thread that opened it.
 ///
@@ -67,30 +78,39 @@ impl Conntrack {
     pub fn flush_ports(&self, bindings: &[PortBinding]) -> io::Result<usize> {
         let bindings: Vec<_> = bindings.iter().filter(|b| b.protocol != Protocol::Tcp).collect();
         let Some(first) = bindings.first() else { return Ok(0) };
-        let port = |b: &PortBinding| (b.protocol, b.host_port);
-        let only = bindings.iter().all(|b| port(b) == port(first)).then(|| port(first));
+        let of_protocol = bindings.iter().all(|b| b.protocol == first.protocol);
+        let of_port = bindings.iter().all(|b| b.host_port == first.host_port);
+        let ask = match (of_protocol, of_port) {
+            (true, true) => Ask::Port(first.protocol, first.host_port),
+            (true, false) => Ask::Protocol(first.protocol),
+            (false, _) => Ask::All,
+        };
         let has = |ipv6| bindings.iter().any(|b| b.host.is_ipv6() == ipv6);
         let keys: HashSet<_> =
             bindings.iter().map(|b| (b.protocol.number(), b.host_port, b.host)).collect();
-        let is = |flow: &Flow, host| keys.contains(&(flow.protocol, flow.port, host));
-        let is_any = |flow: &Flow| is(flow, unspecified(flow.destination.is_ipv6()));
+        let is = |(protocol, port, _): Target, host| keys.contains(&(protocol, port, host));
+        let is_wanted = |seen: &Seen<'_>| {
+            let (_, _, destination) = seen.target;
+            is(seen.target, destination) || is(seen.target, unspecified(destination.is_ipv6()))
+        };
 
         let mut sockets = self.sockets();
         let mut flows = Vec::new();
-        for (family, wanted) in [(libc::AF_INET, has(false)), (libc::AF_INET6, has(true))] {
-            if wanted {
-                flows.extend(sockets.flows(family, only)?);
+        for family in [libc::AF_INET, libc::AF_INET6] {
+            if has(family == libc::AF_INET6) {
+                flows.extend(sockets.flows(family, ask, is_wanted)?);
             }
         }
-        flows.retain(|flow| is(flow, flow.destination) || is_any(flow));
         if flows.is_empty() {
             return Ok(0);
         }
         // What passes through the host to the same port of somebody else is not ours.
         let local = sockets.local_addresses()?;
         flows.retain(|flow| {
-            let destination = flow.destination;
-            is(flow, destination) || destination.is_loopback() || local.contains(&destination)
+            let (_, _, destination) = flow.target;
+            is(flow.target, destination)
+                || destination.is_loopback()
+                || local.contains(&destination)
         });
         sockets.forget(&flows)
     }
@@ -100,10 +120,21 @@ impl Conntrack {
         if addresses.is_empty() {
             return Ok(0);
         }
-        let addresses: HashSet<_> = addresses.iter().copied().collect();
+        let wanted: HashSet<_> = addresses.iter().copied().collect();
+        let is_wanted =
+            |seen: &Seen<'_>| seen.ends.iter().flatten().any(|end| wanted.contains(end));
         let mut sockets = self.sockets();
-        let mut flows = sockets.flows(libc::AF_UNSPEC, None)?;
-        flows.retain(|flow| flow.ends.iter().any(|end| addresses.contains(end)));
+        let mut flows = Vec::new();
+        if wanted.len() > ADDRESSES {
+            flows = sockets.flows(libc::AF_UNSPEC, Ask::All, is_wanted)?;
+        } else {
+            for address in &wanted {
+                let family = if address.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
+                for ask in [Ask::From(*address), Ask::To(*address)] {
+                    flows.extend(sockets.flows(family, ask, is_wanted)?);
+                }
+            }
+        }
         sockets.forget(&flows)
     }
 
@@ -112,42 +143,89 @@ impl Conntrack {
     }
 }
 
-/// A tracked connection.
+/// Protocol, port and address that the first packet of a flow was sent to.
+type Target = (u8, u16, IpAddr);
+
+/// A tracked connection, as the kernel tells of it.
+#[derive(Debug)]
+struct Seen<'a> {
+    family: u8,
+    target: Target,
+    /// All addresses it has, before and after translation.
+    ends: [Option<IpAddr>; 4],
+    tuple: &'a [u8],
+    id: Option<&'a [u8]>,
+    zone: Option<&'a [u8]>,
+}
+
+/// A connection to be forgotten.
 #[derive(Debug)]
 struct Flow {
     family: u8,
-    protocol: u8,
-    // Address and port that its first packet was sent to.
-    destination: IpAddr,
-    port: u16,
-    // All addresses it has, before and after translation.
-    ends: Vec<IpAddr>,
+    target: Target,
     // What names it to the kernel.
     tuple: Vec<u8>,
     id: Option<Vec<u8>>,
     zone: Option<Vec<u8>>,
 }
 
+/// Which flows the kernel is to tell of.
+#[derive(Clone, Copy, Debug)]
+enum Ask {
+    All,
+    Protocol(Protocol),
+    Port(Protocol, u16),
+    /// Those that this address began.
+    From(IpAddr),
+    /// Those that this address answers, whatever the first packet was sent to.
+    To(IpAddr),
+}
+
+impl Ask {
+    fn fill(self, request: &mut Train) {
+        let (tuple, flags, bits) = match self {
+            Self::All => return,
+            Self::Protocol(_) => (CTA_TUPLE_ORIG, CTA_FILTER_ORIG_FLAGS, FILTER_PROTO_NUM),
+            Self::Port(..) => {
+                let bits = FILTER_PROTO_NUM | FILTER_PROTO_DST_PORT;
+                (CTA_TUPLE_ORIG, CTA_FILTER_ORIG_FLAGS, bits)
+            }
+            Self::From(_) => (CTA_TUPLE_ORIG, CTA_FILTER_ORIG_FLAGS, FILTER_IP_SRC),
+            Self::To(_) => (CTA_TUPLE_REPLY, CTA_FILTER_REPLY_FLAGS, FILTER_IP_SRC),
+        };
+        request.nested(tuple, |tuple| match self {
+            Self::All => {}
+            Self::Protocol(protocol) => tuple.nested(CTA_TUPLE_PROTO, |fields| {
+                fields.bytes(CTA_PROTO_NUM, &[protocol.number()]);
+            }),
+            Self::Port(protocol, port) => tuple.nested(CTA_TUPLE_PROTO, |fields| {
+                fields.bytes(CTA_PROTO_NUM, &[protocol.number()]);
+                fields.bytes(CTA_PROTO_DST_PORT, &port.to_be_bytes());
+            }),
+            Self::From(address) | Self::To(address) => {
+                tuple.nested(CTA_TUPLE_IP, |fields| match address {
+                    IpAddr::V4(address) => fields.bytes(CTA_IP_V4_SRC, &address.octets()),
+                    IpAddr::V6(address) => fields.bytes(CTA_IP_V6_SRC, &address.octets()),
+                });
+            }
+        });
+        request.nested(CTA_FILTER, |filter| filter.bytes(flags, &bits.to_ne_bytes()));
+    }
+}
+
 impl Sockets {
-    /// The flows of a family; those to one port only, where the kernel can tell them apart.
-    fn flows(&mut self, family: i32, only: Option<(Protocol, u16)>) -> io::Result<Vec<Flow>> {
+    /// The flows of a family that are wanted. The kernel leaves out what it can.
+    fn flows(
+        &mut self,
+        family: i32,
+        ask: Ask,
+        is_wanted: impl Fn(&Seen<'_>) -> bool,
+    ) -> io::Result<Vec<Flow>> {
         let family = u8::try_from(family).unwrap_or_default();
         self.netfilter.dump(
             Head::new(SUBSYSTEM, GET, 0, family),
-            |request| {
-                let Some((protocol, port)) = only else { return };
-                request.nested(CTA_TUPLE_ORIG, |tuple| {
-                    tuple.nested(CTA_TUPLE_PROTO, |fields| {
-                        fields.bytes(CTA_PROTO_NUM, &[protocol.number()]);
-                        fields.bytes(CTA_PROTO_DST_PORT, &port.to_be_bytes());
-                    });
-                });
-                request.nested(CTA_FILTER, |filter| {
-                    let flags = FILTER_PROTO_NUM | FILTER_PROTO_DST_PORT;
-                    filter.bytes(CTA_FILTER_ORIG_FLAGS, &flags.to_ne_bytes());
-                });
-            },
-            Flow::decode,
+            |request| ask.fill(request),
+            |message| Seen::of(message).filter(&is_wanted).map(|seen| seen.keep()),
         )
     }
 
@@ -190,32 +268,44 @@ impl Sockets {
     }
 }
 
-impl Flow {
-    fn decode(message: &Received<'_>) -> Option<Self> {
+impl<'a> Seen<'a> {
+    fn of(message: &Received<'a>) -> Option<Self> {
         let attributes = message.attributes();
         let tuple = attributes.find(CTA_TUPLE_ORIG)?;
         let original = Attributes::new(tuple);
-        let reply = attributes.within(CTA_TUPLE_REPLY);
-        let ends: Vec<_> = [original, reply]
-            .into_iter()
-            .flat_map(|tuple| tuple.within(CTA_TUPLE_IP))
-            .filter(|(kind, _)| (CTA_IP_V4_SRC..=CTA_IP_V6_DST).contains(kind))
-            .filter_map(|(_, bytes)| address(bytes))
-            .collect();
         let ip = original.within(CTA_TUPLE_IP);
         let fields = original.within(CTA_TUPLE_PROTO);
         let port = fields.find(CTA_PROTO_DST_PORT).and_then(|port| port.first_chunk());
+        let port = port.map_or(0, |port| u16::from_be_bytes(*port));
+        let protocol = *fields.find(CTA_PROTO_NUM)?.first()?;
+        let reply = attributes.within(CTA_TUPLE_REPLY).within(CTA_TUPLE_IP);
         Some(Self {
             family: *message.payload().first()?,
-            protocol: *fields.find(CTA_PROTO_NUM)?.first()?,
-            destination: address(ip.find(CTA_IP_V4_DST).or(ip.find(CTA_IP_V6_DST))?)?,
-            port: port.map_or(0, |port| u16::from_be_bytes(*port)),
-            ends,
-            tuple: tuple.to_vec(),
-            id: attributes.find(CTA_ID).map(<[u8]>::to_vec),
-            zone: attributes.find(CTA_ZONE).map(<[u8]>::to_vec),
+            target: (protocol, port, destination(ip)?),
+            ends: [source(ip), destination(ip), source(reply), destination(reply)],
+            tuple,
+            id: attributes.find(CTA_ID),
+            zone: attributes.find(CTA_ZONE),
         })
     }
+
+    fn keep(&self) -> Flow {
+        Flow {
+            family: self.family,
+            target: self.target,
+            tuple: self.tuple.to_vec(),
+            id: self.id.map(<[u8]>::to_vec),
+            zone: self.zone.map(<[u8]>::to_vec),
+        }
+    }
+}
+
+fn source(ip: Attributes<'_>) -> Option<IpAddr> {
+    address(ip.find(CTA_IP_V4_SRC).or(ip.find(CTA_IP_V6_SRC))?)
+}
+
+fn destination(ip: Attributes<'_>) -> Option<IpAddr> {
+    address(ip.find(CTA_IP_V4_DST).or(ip.find(CTA_IP_V6_DST))?)
 }
 
 fn address(bytes: &[u8]) -> Option<IpAddr> {

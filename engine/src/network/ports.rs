@@ -1,4 +1,4 @@
-//! The host ports of a sandbox: bound while a change is decided, then held by the resolver's process.
+//! The host ports of a sandbox, as the resolver's process holds them.
 
 use std::collections::{BTreeMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -6,11 +6,10 @@ use std::os::fd::AsFd;
 
 use cnm::{PortBinding, Sandbox};
 use dns::protocol::{HeldPort, Twin};
-use drivers::kernel::{HostPorts, KernelError};
 
+use super::Change;
+use super::claims::ClaimedPort;
 use super::resolver::BoundPort;
-use super::{Change, Reserved};
-use engine_error::Error;
 
 /// Where ports lead whose packets the kernel does not translate: the plan's word. A port that is
 /// not among them leads nowhere.
@@ -22,40 +21,11 @@ const ANY6: IpAddr = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
 
 /// What the resolver is to hold of a change's ports, with their sockets.
 pub(super) fn held<'a>(change: &'a Change<'_>, carried: &Carried) -> Vec<BoundPort<'a>> {
-    let held = |(bindings, socket): &'a Reserved| BoundPort {
+    let held = |ClaimedPort { bindings, socket }: &'a ClaimedPort| BoundPort {
         port: held_port(bindings, carried),
         socket: socket.as_fd(),
     };
-    change.reserved.iter().map(held).collect()
-}
-
-/// Binds a port of the host on some addresses, by one socket where that does for all.
-pub(super) fn reserve(
-    host: &HostPorts<'_>,
-    bindings: &[PortBinding],
-    reserved: &mut Vec<Reserved>,
-) -> Vec<std::io::Result<bool>> {
-    if let Some(socket) = host.reserve_pair(bindings) {
-        reserved.push((bindings.to_vec(), socket));
-        return bindings.iter().map(|_| Ok(true)).collect();
-    }
-    let one = |binding: &PortBinding| match host.reserve(binding) {
-        Ok(Some(socket)) => {
-            reserved.push((vec![binding.clone()], socket));
-            Ok(true)
-        }
-        Ok(None) => Ok(false),
-        // Its reason tells the controller whether the host merely lacks the family.
-        Err(KernelError::Step { source, .. }) => Err(source),
-        Err(error) => Err(std::io::Error::other(Error::from(error).chain())),
-    };
-    bindings.iter().map(one).collect()
-}
-
-/// Lets go of sockets that were tried in vain.
-pub(super) fn retain_taken(reserved: &mut Vec<Reserved>, sandbox: &Sandbox) {
-    let ports: HashSet<&PortBinding> = sandbox.ports.iter().collect();
-    reserved.retain(|(bindings, _)| bindings.iter().any(|binding| ports.contains(binding)));
+    change.bound.iter().map(held).collect()
 }
 
 /// What the resolver is to hold of all ports of a sandbox.

@@ -333,6 +333,40 @@ fn flows_through_the_host_to_the_same_port_elsewhere_are_not_forgotten() {
     assert_eq!(conntrack.flush_ports(&[specific]).unwrap(), 0);
 }
 
+/// Prints how long it takes: B12 measures 100,000 flows by it.
+#[test]
+fn the_flows_of_one_container_are_forgotten_among_many_of_others() {
+    let site = site();
+    let conntrack = site.host.run(|| Conntrack::open().unwrap());
+    let other = site.b1.datagrams();
+    for address in ["192.0.2.2", "192.0.2.3"] {
+        for port in 1..=50_000 {
+            // Nobody is there, and flows need no answer.
+            let _ = other.send_to(b"x", (address, port));
+        }
+    }
+    let socket = site.a1.datagrams();
+    socket.connect("192.0.2.2:80").unwrap();
+    assert!(ask(&socket, PATIENCE).is_some());
+    let count = || {
+        let text =
+            site.host.run(|| std::fs::read_to_string("/proc/thread-self/net/stat/nf_conntrack"));
+        let text = text.unwrap();
+        let entries = text.lines().nth(1).unwrap().split_whitespace().next().unwrap();
+        usize::from_str_radix(entries, 16).unwrap()
+    };
+    let before = count();
+    assert!(before > 50_000, "{before} flows");
+    let begun = std::time::Instant::now();
+    assert_eq!(conntrack.flush_addresses(&["10.1.0.2".parse().unwrap()]).unwrap(), 1);
+    println!("one of {before} flows forgotten in {:?}", begun.elapsed());
+    assert!(count() >= before - 1 - 100, "others' flows stay, but for those that ended");
+    let begun = std::time::Instant::now();
+    let port = binding("0.0.0.0", Protocol::Udp, 8080);
+    assert_eq!(conntrack.flush_ports(&[port]).unwrap(), 0);
+    println!("and the flows to a port looked for in {:?}", begun.elapsed());
+}
+
 #[test]
 fn all_flows_of_a_released_address_are_forgotten() {
     let site = site();

@@ -177,6 +177,16 @@ impl Engine {
         self.controller.network(&format!("n{name}")).ok()
     }
 
+    fn begin_ports(&mut self, at: usize, add: u16, remove: bool) -> Option<Transaction> {
+        let sandbox = self.at(at)?;
+        let add = [publish(&format!("127.0.0.1:{add}:80"))];
+        let remove = if remove { &sandbox.ports[..1.min(sandbox.ports.len())] } else { &[] };
+        let bind = &mut |ports: &[PortBinding]| ports.iter().map(|_| Ok(true)).collect();
+        let begin =
+            |claims: &Claims| self.controller.begin_change_ports(&sandbox.id, &add, remove, claims);
+        decided(bind, begin).ok()
+    }
+
     /// Begins what a step asks for; refusals are part of life.
     fn begin(&mut self, step: &Step) -> Option<Transaction> {
         match step {
@@ -206,20 +216,14 @@ impl Engine {
             Step::Join { at, network } => {
                 let (sandbox, network) = (self.at(*at)?, self.named(*network)?);
                 let Self { controller, entropy, now, .. } = self;
-                controller.begin_join(&sandbox.id, &join(&network), entropy, *now).ok()
+                let claims = Claims::none();
+                controller.begin_join(&sandbox.id, &join(&network), &claims, entropy, *now).ok()
             }
             Step::Leave { at, network } => {
                 let (sandbox, network) = (self.at(*at)?, self.named(*network)?);
                 self.controller.begin_leave(&sandbox.id, &network.id, self.now).ok()
             }
-            Step::Ports { at, add, remove } => {
-                let sandbox = self.at(*at)?;
-                let add = [publish(&format!("127.0.0.1:{add}:80"))];
-                let remove =
-                    if *remove { &sandbox.ports[..1.min(sandbox.ports.len())] } else { &[] };
-                let reserve = &mut |ports: &[PortBinding]| ports.iter().map(|_| Ok(true)).collect();
-                self.controller.begin_change_ports(&sandbox.id, &add, remove, reserve).ok()
-            }
+            Step::Ports { at, add, remove } => self.begin_ports(*at, *add, *remove),
             Step::Reserve { owner, network, host } => {
                 let network = self.named(*network)?;
                 let IpAddr::V4(subnet) = network.pools[0].subnet.ip() else { return None };

@@ -195,9 +195,9 @@ fn a_port_being_withdrawn_is_taken_until_the_end() {
     let n1 = engine.network("n1", V4);
     let id = engine.start(&web(&[&n1], &["127.0.0.1:80:80"])).unwrap();
     let remove = [binding("127.0.0.1:80:80")];
-    let mut never =
-        |_: &[PortBinding]| -> Vec<std::io::Result<bool>> { panic!("nothing to reserve") };
-    let open = engine.controller.begin_change_ports(&id, &[], &remove, &mut never).unwrap();
+    let claims = Claims::none();
+    let open = engine.controller.begin_change_ports(&id, &[], &remove, &claims).unwrap();
+    let Decision::Made(open) = open else { panic!("there is nothing to claim: {open:?}") };
     let other = SandboxSpec { owner: "b".to_owned(), ..web(&[&n1], &["127.0.0.1:80:80"]) };
     assert!(engine.start(&other).is_err());
     engine.abort(open);

@@ -177,6 +177,46 @@ fn a_static_address_waits_for_its_owner() {
     assert_eq!(engine.addresses(&f), "10.1.0.2/29@eth0");
 }
 
+/// B17: compose makes a container's successor while the old one is stopped, with the same address.
+#[test]
+fn an_address_kept_for_a_stopped_container_is_given_to_another_that_names_it() {
+    let mut engine = Engine::new();
+    let n1 = engine.network("n1", &["10.1.0.0/29"]);
+    let address: IpAddr = "10.1.0.2".parse().unwrap();
+    let named = |owner: &str| {
+        let join = JoinSpec { addresses: vec![address], ..join(&n1) };
+        SandboxSpec { owner: owner.to_owned(), joins: vec![join], ..SandboxSpec::default() }
+    };
+    for owner in ["old", "new"] {
+        let batch = engine.controller.reserve_static(owner, &n1.id, address).unwrap();
+        engine.write(&batch);
+    }
+    engine.restart();
+    let new = engine.start(&named("new")).unwrap();
+    assert_eq!(engine.addresses(&new), "10.1.0.2/29@eth0");
+    refused(
+        engine.start(&named("old")),
+        Kind::Forbidden,
+        "Address already in use: 10.1.0.2 on network n1 is used by new; choose another",
+    );
+    // The new one goes: it is still kept for the old one, and not for those who take any.
+    engine.stop(&new);
+    let batch = engine.controller.forget_owner("new");
+    engine.write(&batch);
+    engine.restart();
+    for owner in ["b", "c", "d", "e"] {
+        let other = engine.sandbox(owner, &[&n1]);
+        assert_ne!(engine.addresses(&other), "10.1.0.2/29@eth0");
+    }
+    assert!(engine.start(&sandbox("f", &[&n1])).is_err());
+    let old = engine.start(&named("old")).unwrap();
+    engine.stop(&old);
+    let batch = engine.controller.release_static("old", &n1.id, address);
+    engine.write(&batch);
+    let f = engine.sandbox("f", &[&n1]);
+    assert_eq!(engine.addresses(&f), "10.1.0.2/29@eth0");
+}
+
 #[test]
 fn static_addresses_are_checked() {
     let mut engine = Engine::new();
@@ -334,7 +374,7 @@ fn a_transaction_shows_the_state_of_its_scope_only() {
     engine.commit(created);
     assert_eq!(engine.controller.desired_of(&a), after);
     let Engine { controller, entropy, now, .. } = &mut engine;
-    let joined = controller.begin_join(&a, &join(&n2), entropy, *now).unwrap();
+    let joined = controller.begin_join(&a, &join(&n2), &Claims::none(), entropy, *now).unwrap();
     assert_eq!((joined.kind, joined.before.len(), joined.after.len()), (ChangeKind::Change, 2, 3));
     engine.commit(joined);
     let removed = engine.controller.begin_remove_sandbox(&a, 0).unwrap();
@@ -361,9 +401,10 @@ fn host_links_have_different_names_even_where_chance_repeats_itself() {
     let mut entropy = Repeating(0);
     for owner in ["a", "b", "c", "d"] {
         let spec = sandbox(owner, &[&n1]);
-        let begun =
-            engine.controller.begin_create_sandbox(&spec, &mut |_| Vec::new(), &mut entropy, 0);
-        let (_, transaction) = begun.unwrap();
+        let (_, transaction) = decided(&mut |_| Vec::new(), |claims| {
+            engine.controller.begin_create_sandbox(&spec, claims, &mut entropy, 0)
+        })
+        .unwrap();
         engine.commit(transaction);
     }
     let endpoints = engine.controller.endpoints_of(&n1.id);

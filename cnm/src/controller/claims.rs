@@ -1,0 +1,104 @@
+//! Claims: what a change needs of the world outside the model, and got before it is decided.
+//!
+//! To bind a port of the host, or to ask somebody for an address, may be slow, may fail, and can be
+//! given back. So it happens before a `begin_*`, and outside of every lock. The controller takes
+//! what was claimed as input; where something is missing it says what, decides nothing, and keeps
+//! nothing. The claims belong to the caller, who lets go of those that the change does not use.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use ipnetwork::IpNetwork;
+
+use crate::{NetworkId, PortBinding, Protocol};
+
+/// What was claimed for a change, and what could not be had.
+#[derive(Debug, Default)]
+pub struct Claims {
+    /// What became of the attempts to bind ports of the host, by address.
+    ports: BTreeMap<(Protocol, u16), BTreeMap<IpAddr, Binding>>,
+    addresses: BTreeMap<NetworkId, Vec<IpNetwork>>,
+}
+
+/// What became of the attempt to bind a port on an address.
+#[derive(Clone, Debug)]
+pub(crate) enum Binding {
+    /// It is bound, and stays so while the change is decided.
+    Bound,
+    /// Another program has it.
+    InUse,
+    /// The host cannot bind it.
+    Refused(Arc<io::Error>),
+}
+
+/// What a `begin_*` comes to.
+#[derive(Debug)]
+#[must_use = "a change that is decided is to be committed or aborted"]
+pub enum Decision<T> {
+    /// The change is decided.
+    Made(T),
+    /// Nothing is decided: these ports of the host are to be claimed first. Those of a group differ
+    /// in their address only, so that one socket may do for all of them.
+    Unclaimed(Vec<Vec<PortBinding>>),
+}
+
+impl<T> Decision<T> {
+    pub(super) fn map<U>(self, f: impl FnOnce(T) -> U) -> Decision<U> {
+        match self {
+            Self::Made(made) => Decision::Made(f(made)),
+            Self::Unclaimed(ports) => Decision::Unclaimed(ports),
+        }
+    }
+}
+
+impl Claims {
+    /// No claims, for changes that need none.
+    pub const fn none() -> Self {
+        Self { ports: BTreeMap::new(), addresses: BTreeMap::new() }
+    }
+
+    /// Claims ports of the host: `bind` binds one on some addresses at once, and returns `false` for
+    /// those on which somebody else has it.
+    pub fn claim_ports(
+        &mut self,
+        groups: &[Vec<PortBinding>],
+        bind: &mut dyn FnMut(&[PortBinding]) -> Vec<io::Result<bool>>,
+    ) {
+        for group in groups {
+            for (port, outcome) in group.iter().zip(bind(group)) {
+                let binding = match outcome {
+                    Ok(true) => Binding::Bound,
+                    Ok(false) => Binding::InUse,
+                    Err(error) => Binding::Refused(Arc::new(error)),
+                };
+                let by_address = self.ports.entry((port.protocol, port.host_port)).or_default();
+                by_address.insert(port.host, binding);
+            }
+        }
+    }
+
+    /// Adds an address that somebody else gave for the endpoint on a network: a DHCP server, a
+    /// plugin, a cluster. The endpoint gets it instead of one of its family that would be allocated.
+    pub fn add_address(&mut self, network: &NetworkId, address: IpNetwork) {
+        self.addresses.entry(network.clone()).or_default().push(address);
+    }
+
+    pub(super) fn addresses(&self, network: &NetworkId) -> &[IpNetwork] {
+        self.addresses.get(network).map_or(&[], Vec::as_slice)
+    }
+
+    /// What became of an attempt; nothing if there was none.
+    pub(crate) fn port(&self, protocol: Protocol, port: u16, host: IpAddr) -> Option<&Binding> {
+        self.ports.get(&(protocol, port))?.get(&host)
+    }
+
+    /// The ports that are bound on some address.
+    pub(crate) fn bound(&self) -> BTreeSet<(Protocol, u16)> {
+        let is_bound = |hosts: &BTreeMap<IpAddr, Binding>| {
+            hosts.values().any(|binding| matches!(binding, Binding::Bound))
+        };
+        self.ports.iter().filter(|(_, hosts)| is_bound(hosts)).map(|(port, _)| *port).collect()
+    }
+}

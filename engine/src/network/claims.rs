@@ -1,0 +1,92 @@
+//! The claim step: what a change needs of the host is got before it is decided, outside of the
+//! controller's lock, and let go of if it is not used.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::IpAddr;
+use std::os::fd::OwnedFd;
+
+use cnm::controller::{Claims, ControllerError, Decision};
+use cnm::{Controller, PortBinding, Protocol, Sandbox};
+use drivers::kernel::{HostPorts, KernelError};
+
+use super::Networks;
+use engine_error::{Error, Result};
+
+/// A socket that is bound to a port of the host, or to the same port of both families.
+#[derive(Debug)]
+pub(super) struct ClaimedPort {
+    pub(super) bindings: Vec<PortBinding>,
+    pub(super) socket: OwnedFd,
+}
+
+/// What was claimed for a change so far. The host has it back when this is dropped.
+#[derive(Debug, Default)]
+pub(super) struct Claimed {
+    claims: Claims,
+    ports: Vec<ClaimedPort>,
+}
+
+impl Networks {
+    /// Decides on a change, with what had to be claimed for it.
+    pub(super) fn decide<T>(
+        &self,
+        mut begin: impl FnMut(&mut Controller, &Claims) -> Result<Decision<T>, ControllerError>,
+    ) -> Result<(T, Claimed)> {
+        let mut claimed = Claimed::default();
+        loop {
+            let decision = begin(&mut self.controller(), &claimed.claims)?;
+            match decision {
+                Decision::Made(made) => return Ok((made, claimed)),
+                Decision::Unclaimed(groups) => {
+                    let Claimed { claims, ports } = &mut claimed;
+                    let host = self.kernel.host_ports();
+                    claims.claim_ports(&groups, &mut |group| bind(&host, group, ports));
+                }
+            }
+        }
+    }
+}
+
+impl Claimed {
+    /// The sockets of the ports that a sandbox got. What was bound in vain is let go of.
+    pub(super) fn of(self, sandbox: &Sandbox) -> Vec<ClaimedPort> {
+        let taken: BTreeMap<_, _> =
+            sandbox.ports.iter().map(|port| (host_side(port), port)).collect();
+        let used = |ClaimedPort { bindings, socket }: ClaimedPort| {
+            let bindings =
+                bindings.iter().filter_map(|bound| taken.get(&host_side(bound)).copied());
+            let bindings: Vec<_> = bindings.cloned().collect();
+            (!bindings.is_empty()).then_some(ClaimedPort { bindings, socket })
+        };
+        self.ports.into_iter().filter_map(used).collect()
+    }
+}
+
+/// Where a port leads inside does not matter to its socket.
+fn host_side(port: &PortBinding) -> (Protocol, u16, IpAddr) {
+    (port.protocol, port.host_port, port.host)
+}
+
+/// Binds a port of the host on some addresses, by one socket where that does for all.
+fn bind(
+    host: &HostPorts<'_>,
+    bindings: &[PortBinding],
+    bound: &mut Vec<ClaimedPort>,
+) -> Vec<io::Result<bool>> {
+    if let Some(socket) = host.reserve_pair(bindings) {
+        bound.push(ClaimedPort { bindings: bindings.to_vec(), socket });
+        return bindings.iter().map(|_| Ok(true)).collect();
+    }
+    let one = |binding: &PortBinding| match host.reserve(binding) {
+        Ok(Some(socket)) => {
+            bound.push(ClaimedPort { bindings: vec![binding.clone()], socket });
+            Ok(true)
+        }
+        Ok(None) => Ok(false),
+        // Its reason tells the controller whether the host merely lacks the family.
+        Err(KernelError::Step { source, .. }) => Err(source),
+        Err(error) => Err(io::Error::other(Error::from(error).chain())),
+    };
+    bindings.iter().map(one).collect()
+}
