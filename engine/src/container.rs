@@ -12,6 +12,7 @@ pub mod health;
 mod id;
 pub(crate) mod init;
 pub(crate) mod join;
+mod links;
 pub(crate) mod live;
 mod logs;
 mod merge;

@@ -12,7 +12,7 @@ use super::files::{self, Hosts, Resolver};
 use super::join::Place;
 use super::logs::rotation::Rotation;
 use super::spec::Mount;
-use super::{Container, Paths, Sharing, Spec};
+use super::{Container, ContainerId, Paths, Sharing, Spec};
 use engine_error::{Error, Result};
 use image::rootfs::{Root, RootFs};
 use runtime::spec::{BundleInput, Namespace, Namespaces, Seccomp, build};
@@ -228,13 +228,22 @@ impl Containers {
     /// other's.
     fn write_files(&self, container: &Container, wiring: &Wiring) -> Result<Paths> {
         if let Place::Shared(other) = &wiring.place {
-            return Ok(self.registry.find(other)?.get().paths.clone());
+            return self.shared_files(other);
         }
         let paths = &container.paths;
         write(&paths.hostname, &format!("{}\n", container.resolved.hostname))?;
         self.write_resolv_conf(container, wiring)?;
         self.write_hosts(container, wiring)?;
         Ok(paths.clone())
+    }
+
+    /// The files of the container whose sandbox it is: the end of the chain of those who share it.
+    fn shared_files(&self, id: &ContainerId) -> Result<Paths> {
+        let mut other = self.registry.find(id)?.get();
+        while let Some(next) = other.spec.network_mode().container() {
+            other = self.registry.find(next)?.get();
+        }
+        Ok(other.paths.clone())
     }
 
     /// Writes `/etc/hosts`, in place: it is bind mounted.
@@ -244,7 +253,7 @@ impl Containers {
             _ => None,
         };
         let mut extra = self.extra_hosts(container)?;
-        for (name, addresses) in self.linked(container)? {
+        for (name, addresses) in self.linked(container) {
             extra.extend(addresses.into_iter().map(|address| (address, name.clone())));
         }
         let text = files::hosts(&Hosts {

@@ -52,6 +52,7 @@ impl Containers {
             check_platform(&image, &spec.image, wanted)?;
         }
         self.check(&spec).map_err(missing_other)?;
+        let spec = self.with_other_by_id(spec);
         let id = ContainerId::from_random(Chance.bytes());
         let mut warnings = self.warnings(&spec, &id)?;
         let mut resolved = merge::resolve(&spec, &image.config, &id)?;
@@ -98,6 +99,18 @@ impl Containers {
         self.registry.insert(live);
         self.tell(&container, "create", &[]);
         Ok(Created { id, warnings })
+    }
+
+    /// A container whose network is shared is known by its id from now on: names change hands.
+    fn with_other_by_id(&self, mut spec: Spec) -> Spec {
+        let other = spec.network_mode.container().and_then(|key| self.registry.find(key).ok());
+        if let Some(other) = other {
+            spec.network_mode = NetworkMode::Container(other.get().id.to_string());
+            if let Some(mode) = spec.wire_host_config.get_mut("NetworkMode") {
+                *mode = spec.network_mode.to_string().into();
+            }
+        }
+        spec
     }
 
     /// What a container is to be made without, though it was asked for.

@@ -1,6 +1,5 @@
 //! A container's side of its networks: what it asks for, what it gets, what it is called.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -32,7 +31,11 @@ impl Containers {
     /// Where a container's interfaces are to be.
     pub(crate) fn place(&self, container: &Container) -> Result<Place> {
         if let Some(other) = container.spec.network_mode().container() {
-            return Ok(Place::Shared(self.registry.find(other)?.get().id.clone()));
+            let other = self.registry.find(other).map_err(|error| {
+                let text = format!("joining network namespace of container: {error}");
+                Error::new(error.kind(), text)
+            })?;
+            return Ok(Place::Shared(other.get().id.clone()));
         }
         for endpoint in &container.endpoints {
             if self.network_of(endpoint)?.kind() == DriverKind::Host {
@@ -103,7 +106,7 @@ impl Containers {
         let view = SandboxView {
             sandbox: sandbox.id.clone(),
             networks: endpoints.iter().map(|endpoint| endpoint.network.clone()).collect(),
-            private: self.linked(container)?.into_iter().collect(),
+            private: self.linked(container).into_iter().collect(),
             upstreams: if own.is_empty() { self.settings.dns.clone() } else { own.clone() },
             forward,
             ttl: TTL,
@@ -136,33 +139,6 @@ impl Containers {
             views.push(view);
         }
         Ok(views)
-    }
-
-    /// `--link`: names for the addresses of other containers, known to this one only.
-    pub(crate) fn linked(&self, container: &Container) -> Result<BTreeMap<String, Vec<IpAddr>>> {
-        let own = container.endpoints.iter().flat_map(|endpoint| &endpoint.spec.links);
-        let mut private = BTreeMap::new();
-        for link in container.spec.links.iter().chain(own) {
-            let (key, alias) = link.split_once(':').unwrap_or((link, link));
-            let alias = alias.rsplit('/').next().unwrap_or(alias);
-            let other = self.registry.find(key)?.get();
-            let addresses: Vec<IpAddr> = other
-                .endpoints
-                .iter()
-                .flat_map(|e| &e.addresses)
-                .map(ipnetwork::IpNetwork::ip)
-                .collect();
-            if addresses.is_empty() {
-                return Err(Error::conflict(format!(
-                    "Cannot link to a non running container: /{} AS /{}/{alias}",
-                    other.name, container.name
-                )));
-            }
-            for name in [alias, &other.name] {
-                private.insert(name.to_owned(), addresses.clone());
-            }
-        }
-        Ok(private)
     }
 }
 

@@ -12,16 +12,23 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use cnm::store::{Batch, Durability};
-use cnm::{Controller, Store};
+use cnm::{Controller, Endpoint, Sandbox, Store};
+use dns::protocol::HeldPort;
+use futures_util::StreamExt;
 
+use super::join::Place;
 use super::live::Live;
 use super::monitor::{is_gone, of_protocol};
 use super::remove::is_removed;
 use super::state::{Exit, Next};
 use super::{Container, ContainerId, Containers, Status};
+use crate::network::SandboxNames;
 use engine_error::{Error, Result};
+use runtime::spec::Namespace;
 use shim::client::{self, ShimClient, ShimError};
 
+/// How many shims are asked at once.
+const SHIMS_AT_ONCE: usize = 64;
 /// How long a shim may take to say how its container is.
 const SHIM_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -31,7 +38,7 @@ impl Containers {
         self.load(store)?;
         let alive = self.living();
         self.networks.settle_intents(|owner| alive.contains_key(owner));
-        self.close_abandoned(&alive)?;
+        self.close_abandoned(&alive);
         self.networks.predefine(&self.settings)?;
         self.networks.reconcile()?;
         self.adopt(&alive)?;
@@ -66,88 +73,111 @@ impl Containers {
         Ok(())
     }
 
-    /// The containers that run, with their processes. A shim that is there and does not answer is
-    /// no reason to take its container for dead.
+    /// The containers that run, with their processes.
     fn living(&self) -> HashMap<ContainerId, i32> {
-        let mut alive = HashMap::new();
-        for live in self.registry.all() {
+        let asked = self.registry.all().into_iter().filter_map(|live| {
             let container = live.get();
-            let id = container.id.clone();
-            let directory = self.settings.shim_dir(&id);
-            if !directory.is_dir() {
-                continue;
-            }
-            let shim = ShimClient::new(directory);
-            let asked = async { tokio::time::timeout(SHIM_PATIENCE, shim.status()).await };
-            match self.tasks.handle().block_on(asked) {
-                Ok(Ok(status)) => alive.extend(status.pid.map(|pid| (id, pid))),
-                Ok(Err(ShimError::Gone { source, .. })) if is_gone(&source) => {
-                    tracing::debug!(container = id.short(), error = %source, "no shim");
-                }
-                silent => {
-                    let pid = container.state.pid;
-                    let runs = pid > 0 && Path::new(&format!("/proc/{pid}")).exists();
-                    tracing::warn!(
-                        container = id.short(),
-                        runs,
-                        ?silent,
-                        "its shim does not answer"
-                    );
-                    alive.extend(runs.then_some((id, pid)));
-                }
-            }
-        }
-        alive
+            let directory = self.settings.shim_dir(&container.id);
+            directory.is_dir().then(|| process_of(container, ShimClient::new(directory)))
+        });
+        // One that hangs costs the others nothing.
+        let asked = futures_util::stream::iter(asked).buffer_unordered(SHIMS_AT_ONCE);
+        let alive = asked.filter_map(std::future::ready).collect();
+        self.tasks.handle().block_on(alive)
     }
 
     /// Removes the sandboxes whose owners do not run.
-    fn close_abandoned(&self, alive: &HashMap<ContainerId, i32>) -> Result<()> {
+    fn close_abandoned(&self, alive: &HashMap<ContainerId, i32>) {
         let sandboxes = self.networks.controller().sandboxes();
         for sandbox in
             sandboxes.iter().filter(|sandbox| !alive.contains_key(sandbox.owner.as_str()))
         {
-            self.networks.close(&sandbox.id, Batch::default())?;
+            if let Err(error) = self.networks.close(&sandbox.id, Batch::default()) {
+                let (sandbox, error) = (sandbox.id.short(), error.chain());
+                tracing::error!(sandbox, error, "cannot remove the sandbox of an ended container");
+            }
         }
-        Ok(())
     }
 
-    /// Goes on with the containers that run: their networks, their names, the watch over them.
+    /// Goes on with the containers that run: their networks, their names, the watch over them. One
+    /// that cannot be taken up as it was runs on and says why; the others do not suffer.
     fn adopt(&self, alive: &HashMap<ContainerId, i32>) -> Result<()> {
-        let sandboxes = self.networks.controller().sandboxes();
-        let by_owner: HashMap<_, _> =
-            sandboxes.iter().map(|sandbox| (sandbox.owner.as_str(), &sandbox.id)).collect();
+        let mut alive: Vec<_> = alive
+            .iter()
+            .filter_map(|(id, pid)| Some((self.registry.find(id).ok()?, *pid)))
+            .collect();
+        // Who shares another's sandbox comes after it.
+        alive.sort_by_key(|(live, _)| live.get().spec.network_mode().container().is_some());
+        for (live, pid) in &alive {
+            self.adopt_process(live, *pid);
+        }
         let mut served = Vec::new();
-        for (id, pid) in alive {
-            let live = self.registry.find(id)?;
-            let mut container = Container::clone(&live.get());
-            if !container.state.has_process() {
-                // It was started, and the daemon ended before it had written that down.
-                let started = client::started(&self.settings.shim_dir(id));
-                container.state.start(*pid, started.map_or_else(Utc::now, DateTime::from));
+        for (live, _) in &alive {
+            match self.adopt_networks(live) {
+                Ok(own) => served.extend(own),
+                Err(error) => {
+                    let text = format!("cannot take up its networks: {}", error.chain());
+                    tracing::error!(container = live.get().short_id(), "{text}");
+                    live.change(|container| container.state.error = text);
+                }
             }
-            container.state.pid = *pid;
-            if let Some(sandbox) = by_owner.get(id.as_str()) {
-                let (sandbox, endpoints) = self.networks.sandbox(sandbox)?;
-                container.sandbox = Some(sandbox.id.clone());
-                container.sandbox_key = self.networks.kernel().namespace_path(&sandbox.id);
-                container.ports.clone_from(&sandbox.ports);
-                container.endpoints = self.endpoint_views(&container, &endpoints)?;
-                let held = self.networks.held_ports(&sandbox.id);
-                served.push((self.served(&container, &sandbox, &endpoints)?, held));
-            }
-            self.note(&container, Durability::Eventual);
-            live.change(|known| *known = container);
-            live.progress.send_modify(|progress| progress.running = true);
         }
         self.networks.start_resolver(served)?;
-        for id in alive.keys() {
-            let live = self.registry.find(id)?;
-            let shim = Arc::new(ShimClient::new(self.settings.shim_dir(id)));
+        for (live, _) in alive {
+            let shim = Arc::new(ShimClient::new(self.settings.shim_dir(&live.get().id)));
             live.set_shim(shim.clone());
             self.monitor(live.clone(), shim);
             self.watch_health(&live);
         }
         Ok(())
+    }
+
+    /// A container runs, whatever its record says.
+    fn adopt_process(&self, live: &Live, pid: i32) {
+        live.change(|container| {
+            if !container.state.has_process() {
+                // It was started, and the daemon ended before it had written that down.
+                let started = client::started(&self.settings.shim_dir(&container.id));
+                container.state.start(pid, started.map_or_else(Utc::now, DateTime::from));
+            }
+            container.state.pid = pid;
+        });
+        live.progress.send_modify(|progress| progress.running = true);
+    }
+
+    /// What a running container has of networks, as the model knows it; returns what the resolver
+    /// is to serve for it, if it has a sandbox of its own.
+    fn adopt_networks(&self, live: &Live) -> Result<Option<(SandboxNames, Vec<HeldPort>)>> {
+        let mut container = Container::clone(&live.get());
+        let mut served = None;
+        match self.place(&container)? {
+            Place::Own => {
+                let (sandbox, endpoints) = self.sandbox_of(&container.id)?;
+                container.sandbox = Some(sandbox.id.clone());
+                container.sandbox_key = self.networks.kernel().namespace_path(&sandbox.id);
+                container.ports.clone_from(&sandbox.ports);
+                container.endpoints = self.endpoint_views(&container, &endpoints)?;
+                let held = self.networks.held_ports(&sandbox.id);
+                served = Some((self.served(&container, &sandbox, &endpoints)?, held));
+            }
+            Place::Shared(other) => {
+                if let Namespace::Path(path) = self.shared_sandbox(&other)? {
+                    container.sandbox_key = path;
+                }
+            }
+            Place::Host => {}
+        }
+        self.note(&container, Durability::Eventual);
+        live.change(|known| *known = container);
+        Ok(served)
+    }
+
+    /// The sandbox that a container has of its own.
+    fn sandbox_of(&self, id: &ContainerId) -> Result<(Arc<Sandbox>, Vec<Arc<Endpoint>>)> {
+        let sandboxes = self.networks.controller().sandboxes();
+        let own = sandboxes.iter().find(|sandbox| sandbox.owner == id.as_str());
+        let lost = || Error::not_found(format!("no sandbox belongs to container {id}"));
+        self.networks.sandbox(&own.ok_or_else(lost)?.id)
     }
 
     /// Notes the ends of containers that ran when the daemon before this one ended.
@@ -207,6 +237,25 @@ impl Containers {
             } else if container.spec.auto_remove && container.state.status == Status::Exited {
                 self.settle_end(&live, Next::Rest);
             }
+        }
+    }
+}
+
+/// The process of a container, asked of its shim. One that is there and does not answer is no reason
+/// to take its container for dead.
+async fn process_of(container: Arc<Container>, shim: ShimClient) -> Option<(ContainerId, i32)> {
+    let id = container.id.clone();
+    match tokio::time::timeout(SHIM_PATIENCE, shim.status()).await {
+        Ok(Ok(status)) => status.pid.map(|pid| (id, pid)),
+        Ok(Err(ShimError::Gone { source, .. })) if is_gone(&source) => {
+            tracing::debug!(container = id.short(), error = %source, "no shim");
+            None
+        }
+        silent => {
+            let pid = container.state.pid;
+            let runs = pid > 0 && Path::new(&format!("/proc/{pid}")).exists();
+            tracing::warn!(container = id.short(), runs, ?silent, "its shim does not answer");
+            runs.then_some((id, pid))
         }
     }
 }

@@ -105,6 +105,7 @@ impl Containers {
 
     fn run(&self, live: &Arc<Live>) -> Result<(), Failure> {
         let container = live.get();
+        self.check_links(&container)?;
         match self.place(&container)? {
             Place::Own => self.run_in_sandbox(live, &container),
             Place::Host => {
@@ -130,18 +131,27 @@ impl Containers {
     }
 
     /// The namespace of another container, for one that shares it.
-    fn shared_sandbox(&self, id: &str) -> Result<Namespace> {
-        let other = self.registry.find(id)?.get();
-        if !other.state.has_process() {
+    pub(crate) fn shared_sandbox(&self, id: &str) -> Result<Namespace> {
+        let other = self.registry.find(id).map_err(|error| {
+            let text = format!("joining network namespace of container: {error}");
+            Error::new(error.kind(), text)
+        })?;
+        let other = other.get();
+        if !other.state.has_process() || other.state.pid <= 0 {
             return Err(Error::conflict(format!(
-                "cannot join network namespace of a non running container: {id}"
+                "cannot join network namespace of a non running container: container {} is {}",
+                other.name,
+                other.state.status.as_str()
             )));
         }
-        match &other.sandbox {
-            Some(sandbox) => Ok(Namespace::Path(self.networks.kernel().namespace_path(sandbox))),
-            None if other.sandbox_key.as_os_str().is_empty() => Ok(Namespace::Host),
-            None => Ok(Namespace::Path(other.sandbox_key.clone())),
+        if let Some(sandbox) = &other.sandbox {
+            return Ok(Namespace::Path(self.networks.kernel().namespace_path(sandbox)));
         }
+        if matches!(self.place(&other), Ok(Place::Host)) {
+            return Ok(Namespace::Host);
+        }
+        // It is in the sandbox of a third one, which may be gone: its process is where it is.
+        Ok(Namespace::Path(PathBuf::from(format!("/proc/{}/ns/net", other.state.pid))))
     }
 
     /// Runs a container that needs no network of its own.

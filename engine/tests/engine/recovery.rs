@@ -4,8 +4,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use cnm::NetworkSpec;
 use engine::container::spec::PublishedPort;
-use engine::container::{Remove, Spec, Status, WaitCondition};
+use engine::container::{EndpointSpec, Remove, Spec, Status, WaitCondition};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tokio::io::{AsyncBufReadExt, BufReader};
@@ -28,8 +29,13 @@ fn web() -> Spec {
 
 /// Opens an engine in another process, starts two containers with it, and kills it.
 async fn killed_daemon(dir: &Path) {
+    killed("recovery::victim", dir).await;
+}
+
+/// Has a test be a daemon in another process, and kills it when it is ready.
+async fn killed(victim: &str, dir: &Path) {
     let child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "recovery::victim", "--nocapture"])
+        .args(["--exact", victim, "--nocapture"])
         .env(VICTIM, dir)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -66,6 +72,81 @@ fn victim() {
         scene.run("trap", spec("trap 5")).await;
         println!("ready to die");
         std::future::pending::<()>().await;
+    });
+}
+
+/// Not a test by itself: a daemon whose containers depend on one another.
+#[test]
+fn victim_with_ties() {
+    let Some(dir) = std::env::var_os(VICTIM).map(PathBuf::from) else { return };
+    tokio::runtime::Runtime::new().unwrap().block_on(async {
+        let scene = Scene::open(dir).await;
+        scene.run("first", spec("trap 5")).await;
+        scene.run("second", sharing("first")).await;
+        scene.run("goes", spec("trap 5")).await;
+        scene.run("links", Spec { links: vec!["goes:it".to_owned()], ..spec("trap 5") }).await;
+        let force = Remove { force: true, ..Remove::default() };
+        scene.engine.containers.remove("goes", force).await.unwrap();
+        println!("ready to die");
+        std::future::pending::<()>().await;
+    });
+}
+
+/// A container in the network namespace of another.
+fn sharing(other: &str) -> Spec {
+    Spec { network_mode: format!("container:{other}").into(), ..spec("trap 5") }
+}
+
+/// The network namespace of a container's process.
+fn namespace_of(scene: &Scene, name: &str) -> PathBuf {
+    let pid = scene.engine.containers.find(name).unwrap().state.pid;
+    std::fs::read_link(format!("/proc/{pid}/ns/net")).unwrap()
+}
+
+#[test]
+fn a_third_container_shares_the_sandbox_after_a_kill() {
+    let name = "recovery::a_third_container_shares_the_sandbox_after_a_kill";
+    on_a_host_of_its_own(name, async |dir| {
+        killed("recovery::victim_with_ties", &dir).await;
+        let scene = Scene::open(dir).await;
+        let second = scene.engine.containers.find("second").unwrap();
+        let first = scene.engine.containers.find("first").unwrap();
+        assert_eq!(second.sandbox_key, first.sandbox_key);
+        scene.run("third", sharing("second")).await;
+        let shared = namespace_of(&scene, "first");
+        assert_eq!(namespace_of(&scene, "second"), shared);
+        assert_eq!(namespace_of(&scene, "third"), shared);
+        assert_ne!(std::fs::read_link("/proc/self/ns/net").unwrap(), shared);
+        // The second one keeps the namespace when the first one is gone.
+        let force = Remove { force: true, ..Remove::default() };
+        scene.engine.containers.remove("first", force).await.unwrap();
+        let error = scene.try_run("fourth", sharing("first")).await.unwrap_err().to_string();
+        assert!(error.contains("No such container: first"), "{error}");
+        scene.end().await;
+    });
+}
+
+#[test]
+fn a_link_to_a_container_that_is_gone_keeps_nothing_from_working() {
+    let name = "recovery::a_link_to_a_container_that_is_gone_keeps_nothing_from_working";
+    on_a_host_of_its_own(name, async |dir| {
+        killed("recovery::victim_with_ties", &dir).await;
+        let scene = Scene::open(dir).await;
+        let links = scene.engine.containers.find("links").unwrap();
+        assert_eq!((links.state.status, links.state.error.as_str()), (Status::Running, ""));
+        let network = NetworkSpec { name: "n1".to_owned(), ..NetworkSpec::default() };
+        scene
+            .blocking(move |engine| {
+                engine.networks.create(&network)?;
+                engine.containers.connect("n1", "links", EndpointSpec::default())?;
+                engine.containers.rename("links", "other")?;
+                engine.containers.disconnect("n1", "other", false)
+            })
+            .await
+            .unwrap_or_else(|error| panic!("{}", error.chain()));
+        let hosts = std::fs::read_to_string(&links.paths.hosts).unwrap();
+        assert!(!hosts.contains("goes"), "{hosts}");
+        scene.end().await;
     });
 }
 

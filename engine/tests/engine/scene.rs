@@ -119,6 +119,12 @@ impl Scene {
         self.blocking(move |engine| engine.containers.start(name)).await
     }
 
+    /// Creates and starts a container, or fails at one of the two.
+    pub(crate) async fn try_run(&self, name: &'static str, spec: Spec) -> Result<String, Error> {
+        let id = self.try_create(name, spec).await?;
+        self.start(name).await.map(|()| id)
+    }
+
     /// Creates and starts a container.
     pub(crate) async fn run(&self, name: &'static str, spec: Spec) -> String {
         let id = self.create(name, spec).await;
