@@ -51,6 +51,9 @@ pub struct Pool {
     pub gateway: Option<IpAddr>,
     /// Addresses that are never handed out, by their names.
     pub auxiliary: BTreeMap<String, IpAddr>,
+    /// Whether it was taken from the default pools: made anew, the network may get another one.
+    #[serde(default)]
+    pub automatic: bool,
 }
 
 /// What a user asks for when creating a network. Nothing in it has been checked.

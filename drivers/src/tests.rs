@@ -43,7 +43,7 @@ fn network(digit: u8, subnets: &[&str]) -> Network {
 fn pool(subnet: &str) -> Pool {
     let subnet: ipnetwork::IpNetwork = subnet.parse().unwrap();
     let gateway = subnet.iter().nth(1);
-    Pool { subnet, range: None, gateway, auxiliary: BTreeMap::new() }
+    Pool { subnet, range: None, gateway, auxiliary: BTreeMap::new(), automatic: false }
 }
 
 fn options(network: &mut Network) -> &mut BridgeOptions {

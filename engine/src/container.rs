@@ -8,6 +8,7 @@ mod create;
 mod detach;
 pub(crate) mod exec;
 mod files;
+mod foresee;
 pub mod health;
 mod id;
 pub(crate) mod init;

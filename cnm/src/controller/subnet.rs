@@ -108,7 +108,7 @@ pub(super) fn pool(
         let message = format!("auxiliary address {name} is {address}, which is the gateway");
         return Err(ControllerError::invalid(message));
     }
-    Ok(Pool { subnet, range, gateway, auxiliary })
+    Ok(Pool { subnet, range, gateway, auxiliary, automatic: spec.subnet.is_none() })
 }
 
 fn parse_range(text: &str, subnet: IpNetwork) -> Result<IpNetwork, ControllerError> {

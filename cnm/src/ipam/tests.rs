@@ -16,7 +16,7 @@ fn network_id() -> NetworkId {
 fn pool(subnet: &str) -> Pool {
     let subnet: IpNetwork = subnet.parse().unwrap();
     let gateway = Some(address(subnet.ip(), *usable(subnet).start()));
-    Pool { subnet, range: None, gateway, auxiliary: BTreeMap::new() }
+    Pool { subnet, range: None, gateway, auxiliary: BTreeMap::new(), automatic: false }
 }
 
 fn network(pools: Vec<Pool>) -> Network {

@@ -11,7 +11,7 @@ fn joined(name: &str, subnets: &[&str], priority: i32) -> (Network, Endpoint) {
     let pool = |subnet: &&str| {
         let subnet: ipnetwork::IpNetwork = subnet.parse().unwrap();
         let gateway = subnet.iter().nth(1);
-        Pool { subnet, range: None, gateway, auxiliary: BTreeMap::new() }
+        Pool { subnet, range: None, gateway, auxiliary: BTreeMap::new(), automatic: false }
     };
     let pools: Vec<Pool> = subnets.iter().map(pool).collect();
     let address = |pool: &Pool| {

@@ -11,7 +11,6 @@ use cnm::store::{Batch, Durability};
 use cnm::{Controller, Kind};
 
 use super::Containers;
-use super::join::Place;
 use super::live::Live;
 use super::logs::rotation::Rotation;
 use super::modes::NetworkMode;
@@ -29,10 +28,6 @@ use runtime::spec::{device_rules, limits};
 
 /// The log drivers there are. What `local` keeps is written as `json-file` does it.
 const LOG_DRIVERS: [&str; 3] = ["json-file", "local", "none"];
-
-/// Compose's label of a container that it makes while the one that this is to replace runs, with
-/// the same ports and addresses.
-const REPLACES: &str = "com.docker.compose.replace";
 
 /// The shell of images that name none.
 const SHELL: [&str; 2] = ["/bin/sh", "-c"];
@@ -82,7 +77,7 @@ impl Containers {
             spec,
             ..Container::default()
         };
-        let made = self.rehearse(&container).and_then(|told| {
+        let made = self.foresee(&container).and_then(|told| {
             warnings.extend(told);
             self.make(container, &image)
         });
@@ -156,24 +151,6 @@ impl Containers {
         Ok(Arc::new(Live::new(container)))
     }
 
-    /// Finds out whether the container could be started now: its networks, its addresses, its
-    /// ports. Docker tells of these at the start and leaves a container behind that a second
-    /// `run` stumbles over (`docs/adr/0017`). Returns what is odd about it.
-    fn rehearse(&self, container: &Container) -> Result<Vec<String>> {
-        if container.resolved.labels.contains_key(REPLACES)
-            || self.place(container).map_err(missing_other)? != Place::Own
-        {
-            return Ok(Vec::new());
-        }
-        let mut spec = self.sandbox_spec(container).map_err(missing_other)?;
-        // Ports of the engine's choice are not chosen twice.
-        spec.ports.retain(|port| *port.host_ports.end() != 0);
-        let change = self.begin(container, &spec).map_err(missing_other)?;
-        let warnings = change.warnings().to_vec();
-        self.networks.abandon(change);
-        Ok(warnings)
-    }
-
     /// Refuses what can be known to be wrong now.
     fn check(&self, spec: &Spec) -> Result<()> {
         if spec.auto_remove && spec.restart != RestartPolicy::No {
@@ -192,11 +169,8 @@ impl Containers {
         self.runtime(spec)?;
         device_rules(&spec.device_rules)?;
         super::detach::keys(None)?;
-        if let Some(other) = spec.network_mode().container() {
-            self.registry.find(other)?;
-            if !spec.hostname.is_empty() {
-                return Err(Error::invalid("conflicting options: hostname and the network mode"));
-            }
+        if spec.network_mode().container().is_some() && !spec.hostname.is_empty() {
+            return Err(Error::invalid("conflicting options: hostname and the network mode"));
         }
         mounts::check(spec)
     }

@@ -8,6 +8,7 @@ use cnm::{DriverKind, Endpoint, Network, Sandbox};
 use dns::protocol::{EndpointNames, SandboxView};
 
 use super::Containers;
+use super::foresee::check_endpoint;
 use super::{Container, ContainerId, EndpointView};
 use crate::network::{NetworkNames, SandboxNames};
 use engine_error::{Error, Result};
@@ -146,11 +147,7 @@ impl Containers {
 pub(crate) fn join_spec(network: &Network, endpoint: &EndpointView) -> Result<JoinSpec> {
     let spec = &endpoint.spec;
     let addresses: Vec<IpAddr> = [spec.ipv4, spec.ipv6].into_iter().flatten().collect();
-    if network.predefined && !addresses.is_empty() {
-        return Err(Error::invalid(
-            "user specified IP address is supported on user defined networks only",
-        ));
-    }
+    check_endpoint(network, spec)?;
     Ok(JoinSpec {
         network: Some(network.id.clone()),
         interface: spec.options.get("com.docker.network.endpoint.ifname").cloned(),

@@ -106,7 +106,7 @@ impl Containers {
     fn run(&self, live: &Arc<Live>) -> Result<(), Failure> {
         let container = live.get();
         self.check_links(&container)?;
-        match self.place(&container)? {
+        match self.place(&container).map_err(networking)? {
             Place::Own => self.run_in_sandbox(live, &container),
             Place::Host => {
                 let wiring = Wiring {
@@ -178,8 +178,8 @@ impl Containers {
 
     /// Runs a container with a sandbox of its own.
     fn run_in_sandbox(&self, live: &Arc<Live>, container: &Container) -> Result<(), Failure> {
-        let spec = self.sandbox_spec(container)?;
-        let change = self.begin(container, &spec)?;
+        let spec = self.sandbox_spec(container).map_err(networking)?;
+        let change = self.begin(container, &spec).map_err(networking)?;
         let begun = self.wire(live, container, &change);
         match begun {
             Ok(records) => {
@@ -353,6 +353,14 @@ impl Containers {
         self.runner.prepare_next_shim();
         self.runner.rest_stages();
     }
+}
+
+/// Docker's words before what is wrong with a network.
+fn networking(error: Error) -> Error {
+    if error.to_string().starts_with("joining network namespace") {
+        return error;
+    }
+    Error::new(error.kind(), format!("failed to set up container networking: {error}"))
 }
 
 impl Made {

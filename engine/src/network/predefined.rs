@@ -234,6 +234,7 @@ mod tests {
             range: parse(&pool.range),
             gateway: pool.gateway.as_ref().map(|text| text.parse().unwrap()),
             auxiliary: BTreeMap::new(),
+            automatic: false,
         });
         let network = Network {
             id: cnm::NetworkId::from_random([1; 32]),

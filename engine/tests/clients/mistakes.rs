@@ -56,23 +56,33 @@ fn an_unknown_option_is_a_warning() {
     assert!(error.starts_with("WARNING: ") && error.contains("color"), "{error}");
 }
 
-#[test]
-fn a_container_that_cannot_be_is_not_created() {
+/// A daemon with a network, a container that publishes 8080, and a program of the host on 8081.
+fn crowded() -> Daemon {
     let daemon = Daemon::start(&[]);
     daemon.docker_ok(&["network", "create", "--subnet", "10.91.0.0/24", "n1"]);
+    daemon.docker_ok(&["network", "create", "auto"]);
     daemon.docker_ok(&["run", "-d", "--name", "first", "--network", "n1", "-p", "8080:80", IMAGE]);
     let server = ["--network", "host", IMAGE, "httpd", "-p", "8081"];
     daemon.docker_ok(&[&["run", "-d", "--name", "server"][..], &server].concat());
     let get = ["run", "--rm", "--network", "host", IMAGE, "get", "http://127.0.0.1:8081/"];
     while daemon.ask(Client::Rnet, &get).0 != Some(0) {}
+    daemon
+}
+
+#[test]
+fn a_container_that_can_never_be_is_not_created() {
+    let daemon = crowded();
     let before = kernel(&daemon);
     for (flags, words) in [
-        ("-p 8081:80", &[":8081", "address already in use by a program of the host"][..]),
-        ("-p 8080:80", &["Bind for", ":8080 failed: port is already allocated", "container first"]),
-        ("-p 99999:80", &["invalid hostPort: 99999"]),
-        ("--network nonet", &["network nonet not found"]),
-        ("--network n1 --ip 10.99.0.5", &["10.99.0.5", "10.91.0.0/24"]),
-        ("--network n1 --ip 10.91.0.2", &["Address already in use: 10.91.0.2", "choose another"]),
+        ("-p 99999:80", &["invalid hostPort: 99999"][..]),
+        ("--network n1 --ip 10.99.0.5", &["10.99.0.5", "10.91.0.0/24", "no configured subnet"]),
+        ("--ip 10.91.0.9", &["user specified IP address is supported on user defined networks"]),
+        ("--network auto --ip 10.91.0.9", &["only when connecting to networks with user conf"]),
+        ("--network-alias other", &["network-scoped alias"]),
+        ("--link nothere:x", &["could not get container for nothere: No such container: nothere"]),
+        ("-P --network container:first", &["port publishing and the container type network mode"]),
+        ("--expose 1 --network container:first", &["port exposing and the container type network"]),
+        ("--link first:x --network container:first", &["can't be used with links"]),
         ("--network n1 --ip bad", &["invalid IPv4 address: bad"]),
         ("--network n1 --mac-address zz", &["zz"]),
         ("--name first", &["The container name \"/first\" is already in use"]),
@@ -92,6 +102,62 @@ fn a_container_that_cannot_be_is_not_created() {
         }
     }
     assert_eq!(kernel(&daemon), before);
+}
+
+#[test]
+fn what_is_only_taken_now_is_created_with_a_warning_and_fails_at_its_start() {
+    let daemon = crowded();
+    let before = kernel(&daemon);
+    let networking = "failed to set up container networking: ";
+    for (flags, words) in [
+        (
+            "-p 8081:80",
+            &[networking, ":8081", "address already in use by a program of the host"][..],
+        ),
+        (
+            "-p 8080:80",
+            &[networking, "Bind for", ":8080 failed: port is already allocated", "container first"],
+        ),
+        ("--network nonet", &[networking, "network nonet not found"]),
+        ("--network n1 --ip 10.91.0.2", &[networking, "Address already in use: 10.91.0.2"]),
+        (
+            "--network container:nope",
+            &["joining network namespace of container: No such container: nope"],
+        ),
+    ] {
+        for client in Client::ALL {
+            let line = format!("run -d --name wrong {flags} {IMAGE}");
+            let (code, _, error) = daemon.ask(client, &line.split(' ').collect::<Vec<_>>());
+            assert_eq!(code, Some(125), "{client:?} {flags}: {error}");
+            for word in words {
+                assert!(error.contains(word), "{client:?} {flags}: {error}");
+            }
+            assert!(error.contains("WARNING: It cannot be started"), "{client:?} {flags}: {error}");
+            let format = "{{.State.Status}} {{.State.ExitCode}} {{.State.Error}}";
+            let state = daemon.docker_ok(&["inspect", "-f", format, "wrong"]);
+            assert!(state.starts_with("created 128 "), "{client:?} {flags}: {state}");
+            assert!(state.contains(words[words.len() - 1]), "{client:?} {flags}: {state}");
+            daemon.docker_ok(&["rm", "wrong"]);
+            let line = line.replace("run -d", "run --rm");
+            daemon.ask(client, &line.split(' ').collect::<Vec<_>>());
+            let all = daemon.docker_ok(&["ps", "-a", "--format", "{{.Names}}"]);
+            assert_eq!(all, "server\nfirst", "{client:?} {flags}: --rm");
+        }
+    }
+    assert_eq!(kernel(&daemon), before);
+}
+
+#[test]
+fn a_successor_is_created_while_the_one_that_it_replaces_runs() {
+    let daemon = crowded();
+    let next = ["--network", "later", "-p", "8080:80", IMAGE];
+    daemon.docker_ok(&[&["create", "--name", "next"][..], &next].concat());
+    daemon.docker_ok(&["network", "create", "later"]);
+    daemon.docker_ok(&["rm", "-f", "first"]);
+    daemon.docker_ok(&["start", "next"]);
+    let format = "{{.State.Status}} {{(index .NetworkSettings.Networks \"later\").IPAddress}}";
+    let state = daemon.docker_ok(&["inspect", "-f", format, "next"]);
+    assert!(state.starts_with("running 1"), "{state}");
 }
 
 #[test]

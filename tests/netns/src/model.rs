@@ -163,5 +163,11 @@ fn bridge_options(bridge: &str) -> BridgeOptions {
 
 fn pool(subnet: &str) -> Pool {
     let subnet: IpNetwork = subnet.parse().unwrap();
-    Pool { subnet, range: None, gateway: subnet.iter().nth(1), auxiliary: BTreeMap::new() }
+    Pool {
+        subnet,
+        range: None,
+        gateway: subnet.iter().nth(1),
+        auxiliary: BTreeMap::new(),
+        automatic: false,
+    }
 }

@@ -120,10 +120,15 @@ fn check_network_mode(config: &Config, host: &HostConfig) -> Result<()> {
         return Ok(());
     }
     let shared = mode.starts_with("container:");
+    let published = host.port_bindings.as_ref().is_some_and(|map| !map.is_empty());
     let conflicts = [
         (
             shared && !config.hostname.is_empty(),
             "conflicting options: hostname and the network mode",
+        ),
+        (
+            shared && host.links.iter().flatten().next().is_some(),
+            "conflicting options: container type network can't be used with links. This would result in undefined behavior",
         ),
         (
             host.links.iter().flatten().next().is_some(),
@@ -138,8 +143,12 @@ fn check_network_mode(config: &Config, host: &HostConfig) -> Result<()> {
             "conflicting options: custom host-to-IP mapping and the network mode",
         ),
         (
-            shared && host.port_bindings.as_ref().is_some_and(|map| !map.is_empty()),
+            shared && (host.publish_all_ports || published),
             "conflicting options: port publishing and the container type network mode",
+        ),
+        (
+            shared && config.exposed_ports.as_ref().is_some_and(|ports| !ports.is_empty()),
+            "conflicting options: port exposing and the container type network mode",
         ),
     ];
     match conflicts.into_iter().find(|(found, _)| *found) {

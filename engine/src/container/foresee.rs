@@ -1,0 +1,101 @@
+//! What is known of a container's networks before it starts: what can never work is refused, and
+//! what would not work now is a warning (`docs/adr/0031`).
+
+use std::net::IpAddr;
+
+use cnm::{Kind, Network};
+
+use super::join::Place;
+use super::links::{is_legacy, links};
+use super::{Container, Containers, EndpointSpec};
+use engine_error::{Error, Result};
+
+/// Compose's label of a container that it makes while the one that this is to replace runs, with
+/// the same ports and addresses.
+const REPLACES: &str = "com.docker.compose.replace";
+
+impl Containers {
+    /// Refuses what can never work on the networks that there are now.
+    fn check_networks(&self, container: &Container) -> Result<()> {
+        for link in links(container).filter(|_| is_legacy(container)) {
+            self.registry.find(link.key).map_err(|error| {
+                Error::invalid(format!("could not get container for {}: {error}", link.key))
+            })?;
+        }
+        let known = container.endpoints.iter().filter_map(|endpoint| {
+            Some((self.networks.network(endpoint.network_id.as_ref()?.as_str()).ok()?, endpoint))
+        });
+        known
+            .into_iter()
+            .try_for_each(|(network, endpoint)| check_endpoint(&network, &endpoint.spec))
+    }
+
+    /// Refuses what can never be, and finds out whether the container could be started now: its
+    /// networks, its addresses, its ports. Returns what the user should know, a start that would fail among it.
+    pub(super) fn foresee(&self, container: &Container) -> Result<Vec<String>> {
+        self.check_networks(container)?;
+        if container.resolved.labels.contains_key(REPLACES) {
+            return Ok(Vec::new());
+        }
+        match self.rehearse(container) {
+            Err(error) if error.kind() == Kind::Invalid => Err(error),
+            Err(error) => Ok(vec![format!("It cannot be started as things are now: {error}")]),
+            told => told,
+        }
+    }
+
+    /// Begins a start, and gives everything back.
+    fn rehearse(&self, container: &Container) -> Result<Vec<String>> {
+        if self.place(container)? != Place::Own {
+            return Ok(Vec::new());
+        }
+        let mut spec = self.sandbox_spec(container)?;
+        // Ports of the engine's choice are not chosen twice.
+        spec.ports.retain(|port| *port.host_ports.end() != 0);
+        let change = self.begin(container, &spec)?;
+        let warnings = change.warnings().to_vec();
+        self.networks.abandon(change);
+        Ok(warnings)
+    }
+}
+
+/// Refuses what a network can never give to an endpoint.
+pub(super) fn check_endpoint(network: &Network, spec: &EndpointSpec) -> Result<()> {
+    let mut wrong = Vec::new();
+    let addresses: Vec<IpAddr> = [spec.ipv4, spec.ipv6].into_iter().flatten().collect();
+    if network.predefined && !spec.aliases.is_empty() {
+        let text = "network-scoped alias is supported only for containers in user defined networks";
+        wrong.push(text.to_owned());
+    }
+    if network.predefined && !addresses.is_empty() {
+        let text = "user specified IP address is supported on user defined networks only";
+        wrong.push(text.to_owned());
+    } else {
+        wrong.extend(addresses.into_iter().filter_map(|address| wrong_address(network, address)));
+    }
+    if wrong.is_empty() {
+        return Ok(());
+    }
+    let (name, wrong) = (&network.name, wrong.join("; "));
+    Err(Error::invalid(format!(
+        "invalid config for network {name}: invalid endpoint settings: {wrong}"
+    )))
+}
+
+/// Why an address cannot be asked for on a network, if so.
+fn wrong_address(network: &Network, address: IpAddr) -> Option<String> {
+    let same_family = |pool: &&cnm::network::Pool| pool.subnet.is_ipv4() == address.is_ipv4();
+    if network.pools.iter().filter(same_family).any(|pool| pool.automatic) {
+        let text = "user specified IP address is supported only when connecting to networks with \
+                    user configured subnets";
+        return Some(text.to_owned());
+    }
+    if network.pool_of(address).is_some() {
+        return None;
+    }
+    let subnets: Vec<_> = network.pools.iter().map(|pool| pool.subnet.to_string()).collect();
+    let subnets = if subnets.is_empty() { "none".to_owned() } else { subnets.join(", ") };
+    Some(format!(
+        "no configured subnet or ip-range contain the IP address {address}: it has {subnets}"
+    ))
+}
