@@ -7,8 +7,8 @@ mod oci;
 
 use std::collections::HashMap;
 use std::fs;
-use std::io::{self, Read};
-use std::path::PathBuf;
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::Deserialize;
@@ -16,6 +16,7 @@ use tar::EntryType;
 
 use super::compression::{Decoder, Digesting};
 use super::digest::Digest;
+use super::limits::{Budget, ENTRY, Limited, Limits, Packed, Room};
 use super::reference::Reference;
 use super::store::{NewImage, Store};
 use super::tarball::TarReader;
@@ -52,9 +53,8 @@ pub(super) fn load(
 ) -> Result<Vec<Loaded>> {
     let _ingest = store.ingest();
     let mut spool = Spool::new(store)?;
-    spool.read(archive).map_err(|error| {
-        Error::caused(cnm::Kind::Invalid, "cannot read the archive of images", error)
-    })?;
+    let read = spool.read(archive, Limits::default());
+    read.map_err(|error| refused("cannot read the archive of images", error))?;
     let found = if spool.has("manifest.json") {
         docker_images(&spool)?
     } else if spool.has("index.json") {
@@ -75,6 +75,15 @@ pub(super) fn load(
         loaded.extend(names.iter().map(|name| Loaded::Name(name.to_string(), taken.id)));
     }
     Ok(loaded)
+}
+
+/// The error of an archive that cannot be taken in: the archive's fault, but for a full disk.
+pub(super) fn refused(what: &str, error: io::Error) -> Error {
+    let kind = match error.kind() {
+        io::ErrorKind::StorageFull => cnm::Kind::Internal,
+        _ => cnm::Kind::Invalid,
+    };
+    Error::caused(kind, what, error)
 }
 
 /// Unpacks the layers of an image and adds it.
@@ -152,8 +161,11 @@ impl<'a> Spool<'a> {
         Ok(Self { store, dir, files: HashMap::new(), links: HashMap::new() })
     }
 
-    fn read(&mut self, archive: impl Read) -> io::Result<()> {
-        let mut reader = TarReader::new(Decoder::new(archive)?);
+    fn read(&mut self, archive: impl Read, limits: Limits) -> io::Result<()> {
+        let packed = Packed::default();
+        let decoder = Decoder::new(packed.count(archive))?;
+        let mut reader = TarReader::new(Limited::new(decoder, limits, packed.clone()));
+        let mut budget = Budget::new(limits, packed, Room::of(&self.dir));
         while let Some(entry) = reader.next_entry()? {
             let Some(path) = normal("", &String::from_utf8_lossy(&entry.path)) else { continue };
             if self.files.len() + self.links.len() >= MOST_FILES {
@@ -162,9 +174,9 @@ impl<'a> Spool<'a> {
             match entry.kind {
                 EntryType::Regular | EntryType::Continuous => {
                     let file = self.dir.join(self.files.len().to_string());
-                    let mut to = Digesting::new(fs::File::create(&file)?);
-                    io::copy(&mut reader, &mut to)?;
-                    let (_, digest, size) = to.finish();
+                    budget.allows(entry.size)?;
+                    budget.store(entry.stored.saturating_add(ENTRY))?;
+                    let (digest, size) = write(&mut reader, &file, &mut budget)?;
                     self.files.insert(path, Spooled { path: file, digest, size });
                 }
                 EntryType::Symlink | EntryType::Link => {
@@ -233,10 +245,13 @@ impl<'a> Spool<'a> {
     /// Makes a blob of a layer of the archive.
     fn blob(&self, path: &str) -> Result<(Digest, u64)> {
         let file = self.file(path)?;
-        if !self.store.has_blob(file.digest) {
-            self.store.adopt_blob(&file.path, file.digest)?;
+        if self.store.has_blob(file.digest) {
+            return Ok((file.digest, file.size));
         }
-        Ok((file.digest, file.size))
+        let adopted = self.store.adopt_layer(&file.path, file.digest);
+        adopted
+            .map(|digest| (digest, file.size))
+            .map_err(|error| refused(&format!("cannot take {path} of the archive"), error))
     }
 }
 
@@ -244,6 +259,21 @@ impl Drop for Spool<'_> {
     fn drop(&mut self) {
         // What stays is swept when the store is opened next.
         let _ = fs::remove_dir_all(&self.dir);
+    }
+}
+
+/// Writes the content of an entry, holes as zeros that count as what they are.
+fn write(from: &mut impl Read, to: &Path, budget: &mut Budget) -> io::Result<(Digest, u64)> {
+    let mut to = Digesting::new(fs::File::create_new(to)?);
+    let mut buffer = vec![0; 1 << 16];
+    loop {
+        let count = from.read(&mut buffer)?;
+        if count == 0 {
+            let (_, digest, size) = to.finish();
+            return Ok((digest, size));
+        }
+        budget.show(count as u64)?;
+        to.write_all(&buffer[..count])?;
     }
 }
 
@@ -258,4 +288,46 @@ fn normal(above: &str, path: &str) -> Option<String> {
         }
     }
     Some(parts.join("/"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tarball::tests::Tar;
+    use crate::tests::Scratch;
+
+    const LIMITS: Limits = Limits { size: 1 << 40, free: 1 << 20, ratio: 100 };
+
+    /// Spools an archive, and says how many bytes the disk got.
+    fn spool(archive: &[u8]) -> (io::Result<()>, u64) {
+        let scratch = Scratch::new();
+        let store = Store::open(&scratch.path("images")).unwrap();
+        let mut spool = Spool::new(&store).unwrap();
+        let read = spool.read(archive, LIMITS);
+        (read, tree::size_of(&spool.dir))
+    }
+
+    #[test]
+    fn an_archive_that_is_a_bomb_is_refused_before_it_fills_the_disk() {
+        let zeros = vec![0; 8 << 20];
+        let packed = zstd::encode_all(&Tar::new().file("a", &zeros).finish()[..], 3).unwrap();
+        let sparse = Tar::new().sparse("a", 8 << 20, &[]).finish();
+        for bomb in [packed, sparse] {
+            let (read, written) = spool(&bomb);
+            let error = read.unwrap_err().to_string();
+            assert!(error.contains("decompression bomb"), "{error}");
+            assert!(written <= 2 << 20, "{written} bytes were written");
+        }
+        spool(&Tar::new().file("a", &zeros).finish()).0.unwrap();
+    }
+
+    #[test]
+    fn a_header_that_promises_more_than_the_disk_has_is_refused_at_once() {
+        let huge = Tar::new().pax(&[("size", b"1000000000000")]).file("a", b"");
+        let (read, written) = spool(&huge.finish());
+        assert_eq!(read.unwrap_err().kind(), io::ErrorKind::StorageFull);
+        let huge = Tar::new().pax(&[("size", b"9000000000000000000")]).file("a", b"");
+        assert!(spool(&huge.finish()).0.is_err());
+        assert_eq!(written, 0);
+    }
 }

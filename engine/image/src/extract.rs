@@ -7,7 +7,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
@@ -18,6 +18,7 @@ use rustix::fs::{
 use rustix::io::Errno;
 use tar::EntryType;
 
+use super::limits::{Budget, ENTRY};
 use super::tarball::{Entry, TarReader};
 
 const OPAQUE: &str = "trusted.overlay.opaque";
@@ -37,13 +38,20 @@ pub(super) struct Unpacked {
 
 /// Unpacks an archive into `root`, an empty directory. Reads the stream to its very end, since
 /// what follows the archive counts for its digest.
-pub(super) fn extract(archive: impl Read, root: &Path) -> io::Result<Unpacked> {
+pub(super) fn extract(
+    archive: impl Read,
+    root: &Path,
+    budget: &mut Budget,
+) -> io::Result<Unpacked> {
     let mut reader = TarReader::new(archive);
     let mut extractor = Extractor::new(root)?;
     let mut unpacked = Unpacked::default();
     while let Some(entry) = reader.next_entry()? {
         unpacked.entries += 1;
-        let written = extractor.apply(&entry, &mut reader).map_err(|error| {
+        let fits = budget.show(entry.size.saturating_add(ENTRY));
+        let fits = fits.and_then(|()| budget.store(entry.stored.saturating_add(ENTRY)));
+        let applied = fits.and_then(|()| extractor.apply(&entry, &mut reader));
+        let written = applied.map_err(|error| {
             let path = String::from_utf8_lossy(&entry.path);
             io::Error::new(error.kind(), format!("cannot unpack {path:?}: {error}"))
         })?;
@@ -71,7 +79,7 @@ impl Extractor {
     }
 
     /// Applies one entry; returns the bytes of content it has.
-    fn apply(&mut self, entry: &Entry, content: &mut impl Read) -> io::Result<u64> {
+    fn apply<R: Read>(&mut self, entry: &Entry, content: &mut TarReader<R>) -> io::Result<u64> {
         let parts = components(&entry.path)?;
         let Some((name, parents)) = parts.split_last() else {
             return if entry.kind == EntryType::Directory { self.root_entry(entry) } else { Ok(0) };
@@ -86,13 +94,13 @@ impl Extractor {
         result
     }
 
-    fn apply_in(
+    fn apply_in<R: Read>(
         &mut self,
         parent: &OwnedFd,
         path: &[u8],
         name: &[u8],
         entry: &Entry,
-        content: &mut impl Read,
+        content: &mut TarReader<R>,
     ) -> io::Result<u64> {
         if name == OPAQUE_MARKER {
             rustix::fs::fsetxattr(reopen(parent)?, OPAQUE, b"y", XattrFlags::empty())?;
@@ -189,12 +197,12 @@ impl Extractor {
         }
     }
 
-    fn file(
+    fn file<R: Read>(
         &mut self,
         parent: BorrowedFd<'_>,
         name: &OsStr,
         entry: &Entry,
-        content: &mut impl Read,
+        content: &mut TarReader<R>,
     ) -> io::Result<u64> {
         let flags =
             OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -202,12 +210,21 @@ impl Extractor {
         let mut file = File::from(fd);
         let mut written = 0;
         loop {
+            let hole = content.skip_hole();
+            if hole > 0 {
+                written += hole;
+                file.seek(SeekFrom::Start(written))?;
+            }
             let count = content.read(&mut self.buffer)?;
             if count == 0 {
                 break;
             }
             file.write_all(&self.buffer[..count])?;
             written += count as u64;
+        }
+        if entry.stored < entry.size {
+            // The file may end with a hole.
+            file.set_len(written)?;
         }
         own(file.as_fd(), entry)?;
         // After the owner: changing that drops file capabilities.

@@ -2,18 +2,17 @@
 
 mod change;
 
-use std::fs;
 use std::io::Read;
 use std::sync::Arc;
 
 use chrono::Utc;
 use serde_json::json;
 
-use super::compression::{Decoder, Digesting};
+use super::Platform;
+use super::archive;
 use super::digest::ImageId;
 use super::reference::Reference;
 use super::store::{NewImage, Store};
-use super::{Digest, Platform};
 use engine_error::{Error, Result};
 
 pub(super) fn import(
@@ -36,10 +35,10 @@ pub(super) fn import(
         change::apply(&mut config, line)?;
     }
     let _ingest = store.ingest();
-    let failed = |error| Error::internal("cannot read the archive to import", error);
+    let failed = |error| archive::refused("cannot read the archive to import", error);
     let (path, blob, _) = store.spool(archive).map_err(failed)?;
-    let diff_id = fs::File::open(&path).and_then(diff_id).map_err(failed)?;
-    store.adopt_blob(&path, blob)?;
+    let blob = store.adopt_layer(&path, blob).map_err(failed)?;
+    let diff_id = store.diff_id(blob).map_err(failed)?;
     store.unpack(diff_id.chain(None), diff_id, blob, &mut |_| {})?;
     let platform = Platform::host();
     let now = Utc::now().to_rfc3339_opts(chrono::SecondsFormat::Nanos, true);
@@ -61,10 +60,4 @@ pub(super) fn import(
         digests: &[],
     })?;
     Ok(image.id)
-}
-
-fn diff_id(file: fs::File) -> std::io::Result<Digest> {
-    let mut archive = Digesting::new(Decoder::new(file)?);
-    std::io::copy(&mut archive, &mut std::io::sink())?;
-    Ok(archive.finish().1)
 }

@@ -14,6 +14,7 @@ mod extract;
 mod find;
 mod history;
 mod import;
+mod limits;
 mod platform;
 mod pull;
 pub mod reference;
@@ -24,6 +25,7 @@ mod save;
 mod store;
 mod tarball;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io::{Read, Write};
 use std::path::Path;
@@ -146,10 +148,6 @@ pub struct ImageUse {
     pub container: String,
     /// The image it was made of.
     pub image: ImageId,
-    /// The name the user gave for it.
-    pub reference: String,
-    /// Whether it runs now.
-    pub running: bool,
 }
 
 /// What a `prune` did.
@@ -253,7 +251,7 @@ pub struct Pulled {
 }
 
 impl Images {
-    /// Opens the store under `root`, making it if it is not there, and sweeps what a crash left.
+    /// Opens the store under `root`, making it if it is not there.
     pub fn open(root: &Path) -> Result<Self> {
         Self::open_with(root, Options::default())
     }
@@ -300,7 +298,7 @@ impl Images {
         }
         let id = self.find(source)?.id;
         let name = target.to_string();
-        self.store.change(|images| {
+        self.store.change(|images, _| {
             for image in images.iter_mut() {
                 let has = image.names.contains(&name);
                 if has && image.id != id {
@@ -316,19 +314,72 @@ impl Images {
         self.find(&name)
     }
 
-    /// Removes a name, and the image with its last one.
-    pub fn remove(&self, reference: &str, force: bool, users: &[ImageUse]) -> Result<Vec<Removed>> {
-        remove::remove(&self.store, reference, force, users)
+    // === who uses them ===
+
+    /// Finds an image and makes a container a user of it: it stays until the container is
+    /// [released](Self::release).
+    pub fn hold(&self, container: &str, reference: &str) -> Result<Arc<Image>> {
+        self.store.hold(container, reference)
+    }
+
+    /// Notes a user that an earlier daemon made one, with what its driver said of its root file
+    /// system: its layers stay even if the image cannot be read.
+    pub fn keep(&self, container: &str, image: ImageId, driver_data: &BTreeMap<String, String>) {
+        self.store.keep(container, image, rootfs::layers_of(driver_data));
+    }
+
+    /// Notes that a container is gone.
+    pub fn release(&self, container: &str) {
+        self.store.release(container);
+    }
+
+    /// The containers that are made of an image.
+    pub fn users(&self, image: ImageId) -> Vec<String> {
+        self.store.users(image)
+    }
+
+    /// Notes why not all users can be known: from now on nothing is swept.
+    pub fn doubt(&self, reason: impl Into<String>) {
+        self.store.doubt(reason.into());
+    }
+
+    /// What of the store cannot be read, and why.
+    pub fn unreadable(&self) -> Vec<(String, String)> {
+        self.store.unreadable()
+    }
+
+    /// Removes what no image and no container needs: what a crash left. Only when all containers
+    /// have been told of.
+    pub fn sweep(&self) {
+        let swept = self.store.sweep();
+        if !swept.layers.is_empty() {
+            tracing::info!(layers = swept.layers.len(), "swept layers without image");
+        }
+    }
+
+    // === removal ===
+
+    /// Removes a name, and the image with its last one. Containers keep their images: `running`
+    /// tells which of them run.
+    pub fn remove(
+        &self,
+        reference: &str,
+        force: bool,
+        running: &dyn Fn(&str) -> bool,
+    ) -> Result<Vec<Removed>> {
+        remove::remove(&self.store, reference, force, running)
     }
 
     /// Removes what the filter lets through and no container uses: dangling images, or with
     /// `all` every unused image.
-    pub fn prune(&self, filter: &Filter, all: bool, users: &[ImageUse]) -> Result<Pruned> {
+    pub fn prune(&self, filter: &Filter, all: bool) -> Result<Pruned> {
         let Ok(_alone) = self.pruning.try_lock() else {
             return Err(Error::conflict("a prune operation is already running"));
         };
-        remove::prune(&self.store, filter, all, users)
+        remove::prune(&self.store, filter, all)
     }
+
+    // === in and out ===
 
     /// Takes in a Docker or OCI archive.
     pub fn load(

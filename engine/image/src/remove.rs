@@ -9,7 +9,7 @@ use super::find::{find, is_dangling, is_id_of};
 use super::reference::Reference;
 use super::store::Store;
 use super::{Filter, Image, ImageUse, Pruned, Removed};
-use engine_error::{Error, Result};
+use engine_error::{Error, Kind, Result};
 
 /// What a removal comes to, decided before anything is changed.
 #[derive(Debug, PartialEq, Eq)]
@@ -24,14 +24,23 @@ pub(super) fn remove(
     store: &Store,
     text: &str,
     force: bool,
-    users: &[ImageUse],
+    running: &dyn Fn(&str) -> bool,
 ) -> Result<Vec<Removed>> {
-    let (image, decision) = store.change(|images| {
+    let decided = store.change(|images, users| {
         let image = find(images, text)?;
-        let decision = decide(&image, text, force, users)?;
+        let users: Vec<_> = users.iter().filter(|user| user.image == image.id).collect();
+        let decision = decide(&image, text, force, &users, running)?;
         apply(images, &image, &decision);
         Ok((image, decision))
-    })?;
+    });
+    let (image, decision) = match decided {
+        Err(error) if error.kind() == Kind::NotFound => {
+            let Some(removed) = store.forget_damaged(text)? else { return Err(error) };
+            store.sweep();
+            return Ok(vec![removed]);
+        }
+        decided => decided?,
+    };
     let mut removed: Vec<_> = decision.untag.into_iter().map(Removed::Untagged).collect();
     if decision.delete {
         let swept = store.sweep();
@@ -42,14 +51,9 @@ pub(super) fn remove(
     Ok(removed)
 }
 
-pub(super) fn prune(
-    store: &Store,
-    filter: &Filter,
-    all: bool,
-    users: &[ImageUse],
-) -> Result<Pruned> {
+pub(super) fn prune(store: &Store, filter: &Filter, all: bool) -> Result<Pruned> {
     let filter = Filter { dangling: if all { None } else { Some(true) }, ..filter.clone() };
-    let gone = store.change(|images| {
+    let gone = store.change(|images, users| {
         let mut gone = filter.select(images)?;
         gone.retain(|image| {
             (all || is_dangling(image)) && !users.iter().any(|user| user.image == image.id)
@@ -86,15 +90,20 @@ fn apply(images: &mut Vec<Arc<Image>>, image: &Image, decision: &Decision) {
     }
 }
 
-fn decide(image: &Image, text: &str, force: bool, users: &[ImageUse]) -> Result<Decision> {
-    let users: Vec<_> = users.iter().filter(|user| user.image == image.id).collect();
+fn decide(
+    image: &Image,
+    text: &str,
+    force: bool,
+    users: &[&ImageUse],
+    running: &dyn Fn(&str) -> bool,
+) -> Result<Decision> {
     let named = Reference::parse(text).ok().map(Reference::or_latest).filter(|_| {
         // A name may look like the beginning of an id; the id wins, as in Docker.
         !is_id_of(image, text)
     });
     match named {
-        Some(name) => decide_name(image, text, &name, force, &users),
-        None => decide_id(image, force, &users),
+        Some(name) => decide_name(image, text, &name, force, users),
+        None => decide_id(image, force, users, running),
     }
 }
 
@@ -133,12 +142,17 @@ fn decide_name(
     Ok(Decision { untag, delete: !left && users.is_empty() })
 }
 
-fn decide_id(image: &Image, force: bool, users: &[&ImageUse]) -> Result<Decision> {
+fn decide_id(
+    image: &Image,
+    force: bool,
+    users: &[&ImageUse],
+    running: &dyn Fn(&str) -> bool,
+) -> Result<Decision> {
     let conflict = |how: &str, why: &str| {
         let id = image.id.short();
         Error::conflict(format!("conflict: unable to delete {id} ({how}) - {why}"))
     };
-    if let Some(user) = users.iter().find(|user| user.running) {
+    if let Some(user) = users.iter().find(|user| running(&user.container)) {
         let why = format!("image is being used by running container {}", short(&user.container));
         return Err(conflict("cannot be forced", &why));
     }

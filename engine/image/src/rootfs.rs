@@ -7,6 +7,7 @@
 
 mod mounter;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -20,6 +21,9 @@ use super::store::Store;
 use crate::{Image, Images};
 use engine_error::{Error, Result};
 use tree::Tree;
+
+/// What the driver's data calls the layers.
+const LOWER: &str = "LowerDir";
 
 /// How the root file system of a container is made of an image.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -59,11 +63,21 @@ impl RootFs {
     /// Makes the directories of a container's root file system under `dir`. Idempotent; mounts
     /// nothing.
     pub fn prepare(images: &Images, image: &Image, dir: &Path) -> Result<Self> {
+        Self::of_layers(images, image.layers.clone(), dir)
+    }
+
+    /// That of a container that was made before, by what the driver said of it then. Its image may
+    /// have become unreadable since.
+    pub fn again(images: &Images, data: &BTreeMap<String, String>, dir: &Path) -> Result<Self> {
+        Self::of_layers(images, layers_of(data), dir)
+    }
+
+    fn of_layers(images: &Images, layers: Vec<Digest>, dir: &Path) -> Result<Self> {
         let failed = |error| Error::internal(format!("cannot prepare {}", dir.display()), error);
         let rootfs = Self {
             dir: dir.to_owned(),
             root: images.root().to_owned(),
-            layers: image.layers.clone(),
+            layers,
             driver: images.driver(),
             mounter: Arc::clone(&images.mounter),
         };
@@ -137,7 +151,7 @@ impl RootFs {
         let lower: Vec<_> =
             self.layers.iter().rev().map(|layer| text(self.diff_path(*layer))).collect();
         vec![
-            ("LowerDir", lower.join(":")),
+            (LOWER, lower.join(":")),
             ("UpperDir", text(self.upper())),
             ("WorkDir", text(self.dir.join("work"))),
         ]
@@ -175,6 +189,16 @@ impl RootFs {
     fn short_path(&self, layer: Digest) -> PathBuf {
         self.root.join(Store::short_name(layer))
     }
+}
+
+/// The chain ids of the layers that a driver's data names, lowest first.
+pub(super) fn layers_of(data: &BTreeMap<String, String>) -> Vec<Digest> {
+    let lower = data.get(LOWER).map_or("", String::as_str);
+    let chain = |path: &str| {
+        let chain = path.strip_suffix("/diff")?.rsplit('/').next()?;
+        format!("sha256:{chain}").parse().ok()
+    };
+    lower.split(':').rev().filter_map(chain).collect()
 }
 
 impl StorageDriver {

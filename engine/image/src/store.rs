@@ -10,13 +10,16 @@
 //! ```
 //!
 //! Everything is written aside, synced and renamed, so a crash leaves what was before plus
-//! something in `tmp`, which opening sweeps. Nothing counts references: what no image reaches is
-//! found by looking.
+//! something in `tmp`, which opening sweeps. Nothing counts references: what no image and no
+//! container reaches is found by looking, once all containers have been told of.
 
+mod damage;
 mod index;
 mod layers;
+mod sweep;
+mod users;
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::fs::{self, File};
 use std::io::{self, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
@@ -26,12 +29,15 @@ use std::time::{Duration, SystemTime};
 
 use rustix::fs::FlockOperation;
 
+use self::damage::Damaged;
 use self::index::Record;
 pub(super) use self::layers::Layer;
+use self::users::User;
 use super::compression::Digesting;
 use super::digest::{Digest, ImageId};
+use super::limits::Room;
 use super::reference::Reference;
-use super::{Image, config};
+use super::{Image, ImageUse, config};
 use cnm::Kind;
 
 use engine_error::{Error, Result};
@@ -53,6 +59,12 @@ pub(super) struct Store {
 struct State {
     /// Newest first.
     images: Vec<(Arc<Image>, Digest)>,
+    /// Images that cannot be read.
+    damaged: Vec<Damaged>,
+    /// The containers that are made of images, by their ids.
+    users: BTreeMap<String, User>,
+    /// Why it is not known what is needed.
+    doubt: Vec<String>,
     /// Operations that bring in blobs and layers no image points at yet.
     ingests: usize,
     /// A sweep was wanted meanwhile.
@@ -113,12 +125,12 @@ impl Store {
         if !root.join("oci-layout").exists() {
             store.replace("oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#)?;
         }
-        let images = store.read_images()?;
-        store.state().images = images;
-        let swept = store.sweep();
-        if !swept.layers.is_empty() {
-            tracing::info!(layers = swept.layers.len(), "swept layers without image");
-        }
+        let read = store.read_index()?;
+        let images = read.images.into_iter().map(|(image, manifest)| (Arc::new(image), manifest));
+        let (mut state, damaged) = (store.state(), read.damaged);
+        (state.images, state.damaged, state.doubt) = (images.collect(), damaged, read.doubt);
+        state.images.sort_by(order);
+        drop(state);
         Ok(Arc::new(store))
     }
 
@@ -183,31 +195,25 @@ impl Store {
     }
 
     /// Writes a stream aside and takes its digest: the path, the digest, the size.
-    pub(super) fn spool(&self, mut from: impl Read) -> io::Result<(PathBuf, Digest, u64)> {
+    pub(super) fn spool(&self, from: impl Read) -> io::Result<(PathBuf, Digest, u64)> {
         let path = self.temporary();
-        let mut to = Digesting::new(File::create_new(&path)?);
-        let mut buffer = vec![0; 1 << 16];
-        loop {
-            match from.read(&mut buffer) {
-                Ok(0) => break,
-                Ok(count) => to.write_all(&buffer[..count])?,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => {
-                    fs::remove_file(&path)?;
-                    return Err(error);
-                }
-            }
+        let spooled = spool(from, &path, &mut Room::of(&self.root));
+        if spooled.is_err() {
+            fs::remove_file(&path)?;
         }
-        let (_, digest, size) = to.finish();
+        let (digest, size) = spooled?;
         Ok((path, digest, size))
     }
 
     /// Makes a blob of a file whose digest is known. The file goes.
     pub(super) fn adopt_blob(&self, path: &Path, digest: Digest) -> Result<()> {
-        let adopted = File::open(path)
-            .and_then(|file| file.sync_all())
-            .and_then(|()| fs::rename(path, self.blob_path(digest)));
-        adopted.map_err(|error| Error::internal(format!("cannot store {digest}"), error))
+        self.adopt(path, digest)
+            .map_err(|error| Error::internal(format!("cannot store {digest}"), error))
+    }
+
+    fn adopt(&self, path: &Path, digest: Digest) -> io::Result<()> {
+        File::open(path)?.sync_all()?;
+        fs::rename(path, self.blob_path(digest))
     }
 
     /// Where a pull keeps what it has of a blob.
@@ -240,6 +246,14 @@ impl Store {
             image.names.clone_from(&known.names);
             image.digests.clone_from(&known.digests);
         }
+        // One that was damaged is whole again.
+        let is_same = |damaged: &&Damaged| damaged.record.as_ref().is_some_and(|r| r.id == id);
+        for damaged in state.damaged.iter().filter(is_same).filter_map(|d| d.record.as_ref()) {
+            image.names.extend(damaged.names.iter().map(ToString::to_string));
+            image.digests.extend(damaged.digests.iter().map(ToString::to_string));
+        }
+        let damaged = state.damaged.clone();
+        state.damaged.retain(|damaged| !is_same(&damaged));
         image.digests.extend(new.digests.iter().map(ToString::to_string));
         image.digests.sort();
         image.digests.dedup();
@@ -247,20 +261,28 @@ impl Store {
         for name in new.names {
             index::name(&mut images, id, name);
         }
-        self.commit(&mut state, images)?;
+        if let Err(error) = self.commit(&mut state, images) {
+            state.damaged = damaged;
+            return Err(error);
+        }
         drop(state);
         self.image(id).ok_or_else(|| Error::not_found(format!("No such image: {id}")))
     }
 
     /// Changes names and digests of images, or leaves images out. What `change` returns is what
-    /// this returns, and only then is anything changed.
+    /// this returns, and only then is anything changed. It is told the containers and what they are
+    /// made of, and no container comes in between.
     pub(super) fn change<T>(
         &self,
-        change: impl FnOnce(&mut Vec<Arc<Image>>) -> Result<T>,
+        change: impl FnOnce(&mut Vec<Arc<Image>>, &[ImageUse]) -> Result<T>,
     ) -> Result<T> {
         let mut state = self.state();
         let mut images: Vec<_> = state.images.iter().map(|(image, _)| image.clone()).collect();
-        let result = change(&mut images)?;
+        let users = state.users.iter();
+        let users: Vec<_> = users
+            .map(|(container, user)| ImageUse { container: container.clone(), image: user.image })
+            .collect();
+        let result = change(&mut images, &users)?;
         let manifest = |id| state.images.iter().find(|(image, _)| image.id == id).map(|(_, m)| *m);
         let images = images
             .into_iter()
@@ -270,96 +292,18 @@ impl Store {
         Ok(result)
     }
 
-    /// Removes the blobs and layers that no image reaches, or, while something comes in, as soon
-    /// as it is in.
-    pub(super) fn sweep(&self) -> Swept {
-        let mut state = self.state();
-        if state.ingests > 0 {
-            state.sweep = true;
-            return Swept::default();
-        }
-        let roots: Vec<_> =
-            state.images.iter().map(|(image, manifest)| (image.clone(), *manifest)).collect();
-        let (swept, trash) = self.sweep_unreachable(&roots);
-        drop(state);
-        for path in trash {
-            // What stays is swept when the store is opened next.
-            let _ = fs::remove_dir_all(path);
-        }
-        swept
-    }
-
-    fn sweep_unreachable(&self, images: &[(Arc<Image>, Digest)]) -> (Swept, Vec<PathBuf>) {
-        let mut chains = HashSet::new();
-        let mut blobs = HashSet::new();
-        for (image, manifest) in images {
-            blobs.extend([image.id.0, *manifest]);
-            for chain in &image.layers {
-                if chains.insert(*chain)
-                    && let Ok(layer) = self.layer(*chain)
-                {
-                    blobs.insert(layer.blob);
-                }
-            }
-        }
-        let mut swept = Swept::default();
-        let mut trash = Vec::new();
-        for chain in digests_in(&self.root.join("layers")) {
-            if chains.contains(&chain) {
-                continue;
-            }
-            let size = self.layer(chain).map_or(0, |layer| layer.size);
-            let aside = self.temporary();
-            // The short name first: one without a layer is made again, never followed.
-            let _ = fs::remove_file(self.short_link(chain));
-            if fs::rename(self.layer_path(chain), &aside).is_ok() {
-                swept.layers.insert(chain);
-                swept.size += size;
-                trash.push(aside);
-            }
-        }
-        for blob in digests_in(&self.root.join("blobs/sha256")) {
-            if blobs.contains(&blob) {
-                continue;
-            }
-            let path = self.blob_path(blob);
-            let size = fs::metadata(&path).map_or(0, |meta| meta.len());
-            if fs::remove_file(path).is_ok() {
-                swept.size += size;
-            }
-        }
-        (swept, trash)
-    }
-
     fn commit(&self, state: &mut State, mut images: Vec<(Arc<Image>, Digest)>) -> Result<()> {
-        images.sort_by(|(a, _), (b, _)| b.created.cmp(&a.created).then(a.id.cmp(&b.id)));
+        images.sort_by(order);
         let records: Vec<_> =
             images.iter().map(|(image, manifest)| Record::of(image, *manifest)).collect();
-        let bytes = index::encode(&records, |digest| {
+        let damaged: Vec<_> = state.damaged.iter().map(|damaged| damaged.entry.clone()).collect();
+        let bytes = index::encode(&records, damaged, |digest| {
             fs::metadata(self.blob_path(digest)).map_or(0, |meta| meta.len())
         });
         let written = bytes.and_then(|bytes| self.replace("index.json", &bytes));
         written.map_err(|error| Error::internal("cannot write the index of images", error))?;
         state.images = images;
         Ok(())
-    }
-
-    fn read_images(&self) -> io::Result<Vec<(Arc<Image>, Digest)>> {
-        let bytes = match fs::read(self.root.join("index.json")) {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(error) => return Err(error),
-        };
-        let mut images = Vec::new();
-        for record in index::decode(&bytes)? {
-            match self.read_image(&record) {
-                Ok(image) => images.push((Arc::new(image), record.manifest)),
-                Err(error) => {
-                    tracing::warn!(image = %record.id, error = error.chain(), "image is damaged and left out");
-                }
-            }
-        }
-        Ok(images)
     }
 
     fn read_image(&self, record: &Record) -> Result<Image> {
@@ -415,6 +359,29 @@ impl Drop for Ingest {
     }
 }
 
+fn spool(mut from: impl Read, path: &Path, room: &mut Room) -> io::Result<(Digest, u64)> {
+    let mut to = Digesting::new(File::create_new(path)?);
+    let mut buffer = vec![0; 1 << 16];
+    loop {
+        match from.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(count) => {
+                room.take(count as u64)?;
+                to.write_all(&buffer[..count])?;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    let (_, digest, size) = to.finish();
+    Ok((digest, size))
+}
+
+/// Newest first.
+fn order((a, _): &(Arc<Image>, Digest), (b, _): &(Arc<Image>, Digest)) -> std::cmp::Ordering {
+    b.created.cmp(&a.created).then(a.id.cmp(&b.id))
+}
+
 fn write_synced(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut file = File::create_new(path)?;
     file.write_all(bytes)?;
@@ -432,3 +399,6 @@ fn digests_in(directory: &Path) -> Vec<Digest> {
 pub(super) fn buffered<R: Read>(inner: R) -> BufReader<R> {
     BufReader::with_capacity(1 << 16, inner)
 }
+
+#[cfg(test)]
+mod tests;

@@ -34,6 +34,8 @@ pub(super) struct Entry {
     pub(super) kind: EntryType,
     /// Bytes that reading yields.
     pub(super) size: u64,
+    /// Bytes of it that are in the archive; the rest are holes.
+    pub(super) stored: u64,
     pub(super) mode: u32,
     pub(super) uid: u32,
     pub(super) gid: u32,
@@ -50,6 +52,16 @@ struct Sparse {
     runs: Vec<(u64, u64)>,
     at: u64,
     size: u64,
+}
+
+impl Sparse {
+    /// How long the hole is that comes next; zero before data and at the end.
+    fn hole(&mut self) -> u64 {
+        while self.runs.last().is_some_and(|&(_, length)| length == 0) {
+            self.runs.pop();
+        }
+        self.runs.last().map_or(self.size, |&(offset, _)| offset).saturating_sub(self.at)
+    }
 }
 
 impl<R: Read> TarReader<R> {
@@ -87,6 +99,14 @@ impl<R: Read> TarReader<R> {
         }
     }
 
+    /// Leaves out the hole that the content goes on with, and says how long it is.
+    pub(super) fn skip_hole(&mut self) -> u64 {
+        let Some(sparse) = &mut self.sparse else { return 0 };
+        let hole = sparse.hole();
+        sparse.at += hole;
+        hole
+    }
+
     /// The rest of the stream, which readers of whole archives want to have seen.
     pub(super) fn into_inner(self) -> R {
         self.inner
@@ -103,7 +123,7 @@ impl<R: Read> TarReader<R> {
             | EntryType::Fifo => 0,
             _ => entry.size,
         };
-        entry.size = stored;
+        (entry.size, entry.stored) = (stored, stored);
         self.left = stored;
         self.padding = stored.next_multiple_of(BLOCK) - stored;
         if entry.kind == EntryType::GNUSparse {
@@ -233,18 +253,14 @@ impl<R: Read> TarReader<R> {
 impl<R: Read> Read for TarReader<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let Some(sparse) = &mut self.sparse else { return self.read_stored(buffer) };
-        let next = sparse.runs.last().map_or(sparse.size, |&(offset, _)| offset);
-        if sparse.at < next {
-            let hole = usize::try_from(next - sparse.at).unwrap_or(usize::MAX).min(buffer.len());
+        let hole = sparse.hole();
+        if hole > 0 {
+            let hole = usize::try_from(hole).unwrap_or(usize::MAX).min(buffer.len());
             buffer[..hole].fill(0);
             sparse.at += hole as u64;
             return Ok(hole);
         }
         let Some(&(_, length)) = sparse.runs.last() else { return Ok(0) };
-        if length == 0 {
-            sparse.runs.pop();
-            return self.read(buffer);
-        }
         let wanted = usize::try_from(length).unwrap_or(usize::MAX).min(buffer.len());
         let count = self.read_stored(&mut buffer[..wanted])?;
         if let Some(sparse) = &mut self.sparse {
@@ -275,6 +291,7 @@ fn entry(header: &Header, pax: Pax) -> io::Result<Entry> {
         link: pax.link.unwrap_or_else(|| header.link_name_bytes().unwrap_or_default().into_owned()),
         kind: header.entry_type(),
         size: pax.size.map_or_else(|| header.entry_size(), Ok)?,
+        stored: 0,
         mode: mode & 0o7777,
         uid: number(pax.uid.unwrap_or(uid))?,
         gid: number(pax.gid.unwrap_or(gid))?,

@@ -58,20 +58,36 @@ pub(super) fn docker_archive(layers: &[Vec<u8>], names: &[&str]) -> Vec<u8> {
     tar.finish()
 }
 
-fn layer(text: &str) -> Vec<u8> {
+pub(super) fn layer(text: &str) -> Vec<u8> {
     Tar::new().dir("etc/").file("etc/name", text.as_bytes()).finish()
 }
 
-fn open(scratch: &Scratch) -> Images {
+fn xz(bytes: &[u8]) -> Vec<u8> {
+    let options = lzma_rust2::XzOptions::with_preset(1);
+    let mut writer = lzma_rust2::XzWriter::new(Vec::new(), options).unwrap();
+    writer.write_all(bytes).unwrap();
+    writer.finish().unwrap()
+}
+
+fn bzip2(bytes: &[u8]) -> Vec<u8> {
+    let mut writer = bzip2::write::BzEncoder::new(Vec::new(), bzip2::Compression::fast());
+    writer.write_all(bytes).unwrap();
+    writer.finish().unwrap()
+}
+
+pub(super) fn open(scratch: &Scratch) -> Images {
     Images::open(&scratch.path("images")).unwrap()
 }
 
-fn load(images: &Images, archive: &[u8]) -> Vec<String> {
+pub(super) fn load(images: &Images, archive: &[u8]) -> Vec<String> {
     let loaded = images.load(archive, &mut |_| {}).unwrap();
     loaded.iter().map(ToString::to_string).collect()
 }
 
-fn files_below(path: &Path) -> usize {
+/// No container runs.
+const NONE: fn(&str) -> bool = |_| false;
+
+pub(super) fn files_below(path: &Path) -> usize {
     fs::read_dir(path).unwrap().count()
 }
 
@@ -82,8 +98,8 @@ fn a_docker_archive_is_loaded_under_its_names_plain_and_compressed() {
     let plain = docker_archive(&[layer("a"), layer("b")], &["x:1", "localhost:5000/y:2"]);
     let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     gzip.write_all(&plain).unwrap();
-    for archive in [plain.clone(), gzip.finish().unwrap(), zstd::encode_all(&plain[..], 1).unwrap()]
-    {
+    let zstd = zstd::encode_all(&plain[..], 1).unwrap();
+    for archive in [plain.clone(), gzip.finish().unwrap(), zstd, xz(&plain), bzip2(&plain)] {
         let lines = load(&images, &archive);
         assert_eq!(lines, ["Loaded image: x:1", "Loaded image: localhost:5000/y:2"]);
     }
@@ -122,6 +138,7 @@ fn images_are_there_after_opening_again_and_leftovers_are_not() {
     fs::write(root.join("blobs/sha256").join(&orphan), "x").unwrap();
     fs::create_dir_all(root.join("tmp/7/diff")).unwrap();
     let images = open(&scratch);
+    images.sweep();
     let image = images.find("x:1").unwrap();
     assert_eq!((image.names.len(), image.size), (1, size));
     assert_eq!(files_below(&root.join("tmp")), 0);
@@ -219,7 +236,7 @@ fn bad_archives_leave_nothing_behind() {
         assert!(error.contains(part), "{part}: {error}");
     }
     assert!(images.list().is_empty());
-    images.prune(&Filter::default(), false, &[]).unwrap();
+    images.prune(&Filter::default(), false).unwrap();
     let root = scratch.path("images");
     for directory in ["tmp", "layers", "blobs/sha256", "l"] {
         assert_eq!(files_below(&root.join(directory)), 0, "{directory}");
@@ -252,8 +269,8 @@ fn the_last_name_takes_the_image_and_its_own_layers_along() {
     load(&images, &docker_archive(&[layer("base"), layer("a")], &["x:1", "x:2"]));
     load(&images, &docker_archive(&[layer("base")], &["base:1"]));
     let image = images.find("x:1").unwrap();
-    assert_eq!(images.remove("x:1", false, &[]).unwrap(), [Removed::Untagged("x:1".into())]);
-    let removed = images.remove("x:2", false, &[]).unwrap();
+    assert_eq!(images.remove("x:1", false, &NONE).unwrap(), [Removed::Untagged("x:1".into())]);
+    let removed = images.remove("x:2", false, &NONE).unwrap();
     let wanted = [
         Removed::Untagged("x:2".into()),
         Removed::Deleted(image.id.to_string()),
@@ -262,7 +279,7 @@ fn the_last_name_takes_the_image_and_its_own_layers_along() {
     assert_eq!(removed, wanted);
     assert_eq!(files_below(&scratch.path("images/layers")), 1);
     assert_eq!(images.list().len(), 1);
-    let error = images.remove("x:2", false, &[]).unwrap_err();
+    let error = images.remove("x:2", false, &NONE).unwrap_err();
     assert_eq!(error.to_string(), "No such image: x:2");
 }
 
@@ -274,12 +291,11 @@ fn an_image_in_use_is_kept_in_dockers_words() {
     let id = images.find("x").unwrap_err();
     assert_eq!(id.to_string(), "No such image: x:latest");
     let id = images.find("x:1").unwrap().id;
-    let user = |running| {
-        [ImageUse { container: "c".repeat(64), image: id, reference: "x:1".into(), running }]
-    };
+    let container = "c".repeat(64);
+    images.hold(&container, "x:1").unwrap();
     let short = id.short();
     let text = |reference: &str, force, running| {
-        images.remove(reference, force, &user(running)).unwrap_err().to_string()
+        images.remove(reference, force, &|_| running).unwrap_err().to_string()
     };
     assert_eq!(
         text("x:1", false, false),
@@ -303,15 +319,16 @@ fn an_image_in_use_is_kept_in_dockers_words() {
         )
     );
     images.tag("x:1", "other/y:1").unwrap();
-    let error = images.remove(&short, false, &[]).unwrap_err().to_string();
+    let error = images.remove(&short, false, &NONE).unwrap_err().to_string();
     assert!(error.ends_with("(must be forced) - image is referenced in multiple repositories"));
     // Another name is left: removing one takes nothing from anybody.
-    images.remove("other/y:1", false, &user(true)).unwrap();
-    let removed = images.remove("x:1", true, &user(true)).unwrap();
+    images.remove("other/y:1", false, &|_| true).unwrap();
+    let removed = images.remove("x:1", true, &|_| true).unwrap();
     assert_eq!(removed, [Removed::Untagged("x:1".into())]);
     assert!(images.find(&short).unwrap().names.is_empty());
-    assert!(images.prune(&Filter::default(), true, &user(false)).unwrap().removed.is_empty());
-    let pruned = images.prune(&Filter::default(), false, &[]).unwrap();
+    assert!(images.prune(&Filter::default(), true).unwrap().removed.is_empty());
+    images.release(&container);
+    let pruned = images.prune(&Filter::default(), false).unwrap();
     assert_eq!(pruned.removed.len(), 2);
     assert!(pruned.reclaimed > 0 && images.list().is_empty());
 }
@@ -361,4 +378,26 @@ fn the_built_in_image_is_made_once_and_is_the_same_everywhere() {
     let bin = images.root().join("layers").join(first.layers[0].hex()).join("diff/bin");
     let output = std::process::Command::new(bin.join("echo")).args(["hello", "box"]).output();
     assert_eq!(output.unwrap().stdout, b"hello box\n");
+}
+
+#[test]
+fn xz_and_bzip2_are_imported_and_saved_as_what_everybody_reads() {
+    let scratch = Scratch::new();
+    let images = open(&scratch);
+    let plain = images.import(&layer("a")[..], None, &[], "").unwrap();
+    let diff_ids = images.find(&plain.to_string()).unwrap().diff_ids().to_vec();
+    for (at, archive) in [xz(&layer("a")), bzip2(&layer("a"))].into_iter().enumerate() {
+        let scratch = Scratch::new();
+        let images = open(&scratch);
+        let name = format!("im:{at}");
+        images.import(&archive[..], Some(&name), &[], "").unwrap();
+        assert_eq!(images.find(&name).unwrap().diff_ids(), diff_ids);
+        let mut saved = Vec::new();
+        images.save(std::slice::from_ref(&name), &mut saved).unwrap();
+        let saved = String::from_utf8_lossy(&saved).into_owned();
+        assert!(saved.contains("layer.v1.tar+gzip"), "{saved}");
+    }
+    let mut cut = xz(&layer("a"));
+    cut.truncate(cut.len() / 2);
+    assert!(images.import(&cut[..], None, &[], "").is_err());
 }

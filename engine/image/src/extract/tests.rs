@@ -1,12 +1,13 @@
 //! Layers, honest and hostile. These run as root: they make devices and set trusted attributes.
 
 use std::fs;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
 use std::path::PathBuf;
 
 use proptest::prelude::*;
 
 use super::*;
+use crate::limits::{Limits, Packed, Room};
 use crate::tarball::tests::Tar;
 use crate::tests::Scratch;
 
@@ -29,7 +30,10 @@ impl Space {
     }
 
     fn extract(&self, tar: Tar) -> io::Result<Unpacked> {
-        let result = extract(&tar.finish()[..], &self.root());
+        let bytes = tar.finish();
+        let packed = Packed::whole(bytes.len() as u64);
+        let mut budget = Budget::new(Limits::default(), packed, Room::of(&self.root()));
+        let result = extract(&bytes[..], &self.root(), &mut budget);
         self.check_outside();
         result
     }
@@ -236,4 +240,32 @@ proptest! {
         }
         let _ = space.extract(tar);
     }
+}
+
+#[test]
+fn a_sparse_header_of_terabytes_is_refused_before_a_byte_is_written() {
+    let space = Space::new();
+    for size in [8 << 40, 2 << 30, u64::MAX / 2] {
+        let tar = Tar::new().sparse("huge", size, &[(0, b"data")]);
+        let error = space.extract(tar).unwrap_err().to_string();
+        assert!(error.contains("decompression bomb"), "{size}: {error}");
+        assert!(!space.root().join("huge").exists());
+    }
+}
+
+#[test]
+fn holes_stay_holes_and_cost_no_disk() {
+    let space = Space::new();
+    let pieces: [(u64, &[u8]); 2] = [(1 << 20, b"first"), (3 << 20, b"second")];
+    let tar = Tar::new().sparse("s", 512 << 20, &pieces).file("next", b"n");
+    assert_eq!(space.extract(tar).unwrap().size, (512 << 20) + 1);
+    let file = space.root().join("s");
+    let metadata = fs::metadata(&file).unwrap();
+    assert_eq!(metadata.len(), 512 << 20);
+    assert!(metadata.blocks() < 100, "{} blocks", metadata.blocks());
+    let content = File::open(file).unwrap();
+    let mut bytes = [1; 8];
+    content.read_exact_at(&mut bytes, (3 << 20) - 2).unwrap();
+    assert_eq!(&bytes, b"\0\0second");
+    assert_eq!(fs::read(space.root().join("next")).unwrap(), b"n");
 }

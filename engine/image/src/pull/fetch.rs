@@ -14,6 +14,7 @@ use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard, Semaphore, mpsc};
 use super::manifest::Descriptor;
 use super::{Ticker, step, tell};
 use crate::digest::Digest;
+use crate::limits::Room;
 use crate::registry::{Failure, Registry, pause};
 use crate::{Images, Progress};
 
@@ -64,6 +65,7 @@ pub(super) async fn fetch(
 ) -> Result<(), Failure> {
     let _ingest = images.store.ingest();
     let id = blob.digest.short();
+    room_for(&images, &blob)?;
     let mut failed = 0;
     let mut best = 0;
     loop {
@@ -96,6 +98,16 @@ pub(super) async fn fetch(
     }
     tell(&progress, &id, "Download complete", None).await;
     Ok(())
+}
+
+/// Refuses a blob for which the disk has no room, before its first byte.
+fn room_for(images: &Images, blob: &Descriptor) -> Result<(), Failure> {
+    if images.store.has_blob(blob.digest) {
+        return Ok(());
+    }
+    let partial = std::fs::metadata(images.store.partial_path(blob.digest));
+    let missing = blob.size.saturating_sub(partial.map_or(0, |partial| partial.len()));
+    Room::of(images.root()).take(missing).map_err(|error| disk(&error))
 }
 
 /// Checks a whole blob and gives it its place.

@@ -5,6 +5,7 @@ use std::io;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::Layer;
 use crate::Image;
@@ -15,12 +16,13 @@ use engine_error::{Error, Result};
 pub(crate) const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 pub(crate) const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 pub(crate) const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
+const FORM: &str = "dev.rnet.image.version";
 const IMAGE_ID: &str = "dev.rnet.image.id";
 const NAMES: &str = "dev.rnet.image.names";
 const DIGESTS: &str = "dev.rnet.image.digests";
 
 /// What the index says about an image. Names are in canonical form there.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Record {
     pub(super) id: ImageId,
     pub(super) manifest: Digest,
@@ -28,12 +30,23 @@ pub(super) struct Record {
     pub(super) digests: Vec<Reference>,
 }
 
+/// The form of the entries. The first release wrote none: that is 1.
+const VERSION: &str = "1";
+
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Index {
+    #[serde(default = "schema_version")]
     schema_version: u32,
+    #[serde(default)]
     media_type: String,
-    manifests: Vec<Descriptor>,
+    /// Each is a [`Descriptor`]; one that is none is kept as it is.
+    #[serde(default)]
+    manifests: Vec<Value>,
+}
+
+fn schema_version() -> u32 {
+    2
 }
 
 #[derive(Serialize, Deserialize)]
@@ -100,47 +113,76 @@ pub(super) fn name(images: &mut [(Arc<Image>, Digest)], id: ImageId, name: &Refe
     }
 }
 
-pub(super) fn encode(records: &[Record], size: impl Fn(Digest) -> u64) -> io::Result<Vec<u8>> {
+/// The text of the index: the records, and entries that could not be read, as they are.
+pub(super) fn encode(
+    records: &[Record],
+    unread: Vec<Value>,
+    size: impl Fn(Digest) -> u64,
+) -> io::Result<Vec<u8>> {
     let canonical =
         |names: &[Reference]| names.iter().map(Reference::canonical).collect::<Vec<_>>().join(" ");
     let manifests = records
         .iter()
         .map(|record| {
-            let mut annotations = BTreeMap::from([(IMAGE_ID.to_owned(), record.id.to_string())]);
+            let mut annotations = BTreeMap::from([
+                (FORM.to_owned(), VERSION.to_owned()),
+                (IMAGE_ID.to_owned(), record.id.to_string()),
+            ]);
             for (key, names) in [(NAMES, &record.names), (DIGESTS, &record.digests)] {
                 if !names.is_empty() {
                     annotations.insert(key.to_owned(), canonical(names));
                 }
             }
-            Descriptor {
+            serde_json::to_value(Descriptor {
                 media_type: MANIFEST.to_owned(),
                 digest: record.manifest,
                 size: size(record.manifest),
                 annotations,
-            }
+            })
         })
-        .collect();
+        .chain(unread.into_iter().map(Ok))
+        .collect::<serde_json::Result<_>>()?;
     let index = Index { schema_version: 2, media_type: INDEX.to_owned(), manifests };
     Ok(serde_json::to_vec_pretty(&index)?)
 }
 
-pub(super) fn decode(bytes: &[u8]) -> io::Result<Vec<Record>> {
-    let index: Index = serde_json::from_slice(bytes)?;
-    let wrong = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what.to_owned());
-    let mut records = Vec::new();
-    for descriptor in index.manifests {
-        let names = |key| {
-            let text = descriptor.annotations.get(key).map_or("", String::as_str);
-            let names = text.split_whitespace().map(Reference::parse).collect::<Result<Vec<_>>>();
-            names.map_err(|error| wrong(&format!("index.json: {error}")))
-        };
-        let id = descriptor.annotations.get(IMAGE_ID).and_then(|id| id.parse().ok());
-        records.push(Record {
-            id: id.ok_or_else(|| wrong("index.json: a manifest without image id"))?,
-            manifest: descriptor.digest,
-            names: names(NAMES)?,
-            digests: names(DIGESTS)?,
-        });
+/// The entries of an index; none of one that was never written.
+pub(super) fn entries(bytes: &[u8]) -> io::Result<Vec<Value>> {
+    if bytes.is_empty() {
+        return Ok(Vec::new());
     }
-    Ok(records)
+    Ok(serde_json::from_slice::<Index>(bytes)?.manifests)
+}
+
+/// What an entry says, or what is wrong with it.
+pub(super) fn record(entry: &Value) -> Result<Record, String> {
+    let descriptor = Descriptor::deserialize(entry).map_err(|error| error.to_string())?;
+    let annotation = |key| descriptor.annotations.get(key).map(String::as_str);
+    match annotation(FORM) {
+        None | Some(VERSION) => {}
+        Some(other) => return Err(format!("its form {other} is newer than this release reads")),
+    }
+    let names = |key| {
+        let names = annotation(key).unwrap_or_default().split_whitespace().map(Reference::parse);
+        names.collect::<Result<Vec<_>>>().map_err(|error| error.to_string())
+    };
+    let id = annotation(IMAGE_ID).and_then(|id| id.parse().ok());
+    Ok(Record {
+        id: id.ok_or("it has no id of an image")?,
+        manifest: descriptor.digest,
+        names: names(NAMES)?,
+        digests: names(DIGESTS)?,
+    })
+}
+
+/// The configuration that a manifest names; nothing for what is no manifest.
+pub(super) fn config_of(bytes: &[u8]) -> Option<Digest> {
+    serde_json::from_slice::<Manifest>(bytes).ok().map(|manifest| manifest.config.digest)
+}
+
+/// The blobs that a manifest names.
+pub(super) fn blobs_of(bytes: &[u8]) -> Option<Vec<Digest>> {
+    let manifest: Manifest = serde_json::from_slice(bytes).ok()?;
+    let layers = manifest.layers.iter().map(|layer| layer.digest);
+    Some([manifest.config.digest].into_iter().chain(layers).collect())
 }

@@ -4,17 +4,22 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
+use flate2::read::GzEncoder;
 use serde::{Deserialize, Serialize};
 
 use super::{Store, buffered, write_synced};
-use crate::compression::{Compression, Decoder, Digesting, Limited, Limits};
+use crate::compression::{Compression, Decoder, Digesting};
 use crate::digest::Digest;
 use crate::extract::extract;
+use crate::limits::{Budget, Limited, Limits, Packed, Room};
 use engine_error::{Error, Result};
 
 /// What is known of an unpacked layer.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Layer {
+    /// The form of this record; the first release wrote none.
+    #[serde(default = "form")]
+    version: u32,
     /// Digest of the uncompressed archive.
     pub(crate) diff_id: Digest,
     /// The blob it was unpacked from.
@@ -25,6 +30,13 @@ pub(crate) struct Layer {
     pub(crate) media_type: String,
     /// Bytes of the files in it.
     pub(crate) size: u64,
+}
+
+/// The newest form of the record of a layer.
+const VERSION: u32 = 1;
+
+fn form() -> u32 {
+    VERSION
 }
 
 impl Store {
@@ -43,13 +55,20 @@ impl Store {
 
     pub(crate) fn layer(&self, chain: Digest) -> Result<Layer> {
         let read = || -> io::Result<Layer> {
-            Ok(serde_json::from_slice(&fs::read(self.layer_path(chain).join("layer.json"))?)?)
+            let layer: Layer =
+                serde_json::from_slice(&fs::read(self.layer_path(chain).join("layer.json"))?)?;
+            if layer.version > VERSION {
+                let text = format!("its form {} is newer than this release reads", layer.version);
+                return Err(io::Error::new(io::ErrorKind::InvalidData, text));
+            }
+            Ok(layer)
         };
         read().map_err(|error| Error::internal(format!("cannot read layer {chain}"), error))
     }
 
+    /// Whether a layer is there, and can be read: one that cannot is brought in again.
     pub(crate) fn has_layer(&self, chain: Digest) -> bool {
-        self.layer_path(chain).join("layer.json").exists()
+        self.layer(chain).is_ok()
     }
 
     /// Unpacks a blob as the layer `chain`, checking that it is what the configuration promised.
@@ -88,7 +107,11 @@ impl Store {
         let blob_size = file.metadata().map_err(failed)?.len();
         let told = Telling { inner: file, count: 0, tell: progress };
         let (size, found, media_type) = unpack_stream(told, blob_size, &diff).map_err(|error| {
-            Error::caused(cnm::Kind::Invalid, format!("cannot unpack layer {diff_id}"), error)
+            let kind = match error.kind() {
+                io::ErrorKind::StorageFull => cnm::Kind::Internal,
+                _ => cnm::Kind::Invalid,
+            };
+            Error::caused(kind, format!("cannot unpack layer {diff_id}"), error)
         })?;
         if found != diff_id {
             return Err(Error::invalid(format!(
@@ -96,17 +119,46 @@ impl Store {
             )));
         }
         let media_type = media_type.to_owned();
-        let layer = Layer { diff_id, blob, blob_size, media_type, size };
+        let layer = Layer { version: VERSION, diff_id, blob, blob_size, media_type, size };
         self.settle(aside, chain, &layer).map_err(failed)
+    }
+
+    /// Makes a blob of a file that is a layer. What OCI has no media type for, xz and bzip2, becomes
+    /// gzip, so that everybody can read what is saved.
+    pub(crate) fn adopt_layer(&self, path: &Path, digest: Digest) -> io::Result<Digest> {
+        let (compression, unpacked) = unpacking(File::open(path)?)?;
+        if !matches!(compression, Compression::Xz | Compression::Bzip2) {
+            self.adopt(path, digest)?;
+            return Ok(digest);
+        }
+        let (aside, digest, _) =
+            self.spool(GzEncoder::new(unpacked, flate2::Compression::fast()))?;
+        self.adopt(&aside, digest)?;
+        Ok(digest)
+    }
+
+    /// The digest that a layer has unpacked.
+    pub(crate) fn diff_id(&self, blob: Digest) -> io::Result<Digest> {
+        let mut layer = Digesting::new(unpacking(File::open(self.blob_path(blob))?)?.1);
+        io::copy(&mut layer, &mut io::sink())?;
+        Ok(layer.finish().1)
     }
 
     /// Syncs a layer and gives it its place.
     fn settle(&self, aside: &Path, chain: Digest, layer: &Layer) -> io::Result<()> {
         write_synced(&aside.join("layer.json"), &serde_json::to_vec(layer)?)?;
         rustix::fs::syncfs(File::open(aside)?)?;
-        match fs::rename(aside, self.layer_path(chain)) {
+        let place = self.layer_path(chain);
+        match fs::rename(aside, &place) {
             // Somebody else unpacked the same meanwhile.
             Err(_) if self.has_layer(chain) => fs::remove_dir_all(aside)?,
+            // A directory comes whole, and a container may be running on it: only what is known of
+            // it is written anew.
+            Err(_) if place.join("diff").is_dir() => {
+                fs::rename(aside.join("layer.json"), place.join("layer.json"))?;
+                File::open(&place)?.sync_all()?;
+                fs::remove_dir_all(aside)?;
+            }
             result => result?,
         }
         self.link_short(chain)
@@ -125,6 +177,15 @@ impl Store {
     }
 }
 
+/// How a file is compressed, and what is in it, within limits.
+fn unpacking(file: File) -> io::Result<(Compression, impl Read)> {
+    let packed = Packed::whole(file.metadata()?.len());
+    let mut file = buffered(file);
+    let compression = Compression::detect(io::BufRead::fill_buf(&mut file)?);
+    let decoder = Decoder::with(file, compression)?;
+    Ok((compression, Limited::new(decoder, Limits::default(), packed)))
+}
+
 /// Unpacks a stream: bytes of files, digest of the archive, media type.
 fn unpack_stream(
     blob: impl Read,
@@ -132,10 +193,12 @@ fn unpack_stream(
     into: &Path,
 ) -> io::Result<(u64, Digest, &'static str)> {
     let mut blob = buffered(blob);
-    let compression = Compression::detect(io::BufRead::fill_buf(&mut blob)?)?;
+    let compression = Compression::detect(io::BufRead::fill_buf(&mut blob)?);
     let decoder = Decoder::with(blob, compression)?;
-    let mut archive = Digesting::new(Limited::new(decoder, Limits::default(), blob_size));
-    let unpacked = extract(&mut archive, into)?;
+    let (limits, packed) = (Limits::default(), Packed::whole(blob_size));
+    let mut archive = Digesting::new(Limited::new(decoder, limits, packed.clone()));
+    let mut budget = Budget::new(limits, packed, Room::of(into));
+    let unpacked = extract(&mut archive, into, &mut budget)?;
     let (_, diff_id, _) = archive.finish();
     Ok((unpacked.size, diff_id, compression.media_type()))
 }
