@@ -70,6 +70,8 @@ impl Engine {
             let store: Arc<dyn Store> = Arc::new(store);
             let engine = Self::assemble(settings, store.clone(), images, tasks)?;
             engine.containers.recover(store.as_ref())?;
+            // Not before it is known what containers are made of.
+            engine.images.sweep();
             if let Err(error) = builtin::ensure(&engine.images) {
                 tracing::warn!(error = error.chain(), "the built-in image is not there");
             }

@@ -3,6 +3,8 @@
 
 #![expect(clippy::unwrap_used, reason = "whatever fails here fails the test")]
 
+#[path = "engine/images.rs"]
+mod images;
 #[path = "engine/lifecycle.rs"]
 mod lifecycle;
 #[path = "engine/networks.rs"]

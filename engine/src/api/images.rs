@@ -15,8 +15,9 @@ use super::request::Request;
 use super::version::Version;
 use super::wire::image as wire;
 use super::wire::time::point;
+use crate::core::Engine;
 use engine_error::{Error, Result};
-use image::{Filter, Image, ImageUse, Reference, Removed};
+use image::{Filter, Image, Reference, Removed};
 
 const FILTERS: &[&str] = &["before", "dangling", "label", "label!", "reference", "since", "until"];
 
@@ -101,10 +102,10 @@ pub async fn tag(api: &Api, name: &str, request: &Request) -> Result<Response> {
 /// `DELETE /images/{name}`.
 pub async fn remove(api: &Api, name: &str, request: &Request) -> Result<Response> {
     let force = request.query.flag("force");
-    let users = users(api);
     let (engine, key) = (api.engine.clone(), name.to_owned());
     let id = find(api, name).await?.id.to_string();
-    let removed = blocking(move || engine.images.remove(&key, force, &users)).await?;
+    let removed =
+        blocking(move || engine.images.remove(&key, force, &|id| is_running(&engine, id))).await?;
     tell_removed(api, &id, &removed);
     Ok(body::json(&removed.iter().map(wire::removed).collect::<Vec<_>>()))
 }
@@ -114,8 +115,8 @@ pub async fn prune(api: &Api, request: &Request) -> Result<Response> {
     let filters = Filters::of(&request.query, &["dangling", "label", "label!", "until"])?;
     let all = filters.flag("dangling")? == Some(false);
     let filter = Filter { dangling: None, ..filter(&filters)? };
-    let (engine, users) = (api.engine.clone(), users(api));
-    let pruned = blocking(move || engine.images.prune(&filter, all, &users)).await?;
+    let engine = api.engine.clone();
+    let pruned = blocking(move || engine.images.prune(&filter, all)).await?;
     tell_removed(api, "", &pruned.removed);
     api.engine.events.pruned("image", pruned.reclaimed);
     let removed: Vec<Value> = pruned.removed.iter().map(wire::removed).collect();
@@ -123,17 +124,9 @@ pub async fn prune(api: &Api, request: &Request) -> Result<Response> {
     Ok(body::json(&json!({"ImagesDeleted": removed, "SpaceReclaimed": pruned.reclaimed})))
 }
 
-/// The containers that keep images from being removed.
-pub fn users(api: &Api) -> Vec<ImageUse> {
-    let of = |container: &Arc<crate::container::Container>| {
-        Some(ImageUse {
-            container: container.id.to_string(),
-            image: container.image.parse().ok()?,
-            reference: container.spec.image.clone(),
-            running: container.state.is_running(),
-        })
-    };
-    api.engine.containers.list().iter().filter_map(of).collect()
+/// Whether a container runs, by its full id.
+fn is_running(engine: &Engine, id: &str) -> bool {
+    engine.containers.find(id).is_ok_and(|container| container.state.is_running())
 }
 
 /// Tells listeners what happened to an image, with its labels if it is still there.

@@ -59,8 +59,8 @@ impl Containers {
         let command = runtime.command(&settings.runtime_root());
         let unstaged = |error| Error::internal("cannot make a mount namespace", error);
         let staging = self.runner.stages.begin(command.hide_hybrid).map_err(unstaged)?;
-        let image = self.images.find(&container.image)?;
-        let rootfs = RootFs::prepare(&self.images, &image, &rootfs_dir(&container.paths.dir))?;
+        let (data, directory) = (&container.graph_data, rootfs_dir(&container.paths.dir));
+        let rootfs = RootFs::again(&self.images, data, &directory)?;
         let (root, view, here) = match rootfs.open()? {
             Root::Directory(path) => (None, None, path),
             Root::Mount(mount) => {

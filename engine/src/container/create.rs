@@ -40,17 +40,33 @@ impl Containers {
         spec: Spec,
         platform: Option<&str>,
     ) -> Result<Created> {
-        let image = self.images.find(&spec.image)?;
+        let id = ContainerId::from_random(Chance.bytes());
+        // From here on nobody removes the image.
+        let image = self.images.hold(id.as_str(), &spec.image)?;
+        let created = self.create_of(&image, &id, name, spec, platform);
+        if created.is_err() {
+            self.images.release(id.as_str());
+        }
+        created
+    }
+
+    fn create_of(
+        &self,
+        image: &Image,
+        id: &ContainerId,
+        name: Option<&str>,
+        spec: Spec,
+        platform: Option<&str>,
+    ) -> Result<Created> {
         // Most containers are started at once.
         self.runner.moves.soon();
         if let Some(wanted) = platform {
-            check_platform(&image, &spec.image, wanted)?;
+            check_platform(image, &spec.image, wanted)?;
         }
         self.check(&spec).map_err(missing_other)?;
         let spec = self.with_other_by_id(spec);
-        let id = ContainerId::from_random(Chance.bytes());
-        let mut warnings = self.warnings(&spec, &id)?;
-        let mut resolved = merge::resolve(&spec, &image.config, &id)?;
+        let mut warnings = self.warnings(&spec, id)?;
+        let mut resolved = merge::resolve(&spec, &image.config, id)?;
         let extra = &image.extra;
         resolved.healthcheck =
             Healthcheck::resolve(spec.healthcheck.as_ref(), extra.healthcheck.as_ref())?;
@@ -63,15 +79,15 @@ impl Containers {
             let bytes = Chance.bytes();
             [bytes[0], bytes[1]]
         };
-        let name = self.registry.reserve(name, &id, random)?;
-        let dir = self.settings.container_dir(&id);
+        let name = self.registry.reserve(name, id, random)?;
+        let dir = self.settings.container_dir(id);
         let container = Container {
             created: Utc::now(),
             image: image.id.to_string(),
             resolved,
             state: State::default(),
             endpoints,
-            paths: paths(&dir, &id),
+            paths: paths(&dir, id),
             name: name.clone(),
             id: id.clone(),
             spec,
@@ -79,7 +95,7 @@ impl Containers {
         };
         let made = self.foresee(&container).and_then(|told| {
             warnings.extend(told);
-            self.make(container, &image)
+            self.make(container, image)
         });
         if made.is_err() {
             self.registry.release(&name);
@@ -93,7 +109,7 @@ impl Containers {
         let container = live.get();
         self.registry.insert(live);
         self.tell(&container, "create", &[]);
-        Ok(Created { id, warnings })
+        Ok(Created { id: id.clone(), warnings })
     }
 
     /// A container whose network is shared is known by its id from now on: names change hands.

@@ -65,6 +65,12 @@ impl Containers {
                     for name in container.mounts.iter().filter_map(|mount| mount.name.as_ref()) {
                         self.volumes.keep(&container.id, name);
                     }
+                    match container.image.parse() {
+                        Ok(image) => {
+                            self.images.keep(&container.id, image, &container.graph_data);
+                        }
+                        Err(error) => self.images.doubt(format!("{key}: {error}")),
+                    }
                     self.registry.insert(Arc::new(Live::new(container)));
                 }
                 Err(error) => return Err(Error::internal(format!("cannot read {key}"), error)),

@@ -99,6 +99,7 @@ impl Containers {
     fn remove_files(&self, container: &Container, volumes: bool) {
         remove(&container.paths.dir);
         self.release_volumes(&container.id, &container.mounts, volumes);
+        self.images.release(&container.id);
     }
 
     /// Gives a container another name. Blocks.

@@ -71,9 +71,7 @@ fn layers(api: &Api, images: &[Arc<Image>]) -> BTreeMap<Digest, Layer> {
 }
 
 fn of_image(api: &Api, image: &Image, layers: &BTreeMap<Digest, Layer>) -> Value {
-    let id = image.id.to_string();
-    let users =
-        api.engine.containers.list().iter().filter(|container| container.image == id).count();
+    let users = api.engine.images.users(image.id).len();
     let shared = image.layers.iter().filter_map(|chain| layers.get(chain));
     let shared: u64 = shared.filter(|layer| layer.images > 1).map(|layer| layer.size).sum();
     let mut entry = wire::summary(image, i64::try_from(users).unwrap_or(i64::MAX));
