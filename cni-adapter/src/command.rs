@@ -9,7 +9,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use cnm::controller::{JoinSpec, SandboxSpec};
-use cnm::{Endpoint, LinkName, Network, Planner, Sandbox, State};
+use cnm::{Endpoint, LinkName, Network, Sandbox, State};
 use drivers::kernel::link;
 use drivers::kernel::netlink::Socket;
 use drivers::kernel::{KernelError, Netns};
@@ -18,7 +18,7 @@ use serde_json::Value;
 
 use crate::check;
 use crate::config::{Add, Attachment, Check, Del, Gc, Request};
-use crate::plan::{CniPlanner, NetworkSettings, json};
+use crate::plan::{describe, json};
 use crate::result::{Attached, Code, Failure, Interface, Ip, Route, versions};
 use crate::standalone::Standalone;
 
@@ -81,12 +81,10 @@ fn attach(
     let spec = SandboxSpec {
         owner,
         joins: vec![JoinSpec {
-            network: Some(network.id.clone()),
             interface: Some(interface.to_string()),
             mac: request.mac,
             addresses: request.addresses.clone(),
-            options: [request.endpoint.option()].into(),
-            ..JoinSpec::default()
+            ..request.endpoint.join(network)
         }],
         ports: request.ports.clone(),
         ..SandboxSpec::default()
@@ -99,15 +97,14 @@ fn attach(
 
 /// A network is what its first attachment made it.
 fn check_network(network: &Network, request: &Add) -> Result<(), Failure> {
-    let made = NetworkSettings::of(network);
-    if made != request.network {
+    if !request.network.made(network) {
         let msg = format!(
             "network {} has attachments that were made with another configuration",
             request.place.network
         );
         let details = format!(
             "remove them first, or give it another name; it has {}, and {} is asked for",
-            json(&made),
+            describe(network),
             json(&request.network)
         );
         return Err(Failure::new(Code::InvalidConfig, msg, details));
@@ -144,8 +141,9 @@ fn attached(
 ) -> Result<Attached, Failure> {
     let look = || -> io::Result<Vec<link::Link>> {
         let socket = &mut Socket::open()?;
-        let names = network.bridge().into_iter().cloned().chain([endpoint.host_link()]);
-        names.map(|name| link::find(socket, &name)).collect()
+        let device = network.profile().device;
+        let ends = state.iter().filter_map(|(_, value)| value.link()?.kind.peer().cloned());
+        device.into_iter().chain(ends).map(|name| link::find(socket, &name)).collect()
     };
     let links = look().map_err(|source| listing("links", source))?;
     let mtu = links.last().map(|link| link.mtu);
@@ -225,7 +223,7 @@ fn check(request: &Check) -> Result<(), Failure> {
     };
     let mut differences = check::forgotten(&endpoint, &request.previous);
     differences.extend(elsewhere(&standalone, &sandbox, &request.netns));
-    let mut desired = CniPlanner::default().network(network)?;
+    let mut desired = standalone.controller.desired_of_network(&network.id);
     desired.extend(standalone.controller.desired_of(&sandbox.id));
     let observed = standalone.kernel.observe_only(&[sandbox.id.clone()].into())?;
     differences.extend(check::differences(&desired, &observed));

@@ -1,23 +1,17 @@
-//! What CNI lets users choose beyond the options of the bridge driver, and the planner that sees
-//! to it.
-//!
-//! The choices are kept with the model's objects, as a label of the network and an option of the
-//! endpoint, so that they are planned the same way at every later call.
+//! What CNI lets users choose, in the words of the model.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use cnm::network::{Network, NetworkSpec};
-use cnm::sandbox::Attachment;
-use cnm::{Endpoint, Key, LinkName, Ns, PlanError, Planner, Sandbox, State, Value};
-use drivers::Drivers;
+use cnm::LinkName;
+use cnm::controller::JoinSpec;
+use cnm::endpoint::StaticRoute;
+use cnm::network::{Network, NetworkSpec, PoolSpec};
 use ipnetwork::IpNetwork;
-use serde::{Deserialize, Serialize};
-
-/// The label of a network, and the option of an endpoint, that hold its settings.
-pub(crate) const SETTINGS: &str = "rnet.cni.settings";
+use serde::Serialize;
 
 /// What all attachments of a network have in common.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[expect(clippy::struct_excessive_bools, reason = "independent properties, as users set them")]
 pub(crate) struct NetworkSettings {
     /// The device; one of its own by default.
@@ -35,7 +29,7 @@ pub(crate) struct NetworkSettings {
 }
 
 /// A subnet, and what of it is handed out.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct PoolSettings {
     pub(crate) subnet: IpNetwork,
     pub(crate) gateway: IpAddr,
@@ -44,7 +38,7 @@ pub(crate) struct PoolSettings {
 }
 
 /// What one attachment has.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub(crate) struct EndpointSettings {
     /// Whether frames may come back to it by the bridge.
     pub(crate) hairpin: bool,
@@ -54,7 +48,7 @@ pub(crate) struct EndpointSettings {
 }
 
 /// A route; by the gateway of its family unless another is named.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct RouteSettings {
     pub(crate) dst: IpNetwork,
     pub(crate) gw: Option<IpAddr>,
@@ -73,6 +67,7 @@ impl NetworkSettings {
             ("com.docker.network.bridge.gateway_mode_ipv4", Some("nat-unprotected".to_owned())),
             ("com.docker.network.bridge.gateway_mode_ipv6", Some("nat-unprotected".to_owned())),
             ("com.docker.network.bridge.name", self.bridge.as_ref().map(ToString::to_string)),
+            ("rnet.bridge.host_address", Some(text(self.gateway))),
             ("com.docker.network.driver.mtu", self.mtu.map(|mtu| mtu.to_string())),
         ];
         let options = options.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?)));
@@ -83,85 +78,59 @@ impl NetworkSettings {
             pools: self.pools.iter().map(PoolSettings::spec).collect(),
             ipv4: Some(self.dual_stack || has(false) || self.pools.is_empty()),
             ipv6: Some(self.dual_stack || has(true)),
-            labels: [(SETTINGS.to_owned(), json(self))].into(),
             ..NetworkSpec::default()
         }
     }
 
-    /// The settings that a network was made with.
-    pub(crate) fn of(network: &Network) -> Self {
-        let text = network.labels.get(SETTINGS).map_or("{}", String::as_str);
-        serde_json::from_str(text).unwrap_or_default()
+    /// Whether a network was made with these settings. Subnets that were left to rnet may be any.
+    pub(crate) fn made(&self, network: &Network) -> bool {
+        let spec = self.spec(&network.name);
+        let same = |(settings, spec): (&PoolSettings, &PoolSpec)| {
+            network.pools.iter().any(|pool| {
+                let range = pool.range.map(|range| range.to_string());
+                let aside = pool.auxiliary.iter();
+                let aside: BTreeMap<_, _> =
+                    aside.map(|(name, address)| (name.clone(), address.to_string())).collect();
+                pool.subnet == settings.subnet
+                    && pool.gateway == Some(settings.gateway)
+                    && (&range, &aside) == (&spec.range, &spec.auxiliary)
+            })
+        };
+        let chosen = network.pools.iter().filter(|pool| {
+            let ipv6 = pool.subnet.is_ipv6();
+            self.pools.iter().any(|asked| asked.subnet.is_ipv6() == ipv6)
+        });
+        spec.options == network.given_options
+            && (spec.ipv4, spec.ipv6) == (Some(network.ipv4), Some(network.ipv6))
+            && chosen.count() == self.pools.len()
+            && self.pools.iter().zip(&spec.pools).all(same)
     }
 }
 
-impl EndpointSettings {
-    fn of(endpoint: &Endpoint) -> Self {
-        let text = endpoint.given_options.get(SETTINGS).map_or("{}", String::as_str);
-        serde_json::from_str(text).unwrap_or_default()
-    }
+/// What a network was made with, for people.
+pub(crate) fn describe(network: &Network) -> String {
+    let subnets = network.pools.iter().map(|pool| pool.subnet).collect::<Vec<_>>();
+    json(&serde_json::json!({"options": network.given_options, "subnets": subnets}))
+}
 
-    /// The settings as an option.
-    pub(crate) fn option(&self) -> (String, String) {
-        (SETTINGS.to_owned(), json(self))
+impl EndpointSettings {
+    /// A request to join with these settings.
+    pub(crate) fn join(&self, network: &Network) -> JoinSpec {
+        let hairpin = ("rnet.endpoint.hairpin".to_owned(), self.hairpin.to_string());
+        let route = |route: &RouteSettings| StaticRoute { destination: route.dst, via: route.gw };
+        JoinSpec {
+            network: Some(network.id.clone()),
+            without_default_route: !self.default_gateway,
+            routes: self.routes.iter().map(route).collect(),
+            options: [hairpin].into(),
+            ..JoinSpec::default()
+        }
     }
 }
 
 /// Settings are plain data, of which JSON can express all.
 pub(crate) fn json(settings: &impl Serialize) -> String {
     serde_json::to_string(settings).unwrap_or_else(|error| unreachable!("{error}"))
-}
-
-/// The drivers, and the settings over what they plan.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct CniPlanner(Drivers);
-
-impl Planner for CniPlanner {
-    fn network(&self, network: &Network) -> Result<State, PlanError> {
-        let state = self.0.network(network)?;
-        let gateway = NetworkSettings::of(network).gateway;
-        let is_gateway = |key: &Key| matches!(key, Key::Address { ns: Ns::Host, .. });
-        Ok(state.into_iter().filter(|(key, _)| gateway || !is_gateway(key)).collect())
-    }
-
-    fn sandbox(
-        &self,
-        sandbox: &Sandbox,
-        attachments: &[Attachment<'_>],
-    ) -> Result<State, PlanError> {
-        let mut state = self.0.sandbox(sandbox, attachments)?;
-        let ns = Ns::Sandbox(sandbox.id.clone());
-        for Attachment { network, endpoint } in attachments {
-            let settings = EndpointSettings::of(endpoint);
-            if !settings.default_gateway {
-                let is_route = |key: &Key| matches!(key, Key::Route { .. });
-                state = state.into_iter().filter(|(key, _)| !is_route(key)).collect();
-            }
-            for route in &settings.routes {
-                let key = Key::Route { ns: ns.clone(), destination: route.dst };
-                let via = gateway(network, endpoint, route);
-                state.insert(key, Value::Route { link: endpoint.interface.clone(), via });
-            }
-            let key = Key::Port { link: endpoint.host_link() };
-            if let Some(Value::Port { bridge, isolated, .. }) = state.remove(&key) {
-                let port = Value::Port { bridge, isolated, hairpin: settings.hairpin };
-                state.insert(key, port);
-            }
-        }
-        Ok(state)
-    }
-}
-
-/// The gateway of a route.
-pub(crate) fn gateway(
-    network: &Network,
-    endpoint: &Endpoint,
-    route: &RouteSettings,
-) -> Option<IpAddr> {
-    route.gw.or_else(|| {
-        let address = endpoint.address(route.dst.is_ipv6())?;
-        network.pool_of(address.ip())?.gateway
-    })
 }
 
 #[cfg(test)]

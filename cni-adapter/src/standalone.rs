@@ -25,7 +25,6 @@ use drivers::kernel::nft::Ownership;
 use drivers::kernel::{Kernel, KernelError, Linux, LinuxConfig, Netns};
 use ipnetwork::IpNetwork;
 
-use crate::plan::CniPlanner;
 use crate::result::{Code, Failure};
 
 /// The nf_tables table, which no daemon has.
@@ -68,7 +67,7 @@ impl Standalone {
         let store = Disk::open(&path)?;
         let rebooted = forget_earlier_boots(&store)?;
         let controller =
-            Controller::load(&store, Arc::new(CniPlanner::default()), ControllerConfig::default())?;
+            Controller::load(&store, Arc::new(drivers::Drivers), ControllerConfig::default())?;
         let kernel = Linux::open(kernel_config(directory))?;
         let mut standalone = Self { controller, kernel, store, _lock: lock };
         let settled = standalone.settle()?;

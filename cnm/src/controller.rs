@@ -26,9 +26,11 @@ use std::sync::Arc;
 
 use ipnetwork::IpNetwork;
 
-use crate::endpoint::{Mac, Protocol};
+use crate::driver::Peer;
+use crate::endpoint::{Mac, Protocol, StaticRoute};
 use crate::ipam::{Ipam, Lease};
 use crate::ports::Ports;
+use crate::record;
 use crate::store::Batch;
 use crate::{
     Endpoint, EndpointId, Kind, LinkName, Network, NetworkId, Planner, PortBinding, Sandbox,
@@ -39,7 +41,8 @@ pub(crate) use claims::Binding;
 pub use claims::{Claims, Decision};
 pub use error::ControllerError;
 pub use intent::Live;
-use intent::{Change, Open, lease_record, parse};
+pub(crate) use intent::{Change, Intent, Transition};
+use intent::{Open, damaged, lease_record};
 
 /// The record of the /48 that subnets for IPv6 come from where none is configured.
 const ULA_KEY: &str = "meta/ula";
@@ -55,6 +58,8 @@ pub struct Controller {
     sandboxes: BTreeMap<SandboxId, Live>,
     /// The endpoints in `sandboxes`, by network.
     members: BTreeMap<NetworkId, BTreeMap<EndpointId, Arc<Endpoint>>>,
+    /// Endpoints on other hosts, by network.
+    peers: BTreeMap<NetworkId, Vec<Peer>>,
     /// Host ends of all endpoints, those being created included: they have but 28 random bits.
     links: BTreeSet<LinkName>,
     ipam: Ipam,
@@ -112,6 +117,10 @@ pub struct JoinSpec {
     pub aliases: Vec<String>,
     /// See [`Endpoint::gateway_priority`].
     pub gateway_priority: i32,
+    /// Whether the sandbox's default routes are to lead elsewhere.
+    pub without_default_route: bool,
+    /// Routes through it.
+    pub routes: Vec<StaticRoute>,
     /// Options as given.
     pub options: BTreeMap<String, String>,
 }
@@ -245,6 +254,7 @@ impl Controller {
             names: BTreeMap::new(),
             sandboxes: BTreeMap::new(),
             members: BTreeMap::new(),
+            peers: BTreeMap::new(),
             links: BTreeSet::new(),
             open: BTreeMap::new(),
             recovered: BTreeSet::new(),
@@ -308,12 +318,26 @@ impl Controller {
         let mut state = State::default();
         for network in self.networks.values() {
             // That it can be planned was checked when it became part of the model.
-            state.extend(self.planner.network(network).unwrap_or_default());
+            state.extend(self.plan_network(network).unwrap_or_default());
         }
         for live in self.sandboxes.values() {
             state.extend(self.plan_sandbox(live).unwrap_or_default());
         }
         state
+    }
+
+    /// The kernel state of one network, without its sandboxes.
+    pub fn desired_of_network(&self, network: &NetworkId) -> State {
+        let network = self.networks.get(network);
+        network.and_then(|network| self.plan_network(network).ok()).unwrap_or_default()
+    }
+
+    /// Replaces what is known of a network's endpoints on other hosts. Nothing of it is kept in the
+    /// store: who tells it knows it after a restart, too.
+    pub fn tell_peers(&mut self, network: &NetworkId, peers: Vec<Peer>) {
+        if self.networks.contains_key(network) {
+            self.peers.insert(network.clone(), peers);
+        }
     }
 
     /// The kernel state of one sandbox.
@@ -373,10 +397,8 @@ impl Controller {
 
     fn load_networks(&mut self, store: &dyn Store) -> Result<(), ControllerError> {
         for (key, value) in store.list("network/")? {
-            let network: Arc<Network> = parse(&key, &value)?;
-            self.planner
-                .network(&network)
-                .map_err(|error| ControllerError::damaged(&key, error))?;
+            let network = Arc::new(record::network(&value, &*self.planner).map_err(damaged(&key))?);
+            self.plan_network(&network).map_err(damaged(&key))?;
             self.names.insert(network.name.clone(), network.id.clone());
             self.insert_network(&network);
         }
@@ -387,27 +409,28 @@ impl Controller {
             let (Some(network), Some(address)) = (network, address) else {
                 return Err(ControllerError::damaged(&key, "its key names no address"));
             };
-            let mut lease: Lease = parse(&key, &value)?;
+            let mut lease = record::lease(&value).map_err(damaged(&key))?;
             // Whether it is in use is for the endpoints to say.
             lease.released.get_or_insert(0);
             self.ipam.restore(&network, address, Some(lease));
         }
-        self.ula = store.get(ULA_KEY)?.map(|value| parse(ULA_KEY, &value)).transpose()?;
+        let ula = store.get(ULA_KEY)?;
+        self.ula = ula.map(|value| record::ula(&value).map_err(damaged(ULA_KEY))).transpose()?;
         Ok(())
     }
 
     fn load_sandboxes(&mut self, store: &dyn Store) -> Result<(), ControllerError> {
         let mut endpoints: BTreeMap<SandboxId, Vec<Arc<Endpoint>>> = BTreeMap::new();
         for (key, value) in store.list("endpoint/")? {
-            let endpoint: Arc<Endpoint> = parse(&key, &value)?;
+            let endpoint = Arc::new(record::endpoint(&value).map_err(damaged(&key))?);
             endpoints.entry(endpoint.sandbox.clone()).or_default().push(endpoint);
         }
         for (key, value) in store.list("sandbox/")? {
-            let sandbox: Arc<Sandbox> = parse(&key, &value)?;
+            let sandbox = Arc::new(record::sandbox(&value).map_err(damaged(&key))?);
             let mut endpoints = endpoints.remove(&sandbox.id).unwrap_or_default();
             endpoints.sort_by_key(|endpoint| endpoint.order);
             let live = Live { sandbox, endpoints };
-            self.plan_sandbox(&live).map_err(|error| ControllerError::damaged(&key, error))?;
+            self.plan_sandbox(&live).map_err(damaged(&key))?;
             for binding in &live.sandbox.ports {
                 self.ports.take(binding);
             }

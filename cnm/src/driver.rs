@@ -2,20 +2,189 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use ipnetwork::IpNetwork;
 
+use crate::options::OptionError;
 use crate::sandbox::Attachment;
-use crate::{HasKind, Kind, Network, PortBinding, Sandbox, State};
+use crate::{HasKind, Key, Kind, LinkName, Mac, Network, PortBinding, Sandbox, State, Value};
 
-/// Turns the model into the kernel state that realises it.
+/// A driver: what networks of one kind are like, and which kernel state realises them.
 ///
-/// A planner decides and never acts: it does no I/O and holds no state. Equal inputs give equal
-/// outputs.
+/// A driver decides and never acts: it does no I/O and holds no state. Equal inputs give equal
+/// outputs. What others need to know of a network they ask its driver; nobody asks which it is.
+pub trait Driver: fmt::Debug + Send + Sync {
+    /// The name that users write and read.
+    fn name(&self) -> &'static str;
+
+    /// Other names that users may write.
+    fn aliases(&self) -> &'static [&'static str] {
+        &[]
+    }
+
+    /// What is true of all its networks.
+    fn traits(&self) -> Traits;
+
+    /// Reads the options of a network: a value that cannot be is an error, what is unknown a
+    /// warning or, in Docker's vocabulary, an error.
+    fn read(&self, options: &BTreeMap<String, String>) -> Result<Reading, OptionError>;
+
+    /// Reads an option of an endpoint that not all drivers have; tells whether there is one of that
+    /// name.
+    fn read_endpoint(&self, _name: &str, _value: &str) -> Result<bool, OptionError> {
+        Ok(false)
+    }
+
+    /// Refuses a network whose properties contradict each other. It has no pools yet.
+    fn check(&self, _network: &Network) -> Result<(), OptionError> {
+        Ok(())
+    }
+
+    /// What the model has to know of a network with these options.
+    fn profile(&self, network: &Network) -> Profile;
+
+    /// The kernel state of a network by itself: its devices, their addresses, set elements; and
+    /// where its endpoints on other hosts are.
+    fn network(&self, network: &Network, peers: &[Peer]) -> Result<State, PlanError>;
+
+    /// The kernel state of an endpoint: its link, the link's addresses. What concerns the sandbox
+    /// as a whole is planned for all drivers alike.
+    fn endpoint(&self, sandbox: &Sandbox, of: Attachment<'_>) -> Result<State, PlanError>;
+
+    /// What leads from a published port to the endpoint.
+    fn publish(&self, _binding: &PortBinding, _to: Attachment<'_>) -> Option<(Key, Value)> {
+        None
+    }
+}
+
+/// What is true of all networks of a driver.
+#[expect(clippy::struct_excessive_bools, reason = "independent properties")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Traits {
+    /// Whether endpoints have addresses of the network's pools.
+    pub addresses: bool,
+    /// Whose namespace a sandbox has.
+    pub namespace: Namespace,
+    /// Whether there is only one network of it.
+    pub single: bool,
+    /// Whether a sandbox may be on other networks as well.
+    pub company: bool,
+    /// Whether ports can be published.
+    pub publishes: bool,
+    /// Where its networks reach.
+    pub scope: Scope,
+}
+
+impl Traits {
+    /// Whether a sandbox on it is the host's own namespace.
+    pub fn is_of_host(self) -> bool {
+        self.namespace == Namespace::Host
+    }
+
+    /// Whether to be on it is to be on no network.
+    pub fn is_none(self) -> bool {
+        !self.company && self.namespace == Namespace::Own
+    }
+}
+
+/// Whose namespace a sandbox has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Namespace {
+    /// One of its own.
+    Own,
+    /// The host's.
+    Host,
+}
+
+/// Where a network reaches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// One host.
+    Local,
+    /// All hosts of a cluster.
+    Cluster,
+}
+
+impl Scope {
+    /// Docker's word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Local => "local",
+            Self::Cluster => "swarm",
+        }
+    }
+}
+
+/// What the options of a network say about the network itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reading {
+    /// Whether it has IPv4, the same as the request's own field.
+    pub ipv4: Option<bool>,
+    /// Whether it has IPv6, the same as the request's own field.
+    pub ipv6: Option<bool>,
+    /// Whether it is internal, the same as the request's own field.
+    pub internal: Option<bool>,
+    /// Options that have no effect, in sentences.
+    pub warnings: Vec<String>,
+}
+
+/// What the model has to know of one network, whatever its driver.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Profile {
+    /// The device on the host that no two networks share.
+    pub device: Option<LinkName>,
+    /// What the names of its interfaces begin with; nothing where an endpoint has none of its own.
+    pub interface_prefix: Option<String>,
+    /// Where ports are published if a request names no address; empty means where the daemon does.
+    pub bindings: Vec<IpAddr>,
+    /// How endpoints are reached and reach others, by IPv4 and by IPv6.
+    pub reach: [Reach; 2],
+}
+
+/// How the endpoints of a network are connected to the outside in one family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// By a gateway, and ports by addresses of the host.
+    Translated,
+    /// By a gateway, and ports by the endpoint's own address.
+    Routed,
+    /// Not at all: not even the host is a gateway.
+    Closed,
+}
+
+impl Profile {
+    /// How endpoints are connected in one family.
+    pub fn reach(&self, ipv6: bool) -> Reach {
+        self.reach[usize::from(ipv6)]
+    }
+}
+
+/// An endpoint of a network on another host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// Its hardware address.
+    pub mac: Mac,
+    /// Its addresses.
+    pub addresses: Vec<IpNetwork>,
+    /// The other host.
+    pub host: IpAddr,
+}
+
+impl PartialEq for dyn Driver {
+    fn eq(&self, other: &Self) -> bool {
+        self.name() == other.name()
+    }
+}
+
+impl Eq for dyn Driver {}
+
+/// All drivers, and what is planned for sandboxes whatever their networks are.
+///
+/// Pure, as drivers are.
 pub trait Planner: fmt::Debug + Send + Sync {
-    /// The kernel state of a network by itself: its bridge, the bridge's addresses, set elements.
-    fn network(&self, network: &Network) -> Result<State, PlanError>;
+    /// All drivers.
+    fn drivers(&self) -> &[&'static dyn Driver];
 
     /// The kernel state of one sandbox: its namespace, interfaces, routes, published ports.
     fn sandbox(
@@ -33,6 +202,16 @@ pub trait Planner: fmt::Debug + Send + Sync {
         _attachments: &[Attachment<'_>],
     ) -> BTreeMap<PortBinding, SocketAddr> {
         BTreeMap::new()
+    }
+}
+
+impl dyn Planner + '_ {
+    /// The driver with a name.
+    pub fn driver(&self, name: &str) -> Option<&'static dyn Driver> {
+        let named = |driver: &&&'static dyn Driver| {
+            driver.name() == name || driver.aliases().contains(&name)
+        };
+        self.drivers().iter().find(named).copied()
     }
 }
 
@@ -64,3 +243,6 @@ impl HasKind for PlanError {
         Kind::Invalid
     }
 }
+
+#[cfg(test)]
+pub(crate) mod fake;

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::{EndpointId, LinkName, NetworkId, SandboxId};
 
 /// One sandbox on one network.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Endpoint {
     /// Its identity.
     pub id: EndpointId,
@@ -31,8 +31,23 @@ pub struct Endpoint {
     pub gateway_priority: i32,
     /// Position among the sandbox's endpoints, in the order they joined.
     pub order: u32,
-    /// Options as given (`--driver-opt`), for `inspect`.
+    /// Whether the sandbox's default routes may lead through it.
+    pub default_route: bool,
+    /// Routes through it to some destinations.
+    pub routes: Vec<StaticRoute>,
+    /// Sysctls of its interface: paths below `/proc/sys` with their values.
+    pub sysctls: Vec<(String, String)>,
+    /// Options as given (`--driver-opt`).
     pub given_options: BTreeMap<String, String>,
+}
+
+/// A route that was asked for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StaticRoute {
+    /// The destination.
+    pub destination: IpNetwork,
+    /// The gateway; that of the network if absent.
+    pub via: Option<IpAddr>,
 }
 
 impl Endpoint {

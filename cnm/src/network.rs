@@ -1,18 +1,17 @@
 //! Networks: what can be joined.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 
-use crate::options::DriverOptions;
-use crate::{LinkName, NetworkId};
+use crate::NetworkId;
+use crate::driver::{Driver, Profile};
 
 /// A network: a set of endpoints that reach each other.
 #[expect(clippy::struct_excessive_bools, reason = "independent properties, as users set them")]
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Network {
     /// Its identity.
     pub id: NetworkId,
@@ -20,9 +19,10 @@ pub struct Network {
     pub name: String,
     /// Creation time, nanoseconds since the Unix epoch.
     pub created: u64,
-    /// The options of the driver, parsed; they also say which driver it is.
-    pub driver: DriverOptions,
-    /// The options as they were given (`-o key=value`), for `inspect`.
+    /// The driver that realises it.
+    pub driver: &'static dyn Driver,
+    /// The options as they were given (`-o key=value`), the daemon's defaults included. What they
+    /// mean is for the driver to say.
     pub given_options: BTreeMap<String, String>,
     /// Address pools, in the order they were given; empty for `host` and `none`.
     pub pools: Vec<Pool>,
@@ -94,47 +94,10 @@ pub struct PoolSpec {
     pub auxiliary: BTreeMap<String, String>,
 }
 
-/// The drivers there are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum DriverKind {
-    /// One Linux bridge per network, one veth pair per endpoint.
-    Bridge,
-    /// The host's own network namespace.
-    Host,
-    /// A loopback interface and nothing else. Docker calls the driver `null`.
-    Null,
-}
-
-impl DriverKind {
-    /// The name that users write and read.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Bridge => "bridge",
-            Self::Host => "host",
-            Self::Null => "null",
-        }
-    }
-}
-
-impl fmt::Display for DriverKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
 impl Network {
-    /// The driver that realises this network.
-    pub fn kind(&self) -> DriverKind {
-        self.driver.kind()
-    }
-
-    /// The bridge device of a bridge network.
-    pub fn bridge(&self) -> Option<&LinkName> {
-        match &self.driver {
-            DriverOptions::Bridge(options) => Some(&options.bridge),
-            DriverOptions::Host | DriverOptions::Null => None,
-        }
+    /// What its driver says of it.
+    pub fn profile(&self) -> Profile {
+        self.driver.profile(self)
     }
 
     /// The pool that contains the address.

@@ -1,11 +1,12 @@
 //! Sandboxes: network namespaces with endpoints in them.
 
-use serde::{Deserialize, Serialize};
+use std::net::IpAddr;
 
+use crate::endpoint::StaticRoute;
 use crate::{Endpoint, Network, PortBinding, SandboxId};
 
 /// A network namespace of ours.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sandbox {
     /// Its identity.
     pub id: SandboxId,
@@ -26,6 +27,16 @@ pub struct Attachment<'a> {
     pub network: &'a Network,
     /// The endpoint on it.
     pub endpoint: &'a Endpoint,
+}
+
+impl Attachment<'_> {
+    /// The gateway of a route through the endpoint.
+    pub fn gateway_of(&self, route: &StaticRoute) -> Option<IpAddr> {
+        route.via.or_else(|| {
+            let address = self.endpoint.address(route.destination.is_ipv6())?;
+            self.network.pool_of(address.ip())?.gateway
+        })
+    }
 }
 
 /// The attachment that provides the default route of a family: the highest gateway priority,

@@ -1,17 +1,133 @@
 //! The `bridge` driver: one Linux bridge per network, one veth pair per endpoint.
 
-use cnm::options::{BridgeOptions, GatewayMode};
+mod options;
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use cnm::driver::{Driver, Namespace, Peer, Profile, Reach, Reading, Scope, Traits};
+use cnm::options::{OptionError, boolean};
 use cnm::sandbox::Attachment;
-use cnm::{Key, Link, LinkKind, LinkName, Network, Ns, PlanError, Pool, Sandbox, State, Value};
+use cnm::{
+    Element, Key, Link, LinkKind, LinkName, Network, Ns, PlanError, Pool, PortBinding, Sandbox,
+    State, Value,
+};
 use ipnetwork::IpNetwork;
 
-use crate::isolation;
 use crate::kernel::link::DEFAULT_MTU;
 use crate::kernel::sysctl;
+use crate::{isolation, link_addresses, portmap};
+pub(crate) use options::{BridgeOptions, GatewayMode};
+
+/// The device of the predefined network, where no option names another.
+const DEFAULT_DEVICE: &str = "rnet0";
+
+/// The least MTU that IPv6 works with (RFC 8200).
+const IPV6_MTU: u32 = 1280;
+
+/// The option of an endpoint that says whether frames may leave by the port they came in by.
+const HAIRPIN: &str = "rnet.endpoint.hairpin";
+
+/// The `bridge` driver.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bridge;
+
+impl Driver for Bridge {
+    fn name(&self) -> &'static str {
+        "bridge"
+    }
+
+    fn aliases(&self) -> &'static [&'static str] {
+        &[""]
+    }
+
+    fn traits(&self) -> Traits {
+        Traits {
+            addresses: true,
+            namespace: Namespace::Own,
+            single: false,
+            company: true,
+            publishes: true,
+            scope: Scope::Local,
+        }
+    }
+
+    fn read(&self, options: &BTreeMap<String, String>) -> Result<Reading, OptionError> {
+        options::parse(options).map(|(_, reading)| reading)
+    }
+
+    fn read_endpoint(&self, name: &str, value: &str) -> Result<bool, OptionError> {
+        match (name, boolean(value)) {
+            (HAIRPIN, None) => Err(OptionError::Value {
+                option: name.to_owned(),
+                value: value.to_owned(),
+                expected: cnm::options::BOOLEAN,
+            }),
+            (name, _) => Ok(name == HAIRPIN),
+        }
+    }
+
+    fn check(&self, network: &Network) -> Result<(), OptionError> {
+        let options = BridgeOptions::of(&network.given_options);
+        let modes = [options.gateway_mode_ipv4, options.gateway_mode_ipv6];
+        if modes.contains(&GatewayMode::Isolated) && !network.internal {
+            return Err(OptionError::Contradiction(
+                "gateway mode 'isolated' can only be used for an internal network: add --internal"
+                    .to_owned(),
+            ));
+        }
+        if let Some(mtu) = options.mtu.filter(|mtu| network.ipv6 && *mtu < IPV6_MTU) {
+            return Err(OptionError::Contradiction(format!(
+                "an MTU of {mtu} bytes is too small for IPv6: use {IPV6_MTU} or more, or no IPv6"
+            )));
+        }
+        Ok(())
+    }
+
+    fn profile(&self, network: &Network) -> Profile {
+        let options = BridgeOptions::of(&network.given_options);
+        let reach = |ipv6| match options.gateway_mode(ipv6) {
+            GatewayMode::Nat | GatewayMode::NatUnprotected => Reach::Translated,
+            GatewayMode::Routed => Reach::Routed,
+            GatewayMode::Isolated => Reach::Closed,
+        };
+        Profile {
+            device: Some(device(network, &options)),
+            interface_prefix: Some(options.interface_prefix.clone()),
+            reach: [false, true].map(reach),
+            bindings: options.host_bindings,
+        }
+    }
+
+    fn network(&self, network: &Network, _peers: &[Peer]) -> Result<State, PlanError> {
+        let options = BridgeOptions::of(&network.given_options);
+        Ok(plan_network(network, &options))
+    }
+
+    fn endpoint(&self, sandbox: &Sandbox, of: Attachment<'_>) -> Result<State, PlanError> {
+        let options = BridgeOptions::of(&of.network.given_options);
+        plan_endpoint(sandbox, of, &options)
+    }
+
+    fn publish(&self, binding: &PortBinding, to: Attachment<'_>) -> Option<(Key, Value)> {
+        let options = BridgeOptions::of(&to.network.given_options);
+        publish(binding, to, &options)
+    }
+}
+
+/// The bridge of a network.
+fn device(network: &Network, options: &BridgeOptions) -> LinkName {
+    let derived = || {
+        let own = format!("br-{}", network.id.short());
+        let name = if network.predefined { DEFAULT_DEVICE } else { &own };
+        name.parse().unwrap_or_else(|_| unreachable!("15 bytes are a link name"))
+    };
+    options.bridge.clone().unwrap_or_else(derived)
+}
 
 /// The bridge, the gateways' addresses on it, and the permissions of the network.
-pub(crate) fn network(network: &Network, options: &BridgeOptions) -> State {
-    let name = &options.bridge;
+fn plan_network(network: &Network, options: &BridgeOptions) -> State {
+    let name = &device(network, options);
     let bridge = Link {
         kind: LinkKind::Bridge,
         mac: None,
@@ -21,17 +137,17 @@ pub(crate) fn network(network: &Network, options: &BridgeOptions) -> State {
     };
     let key = Key::Link { ns: Ns::Host, name: name.clone() };
     let mut state = State::from_iter([(key, Value::Link(bridge))]);
-    state.extend(bridge_sysctls(network, options));
+    state.extend(bridge_sysctls(network, name, options));
     state.extend(network.pools.iter().filter_map(|pool| {
         let address = gateway_address(pool, options)?;
         Some((Key::Address { ns: Ns::Host, link: name.clone(), address }, Value::Present))
     }));
-    state.extend(isolation::elements(network, options));
+    state.extend(isolation::elements(network, name, options));
     state
 }
 
 /// The pair that joins a sandbox to the bridge, and its addresses.
-pub(crate) fn endpoint(
+fn plan_endpoint(
     sandbox: &Sandbox,
     attachment: Attachment<'_>,
     options: &BridgeOptions,
@@ -47,40 +163,45 @@ pub(crate) fn endpoint(
         tag: format!("endpoint/{}", endpoint.id),
     };
     let link = Key::Link { ns: ns.clone(), name: interface.clone() };
-    let port =
-        Value::Port { bridge: options.bridge.clone(), isolated: !options.icc, hairpin: true };
+    let hairpin = endpoint.given_options.get(HAIRPIN).and_then(|text| boolean(text));
+    let port = Value::Port {
+        bridge: device(network, options),
+        isolated: !options.icc,
+        hairpin: hairpin.unwrap_or(true),
+    };
     let mut state = State::from_iter([(link, Value::Link(pair)), (Key::Port { link: name }, port)]);
     state.extend(interface_sysctls(&ns, interface, endpoint.address(true).is_some()));
-    for address in &endpoint.addresses {
-        if network.pool_of(address.ip()).is_none() {
-            return Err(PlanError::AddressOutsideSubnet {
-                endpoint: endpoint.id.to_string(),
-                address: *address,
-                network: network.name.clone(),
-            });
-        }
-        let key = Key::Address { ns: ns.clone(), link: interface.clone(), address: *address };
-        state.insert(key, Value::Present);
-    }
-    state.extend(given_sysctls(&ns, attachment));
+    state.extend(link_addresses(&ns, attachment)?);
     Ok(state)
 }
 
-/// How a network is connected to the outside in one family.
-pub(crate) fn gateway_mode(options: &BridgeOptions, ipv6: bool) -> GatewayMode {
-    if ipv6 { options.gateway_mode_ipv6 } else { options.gateway_mode_ipv4 }
+/// What leads from a port of the host to an endpoint, or opens the endpoint's own.
+fn publish(
+    binding: &PortBinding,
+    to: Attachment<'_>,
+    options: &BridgeOptions,
+) -> Option<(Key, Value)> {
+    match options.gateway_mode(binding.host.is_ipv6()) {
+        GatewayMode::Nat | GatewayMode::NatUnprotected => portmap::translated(binding, to),
+        GatewayMode::Routed => {
+            let address: IpAddr = to.endpoint.address(binding.host.is_ipv6())?.ip();
+            let PortBinding { protocol, port, .. } = *binding;
+            Some((Key::Element(Element::Open { address, protocol, port }), Value::Present))
+        }
+        GatewayMode::Isolated => None,
+    }
 }
 
 /// Whether addresses are translated in one family.
 pub(crate) fn translates(network: &Network, options: &BridgeOptions, ipv6: bool) -> bool {
-    let mode = gateway_mode(options, ipv6);
+    let mode = options.gateway_mode(ipv6);
     !network.internal && matches!(mode, GatewayMode::Nat | GatewayMode::NatUnprotected)
 }
 
 pub(crate) fn gateway_address(pool: &Pool, options: &BridgeOptions) -> Option<IpNetwork> {
     let ipv6 = pool.subnet.is_ipv6();
-    let inhibited = !ipv6 && options.inhibit_ipv4;
-    if inhibited || gateway_mode(options, ipv6) == GatewayMode::Isolated {
+    let inhibited = !options.host_address || (!ipv6 && options.inhibit_ipv4);
+    if inhibited || options.gateway_mode(ipv6) == GatewayMode::Isolated {
         return None;
     }
     IpNetwork::new(pool.gateway?, pool.subnet.prefix()).ok()
@@ -92,7 +213,11 @@ fn mtu(options: &BridgeOptions) -> Option<u32> {
 }
 
 /// All of [`sysctl::of_bridge`], and forwarding.
-fn bridge_sysctls(network: &Network, options: &BridgeOptions) -> Vec<(Key, Value)> {
+fn bridge_sysctls(
+    network: &Network,
+    device: &LinkName,
+    options: &BridgeOptions,
+) -> Vec<(Key, Value)> {
     let ipv6 = network.ipv6 && options.gateway_mode_ipv6 != GatewayMode::Isolated;
     // Ports are published on 127.0.0.1 too: its packets may leave by the bridge. And the bridge's
     // link-local address is usable at once: without it no neighbour can be asked for on behalf of
@@ -101,7 +226,7 @@ fn bridge_sysctls(network: &Network, options: &BridgeOptions) -> Vec<(Key, Value
     let values = [route_localnet, false, false, !ipv6];
     let [ipv4_forwarding, ipv6_forwarding] =
         sysctl::FORWARDING.map(|path| sysctl_value(path, true));
-    let of_bridge = sysctl::of_bridge(&options.bridge);
+    let of_bridge = sysctl::of_bridge(device);
     let own = of_bridge.iter().zip(values).map(|(path, value)| sysctl_value(path, value));
     own.chain([ipv4_forwarding]).chain(ipv6.then_some(ipv6_forwarding)).collect()
 }
@@ -114,21 +239,6 @@ fn interface_sysctls(ns: &Ns, interface: &LinkName, ipv6: bool) -> Vec<(Key, Val
     let values = [true, true, false, false, !ipv6];
     let paths = sysctl::of_interface(interface).into_iter().zip(values);
     paths.map(|(path, value)| (Key::Sysctl { ns: ns.clone(), path }, text(value))).collect()
-}
-
-/// The sysctls that were given with the endpoint: `net.ipv4.conf.IFNAME.log_martians=1,...`.
-fn given_sysctls(ns: &Ns, attachment: Attachment<'_>) -> Vec<(Key, Value)> {
-    const OPTION: &str = "com.docker.network.endpoint.sysctls";
-    let given = attachment.endpoint.given_options.get(OPTION).map_or("", String::as_str);
-    let interface = attachment.endpoint.interface.as_str();
-    let parse = |assignment: &str| {
-        let (name, value) = assignment.split_once('=')?;
-        let parts: Vec<_> = name.trim().split('.').collect();
-        let [net, family, table, "IFNAME", leaf] = parts[..] else { return None };
-        let path = [net, family, table, interface, leaf].join("/");
-        Some((Key::Sysctl { ns: ns.clone(), path }, Value::Text(value.trim().to_owned())))
-    };
-    given.split(',').filter_map(parse).collect()
 }
 
 fn sysctl_value(path: &str, value: bool) -> (Key, Value) {

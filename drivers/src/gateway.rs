@@ -6,17 +6,28 @@ use cnm::sandbox::{Attachment, gateway};
 use cnm::{Key, Ns, Sandbox, Value};
 use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};
 
-/// The default routes of a sandbox.
+/// The routes of a sandbox: the default ones, and those that its endpoints were given.
 pub(crate) fn routes(sandbox: &Sandbox, attachments: &[Attachment<'_>]) -> Vec<(Key, Value)> {
+    let willing = attachments.iter().copied().filter(|of| of.endpoint.default_route);
+    let willing: Vec<_> = willing.collect();
     let route = |destination: IpNetwork| {
-        let attachment = gateway(attachments, destination.is_ipv6())?;
+        let attachment = gateway(&willing, destination.is_ipv6())?;
         let address = attachment.endpoint.address(destination.is_ipv6())?;
         let via = attachment.network.pool_of(address.ip())?.gateway;
         let link = attachment.endpoint.interface.clone();
         let ns = Ns::Sandbox(sandbox.id.clone());
         Some((Key::Route { ns, destination }, Value::Route { link, via }))
     };
-    everywhere().into_iter().filter_map(route).collect()
+    let given = attachments.iter().flat_map(|of| {
+        let route = |route: &cnm::endpoint::StaticRoute| {
+            let ns = Ns::Sandbox(sandbox.id.clone());
+            let via = of.gateway_of(route);
+            let link = of.endpoint.interface.clone();
+            (Key::Route { ns, destination: route.destination }, Value::Route { link, via })
+        };
+        of.endpoint.routes.iter().map(route).collect::<Vec<_>>()
+    });
+    everywhere().into_iter().filter_map(route).chain(given).collect()
 }
 
 fn everywhere() -> [IpNetwork; 2] {

@@ -1,25 +1,47 @@
 //! The `host` driver: the host's own network namespace, in which there is nothing to do.
 
+use std::collections::BTreeMap;
+
+use cnm::driver::{Driver, Namespace, Peer, Profile, Reach, Reading, Scope, Traits};
+use cnm::options::{OptionError, read};
 use cnm::sandbox::Attachment;
-use cnm::{DriverKind, PlanError, Sandbox, State};
+use cnm::{Network, PlanError, Sandbox, State};
 
-/// The network is the host's.
-pub(crate) fn network() -> State {
-    State::default()
-}
+/// The `host` driver.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Host;
 
-/// A sandbox on the host's network is the host's namespace: it has none of its own, so that it
-/// cannot join another network either.
-pub(crate) fn sandbox(
-    sandbox: &Sandbox,
-    attachments: &[Attachment<'_>],
-) -> Result<State, PlanError> {
-    let host = attachments.iter().find(|a| a.network.kind() == DriverKind::Host);
-    match host {
-        Some(host) if attachments.len() > 1 => Err(PlanError::HostNetwork {
-            sandbox: sandbox.id.to_string(),
-            network: host.network.name.clone(),
-        }),
-        _ => Ok(State::default()),
+impl Driver for Host {
+    fn name(&self) -> &'static str {
+        "host"
+    }
+
+    fn traits(&self) -> Traits {
+        Traits {
+            addresses: false,
+            namespace: Namespace::Host,
+            single: true,
+            company: false,
+            publishes: false,
+            scope: Scope::Local,
+        }
+    }
+
+    fn read(&self, options: &BTreeMap<String, String>) -> Result<Reading, OptionError> {
+        let warnings = read(&[], &mut (), options, "driver host")?;
+        Ok(Reading { warnings, ..Reading::default() })
+    }
+
+    fn profile(&self, _network: &Network) -> Profile {
+        let (device, interface_prefix, bindings) = Default::default();
+        Profile { device, interface_prefix, bindings, reach: [Reach::Closed; 2] }
+    }
+
+    fn network(&self, _network: &Network, _peers: &[Peer]) -> Result<State, PlanError> {
+        Ok(State::default())
+    }
+
+    fn endpoint(&self, _sandbox: &Sandbox, _of: Attachment<'_>) -> Result<State, PlanError> {
+        Ok(State::default())
     }
 }

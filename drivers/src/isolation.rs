@@ -3,14 +3,16 @@
 //! Networks are isolated by default: what arrives for a bridge of ours from elsewhere needs a
 //! permission, and a connection that was made to a published port is one.
 
-use cnm::options::{BridgeOptions, GatewayMode};
-use cnm::{Element, Key, Network, Value};
+use cnm::{Element, Key, LinkName, Network, Value};
 
-use crate::bridge::{gateway_address, gateway_mode, translates};
+use crate::bridge::{BridgeOptions, GatewayMode, gateway_address, translates};
 
 /// The permissions of a bridge network.
-pub(crate) fn elements(network: &Network, options: &BridgeOptions) -> Vec<(Key, Value)> {
-    let link = &options.bridge;
+pub(crate) fn elements(
+    network: &Network,
+    link: &LinkName,
+    options: &BridgeOptions,
+) -> Vec<(Key, Value)> {
     let mut elements = vec![Element::Bridge { link: link.clone() }];
     if network.internal {
         elements.push(Element::Internal { link: link.clone() });
@@ -20,7 +22,7 @@ pub(crate) fn elements(network: &Network, options: &BridgeOptions) -> Vec<(Key, 
         if options.masquerade && translates(network, options, ipv6) {
             elements.push(Element::Masquerade { subnet: pool.subnet });
         }
-        if !network.internal && gateway_mode(options, ipv6) == GatewayMode::NatUnprotected {
+        if !network.internal && options.gateway_mode(ipv6) == GatewayMode::NatUnprotected {
             elements.push(Element::Unprotected { link: link.clone(), ipv6 });
         } else if let Some(address) = gateway_address(pool, options) {
             elements.push(Element::Gateway { address: address.ip() });

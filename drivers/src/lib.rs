@@ -1,7 +1,7 @@
 //! Network drivers, which decide, and the kernel they decide about, which acts.
 //!
 //! A network is planned by its driver. A sandbox is planned by the drivers of the networks that it
-//! joined, and by what concerns it as a whole: its default routes and its published ports.
+//! joined, and by what concerns it as a whole: its routes, its published ports and its sysctls.
 
 mod bridge;
 mod gateway;
@@ -14,21 +14,20 @@ mod portmap;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-use cnm::options::DriverOptions;
+use cnm::Driver;
 use cnm::sandbox::Attachment;
-use cnm::{DriverKind, Key, Network, Ns, PlanError, Planner, PortBinding, Sandbox, State, Value};
+use cnm::{Key, Ns, PlanError, Planner, PortBinding, Sandbox, State, Value};
+
+/// The drivers there are: a new one is a file and a line here.
+const DRIVERS: &[&dyn Driver] = &[&bridge::Bridge, &host::Host, &null::Null];
 
 /// All drivers, behind the model's one [`Planner`].
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Drivers;
 
 impl Planner for Drivers {
-    fn network(&self, network: &Network) -> Result<State, PlanError> {
-        Ok(match &network.driver {
-            DriverOptions::Bridge(options) => bridge::network(network, options),
-            DriverOptions::Host => host::network(),
-            DriverOptions::Null => null::network(),
-        })
+    fn drivers(&self) -> &[&'static dyn Driver] {
+        DRIVERS
     }
 
     fn sandbox(
@@ -36,23 +35,18 @@ impl Planner for Drivers {
         sandbox: &Sandbox,
         attachments: &[Attachment<'_>],
     ) -> Result<State, PlanError> {
-        if attachments.iter().any(|a| a.network.kind() == DriverKind::Host) {
-            return host::sandbox(sandbox, attachments);
+        if let Some(host) = attachments.iter().find(|of| is_host(of)) {
+            return hosts_namespace(sandbox, *host, attachments.len());
         }
         let mut state = own_namespace(sandbox);
         for attachment in attachments {
-            match &attachment.network.driver {
-                DriverOptions::Bridge(options) => {
-                    state.extend(bridge::endpoint(sandbox, *attachment, options)?);
-                }
-                DriverOptions::Host => {}
-                DriverOptions::Null => state.extend(null::endpoint()),
-            }
+            state.extend(attachment.network.driver.endpoint(sandbox, *attachment)?);
+            state.extend(endpoint_sysctls(sandbox, *attachment));
         }
         state.extend(gateway::routes(sandbox, attachments));
         state.extend(portmap::elements(sandbox, attachments));
         // The sandbox's own wishes go over what its networks would like.
-        state.extend(sysctls(sandbox));
+        state.extend(sysctls(sandbox, &sandbox.sysctls));
         Ok(state)
     }
 
@@ -65,16 +59,56 @@ impl Planner for Drivers {
     }
 }
 
+fn is_host(of: &Attachment<'_>) -> bool {
+    of.network.driver.traits().is_of_host()
+}
+
+/// A sandbox on the host's network is the host's namespace: it has none of its own, so that it
+/// cannot join another network either.
+fn hosts_namespace(
+    sandbox: &Sandbox,
+    host: Attachment<'_>,
+    networks: usize,
+) -> Result<State, PlanError> {
+    if networks == 1 {
+        return Ok(State::default());
+    }
+    let (sandbox, network) = (sandbox.id.to_string(), host.network.name.clone());
+    Err(PlanError::HostNetwork { sandbox, network })
+}
+
 fn own_namespace(sandbox: &Sandbox) -> State {
     let namespace = (Key::Namespace { sandbox: sandbox.id.clone() }, Value::Present);
     let resolver = (Key::Resolver { sandbox: sandbox.id.clone() }, Value::Present);
     [namespace].into_iter().chain(sandbox.resolver.then_some(resolver)).collect()
 }
 
+/// The addresses of an endpoint on its link.
+fn link_addresses(ns: &Ns, of: Attachment<'_>) -> Result<Vec<(Key, Value)>, PlanError> {
+    let Attachment { network, endpoint } = of;
+    let address = |address: &ipnetwork::IpNetwork| {
+        if network.pool_of(address.ip()).is_none() {
+            return Err(PlanError::AddressOutsideSubnet {
+                endpoint: endpoint.id.to_string(),
+                address: *address,
+                network: network.name.clone(),
+            });
+        }
+        let (ns, link) = (ns.clone(), endpoint.interface.clone());
+        Ok((Key::Address { ns, link, address: *address }, Value::Present))
+    };
+    endpoint.addresses.iter().map(address).collect()
+}
+
+/// The sysctls that were given with an endpoint.
+fn endpoint_sysctls(sandbox: &Sandbox, of: Attachment<'_>) -> impl Iterator<Item = (Key, Value)> {
+    sysctls(sandbox, &of.endpoint.sysctls)
+}
+
 /// The kernel prints the fields of a value with single blanks between them.
-fn sysctls(sandbox: &Sandbox) -> impl Iterator<Item = (Key, Value)> {
+fn sysctls(sandbox: &Sandbox, given: &[(String, String)]) -> impl Iterator<Item = (Key, Value)> {
     let ns = Ns::Sandbox(sandbox.id.clone());
-    sandbox.sysctls.iter().map(move |(path, value)| {
+    given.iter().map(move |(path, value)| {
         let value = value.split_whitespace().collect::<Vec<_>>().join(" ");
         (Key::Sysctl { ns: ns.clone(), path: path.clone() }, Value::Text(value))
     })

@@ -1,13 +1,52 @@
 //! The `null` driver, of the network `none`: a namespace with its loopback and nothing else.
 
-use cnm::State;
+use std::collections::BTreeMap;
 
-/// The network is nothing.
-pub(crate) fn network() -> State {
-    State::default()
-}
+use cnm::driver::{Driver, Namespace, Peer, Profile, Reach, Reading, Scope, Traits};
+use cnm::options::{OptionError, read};
+use cnm::sandbox::Attachment;
+use cnm::{Network, PlanError, Sandbox, State};
 
-/// To join it adds nothing to the sandbox's namespace.
-pub(crate) fn endpoint() -> State {
-    State::default()
+/// The `null` driver.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Null;
+
+impl Driver for Null {
+    fn name(&self) -> &'static str {
+        "null"
+    }
+
+    fn aliases(&self) -> &'static [&'static str] {
+        &["none"]
+    }
+
+    fn traits(&self) -> Traits {
+        Traits {
+            addresses: false,
+            namespace: Namespace::Own,
+            single: true,
+            company: false,
+            publishes: false,
+            scope: Scope::Local,
+        }
+    }
+
+    fn read(&self, options: &BTreeMap<String, String>) -> Result<Reading, OptionError> {
+        let warnings = read(&[], &mut (), options, "driver null")?;
+        Ok(Reading { warnings, ..Reading::default() })
+    }
+
+    fn profile(&self, _network: &Network) -> Profile {
+        let (device, interface_prefix, bindings) = Default::default();
+        Profile { device, interface_prefix, bindings, reach: [Reach::Closed; 2] }
+    }
+
+    fn network(&self, _network: &Network, _peers: &[Peer]) -> Result<State, PlanError> {
+        Ok(State::default())
+    }
+
+    /// To join it adds nothing to the sandbox's namespace.
+    fn endpoint(&self, _sandbox: &Sandbox, _of: Attachment<'_>) -> Result<State, PlanError> {
+        Ok(State::default())
+    }
 }

@@ -6,11 +6,9 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
-use cnm::options::{DriverOptions, GatewayMode};
+use cnm::driver::Reach;
 use cnm::sandbox::{Attachment, gateway};
 use cnm::{Element, Key, PortBinding, Protocol, Sandbox, Value};
-
-use crate::bridge::gateway_mode;
 
 /// The elements of all published ports. A port is published in the families in which the sandbox
 /// has a gateway: a sandbox with internal networks only publishes nothing.
@@ -18,7 +16,7 @@ pub(crate) fn elements(sandbox: &Sandbox, attachments: &[Attachment<'_>]) -> Vec
     let gateways = [false, true].map(|ipv6| gateway(attachments, ipv6));
     let element = |binding: &PortBinding| {
         let attachment = gateways[usize::from(binding.host.is_ipv6())]?;
-        element(binding, attachment)
+        attachment.network.driver.publish(binding, attachment)
     };
     sandbox.ports.iter().filter_map(element).collect()
 }
@@ -34,9 +32,7 @@ pub(crate) fn carried(
         let own = binding.host.is_ipv6();
         let (ipv6, attachment) =
             [own, !own].into_iter().find_map(|ipv6| Some((ipv6, gateways[usize::from(ipv6)]?)))?;
-        let DriverOptions::Bridge(options) = &attachment.network.driver else { return None };
-        let translates =
-            matches!(gateway_mode(options, ipv6), GatewayMode::Nat | GatewayMode::NatUnprotected);
+        let translates = attachment.network.profile().reach(ipv6) == Reach::Translated;
         let address = attachment.endpoint.address(ipv6).filter(|_| translates)?.ip();
         Some((binding.clone(), SocketAddr::new(address, binding.port)))
     };
@@ -45,23 +41,16 @@ pub(crate) fn carried(
     some.filter_map(target).collect()
 }
 
-fn element(binding: &PortBinding, attachment: Attachment<'_>) -> Option<(Key, Value)> {
+/// The element that leads from a host port to an endpoint's.
+///
+/// Nothing that comes from `::1` can leave the host, so that translation is no way to a sandbox;
+/// who holds the port's socket carries the data.
+pub(crate) fn translated(binding: &PortBinding, to: Attachment<'_>) -> Option<(Key, Value)> {
     let PortBinding { host, host_port, protocol, port } = *binding;
-    let DriverOptions::Bridge(options) = &attachment.network.driver else { return None };
-    let address = attachment.endpoint.address(host.is_ipv6())?.ip();
-    match gateway_mode(options, host.is_ipv6()) {
-        // Nothing that comes from `::1` can leave the host, so that translation is no way to a
-        // sandbox; who holds the port's socket carries the data.
-        GatewayMode::Nat | GatewayMode::NatUnprotected if is_loopback_v6(host) => None,
-        GatewayMode::Nat | GatewayMode::NatUnprotected => {
-            let element = Element::Published { host, protocol, port: host_port };
-            Some((Key::Element(element), Value::Target { address, port }))
-        }
-        GatewayMode::Routed => {
-            Some((Key::Element(Element::Open { address, protocol, port }), Value::Present))
-        }
-        GatewayMode::Isolated => None,
-    }
+    let address = to.endpoint.address(host.is_ipv6())?.ip();
+    let element = Element::Published { host, protocol, port: host_port };
+    let target = (Key::Element(element), Value::Target { address, port });
+    (!is_loopback_v6(host)).then_some(target)
 }
 
 fn is_loopback_v6(host: IpAddr) -> bool {

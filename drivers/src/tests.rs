@@ -2,8 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use cnm::options::{BridgeOptions, GatewayMode};
-use cnm::{Endpoint, EndpointId, NetworkId, Pool, PortBinding, Protocol, SandboxId};
+use cnm::{Endpoint, EndpointId, Network, NetworkId, Pool, PortBinding, Protocol, SandboxId};
 use expect_test::{Expect, expect};
 
 use super::*;
@@ -17,17 +16,7 @@ fn network(digit: u8, subnets: &[&str]) -> Network {
     Network {
         name: format!("n{digit}"),
         created: 0,
-        driver: DriverOptions::Bridge(BridgeOptions {
-            bridge: format!("br-{}", id.short()).parse().unwrap(),
-            icc: true,
-            masquerade: true,
-            mtu: None,
-            host_bindings: Vec::new(),
-            interface_prefix: "eth".to_owned(),
-            gateway_mode_ipv4: GatewayMode::Nat,
-            gateway_mode_ipv6: GatewayMode::Nat,
-            inhibit_ipv4: false,
-        }),
+        driver: &bridge::Bridge,
         given_options: BTreeMap::new(),
         ipv4: pools.iter().any(|pool| pool.subnet.is_ipv4()),
         ipv6: pools.iter().any(|pool| pool.subnet.is_ipv6()),
@@ -46,11 +35,9 @@ fn pool(subnet: &str) -> Pool {
     Pool { subnet, range: None, gateway, auxiliary: BTreeMap::new(), automatic: false }
 }
 
-fn options(network: &mut Network) -> &mut BridgeOptions {
-    match &mut network.driver {
-        DriverOptions::Bridge(options) => options,
-        _ => unreachable!("test networks are bridges"),
-    }
+fn set(network: &mut Network, option: &str, value: &str) {
+    let name = format!("com.docker.network.{option}");
+    network.given_options.insert(name, value.to_owned());
 }
 
 fn endpoint(digit: u8, network: &Network, addresses: &[&str]) -> Endpoint {
@@ -64,6 +51,9 @@ fn endpoint(digit: u8, network: &Network, addresses: &[&str]) -> Endpoint {
         aliases: Vec::new(),
         gateway_priority: 0,
         order: 0,
+        default_route: true,
+        routes: Vec::new(),
+        sysctls: Vec::new(),
         given_options: BTreeMap::new(),
     }
 }
@@ -104,6 +94,10 @@ fn check_lines(
     expected.assert_eq(&lines.collect::<String>());
 }
 
+fn plan_network(network: &Network) -> Result<State, PlanError> {
+    network.driver.network(network, &[])
+}
+
 fn plan(sandbox: &Sandbox, attachments: &[(&Network, &Endpoint)]) -> Result<State, PlanError> {
     let attachments: Vec<_> =
         attachments.iter().map(|(network, endpoint)| Attachment { network, endpoint }).collect();
@@ -113,7 +107,7 @@ fn plan(sandbox: &Sandbox, attachments: &[(&Network, &Endpoint)]) -> Result<Stat
 #[test]
 fn network_is_a_bridge_with_its_gateways() {
     check(
-        Drivers.network(&network(1, &[V4, V6])),
+        plan_network(&network(1, &[V4, V6])),
         &expect![[r#"
             + link br-010101010101 in host bridge
             + sysctl net/ipv4/conf/br-010101010101/route_localnet in host = 1
@@ -136,7 +130,7 @@ fn network_is_a_bridge_with_its_gateways() {
 #[test]
 fn network_without_ipv6_has_it_switched_off() {
     check(
-        Drivers.network(&network(1, &[V4])),
+        plan_network(&network(1, &[V4])),
         &expect![[r#"
             + link br-010101010101 in host bridge
             + sysctl net/ipv4/conf/br-010101010101/route_localnet in host = 1
@@ -157,7 +151,7 @@ fn internal_network_is_neither_masqueraded_nor_reachable_from_localhost() {
     let mut internal = network(1, &[V4, V6]);
     internal.internal = true;
     check(
-        Drivers.network(&internal),
+        plan_network(&internal),
         &expect![[r#"
             + link br-010101010101 in host bridge
             + sysctl net/ipv4/conf/br-010101010101/route_localnet in host = 0
@@ -180,10 +174,10 @@ fn internal_network_is_neither_masqueraded_nor_reachable_from_localhost() {
 fn isolated_network_has_a_bridge_without_addresses() {
     let mut isolated = network(1, &[V4, V6]);
     isolated.internal = true;
-    options(&mut isolated).gateway_mode_ipv4 = GatewayMode::Isolated;
-    options(&mut isolated).gateway_mode_ipv6 = GatewayMode::Isolated;
+    set(&mut isolated, "bridge.gateway_mode_ipv4", "isolated");
+    set(&mut isolated, "bridge.gateway_mode_ipv6", "isolated");
     check(
-        Drivers.network(&isolated),
+        plan_network(&isolated),
         &expect![[r#"
             + link br-010101010101 in host bridge
             + sysctl net/ipv4/conf/br-010101010101/route_localnet in host = 0
@@ -200,9 +194,9 @@ fn isolated_network_has_a_bridge_without_addresses() {
 #[test]
 fn inhibited_network_leaves_the_gateway_to_somebody_else() {
     let mut inhibited = network(1, &[V4]);
-    options(&mut inhibited).inhibit_ipv4 = true;
+    set(&mut inhibited, "bridge.inhibit_ipv4", "true");
     check(
-        Drivers.network(&inhibited),
+        plan_network(&inhibited),
         &expect![[r#"
             + link br-010101010101 in host bridge
             + sysctl net/ipv4/conf/br-010101010101/route_localnet in host = 1
@@ -219,10 +213,10 @@ fn inhibited_network_leaves_the_gateway_to_somebody_else() {
 #[test]
 fn routed_family_is_not_masqueraded_and_unprotected_one_is_open() {
     let mut mixed = network(1, &[V4, V6]);
-    options(&mut mixed).gateway_mode_ipv4 = GatewayMode::NatUnprotected;
-    options(&mut mixed).gateway_mode_ipv6 = GatewayMode::Routed;
+    set(&mut mixed, "bridge.gateway_mode_ipv4", "nat-unprotected");
+    set(&mut mixed, "bridge.gateway_mode_ipv6", "routed");
     check(
-        Drivers.network(&mixed),
+        plan_network(&mixed),
         &expect![[r#"
             + link br-010101010101 in host bridge
             + sysctl net/ipv4/conf/br-010101010101/route_localnet in host = 1
@@ -245,7 +239,7 @@ fn routed_family_is_not_masqueraded_and_unprotected_one_is_open() {
 fn mtu_is_told_only_where_it_is_not_the_default() {
     for (mtu, expected) in [(1500, ""), (1400, " mtu 1400")] {
         let mut network = network(1, &[V4]);
-        options(&mut network).mtu = Some(mtu);
+        set(&mut network, "driver.mtu", &i32::to_string(&mtu));
         let endpoint = endpoint(0xa0, &network, &["10.1.0.2/24"]);
         let plan = plan(&sandbox(&[]), &[(&network, &endpoint)]).unwrap();
         let plan = cnm::diff(&State::default(), &plan).to_string();
@@ -283,7 +277,7 @@ fn endpoint_is_a_pair_into_the_sandbox() {
 #[test]
 fn port_is_isolated_where_endpoints_may_not_talk() {
     let mut network = network(1, &[V4]);
-    options(&mut network).icc = false;
+    set(&mut network, "bridge.enable_icc", "false");
     let endpoint = endpoint(0xa0, &network, &["10.1.0.2/24"]);
     check_lines(
         "port",
@@ -443,9 +437,9 @@ fn nothing_is_carried_into_an_internal_network_nor_to_no_network() {
 
 #[test]
 fn nothing_is_carried_to_a_family_that_is_routed_or_isolated() {
-    for mode in [GatewayMode::Routed, GatewayMode::Isolated] {
+    for mode in ["routed", "isolated"] {
         let mut network = network(1, &[V4, V6]);
-        options(&mut network).gateway_mode_ipv6 = mode;
+        set(&mut network, "bridge.gateway_mode_ipv6", mode);
         let endpoint = endpoint(0xa0, &network, &["10.1.0.2/24", "fd00:1::2/64"]);
         check_carried(
             &[(&network, &endpoint)],
@@ -462,7 +456,7 @@ fn nothing_is_carried_to_a_family_that_is_routed_or_isolated() {
 #[test]
 fn routed_port_is_open_on_the_endpoint() {
     let mut network = network(1, &[V4]);
-    options(&mut network).gateway_mode_ipv4 = GatewayMode::Routed;
+    set(&mut network, "bridge.gateway_mode_ipv4", "routed");
     let endpoint = endpoint(0xa0, &network, &["10.1.0.2/24"]);
     let sandbox = sandbox(&[("0.0.0.0", 8080, 80)]);
     check_lines(
@@ -479,10 +473,10 @@ fn routed_port_is_open_on_the_endpoint() {
 fn sysctls_of_the_sandbox_go_over_those_of_the_driver() {
     let network = network(1, &[V4, V6]);
     let mut endpoint = endpoint(0xa0, &network, &["10.1.0.2/24"]);
-    endpoint.given_options.insert(
-        "com.docker.network.endpoint.sysctls".to_owned(),
-        "net.ipv4.conf.IFNAME.log_martians=1,net.ipv6.conf.IFNAME.accept_ra=2".to_owned(),
-    );
+    endpoint.sysctls = vec![
+        ("net/ipv4/conf/eth0/log_martians".to_owned(), "1".to_owned()),
+        ("net/ipv6/conf/eth0/accept_ra".to_owned(), "2".to_owned()),
+    ];
     let mut sandbox = sandbox(&[]);
     sandbox.sysctls = vec![
         ("net/ipv4/ping_group_range".to_owned(), "0\t 1000".to_owned()),
@@ -517,8 +511,8 @@ fn resolver_is_installed_where_it_is_wanted() {
 
 #[test]
 fn network_none_is_a_namespace_and_nothing_else() {
-    let none = Network { driver: DriverOptions::Null, ..network(1, &[]) };
-    check(Drivers.network(&none), &expect![[""]]);
+    let none = Network { driver: &null::Null, ..network(1, &[]) };
+    check(plan_network(&none), &expect![[""]]);
     let endpoint = endpoint(0xa0, &none, &[]);
     check(
         plan(&sandbox(&[]), &[(&none, &endpoint)]),
@@ -530,8 +524,8 @@ fn network_none_is_a_namespace_and_nothing_else() {
 
 #[test]
 fn network_host_is_no_namespace_and_excludes_others() {
-    let host = Network { driver: DriverOptions::Host, ..network(1, &[]) };
-    check(Drivers.network(&host), &expect![[""]]);
+    let host = Network { driver: &host::Host, ..network(1, &[]) };
+    check(plan_network(&host), &expect![[""]]);
     let on_host = endpoint(0xa0, &host, &[]);
     check(plan(&sandbox(&[]), &[(&host, &on_host)]), &expect![[""]]);
     let other = network(2, &[V4]);

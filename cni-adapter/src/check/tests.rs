@@ -116,6 +116,9 @@ fn memory_of_the_runtime_must_agree() {
         aliases: Vec::new(),
         gateway_priority: 0,
         order: 0,
+        default_route: true,
+        routes: Vec::new(),
+        sysctls: Vec::new(),
         given_options: std::collections::BTreeMap::new(),
     };
     let mut previous = Attached::default();

@@ -2,11 +2,9 @@
 
 use std::sync::Arc;
 
-use cnm::controller::{
-    Claims, ControllerConfig, Decision, Entropy, HostFacts, JoinSpec, SandboxSpec,
-};
+use cnm::controller::{Claims, ControllerConfig, Decision, Entropy, HostFacts, SandboxSpec};
 use cnm::store::Memory;
-use cnm::{Controller, diff};
+use cnm::{Controller, State, diff};
 use expect_test::{Expect, expect};
 
 use super::*;
@@ -38,7 +36,7 @@ fn settings() -> NetworkSettings {
 
 /// The plan of a network and one sandbox on it, without sysctls.
 fn check(network: &NetworkSettings, endpoint: &EndpointSettings, expected: &Expect) {
-    let planner = Arc::new(CniPlanner::default());
+    let planner = Arc::new(drivers::Drivers);
     let mut controller =
         Controller::load(&Memory::default(), planner, ControllerConfig::default()).unwrap();
     let (mut entropy, facts) = (Counter(0), HostFacts::default());
@@ -46,13 +44,9 @@ fn check(network: &NetworkSettings, endpoint: &EndpointSettings, expected: &Expe
     let (made, transaction) =
         controller.begin_create_network(&spec, &facts, &mut entropy, 0).unwrap();
     assert_eq!(transaction.warnings, [""; 0]);
-    assert_eq!(NetworkSettings::of(&made), *network);
+    assert!(network.made(&made));
     controller.commit(transaction);
-    let join = JoinSpec {
-        network: Some(made.id.clone()),
-        options: [endpoint.option()].into(),
-        ..JoinSpec::default()
-    };
+    let join = endpoint.join(&made);
     let spec = SandboxSpec { joins: vec![join], ..SandboxSpec::default() };
     let claims = Claims::default();
     let decision = controller.begin_create_sandbox(&spec, &claims, &mut entropy, 0).unwrap();

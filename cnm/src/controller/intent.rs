@@ -8,18 +8,16 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use ipnetwork::IpNetwork;
-use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
-
 use super::{ChangeKind, Controller, ControllerError, Subject, Transaction, ULA_KEY};
 use crate::ipam::Lease;
+use crate::record;
 use crate::sandbox::Attachment;
 use crate::store::Batch;
 use crate::{Endpoint, LinkName, Network, NetworkId, PortBinding, Sandbox, State, Store};
+use ipnetwork::IpNetwork;
 
 /// A sandbox with its endpoints, in the order they joined.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Live {
     /// The sandbox.
     pub sandbox: Arc<Sandbox>,
@@ -28,28 +26,26 @@ pub struct Live {
 }
 
 /// The record of an intent.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Intent {
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Intent {
     /// For people who read the store.
-    pub(super) kind: ChangeKind,
-    pub(super) subject: Subject,
-    pub(super) change: Change,
+    pub(crate) kind: ChangeKind,
+    pub(crate) subject: Subject,
+    pub(crate) change: Change,
     /// When it was begun, in nanoseconds since the Unix epoch.
-    pub(super) now: u64,
+    pub(crate) now: u64,
 }
 
 /// Where a change leads from and to.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub(super) enum Change {
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Change {
     Network(Transition<Arc<Network>>),
     Sandbox(Transition<Live>),
 }
 
 /// From what to what; there is always one of the two.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub(super) enum Transition<T> {
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Transition<T> {
     Create(T),
     Change { before: T, after: T },
     Remove(T),
@@ -202,7 +198,7 @@ impl Controller {
     pub fn intent(&self, transaction: &Transaction) -> Batch {
         let mut batch = Batch::default();
         if let Some(open) = self.open.get(&transaction.number) {
-            batch.put(intent_key(transaction.number), json(&open.intent));
+            batch.put(intent_key(transaction.number), record::encode_intent(&open.intent));
         }
         batch
     }
@@ -265,8 +261,8 @@ impl Controller {
         for (key, value) in store.list("intent/")? {
             let number = key.strip_prefix("intent/").and_then(|number| number.parse().ok());
             let number: u64 = number.ok_or_else(|| ControllerError::damaged(&key, "no number"))?;
-            let intent: Intent = parse(&key, &value)?;
-            self.plan(&intent.change).map_err(|error| ControllerError::damaged(&key, error))?;
+            let intent = record::intent(&value, &*self.planner).map_err(damaged(&key))?;
+            self.plan(&intent.change).map_err(damaged(&key))?;
             let open = self.take_again(intent);
             self.open.insert(number, open);
             self.recovered.insert(number);
@@ -341,6 +337,7 @@ impl Controller {
         } else if let Some(network) = transition.before() {
             self.names.remove(&network.name);
             self.networks.remove(&network.id);
+            self.peers.remove(&network.id);
             self.members.remove(&network.id);
             self.ipam.remove_network(&network.id);
         }
@@ -365,7 +362,7 @@ impl Controller {
         match change {
             Change::Network(transition) => {
                 let plan = |network: Option<&Arc<Network>>| {
-                    network.map_or_else(|| Ok(State::default()), |net| self.planner.network(net))
+                    network.map_or_else(|| Ok(State::default()), |net| self.plan_network(net))
                 };
                 Ok((plan(transition.before())?, plan(transition.after())?))
             }
@@ -376,6 +373,11 @@ impl Controller {
                 Ok((plan(transition.before())?, plan(transition.after())?))
             }
         }
+    }
+
+    pub(super) fn plan_network(&self, network: &Network) -> Result<State, ControllerError> {
+        let peers = self.peers.get(&network.id).map_or(&[][..], Vec::as_slice);
+        Ok(network.driver.network(network, peers)?)
     }
 
     pub(super) fn plan_sandbox(&self, live: &Live) -> Result<State, ControllerError> {
@@ -418,9 +420,9 @@ impl Controller {
     fn network_records(&self, transition: &Transition<Arc<Network>>) -> Batch {
         let mut batch = Batch::default();
         if let Some(network) = transition.after() {
-            batch.put(format!("network/{}", network.id), json(network));
+            batch.put(format!("network/{}", network.id), record::encode_network(network));
             if let Some(ula) = &self.ula {
-                batch.put(ULA_KEY, json(ula));
+                batch.put(ULA_KEY, record::encode_ula(*ula));
             }
         } else if let Some(network) = transition.before() {
             batch.delete(format!("network/{}", network.id));
@@ -444,13 +446,13 @@ fn sandbox_records(transition: &Transition<Live>) -> Batch {
         batch.delete(format!("endpoint/{}", endpoint.id));
     }
     for (_, endpoint) in without(after, before) {
-        batch.put(format!("endpoint/{}", endpoint.id), json(endpoint));
+        batch.put(format!("endpoint/{}", endpoint.id), record::encode_endpoint(endpoint));
     }
     let key = format!("sandbox/{}", transition.either().sandbox.id);
     match after.map(|live| &live.sandbox) {
         None => batch.delete(key),
         Some(sandbox) if before.is_some_and(|live| live.sandbox == *sandbox) => {}
-        Some(sandbox) => batch.put(key, json(sandbox)),
+        Some(sandbox) => batch.put(key, record::encode_sandbox(sandbox)),
     }
     batch
 }
@@ -460,7 +462,7 @@ pub(super) fn lease_record(
     address: IpAddr,
     lease: Option<&Lease>,
 ) -> (String, Option<Vec<u8>>) {
-    (format!("lease/{network}/{address}"), lease.map(json))
+    (format!("lease/{network}/{address}"), lease.map(record::encode_lease))
 }
 
 fn intent_key(number: u64) -> String {
@@ -468,11 +470,7 @@ fn intent_key(number: u64) -> String {
     format!("intent/{number:020}")
 }
 
-/// Records are plain data, of which JSON can express all.
-fn json(value: &impl Serialize) -> Vec<u8> {
-    serde_json::to_vec(value).unwrap_or_else(|error| unreachable!("{error}"))
-}
-
-pub(super) fn parse<T: DeserializeOwned>(key: &str, value: &[u8]) -> Result<T, ControllerError> {
-    serde_json::from_slice(value).map_err(|error| ControllerError::damaged(key, error))
+/// Names the record that cannot be.
+pub(super) fn damaged<E: std::fmt::Display>(key: &str) -> impl FnOnce(E) -> ControllerError {
+    move |why| ControllerError::damaged(key, why)
 }

@@ -10,22 +10,16 @@ use super::draft::Draft;
 use super::intent::{Change, Transition};
 use super::subnet::{Subnet, disabled, pool};
 use super::{Controller, ControllerError, Entropy, HostFacts, Subject, Transaction};
+use crate::driver::{Driver, Reading};
 use crate::ipam::pools::{Supply, overlapped, taken_by_host};
 use crate::ipam::range::overlap;
 use crate::ipam::short;
 use crate::name::check_object;
 use crate::network::PoolSpec;
-use crate::options::{BridgeOptions, DriverOptions, GatewayMode, ParsedOptions};
-use crate::{DriverKind, Kind, LinkName, Network, NetworkId, NetworkSpec, Pool};
-
-/// The device of the predefined bridge network, where no option names another.
-const DEFAULT_BRIDGE: &str = "rnet0";
+use crate::{Kind, Network, NetworkId, NetworkSpec, Pool};
 
 /// Names that mean something of their own where a network is named.
 const PREDEFINED_NAMES: [&str; 4] = ["bridge", "host", "none", "default"];
-
-/// The least MTU that IPv6 works with (RFC 8200).
-const IPV6_MTU: u32 = 1280;
 
 /// Who makes a network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -120,42 +114,40 @@ impl Controller {
         entropy: &mut dyn Entropy,
         now: u64,
     ) -> Result<(Arc<Network>, Transaction), ControllerError> {
-        let kind = driver_kind(&spec.driver)?;
+        let driver = self.driver(&spec.driver)?;
         check_object(&spec.name)?;
         self.check_name(&spec.name)?;
-        self.check_single(kind, origin)?;
+        self.check_single(driver, origin)?;
         let id = NetworkId::from_random(entropy.bytes());
-        let mut given = self.config.default_options.get(kind.as_str()).cloned().unwrap_or_default();
+        let mut given = self.config.default_options.get(driver.name()).cloned().unwrap_or_default();
         given.extend(spec.options.clone());
-        let mut options = ParsedOptions::parse(kind, &given, bridge_name(&id, origin)?)?;
-        let families = Families::of(spec, kind, &options)?;
-        let internal = options.internal.unwrap_or(spec.internal);
-        if let DriverOptions::Bridge(bridge) = &options.driver {
-            self.check_bridge(bridge, families, internal)?;
-        }
+        let mut reading = driver.read(&given)?;
+        let families = Families::of(spec, driver, &reading)?;
         let mut network = Network {
             id,
             name: spec.name.clone(),
             created: now,
-            driver: options.driver,
+            driver,
             given_options: given,
             pools: Vec::new(),
             ipv4: families.ipv4,
             ipv6: families.ipv6,
-            internal,
+            internal: reading.internal.unwrap_or(spec.internal),
             attachable: spec.attachable,
             predefined: origin == Origin::Predefined,
             labels: spec.labels.clone(),
         };
+        driver.check(&network)?;
+        self.check_device(&network)?;
         if families.addresses {
             network.pools = self.pools(&network, &spec.pools, host, entropy)?;
         }
         if origin == Origin::User {
-            options.warnings.extend(overlap_warnings(&network, spec, host));
+            reading.warnings.extend(overlap_warnings(&network, spec, host));
         }
         let network = Arc::new(network);
         let mut draft = Draft::new(self);
-        draft.warnings = options.warnings;
+        draft.warnings = reading.warnings;
         let change = Change::Network(Transition::Create(Arc::clone(&network)));
         let transaction = draft.open(change, now)?;
         self.names.insert(network.name.clone(), network.id.clone());
@@ -170,38 +162,41 @@ impl Controller {
     }
 
     /// There is one host, and one way to have no network.
-    fn check_single(&self, kind: DriverKind, origin: Origin) -> Result<(), ControllerError> {
-        let exists = || self.all_networks().any(|network| network.kind() == kind);
-        if kind == DriverKind::Bridge || (origin == Origin::Predefined && !exists()) {
+    fn check_single(
+        &self,
+        driver: &'static dyn Driver,
+        origin: Origin,
+    ) -> Result<(), ControllerError> {
+        let exists = || self.all_networks().any(|network| network.driver == driver);
+        if !driver.traits().single || (origin == Origin::Predefined && !exists()) {
             return Ok(());
         }
-        let message = format!("only one instance of \"{kind}\" network is allowed");
+        let message = format!("only one instance of \"{}\" network is allowed", driver.name());
         Err(ControllerError::forbidden(message))
     }
 
-    fn check_bridge(
-        &self,
-        options: &BridgeOptions,
-        families: Families,
-        internal: bool,
-    ) -> Result<(), ControllerError> {
-        let modes = [options.gateway_mode_ipv4, options.gateway_mode_ipv6];
-        if modes.contains(&GatewayMode::Isolated) && !internal {
-            return Err(ControllerError::invalid(
-                "gateway mode 'isolated' can only be used for an internal network: add --internal",
-            ));
-        }
-        if let Some(mtu) = options.mtu.filter(|mtu| families.ipv6 && *mtu < IPV6_MTU) {
-            return Err(ControllerError::invalid(format!(
-                "an MTU of {mtu} bytes is too small for IPv6: use {IPV6_MTU} or more, or no IPv6"
-            )));
-        }
-        let same = self.all_networks().find(|network| network.bridge() == Some(&options.bridge));
-        same.map_or(Ok(()), |network| {
+    /// No two networks have the same device.
+    fn check_device(&self, network: &Network) -> Result<(), ControllerError> {
+        let Some(device) = network.profile().device else { return Ok(()) };
+        let same =
+            self.all_networks().find(|other| other.profile().device.as_ref() == Some(&device));
+        same.map_or(Ok(()), |other| {
             Err(ControllerError::forbidden(format!(
-                "conflicts with network {} ({}): networks have same bridge name {}",
-                network.id, network.name, options.bridge
+                "conflicts with network {} ({}): networks have same bridge name {device}",
+                other.id, other.name
             )))
+        })
+    }
+
+    /// The driver with a name.
+    fn driver(&self, name: &str) -> Result<&'static dyn Driver, ControllerError> {
+        self.planner.driver(name).ok_or_else(|| {
+            let known: Vec<_> = self.planner.drivers().iter().map(|known| known.name()).collect();
+            let known = known.join(", ");
+            let message = format!(
+                "could not find driver {name}: plugin \"{name}\" not found; known drivers are {known}"
+            );
+            ControllerError::new(Kind::NotFound, message)
         })
     }
 
@@ -300,29 +295,6 @@ impl Controller {
     }
 }
 
-fn driver_kind(name: &str) -> Result<DriverKind, ControllerError> {
-    match name {
-        "" | "bridge" => Ok(DriverKind::Bridge),
-        "host" => Ok(DriverKind::Host),
-        "null" | "none" => Ok(DriverKind::Null),
-        other => Err(ControllerError::new(
-            Kind::NotFound,
-            format!(
-                "could not find driver {other}: plugin \"{other}\" not found; \
-                 known drivers are bridge, host, null"
-            ),
-        )),
-    }
-}
-
-fn bridge_name(id: &NetworkId, origin: Origin) -> Result<LinkName, ControllerError> {
-    let name = match origin {
-        Origin::Predefined => DEFAULT_BRIDGE.to_owned(),
-        Origin::User => format!("br-{}", id.short()),
-    };
-    Ok(name.parse()?)
-}
-
 /// A unique local /48: `fd`, and 40 random bits (RFC 4193).
 fn ula(random: [u8; 32]) -> IpNetwork {
     let mut octets = [0; 16];
@@ -344,8 +316,8 @@ struct Families {
 impl Families {
     fn of(
         spec: &NetworkSpec,
-        kind: DriverKind,
-        options: &ParsedOptions,
+        driver: &dyn Driver,
+        options: &Reading,
     ) -> Result<Self, ControllerError> {
         let ipam = match spec.ipam_driver.as_str() {
             "" | "default" => true,
@@ -360,10 +332,14 @@ impl Families {
                 ));
             }
         };
-        let addresses = ipam && kind == DriverKind::Bridge;
+        let traits = driver.traits();
+        let addresses = ipam && traits.addresses;
         if !addresses && !spec.pools.is_empty() {
-            let driver =
-                if ipam { format!("driver {kind}") } else { "IPAM driver null".to_owned() };
+            let driver = if ipam {
+                format!("driver {}", driver.name())
+            } else {
+                "IPAM driver null".to_owned()
+            };
             let message = format!("{driver} takes no subnets: leave out --subnet");
             return Err(ControllerError::invalid(message));
         }
@@ -371,7 +347,7 @@ impl Families {
         let any_v6 = any_v6.into_iter().any(|subnet| subnet.contains(':'));
         let ipv4 = spec.ipv4.or(options.ipv4).unwrap_or(true);
         let ipv6 = spec.ipv6.or(options.ipv6).unwrap_or(any_v6);
-        if kind == DriverKind::Bridge && !ipv4 && !ipv6 {
+        if traits.addresses && !ipv4 && !ipv6 {
             return Err(ControllerError::invalid("IPv4 or IPv6 must be enabled"));
         }
         Ok(Self { ipv4, ipv6, addresses })

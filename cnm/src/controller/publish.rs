@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use super::draft::Draft;
 use super::{ControllerError, PortSpec};
-use crate::options::{BridgeOptions, DriverOptions, GatewayMode};
+use crate::driver::Reach;
 use crate::ports::Request;
 use crate::sandbox::{Attachment, gateway};
-use crate::{DriverKind, Endpoint, Network, PortBinding};
+use crate::{Endpoint, Network, PortBinding};
 
 /// Where a sandbox's ports are published.
 #[derive(Debug)]
@@ -40,7 +40,8 @@ impl Draft<'_> {
             return Ok(Vec::new());
         }
         let attachments = self.controller.attachments(endpoints)?;
-        if let Some(nowhere) = attachments.iter().find(|a| a.network.kind() == DriverKind::Null) {
+        let nowhere = attachments.iter().find(|of| !of.network.driver.traits().publishes);
+        if let Some(nowhere) = nowhere {
             let name = &nowhere.network.name;
             let warning =
                 format!("published ports are discarded on network {name}: it leads nowhere");
@@ -131,8 +132,9 @@ fn bindings(attachments: &[Attachment<'_>], defaults: &[IpAddr]) -> Bindings {
     for ipv6 in [false, true] {
         let family = usize::from(ipv6);
         let network = gateways[family].or(gateways[1 - family]);
-        let own = network.and_then(options).map(|o| &o.host_bindings).filter(|h| !h.is_empty());
-        let hosts = own.map_or(defaults, Vec::as_slice).iter();
+        let own = network.map(|network| network.profile().bindings);
+        let own = own.filter(|own| !own.is_empty());
+        let hosts = own.as_deref().unwrap_or(defaults).iter().copied();
         to.routed[family] = is_routed(gateways[family], ipv6);
         // Nothing on the host could forward to an endpoint that is not reached through it.
         let forwarded = gateways[family].is_none() && is_routed(gateways[1 - family], !ipv6);
@@ -142,12 +144,5 @@ fn bindings(attachments: &[Attachment<'_>], defaults: &[IpAddr]) -> Bindings {
 }
 
 fn is_routed(network: Option<&Network>, ipv6: bool) -> bool {
-    network.and_then(options).is_some_and(|o| o.gateway_mode(ipv6) == GatewayMode::Routed)
-}
-
-fn options(network: &Network) -> Option<&BridgeOptions> {
-    match &network.driver {
-        DriverOptions::Bridge(options) => Some(options),
-        DriverOptions::Host | DriverOptions::Null => None,
-    }
+    network.is_some_and(|network| network.profile().reach(ipv6) == Reach::Routed)
 }

@@ -13,10 +13,9 @@ use super::{
     SandboxSpec, Subject, Transaction,
 };
 use crate::ipam::{Holder, short};
-use crate::options::{DriverOptions, EndpointOptions};
+use crate::options::EndpointOptions;
 use crate::{
-    DriverKind, Endpoint, EndpointId, Kind, LinkName, Mac, Network, NetworkId, PortBinding,
-    Sandbox, SandboxId,
+    Endpoint, EndpointId, Kind, LinkName, Mac, Network, NetworkId, PortBinding, Sandbox, SandboxId,
 };
 
 /// How often a new endpoint's id is drawn again because its host link's name is taken.
@@ -37,7 +36,7 @@ impl Controller {
         // Named interfaces come first, so that no other one is given their names.
         let mut interfaces = Interfaces::default();
         for join in &spec.joins {
-            interfaces.claim(named_interface(join)?)?;
+            interfaces.claim(draft.controller.named_interface(join)?)?;
         }
         let mut endpoints = Vec::with_capacity(spec.joins.len());
         for join in &spec.joins {
@@ -207,14 +206,23 @@ impl Interfaces {
     }
 }
 
-/// The name that a request gives the interface, by its own field or by an option.
-fn named_interface(join: &JoinSpec) -> Result<Option<LinkName>, ControllerError> {
-    let by_option = EndpointOptions::parse(&join.options)?.interface;
-    let name = join.interface.as_deref().map(str::parse).transpose()?.or(by_option);
-    if name.as_ref().is_some_and(|name| name.as_str() == "lo") {
-        return Err(ControllerError::conflict("interface name lo belongs to the loopback device"));
+impl Controller {
+    /// The name that a request gives the interface, by its own field or by an option.
+    fn named_interface(&self, join: &JoinSpec) -> Result<Option<LinkName>, ControllerError> {
+        let by_option = self.endpoint_options(join)?.interface;
+        let name = join.interface.as_deref().map(str::parse).transpose()?.or(by_option);
+        if name.as_ref().is_some_and(|name| name.as_str() == "lo") {
+            let message = "interface name lo belongs to the loopback device";
+            return Err(ControllerError::conflict(message));
+        }
+        Ok(name)
     }
-    Ok(name)
+
+    fn endpoint_options(&self, join: &JoinSpec) -> Result<EndpointOptions, ControllerError> {
+        let id = join.network.as_ref();
+        let id = id.ok_or_else(|| ControllerError::invalid("no network to join is named"))?;
+        Ok(EndpointOptions::parse(&join.options, self.joinable(id)?.driver)?)
+    }
 }
 
 impl Draft<'_> {
@@ -230,7 +238,7 @@ impl Draft<'_> {
         for endpoint in &before.endpoints {
             interfaces.claim(Some(endpoint.interface.clone()))?;
         }
-        interfaces.claim(named_interface(join)?)?;
+        interfaces.claim(self.controller.named_interface(join)?)?;
         let sandbox = &before.sandbox;
         let mut joining = Joining { sandbox: &sandbox.id, owner: &sandbox.owner, entropy, now };
         let endpoint = self.join(&mut joining, join, &before.endpoints, &mut interfaces)?;
@@ -251,13 +259,14 @@ impl Draft<'_> {
         let id = id.ok_or_else(|| ControllerError::invalid("no network to join is named"))?;
         let network = Arc::clone(self.controller.joinable(id)?);
         self.check_company(&network, joining.owner, present)?;
-        let options = EndpointOptions::parse(&join.options)?;
+        let options = self.controller.endpoint_options(join)?;
         self.warnings.extend(options.warnings);
-        let interface = match (named_interface(join)?, &network.driver) {
+        let prefix = network.profile().interface_prefix;
+        let interface = match (self.controller.named_interface(join)?, prefix) {
             (Some(name), _) => name,
-            (None, DriverOptions::Bridge(bridge)) => interfaces.next(&bridge.interface_prefix)?,
+            (None, Some(prefix)) => interfaces.next(&prefix)?,
             // There is no other interface on these.
-            (None, DriverOptions::Host | DriverOptions::Null) => "lo".parse()?,
+            (None, None) => "lo".parse()?,
         };
         let sticky = || self.controller.ipam.mac(id, joining.owner);
         let mac = join.mac.or_else(sticky).unwrap_or_else(|| random_mac(joining.entropy));
@@ -267,11 +276,14 @@ impl Draft<'_> {
             addresses: self.addresses(&network, &join.addresses, &holder)?,
             network: id.clone(),
             sandbox: joining.sandbox.clone(),
+            sysctls: options.sysctls.iter().map(|sysctl| sysctl.of(&interface)).collect(),
             interface,
             mac,
             aliases: join.aliases.clone(),
             gateway_priority: join.gateway_priority,
             order: present.last().map_or(0, |last| last.order + 1),
+            default_route: !join.without_default_route,
+            routes: join.routes.clone(),
             given_options: join.options.clone(),
         })
     }
@@ -291,9 +303,9 @@ impl Draft<'_> {
             )));
         }
         let networks = present.iter().filter_map(|e| self.controller.networks.get(&e.network));
-        let kinds: Vec<_> =
-            networks.map(|network| network.kind()).chain([network.kind()]).collect();
-        if kinds.len() > 1 && kinds.contains(&DriverKind::Null) {
+        let drivers: Vec<_> =
+            networks.map(|network| network.driver).chain([network.driver]).collect();
+        if drivers.len() > 1 && drivers.iter().any(|driver| driver.traits().is_none()) {
             return Err(ControllerError::forbidden(
                 "container cannot be connected to multiple networks with one of the networks in \
                  private (none) mode",

@@ -6,9 +6,9 @@ use std::net::IpAddr;
 use ipnetwork::IpNetwork;
 
 use super::ControllerError;
+use crate::driver::Reach;
 use crate::ipam::range::{address, number, span, usable, within};
 use crate::network::PoolSpec;
-use crate::options::{DriverOptions, GatewayMode};
 use crate::{Network, Pool};
 
 /// A wanted subnet.
@@ -136,12 +136,7 @@ fn member(what: &str, text: &str, subnet: IpNetwork) -> Result<IpAddr, Controlle
 
 /// Nobody leads out of an isolated network, not even the host.
 fn without_gateway(network: &Network, subnet: IpNetwork) -> bool {
-    match &network.driver {
-        DriverOptions::Bridge(options) => {
-            options.gateway_mode(subnet.is_ipv6()) == GatewayMode::Isolated
-        }
-        DriverOptions::Host | DriverOptions::Null => true,
-    }
+    network.profile().reach(subnet.is_ipv6()) == Reach::Closed
 }
 
 fn first_address(

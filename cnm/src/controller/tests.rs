@@ -6,7 +6,7 @@ use super::*;
 use crate::network::PoolSpec;
 use crate::sandbox::Attachment;
 use crate::store::{Durability, Memory};
-use crate::{Key, NetworkSpec, Ns, PlanError, PortBinding, Value};
+use crate::{Key, NetworkSpec, PlanError, PortBinding, Value};
 
 mod claims;
 mod crash;
@@ -20,10 +20,8 @@ mod sandboxes;
 struct Spelling;
 
 impl Planner for Spelling {
-    fn network(&self, network: &Network) -> Result<State, PlanError> {
-        let path = format!("network/{}", network.name);
-        let pools: Vec<String> = network.pools.iter().map(|pool| pool.subnet.to_string()).collect();
-        Ok(State::from_iter([(Key::Sysctl { ns: Ns::Host, path }, Value::Text(pools.join(" ")))]))
+    fn drivers(&self) -> &[&'static dyn crate::Driver] {
+        crate::driver::fake::DRIVERS
     }
 
     fn sandbox(
@@ -31,24 +29,14 @@ impl Planner for Spelling {
         sandbox: &Sandbox,
         attachments: &[Attachment<'_>],
     ) -> Result<State, PlanError> {
-        let ns = Ns::Sandbox(sandbox.id.clone());
         let mut state = State::default();
         state.insert(Key::Namespace { sandbox: sandbox.id.clone() }, Value::Present);
-        for Attachment { network, endpoint } in attachments {
-            if network.kind() == crate::DriverKind::Host {
-                let (sandbox, network) = (sandbox.id.to_string(), network.name.clone());
-                return Err(PlanError::HostNetwork { sandbox, network });
-            }
-            let path = format!("{}/{}", network.name, endpoint.interface);
-            let addresses: Vec<String> =
-                endpoint.addresses.iter().map(ToString::to_string).collect();
-            let text = format!("{} {}", endpoint.mac, addresses.join(" "));
-            state.insert(Key::Sysctl { ns: ns.clone(), path }, Value::Text(text));
+        for of in attachments {
+            state.extend(of.network.driver.endpoint(sandbox, *of)?);
         }
-        for PortBinding { host, host_port, protocol, port } in &sandbox.ports {
-            let path =
-                format!("port/{}/{host_port}/{protocol}", host.to_string().replace('.', "-"));
-            state.insert(Key::Sysctl { ns: Ns::Host, path }, Value::Text(port.to_string()));
+        for binding in &sandbox.ports {
+            let of = attachments.first();
+            state.extend(of.and_then(|of| of.network.driver.publish(binding, *of)));
         }
         Ok(state)
     }

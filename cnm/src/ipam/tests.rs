@@ -5,7 +5,6 @@ use proptest::prelude::*;
 use super::range::address;
 use super::*;
 use crate::Pool;
-use crate::options::{BridgeOptions, DriverOptions};
 
 const SECOND: u64 = 1_000_000_000;
 
@@ -24,7 +23,7 @@ fn network(pools: Vec<Pool>) -> Network {
         id: network_id(),
         name: "n1".to_owned(),
         created: 0,
-        driver: DriverOptions::Bridge(BridgeOptions::new("br0".parse().unwrap())),
+        driver: &crate::driver::fake::Fake::Bridge,
         given_options: BTreeMap::new(),
         ipv4: true,
         ipv6: pools.iter().any(|pool| pool.subnet.is_ipv6()),

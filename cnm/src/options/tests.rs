@@ -1,179 +1,12 @@
-//! What options mean, and what is said about those that mean nothing.
+//! What options of endpoints mean, and what is said about those that mean nothing.
 
-use expect_test::{Expect, expect};
+use expect_test::expect;
 
 use super::*;
-
-fn parse(kind: DriverKind, pairs: &[(&str, &str)]) -> Result<ParsedOptions, OptionError> {
-    let given = pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
-    ParsedOptions::parse(kind, &given.collect(), "br-0".parse().unwrap())
-}
-
-fn bridge(pairs: &[(&str, &str)]) -> BridgeOptions {
-    let parsed = parse(DriverKind::Bridge, pairs).unwrap();
-    assert_eq!(parsed.warnings, Vec::<String>::new());
-    match parsed.driver {
-        DriverOptions::Bridge(options) => options,
-        other => panic!("{other:?}"),
-    }
-}
-
-fn warnings(kind: DriverKind, pairs: &[(&str, &str)], expected: &Expect) {
-    expected.assert_eq(&parse(kind, pairs).unwrap().warnings.join("\n"));
-}
-
-#[test]
-fn without_options_a_bridge_network_is_as_dockers() {
-    let options = bridge(&[]);
-    assert_eq!(options, BridgeOptions::new("br-0".parse().unwrap()));
-    assert!(options.icc && options.masquerade && options.host_bindings.is_empty());
-}
-
-#[test]
-fn every_option_of_the_bridge_driver_sets_its_field() {
-    let options = bridge(&[
-        ("com.docker.network.bridge.name", "br7"),
-        ("com.docker.network.bridge.enable_icc", "false"),
-        ("com.docker.network.bridge.enable_ip_masquerade", "0"),
-        ("com.docker.network.driver.mtu", "1400"),
-        ("com.docker.network.bridge.host_binding_ipv4", "127.0.0.1"),
-        ("com.docker.network.bridge.host_binding_ipv6", "[::1]"),
-        ("com.docker.network.container_iface_prefix", "net"),
-        ("com.docker.network.bridge.gateway_mode_ipv4", "routed"),
-        ("com.docker.network.bridge.gateway_mode_ipv6", "nat-unprotected"),
-        ("com.docker.network.bridge.inhibit_ipv4", "T"),
-        ("com.docker.network.bridge.default_bridge", "true"),
-    ]);
-    let expected = BridgeOptions {
-        bridge: "br7".parse().unwrap(),
-        icc: false,
-        masquerade: false,
-        mtu: Some(1400),
-        host_bindings: vec!["127.0.0.1".parse().unwrap(), "::1".parse().unwrap()],
-        interface_prefix: "net".to_owned(),
-        gateway_mode_ipv4: GatewayMode::Routed,
-        gateway_mode_ipv6: GatewayMode::NatUnprotected,
-        inhibit_ipv4: true,
-    };
-    assert_eq!(options, expected);
-}
-
-#[test]
-fn other_names_of_an_option_work_too() {
-    assert_eq!(bridge(&[("com.docker.network.mtu", "9000")]).mtu, Some(9000));
-    assert_eq!(bridge(&[("mtu", "0")]).mtu, None);
-    assert_eq!(bridge(&[("interface_name", "br8")]).bridge.as_str(), "br8");
-}
-
-#[test]
-fn families_and_isolation_may_be_given_as_options() {
-    let parsed = parse(
-        DriverKind::Bridge,
-        &[
-            ("com.docker.network.enable_ipv4", "false"),
-            ("com.docker.network.enable_ipv6", "true"),
-            ("com.docker.network.internal", "1"),
-        ],
-    );
-    let parsed = parsed.unwrap();
-    assert_eq!((parsed.ipv4, parsed.ipv6, parsed.internal), (Some(false), Some(true), Some(true)));
-}
-
-#[test]
-fn a_wrong_value_names_the_option_the_value_and_what_is_accepted() {
-    let errors = [
-        ("com.docker.network.bridge.name", "much-too-long-a-name"),
-        ("com.docker.network.bridge.enable_icc", "yes"),
-        ("com.docker.network.driver.mtu", "67"),
-        ("com.docker.network.driver.mtu", "-1"),
-        ("mtu", "big"),
-        ("com.docker.network.bridge.host_binding_ipv4", "::1"),
-        ("com.docker.network.bridge.host_binding_ipv6", "127.0.0.1"),
-        ("com.docker.network.container_iface_prefix", "a/b"),
-        ("com.docker.network.bridge.gateway_mode_ipv4", "bridged"),
-        ("com.docker.network.bridge.trusted_host_interfaces", "eth0:"),
-        ("com.docker.network.host_ipv4", "eth0"),
-        ("com.docker.network.host_ipv6", "10.0.0.1"),
-        ("com.docker.network.advertise_addr_nmsgs", "4"),
-        ("com.docker.network.advertise_addr_ms", "50"),
-    ];
-    let errors = errors.map(|pair| {
-        let error = parse(DriverKind::Bridge, &[pair]).unwrap_err();
-        assert_eq!(error.kind(), Kind::Invalid);
-        error.to_string()
-    });
-    expect![[r#"
-        invalid value "much-too-long-a-name" of option com.docker.network.bridge.name: an interface name of 1 to 15 bytes without `/`, `:` and white space is expected
-        invalid value "yes" of option com.docker.network.bridge.enable_icc: true or false is expected
-        invalid value "67" of option com.docker.network.driver.mtu: a number of bytes from 68 to 65535, or 0 for the default, is expected
-        invalid value "-1" of option com.docker.network.driver.mtu: a number of bytes from 68 to 65535, or 0 for the default, is expected
-        invalid value "big" of option mtu: a number of bytes from 68 to 65535, or 0 for the default, is expected
-        invalid value "::1" of option com.docker.network.bridge.host_binding_ipv4: an IPv4 address of this host is expected
-        invalid value "127.0.0.1" of option com.docker.network.bridge.host_binding_ipv6: an IPv6 address of this host is expected
-        invalid value "a/b" of option com.docker.network.container_iface_prefix: the beginning of an interface name, at most 12 bytes, is expected
-        invalid value "bridged" of option com.docker.network.bridge.gateway_mode_ipv4: nat, nat-unprotected, routed or isolated is expected
-        invalid value "eth0:" of option com.docker.network.bridge.trusted_host_interfaces: a colon-separated list of interface names is expected
-        invalid value "eth0" of option com.docker.network.host_ipv4: an IPv4 address of this host is expected
-        invalid value "10.0.0.1" of option com.docker.network.host_ipv6: an IPv6 address of this host is expected
-        invalid value "4" of option com.docker.network.advertise_addr_nmsgs: a number from 0 to 3 is expected
-        invalid value "50" of option com.docker.network.advertise_addr_ms: a number of milliseconds from 100 to 2000 is expected"#]]
-    .assert_eq(&errors.join("\n"));
-}
-
-#[test]
-fn an_unknown_option_is_a_warning_with_the_nearest_name() {
-    let pairs = [("enable_icc", "false"), ("parent", "eth0"), ("", "")];
-    warnings(
-        DriverKind::Bridge,
-        &pairs,
-        &expect![[r#"
-        unknown option  of driver bridge is ignored
-        unknown option enable_icc of driver bridge is ignored: did you mean com.docker.network.bridge.enable_icc?
-        unknown option parent of driver bridge is ignored"#]],
-    );
-}
-
-#[test]
-fn an_unknown_option_of_docker_s_vocabulary_is_an_error() {
-    let tried = ["bridge.enable_ice", "bridge.mtu", "colour"].map(|name| {
-        let name = format!("com.docker.network.{name}");
-        parse(DriverKind::Bridge, &[(&name, "true")]).unwrap_err().to_string()
-    });
-    expect![[r#"
-        unknown option com.docker.network.bridge.enable_ice of driver bridge: did you mean com.docker.network.bridge.enable_icc?
-        unknown option com.docker.network.bridge.mtu of driver bridge: did you mean com.docker.network.driver.mtu?
-        unknown option com.docker.network.colour of driver bridge"#]]
-    .assert_eq(&tried.join("\n"));
-}
-
-#[test]
-fn options_that_cannot_be_realised_are_warned_about() {
-    let pairs = [
-        ("com.docker.network.bridge.trusted_host_interfaces", "eth0:eth1"),
-        ("com.docker.network.host_ipv4", "192.0.2.1"),
-    ];
-    warnings(
-        DriverKind::Bridge,
-        &pairs,
-        &expect![[r#"
-        option com.docker.network.bridge.trusted_host_interfaces is ignored: this version cannot do it
-        option com.docker.network.host_ipv4 is ignored: this version cannot do it"#]],
-    );
-}
-
-#[test]
-fn host_and_null_have_no_options() {
-    let pairs = [("com.docker.network.driver.mtu", "1400")];
-    warnings(
-        DriverKind::Host,
-        &pairs,
-        &expect!["option com.docker.network.driver.mtu is ignored: driver host has no options"],
-    );
-    assert_eq!(parse(DriverKind::Null, &pairs).unwrap().driver, DriverOptions::Null);
-}
+use crate::driver::fake::Fake;
 
 fn endpoint(name: &str, value: &str) -> Result<EndpointOptions, OptionError> {
-    EndpointOptions::parse(&BTreeMap::from([(name.to_owned(), value.to_owned())]))
+    EndpointOptions::parse(&BTreeMap::from([(name.to_owned(), value.to_owned())]), &Fake::Bridge)
 }
 
 #[test]
@@ -184,11 +17,25 @@ fn an_endpoint_may_name_its_interface() {
 
 #[test]
 fn an_endpoint_may_set_sysctls_of_its_interface() {
-    let list = "net.ipv4.conf.IFNAME.log_martians=1, net.ipv6.conf.IFNAME.accept_ra=2";
-    let sysctls = endpoint("com.docker.network.endpoint.sysctls", list).unwrap().sysctls;
+    let list = "net.ipv4.conf.IFNAME.log_martians=1, net.ipv6.conf.IFNAME.accept_ra = 2";
     let expected =
-        [("net/ipv4/conf/IFNAME/log_martians", "1"), ("net/ipv6/conf/IFNAME/accept_ra", "2")];
-    assert_eq!(sysctls, expected.map(|(path, value)| (path.to_owned(), value.to_owned())));
+        [("net/ipv4/conf/eth7/log_martians", "1"), ("net/ipv6/conf/eth7/accept_ra", "2")];
+    let expected = expected.map(|(path, value)| (path.to_owned(), value.to_owned()));
+    assert_eq!(sysctls_of_eth7(list), expected);
+}
+
+fn sysctls_of_eth7(list: &str) -> Vec<(String, String)> {
+    let sysctls = endpoint("com.docker.network.endpoint.sysctls", list).unwrap().sysctls;
+    sysctls.iter().map(|sysctl| sysctl.of(&"eth7".parse().unwrap())).collect()
+}
+
+#[test]
+fn an_interface_in_lower_case_is_the_interface_too() {
+    let path = "net/ipv4/conf/eth7/log_martians".to_owned();
+    for name in ["ifname", "IfName", "IFNAME"] {
+        let list = format!("net.ipv4.conf.{name}.log_martians=1");
+        assert_eq!(sysctls_of_eth7(&list), [(path.clone(), "1".to_owned())], "{name}");
+    }
 }
 
 #[test]

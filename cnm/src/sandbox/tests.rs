@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::options::{BridgeOptions, DriverOptions};
 use crate::{EndpointId, NetworkId, Pool};
 
 /// A network with a gateway for each subnet, and an endpoint on it.
@@ -28,13 +27,16 @@ fn joined(name: &str, subnets: &[&str], priority: i32) -> (Network, Endpoint) {
         aliases: Vec::new(),
         gateway_priority: priority,
         order: 0,
+        default_route: true,
+        routes: Vec::new(),
+        sysctls: Vec::new(),
         given_options: BTreeMap::new(),
     };
     let network = Network {
         id: endpoint.network.clone(),
         name: name.to_owned(),
         created: 0,
-        driver: DriverOptions::Bridge(BridgeOptions::new("br0".parse().unwrap())),
+        driver: &crate::driver::fake::Fake::Bridge,
         given_options: BTreeMap::new(),
         ipv4: true,
         ipv6: pools.len() > 1,

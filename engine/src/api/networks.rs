@@ -31,7 +31,7 @@ pub fn list(api: &Api, request: &Request) -> Result<Response> {
     };
     let accepts = |network: &Network| {
         filters.labels(|key| network.labels.get(key).map(String::as_str))
-            && filters.exact("driver", network.kind().as_str())
+            && filters.exact("driver", network.driver.name())
             && filters.any("id", |wanted| network.id.as_str().starts_with(wanted))
             && filters.matches("name", &network.name)
             && filters.exact("scope", "local")

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use cnm::store::{Batch, Durability};
-use cnm::{Controller, DriverKind, Kind, Network};
+use cnm::{Controller, Kind, Network};
 use drivers::kernel::Announcements;
 
 use super::Containers;
@@ -72,7 +72,7 @@ impl Containers {
                 format!("container {} is not connected to network {}", before.id, network.name),
             ));
         };
-        if network.kind() == DriverKind::Host {
+        if network.driver.traits().is_of_host() {
             return Err(Error::new(
                 Kind::Forbidden,
                 "container cannot be disconnected from host network",
@@ -81,7 +81,7 @@ impl Containers {
         let mut after = Container::clone(&before);
         let gone = after.endpoints.remove(place);
         match &before.sandbox {
-            Some(sandbox) if before.state.has_process() && network.kind() == DriverKind::Bridge => {
+            Some(sandbox) if before.state.has_process() && !network.driver.traits().is_none() => {
                 let change = self.networks.begin_leave(sandbox, &network.id)?;
                 self.rewire(&live, &after, change)?;
                 let release = |model: &mut Controller| release(model, &before.id, &gone);
@@ -165,7 +165,7 @@ impl Containers {
     }
 
     fn is_none(&self, endpoint: &super::EndpointView) -> bool {
-        self.network_of(endpoint).is_ok_and(|network| network.kind() == DriverKind::Null)
+        self.network_of(endpoint).is_ok_and(|network| network.driver.traits().is_none())
     }
 }
 
@@ -183,13 +183,13 @@ fn check_connect(network: &Network, container: &Container) -> Result<()> {
     if container.spec.network_mode().container().is_some() {
         return Err(shares_network());
     }
-    if network.kind() == DriverKind::Host {
+    if network.driver.traits().is_of_host() {
         return Err(Error::new(
             Kind::Forbidden,
             "container cannot be connected to host network: choose it when creating the container",
         ));
     }
-    if network.kind() == DriverKind::Null {
+    if network.driver.traits().is_none() {
         return Err(Error::new(
             Kind::Forbidden,
             "container cannot be connected to multiple networks with one of the networks in \

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use cnm::controller::{JoinSpec, PortSpec, SandboxSpec};
-use cnm::{DriverKind, Endpoint, Network, Sandbox};
+use cnm::{Endpoint, Network, Sandbox};
 use dns::protocol::{EndpointNames, SandboxView};
 
 use super::Containers;
@@ -39,7 +39,7 @@ impl Containers {
             return Ok(Place::Shared(other.get().id.clone()));
         }
         for endpoint in &container.endpoints {
-            if self.network_of(endpoint)?.kind() == DriverKind::Host {
+            if self.network_of(endpoint)?.driver.traits().is_of_host() {
                 return Ok(Place::Host);
             }
         }
@@ -63,7 +63,7 @@ impl Containers {
         let mut joins = Vec::new();
         for endpoint in &container.endpoints {
             let network = self.network_of(endpoint)?;
-            if network.kind() != DriverKind::Null {
+            if !network.driver.traits().is_none() {
                 joins.push(join_spec(&network, endpoint)?);
             }
         }
@@ -150,12 +150,12 @@ pub(crate) fn join_spec(network: &Network, endpoint: &EndpointView) -> Result<Jo
     check_endpoint(network, spec)?;
     Ok(JoinSpec {
         network: Some(network.id.clone()),
-        interface: spec.options.get("com.docker.network.endpoint.ifname").cloned(),
         mac: spec.mac,
         addresses,
         aliases: spec.aliases.clone(),
         gateway_priority: spec.gateway_priority,
         options: spec.options.clone(),
+        ..JoinSpec::default()
     })
 }
 

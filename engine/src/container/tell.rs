@@ -22,7 +22,7 @@ impl Containers {
         container: &Container,
     ) {
         let Some(id) = &endpoint.network_id else { return };
-        let kind = self.networks.network(id.as_str()).map_or("bridge", |n| n.kind().as_str());
+        let kind = self.networks.network(id.as_str()).map_or("bridge", |n| n.driver.name());
         let attributes = BTreeMap::from([
             ("container".to_owned(), container.id.to_string()),
             ("name".to_owned(), endpoint.network.clone()),

@@ -57,7 +57,7 @@ impl Networks {
     fn tell_of(&self, network: &Network, action: &str) {
         let attributes = BTreeMap::from([
             ("name".to_owned(), network.name.clone()),
-            ("type".to_owned(), network.kind().as_str().to_owned()),
+            ("type".to_owned(), network.driver.name().to_owned()),
         ]);
         self.events.publish("network", action, network.id.as_str(), attributes);
     }

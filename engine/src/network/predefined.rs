@@ -182,7 +182,6 @@ fn network_of(address: IpNetwork) -> String {
 #[cfg(test)]
 mod tests {
     use cnm::network::Pool;
-    use cnm::options::DriverOptions;
 
     use super::*;
 
@@ -240,7 +239,7 @@ mod tests {
             id: cnm::NetworkId::from_random([1; 32]),
             name: spec.name.clone(),
             created: 0,
-            driver: DriverOptions::Null,
+            driver: cnm::Planner::drivers(&drivers::Drivers)[0],
             given_options: spec.options.clone(),
             pools: pools.collect(),
             ipv4: true,

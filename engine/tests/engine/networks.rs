@@ -32,7 +32,7 @@ fn a_network_outlives_the_daemon_and_is_healed() {
         let scene = Scene::open(dir).await;
         let spec = network("n1", "10.77.0.0/24");
         let (made, _) = scene.blocking(move |engine| engine.networks.create(&spec)).await.unwrap();
-        let bridge = made.bridge().unwrap().to_string();
+        let bridge = made.profile().device.unwrap().to_string();
         let Scene { dir, engine } = scene;
         engine.close().await;
         drop(engine);

@@ -3,11 +3,10 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use cnm::options::{BridgeOptions, DriverOptions, GatewayMode};
 use cnm::sandbox::Attachment;
 use cnm::{
-    Endpoint, EndpointId, Mac, Network, NetworkId, Planner, Pool, PortBinding, Protocol, Sandbox,
-    SandboxId, State,
+    Driver, Endpoint, EndpointId, Mac, Network, NetworkId, Planner, Pool, PortBinding, Protocol,
+    Sandbox, SandboxId, State,
 };
 use drivers::Drivers;
 use ipnetwork::IpNetwork;
@@ -29,7 +28,7 @@ impl Model {
         let network = Network {
             name: format!("n{n}"),
             created: 0,
-            driver: DriverOptions::Bridge(bridge_options(&format!("br-{}", id.short()))),
+            driver: bridge(),
             given_options: BTreeMap::new(),
             pools: subnets.iter().map(|subnet| pool(subnet)).collect(),
             ipv4: true,
@@ -43,12 +42,10 @@ impl Model {
         self.networks.entry(n).or_insert(network)
     }
 
-    /// The options of a network.
-    pub fn options(&mut self, n: u8) -> &mut BridgeOptions {
-        match &mut self.networks.get_mut(&n).unwrap().driver {
-            DriverOptions::Bridge(options) => options,
-            _ => unreachable!("all networks here are bridges"),
-        }
+    /// Sets an option of a network, `com.docker.network.<option>`.
+    pub fn set(&mut self, n: u8, option: &str, value: &str) {
+        let name = format!("com.docker.network.{option}");
+        self.networks.get_mut(&n).unwrap().given_options.insert(name, value.to_owned());
     }
 
     /// Adds a sandbox that joins networks; its interfaces are `eth0`, `eth1`, ... in their order.
@@ -90,6 +87,9 @@ impl Model {
             aliases: Vec::new(),
             gateway_priority: 0,
             order,
+            default_route: true,
+            routes: Vec::new(),
+            sysctls: Vec::new(),
             given_options: BTreeMap::new(),
         });
     }
@@ -121,7 +121,7 @@ impl Model {
     pub fn desired(&self) -> State {
         let mut state = State::default();
         for network in self.networks.values() {
-            state.extend(Drivers.network(network).unwrap());
+            state.extend(network.driver.network(network, &[]).unwrap());
         }
         for n in self.sandboxes.keys() {
             state.extend(self.desired_of(*n));
@@ -147,18 +147,9 @@ impl Model {
     }
 }
 
-fn bridge_options(bridge: &str) -> BridgeOptions {
-    BridgeOptions {
-        bridge: bridge.parse().unwrap(),
-        icc: true,
-        masquerade: true,
-        mtu: None,
-        host_bindings: Vec::new(),
-        interface_prefix: "eth".to_owned(),
-        gateway_mode_ipv4: GatewayMode::Nat,
-        gateway_mode_ipv6: GatewayMode::Nat,
-        inhibit_ipv4: false,
-    }
+fn bridge() -> &'static dyn Driver {
+    let drivers: &dyn Planner = &Drivers;
+    drivers.driver("bridge").unwrap()
 }
 
 fn pool(subnet: &str) -> Pool {

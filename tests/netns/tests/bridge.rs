@@ -55,7 +55,7 @@ fn sandboxes_of_one_network_talk() {
 fn sandboxes_do_not_talk_where_that_is_off() {
     let (lab, mut model) = (Lab::new(), Model::default());
     model.network(1);
-    model.options(1).icc = false;
+    model.set(1, "bridge.enable_icc", "false");
     model.sandbox(1, &[1]);
     model.sandbox(2, &[1]);
     let kernel = start(&lab, &model);
@@ -72,7 +72,7 @@ fn sandboxes_do_not_talk_where_that_is_off() {
 fn interface_has_the_mac_and_the_mtu_it_was_given() {
     let (lab, mut model) = (Lab::new(), Model::default());
     model.network(1);
-    model.options(1).mtu = Some(1400);
+    model.set(1, "driver.mtu", "1400");
     model.sandbox(1, &[1]);
     let kernel = start(&lab, &model);
     let [one] = sandboxes(&lab, &kernel, &model, [1]);
@@ -130,7 +130,7 @@ fn outside_sees_the_address_of_the_host() {
 fn outside_sees_the_sandbox_where_masquerading_is_off() {
     let (lab, mut model) = (Lab::new(), Model::default());
     model.network(1);
-    model.options(1).masquerade = false;
+    model.set(1, "bridge.enable_ip_masquerade", "false");
     model.sandbox(1, &[1]);
     let kernel = start(&lab, &model);
     let [one] = sandboxes(&lab, &kernel, &model, [1]);

@@ -153,8 +153,8 @@ fn two_networks() -> Model {
     let mut model = Model::default();
     model.network(1);
     model.network(2).internal = true;
-    model.options(2).icc = false;
-    model.options(2).mtu = Some(1400);
+    model.set(2, "bridge.enable_icc", "false");
+    model.set(2, "driver.mtu", "1400");
     model.sandbox(1, &[1]);
     model.sandbox(2, &[1, 2]);
     model.publish(1, "0.0.0.0", 8080, 80);
@@ -193,8 +193,8 @@ fn endpoint_joins_and_leaves_a_live_sandbox(kernel: &dyn Kernel) {
 fn link_options_change_in_place(kernel: &dyn Kernel) {
     let mut model = two_networks();
     reconcile(kernel, &model.desired()).unwrap();
-    model.options(1).mtu = Some(1300);
-    model.options(1).icc = false;
+    model.set(1, "driver.mtu", "1300");
+    model.set(1, "bridge.enable_icc", "false");
     let plan = reconcile(kernel, &model.desired()).unwrap();
     let plan_text = plan.to_string();
     assert!(plan_text.lines().all(|line| line.starts_with('~')), "{plan}");

@@ -1,0 +1,183 @@
+//! Drivers that spell their networks out, for the tests of the model.
+
+use super::*;
+use crate::options::{BOOLEAN, INTERFACE, Spec, boolean, number, put, read};
+use crate::{Ns, PortBinding};
+
+/// The three that every daemon has.
+pub(crate) const DRIVERS: &[&dyn Driver] = &[&Fake::Bridge, &Fake::Host, &Fake::Null];
+
+/// A driver with some of the options of the real one.
+#[derive(Debug)]
+pub(crate) enum Fake {
+    Bridge,
+    Host,
+    Null,
+}
+
+#[derive(Default)]
+struct Options {
+    reading: Reading,
+    device: Option<LinkName>,
+    mtu: u32,
+    prefix: Option<String>,
+    bindings: Vec<IpAddr>,
+    reach: [Option<Reach>; 2],
+}
+
+const SPECS: &[Spec<Options>] = &[
+    Spec {
+        names: &["com.docker.network.bridge.name"],
+        expected: INTERFACE,
+        set: |to, text| put(&mut to.device, text.parse().ok().map(Some)),
+        idle: false,
+    },
+    Spec {
+        names: &["com.docker.network.bridge.enable_icc"],
+        expected: BOOLEAN,
+        set: |_, text| boolean(text).map(drop),
+        idle: false,
+    },
+    Spec {
+        names: &["com.docker.network.driver.mtu", "mtu"],
+        expected: "a number of bytes",
+        set: |to, text| put(&mut to.mtu, number(text, 68..=65_535)),
+        idle: false,
+    },
+    Spec {
+        names: &["com.docker.network.internal"],
+        expected: BOOLEAN,
+        set: |to, text| put(&mut to.reading.internal, boolean(text).map(Some)),
+        idle: false,
+    },
+    Spec {
+        names: &["com.docker.network.container_iface_prefix"],
+        expected: "the beginning of a name",
+        set: |to, text| put(&mut to.prefix, Some(Some(text.to_owned()))),
+        idle: false,
+    },
+    Spec {
+        names: &["com.docker.network.bridge.host_binding_ipv4"],
+        expected: "an address",
+        set: |to, text| {
+            to.bindings.push(text.parse().ok()?);
+            Some(())
+        },
+        idle: false,
+    },
+    Spec {
+        names: &["com.docker.network.bridge.gateway_mode_ipv4"],
+        expected: "a mode",
+        set: |to, text| put(&mut to.reach[0], reach(text).map(Some)),
+        idle: false,
+    },
+    Spec {
+        names: &["com.docker.network.bridge.gateway_mode_ipv6"],
+        expected: "a mode",
+        set: |to, text| put(&mut to.reach[1], reach(text).map(Some)),
+        idle: false,
+    },
+];
+
+fn reach(text: &str) -> Option<Reach> {
+    match text {
+        "nat" => Some(Reach::Translated),
+        "routed" => Some(Reach::Routed),
+        "isolated" => Some(Reach::Closed),
+        _ => None,
+    }
+}
+
+impl Fake {
+    fn options(&self, given: &BTreeMap<String, String>) -> Result<Options, OptionError> {
+        let mut to = Options::default();
+        let specs = if matches!(self, Self::Bridge) { SPECS } else { &[] };
+        to.reading.warnings = read(specs, &mut to, given, &format!("driver {}", self.name()))?;
+        Ok(to)
+    }
+}
+
+impl Driver for Fake {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Bridge => "bridge",
+            Self::Host => "host",
+            Self::Null => "null",
+        }
+    }
+
+    fn aliases(&self) -> &'static [&'static str] {
+        match self {
+            Self::Bridge => &[""],
+            Self::Host => &[],
+            Self::Null => &["none"],
+        }
+    }
+
+    fn traits(&self) -> Traits {
+        let bridge = matches!(self, Self::Bridge);
+        let host = matches!(self, Self::Host);
+        Traits {
+            addresses: bridge,
+            namespace: if host { Namespace::Host } else { Namespace::Own },
+            single: !bridge,
+            company: bridge,
+            publishes: bridge,
+            scope: Scope::Local,
+        }
+    }
+
+    fn read(&self, options: &BTreeMap<String, String>) -> Result<Reading, OptionError> {
+        Ok(self.options(options)?.reading)
+    }
+
+    fn check(&self, network: &Network) -> Result<(), OptionError> {
+        let options = self.options(&network.given_options)?;
+        if options.reach.contains(&Some(Reach::Closed)) && !network.internal {
+            return Err(OptionError::Contradiction("isolated needs internal".to_owned()));
+        }
+        Ok(())
+    }
+
+    fn profile(&self, network: &Network) -> Profile {
+        let options = self.options(&network.given_options).unwrap_or_default();
+        if !matches!(self, Self::Bridge) {
+            let (device, interface_prefix, bindings) = Default::default();
+            return Profile { device, interface_prefix, bindings, reach: [Reach::Closed; 2] };
+        }
+        let device = || if network.predefined { "rnet0" } else { network.id.short() }.parse().ok();
+        Profile {
+            device: options.device.clone().or_else(device),
+            interface_prefix: options.prefix.or(Some("eth".to_owned())),
+            bindings: options.bindings,
+            reach: options.reach.map(|reach| reach.unwrap_or(Reach::Translated)),
+        }
+    }
+
+    fn network(&self, network: &Network, peers: &[Peer]) -> Result<State, PlanError> {
+        let path = format!("network/{}", network.name);
+        let pools = network.pools.iter().map(|pool| pool.subnet.to_string());
+        let peers = peers.iter().map(|peer| format!("peer {}", peer.host));
+        let text = pools.chain(peers).collect::<Vec<_>>().join(" ");
+        Ok(State::from_iter([(Key::Sysctl { ns: Ns::Host, path }, Value::Text(text))]))
+    }
+
+    fn endpoint(&self, sandbox: &Sandbox, of: Attachment<'_>) -> Result<State, PlanError> {
+        let Attachment { network, endpoint } = of;
+        if matches!(self, Self::Host) {
+            let (sandbox, network) = (sandbox.id.to_string(), network.name.clone());
+            return Err(PlanError::HostNetwork { sandbox, network });
+        }
+        let path = format!("{}/{}", network.name, endpoint.interface);
+        let addresses: Vec<String> = endpoint.addresses.iter().map(ToString::to_string).collect();
+        let text = format!("{} {}", endpoint.mac, addresses.join(" "));
+        let ns = Ns::Sandbox(sandbox.id.clone());
+        Ok(State::from_iter([(Key::Sysctl { ns, path }, Value::Text(text))]))
+    }
+
+    fn publish(&self, binding: &PortBinding, _to: Attachment<'_>) -> Option<(Key, Value)> {
+        let PortBinding { host, host_port, protocol, port } = binding;
+        let path = format!("port/{}/{host_port}/{protocol}", host.to_string().replace('.', "-"));
+        Some((Key::Sysctl { ns: Ns::Host, path }, Value::Text(port.to_string())))
+    }
+}
