@@ -130,5 +130,9 @@ fn what_cannot_be_read_says_why() {
     said.push(network(&good.replace(r#""driver":"bridge""#, r#""driver":"overlay""#)));
     let options = r#"{"com.docker.network.driver.mtu":"big"}"#;
     said.push(network(&first_network("br-x", false, options, "{}")));
-    expect![""].assert_eq(&said.join("\n"));
+    expect![[r#"
+        EOF while parsing an object at line 1 column 1
+        it is of version 3, and this release knows 2 and earlier ones
+        there is no driver overlay
+        invalid value "big" of option com.docker.network.driver.mtu: a number of bytes is expected"#]].assert_eq(&said.join("\n"));
 }
