@@ -3,7 +3,7 @@
 //! A record carries the version of its form. [`VERSION`] is what is written; whatever an earlier
 //! release wrote is read. Fields that a form did not have yet have defaults.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -133,6 +133,8 @@ struct LeaseRecord {
     released: Option<u64>,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     reserved: bool,
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    others: BTreeSet<String>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -181,9 +183,10 @@ pub(crate) fn sandbox(value: &[u8]) -> Result<Sandbox, RecordError> {
 }
 
 pub(crate) fn lease(value: &[u8]) -> Result<Lease, RecordError> {
-    let LeaseRecord { version, owner, mac, released, reserved } = serde_json::from_slice(value)?;
+    let LeaseRecord { version, owner, mac, released, reserved, others } =
+        serde_json::from_slice(value)?;
     check(version)?;
-    Ok(Lease { owner, mac, released, reserved })
+    Ok(Lease { owner, mac, released, reserved, others })
 }
 
 pub(crate) fn intent(value: &[u8], planner: &dyn Planner) -> Result<Intent, RecordError> {
@@ -312,8 +315,8 @@ pub(crate) fn encode_sandbox(sandbox: &Sandbox) -> Vec<u8> {
 }
 
 pub(crate) fn encode_lease(lease: &Lease) -> Vec<u8> {
-    let Lease { owner, mac, released, reserved } = lease.clone();
-    json(&LeaseRecord { version: VERSION, owner, mac, released, reserved })
+    let Lease { owner, mac, released, reserved, others } = lease.clone();
+    json(&LeaseRecord { version: VERSION, owner, mac, released, reserved, others })
 }
 
 pub(crate) fn encode_intent(intent: &Intent) -> Vec<u8> {

@@ -116,7 +116,9 @@ fn what_is_written_is_read_again() {
         r#"{"com.docker.network.endpoint.sysctls":"net.ipv4.conf.IFNAME.log_martians=1"}"#;
     let endpoint = endpoint(first_endpoint(settings).as_bytes()).unwrap();
     assert_eq!(self::endpoint(&encode_endpoint(&endpoint)).unwrap(), endpoint);
-    let lease = Lease { owner: "c".to_owned(), mac: None, released: Some(3), reserved: true };
+    let others = ["d".to_owned()].into();
+    let (owner, released) = ("c".to_owned(), Some(3));
+    let lease = Lease { owner, mac: None, released, reserved: true, others };
     assert_eq!(self::lease(&encode_lease(&lease)).unwrap(), lease);
 }
 
