@@ -10,7 +10,7 @@ use cnm::{EndpointId, NetworkId, PortBinding, SandboxId};
 
 use crate::names::Names;
 use crate::protocol::{HeldPort, Reply, Request, SandboxView, VERSION};
-use crate::proxy::{Held, Targets};
+use crate::proxy::{Held, Places, Targets};
 use crate::resolv_conf::Following;
 use crate::serve::{Served, Shared};
 
@@ -22,6 +22,7 @@ pub(crate) struct Keeper {
     served: BTreeMap<SandboxId, Served>,
     /// A socket of both families is there twice.
     held: BTreeMap<PortBinding, Arc<Held>>,
+    places: Places,
     owner: Option<OwnedFd>,
 }
 
@@ -54,10 +55,10 @@ enum Refusal {
 
 impl Keeper {
     /// Nothing is kept yet; the host's resolvers are in this file.
-    pub(crate) fn new(shared: Arc<Shared>, resolv_conf: PathBuf) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>, resolv_conf: PathBuf, places: Places) -> Self {
         let following = shared.host.follow(resolv_conf);
         let (served, held) = (BTreeMap::new(), BTreeMap::new());
-        Self { shared, following, served, held, owner: None }
+        Self { shared, following, served, held, places, owner: None }
     }
 
     /// Does what is asked; when this returns, it holds.
@@ -147,12 +148,13 @@ impl Keeper {
             for binding in port.bindings() {
                 self.drop_port(&binding).await;
             }
-            let held = Held::start(socket, port.binding.protocol, Targets::of(&port))
-                .map(Arc::new)
-                .map_err(|source| Refusal::Port {
-                    binding: Box::new(port.binding.clone()),
-                    source,
-                })?;
+            let held =
+                Held::start(socket, port.binding.protocol, Targets::of(&port), self.places.clone())
+                    .map(Arc::new)
+                    .map_err(|source| Refusal::Port {
+                        binding: Box::new(port.binding.clone()),
+                        source,
+                    })?;
             self.held.extend(port.bindings().map(|binding| (binding, Arc::clone(&held))));
         }
         Ok(())

@@ -24,6 +24,7 @@ use tokio::sync::{Mutex, mpsc};
 use crate::keeper::{Keeper, Outcome};
 use crate::packet::{self, PacketError};
 use crate::protocol::{Reply, Request};
+use crate::proxy::Places;
 use crate::serve::Shared;
 
 /// How the process is started.
@@ -148,7 +149,9 @@ async fn serve(listener: OwnedFd, options: Options) -> io::Result<()> {
     let _hangup = signal(SignalKind::hangup())?;
     let _interrupt = signal(SignalKind::interrupt())?;
     let shared = Arc::new(Shared::new(options.upstream_port));
-    let keeper = Arc::new(Mutex::new(Keeper::new(shared, options.resolv_conf)));
+    let files = getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(files, _)| files);
+    let keeper = Keeper::new(shared, options.resolv_conf, Places::of_limit(files));
+    let keeper = Arc::new(Mutex::new(keeper));
     // Of another kind than its type says; only `accept` is called, which knows no difference.
     let listener = UnixListener::from_std(listener.into())?;
     let (shutdown, mut ending) = mpsc::channel(1);

@@ -17,18 +17,23 @@ use std::time::Duration;
 
 use cnm::Protocol;
 use rustix::io::Errno;
-use rustix::net::Shutdown;
+use rustix::net::{Shutdown, sockopt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::{AbortHandle, JoinHandle, JoinSet};
 use tokio::time::{sleep, timeout};
 
 use crate::pktinfo::{self, Arrival};
 use crate::protocol::HeldPort;
 use crate::serve::{tcp_listener, udp_socket};
+use crate::stream;
 
 /// How many connections or UDP sessions one port carries at once.
 const SESSIONS_MAX: usize = 1024;
+
+/// How many connections and UDP sessions all ports carry together: each needs one or two files, and
+/// what is left of those is for names, and for ports that are still to come.
+const PLACES_MAX: usize = 8192;
 
 /// After what silence a UDP session ends.
 const UDP_IDLE: Duration = Duration::from_secs(60);
@@ -41,6 +46,22 @@ const AFTER_FAILURE: Duration = Duration::from_millis(100);
 
 /// The longest datagram.
 const DATAGRAM_MAX: usize = 65_535;
+
+/// Room for connections and UDP sessions of all ports. Whoever finds none is turned away.
+#[derive(Clone, Debug)]
+pub(crate) struct Places(Arc<Semaphore>);
+
+impl Places {
+    /// A quarter of the files that the process may have open.
+    pub(crate) fn of_limit(files: u64) -> Self {
+        let places = usize::try_from(files / 4).unwrap_or(PLACES_MAX).clamp(1, PLACES_MAX);
+        Self(Arc::new(Semaphore::new(places)))
+    }
+
+    fn take(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.0).try_acquire_owned().ok()
+    }
+}
 
 /// A host port that is reserved: the socket alone, or someone who carries what arrives there.
 #[derive(Debug)]
@@ -96,13 +117,18 @@ impl Targets {
 
 impl Held {
     /// Keeps a socket, and serves it from now on if it is one that can be.
-    pub(crate) fn start(socket: OwnedFd, protocol: Protocol, targets: Targets) -> io::Result<Self> {
+    pub(crate) fn start(
+        socket: OwnedFd,
+        protocol: Protocol,
+        targets: Targets,
+        places: Places,
+    ) -> io::Result<Self> {
         let (targets, told) = watch::channel(targets);
         let task = match protocol {
-            Protocol::Tcp => tokio::spawn(carry_tcp(socket, told)),
+            Protocol::Tcp => tokio::spawn(carry_tcp(socket, told, places)),
             Protocol::Udp => {
                 pktinfo::enable(&socket)?;
-                tokio::spawn(carry_udp(udp_socket(socket)?, told))
+                tokio::spawn(carry_udp(udp_socket(socket)?, told, places))
             }
             Protocol::Sctp => return Ok(Self::Reserved(socket)),
         };
@@ -131,7 +157,7 @@ impl Held {
 }
 
 /// Listens as long as the port leads somewhere, and ends with the sender of targets.
-async fn carry_tcp(mut socket: OwnedFd, mut targets: watch::Receiver<Targets>) {
+async fn carry_tcp(mut socket: OwnedFd, mut targets: watch::Receiver<Targets>, places: Places) {
     loop {
         if targets.borrow_and_update().are_none() {
             refuse(&socket);
@@ -148,7 +174,7 @@ async fn carry_tcp(mut socket: OwnedFd, mut targets: watch::Receiver<Targets>) {
                 return;
             }
         };
-        let Some(closed) = accept_all(listener, &mut targets).await else { return };
+        let Some(closed) = accept_all(listener, &mut targets, &places).await else { return };
         socket = closed;
     }
 }
@@ -168,13 +194,14 @@ fn refuse(socket: &OwnedFd) {
 }
 
 fn set_reuse(socket: &OwnedFd, reuse: bool) -> io::Result<()> {
-    Ok(rustix::net::sockopt::set_socket_reuseaddr(socket, reuse)?)
+    Ok(sockopt::set_socket_reuseaddr(socket, reuse)?)
 }
 
 /// Carries connections until the port leads nowhere; `None` if it is given up.
 async fn accept_all(
     listener: TcpListener,
     targets: &mut watch::Receiver<Targets>,
+    places: &Places,
 ) -> Option<OwnedFd> {
     let mut connections = JoinSet::new();
     let given_up = loop {
@@ -190,8 +217,10 @@ async fn accept_all(
         match accepted {
             Ok((client, from)) => {
                 let Some(target) = targets.borrow().for_client(from) else { continue };
+                let Some(place) = places.take() else { continue };
                 let moved = moved(targets.clone(), from, target);
                 connections.spawn(async move {
+                    let _place = place;
                     let carried = tokio::select! {
                         carried = carry_stream(client, target) => carried,
                         () = moved => return,
@@ -219,13 +248,23 @@ async fn moved(mut targets: watch::Receiver<Targets>, client: SocketAddr, target
     let _ = targets.wait_for(elsewhere).await;
 }
 
-/// Copies both ways; the end of one way is passed on and leaves the other open.
-async fn carry_stream(mut client: TcpStream, target: SocketAddr) -> io::Result<()> {
-    let mut server = timeout(CONNECT, TcpStream::connect(target)).await??;
-    let _ = client.set_nodelay(true);
-    let _ = server.set_nodelay(true);
-    tokio::io::copy_bidirectional(&mut client, &mut server).await?;
-    Ok(())
+async fn carry_stream(client: TcpStream, target: SocketAddr) -> io::Result<()> {
+    let server = timeout(CONNECT, TcpStream::connect(target)).await??;
+    for socket in [&client, &server] {
+        let _ = socket.set_nodelay(true);
+        if let Err(errno) = probe(socket) {
+            tracing::debug!(%errno, "a peer that goes away is not noticed");
+        }
+    }
+    stream::join(client, server).await
+}
+
+/// Has the kernel ask a silent peer whether it is there, for two minutes at most.
+fn probe(socket: &TcpStream) -> rustix::io::Result<()> {
+    sockopt::set_socket_keepalive(socket, true)?;
+    sockopt::set_tcp_keepidle(socket, Duration::from_secs(60))?;
+    sockopt::set_tcp_keepintvl(socket, Duration::from_secs(15))?;
+    sockopt::set_tcp_keepcnt(socket, 4)
 }
 
 /// A client of a UDP port: its datagrams go to the target from a socket of its own.
@@ -251,7 +290,7 @@ fn end_moved(sessions: &mut Sessions, targets: Targets) {
     });
 }
 
-async fn carry_udp(socket: UdpSocket, mut targets: watch::Receiver<Targets>) {
+async fn carry_udp(socket: UdpSocket, mut targets: watch::Receiver<Targets>, places: Places) {
     let socket = Arc::new(socket);
     let mut sessions = Sessions::new();
     let mut replies: JoinSet<SocketAddr> = JoinSet::new();
@@ -289,8 +328,9 @@ async fn carry_udp(socket: UdpSocket, mut targets: watch::Receiver<Targets>) {
             None if sessions.len() >= SESSIONS_MAX => continue,
             None => {
                 let Some(target) = targets.borrow().for_client(arrival.from) else { continue };
+                let Some(place) = places.take() else { continue };
                 let Ok(session) = Session::open(target).await else { continue };
-                let carried = carry_replies(session.clone(), Arc::clone(&socket), arrival);
+                let carried = carry_replies(session.clone(), Arc::clone(&socket), arrival, place);
                 sessions.insert(arrival.from, (session.clone(), replies.spawn(carried)));
                 session
             }
@@ -308,7 +348,12 @@ async fn carry_udp(socket: UdpSocket, mut targets: watch::Receiver<Targets>) {
 }
 
 /// Carries what the target says back to the client, until both are silent.
-async fn carry_replies(session: Session, socket: Arc<UdpSocket>, client: Arrival) -> SocketAddr {
+async fn carry_replies(
+    session: Session,
+    socket: Arc<UdpSocket>,
+    client: Arrival,
+    _place: OwnedSemaphorePermit,
+) -> SocketAddr {
     loop {
         match timeout(UDP_IDLE, session.to_target.readable()).await {
             Ok(Ok(())) => {}

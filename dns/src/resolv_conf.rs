@@ -3,10 +3,13 @@
 //! VPNs and DHCP clients replace the file by renaming, swap a symbolic link, or write in place.
 //! So the directories are watched, the file's own and those of all links on the way, not the file.
 //! A file that is gone or names nobody changes nothing: it is about to be written.
+//!
+//! All servers are asked from the host's namespace. There, 127.0.0.11 is nobody of ours: a daemon
+//! that runs inside a container finds its own engine's resolver at it.
 
 use std::collections::BTreeSet;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV6};
+use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,9 +19,6 @@ use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use tokio::net::unix::pipe::Receiver;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
-
-/// Where a sandbox sees us: never an upstream, or queries would go in circles.
-const OURSELVES: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 11));
 
 /// How many servers are used.
 const SERVERS_MAX: usize = 8;
@@ -56,8 +56,8 @@ impl HostResolvers {
 
     /// The given servers as they are asked.
     pub(crate) fn upstreams(&self, addresses: &[IpAddr]) -> Arc<[SocketAddr]> {
-        let others = addresses.iter().filter(|address| **address != OURSELVES);
-        others.map(|address| SocketAddr::new(*address, self.port)).take(SERVERS_MAX).collect()
+        let all = addresses.iter().map(|address| SocketAddr::new(*address, self.port));
+        all.take(SERVERS_MAX).collect()
     }
 
     /// Reads the file, and reads it again whenever it changes.
@@ -167,8 +167,7 @@ fn server(word: &str, port: u16) -> Option<SocketAddr> {
         let index = nix::net::if_::if_nametoindex(interface).ok()?;
         return Some(SocketAddrV6::new(address.parse().ok()?, port, 0, index).into());
     }
-    let address = word.parse().ok().filter(|address| *address != OURSELVES)?;
-    Some(SocketAddr::new(address, port))
+    Some(SocketAddr::new(word.parse().ok()?, port))
 }
 
 #[cfg(test)]
@@ -191,8 +190,8 @@ mod tests {
     }
 
     #[test]
-    fn a_resolver_on_the_hosts_loopback_is_used_and_our_own_address_is_not() {
-        check("nameserver 127.0.0.53\nnameserver 127.0.0.11\n", "127.0.0.53:53");
+    fn a_resolver_on_the_hosts_loopback_is_used_also_at_the_address_that_sandboxes_see_us_at() {
+        check("nameserver 127.0.0.53\nnameserver 127.0.0.11\n", "127.0.0.53:53 127.0.0.11:53");
     }
 
     #[test]

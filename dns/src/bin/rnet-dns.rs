@@ -1,10 +1,12 @@
 //! `rnet-dns`: answers names in sandboxes, and keeps sockets for the daemon.
 
 use std::io::Write;
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
+use dns::log::Log;
 use dns::process::{self, Options};
 use tracing::Level;
 
@@ -44,9 +46,10 @@ fn execute(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Print(text) => Ok(std::io::stdout().write_all(text.as_bytes())?),
         Command::Run(options, level) => {
+            let log = std::io::stderr().as_fd().try_clone_to_owned().context("cannot log")?;
             tracing_subscriber::fmt()
                 .with_max_level(level)
-                .with_writer(std::io::stderr)
+                .with_writer(std::sync::Mutex::new(Log::of(log)))
                 .with_ansi(false)
                 .with_target(false)
                 // The log's reader may go away; that must not end this process.

@@ -1,10 +1,13 @@
 //! What outlives the daemon, and what `rnet-dns` itself survives.
 
+use std::fs::Permissions;
 use std::io::{Read, Write};
 use std::net::{IpAddr, TcpListener, UdpSocket};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::Command;
 
 use cnm::{PortBinding, Protocol};
@@ -153,6 +156,40 @@ fn the_socket_is_for_its_owner_only() {
     let lab = Lab::new(&[]);
     let mode = std::fs::metadata(lab.socket()).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
+}
+
+/// Whoever the test below runs this as: it is turned away before it says anything.
+#[test]
+#[ignore = "is run by another test, as another user"]
+fn stranger() {
+    let socket = std::env::var_os("RNET_DNS_SOCKET").unwrap();
+    let error = Client::connect(Path::new(&socket)).unwrap_err();
+    assert!(matches!(error, ClientError::Packet { .. }), "{error:?}");
+}
+
+#[test]
+fn a_process_of_another_user_is_turned_away_though_it_may_connect() {
+    if !nix::unistd::getuid().is_root() {
+        return;
+    }
+    let lab = Lab::new(&[]);
+    // Were the socket's mode all that keeps strangers out, this one would get in.
+    for path in [lab.dir.clone(), lab.socket()] {
+        std::fs::set_permissions(path, Permissions::from_mode(0o777)).unwrap();
+    }
+    let program = lab.dir.join("stranger");
+    std::fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
+    let output = Command::new(program)
+        .args(["--exact", "keeping::stranger", "--ignored", "--nocapture"])
+        .env("RNET_DNS_SOCKET", lab.socket())
+        .current_dir("/")
+        .uid(65_534)
+        .gid(65_534)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && said.contains("1 passed"), "{output:?}");
+    lab.client.status().unwrap();
 }
 
 #[test]

@@ -33,13 +33,19 @@ pub(crate) struct Lab {
 impl Lab {
     /// With the host's resolv.conf naming these upstreams.
     pub(crate) fn new(upstreams: &[&Upstream]) -> Self {
+        Self::with_files(upstreams, 1 << 16)
+    }
+
+    /// The same with a process that may have no more files open than that, if the host lets it
+    /// have that many.
+    pub(crate) fn with_files(upstreams: &[&Upstream], files: u32) -> Self {
         let number = LABS.fetch_add(1, Ordering::Relaxed);
         let name = format!("rnet-dns-test-{}-{number}", std::process::id());
         let dir = std::env::temp_dir().join(name);
         std::fs::create_dir_all(&dir).unwrap();
         let port = upstreams.first().map_or(1, |upstream| upstream.address.port());
         std::fs::write(dir.join("resolv.conf"), resolv_conf(upstreams)).unwrap();
-        let child = spawn(&dir, port);
+        let child = spawn(&dir, port, files);
         let client = Client::connect(&dir.join("dns.sock")).unwrap();
         Self { dir, client, child, port }
     }
@@ -52,7 +58,7 @@ impl Lab {
     pub(crate) fn crash_and_restart(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
-        self.child = spawn(&self.dir, self.port);
+        self.child = spawn(&self.dir, self.port, 1 << 16);
         self.client = Client::connect(&self.socket()).unwrap();
     }
 
@@ -76,8 +82,10 @@ impl Drop for Lab {
 }
 
 /// Starts a process, and returns when it is ready. Its log is not read after that.
-pub(crate) fn spawn(dir: &std::path::Path, port: u16) -> Child {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_rnet-dns"))
+pub(crate) fn spawn(dir: &std::path::Path, port: u16, files: u32) -> Child {
+    let mut child = Command::new("sh")
+        .args(["-c", "ulimit -n $0 2>/dev/null; exec \"$@\""])
+        .args([files.to_string().as_str(), env!("CARGO_BIN_EXE_rnet-dns")])
         .arg("--socket")
         .arg(dir.join("dns.sock"))
         .arg("--resolv-conf")

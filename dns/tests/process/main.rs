@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test's lab fails by panicking, as tests do")]
 
+mod crowding;
 mod forwarding;
 mod keeping;
 mod lab;
