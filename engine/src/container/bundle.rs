@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::Containers;
 use super::create::rootfs_dir;
-use super::files::{self, Hosts, Resolver};
+use super::files::{self, Asked, Hosts, Resolver};
 use super::join::Place;
 use super::logs::rotation::Rotation;
 use super::spec::Mount;
@@ -304,12 +304,28 @@ impl Containers {
         let text = fs::read_to_string(&settings.resolv_conf).unwrap_or_default();
         let host = Resolver::parse(&text);
         let own = [IpAddr::from([127, 0, 0, 11])];
-        let servers: &[IpAddr] = if wiring.resolver { &own } else { or(&spec.dns, &settings.dns) };
+        let given = or(&spec.dns, &settings.dns);
+        let asked = if given.is_empty() {
+            Asked::Host(host.servers.clone())
+        } else {
+            Asked::Given(given.to_vec())
+        };
+        let servers: &[IpAddr] = if wiring.resolver { &own } else { given };
         let mut options = or(&spec.dns_options, &settings.dns_options).to_vec();
         if wiring.resolver && !options.iter().any(|option| option.starts_with("ndots:")) {
             options.push("ndots:0".to_owned());
         }
-        host.with(servers, or(&spec.dns_search, &settings.dns_search), &options).render()
+        let search = or(&spec.dns_search, &settings.dns_search);
+        let given_options = or(&spec.dns_options, &settings.dns_options);
+        let parts = [
+            ("nameservers", given.is_empty()),
+            ("search", search.is_empty()),
+            ("options", given_options.is_empty()),
+        ];
+        let overrides: Vec<_> =
+            parts.into_iter().filter(|(_, absent)| !absent).map(|(part, _)| part).collect();
+        let text = host.with(servers, search, &options).render();
+        if wiring.resolver { text + &asked.explain(&overrides) } else { text }
     }
 }
 

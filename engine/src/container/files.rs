@@ -55,6 +55,28 @@ pub(crate) struct Resolver {
     pub(crate) options: Vec<String>,
 }
 
+/// Whom the resolver in a sandbox asks for what it does not know.
+#[derive(Debug)]
+pub(crate) enum Asked {
+    /// The host's own servers, whichever those are at the time; these were it first.
+    Host(Vec<IpAddr>),
+    /// Those that were given for the container, or for all.
+    Given(Vec<IpAddr>),
+}
+
+impl Asked {
+    /// What a `resolv.conf` that only names the resolver says about the servers behind it, in the
+    /// words in which Docker says it.
+    pub(crate) fn explain(&self, overrides: &[&str]) -> String {
+        let servers: Vec<_> = match self {
+            Self::Host(servers) => servers.iter().map(|server| format!("host({server})")).collect(),
+            Self::Given(servers) => servers.iter().map(ToString::to_string).collect(),
+        };
+        let (servers, overrides) = (servers.join(" "), overrides.join(" "));
+        format!("\n# ExtServers: [{servers}]\n# Overrides: [{overrides}]\n")
+    }
+}
+
 impl Resolver {
     /// Reads a `resolv.conf`. What it does not understand it leaves out.
     pub(crate) fn parse(text: &str) -> Self {

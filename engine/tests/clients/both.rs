@@ -66,7 +66,11 @@ fn the_flags_of_run_reach_the_container(client: Client) {
         assert!(hosts.lines().any(|found| found == line), "{line}: {hosts}");
     }
     let resolv = exec(&["cat", "/etc/resolv.conf"]);
-    assert_eq!(resolv, "nameserver 127.0.0.11\nsearch example.org\noptions ndots:0");
+    assert_eq!(
+        resolv,
+        "nameserver 127.0.0.11\nsearch example.org\noptions ndots:0\n\n\
+         # ExtServers: [192.0.2.9]\n# Overrides: [nameservers search]"
+    );
     for (name, addresses) in [("other", "10.91.0.2\nfd91::2"), ("web.n2", "10.92.0.2\nfd92::2")] {
         assert_eq!(exec(&["lookup", name]), addresses);
     }

@@ -121,7 +121,12 @@ pub struct Upstream {
 impl Upstream {
     /// Starts a resolver; one that only listens if it has no answer.
     pub fn start(host: &Host, answer: Option<[&str; 2]>) -> Self {
-        let socket = host.run(|| UdpSocket::bind(("::", 53))).unwrap();
+        Self::start_at(host, "::", answer)
+    }
+
+    /// The same at one address, from which it answers.
+    pub fn start_at(host: &Host, address: &str, answer: Option<[&str; 2]>) -> Self {
+        let socket = host.run(|| UdpSocket::bind((address, 53))).unwrap();
         let asked = Arc::default();
         let data = answer.map(|pair| pair.map(|address| address.parse::<IpAddr>().unwrap()));
         let (own, heard) = (socket.try_clone().unwrap(), Arc::clone(&asked));

@@ -183,6 +183,53 @@ fn a_silent_resolver_does_not_keep_an_answer_back() {
 }
 
 #[test]
+fn a_daemon_in_a_container_asks_the_resolver_of_its_own_engine() {
+    let lab = Lab::new();
+    // As another engine has it in the container that is this host.
+    let engine = Upstream::start_at(&lab.host, "127.0.0.11", Some(["203.0.113.7", "::7"]));
+    let daemon = Daemon::start(&lab.host, &[]);
+    daemon.set_resolvers(&["127.0.0.11"]);
+    let asker = daemon.run("asker", "");
+    wait_until("the new resolver is asked", || {
+        let answer = over_udp(&asker, "127.0.0.11:53", "public.example", "A");
+        answer.is_some_and(|answer| answer.records == ["203.0.113.7"])
+    });
+    assert_eq!(addresses(&asker, "asker"), daemon.addresses("asker")["bridge"]);
+    assert!(engine.asked().iter().all(|(_, name)| name == "public.example"));
+}
+
+#[test]
+fn the_servers_of_dns_are_those_that_are_asked_on_every_network_and_the_file_says_so() {
+    let lab = Lab::new();
+    let given = Upstream::start(&lab.client, Some(["203.0.113.7", "2001:db8:f::7"]));
+    let hosts = Upstream::start(&lab.other, Some(["203.0.113.8", "2001:db8:f::8"]));
+    let daemon = Daemon::start(&lab.host, &[]);
+    daemon.set_resolvers(&[Lab::OTHER[0]]);
+    daemon.rnet(&format!("{DUAL} n1"));
+    for network in ["bridge", "n1"] {
+        let run = |name: &str, words: &str| {
+            let name = format!("{name}-{network}");
+            let words = format!("--network {network} {words}");
+            let host = daemon.run(&name, &words);
+            (host, daemon.rnet(&format!("exec {name} cat /etc/resolv.conf")))
+        };
+        let (own, file) = run("own", &format!("--dns {}", Lab::CLIENT[0]));
+        assert!(file.starts_with("nameserver 127.0.0.11\n"), "{file}");
+        assert!(file.contains("\n# ExtServers: [192.0.2.2]\n# Overrides: [nameservers]"), "{file}");
+        assert_eq!(ask(&own, &format!("own.{network}.example"), "A").records, ["203.0.113.7"]);
+        let (without, file) = run("without", "");
+        assert!(file.contains("\n# ExtServers: [host(198.51.100.2)]\n# Overrides: []"), "{file}");
+        wait_until("the host's new resolver is asked", || {
+            let name = format!("without.{network}.example");
+            let answer = over_udp(&without, "127.0.0.11:53", &name, "A");
+            answer.is_some_and(|answer| answer.records == ["203.0.113.8"])
+        });
+    }
+    assert!(given.asked().iter().all(|(_, name)| name.starts_with("own.")));
+    assert!(hosts.asked().iter().all(|(_, name)| name.starts_with("without.")));
+}
+
+#[test]
 fn nothing_is_asked_outside_for_who_has_internal_networks_only() {
     let lab = Lab::new();
     let upstream = Upstream::start(&lab.client, Some(["203.0.113.7", "2001:db8:f::7"]));
