@@ -16,6 +16,7 @@ mod error;
 mod intent;
 mod kept;
 mod network;
+mod parts;
 mod publish;
 mod sandbox;
 mod subnet;

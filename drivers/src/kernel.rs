@@ -3,6 +3,7 @@
 pub mod address;
 pub mod conntrack;
 mod facts;
+mod host;
 pub mod link;
 mod linux;
 mod memory;
@@ -22,6 +23,7 @@ use std::path::PathBuf;
 
 use cnm::{HasKind, Kind, Plan, State};
 
+pub use host::{BindPorts, Host};
 pub use linux::{Announcements, HostPorts, Linux};
 pub use memory::Memory;
 pub use netns::Netns;

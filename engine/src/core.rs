@@ -105,9 +105,16 @@ impl Engine {
         Ok(Arc::new(Self { settings, host, events, images, volumes, networks, containers, tasks }))
     }
 
-    /// Ends the engine's tasks and writes what is not on disk yet. Containers go on.
+    /// Ends the engine's tasks and writes what is not on disk yet. Containers go on; where there are
+    /// none, nothing of ours stays in the kernel.
     pub async fn close(&self) {
         self.tasks.end().await;
+        let networks = self.networks.clone();
+        let rest = tokio::task::spawn_blocking(move || networks.rest()).await;
+        let rest = rest.map_err(|error| Error::internal("cannot come to rest", error)).flatten();
+        if let Err(error) = rest {
+            tracing::warn!(error = error.chain(), "something is left in the kernel");
+        }
         if let Err(error) = self.networks.pay() {
             tracing::error!(error = error.chain(), "cannot write the last records");
         }

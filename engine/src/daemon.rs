@@ -17,6 +17,7 @@ use crate::config::flags::ParseError;
 use crate::config::{Config, Invocation, Request, parse};
 use crate::core::Engine;
 
+mod cgroups;
 pub mod log;
 pub mod notify;
 pub mod pidfile;
@@ -65,6 +66,9 @@ fn start(invocation: Invocation, config: Config, logger: Logger) -> anyhow::Resu
     }
     if !nix::unistd::geteuid().is_root() {
         anyhow::bail!("the daemon changes the network and must be started as root");
+    }
+    if let Some(warning) = cgroups::hidden() {
+        tracing::error!("{warning}");
     }
     raise_descriptor_limit();
     // What the daemon makes is for itself, unless it says otherwise.

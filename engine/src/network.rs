@@ -1,23 +1,25 @@
 //! Networks of the engine: the controller, the kernel, the resolver and the store put together.
 //!
-//! Every change goes the same way: the controller decides under its lock, the intent is made
-//! durable, the difference is applied, names are published, and the change is committed. The lock
-//! is never held over I/O, so that starts run beside each other. `reconcile` looks at everything,
-//! and therefore waits until no change is under way.
+//! Every change goes the same way: what it needs of the host is claimed, the controller decides
+//! under its lock, the intent is made durable, the difference is applied, names are published, and
+//! the change is committed. No lock is held over I/O, and nobody waits for somebody else's change:
+//! healing goes by networks and sandboxes, and leaves those alone that are being changed.
 
 mod change;
 mod claims;
 mod difference;
+mod heal;
 mod journal;
 mod operations;
 mod ports;
 mod predefined;
-mod reconcile;
 mod resolver;
+mod turns;
 
 use std::fmt::{Display, Formatter};
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use cnm::controller::{
@@ -30,7 +32,7 @@ use cnm::{
     diff,
 };
 use dns::protocol::HeldPort;
-use drivers::kernel::{Announcements, Kernel, Linux, LinuxConfig};
+use drivers::kernel::{Announcements, Host, Linux, LinuxConfig};
 
 use crate::events::Events;
 use crate::settings::Settings;
@@ -42,6 +44,7 @@ pub use operations::Filters;
 use ports::{held, ports_of};
 use resolver::Resolver;
 pub(crate) use resolver::{NetworkNames, SandboxNames};
+use turns::Turns;
 
 /// How many steps of a plan are logged.
 const BRIEF: usize = 100;
@@ -51,12 +54,12 @@ const BRIEF: usize = 100;
 pub struct Networks {
     controller: Mutex<Controller>,
     journal: Journal,
-    kernel: Arc<Linux>,
+    kernel: Arc<dyn Host>,
     resolver: Resolver,
     events: Arc<Events>,
-    /// Changes hold it for reading from their decision to their commit; a reconciliation, which
-    /// must not see half a change, for writing.
-    gate: RwLock<()>,
+    turns: Turns,
+    /// Whether nothing is to be in the kernel any more.
+    at_rest: AtomicBool,
 }
 
 /// A network that is being created.
@@ -82,28 +85,45 @@ impl Networks {
         events: Arc<Events>,
     ) -> Result<Self> {
         let socket = settings.exec_root.join("dns.sock");
-        let kernel = Arc::new(Linux::open(LinuxConfig {
+        let kernel = Linux::open(LinuxConfig {
             namespaces: settings.pins(),
             table: settings.table.clone(),
             tag: settings.tag.clone(),
             owner: resolver::take_owner(&socket)?.map(Arc::new),
             ownership: drivers::kernel::nft::Ownership::Preferred,
-        })?);
+        })?;
+        Self::on(Arc::new(kernel), settings, store, events)
+    }
+
+    /// Opens the model over a kernel.
+    pub(crate) fn on(
+        kernel: Arc<dyn Host>,
+        settings: &Settings,
+        store: Arc<dyn Store>,
+        events: Arc<Events>,
+    ) -> Result<Self> {
         let planner = Arc::new(drivers::Drivers);
         let controller = Controller::load(store.as_ref(), planner, controller_config(settings))?;
         let resolver = Resolver::new(
-            socket,
+            settings.exec_root.join("dns.sock"),
             settings.binary("rnet-dns"),
             settings.resolv_conf.clone(),
             kernel.clone(),
         )?;
-        let (controller, gate) = (Mutex::new(controller), RwLock::default());
-        Ok(Self { controller, journal: Journal::new(store), kernel, resolver, events, gate })
+        Ok(Self {
+            controller: Mutex::new(controller),
+            journal: Journal::new(store),
+            kernel,
+            resolver,
+            events,
+            turns: Turns::default(),
+            at_rest: AtomicBool::default(),
+        })
     }
 
     /// The kernel below.
-    pub(crate) fn kernel(&self) -> &Linux {
-        &self.kernel
+    pub(crate) fn kernel(&self) -> &dyn Host {
+        self.kernel.as_ref()
     }
 
     /// The model.
@@ -119,11 +139,10 @@ impl Networks {
     // === Sandboxes ===
 
     /// Decides on a sandbox with its endpoints and ports. Host ports are bound when this returns.
-    pub(crate) fn begin_open(&self, spec: &SandboxSpec) -> Result<Change<'_>> {
-        let gate = self.gate.read().unwrap_or_else(PoisonError::into_inner);
+    pub(crate) fn begin_open(&self, spec: &SandboxSpec) -> Result<Change> {
         let ((_, transaction), claimed) = self
             .decide(|model, claims| model.begin_create_sandbox(spec, claims, &mut Chance, now()))?;
-        Change::of(transaction, claimed, gate)
+        Change::of(transaction, claimed)
     }
 
     /// Decides that a sandbox joins one more network. With its first one it gets these ports, which
@@ -133,29 +152,23 @@ impl Networks {
         sandbox: &SandboxId,
         join: &JoinSpec,
         ports: &[PortSpec],
-    ) -> Result<Change<'_>> {
-        let gate = self.gate.read().unwrap_or_else(PoisonError::into_inner);
-        let (old, _) = self.sandbox(sandbox)?;
+    ) -> Result<Change> {
+        let is_first = self.sandbox(sandbox)?.1.is_empty();
         let (transaction, claimed) = self.decide(|model, claims| {
-            if old.resolver {
-                let begun = model.begin_join(sandbox, join, claims, &mut Chance, now());
-                return begun.map(Decision::Made);
+            if is_first {
+                let first = FirstJoin { join, ports };
+                return model.begin_first_join(sandbox, &first, claims, &mut Chance, now());
             }
-            let first = FirstJoin { join, ports };
-            model.begin_first_join(sandbox, &first, claims, &mut Chance, now())
+            let begun = model.begin_join(sandbox, join, claims, &mut Chance, now());
+            begun.map(Decision::Made)
         })?;
-        Change::of(transaction, claimed, gate)
+        Change::of(transaction, claimed)
     }
 
     /// Decides that a sandbox leaves a network.
-    pub(crate) fn begin_leave(
-        &self,
-        sandbox: &SandboxId,
-        network: &NetworkId,
-    ) -> Result<Change<'_>> {
-        let gate = self.gate.read().unwrap_or_else(PoisonError::into_inner);
+    pub(crate) fn begin_leave(&self, sandbox: &SandboxId, network: &NetworkId) -> Result<Change> {
         let transaction = self.controller().begin_leave(sandbox, network, now())?;
-        Change::of(transaction, Claimed::default(), gate)
+        Change::of(transaction, Claimed::default())
     }
 
     /// Makes a decided change true: the intent becomes durable, the kernel follows, and names are
@@ -166,7 +179,7 @@ impl Networks {
     /// `made` is called when the namespace of the change is there, and before anything is in it.
     pub(crate) fn apply(
         &self,
-        change: &Change<'_>,
+        change: &Change,
         served: &SandboxNames,
         made: &(dyn Fn() + Sync),
     ) -> Result<Announcements> {
@@ -177,7 +190,10 @@ impl Networks {
         let sandbox = change.sandbox.id.short();
         tracing::debug!(sandbox, plan = %Brief(&plan), "apply");
         let begun = Instant::now();
+        let turn = self.turns.take(&transaction.subject);
         let applied = self.kernel.apply_ahead(&plan, made).map_err(Error::from);
+        // Others are not to wait for the resolver's process.
+        drop(turn);
         let applied = applied.and_then(|announced| {
             tracing::debug!(sandbox, elapsed = ?begun.elapsed(), "applied");
             let carried = self.controller().carried(&change.sandbox, &change.endpoints);
@@ -192,9 +208,10 @@ impl Networks {
     /// Has packets of connections that are under way go where they belong after an applied change.
     /// The kernel looks at its whole table for that, some milliseconds; whoever can does something
     /// else meanwhile.
-    pub(crate) fn redirect_flows(&self, change: &Change<'_>) {
+    pub(crate) fn redirect_flows(&self, change: &Change) {
         // A port may lead to another address when networks come and go.
-        let ports = self.kernel.flush_ports(&change.sandbox.ports);
+        let ports = [change.sandbox.ports.as_slice(), &change.withdrawn].concat();
+        let ports = self.kernel.flush_ports(&ports);
         for error in
             [ports, self.kernel.flush_addresses(&change.left)].into_iter().filter_map(Result::err)
         {
@@ -204,20 +221,21 @@ impl Networks {
     }
 
     /// Makes an applied change part of the model, together with records of the caller's.
-    pub(crate) fn finish(&self, change: Change<'_>, records: Batch) {
+    pub(crate) fn finish(&self, change: Change, records: Batch) {
         self.note(|model| model.commit(change.transaction), records, Durability::Eventual);
     }
 
     /// Gives up a change that was applied; the kernel and the resolver forget it.
-    pub(crate) fn undo(&self, change: &Change<'_>) {
+    pub(crate) fn undo(&self, change: &Change) {
         if self.sandbox(&change.sandbox.id).is_err() {
             self.resolver.release(&change.sandbox.id);
         }
-        self.dismantle(&diff(&change.transaction.after, &change.transaction.before));
+        let Transaction { subject, before, after, .. } = &change.transaction;
+        self.take_down(subject, &diff(after, before));
     }
 
     /// Gives back what a change took from the model.
-    pub(crate) fn abandon(&self, change: Change<'_>) {
+    pub(crate) fn abandon(&self, change: Change) {
         let forget = |model: &mut Controller| model.abort(change.transaction);
         self.note(forget, Batch::default(), Durability::Eventual);
     }
@@ -226,7 +244,6 @@ impl Networks {
     /// anything happens. If they cannot, it is removed all the same and they are owed: until they
     /// are written, a restart finds a sandbox that nobody lives in, and removes it.
     pub(crate) fn close(&self, sandbox: &SandboxId, records: Batch) -> Result<()> {
-        let _gate = self.gate.read().unwrap_or_else(PoisonError::into_inner);
         let Ok((old, endpoints)) = self.sandbox(sandbox) else {
             self.note(|_| Batch::default(), records, Durability::Immediate);
             return Ok(());
@@ -242,7 +259,8 @@ impl Networks {
             }
         };
         self.resolver.withdraw(sandbox);
-        self.dismantle(&diff(&transaction.before, &transaction.after));
+        let plan = diff(&transaction.before, &transaction.after);
+        self.take_down(&transaction.subject, &plan);
         self.resolver.release(sandbox);
         self.forget_flows(&old, &endpoints);
         self.note(|model| model.commit(transaction), owed, durability);
@@ -276,7 +294,6 @@ impl Networks {
         &self,
         begin: impl FnOnce(&mut Controller, &HostFacts) -> Result<Begun, ControllerError>,
     ) -> Result<(Arc<Network>, Vec<String>)> {
-        let _gate = self.gate.read().unwrap_or_else(PoisonError::into_inner);
         let facts = self.kernel.host_facts()?;
         let (network, transaction) = begin(&mut self.controller(), &facts)?;
         let warnings = transaction.warnings.clone();
@@ -284,10 +301,13 @@ impl Networks {
         let plan = diff(&transaction.before, &transaction.after);
         tracing::debug!(network = network.name, %plan, "apply");
         let stored = self.write_ahead(intent);
+        let turn = self.turns.take(&transaction.subject);
         let applied = stored.and_then(|()| self.kernel.apply(&plan).map_err(Error::from));
+        drop(turn);
         let (none, durability) = (Batch::default(), Durability::Immediate);
         if let Err(error) = applied {
-            self.dismantle(&diff(&transaction.after, &transaction.before));
+            let undo = diff(&transaction.after, &transaction.before);
+            self.take_down(&transaction.subject, &undo);
             self.note(|model| model.abort(transaction), none, durability);
             return Err(error);
         }
@@ -296,7 +316,7 @@ impl Networks {
         if let Err(error) = written {
             // The next start would give it up: so nobody may use it now.
             let removal = self.controller().begin_remove_predefined(&network.id)?;
-            self.dismantle(&undo);
+            self.take_down(&removal.subject, &undo);
             self.note(|model| model.commit(removal), Batch::default(), durability);
             return Err(error);
         }
@@ -307,7 +327,6 @@ impl Networks {
         &self,
         begin: impl FnOnce(&mut Controller) -> Result<Transaction, ControllerError>,
     ) -> Result<()> {
-        let _gate = self.gate.read().unwrap_or_else(PoisonError::into_inner);
         let transaction = begin(&mut self.controller())?;
         let intent = self.controller().intent(&transaction);
         let none = Batch::default();
@@ -315,12 +334,19 @@ impl Networks {
             self.note(|model| model.abort(transaction), none, Durability::Eventual);
             return Err(error);
         }
-        self.dismantle(&diff(&transaction.before, &transaction.after));
+        let plan = diff(&transaction.before, &transaction.after);
+        self.take_down(&transaction.subject, &plan);
         self.note(|model| model.commit(transaction), none, Durability::Immediate);
         Ok(())
     }
 
-    /// Removes objects of the kernel's, as far as that goes.
+    /// Removes objects of the kernel's for a network or sandbox, as far as that goes.
+    fn take_down(&self, subject: &Subject, plan: &Plan) {
+        let _turn = self.turns.take(subject);
+        self.dismantle(plan);
+    }
+
+    /// Removes objects of the kernel's, as far as that goes. The caller has the turn.
     fn dismantle(&self, plan: &Plan) {
         tracing::debug!(plan = %Brief(plan), "dismantle");
         for error in self.kernel.dismantle(plan) {
@@ -363,10 +389,21 @@ impl Networks {
         ports_of(&sandbox, &controller.carried(&sandbox, &endpoints))
     }
 
+    /// Leaves nothing in the kernel, and no resolver, if nobody is served by them. The next daemon
+    /// makes it all again; one with other directories finds the place free.
+    pub(crate) fn rest(&self) -> Result<()> {
+        let serves = {
+            let model = self.controller();
+            !model.sandboxes().is_empty() || !model.changing().is_empty()
+        };
+        if serves { Ok(()) } else { self.demolish() }
+    }
+
     /// Removes all that is ours in the kernel, and the resolver.
     pub(crate) fn demolish(&self) -> Result<()> {
-        let _gate = self.gate.write().unwrap_or_else(PoisonError::into_inner);
         self.resolver.end();
+        let _turn = self.turns.take_all();
+        self.at_rest.store(true, Ordering::Release);
         self.dismantle(&diff(&self.kernel.observe()?, &State::default()));
         Ok(self.kernel.remove_table()?)
     }
@@ -411,3 +448,6 @@ pub(crate) fn now() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests;

@@ -94,13 +94,15 @@ impl Controller {
         let before = self.idle_sandbox(sandbox)?;
         let mut draft = Draft::with(self, claims);
         let mut after = draft.join_live(&before, first.join, entropy, now)?;
-        let mut equipped = Sandbox { resolver: true, ..Sandbox::clone(&after.sandbox) };
-        equipped.ports.extend(draft.publish(&after.endpoints, first.ports)?);
-        after.sandbox = Arc::new(equipped);
+        let given_up = &before.sandbox.ports;
+        let ports = draft.publish_instead(&after.endpoints, first.ports, given_up)?;
+        after.sandbox =
+            Arc::new(Sandbox { resolver: true, ports, ..Sandbox::clone(&after.sandbox) });
         draft.decide(Change::Sandbox(Transition::Change { before, after }), now)
     }
 
-    /// Begins to leave a network (`network disconnect`).
+    /// Begins to leave a network (`network disconnect`). With the last one go the published ports:
+    /// they lead nowhere, and others may want them.
     pub fn begin_leave(
         &mut self,
         sandbox: &SandboxId,
@@ -118,6 +120,10 @@ impl Controller {
                 short(&before.sandbox.owner),
                 network.name
             )));
+        }
+        if after.endpoints.is_empty() {
+            let ports = Vec::new();
+            after.sandbox = Arc::new(Sandbox { ports, ..Sandbox::clone(&after.sandbox) });
         }
         Draft::new(self).open(Change::Sandbox(Transition::Change { before, after }), now)
     }

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeSet;
 use std::io;
+use std::sync::mpsc::Sender;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use cnm::ground::{Ground, Lost, provides, rests_on};
@@ -22,6 +23,8 @@ struct Inner {
     foreign: BTreeSet<LinkName>,
     /// How many steps succeed before one fails.
     failure: Option<usize>,
+    /// Those who want to hear of changes by others, of which there are none.
+    watchers: Vec<Sender<()>>,
 }
 
 impl Memory {
@@ -38,6 +41,10 @@ impl Memory {
     /// Gives the host a link that is not ours.
     pub fn plug(&self, link: LinkName) {
         self.lock().foreign.insert(link);
+    }
+
+    pub(super) fn keep_watcher(&self, watcher: Sender<()>) {
+        self.lock().watchers.push(watcher);
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {

@@ -94,7 +94,7 @@ impl Containers {
     }
 
     /// Carries out a change of a running container's networks.
-    fn rewire(&self, live: &Arc<Live>, after: &Container, change: Change<'_>) -> Result<()> {
+    fn rewire(&self, live: &Arc<Live>, after: &Container, change: Change) -> Result<()> {
         let applied = self
             .served(after, &change.sandbox, &change.endpoints)
             .and_then(|served| self.networks.apply(&change, &served, &|| ()))

@@ -40,11 +40,11 @@ impl Containers {
         self.networks.settle_intents(|owner| alive.contains_key(owner));
         self.close_abandoned(&alive);
         self.networks.predefine(&self.settings)?;
-        self.networks.reconcile()?;
+        self.networks.heal();
         self.adopt(&alive)?;
         self.bury(&alive);
         self.sweep();
-        self.networks.keep_reconciled()?;
+        self.networks.keep_healed()?;
         self.tasks.spawn(self.networks.keep_paying());
         self.resume();
         self.runner.prepare_next_shim();

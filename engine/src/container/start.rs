@@ -196,7 +196,7 @@ impl Containers {
     }
 
     /// Decides on a container's sandbox, and takes what it needs: addresses and host ports.
-    pub(crate) fn begin(&self, container: &Container, spec: &SandboxSpec) -> Result<Change<'_>> {
+    pub(crate) fn begin(&self, container: &Container, spec: &SandboxSpec) -> Result<Change> {
         self.networks.begin_open(spec).map_err(|error| self.explain(error, container, &spec.ports))
     }
 
@@ -244,7 +244,7 @@ impl Containers {
         &self,
         live: &Arc<Live>,
         container: &Container,
-        change: &Change<'_>,
+        change: &Change,
     ) -> Result<Batch, Failure> {
         let sandbox = &change.sandbox;
         let namespace = self.networks.kernel().namespace_path(&sandbox.id);
@@ -292,7 +292,7 @@ impl Containers {
     /// The network's part of a start. Says when the namespace is there, long before the rest.
     fn connect_up(
         &self,
-        change: &Change<'_>,
+        change: &Change,
         served: &SandboxNames,
         ready: mpsc::SyncSender<()>,
     ) -> Result<()> {

@@ -1,17 +1,17 @@
 //! A change of one sandbox that is decided and not finished.
 
 use std::net::IpAddr;
-use std::sync::{Arc, RwLockReadGuard};
+use std::sync::Arc;
 
 use cnm::controller::Live;
-use cnm::{Endpoint, Kind, Sandbox, Transaction};
+use cnm::{Endpoint, Kind, PortBinding, Sandbox, Transaction};
 
 use super::claims::{Claimed, ClaimedPort};
 use engine_error::{Error, Result};
 
 /// What a sandbox is to become, and what that takes.
 #[derive(Debug)]
-pub(crate) struct Change<'a> {
+pub(crate) struct Change {
     /// The sandbox as it is to be.
     pub(crate) sandbox: Arc<Sandbox>,
     /// Its endpoints as they are to be, in order.
@@ -21,15 +21,12 @@ pub(crate) struct Change<'a> {
     pub(super) bound: Vec<ClaimedPort>,
     /// Addresses that the sandbox has no more.
     pub(super) left: Vec<IpAddr>,
-    _gate: RwLockReadGuard<'a, ()>,
+    /// Host ports that it has no more.
+    pub(super) withdrawn: Vec<PortBinding>,
 }
 
-impl<'a> Change<'a> {
-    pub(super) fn of(
-        transaction: Transaction,
-        claimed: Claimed,
-        gate: RwLockReadGuard<'a, ()>,
-    ) -> Result<Self> {
+impl Change {
+    pub(super) fn of(transaction: Transaction, claimed: Claimed) -> Result<Self> {
         let missing = || Error::new(Kind::Internal, "the change leaves no sandbox");
         let Live { sandbox, endpoints } =
             transaction.sandbox_after().cloned().ok_or_else(missing)?;
@@ -37,8 +34,10 @@ impl<'a> Change<'a> {
         let gone = before.iter().filter(|old| !endpoints.iter().any(|kept| kept.id == old.id));
         let left = gone.flat_map(|endpoint| &endpoint.addresses).map(ipnetwork::IpNetwork::ip);
         let left = left.collect();
+        let old = transaction.sandbox_before().map_or(&[][..], |live| &live.sandbox.ports);
+        let withdrawn = old.iter().filter(|port| !sandbox.ports.contains(port)).cloned().collect();
         let bound = claimed.of(&sandbox);
-        Ok(Self { sandbox, endpoints, transaction, bound, left, _gate: gate })
+        Ok(Self { sandbox, endpoints, transaction, bound, left, withdrawn })
     }
 
     /// What is odd about it, for the user.

@@ -8,7 +8,7 @@ use std::os::fd::OwnedFd;
 
 use cnm::controller::{Claims, ControllerError, Decision};
 use cnm::{Controller, PortBinding, Protocol, Sandbox};
-use drivers::kernel::{HostPorts, KernelError};
+use drivers::kernel::{BindPorts, KernelError};
 
 use super::Networks;
 use engine_error::{Error, Result};
@@ -41,7 +41,7 @@ impl Networks {
                 Decision::Unclaimed(groups) => {
                     let Claimed { claims, ports } = &mut claimed;
                     let host = self.kernel.host_ports();
-                    claims.claim_ports(&groups, &mut |group| bind(&host, group, ports));
+                    claims.claim_ports(&groups, &mut |group| bind(host.as_ref(), group, ports));
                 }
             }
         }
@@ -70,7 +70,7 @@ fn host_side(port: &PortBinding) -> (Protocol, u16, IpAddr) {
 
 /// Binds a port of the host on some addresses, by one socket where that does for all.
 fn bind(
-    host: &HostPorts<'_>,
+    host: &dyn BindPorts,
     bindings: &[PortBinding],
     bound: &mut Vec<ClaimedPort>,
 ) -> Vec<io::Result<bool>> {

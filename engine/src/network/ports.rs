@@ -20,7 +20,7 @@ const ANY4: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 const ANY6: IpAddr = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
 
 /// What the resolver is to hold of a change's ports, with their sockets.
-pub(super) fn held<'a>(change: &'a Change<'_>, carried: &Carried) -> Vec<BoundPort<'a>> {
+pub(super) fn held<'a>(change: &'a Change, carried: &Carried) -> Vec<BoundPort<'a>> {
     let held = |ClaimedPort { bindings, socket }: &'a ClaimedPort| BoundPort {
         port: held_port(bindings, carried),
         socket: socket.as_fd(),

@@ -16,7 +16,7 @@ use std::thread::JoinHandle;
 
 use cnm::SandboxId;
 use dns::protocol::HeldPort;
-use drivers::kernel::Linux;
+use drivers::kernel::Host;
 
 use desired::Service;
 pub(crate) use desired::{NetworkNames, SandboxNames};
@@ -39,7 +39,7 @@ impl Resolver {
         socket: PathBuf,
         program: PathBuf,
         resolv_conf: PathBuf,
-        kernel: Arc<Linux>,
+        kernel: Arc<dyn Host>,
     ) -> Result<Self> {
         let supervisor = Arc::new(Supervisor::new(socket, program, resolv_conf, kernel)?);
         Ok(Self { supervisor, watch: Mutex::default() })
@@ -74,7 +74,12 @@ impl Resolver {
             |old, client| {
                 let kernel = self.supervisor.kernel();
                 names::change(kernel, client, old.as_ref().map(|old| &old.names), names)?;
-                client.lead(&old.map_or_else(Vec::new, |old| desired::moved(&old.ports, all)))?;
+                let old = old.map_or_else(Vec::new, |old| old.ports);
+                client.lead(&desired::moved(&old, all))?;
+                let gone = desired::gone(&old, all);
+                if !gone.is_empty() {
+                    client.drop_ports(&gone)?;
+                }
                 ports::hold(client, bound)
             },
         )

@@ -352,3 +352,42 @@ fn restart_policies_are_kept_by_the_next_daemon() {
     assert_eq!(of("no-killed"), "137", "what the shim wrote down is not lost");
     assert_ne!(pids(&daemon), before);
 }
+
+/// B26: the table, the bridge and the resolver of the first one were held for ever.
+#[test]
+fn a_daemon_stopped_with_nothing_running_makes_room_for_one_with_other_directories() {
+    let lab = Lab::new();
+    let mut daemon = Daemon::start(&lab.host, &[]);
+    daemon.rnet("network create n1");
+    daemon.rnet("run --rm --network n1 -p 8080:80 rnet/toolbox true");
+    let bridge = "rnet0";
+    assert!(lab.host.link(bridge).is_some());
+    daemon.terminate();
+    assert_eq!(daemon.resolver(), None);
+    assert!(lab.host.link(bridge).is_none());
+    for directory in ["data", "run"] {
+        std::fs::rename(daemon.file(directory), daemon.file(&format!("old-{directory}"))).unwrap();
+    }
+    daemon.restart();
+    assert_eq!(daemon.rnet("network ls --format {{.Name}}"), "bridge\nhost\nnone");
+    daemon.run("web", "-p 8080:80");
+    // With somebody to serve everything stays.
+    daemon.terminate();
+    assert!(daemon.resolver().is_some() && lab.host.link(bridge).is_some());
+    daemon.restart();
+    daemon.rnet("rm -f web");
+}
+
+/// B26: it started, and every run failed in the runtime's words.
+#[test]
+fn a_daemon_whose_cgroups_are_hidden_says_so_when_it_starts() {
+    let lab = Lab::new();
+    let mut daemon = Daemon::start(&lab.host, &[]);
+    assert!(!daemon.log().contains("cgroups"), "{}", daemon.log());
+    daemon.terminate();
+    // As `ip netns exec` does.
+    let hide = daemon.command("mount").args(["-t", "sysfs", "sysfs", "/sys"]).status().unwrap();
+    assert!(hide.success());
+    daemon.restart();
+    assert!(daemon.log().contains("there are no cgroups at /sys/fs/cgroup"), "{}", daemon.log());
+}

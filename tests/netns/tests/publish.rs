@@ -356,3 +356,25 @@ fn a_port_is_closed_when_its_container_is_gone() {
         assert_eq!(lab.client.tcp(host, 8080).unwrap(), client);
     }
 }
+
+/// B20: the port was listed, and accepted connections that led nowhere.
+#[test]
+fn a_container_that_left_its_last_network_publishes_nothing() {
+    let (lab, daemon) = lab();
+    daemon.run("web", "--network n1 -p 8080:80 -p 8081:80/udp");
+    let [host, host6] = Lab::both(Lab::HOST);
+    daemon.rnet("network disconnect n1 web");
+    assert_eq!(daemon.rnet("port web"), "");
+    assert_eq!(daemon.rnet("ps --format {{.Ports}}"), "");
+    for address in [host, host6] {
+        assert!(refused(&lab.client, address, 8080), "{address}");
+        assert!(refused(&lab.host, address, 8080), "{address}");
+    }
+    // Another one may have it now.
+    daemon.rnet("run --rm --network n1 -p 8080:80 -p 8081:80/udp rnet/toolbox true");
+    daemon.rnet("network connect n2 web");
+    let web = daemon.inside("web");
+    let _server = web.serve(80);
+    assert_eq!(published(&daemon, "web", "80/tcp"), 8080);
+    assert!(lab.client.tcp(host, 8080).is_ok() && lab.client.tcp(host6, 8080).is_ok());
+}

@@ -222,3 +222,31 @@ fn a_refused_change_of_ports_leaves_them_as_they_were() {
     assert_eq!(engine.controller.ports.taken().len(), 1);
     assert_eq!(engine.ports(&id), ["127.0.0.1:80->80/tcp"]);
 }
+
+/// B20: the port was still listed, bound and taken.
+#[test]
+fn a_sandbox_that_leaves_its_last_network_publishes_nothing() {
+    let mut engine = Engine::new();
+    let [n1, n2] = [("n1", "10.1.0.0/24"), ("n2", "10.2.0.0/24")]
+        .map(|(name, subnet)| engine.network(name, &[subnet]));
+    let id = engine.start(&web(&[&n1, &n2], &["127.0.0.1:80:80"])).unwrap();
+    engine.leave(&id, &n1).unwrap();
+    assert_eq!(engine.ports(&id), ["127.0.0.1:80->80/tcp"]);
+    engine.leave(&id, &n2).unwrap();
+    assert_eq!(engine.ports(&id), [""; 0]);
+    assert!(engine.controller.ports.taken().is_empty());
+    engine.restart();
+    let other = SandboxSpec { owner: "b".to_owned(), ..web(&[&n1], &["127.0.0.1:80:80"]) };
+    let other = engine.start(&other).unwrap();
+    engine.stop(&other);
+    // With the next first network the ports come back.
+    let Engine { controller, entropy, now, .. } = &mut engine;
+    let (join, ports) = (join(&n1), [publish("127.0.0.1:80:80")]);
+    let first = FirstJoin { join: &join, ports: &ports };
+    let mut free = |group: &[PortBinding]| group.iter().map(|_| Ok(true)).collect();
+    let transaction = decided(&mut free, |claims| {
+        controller.begin_first_join(&id, &first, claims, entropy, *now)
+    });
+    engine.commit(transaction.unwrap());
+    assert_eq!(engine.ports(&id), ["127.0.0.1:80->80/tcp"]);
+}

@@ -1,6 +1,6 @@
 //! What the resolver's process is to answer and to hold, whoever that process is.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use cnm::{NetworkId, PortBinding, SandboxId};
 use dns::protocol::{EndpointNames, HeldPort, SandboxView};
@@ -88,6 +88,12 @@ impl SandboxNames {
     pub(super) fn has(&self, other: &NetworkNames) -> bool {
         self.endpoints.iter().any(|own| own.names.endpoint == other.names.endpoint)
     }
+}
+
+/// The ports that were there before, and are not any more.
+pub(super) fn gone(before: &[HeldPort], after: &[HeldPort]) -> Vec<PortBinding> {
+    let kept: BTreeSet<_> = after.iter().flat_map(HeldPort::bindings).collect();
+    before.iter().flat_map(HeldPort::bindings).filter(|port| !kept.contains(port)).collect()
 }
 
 /// The ports that were there before, and lead elsewhere now.

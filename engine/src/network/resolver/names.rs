@@ -6,14 +6,14 @@ use std::os::fd::AsFd;
 use cnm::{EndpointId, NetworkId, SandboxId};
 use dns::client::{Client, ClientError};
 use dns::protocol::{EndpointNames, SandboxView};
-use drivers::kernel::Linux;
+use drivers::kernel::Host;
 
 use super::desired::{SandboxNames, Services};
 use engine_error::Error;
 
 /// Says what changed for one sandbox.
 pub(super) fn change(
-    kernel: &Linux,
+    kernel: &dyn Host,
     client: &Client,
     old: Option<&SandboxNames>,
     new: &SandboxNames,
@@ -44,7 +44,7 @@ pub(super) fn withdraw(client: &Client, old: &SandboxNames) -> Result<(), Client
 
 /// Says everything to a process that may know some of it, of these sandboxes already.
 pub(super) fn synchronise(
-    kernel: &Linux,
+    kernel: &dyn Host,
     client: &Client,
     services: &Services,
     known: &[SandboxId],
@@ -82,7 +82,7 @@ fn publish_all(client: &Client, services: &Services) -> Result<(), ClientError> 
 
 /// Opens a sandbox's sockets and has them served. A sandbox that is broken is left out: the others
 /// are not to suffer for it.
-fn serve(kernel: &Linux, client: &Client, view: &SandboxView) -> Result<(), ClientError> {
+fn serve(kernel: &dyn Host, client: &Client, view: &SandboxView) -> Result<(), ClientError> {
     match kernel.resolver_sockets(&view.sandbox) {
         Ok(sockets) => client.serve(view.clone(), sockets.udp.as_fd(), sockets.tcp.as_fd()),
         Err(error) => {

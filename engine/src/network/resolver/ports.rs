@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use cnm::PortBinding;
 use dns::client::{Client, ClientError};
 use dns::protocol::HeldPort;
-use drivers::kernel::{HostPorts, Linux};
+use drivers::kernel::{BindPorts, Host};
 
 use super::desired::Services;
 use engine_error::Error;
@@ -26,7 +26,7 @@ pub(super) fn hold(client: &Client, bound: &[BoundPort<'_>]) -> Result<(), Clien
 
 /// Has a process hold all ports and no others; these it holds already.
 pub(super) fn synchronise(
-    kernel: &Linux,
+    kernel: &dyn Host,
     client: &Client,
     services: &Services,
     known: &[PortBinding],
@@ -43,7 +43,7 @@ pub(super) fn synchronise(
 
 /// Binds those host ports again that are not held, and has them held.
 fn hold_missing(
-    kernel: &Linux,
+    kernel: &dyn Host,
     client: &Client,
     ports: &[HeldPort],
     held: &HashSet<&PortBinding>,
@@ -53,14 +53,14 @@ fn hold_missing(
     let known: Vec<_> = known.filter(|port| held.contains(&port.binding)).collect();
     client.lead(&known)?;
     let host = kernel.host_ports();
-    let bound: Vec<_> = ports.iter().flat_map(|port| bind(&host, port, held)).collect();
+    let bound: Vec<_> = ports.iter().flat_map(|port| bind(host.as_ref(), port, held)).collect();
     let bound: Vec<_> = bound.iter().map(|(port, socket)| (port.clone(), socket.as_fd())).collect();
     client.hold(&bound)
 }
 
 /// Binds what is not held of a port: by one socket, if it is of both families and can be had so.
 fn bind(
-    host: &HostPorts<'_>,
+    host: &dyn BindPorts,
     port: &HeldPort,
     held: &HashSet<&PortBinding>,
 ) -> Vec<(HeldPort, OwnedFd)> {

@@ -11,7 +11,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use dns::client::{Client, ClientError};
-use drivers::kernel::Linux;
+use drivers::kernel::Host;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
@@ -34,7 +34,7 @@ const REQUEST_LIMIT: Duration = Duration::from_secs(20);
 pub(super) struct Supervisor {
     program: Program,
     resolv_conf: PathBuf,
-    kernel: Arc<Linux>,
+    kernel: Arc<dyn Host>,
     state: Mutex<State>,
     /// Told when a process serves, when none could be had, and when none is wanted any more.
     changed: Condvar,
@@ -69,7 +69,7 @@ impl Supervisor {
         socket: PathBuf,
         program: PathBuf,
         resolv_conf: PathBuf,
-        kernel: Arc<Linux>,
+        kernel: Arc<dyn Host>,
     ) -> Result<Self> {
         let bell = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)
             .map_err(|error| Error::internal("cannot watch rnet-dns", error))?;
@@ -78,8 +78,8 @@ impl Supervisor {
         Ok(Self { program, resolv_conf, kernel, state, changed, bell })
     }
 
-    pub(super) fn kernel(&self) -> &Linux {
-        &self.kernel
+    pub(super) fn kernel(&self) -> &dyn Host {
+        self.kernel.as_ref()
     }
 
     /// Has a process serve this. It is to be watched from now on.
@@ -253,8 +253,8 @@ impl Supervisor {
             client.keep_owner(owner.as_fd())?;
         }
         let known = client.status()?;
-        names::synchronise(&self.kernel, client, services, &known.sandboxes)?;
-        ports::synchronise(&self.kernel, client, services, &known.ports)
+        names::synchronise(self.kernel(), client, services, &known.sandboxes)?;
+        ports::synchronise(self.kernel(), client, services, &known.ports)
     }
 
     fn ring(&self) {

@@ -1,0 +1,41 @@
+//! The model by its parts: what each network and each sandbox wants of the kernel by itself.
+
+use super::{Controller, Subject};
+use crate::State;
+
+impl Controller {
+    /// The kernel state of each network and of each sandbox; networks come first, for sandboxes rest
+    /// on them.
+    pub fn desired_by_subject(&self) -> Vec<(Subject, State)> {
+        let networks = self.networks.keys().cloned().map(Subject::Network);
+        let sandboxes = self.sandboxes.keys().cloned().map(Subject::Sandbox);
+        let subjects = networks.chain(sandboxes);
+        subjects
+            .filter_map(|subject| self.desired_by(&subject).map(|state| (subject, state)))
+            .collect()
+    }
+
+    /// What is being changed, with all that is there before the change or after it.
+    pub fn changing(&self) -> Vec<(Subject, State)> {
+        let state = |change| {
+            let (mut all, after) = self.plan(change).unwrap_or_default();
+            all.extend(after);
+            (change.subject(), all)
+        };
+        self.open_changes().map(state).collect()
+    }
+
+    /// The kernel state of a network or sandbox that is there and that nobody is changing.
+    pub fn settled(&self, subject: &Subject) -> Option<State> {
+        let changing = self.open_changes().any(|change| change.subject() == *subject);
+        if changing { None } else { self.desired_by(subject) }
+    }
+
+    /// That it can be planned was checked when it became part of the model.
+    fn desired_by(&self, subject: &Subject) -> Option<State> {
+        match subject {
+            Subject::Network(id) => self.planner.network(self.networks.get(id)?).ok(),
+            Subject::Sandbox(id) => self.plan_sandbox(self.sandboxes.get(id)?).ok(),
+        }
+    }
+}

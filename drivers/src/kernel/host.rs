@@ -1,0 +1,203 @@
+//! What the networks of a daemon need of a host beside its objects: ports, flows, places.
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::net::{IpAddr, TcpListener, UdpSocket};
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::mpsc::{Receiver, channel};
+
+use cnm::controller::HostFacts;
+use cnm::{Plan, PortBinding, SandboxId, State};
+
+use super::{Announcements, HostPorts, Kernel, KernelError, Linux, Memory, ResolverSockets};
+
+/// A kernel together with the host it runs.
+pub trait Host: Kernel {
+    /// As [`Kernel::observe`], but of the sandboxes only some.
+    fn observe_only(&self, sandboxes: &BTreeSet<SandboxId>) -> Result<State, KernelError>;
+
+    /// As [`Kernel::apply`], but leaves it to the caller to tell neighbours of new addresses, and
+    /// calls `made` when all new namespaces are there, before anything is in them.
+    fn apply_ahead(
+        &self,
+        plan: &Plan,
+        made: &(dyn Fn() + Sync),
+    ) -> Result<Announcements, KernelError>;
+
+    /// What the host uses already.
+    fn host_facts(&self) -> Result<HostFacts, KernelError>;
+
+    /// What binds host ports, on the calling thread.
+    fn host_ports(&self) -> Box<dyn BindPorts + '_>;
+
+    /// Forgets connections to these host ports.
+    fn flush_ports(&self, bindings: &[PortBinding]) -> Result<(), KernelError>;
+
+    /// Forgets connections from and to these addresses.
+    fn flush_addresses(&self, addresses: &[IpAddr]) -> Result<(), KernelError>;
+
+    /// The namespace of a sandbox, as a path for a runtime.
+    fn namespace_path(&self, sandbox: &SandboxId) -> PathBuf;
+
+    /// Opens the sockets of a sandbox's resolver.
+    fn resolver_sockets(&self, sandbox: &SandboxId) -> Result<ResolverSockets, KernelError>;
+
+    /// The socket that owns the table, to be kept by a process that outlives this one.
+    fn table_owner(&self) -> Option<OwnedFd>;
+
+    /// Tells when something of ours was changed by somebody else.
+    fn changes(&self) -> Result<Receiver<()>, KernelError>;
+
+    /// Removes what is there without any network.
+    fn remove_table(&self) -> Result<(), KernelError>;
+}
+
+/// Binds ports of a host.
+pub trait BindPorts {
+    /// Binds a host port, so that nobody else takes it. `None` if somebody has it.
+    fn reserve(&self, binding: &PortBinding) -> Result<Option<OwnedFd>, KernelError>;
+
+    /// Binds a port of all addresses of both families by one socket; `None` if that cannot be.
+    fn reserve_pair(&self, bindings: &[PortBinding]) -> Option<OwnedFd>;
+}
+
+impl Host for Linux {
+    fn observe_only(&self, sandboxes: &BTreeSet<SandboxId>) -> Result<State, KernelError> {
+        Self::observe_only(self, sandboxes)
+    }
+
+    fn apply_ahead(
+        &self,
+        plan: &Plan,
+        made: &(dyn Fn() + Sync),
+    ) -> Result<Announcements, KernelError> {
+        Self::apply_ahead(self, plan, made)
+    }
+
+    fn host_facts(&self) -> Result<HostFacts, KernelError> {
+        Self::host_facts(self)
+    }
+
+    fn host_ports(&self) -> Box<dyn BindPorts + '_> {
+        Box::new(Self::host_ports(self))
+    }
+
+    fn flush_ports(&self, bindings: &[PortBinding]) -> Result<(), KernelError> {
+        Self::flush_ports(self, bindings)
+    }
+
+    fn flush_addresses(&self, addresses: &[IpAddr]) -> Result<(), KernelError> {
+        Self::flush_addresses(self, addresses)
+    }
+
+    fn namespace_path(&self, sandbox: &SandboxId) -> PathBuf {
+        Self::namespace_path(self, sandbox)
+    }
+
+    fn resolver_sockets(&self, sandbox: &SandboxId) -> Result<ResolverSockets, KernelError> {
+        Self::resolver_sockets(self, sandbox)
+    }
+
+    fn table_owner(&self) -> Option<OwnedFd> {
+        Self::table_owner(self)
+    }
+
+    fn changes(&self) -> Result<Receiver<()>, KernelError> {
+        Self::changes(self)
+    }
+
+    fn remove_table(&self) -> Result<(), KernelError> {
+        Self::remove_table(self)
+    }
+}
+
+impl BindPorts for HostPorts<'_> {
+    fn reserve(&self, binding: &PortBinding) -> Result<Option<OwnedFd>, KernelError> {
+        Self::reserve(self, binding)
+    }
+
+    fn reserve_pair(&self, bindings: &[PortBinding]) -> Option<OwnedFd> {
+        Self::reserve_pair(self, bindings)
+    }
+}
+
+/// A host with nobody else on it: every port is free, nothing flows, and nobody changes anything.
+impl Host for Memory {
+    fn observe_only(&self, sandboxes: &BTreeSet<SandboxId>) -> Result<State, KernelError> {
+        let seen = |id: Option<&SandboxId>| id.is_none_or(|id| sandboxes.contains(id));
+        Ok(self.observe()?.into_iter().filter(|(key, _)| seen(key.sandbox())).collect())
+    }
+
+    fn apply_ahead(
+        &self,
+        plan: &Plan,
+        made: &(dyn Fn() + Sync),
+    ) -> Result<Announcements, KernelError> {
+        made();
+        self.apply(plan).map(|()| Announcements::default())
+    }
+
+    fn host_facts(&self) -> Result<HostFacts, KernelError> {
+        Ok(HostFacts::default())
+    }
+
+    fn host_ports(&self) -> Box<dyn BindPorts + '_> {
+        Box::new(FreePorts)
+    }
+
+    fn flush_ports(&self, _bindings: &[PortBinding]) -> Result<(), KernelError> {
+        Ok(())
+    }
+
+    fn flush_addresses(&self, _addresses: &[IpAddr]) -> Result<(), KernelError> {
+        Ok(())
+    }
+
+    fn namespace_path(&self, sandbox: &SandboxId) -> PathBuf {
+        PathBuf::from(sandbox.as_str())
+    }
+
+    fn resolver_sockets(&self, sandbox: &SandboxId) -> Result<ResolverSockets, KernelError> {
+        let open = || {
+            let (udp, tcp) = (UdpSocket::bind("127.0.0.1:0")?, TcpListener::bind("127.0.0.1:0")?);
+            Ok(ResolverSockets { udp: udp.into(), tcp: tcp.into() })
+        };
+        open().map_err(|source| KernelError::Step {
+            verb: "open",
+            object: format!("the resolver's sockets in {}", sandbox.short()),
+            source,
+        })
+    }
+
+    fn table_owner(&self) -> Option<OwnedFd> {
+        None
+    }
+
+    fn changes(&self) -> Result<Receiver<()>, KernelError> {
+        let (sender, receiver) = channel();
+        self.keep_watcher(sender);
+        Ok(receiver)
+    }
+
+    fn remove_table(&self) -> Result<(), KernelError> {
+        Ok(())
+    }
+}
+
+/// Every port is free; what stands for a socket reserves nothing.
+struct FreePorts;
+
+impl BindPorts for FreePorts {
+    fn reserve(&self, binding: &PortBinding) -> Result<Option<OwnedFd>, KernelError> {
+        File::open("/dev/null").map(|file| Some(file.into())).map_err(|source| KernelError::Step {
+            verb: "reserve",
+            object: format!("port {} {}", binding.host_port, binding.protocol),
+            source,
+        })
+    }
+
+    fn reserve_pair(&self, _bindings: &[PortBinding]) -> Option<OwnedFd> {
+        None
+    }
+}

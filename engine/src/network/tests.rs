@@ -1,0 +1,312 @@
+//! Networks on a kernel in memory: without root, and without another process.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::mpsc::{Receiver, channel};
+use std::thread;
+use std::time::Duration;
+
+use cnm::controller::HostFacts;
+use cnm::{Key, NetworkSpec, PortBinding, Protocol};
+use dns::protocol::SandboxView;
+use drivers::kernel::{BindPorts, Kernel, KernelError, Memory, ResolverSockets};
+
+use super::*;
+
+/// How long something may take that does not hang.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A kernel that does nothing for some sandboxes, and what is told to all others.
+#[derive(Debug, Default)]
+struct Stubborn {
+    memory: Memory,
+    broken: Mutex<BTreeSet<SandboxId>>,
+}
+
+impl Stubborn {
+    fn check(&self, plan: &Plan) -> Result<(), KernelError> {
+        let broken = self.broken.lock().unwrap();
+        let of_broken = |key: &Key| key.sandbox().is_some_and(|id| broken.contains(id));
+        match plan.steps().iter().find(|step| of_broken(step.key())) {
+            None => Ok(()),
+            Some(step) => Err(KernelError::Step {
+                verb: "add",
+                object: step.key().to_string(),
+                source: std::io::Error::from_raw_os_error(16),
+            }),
+        }
+    }
+}
+
+impl Kernel for Stubborn {
+    fn observe(&self) -> Result<State, KernelError> {
+        self.memory.observe()
+    }
+
+    fn apply(&self, plan: &Plan) -> Result<(), KernelError> {
+        self.check(plan).and_then(|()| self.memory.apply(plan))
+    }
+
+    fn dismantle(&self, plan: &Plan) -> Vec<KernelError> {
+        self.memory.dismantle(plan)
+    }
+}
+
+impl Host for Stubborn {
+    fn observe_only(&self, sandboxes: &BTreeSet<SandboxId>) -> Result<State, KernelError> {
+        self.memory.observe_only(sandboxes)
+    }
+
+    fn apply_ahead(
+        &self,
+        plan: &Plan,
+        made: &(dyn Fn() + Sync),
+    ) -> Result<Announcements, KernelError> {
+        self.check(plan).and_then(|()| self.memory.apply_ahead(plan, made))
+    }
+
+    fn host_facts(&self) -> Result<HostFacts, KernelError> {
+        self.memory.host_facts()
+    }
+
+    fn host_ports(&self) -> Box<dyn BindPorts + '_> {
+        self.memory.host_ports()
+    }
+
+    fn flush_ports(&self, bindings: &[PortBinding]) -> Result<(), KernelError> {
+        self.memory.flush_ports(bindings)
+    }
+
+    fn flush_addresses(&self, addresses: &[IpAddr]) -> Result<(), KernelError> {
+        self.memory.flush_addresses(addresses)
+    }
+
+    fn namespace_path(&self, sandbox: &SandboxId) -> PathBuf {
+        self.memory.namespace_path(sandbox)
+    }
+
+    fn resolver_sockets(&self, sandbox: &SandboxId) -> Result<ResolverSockets, KernelError> {
+        self.memory.resolver_sockets(sandbox)
+    }
+
+    fn table_owner(&self) -> Option<OwnedFd> {
+        self.memory.table_owner()
+    }
+
+    fn changes(&self) -> Result<Receiver<()>, KernelError> {
+        self.memory.changes()
+    }
+
+    fn remove_table(&self) -> Result<(), KernelError> {
+        self.memory.remove_table()
+    }
+}
+
+/// What outlives a daemon.
+#[derive(Debug, Default)]
+struct Site {
+    kernel: Arc<Stubborn>,
+    store: Arc<cnm::store::Memory>,
+}
+
+impl Site {
+    /// A daemon that takes up what is there.
+    fn open(&self) -> Networks {
+        let (kernel, store) = (self.kernel.clone(), self.store.clone());
+        // Nothing is there, and nothing is to be.
+        let exec_root = std::env::temp_dir().join("rnet-networks-in-memory");
+        let settings = Settings { exec_root, ..Settings::default() };
+        Networks::on(kernel, &settings, store, Arc::default()).unwrap()
+    }
+
+    fn observed(&self) -> State {
+        self.kernel.observe().unwrap()
+    }
+
+    /// Removes what somebody else would: all objects of a kind.
+    fn damage(&self, is_gone: impl Fn(&Key) -> bool) {
+        let whole = self.observed();
+        let left = whole.iter().filter(|(key, _)| !is_gone(key));
+        let left = left.map(|(key, value)| (key.clone(), value.clone())).collect();
+        self.kernel.memory.apply(&diff(&whole, &left)).unwrap();
+        assert_ne!(self.observed(), whole);
+    }
+}
+
+fn create(networks: &Networks, name: &str) -> Arc<Network> {
+    networks.create(&NetworkSpec { name: name.to_owned(), ..NetworkSpec::default() }).unwrap().0
+}
+
+fn spec(owner: &str, network: &Network, port: u16) -> SandboxSpec {
+    let join = JoinSpec { network: Some(network.id.clone()), ..JoinSpec::default() };
+    let protocol = Protocol::Tcp;
+    let port = PortSpec { host: None, host_ports: port..=port, protocol, port: 80 };
+    SandboxSpec {
+        owner: owner.to_owned(),
+        joins: vec![join],
+        ports: vec![port],
+        ..SandboxSpec::default()
+    }
+}
+
+/// Decides and applies, as far as a start goes before the runtime is waited for.
+fn begin(networks: &Networks, spec: &SandboxSpec) -> Change {
+    let change = networks.begin_open(spec).unwrap();
+    let view = SandboxView {
+        sandbox: change.sandbox.id.clone(),
+        networks: Vec::new(),
+        private: BTreeMap::new(),
+        upstreams: Vec::new(),
+        forward: false,
+        ttl: 5,
+    };
+    let names = SandboxNames { view, resolver: false, endpoints: Vec::new() };
+    drop(networks.apply(&change, &names, &|| ()).unwrap());
+    change
+}
+
+fn start(networks: &Networks, spec: &SandboxSpec) -> SandboxId {
+    let change = begin(networks, spec);
+    let id = change.sandbox.id.clone();
+    networks.finish(change, Batch::default());
+    id
+}
+
+fn is_port(key: &Key) -> bool {
+    matches!(key, Key::Port { .. })
+}
+
+#[test]
+fn what_a_killed_daemon_left_is_decided_and_healed() {
+    let site = Site::default();
+    let networks = site.open();
+    let n1 = create(&networks, "n1");
+    let a = start(&networks, &spec("a", &n1, 8080));
+    let healthy = site.observed();
+    assert_eq!(healthy, networks.controller().desired());
+    // It dies in the middle of a start, and of nothing.
+    let unfinished = begin(&networks, &spec("b", &n1, 8081));
+    assert_ne!(site.observed(), healthy);
+    drop((unfinished, networks));
+    site.damage(is_port);
+    let networks = site.open();
+    networks.settle_intents(|owner| owner == "a");
+    networks.heal();
+    assert_eq!(site.observed(), healthy);
+    assert_eq!(networks.sandbox(&a).unwrap().0.owner, "a");
+    // What the unfinished start took is free again.
+    let b = start(&networks, &spec("b", &n1, 8081));
+    networks.close(&b, Batch::default()).unwrap();
+    networks.close(&a, Batch::default()).unwrap();
+    networks.remove("n1").unwrap();
+    assert_eq!(site.observed(), State::default());
+}
+
+#[test]
+fn an_unfinished_start_whose_container_lives_is_kept() {
+    let site = Site::default();
+    let networks = site.open();
+    let n1 = create(&networks, "n1");
+    let change = begin(&networks, &spec("a", &n1, 8080));
+    let id = change.sandbox.id.clone();
+    drop((change, networks));
+    let networks = site.open();
+    networks.settle_intents(|owner| owner == "a");
+    networks.heal();
+    assert_eq!(networks.sandbox(&id).unwrap().0.owner, "a");
+    assert_eq!(site.observed(), networks.controller().desired());
+}
+
+#[test]
+fn a_start_that_waits_for_its_runtime_for_ever_holds_up_nobody() {
+    let site = Site::default();
+    let networks = Arc::new(site.open());
+    let n1 = create(&networks, "n1");
+    let a = start(&networks, &spec("a", &n1, 8080));
+    let hung = begin(&networks, &spec("hung", &n1, 8081));
+    let whole = site.observed();
+    site.damage(is_port);
+    let (done, all) = channel();
+    let (others, n1) = (networks.clone(), n1.clone());
+    thread::spawn(move || {
+        let left_out = others.heal();
+        let b = start(&others, &spec("b", &n1, 8082));
+        others.close(&b, Batch::default()).unwrap();
+        create(&others, "n2");
+        others.remove("n2").unwrap();
+        done.send(left_out).unwrap();
+    });
+    let left_out = all.recv_timeout(PATIENCE).expect("the others wait for the one that hangs");
+    assert!(left_out, "what is being changed is looked at again");
+    // The one that is there is whole; the one that hangs is left to itself.
+    let (old, new) = (networks.controller().settled(&Subject::Sandbox(a)), site.observed());
+    assert!(old.unwrap().iter().all(|(key, value)| new.get(key) == Some(value)));
+    assert_eq!(whole.iter().filter(|(key, _)| is_port(key)).count(), 2);
+    assert_eq!(new.iter().filter(|(key, _)| is_port(key)).count(), 1);
+    networks.finish(hung, Batch::default());
+    networks.heal();
+    assert_eq!(site.observed(), whole);
+}
+
+#[test]
+fn a_sandbox_that_cannot_be_healed_leaves_the_others_healed() {
+    let site = Site::default();
+    let networks = site.open();
+    let n1 = create(&networks, "n1");
+    let all = ["a", "b", "c", "d"].map(|owner| {
+        let number = u16::from(owner.as_bytes()[0]);
+        start(&networks, &spec(owner, &n1, 8000 + number))
+    });
+    let whole = site.observed();
+    for broken in &all {
+        site.kernel.broken.lock().unwrap().insert(broken.clone());
+        site.damage(|key| matches!(key, Key::Route { ns: cnm::Ns::Sandbox(_), .. }));
+        networks.heal();
+        let missing: BTreeSet<_> = {
+            let observed = site.observed();
+            let gone = whole.iter().filter(|(key, _)| observed.get(key).is_none());
+            gone.filter_map(|(key, _)| key.sandbox().cloned()).collect()
+        };
+        assert_eq!(missing, BTreeSet::from([broken.clone()]));
+        site.kernel.broken.lock().unwrap().clear();
+        networks.heal();
+        assert_eq!(site.observed(), whole);
+    }
+}
+
+#[test]
+fn what_belongs_to_nothing_is_removed_and_nothing_else() {
+    let site = Site::default();
+    let networks = site.open();
+    let n1 = create(&networks, "n1");
+    start(&networks, &spec("a", &n1, 8080));
+    let whole = site.observed();
+    let stranger = SandboxId::from_random([7; 32]);
+    let mut with = whole.clone();
+    with.insert(Key::Namespace { sandbox: stranger }, cnm::Value::Present);
+    site.kernel.memory.apply(&diff(&whole, &with)).unwrap();
+    networks.heal();
+    assert_eq!(site.observed(), whole);
+}
+
+#[test]
+fn a_daemon_that_serves_nobody_leaves_nothing_and_the_next_one_makes_it_again() {
+    let site = Site::default();
+    let networks = site.open();
+    let n1 = create(&networks, "n1");
+    let idle = site.observed();
+    let a = start(&networks, &spec("a", &n1, 8080));
+    let serving = site.observed();
+    networks.rest().unwrap();
+    assert_eq!(site.observed(), serving, "somebody is served");
+    networks.close(&a, Batch::default()).unwrap();
+    networks.rest().unwrap();
+    assert_eq!(site.observed(), State::default());
+    networks.heal();
+    assert_eq!(site.observed(), State::default(), "it is at rest");
+    let networks = site.open();
+    networks.heal();
+    assert_eq!(site.observed(), idle);
+}
