@@ -34,7 +34,7 @@ impl Controller {
     /// That it can be planned was checked when it became part of the model.
     fn desired_by(&self, subject: &Subject) -> Option<State> {
         match subject {
-            Subject::Network(id) => self.planner.network(self.networks.get(id)?).ok(),
+            Subject::Network(id) => self.plan_network(self.networks.get(id)?).ok(),
             Subject::Sandbox(id) => self.plan_sandbox(self.sandboxes.get(id)?).ok(),
         }
     }
