@@ -21,6 +21,7 @@ pub mod modes;
 pub(crate) mod monitor;
 mod mounts;
 mod names;
+mod record;
 mod recover;
 pub(crate) mod registry;
 pub(crate) mod remove;
@@ -56,6 +57,7 @@ pub use state::{State, Status};
 
 /// A container as it is at one moment. The engine replaces it whole; nothing in it changes.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Container {
     /// Its identifier.
     pub id: ContainerId,
@@ -91,6 +93,7 @@ pub struct Container {
 
 /// The process of a container, with nothing left to look up.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Resolved {
     /// The program.
     pub path: String,
@@ -126,6 +129,7 @@ pub struct Resolved {
 
 /// A container on one network.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct EndpointView {
     /// The network's name; as the user gave it while the network is not known.
     pub network: String,
@@ -147,6 +151,7 @@ pub struct EndpointView {
 
 /// The files of a container on the host.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Paths {
     /// Its directory.
     pub dir: PathBuf,
@@ -162,6 +167,7 @@ pub struct Paths {
 
 /// A mount of a container.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct MountPoint {
     /// `bind`, `volume` or `tmpfs`.
     pub kind: String,

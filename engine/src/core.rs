@@ -3,6 +3,7 @@
 //! What is done to one of them, its owner does. Here is only what is about all of them: to open, to
 //! close and to reset.
 
+pub mod check;
 mod directories;
 mod reset;
 
@@ -10,6 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use cnm::store::Disk;
+use cnm::store::record::Unreadable;
 use cnm::{Kind, Store};
 use nix::mount::{MntFlags, umount2};
 use tokio::runtime::Handle;
@@ -42,6 +44,9 @@ pub struct Engine {
     pub networks: Arc<Networks>,
     /// The containers.
     pub containers: Arc<Containers>,
+    store: Arc<dyn Store>,
+    /// Records that cannot be read and are where they were.
+    stayed: Vec<Unreadable>,
     tasks: Arc<Tasks>,
 }
 
@@ -68,10 +73,17 @@ impl Engine {
         let images = patiently(|| Images::open_with(&root, settings.images.clone())).await?;
         let open = move || {
             let store: Arc<dyn Store> = Arc::new(store);
-            let engine = Self::assemble(settings, store.clone(), images, tasks)?;
-            engine.containers.recover(store.as_ref())?;
+            let mut engine = Self::assemble(settings, store, images, tasks)?;
+            let unreadable = engine.containers.recover(engine.store.as_ref())?;
+            engine
+                .stayed
+                .extend(unreadable.into_iter().filter(|record| record.place == record.key));
             // Not before it is known what containers are made of.
             engine.images.sweep();
+            let engine = Arc::new(engine);
+            for record in engine.unreadable()? {
+                tracing::error!(record = record.key, place = record.place, "{}", record.why);
+            }
             if let Err(error) = builtin::ensure(&engine.images) {
                 tracing::warn!(error = error.chain(), "the built-in image is not there");
             }
@@ -87,11 +99,11 @@ impl Engine {
         store: Arc<dyn Store>,
         images: Images,
         tasks: Arc<Tasks>,
-    ) -> Result<Arc<Self>> {
+    ) -> Result<Self> {
         let (settings, images) = (Arc::new(settings), Arc::new(images));
         let (events, host) = (Arc::new(Events::default()), Arc::new(Host::probe()));
         let volumes = Arc::new(Volumes::open(settings.data_root.join("volumes"))?);
-        let networks = Arc::new(Networks::open(&settings, store, events.clone())?);
+        let networks = Arc::new(Networks::open(&settings, store.clone(), events.clone())?);
         let runner = Runner::new(&settings, host.clone(), tasks.handle().clone())?;
         let containers = Containers::new(Below {
             settings: settings.clone(),
@@ -102,7 +114,19 @@ impl Engine {
             runner,
             tasks: tasks.clone(),
         });
-        Ok(Arc::new(Self { settings, host, events, images, volumes, networks, containers, tasks }))
+        let stayed = Vec::new();
+        Ok(Self {
+            settings,
+            host,
+            events,
+            images,
+            volumes,
+            networks,
+            containers,
+            store,
+            stayed,
+            tasks,
+        })
     }
 
     /// Ends the engine's tasks and writes what is not on disk yet. Containers go on; where there are

@@ -56,6 +56,8 @@ async fn other(api: Arc<Api>, method: &str, path: &[&str], request: Request) -> 
         ("GET", ["distribution", .., "json"]) => {
             Err(unsupported("asking registries about images is not supported yet"))
         }
+        ("GET", ["rnet", "check"]) => system::check(&api).await,
+        ("POST", ["rnet", "discard"]) => system::discard(&api, &request).await,
         ("POST", ["rnet", "reset"]) => system::reset(&api).await,
         _ => Err(page_not_found()),
     }

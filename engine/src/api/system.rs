@@ -13,11 +13,13 @@ use sha2::{Digest, Sha256};
 
 use super::body::{self, Response};
 use super::containers::blocking;
+use super::request::Request;
 use super::wire::system as wire;
 use super::wire::system::{Daemon, Host};
 use super::{Api, server};
 use crate::config::Seccomp;
 use crate::container::Status;
+use crate::core::check::Finding;
 use engine_error::Result;
 use image::rootfs::StorageDriver;
 
@@ -153,8 +155,15 @@ fn daemon(api: &Api) -> Daemon {
         mirrors: config.mirrors.clone(),
         insecure: config.insecure_registries.clone(),
         pools: config.default_pools.iter().map(|(net, size)| (net.to_string(), *size)).collect(),
-        warnings: config.warnings.clone(),
+        warnings: warnings(api),
     }
+}
+
+/// What the configuration and the check of the store warn of.
+fn warnings(api: &Api) -> Vec<String> {
+    let findings = api.engine.check().unwrap_or_default();
+    let records = findings.iter().filter(|finding| finding.subject.starts_with("record "));
+    api.config.warnings.iter().cloned().chain(records.map(Finding::line)).collect()
 }
 
 /// An id of this daemon on this machine, that stays: a UUID made of both.
@@ -167,6 +176,21 @@ fn id(root: &Path) -> String {
         let _ = write!(hex, "{byte:02x}");
     }
     format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
+}
+
+/// `GET /rnet/check`: what is wrong and does not show by itself.
+pub async fn check(api: &Api) -> Result<Response> {
+    let engine = api.engine.clone();
+    let findings = blocking(move || engine.check()).await?;
+    Ok(body::json(&wire::findings(&findings)))
+}
+
+/// `POST /rnet/discard`: forgets a record that was set aside.
+pub async fn discard(api: &Api, request: &Request) -> Result<Response> {
+    let engine = api.engine.clone();
+    let key = request.query.text("key").unwrap_or_default().to_owned();
+    blocking(move || engine.discard(&key)).await?;
+    Ok(body::no_content())
 }
 
 /// `POST /rnet/reset`: removes all that is ours; the daemon ends with it.

@@ -243,6 +243,8 @@ pub(crate) enum SystemCommand {
     Events(EventsArgs),
     /// Display system-wide information
     Info(FormatArgs),
+    /// Tell of damaged records and of what on this host is in the way
+    Check(CheckArgs),
     /// Remove all containers, networks and images of rnet, and all traces in the kernel
     Reset(ResetArgs),
     /// Proxy the daemon's API over standard input and output
@@ -299,6 +301,13 @@ pub(crate) struct PruneArgs {
     /// Do not prompt for confirmation
     #[arg(short, long)]
     pub(crate) force: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CheckArgs {
+    /// Forget a damaged record that is set aside, and what its object has on the disk
+    #[arg(long, value_name = "RECORD")]
+    pub(crate) discard: Option<String>,
 }
 
 #[derive(Debug, Args)]

@@ -3,8 +3,8 @@
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
 
-use super::client::Client;
-use super::commands::{FormatArgs, ResetArgs, SystemCommand};
+use super::client::{Client, escape};
+use super::commands::{CheckArgs, FormatArgs, ResetArgs, SystemCommand};
 use super::error::CliError;
 use super::table::Table;
 use super::{Outcome, complain, confirmed, events, say, template, units};
@@ -15,6 +15,7 @@ pub(crate) async fn command(client: &Client, command: SystemCommand) -> Outcome 
         SystemCommand::Df => df(client).await,
         SystemCommand::Events(args) => events::events(client, args).await,
         SystemCommand::Info(args) => info(client, args).await,
+        SystemCommand::Check(args) => check(client, args).await,
         SystemCommand::Reset(args) => reset(client, args).await,
         SystemCommand::DialStdio => dial_stdio(client).await,
     }
@@ -137,6 +138,21 @@ async fn df(client: &Client) -> Outcome {
     table.row(row("Local Volumes", volumes.len(), active, sum(&usage, "Size")));
     say(&table.render());
     Ok(0)
+}
+
+/// Fails if something is wrong, so that scripts may ask.
+async fn check(client: &Client, args: CheckArgs) -> Outcome {
+    if let Some(key) = args.discard {
+        client.post(&format!("/rnet/discard?key={}", escape(&key)), None).await?;
+        return Ok(0);
+    }
+    let answer = client.get("/rnet/check").await?;
+    let findings = answer["Findings"].as_array().cloned().unwrap_or_default();
+    for finding in &findings {
+        let text = |field: &str| finding[field].as_str().unwrap_or_default();
+        say(&format!("{}: {}\n    {}", text("Subject"), text("Problem"), text("Advice")));
+    }
+    Ok(u8::from(!findings.is_empty()))
 }
 
 async fn reset(client: &Client, args: ResetArgs) -> Outcome {

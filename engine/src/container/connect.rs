@@ -122,7 +122,7 @@ impl Containers {
             addresses: addresses.map(ipnetwork::IpNetwork::ip).collect(),
             resolver: change.sandbox.resolver,
         };
-        self.networks.finish(change, Self::record(&container)?);
+        self.networks.finish(change, Self::record(&container));
         if wiring.resolver && !old.resolver {
             self.write_resolv_conf(&container, &wiring)?;
         }
@@ -136,7 +136,7 @@ impl Containers {
         after.endpoints.push(view);
         let reserve =
             |model: &mut Controller| Ok(reserve_addresses(model, &after.id, &after.endpoints));
-        self.networks.write(reserve, Self::record(&after)?, Durability::Immediate)?;
+        self.networks.write(reserve, Self::record(&after), Durability::Immediate)?;
         live.change(|container| container.endpoints = after.endpoints);
         Ok(())
     }
@@ -147,7 +147,7 @@ impl Containers {
             batch.extend(reserve_addresses(model, &after.id, &after.endpoints));
             Ok(batch)
         };
-        self.networks.write(renew, Self::record(&after)?, Durability::Immediate)?;
+        self.networks.write(renew, Self::record(&after), Durability::Immediate)?;
         live.change(|container| container.endpoints = after.endpoints);
         Ok(())
     }

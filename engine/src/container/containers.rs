@@ -8,7 +8,6 @@ use cnm::{Endpoint, Kind, NetworkId};
 use super::Container;
 use super::exec::Execs;
 use super::registry::Registry;
-use super::remove::record_key;
 use crate::events::Events;
 use crate::network::Networks;
 use crate::runner::Runner;
@@ -90,28 +89,14 @@ impl Containers {
         endpoints.into_iter().map(with_container).collect()
     }
 
-    /// A container's record.
-    pub(crate) fn record(container: &Container) -> Result<Batch> {
-        let value = serde_json::to_vec(container)
-            .map_err(|error| Error::internal("cannot encode a container", error))?;
-        let mut batch = Batch::default();
-        batch.put(record_key(&container.id), value);
-        Ok(batch)
-    }
-
     /// Writes a container's record. After an error it is as it was before.
     pub(crate) fn save(&self, container: &Container, durability: Durability) -> Result<()> {
-        self.networks.write(|_| Ok(Batch::default()), Self::record(container)?, durability)
+        self.networks.write(|_| Ok(Batch::default()), Self::record(container), durability)
     }
 
     /// Writes down what has become of a container, if not now then later.
     pub(crate) fn note(&self, container: &Container, durability: Durability) {
-        match Self::record(container) {
-            Ok(record) => {
-                self.networks.note(|_| Batch::default(), record, durability);
-            }
-            Err(error) => tracing::error!(error = error.chain(), "a container has no record"),
-        }
+        self.networks.note(|_| Batch::default(), Self::record(container), durability);
     }
 
     /// The containers, for a task that may outlive them.

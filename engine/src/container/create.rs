@@ -153,7 +153,7 @@ impl Containers {
         let taken = self.take_mounts(&container).map_err(missing_other)?;
         container.mounts.clone_from(&taken.points);
         self.fill_volumes(&container, &rootfs)?;
-        let record = Self::record(&container)?;
+        let record = Self::record(&container);
         let reserve = |model: &mut Controller| {
             Ok(reserve_addresses(model, &container.id, &container.endpoints))
         };

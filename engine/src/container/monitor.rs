@@ -122,7 +122,7 @@ impl Containers {
     }
 
     fn leave_networks(&self, before: &Container, after: &Container) -> Result<()> {
-        let records = Self::record(after)?;
+        let records = Self::record(after);
         if let Some(sandbox) = &before.sandbox {
             return self.networks.close(sandbox, records);
         }

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
+use cnm::store::record::Unreadable;
 use cnm::store::{Batch, Durability};
 use cnm::{Controller, Endpoint, Sandbox, Store};
 use dns::protocol::HeldPort;
@@ -19,6 +20,7 @@ use futures_util::StreamExt;
 use super::join::Place;
 use super::live::Live;
 use super::monitor::{is_gone, of_protocol};
+use super::record::Stored;
 use super::remove::is_removed;
 use super::state::{Exit, Next};
 use super::{Container, ContainerId, Containers, Status};
@@ -33,50 +35,51 @@ const SHIMS_AT_ONCE: usize = 64;
 const SHIM_PATIENCE: Duration = Duration::from_secs(10);
 
 impl Containers {
-    /// Takes up what is there. Blocks.
-    pub(crate) fn recover(self: &Arc<Self>, store: &dyn Store) -> Result<()> {
-        self.load(store)?;
+    /// Takes up what is there, and tells of the records that it cannot read. Blocks.
+    pub(crate) fn recover(self: &Arc<Self>, store: &dyn Store) -> Result<Vec<Unreadable>> {
+        let Stored { containers, lost, unreadable } = Stored::read(store)?;
+        self.load(containers);
+        for id in &lost {
+            self.images.doubt(format!("container {id} cannot be read"));
+            self.volumes.doubt(format!("container {id} cannot be read"));
+        }
         let alive = self.living();
-        self.networks.settle_intents(|owner| alive.contains_key(owner));
-        self.close_abandoned(&alive);
+        // What runs may not lose its network because its record cannot be read.
+        let unknown = |owner: &str| lost.contains(owner) && self.settings.shim_dir(owner).is_dir();
+        let lives = |owner: &str| alive.contains_key(owner) || unknown(owner);
+        self.networks.settle_intents(lives);
+        self.close_abandoned(lives);
         self.networks.predefine(&self.settings)?;
         self.networks.heal();
         self.adopt(&alive)?;
         self.bury(&alive);
-        self.sweep();
+        self.sweep(&lost);
         self.networks.keep_healed()?;
         self.tasks.spawn(self.networks.keep_paying());
         self.resume();
         self.runner.prepare_next_shim();
-        Ok(())
+        Ok(unreadable)
     }
 
-    fn load(&self, store: &dyn Store) -> Result<()> {
-        for (key, value) in store.list("container/")? {
-            match serde_json::from_slice::<Container>(&value) {
-                Ok(container) if is_removed(&container) => {
-                    tracing::info!(container = container.short_id(), "finish a removal");
-                    let mut records = Batch::default();
-                    records.delete(key);
-                    let forget = |model: &mut Controller| model.forget_owner(&container.id);
-                    self.networks.note(forget, records, Durability::Immediate);
+    fn load(&self, containers: Vec<(String, Container)>) {
+        for (key, container) in containers {
+            if is_removed(&container) {
+                tracing::info!(container = container.short_id(), "finish a removal");
+                let mut records = Batch::default();
+                records.delete(key);
+                let forget = |model: &mut Controller| model.forget_owner(&container.id);
+                self.networks.note(forget, records, Durability::Immediate);
+            } else {
+                for name in container.mounts.iter().filter_map(|mount| mount.name.as_ref()) {
+                    self.volumes.keep(&container.id, name);
                 }
-                Ok(container) => {
-                    for name in container.mounts.iter().filter_map(|mount| mount.name.as_ref()) {
-                        self.volumes.keep(&container.id, name);
-                    }
-                    match container.image.parse() {
-                        Ok(image) => {
-                            self.images.keep(&container.id, image, &container.graph_data);
-                        }
-                        Err(error) => self.images.doubt(format!("{key}: {error}")),
-                    }
-                    self.registry.insert(Arc::new(Live::new(container)));
+                match container.image.parse() {
+                    Ok(image) => self.images.keep(&container.id, image, &container.graph_data),
+                    Err(error) => self.images.doubt(format!("{key}: {error}")),
                 }
-                Err(error) => return Err(Error::internal(format!("cannot read {key}"), error)),
+                self.registry.insert(Arc::new(Live::new(container)));
             }
         }
-        Ok(())
     }
 
     /// The containers that run, with their processes.
@@ -93,11 +96,9 @@ impl Containers {
     }
 
     /// Removes the sandboxes whose owners do not run.
-    fn close_abandoned(&self, alive: &HashMap<ContainerId, i32>) {
+    fn close_abandoned(&self, lives: impl Fn(&str) -> bool) {
         let sandboxes = self.networks.controller().sandboxes();
-        for sandbox in
-            sandboxes.iter().filter(|sandbox| !alive.contains_key(sandbox.owner.as_str()))
-        {
+        for sandbox in sandboxes.iter().filter(|sandbox| !lives(&sandbox.owner)) {
             if let Err(error) = self.networks.close(&sandbox.id, Batch::default()) {
                 let (sandbox, error) = (sandbox.id.short(), error.chain());
                 tracing::error!(sandbox, error, "cannot remove the sandbox of an ended container");
@@ -209,13 +210,15 @@ impl Containers {
         }
     }
 
-    /// Removes directories, and what is in them, that no container has.
-    fn sweep(&self) {
-        let known: HashSet<ContainerId> =
+    /// Removes directories, and what is in them, that no container has, not even one of those whose
+    /// records are lost.
+    fn sweep(&self, lost: &HashSet<String>) {
+        let own: HashSet<ContainerId> =
             self.registry.all().iter().map(|live| live.get().id.clone()).collect();
+        let known = |id: &String| own.contains(id.as_str()) || lost.contains(id);
         let root = self.settings.runtime_root();
         let shims = self.settings.exec_root.join("shim");
-        for id in names(&shims).chain(names(&root)).filter(|id| !known.contains(id.as_str())) {
+        for id in names(&shims).chain(names(&root)).filter(|id| !known(id)) {
             tracing::info!(container = id, "remove a run that belongs to no container");
             let deleted = self
                 .runtime(&super::Spec::default())
@@ -226,7 +229,7 @@ impl Containers {
             remove(&shims.join(&id));
         }
         let containers = self.settings.data_root.join("containers");
-        for id in names(&containers).filter(|id| !known.contains(id.as_str())) {
+        for id in names(&containers).filter(|id| !known(id)) {
             remove(&containers.join(&id));
         }
     }

@@ -15,6 +15,7 @@ use super::modes::{NamespaceModes, NetworkMode};
 
 /// A container as it was asked for.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 #[expect(clippy::struct_excessive_bools, reason = "independent switches of the API")]
 pub struct Spec {
     /// The image as the user named it.
@@ -60,7 +61,6 @@ pub struct Spec {
     /// `--network` of the host configuration.
     pub network_mode: NetworkMode,
     /// No network at all, whatever the mode says.
-    #[serde(default)]
     pub network_disabled: bool,
     /// Networks to join, by the name or id the user gave, in order.
     pub endpoints: Vec<(String, EndpointSpec)>,
@@ -103,15 +103,12 @@ pub struct Spec {
     /// `--security-opt`.
     pub security_options: Vec<String>,
     /// What is hidden; `None` is as always.
-    #[serde(default)]
     pub masked_paths: Option<Vec<String>>,
     /// What is read-only; `None` is as always.
-    #[serde(default)]
     pub readonly_paths: Option<Vec<String>>,
     /// `--device`: path on the host, path inside, permissions.
     pub devices: Vec<(String, String, String)>,
     /// `--device-cgroup-rule`.
-    #[serde(default)]
     pub device_rules: Vec<String>,
     /// `--ulimit`: name, soft, hard.
     pub ulimits: Vec<(String, i64, i64)>,
@@ -150,6 +147,7 @@ impl Spec {
 
 /// What is wanted of one endpoint.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct EndpointSpec {
     /// `--network-alias`.
     pub aliases: Vec<String>,
@@ -169,6 +167,7 @@ pub struct EndpointSpec {
 
 /// One `-p`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct PublishedPort {
     /// The container's port.
     pub port: u16,

@@ -286,7 +286,7 @@ impl Containers {
             container.endpoints = endpoints;
             container.ports.clone_from(&sandbox.ports);
         });
-        Ok(Self::record(&container)?)
+        Ok(Self::record(&container))
     }
 
     /// The network's part of a start. Says when the namespace is there, long before the rest.

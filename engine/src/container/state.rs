@@ -58,6 +58,7 @@ impl Status {
 
 /// The state of a container.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct State {
     /// Where in its life it is.
     pub status: Status,

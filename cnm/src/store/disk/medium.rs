@@ -17,6 +17,10 @@ use super::{Cause, Unusable};
 /// must be written down, too.
 const ROOM: u64 = 1 << 20;
 
+/// How much of the file is kept in memory: records are read when a daemon starts and written from
+/// then on, so a small part of redb's default (a gigabyte) serves as well.
+const CACHE: usize = 1 << 20;
+
 /// Where a database is read from and written to. It outlives databases: one that had an error is
 /// closed, and another is opened in the same place.
 #[derive(Clone, Debug)]
@@ -48,7 +52,7 @@ impl Medium {
 
     /// Opens the database, or creates it.
     pub(super) fn database(&self) -> Result<Database, DatabaseError> {
-        Database::builder().create_with_backend(self.clone())
+        Database::builder().set_cache_size(CACHE).create_with_backend(self.clone())
     }
 }
 

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use crate::api::system::limits::Limits;
 use crate::api::version::{NEWEST, OLDEST};
+use crate::core::check::Finding;
 
 /// Our version, that of the daemon and of the command line.
 pub const RNET: &str = env!("CARGO_PKG_VERSION");
@@ -146,6 +147,15 @@ pub fn info(host: &Host, daemon: &Daemon) -> Value {
         info.extend(machine);
     }
     info
+}
+
+/// `GET /rnet/check`.
+pub fn findings(findings: &[Finding]) -> Value {
+    let wire = |finding: &Finding| {
+        let Finding { subject, problem, advice } = finding;
+        json!({"Subject": subject, "Problem": problem, "Advice": advice})
+    };
+    json!({"Findings": findings.iter().map(wire).collect::<Vec<_>>()})
 }
 
 /// A host that is in no swarm.

@@ -1,0 +1,128 @@
+//! `rnet system check`: what is wrong and does not show by itself.
+//!
+//! Records that cannot be read, and facts of the host that keep packets from their containers.
+
+use std::fs;
+
+use cnm::store::record::{self, Unreadable};
+
+use super::Engine;
+use engine_error::{Error, Result};
+use volume::Damaged;
+
+/// Something that is wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// What it is about.
+    pub subject: String,
+    /// What is wrong, as a clause about it.
+    pub problem: String,
+    /// What to do.
+    pub advice: String,
+}
+
+impl Engine {
+    /// All that is wrong. Blocks.
+    pub fn check(&self) -> Result<Vec<Finding>> {
+        let mut findings: Vec<_> = self.unreadable()?.into_iter().map(Finding::of_record).collect();
+        findings.extend(self.images.unreadable().into_iter().map(Finding::of_image));
+        findings.extend(self.volumes.damaged().into_iter().map(Finding::of_volume));
+        findings.extend(forwarding(|path| fs::read_to_string(path).ok()));
+        Ok(findings)
+    }
+
+    /// The records that cannot be read: those that were set aside, and those of a later release.
+    pub fn unreadable(&self) -> Result<Vec<Unreadable>> {
+        let mut all = record::set_aside_in(self.store.as_ref())?;
+        let moved: Vec<_> = all.iter().map(|record| record.place.clone()).collect();
+        let stayed = self.stayed.iter().filter(|record| !moved.contains(&record.place));
+        all.extend(stayed.cloned());
+        Ok(all)
+    }
+
+    /// Forgets a record that was set aside, with what its object has on the disk: the next start of
+    /// the daemon sweeps that.
+    pub fn discard(&self, key: &str) -> Result<()> {
+        let key = key.strip_prefix(record::DAMAGED).unwrap_or(key);
+        if record::discard(self.store.as_ref(), key)? {
+            tracing::info!(record = key, "discarded a damaged record");
+            return Ok(());
+        }
+        Err(Error::not_found(format!(
+            "no damaged record {key} is set aside: `rnet system check` lists them"
+        )))
+    }
+}
+
+impl Finding {
+    fn of_record(record: Unreadable) -> Self {
+        let Unreadable { key, why, place } = record;
+        let advice = match place.strip_prefix(record::DAMAGED) {
+            Some(name) => format!(
+                "it is kept as {place}; nothing of it is deleted until `rnet system check --discard {name}`"
+            ),
+            None => "use the release that wrote it, or a later one".to_owned(),
+        };
+        Self { subject: format!("record {key}"), problem: why, advice }
+    }
+
+    fn of_image((what, why): (String, String)) -> Self {
+        let advice = "until that is mended nothing of images is swept: pull or load a damaged image \
+                      again, or remove it";
+        Self { subject: format!("record {what}"), problem: why, advice: advice.to_owned() }
+    }
+
+    fn of_volume(damaged: Damaged) -> Self {
+        let advice = "the volume is whole and has lost its labels: mend the file or remove it";
+        let subject = format!("record {}", damaged.path.display());
+        Self { subject, problem: damaged.error, advice: advice.to_owned() }
+    }
+
+    /// The finding in one line.
+    pub fn line(&self) -> String {
+        format!("{}: {}; {}", self.subject, self.problem, self.advice)
+    }
+}
+
+/// What the switches of the kernel say about packets that go through this host.
+fn forwarding(read: impl Fn(&str) -> Option<String>) -> Vec<Finding> {
+    let switches = [("IPv4", "net/ipv4/ip_forward"), ("IPv6", "net/ipv6/conf/all/forwarding")];
+    let off =
+        |path: &str| read(&format!("/proc/sys/{path}")).is_some_and(|text| text.trim() == "0");
+    let finding = |(family, path): (&str, &str)| Finding {
+        subject: format!("forwarding of {family}"),
+        problem: "it is off: containers reach nothing but this host and their networks".to_owned(),
+        advice: format!("`sysctl -w {}=1`", path.replace('/', ".")),
+    };
+    switches.into_iter().filter(|(_, path)| off(path)).map(finding).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_damaged_record_is_told_with_what_to_do_about_it() {
+        let record = |place: &str| Unreadable {
+            key: "network/1".to_owned(),
+            why: "it is damaged: no".to_owned(),
+            place: place.to_owned(),
+        };
+        assert_eq!(
+            Finding::of_record(record("damaged/network/1~")).line(),
+            "record network/1: it is damaged: no; it is kept as damaged/network/1~; nothing of it \
+             is deleted until `rnet system check --discard network/1~`"
+        );
+        let newer = Finding::of_record(record("network/1"));
+        assert_eq!(newer.advice, "use the release that wrote it, or a later one");
+    }
+
+    #[test]
+    fn a_host_that_does_not_forward_is_told_of_with_the_family() {
+        let host = |path: &str| Some(if path.contains("ipv4") { "1\n" } else { "0\n" }.to_owned());
+        let found = forwarding(host);
+        assert_eq!(found.len(), 1);
+        assert_eq!(found[0].advice, "`sysctl -w net.ipv6.conf.all.forwarding=1`");
+        assert_eq!(forwarding(|_| None), []);
+    }
+}
