@@ -58,6 +58,22 @@ impl Daemon {
         daemon
     }
 
+    /// The same with the data root that is in an archive, in the place that it had: `/var/lib/rnet`. The
+    /// caller sees it before the daemon does.
+    pub fn start_from(host: &Host, archive: &Path, change: impl FnOnce(&Path)) -> Self {
+        let mut daemon = Self::prepare(host, &[]);
+        let data = daemon.file("data");
+        fs::create_dir(&data).unwrap();
+        let unpack = "tar -xJf $1 -C $0 && mount -t tmpfs tmpfs /var/lib && mkdir /var/lib/rnet && \
+                      mount --bind $0 /var/lib/rnet";
+        let mut command = daemon.command("sh");
+        let unpacked = command.args(["-c", unpack]).arg(&data).arg(archive).status().unwrap();
+        assert!(unpacked.success(), "{unpack}");
+        change(&data);
+        daemon.restart();
+        daemon
+    }
+
     fn prepare(host: &Host, flags: &[&str]) -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
@@ -141,6 +157,12 @@ impl Daemon {
         let error = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "rnet {words:?}: {error}\n{}", self.log());
         String::from_utf8(output.stdout).unwrap().trim_end().to_owned()
+    }
+
+    /// What `rnet` prints, given words, whatever its exit code.
+    pub fn output(&self, words: &str) -> String {
+        let output = self.client(&words.split(' ').collect::<Vec<_>>());
+        String::from_utf8(output.stdout).unwrap()
     }
 
     /// What `rnet` complains of, given words. It must fail.
