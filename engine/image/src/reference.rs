@@ -121,10 +121,16 @@ impl Reference {
             return self.canonical_name();
         }
         // `library/a/b` keeps its prefix: without it the name would mean something else.
-        match self.path.strip_prefix("library/") {
-            Some(short) if !short.contains('/') => short.to_owned(),
-            _ => self.path.clone(),
+        let short = match self.path.strip_prefix("library/") {
+            Some(short) if !short.contains('/') => short,
+            _ => &self.path,
+        };
+        // So would a path that begins as the name of a registry does, or looks like an id.
+        let (domain, path) = split_domain(short);
+        if is_identifier(short) || domain != DEFAULT_DOMAIN || path != self.path {
+            return self.canonical_name();
         }
+        short.to_owned()
     }
 
     /// `docker.io/library/nginx`.

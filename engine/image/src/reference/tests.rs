@@ -134,3 +134,16 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_repository_that_is_called_like_a_registry_is_not_taken_for_one() {
+    for name in ["docker.io/quay.io/x", "docker.io/localhost/x", "docker.io/library/localhost/x"] {
+        let reference = Reference::parse(name).unwrap();
+        assert_eq!(reference.domain(), "docker.io");
+        assert_eq!(Reference::parse(&reference.to_string()).unwrap(), reference, "{name}");
+    }
+    let name = format!("docker.io/library/{}", "a".repeat(64));
+    let reference = Reference::parse(&name).unwrap();
+    assert_eq!(Reference::parse(&reference.to_string()).unwrap(), reference);
+    assert_eq!(Reference::parse("docker.io/a/b").unwrap().to_string(), "a/b");
+}
