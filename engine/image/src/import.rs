@@ -2,6 +2,7 @@
 
 mod change;
 
+use std::fs;
 use std::io::Read;
 use std::sync::Arc;
 
@@ -37,7 +38,12 @@ pub(super) fn import(
     let _ingest = store.ingest();
     let failed = |error| archive::refused("cannot read the archive to import", error);
     let (path, blob, _) = store.spool(archive).map_err(failed)?;
-    let blob = store.adopt_layer(&path, blob).map_err(failed)?;
+    let adopted = store.adopt_layer(&path, blob);
+    if adopted.is_err() {
+        // What stays is swept when the store is opened next.
+        let _ = fs::remove_file(&path);
+    }
+    let blob = adopted.map_err(failed)?;
     let diff_id = store.diff_id(blob).map_err(failed)?;
     store.unpack(diff_id.chain(None), diff_id, blob, &mut |_| {})?;
     let platform = Platform::host();

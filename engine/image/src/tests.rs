@@ -399,5 +399,9 @@ fn xz_and_bzip2_are_imported_and_saved_as_what_everybody_reads() {
     }
     let mut cut = xz(&layer("a"));
     cut.truncate(cut.len() / 2);
+    for archive in [&cut, &xz(&layer("b"))] {
+        let _ = images.import(&archive[..], None, &[], "");
+        assert_eq!(files_below(&images.root().join("tmp")), 0, "a spooled archive stays");
+    }
     assert!(images.import(&cut[..], None, &[], "").is_err());
 }

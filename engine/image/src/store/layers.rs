@@ -134,6 +134,7 @@ impl Store {
         let (aside, digest, _) =
             self.spool(GzEncoder::new(unpacked, flate2::Compression::fast()))?;
         self.adopt(&aside, digest)?;
+        fs::remove_file(path)?;
         Ok(digest)
     }
 
