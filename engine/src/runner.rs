@@ -1,5 +1,7 @@
 //! What runs processes: runtimes, the shims over them, and what is kept ready for the next start.
 
+pub(crate) mod sources;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -12,6 +14,7 @@ use runtime::cgroup::{self, Moves};
 use runtime::spec::Seccomp;
 use runtime::{Host, Stages};
 use shim::client::Shims;
+use sources::Sources;
 
 /// How long a stage is kept that nobody needs.
 const STAGED_FOR: Duration = Duration::from_secs(5);
@@ -29,6 +32,8 @@ pub(crate) struct Runner {
     pub(crate) host: Arc<Host>,
     /// The seccomp profile of containers that choose none.
     pub(crate) seccomp: Seccomp,
+    /// What is asked about the sources of binds.
+    pub(crate) sources: Sources,
     tasks: Handle,
 }
 
@@ -46,6 +51,7 @@ impl Runner {
             moves,
             host,
             seccomp: seccomp(settings)?,
+            sources: Sources::default(),
             tasks,
         })
     }

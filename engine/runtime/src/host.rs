@@ -17,6 +17,8 @@ pub struct Host {
     pub cgroups: Cgroups,
     /// Whether the kernel has cgroup namespaces.
     pub cgroup_namespaces: bool,
+    /// Whether the kernel makes mounts read-only with all that is mounted below them.
+    pub recursive_readonly: bool,
     /// The daemon's own score; lower ones need a capability.
     pub oom_score_adj: i32,
     /// The directories of `/sys` that tell about the processors' temperature.
@@ -84,6 +86,7 @@ impl Host {
             capabilities: CapabilitySet::from_bits(bounding.unwrap_or_default()),
             cgroups: Cgroups::probe(),
             cgroup_namespaces: Path::new("/proc/self/ns/cgroup").exists(),
+            recursive_readonly: has_mount_setattr(),
             oom_score_adj: score.trim().parse().unwrap_or_default(),
             thermal_throttle: thermal_throttle(),
             filters: Filters::default(),
@@ -225,6 +228,16 @@ impl Cgroups {
             Self::V2 { root } => Some(root.join(relative).join("memory.events")),
         }
     }
+}
+
+/// Whether the kernel has `mount_setattr`: since 5.12.
+fn has_mount_setattr() -> bool {
+    let release = nix::sys::utsname::uname().ok();
+    let release = release.and_then(|names| names.release().to_str().map(str::to_owned));
+    let mut numbers = release.as_deref().unwrap_or_default().split(['.', '-']);
+    let mut number =
+        || numbers.next().and_then(|text| text.parse::<u32>().ok()).unwrap_or_default();
+    (number(), number()) >= (5, 12)
 }
 
 /// What a cgroup has for real-time processes.

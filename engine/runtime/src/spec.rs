@@ -14,7 +14,7 @@ use super::capabilities::CapabilitySet;
 use super::seccomp::{self, Filter};
 use super::user::User;
 use super::{Host, Runtime, RuntimeError, SeccompForm};
-pub use mounts::Mount;
+pub use mounts::{Mount, Recursion};
 pub use resources::Resources;
 
 mod block;
@@ -67,6 +67,8 @@ pub struct BundleInput {
     pub shm_size: Option<i64>,
     /// A directory to use as `/dev/shm` instead: of the container whose IPC namespace is shared.
     pub shm_source: Option<PathBuf>,
+    /// `--ipc none`: neither `/dev/shm` nor message queues.
+    pub no_shared_memory: bool,
     /// `--cap-add`.
     pub cap_add: Vec<String>,
     /// `--cap-drop`.

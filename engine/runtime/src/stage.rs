@@ -19,6 +19,8 @@ use std::time::{Duration, Instant};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 
+use shim::launch::unmount_hybrid;
+#[cfg(doc)]
 use shim::protocol::HYBRID;
 
 /// Makes stages.
@@ -38,6 +40,17 @@ pub struct Stage {
     pub root: OwnedFd,
 }
 
+/// How a stage is to be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Wanted {
+    /// Whether it hides [`HYBRID`].
+    pub hide_hybrid: bool,
+    /// Whether what is mounted in the container below a shared bind is to be seen on the host. Such a
+    /// stage keeps the mounts of other containers, and is slower: where the host's mounts are shared,
+    /// unmounting them here would unmount them there.
+    pub spreads: bool,
+}
+
 /// A stage on its way.
 #[derive(Debug)]
 pub enum Staging {
@@ -47,8 +60,8 @@ pub enum Staging {
     Making {
         /// The thread that does it.
         thread: JoinHandle<io::Result<Stage>>,
-        /// Whether it hides [`HYBRID`].
-        hide_hybrid: bool,
+        /// What it is to be like.
+        wanted: Wanted,
         /// What was mounted before; nothing if the kernel is not able to tell.
         mounts: Option<Vec<u8>>,
     },
@@ -58,7 +71,7 @@ pub enum Staging {
 #[derive(Debug)]
 struct Last {
     stage: Arc<Stage>,
-    hide_hybrid: bool,
+    wanted: Wanted,
     mounts: Vec<u8>,
     used: Instant,
 }
@@ -69,12 +82,11 @@ impl Stages {
         Self { pins: pins.into(), last: Mutex::default() }
     }
 
-    /// Begins to make a stage of what is mounted now, without [`HYBRID`] if that is to be hidden; or
-    /// takes the last one if it is such a one.
-    pub fn begin(&self, hide_hybrid: bool) -> io::Result<Staging> {
+    /// Begins to make a stage of what is mounted now, or takes the last one if it is such a one.
+    pub fn begin(&self, wanted: Wanted) -> io::Result<Staging> {
         let mounts = mounts::but_below(&self.pins).ok();
         if let Some(last) = self.last().as_mut()
-            && last.hide_hybrid == hide_hybrid
+            && last.wanted == wanted
             && mounts.as_ref() == Some(&last.mounts)
         {
             last.used = Instant::now();
@@ -82,21 +94,21 @@ impl Stages {
         }
         let pins = self.pins.clone();
         let builder = thread::Builder::new().name("stage".to_owned());
-        let thread = builder.spawn(move || Stage::make(&pins, hide_hybrid))?;
-        Ok(Staging::Making { thread, hide_hybrid, mounts })
+        let thread = builder.spawn(move || Stage::make(&pins, wanted))?;
+        Ok(Staging::Making { thread, wanted, mounts })
     }
 
     /// Waits for a stage.
     pub fn finish(&self, staging: Staging) -> io::Result<Arc<Stage>> {
-        let (thread, hide_hybrid, mounts) = match staging {
+        let (thread, wanted, mounts) = match staging {
             Staging::Made(stage) => return Ok(stage),
-            Staging::Making { thread, hide_hybrid, mounts } => (thread, hide_hybrid, mounts),
+            Staging::Making { thread, wanted, mounts } => (thread, wanted, mounts),
         };
         let made = thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         let stage = Arc::new(made?);
         if let Some(mounts) = mounts {
             let (stage, used) = (stage.clone(), Instant::now());
-            let old = self.last().replace(Last { stage, hide_hybrid, mounts, used });
+            let old = self.last().replace(Last { stage, wanted, mounts, used });
             drop(old);
         }
         Ok(stage)
@@ -116,15 +128,20 @@ impl Stages {
 
 impl Stage {
     /// To be called on a thread that does nothing else.
-    fn make(pins: &Path, hide_hybrid: bool) -> io::Result<Self> {
+    fn make(pins: &Path, wanted: Wanted) -> io::Result<Self> {
         unshare(CloneFlags::CLONE_NEWNS)?;
-        if hide_hybrid {
+        if !wanted.spreads {
+            // Or what is unmounted here would be unmounted on a host whose mounts are shared.
             let slave = MsFlags::MS_REC | MsFlags::MS_SLAVE;
             mount(None::<&str>, "/", None::<&str>, slave, None::<&str>)?;
-            umount2(HYBRID, MntFlags::MNT_DETACH)?;
         }
-        // Somebody may have unmounted it on the host; then the runtime sees more, and is slower.
-        let _ = umount2(pins, MntFlags::MNT_DETACH);
+        if wanted.hide_hybrid {
+            unmount_hybrid()?;
+        }
+        if !wanted.spreads {
+            // Somebody may have unmounted it on the host; then the runtime sees more, and is slower.
+            let _ = umount2(pins, MntFlags::MNT_DETACH);
+        }
         let mut directory = OpenOptions::new();
         directory.read(true).custom_flags(libc::O_PATH | libc::O_DIRECTORY);
         Ok(Self {

@@ -12,6 +12,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use super::protocol::RuntimeCommand;
+pub use super::system::unmount_hybrid;
 use super::system::{self, Scene};
 
 /// As much as is read of what a program says.

@@ -1,7 +1,7 @@
 //! The system calls for which there is no safe wrapper.
 #![expect(unsafe_code, reason = "fork, ioctl on a terminal, and code between fork and exec")]
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -9,6 +9,7 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
 
+use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
@@ -146,13 +147,30 @@ impl Scene {
 pub(super) fn hide_hybrid(command: &mut Command) {
     let prepare = || {
         unshare(CloneFlags::CLONE_NEWNS)?;
-        let slave = MsFlags::MS_REC | MsFlags::MS_SLAVE;
-        mount(None::<&str>, "/", None::<&str>, slave, None::<&str>)?;
-        Ok(umount2(HYBRID, MntFlags::MNT_DETACH)?)
+        Ok(unmount_hybrid()?)
     };
     // SAFETY: the closure makes system calls only; it allocates nothing and takes no lock.
     unsafe { command.pre_exec(prepare) };
 }
+
+/// Takes [`HYBRID`] out of this mount namespace, which is no other's, and nowhere else: the mount that
+/// it is on hears of others and is not heard. All other mounts spread as they did, for what is mounted
+/// in a container below a shared bind is to be seen outside. Makes system calls only.
+pub fn unmount_hybrid() -> nix::Result<()> {
+    let nothing = None::<&CStr>;
+    for above in HYBRID_IS_ON {
+        match mount(nothing, above, nothing, MsFlags::MS_SLAVE, nothing) {
+            Ok(()) => break,
+            // It is no mount of its own.
+            Err(Errno::EINVAL) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    umount2(HYBRID, MntFlags::MNT_DETACH)
+}
+
+/// Where the mount may be that [`HYBRID`] is on, the nearest first.
+const HYBRID_IS_ON: [&CStr; 4] = [c"/sys/fs/cgroup", c"/sys/fs", c"/sys", c"/"];
 
 /// Sends a signal, by number: real-time signals have no name. The process is a child that has not
 /// been waited for, so its number cannot have been given to another.

@@ -330,7 +330,19 @@ fn parse_mount(text: &str) -> Result<Value, CliError> {
             "source" | "src" => mount["Source"] = json!(value),
             "target" | "dst" | "destination" => mount["Target"] = json!(value),
             "readonly" | "ro" => mount["ReadOnly"] = json!(value != "false" && value != "0"),
-            "bind-propagation" => mount["BindOptions"] = json!({"Propagation": value}),
+            "bind-propagation" => mount["BindOptions"]["Propagation"] = json!(value),
+            "bind-recursive" => match value {
+                "enabled" => {}
+                "disabled" => mount["BindOptions"]["NonRecursive"] = json!(true),
+                "writable" => mount["BindOptions"]["ReadOnlyNonRecursive"] = json!(true),
+                "readonly" => mount["BindOptions"]["ReadOnlyForceRecursive"] = json!(true),
+                _ => {
+                    return Err(wrong(format!(
+                        "invalid value for {key}: {value}: use \"enabled\", \"disabled\", \
+                         \"writable\" or \"readonly\""
+                    )));
+                }
+            },
             "volume-nocopy" => mount["VolumeOptions"] = json!({"NoCopy": true}),
             "tmpfs-size" => mount["TmpfsOptions"]["SizeBytes"] = json!(units::bytes(value)?),
             "tmpfs-mode" => {

@@ -13,10 +13,11 @@ use super::join::Place;
 use super::logs::rotation::Rotation;
 use super::spec::Mount;
 use super::{Container, ContainerId, Paths, Sharing, Spec};
+use crate::runner::sources::check_propagation;
 use engine_error::{Error, Result};
 use image::rootfs::{Root, RootFs};
-use runtime::spec::{BundleInput, Namespace, Namespaces, Seccomp, build};
-use runtime::{self, Runtime, Stage, user};
+use runtime::spec::{BundleInput, Namespace, Namespaces, Recursion, Seccomp, build};
+use runtime::{self, Runtime, Stage, stage, user};
 use shim::protocol::{Config, Log, Stdin, View};
 
 /// What the network part has decided for the other parts.
@@ -58,7 +59,8 @@ impl Containers {
         let runtime = self.runtime(&container.spec)?;
         let command = runtime.command(&settings.runtime_root());
         let unstaged = |error| Error::internal("cannot make a mount namespace", error);
-        let staging = self.runner.stages.begin(command.hide_hybrid).map_err(unstaged)?;
+        let wanted = stage::Wanted { hide_hybrid: command.hide_hybrid, spreads: spreads(container) };
+        let staging = self.runner.stages.begin(wanted).map_err(unstaged)?;
         let (data, directory) = (&container.graph_data, rootfs_dir(&container.paths.dir));
         let rootfs = RootFs::again(&self.images, data, &directory)?;
         let (root, view, here) = match rootfs.open()? {
@@ -138,9 +140,10 @@ impl Containers {
             rootfs: rootfs.to_owned(),
             readonly_rootfs: spec.readonly_rootfs,
             namespaces: self.namespaces(spec, wiring)?,
-            mounts: mounts(container, paths)?,
+            mounts: self.mounts(container, paths)?,
             shm_size: spec.shm_size.or(Some(self.settings.default_shm_size)),
             shm_source: shared_ipc.map(|pid| PathBuf::from(format!("/proc/{pid}/root/dev/shm"))),
+            no_shared_memory: spec.namespaces.ipc == Sharing::None,
             cap_add: spec.cap_add.clone(),
             cap_drop: spec.cap_drop.clone(),
             privileged: spec.privileged,
@@ -271,6 +274,44 @@ impl Containers {
         write(&container.paths.resolv_conf, &self.resolv_conf(container, wiring))
     }
 
+    /// The mounts for the runtime: the user's and the files of ours.
+    fn mounts(&self, container: &Container, paths: &Paths) -> Result<Vec<Mount>> {
+        let mut mounts = Vec::new();
+        let mut known = None;
+        for point in &container.mounts {
+            let wanted = container.spec.mounts.iter().find(|mount| mount.target == point.target);
+            if point.kind == "bind" {
+                if wanted.is_some_and(|mount| mount.create_source) {
+                    self.runner.sources.make(&point.source)?;
+                }
+                if point.propagation.contains("shared") || point.propagation.contains("slave") {
+                    let read = || fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+                    check_propagation(
+                        &point.source,
+                        &point.propagation,
+                        known.get_or_insert_with(read),
+                    )?;
+                }
+            }
+            mounts.push(Mount {
+                kind: if point.kind == "tmpfs" { "tmpfs" } else { "bind" }.to_owned(),
+                source: point.source.to_string_lossy().into_owned(),
+                target: point.target.clone(),
+                readonly: !point.writable,
+                propagation: point.propagation.clone(),
+                create_source: false,
+                no_copy: false,
+                options: point.options.clone(),
+                recursion: wanted.map_or_else(Recursion::default, |mount| mount.recursion),
+            });
+        }
+        let own = own_files(container, paths).into_iter();
+        let free: Vec<_> =
+            own.filter(|file| mounts.iter().all(|mount| mount.target != file.target)).collect();
+        mounts.extend(free);
+        Ok(mounts)
+    }
+
     fn extra_hosts(&self, container: &Container) -> Result<Vec<(IpAddr, String)>> {
         let mut hosts = Vec::new();
         for entry in &container.spec.extra_hosts {
@@ -329,48 +370,26 @@ impl Containers {
     }
 }
 
-/// The mounts for the runtime: the user's and the files of ours.
-fn mounts(container: &Container, paths: &Paths) -> Result<Vec<Mount>> {
-    let mut mounts = Vec::new();
-    for point in &container.mounts {
-        let create = container
-            .spec
-            .mounts
-            .iter()
-            .any(|mount| mount.target == point.target && mount.create_source);
-        if point.kind == "bind" && create && !point.source.exists() {
-            fs::create_dir_all(&point.source).map_err(|error| {
-                Error::internal(format!("cannot make {}", point.source.display()), error)
-            })?;
-        }
-        mounts.push(Mount {
-            kind: if point.kind == "tmpfs" { "tmpfs" } else { "bind" }.to_owned(),
-            source: point.source.to_string_lossy().into_owned(),
-            target: point.target.clone(),
-            readonly: !point.writable,
-            propagation: point.propagation.clone(),
-            create_source: false,
-            no_copy: false,
-            options: point.options.clone(),
-        });
-    }
+/// Whether what is mounted in a container is to be seen on the host.
+fn spreads(container: &Container) -> bool {
+    container.mounts.iter().any(|point| matches!(&*point.propagation, "shared" | "rshared"))
+}
+
+/// The files of ours that a container finds in `/etc`.
+fn own_files(container: &Container, paths: &Paths) -> Vec<Mount> {
     let files = [
         (&paths.hostname, "/etc/hostname"),
         (&paths.hosts, "/etc/hosts"),
         (&paths.resolv_conf, "/etc/resolv.conf"),
     ];
-    for (source, target) in files {
-        if !mounts.iter().any(|mount| mount.target == target) {
-            mounts.push(Mount {
-                kind: "bind".to_owned(),
-                source: source.to_string_lossy().into_owned(),
-                target: target.to_owned(),
-                readonly: container.spec.readonly_rootfs,
-                ..Mount::default()
-            });
-        }
-    }
-    Ok(mounts)
+    let mount = |(source, target): (&PathBuf, &str)| Mount {
+        kind: "bind".to_owned(),
+        source: source.to_string_lossy().into_owned(),
+        target: target.to_owned(),
+        readonly: container.spec.readonly_rootfs,
+        ..Mount::default()
+    };
+    files.map(mount).into()
 }
 
 /// What was asked for, or else what is configured.

@@ -188,7 +188,8 @@ impl Containers {
         if spec.network_mode().container().is_some() && !spec.hostname.is_empty() {
             return Err(Error::invalid("conflicting options: hostname and the network mode"));
         }
-        mounts::check(spec)
+        mounts::check(spec)?;
+        self.check_sources(spec)
     }
 
     /// The host name that goes with a network namespace that is not the container's own.

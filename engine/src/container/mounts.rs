@@ -47,7 +47,11 @@ impl Containers {
             }
         }
         for mount in &container.spec.mounts {
-            replace(&mut points, of_mount(mount));
+            let mut point = of_mount(mount);
+            if mount.kind == "bind" {
+                point.propagation = propagation(mount, &self.settings.data_root)?;
+            }
+            replace(&mut points, point);
         }
         for target in container.spec.volumes.iter().chain(&container.resolved.volumes) {
             if !points.iter().any(|point: &MountPoint| same(&point.target, target)) {
@@ -63,6 +67,19 @@ impl Containers {
             taken.points.push(point);
         }
         Ok(taken)
+    }
+
+    /// Refuses binds whose source is missing, or does not answer.
+    pub(super) fn check_sources(&self, spec: &Spec) -> Result<()> {
+        for mount in spec.mounts.iter().filter(|mount| mount.kind == "bind") {
+            if !mount.create_source && !self.runner.sources.exists(Path::new(&mount.source))? {
+                return Err(Error::invalid(format!(
+                    "invalid mount config for type \"bind\": bind source path does not exist: {}",
+                    mount.source
+                )));
+            }
+        }
+        Ok(())
     }
 
     /// Makes a container a user of the volume of a mount.
@@ -140,10 +157,6 @@ fn same(target: &str, other: &str) -> bool {
 fn of_mount(mount: &Mount) -> MountPoint {
     let is_volume = mount.kind == "volume";
     let name = Some(mount.source.clone()).filter(|name| is_volume && !name.is_empty());
-    let propagation = match mount.propagation.as_str() {
-        "" if mount.kind == "bind" => "rprivate",
-        own => own,
-    };
     MountPoint {
         kind: mount.kind.clone(),
         anonymous: is_volume && name.is_none(),
@@ -151,8 +164,27 @@ fn of_mount(mount: &Mount) -> MountPoint {
         source: if is_volume { PathBuf::new() } else { PathBuf::from(&mount.source) },
         target: mount.target.clone(),
         writable: !mount.readonly,
-        propagation: propagation.to_owned(),
+        propagation: mount.propagation.clone(),
         options: mount.options.clone(),
+    }
+}
+
+/// How mounts below a bind spread. What has the daemon's own directory in it holds the mounts of all
+/// containers, which could not be unmounted if they came along for good.
+fn propagation(mount: &Mount, root: &Path) -> Result<String> {
+    let source = Path::new(&mount.source);
+    let of_daemon = source.starts_with(root) || root.starts_with(source);
+    match mount.propagation.as_str() {
+        "" => Ok(if of_daemon { "rslave" } else { "rprivate" }.to_owned()),
+        own @ ("rslave" | "rshared") => Ok(own.to_owned()),
+        other if !of_daemon => Ok(other.to_owned()),
+        other => Err(Error::invalid(format!(
+            "invalid mount config: must use either propagation mode \"rslave\" or \"rshared\" when \
+             mount source is within the daemon root, daemon root: \"{}\", bind mount source: \"{}\", \
+             propagation: \"{other}\"",
+            root.display(),
+            source.display()
+        ))),
     }
 }
 
@@ -203,11 +235,30 @@ fn check_bind(mount: &Mount) -> Result<()> {
             mount.source
         )));
     }
-    if !mount.create_source && !Path::new(&mount.source).exists() {
-        return Err(Error::invalid(format!(
-            "invalid mount config for type \"bind\": bind source path does not exist: {}",
-            mount.source
-        )));
-    }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spreads(source: &str, wanted: &str) -> Result<String> {
+        let (source, wanted) = (source.to_owned(), wanted.to_owned());
+        let mount = Mount { source, propagation: wanted, ..Mount::default() };
+        propagation(&mount, Path::new("/var/lib/rnet"))
+    }
+
+    #[test]
+    fn a_bind_of_the_daemon_s_own_directory_is_a_slave() {
+        for source in ["/", "/var/lib", "/var/lib/rnet", "/var/lib/rnet/volumes"] {
+            assert_eq!(spreads(source, "").unwrap(), "rslave", "{source}");
+            assert_eq!(spreads(source, "rshared").unwrap(), "rshared", "{source}");
+            let error = spreads(source, "rprivate").unwrap_err().to_string();
+            assert!(error.contains("must use either propagation mode"), "{error}");
+        }
+        for source in ["/var/lib/rnetx", "/srv"] {
+            assert_eq!(spreads(source, "").unwrap(), "rprivate", "{source}");
+            assert_eq!(spreads(source, "shared").unwrap(), "shared", "{source}");
+        }
+    }
 }

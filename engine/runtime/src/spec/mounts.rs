@@ -28,6 +28,24 @@ pub struct Mount {
     pub no_copy: bool,
     /// Options of a tmpfs.
     pub options: Vec<String>,
+    /// What becomes of mounts below the source of a bind.
+    #[serde(default)]
+    pub recursion: Recursion,
+}
+
+/// What becomes of the mounts below the source of a bind: `bind-recursive`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Recursion {
+    /// They come along, and are read-only where the bind is, if the kernel is able to.
+    #[default]
+    Enabled,
+    /// They stay away.
+    Disabled,
+    /// They come along, and can be written although the bind cannot.
+    Writable,
+    /// They come along and are read-only, or there is no container.
+    Readonly,
 }
 
 /// Docker's size of `/dev/shm`.
@@ -44,7 +62,7 @@ pub(super) fn of(input: &BundleInput, host: &Host) -> Result<Vec<oci::Mount>, Ru
         .collect();
     let mut own = Vec::with_capacity(input.mounts.len() + 1);
     for mount in &input.mounts {
-        own.push(of_user(mount)?);
+        own.push(of_user(mount, host)?);
     }
     if let Some(program) = &input.init {
         own.push(fixed(INIT, "bind", program, &["bind", "ro", "rprivate"]));
@@ -96,6 +114,9 @@ fn defaults(input: &BundleInput, host: &Host) -> Vec<oci::Mount> {
         mounts.push(make("/sys/fs/cgroup", "cgroup", "cgroup", &options));
     }
     let bind = ["rbind", "nosuid", "noexec", "nodev"];
+    if input.no_shared_memory {
+        return mounts;
+    }
     if input.namespaces.ipc == Namespace::Host {
         mounts.push(make("/dev/mqueue", "bind", "/dev/mqueue", &bind));
         mounts.push(make("/dev/shm", "bind", "/dev/shm", &bind));
@@ -115,7 +136,7 @@ fn defaults(input: &BundleInput, host: &Host) -> Vec<oci::Mount> {
     mounts
 }
 
-fn of_user(wanted: &Mount) -> Result<oci::Mount, RuntimeError> {
+fn of_user(wanted: &Mount, host: &Host) -> Result<oci::Mount, RuntimeError> {
     let refuse =
         |why: &str| Err(RuntimeError::Invalid(format!("invalid mount {:?}: {why}", wanted.target)));
     let target = clean(&wanted.target);
@@ -125,7 +146,6 @@ fn of_user(wanted: &Mount) -> Result<oci::Mount, RuntimeError> {
     if target == Path::new("/") {
         return refuse("destination can't be '/'");
     }
-    let access = if wanted.readonly { "ro" } else { "rw" };
     if wanted.kind == "tmpfs" {
         let mut options: Vec<String> = ["noexec", "nosuid", "nodev"].map(String::from).into();
         for option in &wanted.options {
@@ -148,7 +168,21 @@ fn of_user(wanted: &Mount) -> Result<oci::Mount, RuntimeError> {
         "private" | "rprivate" | "shared" | "rshared" | "slave" | "rslave" => &wanted.propagation,
         other => return refuse(&format!("unknown propagation {other:?}")),
     };
-    let options = ["rbind", access, propagation].map(String::from).into();
+    let (bind, propagation) = match wanted.recursion {
+        // crun takes a recursive propagation for a recursive bind.
+        Recursion::Disabled => ("bind", propagation.trim_start_matches('r')),
+        _ => ("rbind", propagation),
+    };
+    let access = match wanted.recursion {
+        _ if !wanted.readonly => "rw",
+        Recursion::Disabled | Recursion::Writable => "ro",
+        Recursion::Enabled | Recursion::Readonly if host.recursive_readonly => "rro",
+        Recursion::Enabled => "ro",
+        Recursion::Readonly => {
+            return refuse("this kernel makes no mounts read-only recursively (Linux 5.12 does)");
+        }
+    };
+    let options = [bind, access, propagation].map(String::from).into();
     Ok(mount(target, "bind", Path::new(&wanted.source), options))
 }
 

@@ -13,6 +13,7 @@ fn host() -> Host {
         capabilities: CapabilitySet::all(),
         cgroups: Cgroups::V1 { memory: Some(PathBuf::from("/nowhere")), block: None, cpu: None },
         cgroup_namespaces: true,
+        recursive_readonly: true,
         oom_score_adj: 0,
         thermal_throttle: vec!["/sys/devices/system/cpu/cpu0/thermal_throttle".to_owned()],
         filters: Filters::default(),

@@ -6,6 +6,7 @@
 
 mod held;
 mod hung;
+mod mounts;
 mod said;
 
 use std::collections::BTreeMap;

@@ -265,6 +265,10 @@ pub struct BindOptions {
     pub non_recursive: bool,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub create_mountpoint: bool,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub read_only_non_recursive: bool,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub read_only_force_recursive: bool,
 }
 
 /// Options of a volume mount.

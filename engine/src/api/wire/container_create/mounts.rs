@@ -1,8 +1,9 @@
 //! Mounts of a request, in each of the ways that a request may name them.
 
-use crate::api::wire::container_config::{HostConfig, Mount as WireMount};
+use crate::api::wire::container_config::{BindOptions, HostConfig, Mount as WireMount};
 use crate::container::spec::Mount;
 use engine_error::{Error, Result};
+use runtime::spec::Recursion;
 
 /// All mounts that were asked for one by one: `Mounts`, `Binds`, `Tmpfs`.
 pub(super) fn mounts(host: &HostConfig) -> Result<Vec<Mount>> {
@@ -85,6 +86,28 @@ fn is_volume_name(name: &str) -> bool {
         && name.chars().all(|c| plain(c) || matches!(c, '_' | '.' | '-'))
 }
 
+/// What becomes of mounts below a bind, or why the options contradict each other.
+fn recursion(options: &BindOptions, readonly: bool) -> Result<Recursion, &'static str> {
+    match (options.read_only_non_recursive, options.read_only_force_recursive) {
+        (true, true) => Err(
+            "mount options conflict: ReadOnlyNonRecursive && BindOptions.ReadOnlyForceRecursive",
+        ),
+        (true, _) if !readonly => {
+            Err("mount options conflict: !ReadOnly && BindOptions.ReadOnlyNonRecursive")
+        }
+        (_, true) if !readonly => {
+            Err("mount options conflict: !ReadOnly && BindOptions.ReadOnlyForceRecursive")
+        }
+        (_, true) if options.non_recursive => {
+            Err("mount options conflict: NonRecursive && BindOptions.ReadOnlyForceRecursive")
+        }
+        (_, true) => Ok(Recursion::Readonly),
+        _ if options.non_recursive => Ok(Recursion::Disabled),
+        (true, _) => Ok(Recursion::Writable),
+        _ => Ok(Recursion::Enabled),
+    }
+}
+
 fn of_mount(wire: &WireMount) -> Result<Mount> {
     let invalid = |reason: &str| {
         Err(Error::invalid(format!("invalid mount config for type \"{}\": {reason}", wire.kind)))
@@ -102,12 +125,12 @@ fn of_mount(wire: &WireMount) -> Result<Mount> {
         }
         "bind" => {
             let options = wire.bind_options.clone().unwrap_or_default();
-            if !options.create_mountpoint && !std::path::Path::new(&wire.source).exists() {
-                return invalid(&format!("bind source path does not exist: {}", wire.source));
-            }
-            mount.propagation = options.propagation;
             mount.create_source = options.create_mountpoint;
-            Ok(mount)
+            mount.propagation.clone_from(&options.propagation);
+            match recursion(&options, wire.read_only) {
+                Ok(recursion) => Ok(Mount { recursion, ..mount }),
+                Err(why) => invalid(why),
+            }
         }
         "volume" if wire.volume_options.as_ref().is_some_and(|o| !o.subpath.is_empty()) => {
             invalid("volume-subpath is not supported")
