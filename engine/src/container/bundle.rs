@@ -284,13 +284,11 @@ impl Containers {
                 if wanted.is_some_and(|mount| mount.create_source) {
                     self.runner.sources.make(&point.source)?;
                 }
-                if point.propagation.contains("shared") || point.propagation.contains("slave") {
+                // What was not asked for is left out where it cannot be had.
+                if let Some(asked) = wanted.filter(|mount| !mount.propagation.is_empty()) {
                     let read = || fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-                    check_propagation(
-                        &point.source,
-                        &point.propagation,
-                        known.get_or_insert_with(read),
-                    )?;
+                    let known = known.get_or_insert_with(read);
+                    check_propagation(&point.source, &asked.propagation, known)?;
                 }
             }
             mounts.push(Mount {
