@@ -185,8 +185,10 @@ fn a_host_configuration_that_cannot_be_is_refused_in_docker_s_words() {
         ),
         (json!({"Binds": ["/a:/x", "/b:/x/"]}), "Duplicate mount point: /x/"),
         (
-            json!({"Mounts": [{"Type": "bind", "Source": "/nonexistent", "Target": "/x"}]}),
-            "invalid mount config for type \"bind\": bind source path does not exist: /nonexistent",
+            json!({"Mounts": [{"Type": "bind", "Source": "/a", "Target": "/x",
+                               "BindOptions": {"ReadOnlyNonRecursive": true}}]}),
+            "invalid mount config for type \"bind\": mount options conflict: !ReadOnly && \
+             BindOptions.ReadOnlyNonRecursive",
         ),
         (
             json!({"LogConfig": {"Type": "syslog"}}),
