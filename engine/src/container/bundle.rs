@@ -59,7 +59,8 @@ impl Containers {
         let runtime = self.runtime(&container.spec)?;
         let command = runtime.command(&settings.runtime_root());
         let unstaged = |error| Error::internal("cannot make a mount namespace", error);
-        let wanted = stage::Wanted { hide_hybrid: command.hide_hybrid, spreads: spreads(container) };
+        let wanted =
+            stage::Wanted { hide_hybrid: command.hide_hybrid, spreads: spreads(container) };
         let staging = self.runner.stages.begin(wanted).map_err(unstaged)?;
         let (data, directory) = (&container.graph_data, rootfs_dir(&container.paths.dir));
         let rootfs = RootFs::again(&self.images, data, &directory)?;
@@ -102,11 +103,7 @@ impl Containers {
             view,
             tty: spec.tty,
             console_size: spec.console_size,
-            stdin: match (spec.open_stdin, spec.stdin_once) {
-                (false, _) => Stdin::Closed,
-                (true, false) => Stdin::Open,
-                (true, true) => Stdin::Once,
-            },
+            stdin: stdin(spec),
             log: self.log(container)?,
             oom_events: self.runner.host.cgroups.oom_events(&input.cgroups_path),
             attached: Vec::new(),
@@ -365,6 +362,14 @@ impl Containers {
             parts.into_iter().filter(|(_, absent)| !absent).map(|(part, _)| part).collect();
         let text = host.with(servers, search, &options).render();
         if wiring.resolver { text + &asked.explain(&overrides) } else { text }
+    }
+}
+
+fn stdin(spec: &Spec) -> Stdin {
+    match (spec.open_stdin, spec.stdin_once) {
+        (false, _) => Stdin::Closed,
+        (true, false) => Stdin::Open,
+        (true, true) => Stdin::Once,
     }
 }
 

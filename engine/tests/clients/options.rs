@@ -227,18 +227,3 @@ fn an_unchanged_default_network_stays_the_same_one() {
         assert_eq!(id(&daemon), before, "{flags:?}");
     }
 }
-
-#[test]
-fn a_bind_of_what_is_not_there_is_refused_when_the_container_is_created() {
-    let daemon = Daemon::start(&[]);
-    let mount = json!({"Type": "bind", "Source": "/nonexistent", "Target": "/x"});
-    let body = json!({"Image": IMAGE, "HostConfig": {"Mounts": [mount]}});
-    let reply = daemon.post("/containers/create", &body);
-    assert_eq!(
-        (reply.status, reply.message().as_str()),
-        (
-            400,
-            "invalid mount config for type \"bind\": bind source path does not exist: /nonexistent"
-        )
-    );
-}
