@@ -7,7 +7,8 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use tokio::sync::{OnceCell, watch};
+use nix::sys::resource::{Resource, getrlimit};
+use tokio::sync::{OnceCell, Semaphore, watch};
 
 use crate::config::Config;
 use crate::core::Engine;
@@ -35,6 +36,9 @@ pub mod version;
 pub mod volumes;
 pub mod wire;
 
+/// How many requests walk through directories at the same time.
+const WALKS: usize = 4;
+
 /// What every request sees.
 #[derive(Debug)]
 pub struct Api {
@@ -46,6 +50,10 @@ pub struct Api {
     pub debug: AtomicBool,
     /// Names and versions of the OCI runtimes, once somebody asked.
     pub runtime_versions: OnceCell<Vec<(String, String)>>,
+    /// Who may walk through directories.
+    pub walks: Arc<Semaphore>,
+    /// Places for connections, of all listeners together.
+    pub connections: Arc<Semaphore>,
     /// Ends the daemon.
     pub stop: watch::Sender<bool>,
 }
@@ -55,6 +63,11 @@ impl Api {
     pub fn new(engine: Arc<Engine>, config: Config) -> Arc<Self> {
         let debug = AtomicBool::new(config.log.debug);
         let (stop, _) = watch::channel(false);
-        Arc::new(Self { engine, config, debug, runtime_versions: OnceCell::new(), stop })
+        let walks = Arc::new(Semaphore::new(WALKS));
+        // Without a limit there is nothing to share out.
+        let (descriptors, _) = getrlimit(Resource::RLIMIT_NOFILE).unwrap_or((u64::MAX, u64::MAX));
+        let connections = Arc::new(Semaphore::new(server::places(descriptors)));
+        let runtime_versions = OnceCell::new();
+        Arc::new(Self { engine, config, debug, runtime_versions, walks, connections, stop })
     }
 }

@@ -47,6 +47,7 @@ pub use containers::Containers;
 pub use create::missing_other;
 pub use health::{Health, Healthcheck};
 pub use id::ContainerId;
+pub(crate) use logs::rotation::bytes as log_bytes;
 pub use modes::{NamespaceModes, NetworkMode, Sharing};
 pub use request::{
     Attach, Attached, Created, ExecSpec, ExecStart, ExecView, LogLine, LogQuery, Process,

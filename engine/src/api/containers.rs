@@ -28,17 +28,41 @@ pub async fn blocking<T: Send + 'static>(
     tokio::task::spawn_blocking(work).await.map_err(fault)?
 }
 
+/// The same for what walks through directories: a few at a time, however many ask, so that threads
+/// are left for everything else.
+pub async fn walking<T: Send + 'static>(
+    api: &Arc<Api>,
+    work: impl FnOnce(&Api) -> Result<T> + Send + 'static,
+) -> Result<T> {
+    let over = |error| Error::internal("the daemon is ending", error);
+    let permit = api.walks.clone().acquire_owned().await.map_err(over)?;
+    let api = api.clone();
+    blocking(move || {
+        let _permit = permit;
+        work(&api)
+    })
+    .await
+}
+
 /// `GET /containers/json`.
-pub fn list(api: &Api, request: &Request) -> Result<Response> {
-    let containers = api.engine.containers.list();
-    let selection = Selection::of(&request.query, api)?;
-    let sizes = request.query.flag("size");
-    let now = Utc::now();
-    let entries = selection.apply(containers).into_iter().map(|container| {
-        let sizes = sizes.then(|| sizes_of(api, &container));
-        container_list::entry(&container, &image_name(api, &container), sizes, now)
-    });
-    Ok(body::json(&entries.collect::<Vec<_>>()))
+pub async fn list(api: &Arc<Api>, request: &Request) -> Result<Response> {
+    let (query, size) = (request.query.clone(), request.query.flag("size"));
+    let entries = move |api: &Api| {
+        let selection = Selection::of(&query, api)?;
+        let now = Utc::now();
+        let entries = selection.apply(api.engine.containers.list()).into_iter().map(|container| {
+            let sizes = size.then(|| sizes_of(api, &container));
+            container_list::entry(&container, &image_name(api, &container), sizes, now)
+        });
+        Ok(entries.collect::<Vec<_>>())
+    };
+    let entries = if size {
+        walking(api, entries).await?
+    } else {
+        let api = api.clone();
+        blocking(move || entries(&api)).await?
+    };
+    Ok(body::json(&entries))
 }
 
 /// What the container's image is called now: its id, once the name means another image.
@@ -88,9 +112,14 @@ fn defaults(api: &Api) -> Defaults {
 }
 
 /// `GET /containers/{id}/json`.
-pub fn inspect(api: &Api, key: &str, request: &Request) -> Result<Response> {
+pub async fn inspect(api: &Arc<Api>, key: &str, request: &Request) -> Result<Response> {
     let container = api.engine.containers.find(key)?;
-    let sizes = request.query.flag("size").then(|| sizes_of(api, &container));
+    let sizes = if request.query.flag("size") {
+        let container = container.clone();
+        Some(walking(api, move |api| Ok(sizes_of(api, &container))).await?)
+    } else {
+        None
+    };
     let execs = api.engine.containers.execs_of(&container.id);
     Ok(body::json(&container_inspect::inspect(&container, &execs, sizes)))
 }
@@ -217,11 +246,12 @@ pub async fn remove(api: &Api, key: &str, request: &Request) -> Result<Response>
 }
 
 /// `POST /containers/prune`.
-pub async fn prune(api: &Api, request: &Request) -> Result<Response> {
+pub async fn prune(api: &Arc<Api>, request: &Request) -> Result<Response> {
     let selection = Selection::stopped(&request.query)?;
     let (mut removed, mut reclaimed) = (Vec::new(), 0);
     for container in selection.apply(api.engine.containers.list()) {
-        let (size, _) = sizes_of(api, &container);
+        let of = container.clone();
+        let (size, _) = walking(api, move |api| Ok(sizes_of(api, &of))).await?;
         match api.engine.containers.remove(&container.id, Remove::default()).await {
             Ok(()) => {
                 removed.push(container.id.clone());

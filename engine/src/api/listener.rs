@@ -188,14 +188,21 @@ fn activated(
 }
 
 impl Listener {
-    /// The next connection.
-    pub async fn accept(&self) -> io::Result<Stream> {
+    /// The next connection, and whose it is: the process at the other end, or its address.
+    pub async fn accept(&self) -> io::Result<(Stream, String)> {
         match self {
-            Self::Unix { socket, .. } => Ok(Stream::Unix(socket.accept().await?.0)),
-            Self::Tcp { socket, acceptor } => {
+            Self::Unix { socket, .. } => {
                 let (stream, _) = socket.accept().await?;
+                let peer = stream.peer_cred().map_or_else(
+                    |_| "nobody known".to_owned(),
+                    |peer| format!("uid {} pid {}", peer.uid(), peer.pid().unwrap_or_default()),
+                );
+                Ok((Stream::Unix(stream), peer))
+            }
+            Self::Tcp { socket, acceptor } => {
+                let (stream, address) = socket.accept().await?;
                 stream.set_nodelay(true)?;
-                Ok(Stream::Tls(Box::pin(acceptor.accept(stream))))
+                Ok((Stream::Tls(Box::pin(acceptor.accept(stream))), address.to_string()))
             }
         }
     }

@@ -70,10 +70,10 @@ async fn container(
     request: Request,
 ) -> Result<Response> {
     match (method, &path[1..]) {
-        ("GET", ["json"]) => containers::list(&api, &request),
+        ("GET", ["json"]) => containers::list(&api, &request).await,
         ("POST", ["create"]) => containers::create(&api, request).await,
         ("POST", ["prune"]) => containers::prune(&api, &request).await,
-        ("GET", [key, "json"]) => containers::inspect(&api, key, &request),
+        ("GET", [key, "json"]) => containers::inspect(&api, key, &request).await,
         ("GET", [key, "top"]) => containers::top(&api, key, &request).await,
         ("GET", [key, "logs"]) => logs::stream(&api, key, &request),
         ("POST", [key, "start"]) => containers::start(&api, key, request).await,

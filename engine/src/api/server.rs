@@ -12,7 +12,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::Interest;
 use tokio::net::UnixStream;
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_util::task::TaskTracker;
 
 use super::body::Response;
@@ -24,6 +24,9 @@ use engine_error::Error;
 
 /// How long a client may take to send a request's head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long nobody is accepted after the kernel could not.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// How long replies may take to reach their clients when the daemon stops. Streams that have no
 /// end of their own are cut off then.
@@ -55,44 +58,81 @@ pub async fn serve(
     mut stop: watch::Receiver<bool>,
     tasks: Tasks,
 ) {
+    // Told once, and again when it comes back: a full table of descriptors is no reason to fill the
+    // disk with a log too.
+    let mut refused = false;
     loop {
         let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
+            accepted = next(&api, &listener, &mut refused) => accepted,
             _ = stop.wait_for(|stop| *stop) => return,
         };
         match accepted {
-            Ok(stream) => {
+            Ok((place, stream, peer)) => {
+                refused = false;
                 let requests = tasks.requests.clone();
-                let connection = connection(api.clone(), stream, stop.clone(), requests);
-                tasks.connections.spawn(connection);
+                let from = Origin { peer: peer.into(), requests };
+                let connection = connection(api.clone(), stream, stop.clone(), from);
+                tasks.connections.spawn(async move {
+                    connection.await;
+                    drop(place);
+                });
             }
+            // This client has left again.
+            Err(error) if error.kind() == ErrorKind::ConnectionAborted => {}
             Err(error) => {
+                if !std::mem::replace(&mut refused, true) {
+                    tracing::warn!(%error, %listener, "cannot accept connections for now");
+                }
                 // Out of descriptors, most likely: they come back as connections end.
-                tracing::warn!(%error, %listener, "cannot accept a connection");
-                tokio::time::sleep(Duration::from_millis(50)).await;
+                tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
     }
 }
 
-async fn connection(
-    api: Arc<Api>,
-    stream: Stream,
-    stop: watch::Receiver<bool>,
+/// The next connection, once there is a place for it. Clients that hold connections take no
+/// descriptors from containers and networks.
+async fn next(
+    api: &Api,
+    listener: &Listener,
+    refused: &mut bool,
+) -> std::io::Result<(OwnedSemaphorePermit, Stream, String)> {
+    let places = &api.connections;
+    if places.available_permits() == 0 && !std::mem::replace(refused, true) {
+        tracing::warn!(%listener, "too many connections: further clients wait until some have left");
+    }
+    let place = places.clone().acquire_owned().await.map_err(std::io::Error::other)?;
+    let (stream, peer) = listener.accept().await?;
+    Ok((place, stream, peer))
+}
+
+/// How many connections there may be where a process may have so many descriptors. Each takes two,
+/// and half of all are for other things.
+pub fn places(descriptors: u64) -> usize {
+    let places = usize::try_from(descriptors / 4).unwrap_or(usize::MAX);
+    places.clamp(8, Semaphore::MAX_PERMITS)
+}
+
+/// Where requests of a connection come from, and who counts them.
+#[derive(Clone)]
+struct Origin {
+    peer: Arc<str>,
     requests: TaskTracker,
-) {
+}
+
+async fn connection(api: Arc<Api>, stream: Stream, stop: watch::Receiver<bool>, from: Origin) {
     match stream {
         Stream::Unix(stream) => {
             let Ok(copy) = stream.as_fd().try_clone_to_owned() else { return };
             tokio::select! {
-                () = http(api, Transport::new(Socket::Unix(stream)), stop, requests) => {}
+                () = http(api, Transport::new(Socket::Unix(stream)), stop, from) => {}
                 () = hang_up(copy) => {}
             }
         }
         Stream::Tls(handshake) => match handshake.await {
             Ok(stream) => {
                 let transport = Transport::new(Socket::Tls(Box::new(stream)));
-                http(api, transport, stop, requests).await;
+                http(api, transport, stop, from).await;
             }
             Err(error) => tracing::debug!(%error, "a TLS handshake went wrong"),
         },
@@ -115,23 +155,13 @@ async fn hang_up(socket: OwnedFd) {
     }
 }
 
-async fn http(
-    api: Arc<Api>,
-    transport: Transport,
-    mut stop: watch::Receiver<bool>,
-    requests: TaskTracker,
-) {
+async fn http(api: Arc<Api>, transport: Transport, mut stop: watch::Receiver<bool>, from: Origin) {
     let service = service_fn(move |request| {
-        let (api, requests) = (api.clone(), requests.clone());
-        async move { Ok::<_, std::convert::Infallible>(answer(api, request, &requests).await) }
+        let (api, from) = (api.clone(), from.clone());
+        async move { Ok::<_, std::convert::Infallible>(answer(api, request, &from).await) }
     });
-    let connection = http1::Builder::new()
-        .half_close(true)
-        .title_case_headers(true)
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIMEOUT)
-        .serve_connection(TokioIo::new(transport), service)
-        .with_upgrades();
+    let connection =
+        protocol(HEAD_TIMEOUT).serve_connection(TokioIo::new(transport), service).with_upgrades();
     tokio::pin!(connection);
     let stopped = async { stop.wait_for(|stop| *stop).await.is_ok() };
     let ended = tokio::select! {
@@ -149,17 +179,25 @@ async fn http(
     }
 }
 
+/// HTTP as it is spoken here: who sends no whole head in time is cut off.
+fn protocol(head_timeout: Duration) -> http1::Builder {
+    let mut protocol = http1::Builder::new();
+    protocol
+        .half_close(true)
+        .title_case_headers(true)
+        .timer(TokioTimer::new())
+        .header_read_timeout(head_timeout);
+    protocol
+}
+
 /// Answers one request, in a task that goes on when the client hangs up.
-async fn answer(
-    api: Arc<Api>,
-    request: hyper::Request<Incoming>,
-    requests: &TaskTracker,
-) -> Response {
+async fn answer(api: Arc<Api>, request: hyper::Request<Incoming>, from: &Origin) -> Response {
     let method = request.method().clone();
     let path = request.uri().path().to_owned();
     let begun = std::time::Instant::now();
     let replied = match Request::new(request) {
-        Ok(request) => requests
+        Ok(request) => from
+            .requests
             .spawn(async move { route::dispatch(api, request).await })
             .await
             .unwrap_or_else(|error| Err(Error::internal("the request ended in a fault", error))),
@@ -168,13 +206,14 @@ async fn answer(
     let mut response = replied.unwrap_or_else(|error| {
         let level_is_error = error::status(error.kind()).is_server_error();
         if level_is_error {
-            tracing::error!(%method, %path, error = %error.chain(), "request failed");
+            tracing::error!(%method, %path, peer = %from.peer, error = %error.chain(), "request failed");
         } else {
-            tracing::debug!(%method, %path, error = %error.chain(), "request refused");
+            tracing::debug!(%method, %path, peer = %from.peer, error = %error.chain(), "request refused");
         }
         error::response(&error)
     });
-    tracing::debug!(%method, %path, status = response.status().as_u16(), took = ?begun.elapsed(), "request");
+    let (status, peer) = (response.status().as_u16(), &from.peer);
+    tracing::debug!(%method, %path, %peer, status, took = ?begun.elapsed(), "request");
     add_headers(&mut response);
     response
 }
@@ -200,9 +239,31 @@ pub fn no_cache(response: &mut Response) {
 
 #[cfg(test)]
 mod tests {
-    use tokio::io::AsyncWriteExt;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
+
+    #[tokio::test]
+    async fn a_client_that_sends_a_head_too_slowly_is_cut_off() {
+        let (near, mut far) = UnixStream::pair().unwrap();
+        far.write_all(b"GET / HTTP/1.1\r\nHost: ").await.unwrap();
+        let service =
+            service_fn(async |_| Ok::<_, std::convert::Infallible>(crate::api::body::no_content()));
+        let transport = Transport::new(Socket::Unix(near));
+        let served = protocol(Duration::from_millis(10))
+            .serve_connection(TokioIo::new(transport), service)
+            .await;
+        assert!(served.is_err());
+        let mut rest = Vec::new();
+        far.read_to_end(&mut rest).await.unwrap();
+        assert!(!rest.starts_with(b"HTTP/1.1 204"));
+    }
+
+    #[test]
+    fn connections_leave_descriptors_to_the_rest() {
+        assert_eq!((places(1024), places(10)), (256, 8));
+        assert_eq!(places(u64::MAX), Semaphore::MAX_PERMITS);
+    }
 
     #[tokio::test]
     async fn only_a_full_close_is_a_hang_up() {

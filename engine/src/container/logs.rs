@@ -83,14 +83,25 @@ async fn follow(
 ) -> io::Result<()> {
     // Watched before the first read, so that no line falls between the two.
     let changes = if query.follow { Some(Changes::of(&path)?) } else { None };
-    let mut lines = Lines::open(&path, query.tail)?;
+    let tail = query.tail;
+    let mut lines = on_a_thread(move || Lines::open(&path, tail)).await?;
     loop {
         let running = progress.borrow_and_update().running;
-        while let Some(record) = lines.next()? {
-            let Some(line) = parse(&record).filter(|line| wanted(line, &query)) else { continue };
-            let late = query.until.is_some_and(|until| line.time > until);
-            if late || sender.send(Ok(line)).await.is_err() {
-                return Ok(());
+        loop {
+            let (batch, query) =
+                (Batch { lines, found: Vec::new(), end: End::Later }, query.clone());
+            let batch = on_a_thread(move || batch.read(&query)).await?;
+            lines = batch.lines;
+            for line in batch.found {
+                if sender.send(Ok(line)).await.is_err() {
+                    return Ok(());
+                }
+            }
+            match batch.end {
+                End::Later if sender.is_closed() => return Ok(()),
+                End::Later => {}
+                End::Now => break,
+                End::Over => return Ok(()),
             }
         }
         let Some(changes) = changes.as_ref().filter(|_| running) else { return Ok(()) };
@@ -100,6 +111,49 @@ async fn follow(
             () = sender.closed() => return Ok(()),
             () = until(query.until) => return Ok(()),
         }
+    }
+}
+
+/// Reads files where waiting for a disk holds nobody up.
+async fn on_a_thread<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
+}
+
+/// Lines that are looked at in one go: a thread is not kept by a client that reads slowly, nor by
+/// one who left while nothing is found for it.
+struct Batch {
+    lines: Lines,
+    found: Vec<LogLine>,
+    end: End,
+}
+
+/// Why a batch ended.
+enum End {
+    /// It is full.
+    Later,
+    /// There are no more lines now.
+    Now,
+    /// There will be none that is wanted.
+    Over,
+}
+
+impl Batch {
+    fn read(mut self, query: &LogQuery) -> io::Result<Self> {
+        for _ in 0..BACKLOG {
+            let Some(record) = self.lines.next()? else {
+                self.end = End::Now;
+                break;
+            };
+            let Some(line) = parse(&record).filter(|line| wanted(line, query)) else { continue };
+            if query.until.is_some_and(|until| line.time > until) {
+                self.end = End::Over;
+                break;
+            }
+            self.found.push(line);
+        }
+        Ok(self)
     }
 }
 

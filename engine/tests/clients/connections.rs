@@ -1,11 +1,14 @@
 //! How connections begin, change hands and end: what real clients lost on the way.
 
 use std::io::{BufReader, Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
 use std::process::Command;
+use std::time::Instant;
 
 use serde_json::{Value, json};
 
-use crate::daemon::{Daemon, Reply};
+use crate::daemon::{Daemon, PATIENCE, Reply};
 
 const IMAGE: &str = "rnet/toolbox";
 const UPGRADE: &str = "Connection: Upgrade\r\nUpgrade: tcp\r\n";
@@ -143,5 +146,87 @@ fn a_refusal_is_heard_by_a_client_that_is_still_sending() {
         let (code, error) = daemon.docker_err(&["load", "-q", "-i", file.to_str().unwrap()]);
         assert_eq!(code, Some(1));
         assert!(!error.contains("broken pipe") && !error.contains("EOF"), "{error}");
+    }
+}
+
+/// Ticks of the processor that a process has taken.
+fn ticks(pid: &str) -> u64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let fields: Vec<_> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+    fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+}
+
+#[test]
+fn clients_that_hold_connections_take_no_descriptors_from_containers() {
+    let daemon = Daemon::start_with_descriptors(256, &[]);
+    let held: Vec<_> =
+        (0..400).filter_map(|_| UnixStream::connect(daemon.socket()).ok()).take(100).collect();
+    let told = || daemon.log().matches("too many connections").count();
+    let end = Instant::now() + PATIENCE;
+    while told() == 0 {
+        assert!(Instant::now() < end, "{}", daemon.log());
+    }
+    // While all places are taken nothing spins, and nothing more is said.
+    let before = ticks(&daemon.id());
+    let mut waiting = daemon.open("GET", "/_ping", "Connection: close\r\n", b"");
+    waiting.set_read_timeout(Some(std::time::Duration::from_millis(500))).unwrap();
+    assert!(waiting.read(&mut [0]).is_err(), "there was no place");
+    assert!(ticks(&daemon.id()) - before < 10, "the daemon spins");
+    assert_eq!(told(), 1);
+    let descriptors = std::fs::read_dir(format!("/proc/{}/fd", daemon.id())).unwrap().count();
+    assert!(descriptors < 200, "{descriptors}");
+    drop(held);
+    waiting.set_read_timeout(Some(PATIENCE)).unwrap();
+    assert_eq!(Reply::read(waiting).text(), "OK");
+    let run = ["run", "--rm", "--network", "none", IMAGE, "echo", "hi"];
+    assert_eq!(daemon.docker_ok(&run), "hi");
+}
+
+#[test]
+fn the_log_tells_whose_a_request_is_and_sockets_are_not_for_everybody() {
+    let daemon = Daemon::start_with_descriptors(4096, &["--log-level", "debug"]);
+    let reply = daemon.call("DELETE", "/volumes/nope", None);
+    assert_eq!(reply.status, 404);
+    let peer = format!("uid 0 pid {}", std::process::id());
+    let log = daemon.log();
+    let line = log.lines().find(|line| line.contains("/volumes/nope")).unwrap();
+    assert!(line.contains(&peer), "{line}");
+    for (name, mode) in [("sock", 0o660), ("data", 0o700), ("run", 0o700), ("run/dns.sock", 0o600)]
+    {
+        let metadata = std::fs::metadata(daemon.scratch.path(name));
+        let Ok(metadata) = metadata else {
+            assert_eq!(name, "run/dns.sock", "only the resolver comes later");
+            continue;
+        };
+        assert_eq!(metadata.permissions().mode() & 0o777, mode, "{name}");
+    }
+}
+
+#[test]
+fn log_options_of_the_way_of_delivery_are_understood() {
+    let daemon = Daemon::start(&[]);
+    let run = |options: &[&str]| {
+        let options = options.iter().flat_map(|option| ["--log-opt", option]);
+        let mut words = vec!["run", "--rm", "--network", "none"];
+        words.extend(options);
+        words.extend([IMAGE, "echo", "hi"]);
+        let output = daemon.docker(&words);
+        let text = [output.stdout, output.stderr].concat();
+        String::from_utf8(text).unwrap().lines().next().unwrap_or_default().to_owned()
+    };
+    assert_eq!(run(&["mode=non-blocking", "max-buffer-size=4m"]), "hi");
+    assert_eq!(run(&["mode=blocking", "max-size=1m"]), "hi");
+    for (options, complaint) in [
+        (&["mode=x"][..], "logger: logging mode not supported: x"),
+        (
+            &["max-buffer-size=4m"],
+            "logger: max-buffer-size option is only supported with 'mode=non-blocking'",
+        ),
+        (
+            &["mode=non-blocking", "max-buffer-size=x"],
+            "error parsing option max-buffer-size: invalid size: 'x'",
+        ),
+    ] {
+        assert!(run(options).ends_with(complaint), "{}", run(options));
     }
 }

@@ -130,6 +130,22 @@ impl Daemon {
         Self { scratch, child }
     }
 
+    /// Starts a daemon that may have so many descriptors and says all in the file `log`.
+    pub fn start_with_descriptors(descriptors: u32, flags: &[&str]) -> Self {
+        let scratch = Scratch::new();
+        let log = File::create(scratch.path("log")).unwrap();
+        let mut command = isolated("sh");
+        command.args(["-c", &format!("ulimit -n {descriptors}; exec \"$@\""), "sh"]);
+        command.args([env!("CARGO_BIN_EXE_rnet"), "daemon"]).stderr(log);
+        let child = ready(&scratch, &mut command, flags);
+        Self { scratch, child }
+    }
+
+    /// What a daemon has said that was started so.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.scratch.path("log")).unwrap()
+    }
+
     /// Ends the daemon and starts it anew in the same namespaces, with other flags. Gives back the
     /// log up to where it is ready.
     pub fn restart(&mut self, flags: &[&str]) -> String {

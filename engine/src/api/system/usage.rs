@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::api::Api;
 use crate::api::body::{self, Response};
-use crate::api::containers::{self, blocking};
+use crate::api::containers::{self, walking};
 use crate::api::request::Request;
 use crate::api::volumes;
 use crate::api::wire::{container_list, image as wire};
@@ -23,8 +23,7 @@ pub async fn disk_usage(api: &Arc<Api>, request: &Request) -> Result<Response> {
     if let Some(unknown) = types.iter().find(|name| !TYPES.contains(&name.as_str())) {
         return Err(Error::invalid(format!("unknown object type: {unknown}")));
     }
-    let api = api.clone();
-    blocking(move || {
+    walking(api, move |api| {
         let wants = |name: &str| types.is_empty() || types.iter().any(|wanted| wanted == name);
         let mut usage = json!({
             "LayersSize": 0,
@@ -35,15 +34,15 @@ pub async fn disk_usage(api: &Arc<Api>, request: &Request) -> Result<Response> {
         });
         if wants("image") {
             let images = api.engine.images.list();
-            let layers = layers(&api, &images);
+            let layers = layers(api, &images);
             usage["LayersSize"] = layers.values().map(|layer| layer.size).sum::<u64>().into();
-            usage["Images"] = images.iter().map(|image| of_image(&api, image, &layers)).collect();
+            usage["Images"] = images.iter().map(|image| of_image(api, image, &layers)).collect();
         }
         if wants("container") {
-            usage["Containers"] = of_containers(&api);
+            usage["Containers"] = of_containers(api);
         }
         if wants("volume") {
-            usage["Volumes"] = volumes::usage(&api)?.into();
+            usage["Volumes"] = volumes::usage(api)?.into();
         }
         if wants("build-cache") {
             usage["BuildCache"] = json!([]);

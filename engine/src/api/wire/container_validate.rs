@@ -387,16 +387,43 @@ fn check_log(host: &HostConfig) -> Result<()> {
             "logger: no log driver named '{driver}' is registered; use json-file, local or none"
         ));
     }
-    let options = if driver == "local" { &OPTIONS[..LOCAL] } else { &OPTIONS[..] };
-    match host.log_config.config.keys().find(|name| !options.contains(&name.as_str())) {
-        Some(name) if driver == "local" => {
-            invalid(format!("unknown log opt '{name}' for log driver local"))
-        }
-        Some(name) if driver != "none" => {
-            invalid(format!("unknown log opt '{name}' for json-file log driver"))
-        }
-        _ => Ok(()),
+    if driver == "none" {
+        return Ok(());
     }
+    check_delivery(host)?;
+    let options = if driver == "local" { &OPTIONS[..LOCAL] } else { &OPTIONS[..] };
+    let known =
+        |name: &&String| options.contains(&name.as_str()) || DELIVERY.contains(&name.as_str());
+    match host.log_config.config.keys().find(|name| !known(name)) {
+        Some(name) => {
+            let driver =
+                if driver == "local" { "log driver local" } else { "json-file log driver" };
+            invalid(format!("unknown log opt '{name}' for {driver}"))
+        }
+        None => Ok(()),
+    }
+}
+
+/// How a log takes what a container writes, whichever driver it has.
+const DELIVERY: [&str; 2] = ["mode", "max-buffer-size"];
+
+/// No container ever waits for the reader of its log here, so there is nothing to do in either mode.
+fn check_delivery(host: &HostConfig) -> Result<()> {
+    let option = |name| host.log_config.config.get(name).map(String::as_str);
+    let mode = option(DELIVERY[0]).unwrap_or_default();
+    if !matches!(mode, "" | "blocking" | "non-blocking") {
+        return invalid(format!("logger: logging mode not supported: {mode}"));
+    }
+    let Some(size) = option(DELIVERY[1]) else { return Ok(()) };
+    if mode != "non-blocking" {
+        return invalid(
+            "logger: max-buffer-size option is only supported with 'mode=non-blocking'",
+        );
+    }
+    if crate::container::log_bytes(size).is_none() {
+        return invalid(format!("error parsing option max-buffer-size: invalid size: '{size}'"));
+    }
+    Ok(())
 }
 
 fn check_unsupported(host: &HostConfig) -> Result<()> {

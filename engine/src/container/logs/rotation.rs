@@ -47,7 +47,7 @@ impl Rotation {
 }
 
 /// `10m`, `1g`, `512k`, `100`: in bytes.
-fn bytes(text: &str) -> Option<u64> {
+pub(crate) fn bytes(text: &str) -> Option<u64> {
     let lower = text.to_ascii_lowercase();
     let bare = lower.strip_suffix('b').unwrap_or(&lower);
     let (number, unit) = match bare.as_bytes().last()? {
