@@ -148,3 +148,24 @@ async fn a_line_that_is_half_written_is_waited_for() {
     OpenOptions::new().append(true).open(&scene.path).unwrap().write_all(second).unwrap();
     assert_eq!(text(&stream.next().await.unwrap().unwrap()), "a ");
 }
+
+#[tokio::test]
+async fn a_log_in_which_nothing_is_wanted_holds_nobody_up() {
+    let scene = Scene::new("unwanted");
+    scene.write("stderr", 1, &["x\n"; 20_000]);
+    scene.end();
+    let query = LogQuery { stdout: true, ..LogQuery::default() };
+    let mut turns = 0;
+    let others = async {
+        loop {
+            turns += 1;
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::select! {
+        text = scene.read(query) => assert_eq!(text, ""),
+        () = others => {}
+    }
+    // All of it was read in one go before, on the only thread there is here.
+    assert!(turns > 20, "{turns}");
+}
