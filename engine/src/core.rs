@@ -84,8 +84,8 @@ impl Engine {
             for record in engine.unreadable()? {
                 tracing::error!(record = record.key, place = record.place, "{}", record.why);
             }
-            if let Err(error) = builtin::ensure(&engine.images) {
-                tracing::warn!(error = error.chain(), "the built-in image is not there");
+            if let Err(error) = builtin::renew(&engine.images) {
+                tracing::warn!(error = error.chain(), "the built-in image is an old one");
             }
             Ok(engine)
         };

@@ -56,6 +56,17 @@ const TOOLS: &[&str] = &[
 const CREATED: &str = "2026-01-01T00:00:00Z";
 const CREATED_SECONDS: u64 = 1_767_225_600;
 
+/// Whether a name is that of the built-in image, which is there once it is asked for.
+pub(super) fn is_meant(text: &str) -> bool {
+    Reference::parse(text).is_ok_and(|reference| reference.or_latest().to_string() == NAME)
+}
+
+/// Puts the image of this program in the place of that of an earlier version, if that is there.
+pub fn renew(images: &Images) -> Result<()> {
+    let is_there = images.list().iter().any(|image| image.names.iter().any(|name| name == NAME));
+    if is_there { ensure(images).map(drop) } else { Ok(()) }
+}
+
 /// Registers the image, unless this very image is there under its name. Another image of that
 /// name, from an earlier version of rnet, loses the name.
 pub fn ensure(images: &Images) -> Result<Arc<Image>> {

@@ -272,7 +272,13 @@ impl Images {
 
     /// The image of a name, a name with digest, or an id or its unique beginning.
     pub fn find(&self, reference: &str) -> Result<Arc<Image>> {
-        find::find(&self.store.images(), reference)
+        let found = find::find(&self.store.images(), reference);
+        match found {
+            Err(error) if error.kind() == cnm::Kind::NotFound && builtin::is_meant(reference) => {
+                builtin::ensure(self)
+            }
+            found => found,
+        }
     }
 
     /// All images, newest first.
@@ -319,6 +325,8 @@ impl Images {
     /// Finds an image and makes a container a user of it: it stays until the container is
     /// [released](Self::release).
     pub fn hold(&self, container: &str, reference: &str) -> Result<Arc<Image>> {
+        // Asked for, the built-in image is there.
+        self.find(reference)?;
         self.store.hold(container, reference)
     }
 

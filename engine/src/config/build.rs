@@ -28,6 +28,17 @@ pub struct Places {
     host: Option<PathBuf>,
 }
 
+/// Docker's default address pools, with the prefix lengths of the subnets cut from them.
+const DOCKER_POOLS: [(&str, u8); 7] = [
+    ("172.17.0.0/16", 16),
+    ("172.18.0.0/16", 16),
+    ("172.19.0.0/16", 16),
+    ("172.20.0.0/14", 16),
+    ("172.24.0.0/14", 16),
+    ("172.28.0.0/14", 16),
+    ("192.168.0.0/16", 20),
+];
+
 /// The places of a daemon. Under the name `dockerd` clients and supervisors find the socket, the
 /// file and the pidfile where dockerd has them; its data is nevertheless rnet's own.
 pub fn places(invocation: Invocation, values: &Values) -> Places {
@@ -58,6 +69,7 @@ pub fn config(invocation: Invocation, values: &Values) -> Result<Config> {
     let path = |name, default: PathBuf| absolute(values, name, default);
     let data_root = path("data-root", places.data_root)?;
     let exec_root = path("exec-root", places.exec_root)?;
+    let is_docker = invocation == Invocation::Dockerd && instance.is_empty();
     let name = if instance.is_empty() { "rnet".to_owned() } else { format!("rnet-{instance}") };
     let hosts = hosts(values, places.host.unwrap_or_else(|| exec_root.join("rnet.sock")))?;
     let runtimes = runtimes(values)?;
@@ -71,9 +83,9 @@ pub fn config(invocation: Invocation, values: &Values) -> Result<Config> {
         exec_root,
         table: name.clone(),
         tag: name,
-        bridge: bridge(values, &instance)?,
+        bridge: bridge(values, device(invocation, &instance))?,
+        default_pools: default_pools(values, is_docker)?,
         instance,
-        default_pools: pools(values)?,
         default_network_options: network_options(values)?,
         default_bindings: bindings(values)?,
         dns: dns(values)?,
@@ -196,9 +208,17 @@ fn tls(values: &Values, hosts: &[Host]) -> Result<Option<Tls>> {
     }
 }
 
-fn bridge(values: &Values, instance: &str) -> Result<Bridge> {
+/// The device of the default bridge: scripts and firewalls name that of `dockerd`.
+fn device(invocation: Invocation, instance: &str) -> String {
+    match (invocation, instance) {
+        (Invocation::Dockerd, "") => "docker0".to_owned(),
+        (Invocation::Rnet, "") => "rnet0".to_owned(),
+        (_, instance) => format!("rnet-{instance}"),
+    }
+}
+
+fn bridge(values: &Values, default: String) -> Result<Bridge> {
     let name = values.text("bridge");
-    let default = if instance.is_empty() { "rnet0".to_owned() } else { format!("rnet-{instance}") };
     let bridge = Bridge {
         disabled: name == Some("none"),
         device: parse("bridge", name.filter(|name| *name != "none").unwrap_or(&default))?,
@@ -246,6 +266,17 @@ fn mtu(values: &Values) -> Result<Option<u32>> {
             _ => Err(wrong("mtu", format!("{mtu} is not between 68 and 65535"))),
         },
     }
+}
+
+/// Where subnets come from that nobody names: as Docker has it under the name `dockerd`, else the
+/// engine's choice.
+fn default_pools(values: &Values, is_docker: bool) -> Result<Vec<(IpNetwork, u8)>> {
+    let given = pools(values)?;
+    if !is_docker || !given.is_empty() {
+        return Ok(given);
+    }
+    let docker = DOCKER_POOLS.iter().map(|(base, size)| Ok((parse("the pool", base)?, *size)));
+    docker.collect()
 }
 
 fn pools(values: &Values) -> Result<Vec<(IpNetwork, u8)>> {

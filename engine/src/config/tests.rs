@@ -52,6 +52,18 @@ fn dockerd_is_found_where_clients_look_for_it() {
 }
 
 #[test]
+fn dockerd_has_dockers_bridge_and_pools() {
+    let config = build::config(Invocation::Dockerd, &Values::default()).unwrap();
+    assert_eq!(config.bridge.device.as_str(), "docker0");
+    let pools: Vec<_> =
+        config.default_pools.iter().map(|(base, size)| format!("{base} {size}")).collect();
+    assert_eq!(pools[..2], ["172.17.0.0/16 16", "172.18.0.0/16 16"]);
+    assert_eq!(pools[6], "192.168.0.0/16 20");
+    let config = build::config(Invocation::Rnet, &Values::default()).unwrap();
+    assert_eq!((config.bridge.device.as_str(), config.default_pools.len()), ("rnet0", 0));
+}
+
+#[test]
 fn flags_and_file_say_the_same_things() {
     let line = "-H unix:///a -H tcp://127.0.0.1:1 --tlsverify --bip 10.1.0.1/24 --bip6 fd01::1/64 \
                 --fixed-cidr 10.1.0.128/25 --default-address-pool base=10.9.0.0/16,size=24 \

@@ -1,6 +1,7 @@
 //! A container in the engine's memory: its snapshot, and what is known of it only while it lives.
 
 use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
@@ -22,6 +23,18 @@ pub(crate) struct Live {
     /// How far its life has come, for those who wait.
     pub(crate) progress: watch::Sender<Progress>,
     streams: Mutex<Streams>,
+    /// How many restarts by hand are under way.
+    restarts: AtomicUsize,
+}
+
+/// A restart by hand under way: an end meanwhile is no reason to remove the container.
+#[derive(Debug)]
+pub(crate) struct Restart(Arc<Live>);
+
+impl Drop for Restart {
+    fn drop(&mut self) {
+        self.0.restarts.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 /// Who has, and who waits for, the streams of the container's process.
@@ -72,7 +85,19 @@ impl Live {
             lifecycle: AsyncMutex::default(),
             progress: watch::Sender::new(progress),
             streams: Mutex::default(),
+            restarts: AtomicUsize::new(0),
         }
+    }
+
+    /// Says that the container is being restarted by hand.
+    pub(crate) fn restart(self: &Arc<Self>) -> Restart {
+        self.restarts.fetch_add(1, Ordering::SeqCst);
+        Restart(self.clone())
+    }
+
+    /// Whether it is being restarted by hand.
+    pub(crate) fn restarts(&self) -> bool {
+        self.restarts.load(Ordering::SeqCst) > 0
     }
 
     /// The container as it is now.

@@ -90,23 +90,19 @@ impl Containers {
         live.clear_shim();
         self.forget_execs(&live.get().id);
         let before = live.get();
-        let (container, next) = live.change(|container| {
-            let next = container.state.end(exit, container.spec.restart);
-            container.sandbox = None;
-            container.sandbox_key.clear();
-            container.ports.clear();
-            for endpoint in &mut container.endpoints {
-                endpoint.id.clear();
-                endpoint.addresses.clear();
-                endpoint.gateways.clear();
-                endpoint.names.clear();
-            }
-            next
-        });
+        let mut after = Container::clone(&before);
+        end(&mut after, exit);
+        // The networks first: whoever sees it exited may remove them at once.
+        let left = self.leave_networks(&before, &after);
+        let (container, next) = live.change(|container| end(container, exit));
+        if container.state != after.state {
+            // Its health changed meanwhile: it ended otherwise than was written down.
+            self.note(&container, Durability::Immediate);
+        }
         let code = exit.code.to_string();
         let ran = before.state.started.map_or(0, |started| (exit.time - started).num_seconds());
         self.tell(&container, "die", &[("exitCode", &code), ("execDuration", &ran.to_string())]);
-        if let Err(error) = self.leave_networks(&before, &container) {
+        if let Err(error) = left {
             tracing::error!(
                 container = container.short_id(),
                 error = error.chain(),
@@ -164,8 +160,16 @@ impl Containers {
         });
         match next {
             Next::RestartAfter(pause) => self.restart_after(live.clone(), pause),
-            Next::Rest if container.spec.auto_remove => self.remove_locked(live, true),
-            Next::Rest => {}
+            Next::Rest => self.remove_if_wanted(live),
+        }
+    }
+
+    /// Removes a container that has ended if that is how it was wanted, and nobody is about to start
+    /// it again. Its lifecycle is locked by the caller.
+    pub(crate) fn remove_if_wanted(&self, live: &Arc<Live>) {
+        let over = live.get().state.status == Status::Exited && !live.progress.borrow().removed;
+        if over && live.get().spec.auto_remove && !live.restarts() {
+            self.remove_locked(live, true);
         }
     }
 
@@ -191,6 +195,21 @@ impl Containers {
             let _ = work.await;
         });
     }
+}
+
+/// A container's process has ended, and nothing of its networks is there any more.
+fn end(container: &mut Container, exit: Exit) -> Next {
+    let next = container.state.end(exit, container.spec.restart);
+    container.sandbox = None;
+    container.sandbox_key.clear();
+    container.ports.clear();
+    for endpoint in &mut container.endpoints {
+        endpoint.id.clear();
+        endpoint.addresses.clear();
+        endpoint.gateways.clear();
+        endpoint.names.clear();
+    }
+    next
 }
 
 /// Whether nobody listens at a shim's socket any more.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use cnm::Kind;
 use cnm::store::Durability;
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
 use super::Containers;
 use super::live::{Live, Progress};
@@ -42,8 +43,8 @@ impl Containers {
         let ends = progress.borrow_and_update().ends;
         let container = live.get();
         let signal = signal::parse(signal.unwrap_or(&container.resolved.stop_signal))?;
-        self.mark_stopped(live);
-        if self.end_restarting(live).await || !live.get().state.has_process() {
+        self.mark_stopped(live).await?;
+        if self.end_restarting(live).await? || !live.get().state.has_process() {
             return Ok(());
         }
         self.thaw(live).await?;
@@ -74,9 +75,9 @@ impl Containers {
         }
         let stops = signal::parse(&container.resolved.stop_signal).is_ok_and(|stop| stop == number);
         if stops || number == SIGKILL {
-            self.mark_stopped(&live);
+            self.mark_stopped(&live).await?;
         }
-        if self.end_restarting(&live).await {
+        if self.end_restarting(&live).await? {
             return Ok(());
         }
         self.thaw(&live).await?;
@@ -95,18 +96,22 @@ impl Containers {
         signal: Option<&str>,
     ) -> Result<()> {
         let live = self.registry.find(key)?;
-        if live.get().state.is_running() {
-            self.stop_live(&live, timeout, signal).await?;
-        }
-        let engine = self.strong()?;
-        let its = live.clone();
+        let (containers, its, restart) = (self.strong()?, live.clone(), live.restart());
+        let stopped = match live.get().state.is_running() {
+            true => self.stop_live(&live, timeout, signal).await,
+            false => Ok(()),
+        };
         let started = tokio::task::spawn_blocking(move || {
             let _turn = its.lifecycle.blocking_lock();
-            match its.get().state.status {
+            let started = stopped.and_then(|()| match its.get().state.status {
                 // Somebody else was quicker.
                 Status::Running => Ok(()),
-                _ => engine.start_locked(&its, By::User),
-            }
+                _ => containers.start_locked(&its, By::User),
+            });
+            drop(restart);
+            // With `--rm` it goes now, if it did not come back.
+            containers.remove_if_wanted(&its);
+            started
         });
         started.await.map_err(|error| Error::internal("cannot restart", error))??;
         self.tell(&live.get(), "restart", &[]);
@@ -187,16 +192,22 @@ impl Containers {
         self.freeze(live, Status::Running).await
     }
 
-    /// Notes that a user stopped it, so that no policy starts it again.
-    fn mark_stopped(&self, live: &Live) {
-        let (container, ()) = live.change(|container| container.state.stopped_by_user = true);
-        self.note(&container, Durability::Eventual);
+    /// Notes that a user stopped it, so that no policy starts it again. It waits for its turn, so that
+    /// what is written never undoes the record of an end.
+    async fn mark_stopped(&self, live: &Arc<Live>) -> Result<()> {
+        let (containers, live) = (self.strong()?, live.clone());
+        let write = move || {
+            let _turn = live.lifecycle.blocking_lock();
+            let (container, ()) = live.change(|container| container.state.stopped_by_user = true);
+            containers.note(&container, Durability::Eventual);
+        };
+        written(tokio::task::spawn_blocking(write)).await
     }
 
     /// Ends the waiting for a restart; tells whether there was one.
-    async fn end_restarting(&self, live: &Live) -> bool {
+    async fn end_restarting(&self, live: &Live) -> Result<bool> {
         if live.get().state.status != Status::Restarting {
-            return false;
+            return Ok(false);
         }
         let _turn = live.lifecycle.lock().await;
         let (container, ended) = live.change(|container| {
@@ -207,10 +218,12 @@ impl Containers {
             waits
         });
         if ended {
-            self.note(&container, Durability::Immediate);
+            let containers = self.strong()?;
+            let write = move || containers.note(&container, Durability::Immediate);
+            written(tokio::task::spawn_blocking(write)).await?;
             live.progress.send_modify(|progress| progress.running = false);
         }
-        ended
+        Ok(ended)
     }
 
     async fn send_signal(&self, live: &Live, number: i32) -> Result<()> {
@@ -252,7 +265,8 @@ impl Containers {
         Ok(async move {
             let over = progress
                 .wait_for(|now| match condition {
-                    WaitCondition::NotRunning => !now.running || now.removed,
+                    // An end is one, whether or not a policy starts it again.
+                    WaitCondition::NotRunning => !now.running || now.ends > ends || now.removed,
                     WaitCondition::NextExit => now.ends > ends || now.removed,
                     WaitCondition::Removed => now.removed,
                 })
@@ -272,14 +286,19 @@ impl Containers {
     pub(crate) async fn kill_for_removal(&self, live: &Arc<Live>) -> Result<()> {
         let mut progress = live.progress.subscribe();
         let ends = progress.borrow_and_update().ends;
-        self.mark_stopped(live);
-        if self.end_restarting(live).await || !live.get().state.has_process() {
+        self.mark_stopped(live).await?;
+        if self.end_restarting(live).await? || !live.get().state.has_process() {
             return Ok(());
         }
         self.thaw(live).await?;
         self.send_signal(live, SIGKILL).await?;
         self.await_kill(&mut progress, ends, &live.get()).await
     }
+}
+
+/// Waits until a record is written.
+async fn written(task: JoinHandle<()>) -> Result<()> {
+    task.await.map_err(|error| Error::internal("cannot write a record", error))
 }
 
 /// Waits for one more end than `ends`; tells whether it came in time.

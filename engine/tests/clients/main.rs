@@ -20,6 +20,7 @@ mod lists;
 mod mistakes;
 mod options;
 mod process;
+mod rests;
 mod rotation;
 mod terminal;
 mod told;

@@ -40,9 +40,11 @@ pub fn exec(container: &oci::Process, input: &ExecInput, host: &Host) -> oci::Pr
     if input.tty {
         add(&mut env, "TERM=xterm");
     }
+    let home = env.iter().find_map(|known| known.strip_prefix("HOME=")).unwrap_or("/").to_owned();
     for variable in &input.env {
         set(&mut env, variable);
     }
+    fill_home(&mut env, &home);
     let mut process = container.clone();
     process
         .set_terminal(Some(input.tty))
@@ -125,7 +127,15 @@ fn environment(input: &BundleInput) -> Vec<String> {
     }
     let home = if input.user.home.is_empty() { "/" } else { &input.user.home };
     add(&mut env, &format!("HOME={home}"));
+    fill_home(&mut env, home);
     env
+}
+
+/// An empty home directory is none: it is filled in, as runc does it.
+fn fill_home(env: &mut Vec<String>, home: &str) {
+    if env.iter().any(|known| known == "HOME=") {
+        set(env, &format!("HOME={home}"));
+    }
 }
 
 /// Sets `NAME=value` in place, or removes a variable given as `NAME` alone.
