@@ -175,9 +175,8 @@ fn of_user(wanted: &Mount, host: &Host) -> Result<oci::Mount, RuntimeError> {
     };
     let access = match wanted.recursion {
         _ if !wanted.readonly => "rw",
-        Recursion::Disabled | Recursion::Writable => "ro",
         Recursion::Enabled | Recursion::Readonly if host.recursive_readonly => "rro",
-        Recursion::Enabled => "ro",
+        Recursion::Disabled | Recursion::Writable | Recursion::Enabled => "ro",
         Recursion::Readonly => {
             return refuse("this kernel makes no mounts read-only recursively (Linux 5.12 does)");
         }
