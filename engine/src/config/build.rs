@@ -83,7 +83,7 @@ pub fn config(invocation: Invocation, values: &Values) -> Result<Config> {
         exec_root,
         table: name.clone(),
         tag: name,
-        bridge: bridge(values, device(invocation, &instance))?,
+        bridge: bridge(values, &device(invocation, &instance))?,
         default_pools: default_pools(values, is_docker)?,
         instance,
         default_network_options: network_options(values)?,
@@ -217,11 +217,11 @@ fn device(invocation: Invocation, instance: &str) -> String {
     }
 }
 
-fn bridge(values: &Values, default: String) -> Result<Bridge> {
+fn bridge(values: &Values, default: &str) -> Result<Bridge> {
     let name = values.text("bridge");
     let bridge = Bridge {
         disabled: name == Some("none"),
-        device: parse("bridge", name.filter(|name| *name != "none").unwrap_or(&default))?,
+        device: parse("bridge", name.filter(|name| *name != "none").unwrap_or(default))?,
         addresses: parse_some(values, &["bip", "bip6"])?,
         ranges: parse_some(values, &["fixed-cidr", "fixed-cidr-v6"])?,
         gateways: parse_some(values, &["default-gateway", "default-gateway-v6"])?,

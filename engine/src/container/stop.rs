@@ -97,9 +97,10 @@ impl Containers {
     ) -> Result<()> {
         let live = self.registry.find(key)?;
         let (containers, its, restart) = (self.strong()?, live.clone(), live.restart());
-        let stopped = match live.get().state.is_running() {
-            true => self.stop_live(&live, timeout, signal).await,
-            false => Ok(()),
+        let stopped = if live.get().state.is_running() {
+            self.stop_live(&live, timeout, signal).await
+        } else {
+            Ok(())
         };
         let started = tokio::task::spawn_blocking(move || {
             let _turn = its.lifecycle.blocking_lock();

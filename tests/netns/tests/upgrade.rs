@@ -11,8 +11,11 @@ use cnm::Store;
 use cnm::store::{Batch, Disk, Durability};
 use netns_tests::{Daemon, Lab, wait_until};
 
+/// What becomes of a record's bytes.
+type Damage = fn(&[u8]) -> Vec<u8>;
+
 /// What damages a record. The one before the last is of a release to come.
-const DAMAGES: &[fn(&[u8]) -> Vec<u8>] = &[
+const DAMAGES: &[Damage] = &[
     |_| b"\x00\xffno record".to_vec(),
     |_| Vec::new(),
     |record| record[..record.len() / 2].to_vec(),
@@ -140,12 +143,18 @@ fn a_damaged_record_is_told_and_everything_else_works() {
             Daemon::start_from(&lab.host, &archive(), |data| keys = damage(data, *how));
         let told = |daemon: &Daemon| {
             let check = daemon.output("system check");
-            keys.iter().for_each(|key| assert!(check.contains(key), "{key} is not in {check}"));
+            for key in &keys {
+                assert!(check.contains(key), "{key} is not in {check}");
+            }
             let info = daemon.rnet("info -f {{.Warnings}}");
-            keys.iter().for_each(|key| assert!(info.contains(key), "{key} is not in {info}"));
+            for key in &keys {
+                assert!(info.contains(key), "{key} is not in {info}");
+            }
         };
         told(&daemon);
-        keys.iter().for_each(|key| assert!(daemon.log().contains(key), "{key} is not in the log"));
+        for key in &keys {
+            assert!(daemon.log().contains(key), "{key} is not in the log");
+        }
         let rest = lines(&daemon, "ps -a --format {{.Names}}");
         assert!(rest.contains("web") && !rest.contains("exited"), "{rest:?}");
         wait_until("it runs", || format(&daemon, "web", "{{.State.Running}}") == "true");

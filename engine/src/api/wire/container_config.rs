@@ -256,6 +256,7 @@ pub struct Mount {
 }
 
 /// Options of a bind mount.
+#[expect(clippy::struct_excessive_bools, reason = "independent switches of the API")]
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct BindOptions {

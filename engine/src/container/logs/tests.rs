@@ -152,7 +152,7 @@ async fn a_line_that_is_half_written_is_waited_for() {
 #[tokio::test]
 async fn a_log_in_which_nothing_is_wanted_holds_nobody_up() {
     let scene = Scene::new("unwanted");
-    scene.write("stderr", 1, &["x\n"; 20_000]);
+    scene.write("stderr", 1, &vec!["x\n"; 20_000]);
     scene.end();
     let query = LogQuery { stdout: true, ..LogQuery::default() };
     let mut turns = 0;
