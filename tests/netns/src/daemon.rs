@@ -312,7 +312,16 @@ fn programs() -> &'static Path {
         if oldest < sources.into_iter().max().flatten() {
             let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
             let mut build = Command::new(cargo);
-            build.args(["build", "--package", "engine", "--package", "dns", "--bins"]);
+            build.args([
+                "build",
+                "--package",
+                "engine",
+                "--package",
+                "shim",
+                "--package",
+                "dns",
+                "--bins",
+            ]);
             assert!(build.current_dir(&workspace).status().unwrap().success());
         }
         directory

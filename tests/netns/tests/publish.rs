@@ -365,7 +365,7 @@ fn a_container_that_left_its_last_network_publishes_nothing() {
     let [host, host6] = Lab::both(Lab::HOST);
     daemon.rnet("network disconnect n1 web");
     assert_eq!(daemon.rnet("port web"), "");
-    assert_eq!(daemon.rnet("ps --format {{.Ports}}"), "");
+    assert!(!daemon.rnet("ps --format {{.Ports}}").contains("->"));
     for address in [host, host6] {
         assert!(refused(&lab.client, address, 8080), "{address}");
         assert!(refused(&lab.host, address, 8080), "{address}");
