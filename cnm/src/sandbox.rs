@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use crate::endpoint::StaticRoute;
-use crate::{Endpoint, Network, PortBinding, SandboxId};
+use crate::{Endpoint, LinkName, Network, PortBinding, SandboxId};
 
 /// A network namespace of ours.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,6 +37,26 @@ impl Attachment<'_> {
             self.network.pool_of(address.ip())?.gateway
         })
     }
+}
+
+/// What sysctls say of a property of an interface: of it by name, of all interfaces, or of those to
+/// come; in that order, for the most particular wish is the one that is meant.
+pub fn wish<'a>(
+    sysctls: &'a [(String, String)],
+    family: &str,
+    interface: &LinkName,
+    leaf: &str,
+) -> Option<&'a str> {
+    [interface.as_str(), "all", "default"].into_iter().find_map(|link| {
+        let path = format!("net/{family}/conf/{link}/{leaf}");
+        let named = sysctls.iter().rev().find(|(known, _)| *known == path);
+        named.map(|(_, value)| value.trim())
+    })
+}
+
+/// Whether sysctls switch IPv6 off on an interface.
+pub fn lacks_ipv6(sysctls: &[(String, String)], interface: &LinkName) -> bool {
+    wish(sysctls, "ipv6", interface, "disable_ipv6").is_some_and(|value| value != "0")
 }
 
 /// The attachment that provides the default route of a family: the highest gateway priority,

@@ -41,8 +41,9 @@ impl Planner for Drivers {
         let mut state = own_namespace(sandbox);
         for attachment in attachments {
             state.extend(attachment.network.driver.endpoint(sandbox, *attachment)?);
-            state.extend(endpoint_sysctls(sandbox, *attachment));
         }
+        yield_to_wishes(sandbox, &mut state);
+        state.extend(attachments.iter().flat_map(|of| endpoint_sysctls(sandbox, *of)));
         state.extend(gateway::routes(sandbox, attachments));
         state.extend(portmap::elements(sandbox, attachments));
         // The sandbox's own wishes go over what its networks would like.
@@ -98,6 +99,20 @@ fn link_addresses(ns: &Ns, of: Attachment<'_>) -> Result<Vec<(Key, Value)>, Plan
         Ok((Key::Address { ns, link, address: *address }, Value::Present))
     };
     endpoint.addresses.iter().map(address).collect()
+}
+
+/// What a driver would like of an interface is nothing against what the user said of all of them:
+/// the kernel would take ours for the more particular word.
+fn yield_to_wishes(sandbox: &Sandbox, state: &mut State) {
+    let wished = state.iter().filter_map(|(key, _)| {
+        let Key::Sysctl { path, .. } = key else { return None };
+        let link = cnm::ground::link_of(path)?;
+        let (family, leaf) = (path.split('/').nth(1)?, path.rsplit('/').next()?);
+        let value = cnm::sandbox::wish(&sandbox.sysctls, family, &link, leaf)?;
+        Some((key.clone(), Value::Text(value.to_owned())))
+    });
+    let wished: Vec<_> = wished.collect();
+    state.extend(wished);
 }
 
 /// The sysctls that were given with an endpoint.

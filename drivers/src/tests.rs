@@ -499,6 +499,28 @@ fn sysctls_of_the_sandbox_go_over_those_of_the_driver() {
 }
 
 #[test]
+fn a_wish_of_the_sandbox_for_all_interfaces_is_not_overruled_by_the_driver() {
+    let network = network(1, &[V4]);
+    let endpoint = endpoint(0xa0, &network, &["10.1.0.2/24"]);
+    let mut sandbox = sandbox(&[]);
+    sandbox.sysctls = [("all/disable_ipv6", "0"), ("default/accept_ra", "2")]
+        .map(|(path, value)| (format!("net/ipv6/conf/{path}"), value.to_owned()))
+        .into();
+    check_lines(
+        "conf/eth0",
+        &sandbox,
+        &[(&network, &endpoint)],
+        &expect![[r#"
+            + sysctl net/ipv4/conf/eth0/arp_notify in 5b5b5b5b5b5b = 1
+            + sysctl net/ipv6/conf/eth0/accept_dad in 5b5b5b5b5b5b = 0
+            + sysctl net/ipv6/conf/eth0/accept_ra in 5b5b5b5b5b5b = 2
+            + sysctl net/ipv6/conf/eth0/disable_ipv6 in 5b5b5b5b5b5b = 0
+            + sysctl net/ipv6/conf/eth0/ndisc_notify in 5b5b5b5b5b5b = 1
+        "#]],
+    );
+}
+
+#[test]
 fn resolver_is_installed_where_it_is_wanted() {
     check(
         Ok(own_namespace(&Sandbox { resolver: true, ..sandbox(&[]) })),

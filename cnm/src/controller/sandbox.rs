@@ -14,6 +14,7 @@ use super::{
 };
 use crate::ipam::{Holder, short};
 use crate::options::EndpointOptions;
+use crate::sandbox::lacks_ipv6;
 use crate::{
     Endpoint, EndpointId, Kind, LinkName, Mac, Network, NetworkId, PortBinding, Sandbox, SandboxId,
 };
@@ -32,7 +33,8 @@ impl Controller {
     ) -> Result<Decision<(SandboxId, Transaction)>, ControllerError> {
         let id = SandboxId::from_random(entropy.bytes());
         let mut draft = Draft::with(self, claims);
-        let mut joining = Joining { sandbox: &id, owner: &spec.owner, entropy, now };
+        let (owner, sysctls) = (spec.owner.as_str(), &spec.sysctls[..]);
+        let mut joining = Joining { sandbox: &id, owner, sysctls, entropy, now };
         // Named interfaces come first, so that no other one is given their names.
         let mut interfaces = Interfaces::default();
         for join in &spec.joins {
@@ -182,8 +184,18 @@ impl Controller {
 struct Joining<'a> {
     sandbox: &'a SandboxId,
     owner: &'a str,
+    /// The sandbox's own.
+    sysctls: &'a [(String, String)],
     entropy: &'a mut dyn Entropy,
     now: u64,
+}
+
+/// Which addresses an endpoint is to have.
+struct Wanted<'a> {
+    /// Those asked for.
+    addresses: &'a [IpAddr],
+    /// Whether it may have one of IPv6.
+    ipv6: bool,
 }
 
 /// The names of interfaces that a sandbox has.
@@ -246,7 +258,8 @@ impl Draft<'_> {
         }
         interfaces.claim(self.controller.named_interface(join)?)?;
         let sandbox = &before.sandbox;
-        let mut joining = Joining { sandbox: &sandbox.id, owner: &sandbox.owner, entropy, now };
+        let (owner, sysctls) = (sandbox.owner.as_str(), &sandbox.sysctls[..]);
+        let mut joining = Joining { sandbox: &sandbox.id, owner, sysctls, entropy, now };
         let endpoint = self.join(&mut joining, join, &before.endpoints, &mut interfaces)?;
         let mut after = before.clone();
         after.endpoints.push(Arc::new(endpoint));
@@ -274,15 +287,19 @@ impl Draft<'_> {
             // There is no other interface on these.
             (None, None) => "lo".parse()?,
         };
+        let sysctls: Vec<_> = options.sysctls.iter().map(|sysctl| sysctl.of(&interface)).collect();
+        // What is said of the endpoint comes after what is said of the sandbox.
+        let all = [joining.sysctls, &sysctls].concat();
+        let wanted = Wanted { addresses: &join.addresses, ipv6: !lacks_ipv6(&all, &interface) };
         let sticky = || self.controller.ipam.mac(id, joining.owner);
         let mac = join.mac.or_else(sticky).unwrap_or_else(|| random_mac(joining.entropy));
         let holder = Holder { owner: joining.owner, mac: Some(mac), now: joining.now };
         Ok(Endpoint {
             id: self.endpoint_id(joining.entropy)?,
-            addresses: self.addresses(&network, &join.addresses, &holder)?,
+            addresses: self.addresses(&network, &wanted, &holder)?,
             network: id.clone(),
             sandbox: joining.sandbox.clone(),
-            sysctls: options.sysctls.iter().map(|sysctl| sysctl.of(&interface)).collect(),
+            sysctls,
             interface,
             mac,
             aliases: join.aliases.clone(),
@@ -357,15 +374,24 @@ impl Draft<'_> {
         Ok(addresses)
     }
 
-    /// The wanted addresses, and any others for the families that none is wanted of.
+    /// The wanted addresses, and any others for the families that none is wanted of. Where the user
+    /// switched IPv6 off there is none of it, for nothing must leave by a way that nobody looks at.
     fn addresses(
         &mut self,
         network: &Network,
-        wanted: &[IpAddr],
+        wanted: &Wanted<'_>,
         holder: &Holder<'_>,
     ) -> Result<Vec<IpNetwork>, ControllerError> {
         let mut addresses = self.claimed_addresses(network, holder)?;
-        for address in wanted {
+        addresses.retain(|address| wanted.ipv6 || address.is_ipv4());
+        for address in wanted.addresses {
+            if address.is_ipv6() && !wanted.ipv6 {
+                self.warnings.push(format!(
+                    "{address} is not used on network {}: a sysctl switches IPv6 off",
+                    network.name
+                ));
+                continue;
+            }
             if addresses.iter().any(|other| other.is_ipv6() == address.is_ipv6()) {
                 return Err(second_of_family(*address, network));
             }
@@ -373,7 +399,8 @@ impl Draft<'_> {
             addresses.push(self.took_address(&network.id, taken));
         }
         for ipv6 in [false, true] {
-            if addresses.iter().any(|address| address.is_ipv6() == ipv6) {
+            let taken = addresses.iter().any(|address| address.is_ipv6() == ipv6);
+            if taken || (ipv6 && !wanted.ipv6) {
                 continue;
             }
             if let Some(taken) = self.controller.ipam.allocate(&network.id, ipv6, holder)? {

@@ -437,3 +437,37 @@ fn a_record_that_cannot_be_read_is_named() {
     damaged("intent/x", Some("{}"), "record intent/x of the store is damaged: no number");
     assert!(loaded(&engine.store).is_ok());
 }
+
+#[test]
+fn a_sandbox_that_switches_ipv6_off_gets_no_address_of_it() {
+    let mut engine = Engine::new();
+    let n1 = engine.network("n1", &["10.1.0.0/24", "fd01::/64"]);
+    let off = |link: &str| format!("net/ipv6/conf/{link}/disable_ipv6");
+    let cases = [
+        (vec![("all", "1")], 1),
+        (vec![("default", "1")], 1),
+        (vec![("eth0", "1")], 1),
+        // The most particular wish is the one that is meant.
+        (vec![("all", "1"), ("eth0", "0")], 2),
+        (vec![("eth1", "1")], 2),
+        (vec![("all", "0")], 2),
+    ];
+    for (owner, (sysctls, addresses)) in cases.into_iter().enumerate() {
+        let sysctl = |(link, value): &(&str, &str)| (off(link), (*value).to_owned());
+        let wanted = "fd01::77".parse().unwrap();
+        let spec = SandboxSpec {
+            owner: owner.to_string(),
+            sysctls: sysctls.iter().map(sysctl).collect(),
+            joins: vec![JoinSpec { addresses: vec![wanted], ..join(&n1) }],
+            ..SandboxSpec::default()
+        };
+        let claims = Claims::none();
+        let Engine { controller, entropy, now, .. } = &mut engine;
+        let begun = controller.begin_create_sandbox(&spec, &claims, entropy, *now).unwrap();
+        let Decision::Made((_, transaction)) = begun else { panic!("no ports are published") };
+        let live = transaction.sandbox_after().unwrap();
+        assert_eq!(live.endpoints[0].addresses.len(), addresses, "{sysctls:?}");
+        assert_eq!(transaction.warnings.len(), 2 - addresses, "{:?}", transaction.warnings);
+        engine.abort(transaction);
+    }
+}

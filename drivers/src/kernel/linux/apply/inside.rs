@@ -2,6 +2,7 @@
 
 use std::io;
 
+use cnm::ground::link_of;
 use cnm::{Key, Ns, SandboxId, Step, Value};
 
 use super::super::parts::SandboxPart;
@@ -56,7 +57,11 @@ impl Run<'_> {
         };
         let path = self.linux.namespace_path(sandbox);
         self.stage(|run| {
-            for step in &part.steps {
+            // What is said of all interfaces reaches those that are there: it goes before what is
+            // said of one.
+            let (of_one, of_all): (Vec<&Step>, Vec<&Step>) =
+                part.steps.iter().copied().partition(|step| is_of_one_interface(step));
+            for step in of_all.into_iter().chain(of_one) {
                 if let (Key::Sysctl { path: name, .. }, Value::Text(value)) =
                     (step.key(), wanted(step))
                 {
@@ -146,4 +151,8 @@ impl Run<'_> {
             space.socket = Some(socket);
         }
     }
+}
+
+fn is_of_one_interface(step: &Step) -> bool {
+    matches!(step.key(), Key::Sysctl { path, .. } if link_of(path).is_some())
 }
