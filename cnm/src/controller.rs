@@ -15,6 +15,7 @@ mod draft;
 mod error;
 mod intent;
 mod kept;
+mod load;
 mod network;
 mod parts;
 mod publish;
@@ -31,8 +32,8 @@ use crate::driver::Peer;
 use crate::endpoint::{Mac, Protocol, StaticRoute};
 use crate::ipam::{Ipam, Lease};
 use crate::ports::Ports;
-use crate::record;
 use crate::store::Batch;
+use crate::store::record::Unreadable;
 use crate::{
     Endpoint, EndpointId, Kind, LinkName, Network, NetworkId, Planner, PortBinding, Sandbox,
     SandboxId, State, Store,
@@ -43,7 +44,7 @@ pub use claims::{Claims, Decision};
 pub use error::ControllerError;
 pub use intent::Live;
 pub(crate) use intent::{Change, Intent, Transition};
-use intent::{Open, damaged, lease_record};
+use intent::{Open, lease_record};
 
 /// The record of the /48 that subnets for IPv6 come from where none is configured.
 const ULA_KEY: &str = "meta/ula";
@@ -71,6 +72,7 @@ pub struct Controller {
     recovered: BTreeSet<u64>,
     next: u64,
     ula: Option<IpNetwork>,
+    unreadable: Vec<Unreadable>,
 }
 
 /// What the host already uses, to be avoided by the default pools.
@@ -261,11 +263,15 @@ impl Controller {
             recovered: BTreeSet::new(),
             next: 1,
             ula: None,
+            unreadable: Vec::new(),
         };
-        controller.load_networks(store)?;
-        controller.load_sandboxes(store)?;
-        controller.load_intents(store)?;
+        controller.read(store)?;
         Ok(controller)
+    }
+
+    /// The records that could not be read, and that the model goes without.
+    pub fn unreadable(&self) -> &[Unreadable] {
+        &self.unreadable
     }
 
     /// All networks, by name.
@@ -394,60 +400,6 @@ impl Controller {
             batch.writes.push(lease_record(&network, address, lease));
         }
         batch
-    }
-
-    fn load_networks(&mut self, store: &dyn Store) -> Result<(), ControllerError> {
-        for (key, value) in store.list("network/")? {
-            let network = Arc::new(record::network(&value, &*self.planner).map_err(damaged(&key))?);
-            self.plan_network(&network).map_err(damaged(&key))?;
-            self.names.insert(network.name.clone(), network.id.clone());
-            self.insert_network(&network);
-        }
-        for (key, value) in store.list("lease/")? {
-            let mut parts = key.splitn(3, '/').skip(1);
-            let network = parts.next().and_then(|network| network.parse().ok());
-            let address = parts.next().and_then(|address| address.parse().ok());
-            let (Some(network), Some(address)) = (network, address) else {
-                return Err(ControllerError::damaged(&key, "its key names no address"));
-            };
-            let mut lease = record::lease(&value).map_err(damaged(&key))?;
-            // Whether it is in use is for the endpoints to say.
-            lease.released.get_or_insert(0);
-            self.ipam.restore(&network, address, Some(lease));
-        }
-        let ula = store.get(ULA_KEY)?;
-        self.ula = ula.map(|value| record::ula(&value).map_err(damaged(ULA_KEY))).transpose()?;
-        Ok(())
-    }
-
-    fn load_sandboxes(&mut self, store: &dyn Store) -> Result<(), ControllerError> {
-        let mut endpoints: BTreeMap<SandboxId, Vec<Arc<Endpoint>>> = BTreeMap::new();
-        for (key, value) in store.list("endpoint/")? {
-            let endpoint = Arc::new(record::endpoint(&value).map_err(damaged(&key))?);
-            endpoints.entry(endpoint.sandbox.clone()).or_default().push(endpoint);
-        }
-        for (key, value) in store.list("sandbox/")? {
-            let sandbox = Arc::new(record::sandbox(&value).map_err(damaged(&key))?);
-            let mut endpoints = endpoints.remove(&sandbox.id).unwrap_or_default();
-            endpoints.sort_by_key(|endpoint| endpoint.order);
-            let live = Live { sandbox, endpoints };
-            self.plan_sandbox(&live).map_err(damaged(&key))?;
-            for binding in &live.sandbox.ports {
-                self.ports.take(binding);
-            }
-            for (network, address, fresh) in live.leases() {
-                let lease = self.ipam.lease(&network, address).cloned();
-                let lease = Lease { released: None, ..lease.unwrap_or(fresh) };
-                self.ipam.restore(&network, address, Some(lease));
-            }
-            self.links.extend(live.endpoints.iter().map(|endpoint| endpoint.host_link()));
-            self.insert_sandbox(live);
-        }
-        let homeless = endpoints.into_values().flatten().next();
-        homeless.map_or(Ok(()), |endpoint| {
-            let why = format!("sandbox {} is not in the store", endpoint.sandbox);
-            Err(ControllerError::damaged(&format!("endpoint/{}", endpoint.id), why))
-        })
     }
 
     fn insert_network(&mut self, network: &Arc<Network>) {

@@ -41,6 +41,15 @@ pub(crate) enum RecordError {
     Options(#[from] crate::options::OptionError),
 }
 
+impl From<RecordError> for crate::store::record::RecordError {
+    fn from(error: RecordError) -> Self {
+        match error {
+            RecordError::Later(found) => Self::Newer { found, known: VERSION },
+            other => Self::Damaged(other.to_string()),
+        }
+    }
+}
+
 #[expect(clippy::struct_excessive_bools, reason = "independent properties, as the model has them")]
 #[derive(Serialize, Deserialize)]
 struct NetworkRecord {
@@ -171,26 +180,25 @@ struct LiveRecord {
 // === Reading ===
 
 pub(crate) fn network(value: &[u8], planner: &dyn Planner) -> Result<Network, RecordError> {
-    serde_json::from_slice::<NetworkRecord>(value)?.into_model(planner)
+    parse::<NetworkRecord>(value)?.into_model(planner)
 }
 
 pub(crate) fn endpoint(value: &[u8]) -> Result<Endpoint, RecordError> {
-    serde_json::from_slice::<EndpointRecord>(value)?.into_model()
+    parse::<EndpointRecord>(value)?.into_model()
 }
 
 pub(crate) fn sandbox(value: &[u8]) -> Result<Sandbox, RecordError> {
-    serde_json::from_slice::<SandboxRecord>(value)?.into_model()
+    parse::<SandboxRecord>(value)?.into_model()
 }
 
 pub(crate) fn lease(value: &[u8]) -> Result<Lease, RecordError> {
-    let LeaseRecord { version, owner, mac, released, reserved, others } =
-        serde_json::from_slice(value)?;
+    let LeaseRecord { version, owner, mac, released, reserved, others } = parse(value)?;
     check(version)?;
     Ok(Lease { owner, mac, released, reserved, others })
 }
 
 pub(crate) fn intent(value: &[u8], planner: &dyn Planner) -> Result<Intent, RecordError> {
-    let IntentRecord { version, kind, subject, change, now } = serde_json::from_slice(value)?;
+    let IntentRecord { version, kind, subject, change, now } = parse(value)?;
     check(version)?;
     let change = match change {
         ChangeRecord::Network(networks) => {
@@ -202,6 +210,19 @@ pub(crate) fn intent(value: &[u8], planner: &dyn Planner) -> Result<Intent, Reco
         }
     };
     Ok(Intent { kind, subject, change, now })
+}
+
+/// The version is looked at first: a later release may have given a record any form.
+fn parse<T: serde::de::DeserializeOwned>(value: &[u8]) -> Result<T, RecordError> {
+    #[derive(Deserialize)]
+    struct Probe {
+        #[serde(default = "first::version")]
+        version: u32,
+    }
+    if let Ok(probe) = serde_json::from_slice::<Probe>(value) {
+        check(probe.version)?;
+    }
+    Ok(serde_json::from_slice(value)?)
 }
 
 pub(crate) fn ula(value: &[u8]) -> Result<IpNetwork, RecordError> {

@@ -74,7 +74,8 @@ impl Engine {
         let open = move || {
             let store: Arc<dyn Store> = Arc::new(store);
             let mut engine = Self::assemble(settings, store, images, tasks)?;
-            let unreadable = engine.containers.recover(engine.store.as_ref())?;
+            let mut unreadable = engine.networks.controller().unreadable().to_vec();
+            unreadable.extend(engine.containers.recover(engine.store.as_ref())?);
             engine
                 .stayed
                 .extend(unreadable.into_iter().filter(|record| record.place == record.key));

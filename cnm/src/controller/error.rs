@@ -37,11 +37,6 @@ impl ControllerError {
     pub(super) fn not_found(noun: &str, key: impl std::fmt::Display) -> Self {
         Self::new(Kind::NotFound, format!("{noun} {key} not found"))
     }
-
-    /// The store holds what cannot be.
-    pub(super) fn damaged(key: &str, why: impl std::fmt::Display) -> Self {
-        Self::new(Kind::Internal, format!("record {key} of the store is damaged: {why}"))
-    }
 }
 
 impl HasKind for ControllerError {

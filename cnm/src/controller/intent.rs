@@ -13,7 +13,7 @@ use crate::ipam::Lease;
 use crate::record;
 use crate::sandbox::Attachment;
 use crate::store::Batch;
-use crate::{Endpoint, LinkName, Network, NetworkId, PortBinding, Sandbox, State, Store};
+use crate::{Endpoint, LinkName, Network, NetworkId, PortBinding, Sandbox, State};
 use ipnetwork::IpNetwork;
 
 /// A sandbox with its endpoints, in the order they joined.
@@ -256,22 +256,7 @@ impl Controller {
         .collect()
     }
 
-    /// Takes again what the intents in the store had taken.
-    pub(super) fn load_intents(&mut self, store: &dyn Store) -> Result<(), ControllerError> {
-        for (key, value) in store.list("intent/")? {
-            let number = key.strip_prefix("intent/").and_then(|number| number.parse().ok());
-            let number: u64 = number.ok_or_else(|| ControllerError::damaged(&key, "no number"))?;
-            let intent = record::intent(&value, &*self.planner).map_err(damaged(&key))?;
-            self.plan(&intent.change).map_err(damaged(&key))?;
-            let open = self.take_again(intent);
-            self.open.insert(number, open);
-            self.recovered.insert(number);
-            self.next = self.next.max(number + 1);
-        }
-        Ok(())
-    }
-
-    fn take_again(&mut self, intent: Intent) -> Open {
+    pub(super) fn take_again(&mut self, intent: Intent) -> Open {
         let mut previous = Vec::new();
         for (network, address, mut lease) in intent.change.new_leases() {
             let before = self.ipam.lease(&network, address).cloned();
@@ -468,9 +453,4 @@ pub(super) fn lease_record(
 fn intent_key(number: u64) -> String {
     // With leading zeros the records are in the order of the transactions.
     format!("intent/{number:020}")
-}
-
-/// Names the record that cannot be.
-pub(super) fn damaged<E: std::fmt::Display>(key: &str) -> impl FnOnce(E) -> ControllerError {
-    move |why| ControllerError::damaged(key, why)
 }

@@ -100,17 +100,36 @@ impl<'s> Reading<'s> {
         Self { store, damaged: Vec::new(), newer: Vec::new() }
     }
 
-    /// The records below a prefix that can be read, in the order of their keys.
-    pub fn list<R: Record>(&mut self, prefix: &str) -> Result<Vec<(String, R)>, StoreError> {
-        let found = self.store.list(prefix)?.into_iter();
-        Ok(found
-            .filter_map(|(key, bytes)| Some((key.clone(), self.decode(&key, bytes)?)))
-            .collect())
+    /// The records below a prefix that can be read by `read`, in the order of their keys.
+    pub fn list_with<T, E: Into<RecordError>>(
+        &mut self,
+        prefix: &str,
+        read: impl Fn(&[u8]) -> Result<T, E>,
+    ) -> Result<Vec<(String, T)>, StoreError> {
+        let mut all = Vec::new();
+        for (key, bytes) in self.store.list(prefix)? {
+            match read(&bytes) {
+                Ok(record) => all.push((key, record)),
+                Err(why) => self.put_by(&key, bytes, why.into()),
+            }
+        }
+        Ok(all)
     }
 
-    /// The record under a key, if there is one that can be read.
-    pub fn get<R: Record>(&mut self, key: &str) -> Result<Option<R>, StoreError> {
-        Ok(self.store.get(key)?.and_then(|bytes| self.decode(key, bytes)))
+    /// The records below a prefix that can be read, in the order of their keys.
+    pub fn list<R: Record>(&mut self, prefix: &str) -> Result<Vec<(String, R)>, StoreError> {
+        self.list_with(prefix, decode::<R>)
+    }
+
+    /// The record under a key, if there is one that `read` can read.
+    pub fn get_with<T, E: Into<RecordError>>(
+        &mut self,
+        key: &str,
+        read: impl Fn(&[u8]) -> Result<T, E>,
+    ) -> Result<Option<T>, StoreError> {
+        let Some(bytes) = self.store.get(key)? else { return Ok(None) };
+        let read = read(&bytes).map_err(|why| self.put_by(key, bytes, why.into()));
+        Ok(read.ok())
     }
 
     /// Counts a record as damaged that can be read and cannot be true.
@@ -132,17 +151,10 @@ impl<'s> Reading<'s> {
         unreadable
     }
 
-    fn decode<R: Record>(&mut self, key: &str, bytes: Vec<u8>) -> Option<R> {
-        match decode(&bytes) {
-            Ok(record) => Some(record),
-            Err(why @ RecordError::Newer { .. }) => {
-                self.newer.push((key.to_owned(), why));
-                None
-            }
-            Err(why) => {
-                self.damaged.push((key.to_owned(), bytes, why));
-                None
-            }
+    fn put_by(&mut self, key: &str, bytes: Vec<u8>, why: RecordError) {
+        match why {
+            RecordError::Newer { .. } => self.newer.push((key.to_owned(), why)),
+            RecordError::Damaged(_) => self.damaged.push((key.to_owned(), bytes, why)),
         }
     }
 }
@@ -267,7 +279,7 @@ mod tests {
         let store = store(&[("t/1", "first")]);
         for second in ["second", "third"] {
             let mut reading = Reading::new(&store);
-            assert_eq!(reading.get::<Thing>("t/1").unwrap(), None);
+            assert_eq!(reading.get_with("t/1", decode::<Thing>).unwrap(), None);
             reading.finish();
             let mut batch = Batch::default();
             batch.put("t/1", second.as_bytes().to_vec());
