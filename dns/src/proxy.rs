@@ -123,6 +123,10 @@ impl Held {
         targets: Targets,
         places: Places,
     ) -> io::Result<Self> {
+        if protocol == Protocol::Tcp && targets.are_none() {
+            // Not only when the task comes to it: who is told that a port is held may ask there.
+            refuse(&socket);
+        }
         let (targets, told) = watch::channel(targets);
         let task = match protocol {
             Protocol::Tcp => tokio::spawn(carry_tcp(socket, told, places)),

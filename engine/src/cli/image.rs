@@ -172,10 +172,12 @@ pub(crate) async fn load(client: &Client, args: LoadArgs) -> Outcome {
     };
     let path = format!("/images/load?quiet={}", u8::from(args.quiet));
     let headers = [("content-type", "application/x-tar")];
-    let response = good(client.request(Method::POST, &path, body, &headers).await?).await?;
-    let mut progress = Progress::new(false, false);
-    let loaded = documents(response, |message| progress.show(&message)).await;
-    loaded.map_err(|mut error| {
+    let response = client.request(Method::POST, &path, body, &headers).await?;
+    let loaded = async {
+        let mut progress = Progress::new(false, false);
+        documents(good(response).await?, |message| progress.show(&message)).await
+    };
+    loaded.await.map_err(|mut error| {
         if let Some(path) = &args.input {
             error.message = format!("cannot load {}: {}", path.display(), error.message);
         }

@@ -297,7 +297,7 @@ impl Containers {
                 create_source: false,
                 no_copy: false,
                 options: point.options.clone(),
-                recursion: wanted.map_or_else(Recursion::default, |mount| mount.recursion),
+                recursion: self.recursion(point, wanted)?,
             });
         }
         let own = own_files(container, paths).into_iter();
@@ -305,6 +305,17 @@ impl Containers {
             own.filter(|file| mounts.iter().all(|mount| mount.target != file.target)).collect();
         mounts.extend(free);
         Ok(mounts)
+    }
+
+    /// What becomes of mounts below a bind. A file has none, and a runtime may refuse to make it
+    /// read-only with all that is below it.
+    fn recursion(&self, point: &MountPoint, wanted: Option<&Mount>) -> Result<Recursion> {
+        let asked = wanted.map_or_else(Recursion::default, |mount| mount.recursion);
+        if point.kind == "tmpfs" || point.writable || asked == Recursion::Disabled {
+            return Ok(asked);
+        }
+        let directory = self.runner.sources.is_directory(&point.source)?;
+        Ok(if directory { asked } else { Recursion::Writable })
     }
 
     fn extra_hosts(&self, container: &Container) -> Result<Vec<(IpAddr, String)>> {
@@ -390,6 +401,7 @@ fn own_files(container: &Container, paths: &Paths) -> Vec<Mount> {
         source: source.to_string_lossy().into_owned(),
         target: target.to_owned(),
         readonly: container.spec.readonly_rootfs,
+        recursion: Recursion::Writable,
         ..Mount::default()
     };
     files.map(mount).into()

@@ -30,6 +30,11 @@ impl Sources {
         self.ask(path, PATIENCE, |path| Ok(path.exists()))
     }
 
+    /// Whether there is a directory at a path.
+    pub(crate) fn is_directory(&self, path: &Path) -> Result<bool> {
+        self.ask(path, PATIENCE, |path| Ok(path.is_dir()))
+    }
+
     /// Makes a directory at a path where nothing is.
     pub(crate) fn make(&self, path: &Path) -> Result<()> {
         let make = |path: &Path| {

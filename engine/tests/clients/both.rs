@@ -19,7 +19,7 @@ macro_rules! with_both {
 with_both! {
     the_flags_of_run_reach_the_container;
     networks_come_and_go_while_a_container_runs;
-    a_static_address_is_kept_until_its_container_leaves;
+    a_static_address_is_lent_to_who_names_it_while_its_container_is_stopped;
     a_container_can_be_paused_renamed_and_restarted;
     logs_are_shown_in_part;
     stopping_ends_with_137_when_sigterm_is_ignored;
@@ -131,7 +131,7 @@ fn networks_come_and_go_while_a_container_runs(client: Client) {
     assert_eq!(ok(&["network", "ls", "-q", "--filter", "type=custom"]), "");
 }
 
-fn a_static_address_is_kept_until_its_container_leaves(client: Client) {
+fn a_static_address_is_lent_to_who_names_it_while_its_container_is_stopped(client: Client) {
     let daemon = Daemon::start(&[]);
     network(&daemon, client, "n1", "10.91.0.0/24", "fd91::/64");
     daemon.ok(client, &["run", "-d", "--name", "late", IMAGE]);
@@ -146,8 +146,9 @@ fn a_static_address_is_kept_until_its_container_leaves(client: Client) {
         assert!(code == Some(0) || error.contains("Address already in use"), "{error}");
         code == Some(0)
     };
+    assert!(!take("10.91.0.50") && !take("10.91.0.51"), "they are in use");
     daemon.ok(client, &["stop", "-t", "1", "late", "early"]);
-    assert!(!take("10.91.0.50") && !take("10.91.0.51"), "stopped containers keep them");
+    assert!(take("10.91.0.50") && take("10.91.0.51"), "who names them gets them meanwhile");
     daemon.ok(client, &["start", "late", "early"]);
     for name in ["late", "early"] {
         daemon.ok(client, &["network", "disconnect", "n1", name]);

@@ -103,7 +103,8 @@ fn output_and_input_pass_through() {
 #[test]
 fn images_are_saved_loaded_tagged_and_removed() {
     let daemon = Daemon::start(&[]);
-    let id = daemon.docker_ok(&["images", "-q", "--no-trunc", IMAGE]);
+    let id = daemon.docker_ok(&["image", "inspect", "-f", "{{.Id}}", IMAGE]);
+    assert_eq!(daemon.docker_ok(&["images", "-q", "--no-trunc", IMAGE]), id);
     assert!(id.starts_with("sha256:"), "{id}");
     daemon.docker_ok(&["tag", IMAGE, "mine:1"]);
     let archive = daemon.scratch.text("image.tar");

@@ -74,3 +74,18 @@ fn the_built_in_image_is_there_once_it_is_asked_for() {
     let listed = daemon.docker_ok(&["image", "ls", "--format", "{{.Repository}}:{{.Tag}}"]);
     assert_eq!(listed, "rnet/toolbox:latest");
 }
+
+#[test]
+fn a_file_is_bound_read_only_and_a_read_only_container_starts_again() {
+    let daemon = Daemon::start(&[]);
+    let bound = daemon.scratch.text("file") + ":/etc/words:ro";
+    std::fs::write(daemon.scratch.text("file"), "words").unwrap();
+    for client in Client::ALL {
+        let make = ["run", "-d", "--name", "c1", "--network", "none", "--read-only", "-v", &bound];
+        daemon.ok(client, &[&make[..], &[IMAGE, "trap", "0"]].concat());
+        daemon.ok(client, &["restart", "-t", "1", "c1"]);
+        let write = daemon.ask(client, &["exec", "c1", "write", "/etc/words", "more"]);
+        assert_ne!(write.0, Some(0), "{client:?}");
+        daemon.ok(client, &["rm", "-f", "c1"]);
+    }
+}

@@ -82,8 +82,14 @@ fn soak(directory: &Path) {
     assert!(kills > CYCLES / 4, "too few kills to tell anything");
     daemon.stop();
     before.assert_is_back(&daemon);
+    // Somebody runs while no daemon does, for otherwise nothing would stay in the kernel.
+    daemon.start();
+    let last = Cycle { daemon: &daemon, number: CYCLES + 1 };
+    last.begin();
+    daemon.stop();
     daemon.start();
     assert!(!daemon.healed(), "the kernel was not what the model says:\n{}", daemon.log());
+    last.end();
     daemon.stop();
     before.assert_is_back(&daemon);
 }
@@ -137,32 +143,55 @@ struct Cycle<'a> {
 }
 
 impl Cycle<'_> {
-    fn run(&self) {
-        let name = format!("c{}", self.number);
-        let port = u16::try_from(20_000 + self.number % 50).unwrap();
-        let networks = if self.number.is_multiple_of(2) { [1, 2] } else { [2, 1] };
-        let [first, second] = networks.map(|number| format!("net{number}"));
-        let ask = |path: &str, body: serde_json::Value, done: &[u16]| {
-            self.daemon.insist("POST", path, &body.to_string(), done);
-        };
+    fn name(&self) -> String {
+        format!("c{}", self.number)
+    }
+
+    fn port(&self) -> u16 {
+        u16::try_from(20_000 + self.number % 50).unwrap()
+    }
+
+    fn networks(&self) -> [String; 2] {
+        let numbers = if self.number.is_multiple_of(2) { [1, 2] } else { [2, 1] };
+        numbers.map(|number| format!("net{number}"))
+    }
+
+    fn ask(&self, path: &str, body: &serde_json::Value, done: &[u16]) {
+        self.daemon.insist("POST", path, &body.to_string(), done);
+    }
+
+    /// Starts the container, and sees that it answers.
+    fn begin(&self) {
+        let (name, port, [first, _]) = (self.name(), self.port(), self.networks());
         let host = json!({
             "NetworkMode": first,
             "CgroupParent": snapshot::parent(self.daemon.directory()),
             "PortBindings": {"80/tcp": [{"HostPort": port.to_string()}]},
         });
         let body = json!({"Image": "rnet/toolbox", "Cmd": ["httpd"], "HostConfig": host});
-        ask(&format!("/containers/create?name={name}"), body, &[409]);
-        ask(&format!("/containers/{name}/start"), json!({}), &[304]);
+        self.ask(&format!("/containers/create?name={name}"), &body, &[409]);
+        self.ask(&format!("/containers/{name}/start"), &json!({}), &[304]);
         // From here on it answers, whoever is killed.
         until("the published port answers", || answers(port));
+    }
+
+    /// Stops the container and removes it.
+    fn end(&self) {
+        let name = self.name();
+        self.ask(&format!("/containers/{name}/stop"), &json!({}), &[304]);
+        self.daemon.insist("DELETE", &format!("/containers/{name}"), "", &[404]);
+    }
+
+    fn run(&self) {
+        let (name, port, [_, second]) = (self.name(), self.port(), self.networks());
+        self.begin();
         let connect = format!("/networks/{second}/connect");
-        ask(&connect, json!({"Container": name}), &[403, 409]);
+        self.ask(&connect, &json!({"Container": name}), &[403, 409]);
         assert!(answers(port), "{name} does not answer when it is on two networks");
         let disconnect = format!("/networks/{second}/disconnect");
-        ask(&disconnect, json!({"Container": name}), &[403, 404, 409, 500]);
+        self.ask(&disconnect, &json!({"Container": name}), &[403, 404, 409, 500]);
         assert!(answers(port), "{name} does not answer when it left a network");
-        ask(&format!("/containers/{name}/stop"), json!({}), &[304]);
-        self.daemon.insist("DELETE", &format!("/containers/{name}"), "", &[404]);
+        self.end();
         if self.number % 10 == 5 {
             let extra = format!("extra{}", self.number);
             self.daemon.create_network(&extra, 3);

@@ -152,9 +152,12 @@ fn a_port_stays_closed_when_the_daemon_or_the_resolver_was_killed() {
     wait_until("another resolver is there", || {
         scene.daemon.resolver().is_some_and(|process| process != killed)
     });
-    // Names are told after ports.
-    wait_until("it answers", || {
-        within(SILENCE, &scene.insider, RESOLVER, "web", "A").is_some_and(|a| !a.records.is_empty())
+    // Between being bound and being held a port accepts, and whoever it accepted is cut off.
+    wait_until("it holds the port", || {
+        Lab::both(Lab::HOST).into_iter().all(|address| {
+            let asked = scene.lab.host.tcp_to(SocketAddr::new(address, 8080), SILENCE);
+            asked.is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)
+        })
     });
     scene.is_closed("with the next resolver");
 }

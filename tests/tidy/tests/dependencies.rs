@@ -5,9 +5,6 @@ use std::path::Path;
 
 use tidy::{Source, root, sources};
 
-/// Dependencies whose name stands nowhere, with what they are for.
-const UNSEEN: &[(&str, &str)] = &[("axum", "the API's router is being moved to it")];
-
 /// A manifest's directory below the root, and its text.
 type Manifest = (String, String);
 
@@ -17,7 +14,6 @@ fn every_dependency_is_used() {
     let unused: Vec<_> = manifests(&sources)
         .iter()
         .flat_map(|(directory, text)| unused(directory, text, &sources))
-        .filter(|line| !UNSEEN.iter().any(|(name, _)| line.ends_with(&format!(" {name}"))))
         .collect();
     assert!(unused.is_empty(), "{}", unused.join("\n"));
 }
