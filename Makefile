@@ -1,6 +1,6 @@
 # Every command of the project. Each recipe is one line to read; what it needs it installs itself.
 
-.PHONY: demo test lint fmt netns fuzz docs bench release setup ci
+.PHONY: demo test lint deny fmt netns fuzz docs bench release setup ci
 
 # Two containers on a network of their own, by rnet and by the docker client; then the daemon dies.
 demo: release
@@ -17,6 +17,10 @@ lint:
 	cargo clippy --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items
 	cargo test --quiet --package tidy
+
+# Licences, sources and bans of the dependencies, by cargo-deny and what deny.toml says. It needs no network.
+deny:
+	cargo deny --offline check licenses bans sources
 
 fmt:
 	cargo fmt --all
