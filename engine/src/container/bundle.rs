@@ -12,7 +12,7 @@ use super::files::{self, Asked, Hosts, Resolver};
 use super::join::Place;
 use super::logs::rotation::Rotation;
 use super::spec::Mount;
-use super::{Container, ContainerId, Paths, Sharing, Spec};
+use super::{Container, ContainerId, MountPoint, Paths, Sharing, Spec};
 use crate::runner::sources::check_propagation;
 use engine_error::{Error, Result};
 use image::rootfs::{Root, RootFs};

@@ -9,7 +9,6 @@ use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr};
 use std::thread;
 
-use netns_tests::lookup::{RESOLVER, within};
 use netns_tests::{Daemon, Host, Lab, SILENCE, wait_until};
 
 const LOCALHOST: [&str; 2] = ["127.0.0.1", "::1"];
