@@ -60,6 +60,8 @@ pub struct Networks {
     turns: Turns,
     /// Whether nothing is to be in the kernel any more.
     at_rest: AtomicBool,
+    /// Whether records could not be read: what the kernel has and no record tells of may be theirs.
+    doubted: bool,
 }
 
 /// A network that is being created.
@@ -110,8 +112,11 @@ impl Networks {
             settings.resolv_conf.clone(),
             kernel.clone(),
         )?;
+        let doubted = !controller.unreadable().is_empty()
+            || !cnm::store::record::set_aside_in(store.as_ref())?.is_empty();
         Ok(Self {
             controller: Mutex::new(controller),
+            doubted,
             journal: Journal::new(store),
             kernel,
             resolver,

@@ -73,7 +73,7 @@ impl Networks {
         // Networks come first: what is in a sandbox rests on them.
         for (subject, desired) in &wanted {
             let is_changing = changing.iter().any(|(other, _)| other == subject);
-            if is_changing || diff(&part(&observed, desired, subject), desired).is_empty() {
+            if is_changing || diff(&self.part(&observed, desired, subject), desired).is_empty() {
                 continue;
             }
             round.healed = true;
@@ -82,10 +82,20 @@ impl Networks {
                 tracing::error!(?subject, error, "cannot heal what belongs to it");
             }
         }
-        if observed.iter().any(|(key, _)| !known.contains(key)) {
+        if !self.doubted && observed.iter().any(|(key, _)| !known.contains(key)) {
             round.healed |= self.remove_strays()?;
         }
         Ok(round)
+    }
+
+    /// What was observed of a network or sandbox. Where records could not be read, what they may have
+    /// told of is nobody's to remove.
+    fn part(&self, observed: &State, desired: &State, subject: &Subject) -> State {
+        let inside = |key: &Key| {
+            !self.doubted && matches!(subject, Subject::Sandbox(id) if key.sandbox() == Some(id))
+        };
+        let own = observed.iter().filter(|(key, _)| desired.get(key).is_some() || inside(key));
+        own.map(|(key, value)| (key.clone(), value.clone())).collect()
     }
 
     fn is_at_rest(&self) -> bool {
@@ -102,7 +112,7 @@ impl Networks {
             Subject::Network(_) => BTreeSet::new(),
         };
         let observed = self.kernel.observe_only(&only)?;
-        let plan = diff(&part(&observed, &desired, subject), &desired);
+        let plan = diff(&self.part(&observed, &desired, subject), &desired);
         if !plan.is_empty() {
             tracing::info!(?subject, steps = plan.steps().len(), "heal the kernel's state");
             tracing::debug!(%plan, "apply");
@@ -158,11 +168,4 @@ impl Networks {
 
 fn keys(state: &State) -> impl Iterator<Item = &Key> {
     state.iter().map(|(key, _)| key)
-}
-
-/// What was observed of a network or sandbox.
-fn part(observed: &State, desired: &State, subject: &Subject) -> State {
-    let inside = |key: &Key| matches!(subject, Subject::Sandbox(id) if key.sandbox() == Some(id));
-    let own = observed.iter().filter(|(key, _)| desired.get(key).is_some() || inside(key));
-    own.map(|(key, value)| (key.clone(), value.clone())).collect()
 }

@@ -310,3 +310,24 @@ fn a_daemon_that_serves_nobody_leaves_nothing_and_the_next_one_makes_it_again() 
     networks.heal();
     assert_eq!(site.observed(), idle);
 }
+
+#[test]
+fn nothing_is_taken_from_those_whose_record_cannot_be_read() {
+    for kind in ["network/", "endpoint/", "sandbox/"] {
+        let site = Site::default();
+        let networks = site.open();
+        start(&networks, &spec("web", &create(&networks, "blue"), 8080));
+        drop(networks);
+        let whole = site.observed();
+        let mut batch = Batch::default();
+        for (key, _) in site.store.list(kind).unwrap() {
+            batch.put(key, b"no record".to_vec());
+        }
+        site.store.commit(&batch, Durability::Immediate).unwrap();
+        // The second daemon finds them set aside.
+        for _ in 0..2 {
+            site.open().heal();
+            assert_eq!(site.observed(), whole, "{kind}");
+        }
+    }
+}

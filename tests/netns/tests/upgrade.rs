@@ -24,7 +24,7 @@ const DAMAGES: &[Damage] = &[
 ];
 
 /// Kinds of records: what their keys begin with.
-const KINDS: &[&str] = &["container/"];
+const KINDS: &[&str] = &["container/", "network/", "endpoint/"];
 
 fn archive() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../engine/tests/fixtures/v1/store.tar.xz")
@@ -119,6 +119,7 @@ fn damage(data: &Path, how: fn(&[u8]) -> Vec<u8>) -> Vec<String> {
     for kind in KINDS {
         let wanted = |record: &[u8]| match *kind {
             "container/" => contains(record, r#""name":"exited""#),
+            "network/" => contains(record, r#""name":"plain""#),
             _ => true,
         };
         let mut records = store.list(kind).unwrap().into_iter();
