@@ -1,5 +1,5 @@
-//! Links, and the ports of bridges. Each kind of link has a file of its own below; [`info`] and
-//! [`kind`] are the list of them.
+//! Links, and the ports of bridges. Each kind of link has a file of its own below; `info` and
+//! `kind` are the list of them.
 
 mod bridge;
 mod ipvlan;

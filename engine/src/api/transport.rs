@@ -1,7 +1,7 @@
 //! The bytes of a connection, between its socket and HTTP.
 //!
 //! Three things that a library for HTTP does not do, and Go's does: targets of requests may have
-//! bytes that are not a URI's ([`heads`]); a client that is still sending when it is answered is
+//! bytes that are not a URI's (`heads`); a client that is still sending when it is answered is
 //! listened to until it has read the answer; and before a connection becomes one of bare bytes it is
 //! known that the head of the reply was read.
 
