@@ -16,7 +16,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use cnm::Protocol;
-use rustix::io::Errno;
 use rustix::net::{Shutdown, sockopt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
@@ -187,10 +186,11 @@ async fn carry_tcp(mut socket: OwnedFd, mut targets: watch::Receiver<Targets>, p
 fn refuse(socket: &OwnedFd) {
     // One that does not listen may be bound beside by whoever reuses addresses, as we do.
     let refused = set_reuse(socket, false).and_then(|()| {
-        match rustix::net::shutdown(socket, Shutdown::Both) {
-            Ok(()) | Err(Errno::NOTCONN) => Ok(()),
-            Err(errno) => Err(errno.into()),
+        // What is shut down and does not listen is shut for good, also when it listens again.
+        if sockopt::socket_acceptconn(socket)? {
+            rustix::net::shutdown(socket, Shutdown::Both)?;
         }
+        Ok(())
     });
     if let Err(error) = refused {
         tracing::warn!(%error, "cannot close a port that leads nowhere");

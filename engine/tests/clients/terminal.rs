@@ -215,6 +215,13 @@ fn a_terminal_is_asked_for_where_there_is_none() {
     }
 }
 
+/// Whether a process of the only container has this command line.
+fn runs(daemon: &Daemon, command: &str) -> bool {
+    let id = daemon.docker_ok(&["ps", "-q"]);
+    let (_, listed, _) = daemon.ask(Client::Docker, &["top", &id, "-eo", "pid,args"]);
+    listed.lines().any(|line| line.split_whitespace().skip(1).eq([command]))
+}
+
 #[test]
 fn under_an_init_process_the_program_has_the_terminal() {
     let daemon = Daemon::start(&[]);
@@ -223,6 +230,12 @@ fn under_an_init_process_the_program_has_the_terminal() {
         let mut terminal = Terminal::run(&daemon, client, &[&flags[..], &["cat"]].concat());
         terminal.press(b"hello\n");
         terminal.expect("hello\r\nhello\r\n");
+        // Both may be echoes: of this terminal before the client has it, and of the container's before
+        // the program has it.
+        let end = Instant::now() + PATIENCE;
+        while !runs(&daemon, "cat") {
+            assert!(Instant::now() < end, "{client:?}: it does not run");
+        }
         terminal.press(CTRL_C);
         assert_eq!(terminal.code(), Some(130));
         let words = [&flags[..], &["size", "-w"]].concat();
