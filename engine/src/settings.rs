@@ -8,7 +8,7 @@ use ipnetwork::IpNetwork;
 
 use runtime::Program;
 
-/// The checked configuration of an [`Engine`](crate::core::Engine).
+/// The checked configuration of an engine.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// What survives a reboot: `/var/lib/rnet`.
