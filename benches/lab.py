@@ -185,13 +185,17 @@ def memory(pid, field):
     raise RuntimeError(f"process {pid} has no {field}")
 
 
-def pids(comm):
-    """The processes of a name, of those in this process namespace: all of them are ours."""
+def pids(comm, directory=None):
+    """The processes of a name, of those in this process namespace: all of them are ours. With a
+    directory, those whose program is in it."""
     found = []
     for path in Path("/proc").glob("[0-9]*/comm"):
         try:
-            if path.read_text().strip() == comm[:15]:
-                found.append(int(path.parent.name))
+            if path.read_text().strip() != comm[:15]:
+                continue
+            if directory and Path(os.readlink(path.parent / "exe")).parent != directory:
+                continue
+            found.append(int(path.parent.name))
         except OSError:
             continue
     return found

@@ -30,6 +30,8 @@ def missing():
 class Engine:
     """A daemon that speaks the Docker Engine API."""
 
+    ours = False
+
     def __init__(self, lab):
         self.lab = lab
         self.directory = lab.directory / self.name
@@ -72,12 +74,17 @@ class Engine:
     def create(self, command, **options):
         return self.api.create(self.image, command, self.lab.parent, **options)
 
+    def shims(self):
+        """The processes that stand by containers."""
+        return pids(self.shim)
+
     def run_line(self, *arguments):
         return self.cli("run", "--rm", "--cgroup-parent", self.lab.parent, *arguments)
 
 
 class Rnet(Engine):
     name = "rnet"
+    ours = True
     shim = "rnet-shim"
 
     def __init__(self, lab, binaries):
@@ -119,7 +126,16 @@ class Rnet(Engine):
 
     def daemons(self):
         """The processes that are there without a container, by what to call them."""
-        return {"daemon": pids("rnet"), "rnet-dns": pids("rnet-dns")}
+        return {"daemon": pids("rnet", self.binaries), "rnet-dns": pids("rnet-dns", self.binaries)}
+
+    def shims(self):
+        return pids(self.shim, self.binaries)
+
+
+class Before(Rnet):
+    """Another build of rnet, to see what a change has changed."""
+
+    name = "before"
 
 
 class Dockerd(Engine):
@@ -179,6 +195,8 @@ class Podman(Engine):
 
 class Runtime:
     """A runtime alone, with the image's files as its bundle."""
+
+    ours = False
 
     def __init__(self, lab, name, rootfs):
         self.name = name

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 from pathlib import Path
 
-from lab import memory, pids
+from lab import memory
 
 NETWORK = "bench"
 """A network of the user's own, on every engine."""
@@ -84,7 +84,7 @@ class Bench:
                 spent[peer] += time.monotonic() - begun
                 if turn > 0:
                     row.add(peer.name, value)
-                if spent[peer] > self.cap and peer.name != "rnet":
+                if spent[peer] > self.cap and not peer.ours:
                     del spent[peer]
 
     def each(self, row, once):
@@ -247,8 +247,9 @@ def density(bench):
     half = max(1, bench.runs // 2)
     in_addition(bench, first, others, half)
     second = bench.row(f"API start (bridge + name + 1 port) with {many} running")
+    resting = Row(f"memory with {many} running: daemon RSS", "MiB")
     for engine in list(others):
-        until = math.inf if engine.name == "rnet" else time.monotonic() + 2 * bench.cap
+        until = math.inf if engine.ours else time.monotonic() + 2 * bench.cap
         try:
             others[engine] += parallel(bench, engine, many - 1, until)
             if len(others[engine]) < many:
@@ -256,10 +257,11 @@ def density(bench):
             in_addition(bench, second, [engine], bench.runs)
         except Exception as error:
             second.fail(engine.name, error)
-        if engine.name == "rnet" and engine.name in second.samples:
-            resting = bench.row(f"memory with {many} running: daemon RSS", "MiB")
-            resting.add("rnet", sum(memory(pid, "VmRSS") for pid in engine.daemons()["daemon"]))
+        if engine.ours and engine.name in second.samples:
+            daemons = engine.daemons()["daemon"]
+            resting.add(engine.name, sum(memory(pid, "VmRSS") for pid in daemons))
         clear(engine, others[engine][1:])
+    bench.rows.append(resting)
     in_addition(bench, first, others, half)
     for engine, started in others.items():
         clear(engine, started[:1])
@@ -323,7 +325,7 @@ def ports(bench):
     for number in (1, 100, 10_000):
         row = bench.row(f"publishing {number:,} ports: what they add to that start")
         for peer in list(peers):
-            if number > 100 and peer.name != "rnet":
+            if number > 100 and not peer.ours:
                 row.fail(peer.name, f"not tried: 100 took {slowest(previous, peer):.1f} s")
                 peers.remove(peer)
         wanted = range(FIRST_PORT, FIRST_PORT + number)
@@ -331,7 +333,7 @@ def ports(bench):
         def once(engine, wanted=wanted):
             base = sorted(bare.samples[engine.name])[len(bare.samples[engine.name]) // 2]
             # Both families, if it is rnet: that is what `-p` without an address asks for.
-            address = "" if engine.name == "rnet" else "0.0.0.0"
+            address = "" if engine.ours else "0.0.0.0"
             options = {"network": NETWORK, "name": bench.name(), "ports": wanted,
                        "address": address}
             return max(0.0, bench.start_once(engine, **options) - base)
@@ -390,7 +392,7 @@ def load(bench):
         last = FIRST_PORT + number - 1
 
         def server(engine, number=number, wanted=wanted):
-            if number > 10 and engine.name != "rnet":
+            if number > 10 and not engine.ours:
                 raise RuntimeError("not tried: it takes minutes to publish them")
             options = {"network": NETWORK, "name": bench.name(), "ports": wanted}
             return bench.start(engine, ["httpd"], **options)[1]
@@ -464,7 +466,7 @@ def resting(bench):
         total.note += f"{'; ' if total.note else ''}{parts}"
         if engine in one:
             # One may be ending, and one may wait for the next container.
-            shims.add(engine.name, max(filter(None, map(pss, pids(engine.shim)))))
+            shims.add(engine.name, max(filter(None, map(pss, engine.shims()))))
     for engine, id in one.items():
         engine.api.remove(id)
 

@@ -28,6 +28,8 @@ DOCUMENT = Path(__file__).resolve().parent.parent / "docs" / "benchmarks.md"
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("binaries", type=Path, help="directory with rnet, rnet-shim and rnet-dns")
+    parser.add_argument("--before", type=Path, metavar="DIRECTORY",
+                        help="another build of rnet, which takes its turns beside this one")
     parser.add_argument("--rows", help=f"some of: {','.join(rows.ROWS)}")
     parser.add_argument("--peers", help="some of: rnet,dockerd,podman,crun,runc")
     parser.add_argument("--runs", type=int, default=None, help="runs of each row [20]")
@@ -46,6 +48,10 @@ def arguments():
     if not (options.binaries / "rnet").is_file():
         parser.error(f"no rnet in {options.binaries}: run `make release` first")
     options.binaries = options.binaries.resolve()
+    if options.before:
+        if not (options.before / "rnet").is_file():
+            parser.error(f"no rnet in {options.before}")
+        options.before = options.before.resolve()
     return options
 
 
@@ -108,14 +114,17 @@ def measure(place, options):
     lab.forget_the_past()
     report.BURDEN.extend(lab.burden())
     rnet = peers.Rnet(place, options.binaries)
-    rnet.start()
-    rnet.find_image()
+    engines = [rnet]
+    if options.before:
+        engines.append(peers.Before(place, options.before))
+    for engine in engines:
+        engine.start()
+        engine.find_image()
     archive = place.directory / "image.tar"
     archive.write_bytes(rnet.api.raw("GET", f"/images/{peers.IMAGE}/get"))
     files = place.directory / "files"
     peers.unpack(archive, files)
     options.tool = files / "bin" / "toolbox"
-    engines = [rnet]
     for kind in (peers.Dockerd, peers.Podman):
         if wanted(kind.name) and shutil.which(kind.name):
             engine = kind(place)

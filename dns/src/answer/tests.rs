@@ -1,10 +1,13 @@
 //! Every sentence about local names, as a table.
 
+mod services;
+mod strange;
+mod wire;
+
 use std::fmt::Write;
 
 use cnm::Protocol;
 use expect_test::{Expect, expect};
-use proptest::prelude::*;
 
 use super::*;
 use crate::protocol::EndpointNames;
@@ -416,162 +419,6 @@ fn localhost_is_the_sandbox_itself() {
 }
 
 #[test]
-fn a_service_is_found_by_number_and_by_name() {
-    check(
-        "_80._tcp.web",
-        RecordType::SRV,
-        expect![[r#"
-        NoError aa rd ra
-          _80._tcp.web. 2 IN SRV 0 1 80 shop_web_1.front.
-          additional: shop_web_1.front. 2 IN A 10.1.0.2
-          additional: shop_web_1.front. 2 IN AAAA fd00:1::2
-    "#]],
-    );
-    let by_number = decoded(ask(&query("_53._udp.api", RecordType::SRV), &view(true), 1));
-    let by_name = decoded(ask(&query("_domain._udp.API.front", RecordType::SRV), &view(true), 1));
-    assert_eq!(by_number.answers.len(), 2);
-    assert_eq!(by_name.answers.len(), 2);
-    assert!(by_number.answers.iter().all(|record| record.record_type() == RecordType::SRV));
-    check(
-        "_postgresql._tcp.db",
-        RecordType::SRV,
-        expect![[r#"
-        NoError aa rd ra
-          _postgresql._tcp.db. 2 IN SRV 0 1 5432 db.Back.Net.
-          additional: db.Back.Net. 2 IN A 10.2.0.2
-    "#]],
-    );
-}
-
-#[test]
-fn a_service_nobody_offers_does_not_exist() {
-    check(
-        "_81._tcp.web",
-        RecordType::SRV,
-        expect![[r#"
-        NXDomain aa rd ra
-          authority: . 2 IN SOA rnet.internal. hostmaster.rnet.internal. 1 3600 600 86400 2
-    "#]],
-    );
-    check(
-        "_80._udp.web",
-        RecordType::SRV,
-        expect![[r#"
-        NXDomain aa rd ra
-          authority: . 2 IN SOA rnet.internal. hostmaster.rnet.internal. 1 3600 600 86400 2
-    "#]],
-    );
-    check(
-        "_nonsense._tcp.web",
-        RecordType::SRV,
-        expect![[r#"
-        NXDomain aa rd ra
-          authority: . 2 IN SOA rnet.internal. hostmaster.rnet.internal. 1 3600 600 86400 2
-    "#]],
-    );
-}
-
-#[test]
-fn a_service_has_no_address() {
-    check(
-        "_80._tcp.web",
-        RecordType::A,
-        expect![[r#"
-        NoError aa rd ra
-          authority: _80._tcp.web. 2 IN SOA rnet.internal. hostmaster.rnet.internal. 1 3600 600 86400 2
-    "#]],
-    );
-}
-
-#[test]
-fn services_of_unknown_names_are_forwarded() {
-    for name in ["_80._tcp.nobody", "_ldap._tcp.dc._msdcs.example.org", "_dmarc.example.org"] {
-        assert_eq!(ask(&query(name, RecordType::SRV), &view(true), 1), Answer::Forward, "{name}");
-    }
-}
-
-#[test]
-fn edns_is_answered_with_edns() {
-    let mut message = query("web", RecordType::A);
-    let mut edns = op::Edns::new();
-    edns.set_max_payload(4096).set_dnssec_ok(true);
-    message.set_edns(edns);
-    expect![[r#"
-        NoError aa rd ra
-          web. 2 IN A 10.1.0.2
-          edns: version 0 size 1232 do
-    "#]]
-    .assert_eq(&render(ask(&message, &view(true), 1)));
-}
-
-#[test]
-fn a_later_version_of_edns_is_refused() {
-    let mut message = query("web", RecordType::A);
-    let mut edns = op::Edns::new();
-    edns.set_version(1);
-    message.set_edns(edns);
-    expect![[r#"
-        BADSIG rd ra
-          edns: version 0 size 1232
-    "#]]
-    .assert_eq(&render(ask(&message, &view(true), 1)));
-}
-
-#[test]
-fn other_operations_and_classes_and_transfers_are_not_served() {
-    let mut message = query("web", RecordType::A);
-    message.queries[0].set_query_class(DNSClass::CH);
-    assert_eq!(render(ask(&message, &view(true), 1)), "Refused rd ra\n");
-    assert_eq!(render(ask(&query("web", RecordType::AXFR), &view(true), 1)), "Refused rd ra\n");
-    let mut bytes = query("web", RecordType::A).to_vec().unwrap();
-    bytes[2] |= 0x28;
-    let reply = answer(&bytes, Transport::Udp, &view(true), &names(), 1);
-    let Answer::Reply(reply) = reply else { panic!("{reply:?}") };
-    assert_eq!((reply.len(), reply[3] & 15), (12, ResponseCode::NotImp.low()));
-}
-
-#[test]
-fn what_is_no_query_is_not_answered() {
-    let mut bytes = query("web", RecordType::A).to_vec().unwrap();
-    let ask = |bytes: &[u8]| answer(bytes, Transport::Udp, &view(true), &names(), 1);
-    assert_eq!(ask(&bytes[..11]), Answer::Ignore);
-    bytes[2] |= 0x80;
-    assert_eq!(ask(&bytes), Answer::Ignore);
-    bytes[2] &= 0x7f;
-    let Answer::Reply(reply) = ask(&bytes[..20]) else { panic!("no reply") };
-    assert_eq!((reply.len(), reply[3] & 15), (12, ResponseCode::FormErr.low()));
-}
-
-#[test]
-fn an_answer_that_does_not_fit_is_cut_and_says_so() {
-    let mut names = Names::default();
-    let many = (1..=60).map(|n| endpoint(n, &["web"], &[&format!("10.1.0.{n}")], &[])).collect();
-    names.publish(network('a'), "front".into(), many);
-    let bytes = query("web", RecordType::A).to_vec().unwrap();
-    let Answer::Reply(reply) = answer(&bytes, Transport::Udp, &view(true), &names, 1) else {
-        panic!("no reply")
-    };
-    let message = Message::from_vec(&reply).unwrap();
-    assert!(message.metadata.truncation && reply.len() <= 512 && message.answers.len() >= 25);
-    let whole = decoded(answer(&bytes, Transport::Tcp, &view(true), &names, 1));
-    assert!(!whole.metadata.truncation && whole.answers.len() == 60);
-}
-
-#[test]
-fn what_was_not_asked_for_is_left_out_before_answers_are_cut() {
-    let mut names = Names::default();
-    let service = [(Protocol::Tcp, 80)];
-    let address = |n| format!("10.1.0.{n}");
-    let many =
-        (1..=8).map(|n| endpoint(n, &["w", "web"], &[&address(n), "fd00::1"], &service)).collect();
-    names.publish(network('a'), "front".into(), many);
-    let bytes = query("_80._tcp.web", RecordType::SRV).to_vec().unwrap();
-    let reply = decoded(answer(&bytes, Transport::Udp, &view(true), &names, 1));
-    assert!(!reply.metadata.truncation);
-    assert_eq!((reply.answers.len(), reply.additionals.len()), (8, 0));
-}
-
-#[test]
 fn publishing_again_replaces_and_withdrawing_leaves_nothing() {
     let mut names = Names::default();
     names.publish(network('a'), "n".into(), vec![endpoint(1, &["old"], &["10.0.0.1"], &[])]);
@@ -581,59 +428,4 @@ fn publishing_again_replaces_and_withdrawing_leaves_nothing() {
     assert!(names.owner(&view(true), "10.0.0.1".parse().unwrap()).is_none());
     names.withdraw(&network('a'), &[format!("{:064x}", 1).parse().unwrap()]);
     assert_eq!(format!("{names:?}"), format!("{:?}", Names::default()));
-}
-
-fn labels() -> impl Strategy<Value = Vec<Vec<u8>>> {
-    let known =
-        prop::sample::select(vec!["web", "front", "_80", "_tcp", "app", "10", "in-addr", "arpa"]);
-    let label = prop_oneof![
-        known.prop_map(|label| label.as_bytes().to_vec()),
-        prop::collection::vec(any::<u8>(), 1..20),
-    ];
-    prop::collection::vec(label, 0..8)
-}
-
-proptest! {
-    #[test]
-    fn no_packet_is_too_strange(bytes in prop::collection::vec(any::<u8>(), 0..600), forward: bool) {
-        let reply = answer(&bytes, Transport::Udp, &view(forward), &names(), 1);
-        if let Answer::Reply(reply) = reply {
-            Message::from_vec(&reply).unwrap();
-        }
-    }
-
-    #[test]
-    fn a_damaged_query_is_not_too_strange(at in 2usize..60, byte: u8, cut in 0usize..60) {
-        let mut message = query("_80._tcp.web.front", RecordType::SRV);
-        message.set_edns(op::Edns::new());
-        let mut bytes = message.to_vec().unwrap();
-        let at = at % bytes.len();
-        bytes[at] = byte;
-        bytes.truncate(bytes.len() - cut % bytes.len());
-        if let Answer::Reply(reply) = answer(&bytes, Transport::Udp, &view(false), &names(), 1) {
-            Message::from_vec(&reply).unwrap();
-        }
-    }
-
-    #[test]
-    fn every_question_has_an_answer_that_parses_and_fits(
-        labels in labels(),
-        kind: u16,
-        payload: u16,
-        entropy: u64,
-    ) {
-        let Ok(name) = Name::from_labels(labels.iter().map(Vec::as_slice)) else { return Ok(()) };
-        let mut message = query("x", RecordType::from(kind));
-        message.queries[0].set_name(name.clone());
-        let mut edns = op::Edns::new();
-        edns.set_max_payload(payload);
-        message.set_edns(edns);
-        let Answer::Reply(reply) = ask(&message, &view(false), entropy) else {
-            panic!("nothing is forwarded")
-        };
-        prop_assert!(reply.len() <= usize::from(payload.max(512)));
-        let reply = Message::from_vec(&reply).unwrap();
-        prop_assert!(reply.queries[0].name.eq_case(&name));
-        prop_assert!(reply.edns.is_some());
-    }
 }

@@ -5,6 +5,7 @@ mod observe;
 mod parts;
 mod pin;
 mod requests;
+mod unlink;
 
 use std::collections::BTreeSet;
 use std::io::{self, PipeWriter};
@@ -39,8 +40,7 @@ pub struct Linux {
     config: LinuxConfig,
     host: Netns,
     links: sysctl::Links,
-    /// Sockets in the host's namespace that nobody uses at the moment.
-    sockets: Mutex<Vec<Socket>>,
+    sockets: Arc<Sockets>,
     nft: Arc<Nft>,
     conntrack: Conntrack,
     shadow: Arc<monitor::Shadow>,
@@ -52,6 +52,7 @@ impl Linux {
     /// Opens the sockets and installs the constant part of the nf_tables table.
     pub fn open(config: LinuxConfig) -> Result<Self, KernelError> {
         let host = Netns::current().map_err(failed("open", "the host's network namespace"))?;
+        let here = host.try_clone().map_err(failed("keep", "the host's network namespace"))?;
         let links = sysctl::Links::open().map_err(failed("open", "the host's sysctls"))?;
         let socket = Socket::open().map_err(failed("open", "a route netlink socket"))?;
         pin::prepare(&config.namespaces)
@@ -65,7 +66,7 @@ impl Linux {
             host,
             links,
             conntrack,
-            sockets: Mutex::new(vec![socket]),
+            sockets: Arc::new(Sockets { host: here, free: Mutex::new(vec![socket]) }),
             nft: Arc::new(nft),
             shadow: Arc::default(),
             watchers: Mutex::default(),
@@ -174,13 +175,28 @@ impl Linux {
 
     /// Uses a netlink socket in the host's namespace.
     fn with_socket<T>(&self, f: impl FnOnce(&mut Socket) -> io::Result<T>) -> io::Result<T> {
-        let free = self.sockets.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        self.sockets.with(f)
+    }
+}
+
+/// Netlink sockets in the host's namespace.
+#[derive(Debug)]
+struct Sockets {
+    host: Netns,
+    /// Those that nobody uses at the moment.
+    free: Mutex<Vec<Socket>>,
+}
+
+impl Sockets {
+    /// Uses one.
+    fn with<T>(&self, f: impl FnOnce(&mut Socket) -> io::Result<T>) -> io::Result<T> {
+        let free = self.free.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let mut socket = match free {
             Some(socket) => socket,
             None => self.host.run(Socket::open)??,
         };
         let result = f(&mut socket);
-        self.sockets.lock().unwrap_or_else(PoisonError::into_inner).push(socket);
+        self.free.lock().unwrap_or_else(PoisonError::into_inner).push(socket);
         result
     }
 }

@@ -20,6 +20,7 @@ use cnm::{Key, Link, LinkName, Ns, Plan, SandboxId, Step, Value};
 
 use super::parts::{Parts, Removals};
 use super::requests::{Requests, equipment, keep_autoconfiguration, mtu_of, undoing, unlinking};
+use super::unlink::unlink;
 use super::{Linux, pin, step as kernel_error};
 use crate::kernel::link::{New, PortFlags};
 use crate::kernel::netlink::{Refused, Request, Socket};
@@ -122,12 +123,7 @@ impl Run<'_> {
             self.stage(|run| run.strip(sandbox, steps));
         }
         self.stage(|run| run.strip_host(&parts.host));
-        self.stage(|run| {
-            let requests = parts.links.iter().flat_map(|step| {
-                unlinking(step, &Ns::Host).into_iter().map(move |request| (*step, request))
-            });
-            run.host_batch(requests.collect());
-        });
+        self.stage(|run| run.unlink(&parts.links));
         for step in &parts.namespaces {
             let Key::Namespace { sandbox } = step.key() else { continue };
             let path = self.linux.namespace_path(sandbox);
@@ -348,6 +344,27 @@ impl Run<'_> {
         }
         let requests = self.linux.with_socket(|socket| Ok(undoing(socket, &Ns::Host, steps)));
         self.host_batch(requests.unwrap_or_default());
+    }
+
+    /// Takes ports out of their bridges, and removes links.
+    fn unlink(&mut self, steps: &[&Step]) {
+        let (ports, links): (Vec<&Step>, Vec<&Step>) =
+            steps.iter().partition(|step| matches!(step.key(), Key::Port { .. }));
+        let requests = ports.iter().flat_map(|step| {
+            unlinking(step, &Ns::Host).into_iter().map(move |request| (*step, request))
+        });
+        self.host_batch(requests.collect());
+        let ends = links.iter().flat_map(|step| {
+            let remains = wanted(step).remains(step.key()).into_iter();
+            remains.filter(|(ns, _)| *ns == Ns::Host).map(move |(_, name)| (*step, name))
+        });
+        let (steps, names): (Vec<_>, Vec<_>) = ends.unzip();
+        let Some(first) = steps.first() else { return };
+        let entered = self.visitor.enter(&self.linux.host);
+        match entered.and_then(|()| unlink(&self.linux.sockets, &names)) {
+            Ok(refused) => self.report(&steps, refused),
+            Err(source) => self.fail(first, source),
+        }
     }
 
     fn write_host_sysctl(&mut self, path: &str, value: &str) -> io::Result<()> {
