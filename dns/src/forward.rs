@@ -127,7 +127,7 @@ impl Forwarder {
                 lock(&self.cache).put(key, &answer, now);
                 Some(answer)
             }
-            Err(poor) => lock(&self.cache).stale(key, now).or(poor),
+            Err(refusal) => lock(&self.cache).stale(key, now).or(refusal),
         };
         lock(&self.under_way).remove(key);
         sender.send_replace(Some(outcome.map(Arc::from)));

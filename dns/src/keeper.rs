@@ -12,14 +12,14 @@ use crate::names::Names;
 use crate::protocol::{HeldPort, Reply, Request, SandboxView, VERSION};
 use crate::proxy::{Held, Places, Targets};
 use crate::resolv_conf::Following;
-use crate::serve::{Served, Shared};
+use crate::serve::{SandboxService, Shared};
 
 /// The sandboxes served, the ports held, the owner socket.
 #[derive(Debug)]
 pub(crate) struct Keeper {
     shared: Arc<Shared>,
     following: Following,
-    served: BTreeMap<SandboxId, Served>,
+    served: BTreeMap<SandboxId, SandboxService>,
     /// A socket of both families is there twice.
     held: BTreeMap<PortBinding, Arc<Held>>,
     places: Places,
@@ -111,7 +111,7 @@ impl Keeper {
         let sandbox = view.sandbox.clone();
         self.release(&sandbox).await;
         let [udp, tcp] = sockets;
-        let served = Served::start(&self.shared, view, udp, tcp)
+        let served = SandboxService::start(&self.shared, view, udp, tcp)
             .map_err(|source| Refusal::Sockets { sandbox: sandbox.clone(), source })?;
         self.served.insert(sandbox, served);
         Ok(())

@@ -61,7 +61,7 @@ pub(crate) struct Shared {
 
 /// A sandbox that is served, until `stop`.
 #[derive(Debug)]
-pub(crate) struct Served {
+pub(crate) struct SandboxService {
     sandbox: Arc<Sandbox>,
     stop: oneshot::Sender<()>,
     task: JoinHandle<()>,
@@ -112,7 +112,7 @@ impl Shared {
     }
 }
 
-impl Served {
+impl SandboxService {
     /// Answers on these sockets from now on.
     pub(crate) fn start(
         shared: &Arc<Shared>,

@@ -53,7 +53,7 @@ struct Failing {
 }
 
 /// An answer that only stands if nobody has a better one: "I cannot".
-type Poor = Vec<u8>;
+type Refusal = Vec<u8>;
 
 impl Upstreams {
     /// Asks until there is a good answer, all have failed, or `deadline` passes. The error has the
@@ -63,11 +63,11 @@ impl Upstreams {
         servers: &[SocketAddr],
         query: &[u8],
         deadline: Instant,
-    ) -> Result<Vec<u8>, Option<Poor>> {
+    ) -> Result<Vec<u8>, Option<Refusal>> {
         let mut left = self.in_order(servers).into_iter();
         let mut asked: HashMap<SocketAddr, Instant> = HashMap::new();
         let mut running = JoinSet::new();
-        let mut poor = None;
+        let mut refusal = None;
         let mut hedge_at = Instant::now();
         loop {
             let now = Instant::now();
@@ -80,7 +80,7 @@ impl Upstreams {
                 hedge_at = now + HEDGE;
             }
             if running.is_empty() {
-                return Err(poor);
+                return Err(refusal);
             }
             tokio::select! {
                 Some(Ok((server, outcome))) = running.join_next() => match outcome {
@@ -91,7 +91,7 @@ impl Upstreams {
                     }
                     Ok(answer) => {
                         asked.remove(&server);
-                        poor.get_or_insert(answer);
+                        refusal.get_or_insert(answer);
                         hedge_at = Instant::now();
                     }
                     Err(error) => {
@@ -106,7 +106,7 @@ impl Upstreams {
                     for server in asked.keys() {
                         self.failed(*server);
                     }
-                    return Err(poor);
+                    return Err(refusal);
                 }
             }
         }

@@ -1,13 +1,13 @@
 //! Containers: what they are ([`Spec`]), what state they are in, and the operations on them.
 
 mod attach;
-mod bundle;
 mod connect;
 mod containers;
 mod create;
 mod detach;
-pub(crate) mod exec;
-mod files;
+mod etc;
+mod exec;
+mod execs;
 mod foresee;
 pub mod health;
 mod id;
@@ -26,6 +26,8 @@ mod recover;
 pub(crate) mod registry;
 pub(crate) mod remove;
 pub mod request;
+mod run_spec;
+mod security;
 mod signal;
 pub mod spec;
 pub(crate) mod start;
@@ -53,7 +55,7 @@ pub use request::{
     Attach, Attached, Created, ExecSpec, ExecStart, ExecView, LogLine, LogQuery, Process,
     Processes, Remove, WaitCondition, Waited,
 };
-pub use spec::{EndpointSpec, Spec};
+pub use spec::{EndpointSpec, MountKind, Spec};
 pub use state::{State, Status};
 
 /// A container as it is at one moment. The engine replaces it whole; nothing in it changes.
@@ -170,8 +172,8 @@ pub struct Paths {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct MountPoint {
-    /// `bind`, `volume` or `tmpfs`.
-    pub kind: String,
+    /// What is mounted.
+    pub kind: MountKind,
     /// The volume's name.
     pub name: Option<String>,
     /// The path on the host.

@@ -6,6 +6,7 @@
 pub mod check;
 mod directories;
 mod reset;
+pub mod usage;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -18,6 +19,7 @@ use tokio::runtime::Handle;
 
 use crate::container::{Below, Containers, init};
 use crate::events::Events;
+use crate::file_systems::FileSystems;
 use crate::network::Networks;
 use crate::runner::Runner;
 use crate::settings::Settings;
@@ -42,6 +44,8 @@ pub struct Engine {
     pub volumes: Arc<Volumes>,
     /// The networks.
     pub networks: Arc<Networks>,
+    /// Those of strangers, which may not answer.
+    pub file_systems: FileSystems,
     /// The containers.
     pub containers: Arc<Containers>,
     store: Arc<dyn Store>,
@@ -105,13 +109,15 @@ impl Engine {
         let (events, host) = (Arc::new(Events::default()), Arc::new(Host::probe()));
         let volumes = Arc::new(Volumes::open(settings.data_root.join("volumes"))?);
         let networks = Arc::new(Networks::open(&settings, store.clone(), events.clone())?);
-        let runner = Runner::new(&settings, host.clone(), tasks.handle().clone())?;
+        let runner = Runner::new(settings.clone(), host.clone(), tasks.handle().clone())?;
+        let file_systems = FileSystems::default();
         let containers = Containers::new(Below {
             settings: settings.clone(),
             events: events.clone(),
             images: images.clone(),
             volumes: volumes.clone(),
             networks: networks.clone(),
+            file_systems: file_systems.clone(),
             runner,
             tasks: tasks.clone(),
         });
@@ -123,6 +129,7 @@ impl Engine {
             images,
             volumes,
             networks,
+            file_systems,
             containers,
             store,
             stayed,

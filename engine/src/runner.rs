@@ -1,6 +1,10 @@
-//! What runs processes: runtimes, the shims over them, and what is kept ready for the next start.
+//! What runs programs: runtimes, the shims over them, and what is kept ready for the next start.
+//!
+//! A [`RunSpec`] says all of what is to run and how, and nothing of whose it is: a container's program
+//! comes here, and so does whatever else is run by a runtime.
 
-pub(crate) mod sources;
+pub mod run;
+pub mod spec;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,50 +14,78 @@ use tokio::runtime::Handle;
 
 use crate::settings::Settings;
 use engine_error::{Error, Result};
-use runtime::cgroup::{self, Moves};
+pub use run::{Failure, Made, Prepared, Running};
+use runtime::cgroup::{self, GracePeriods};
 use runtime::spec::Seccomp;
-use runtime::{Host, Stages};
+use runtime::{Host, MountNamespaces, Runtime};
 use shim::client::Shims;
-use sources::Sources;
+pub use spec::{RunRoot, RunSpec, StreamClient};
 
-/// How long a stage is kept that nobody needs.
-const STAGED_FOR: Duration = Duration::from_secs(5);
+/// How long a mount namespace is kept that nobody needs.
+const KEPT_FOR: Duration = Duration::from_secs(5);
 /// How long nothing is started before what can wait is done.
 const LULL: Duration = Duration::from_millis(20);
 
-/// Runs the processes of one engine.
+/// Runs the programs of one engine.
 #[derive(Debug)]
-pub(crate) struct Runner {
-    pub(crate) shims: Arc<Shims>,
-    pub(crate) stages: Arc<Stages>,
+pub struct Runner {
+    settings: Arc<Settings>,
+    shims: Arc<Shims>,
+    mount_namespaces: Arc<MountNamespaces>,
     /// How many containers were started so far.
-    pub(crate) starts: Arc<AtomicU64>,
-    pub(crate) moves: Moves,
+    starts: Arc<AtomicU64>,
+    grace_periods: GracePeriods,
     pub(crate) host: Arc<Host>,
     /// The seccomp profile of containers that choose none.
     pub(crate) seccomp: Seccomp,
-    /// What is asked about the sources of binds.
-    pub(crate) sources: Sources,
     tasks: Handle,
 }
 
 impl Runner {
-    pub(crate) fn new(settings: &Settings, host: Arc<Host>, tasks: Handle) -> Result<Self> {
-        let moves =
-            Moves::new().map_err(|error| Error::internal("cannot start a thread", error))?;
+    /// Runs what these settings say, on this host; what is done beside it is done on `tasks`.
+    pub fn new(settings: Arc<Settings>, host: Arc<Host>, tasks: Handle) -> Result<Self> {
+        let grace_periods =
+            GracePeriods::new().map_err(|error| Error::internal("cannot start a thread", error))?;
         if let Err(error) = cgroup::hand_down_cpuset(settings.cgroup_parent()) {
             tracing::warn!(%error, "starts are slower: cannot prepare the cpuset cgroup");
         }
         Ok(Self {
             shims: Arc::new(Shims::new(settings.binary("rnet-shim"))),
-            stages: Arc::new(Stages::new(settings.pins())),
+            mount_namespaces: Arc::new(MountNamespaces::new(settings.pins())),
             starts: Arc::default(),
-            moves,
+            grace_periods,
             host,
-            seccomp: seccomp(settings)?,
-            sources: Sources::default(),
+            seccomp: seccomp(&settings)?,
             tasks,
+            settings,
         })
+    }
+
+    /// The runtime of a name; the daemon's default one if there is none, or it is empty.
+    pub fn runtime(&self, name: Option<&str>) -> Result<Arc<dyn Runtime>> {
+        let name = name.filter(|name| !name.is_empty());
+        let name = name.unwrap_or(&self.settings.default_runtime);
+        Ok(runtime::find(name, &self.settings.runtimes)?)
+    }
+
+    /// The cgroup of a run below this one; below the daemon's own choice if that is empty.
+    pub(crate) fn cgroup(&self, parent: &str, id: &str) -> String {
+        let parent = match parent {
+            "" => self.settings.cgroup_parent(),
+            own => own.trim_matches('/'),
+        };
+        format!("/{parent}/{id}")
+    }
+
+    /// Something is likely to be run soon. Does not block.
+    pub(crate) fn expect_start(&self) {
+        self.grace_periods.begin();
+    }
+
+    /// A container is being started.
+    pub(crate) fn count_start(&self) {
+        self.expect_start();
+        self.starts.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Has a shim ready for the next start, without anybody waiting for it.
@@ -66,12 +98,12 @@ impl Runner {
         });
     }
 
-    /// Lets go of the last stage when it has not been used for a while.
-    pub(crate) fn rest_stages(&self) {
-        let stages = self.stages.clone();
+    /// Lets go of the last mount namespace when it has not been used for a while.
+    pub(crate) fn rest(&self) {
+        let namespaces = self.mount_namespaces.clone();
         self.tasks.spawn(async move {
-            tokio::time::sleep(STAGED_FOR).await;
-            tokio::task::spawn_blocking(move || stages.rest(STAGED_FOR)).await
+            tokio::time::sleep(KEPT_FOR).await;
+            tokio::task::spawn_blocking(move || namespaces.rest(KEPT_FOR)).await
         });
     }
 

@@ -11,6 +11,8 @@ mod lifecycle;
 mod networks;
 #[path = "engine/recovery.rs"]
 mod recovery;
+#[path = "engine/run.rs"]
+mod run;
 #[path = "engine/scene.rs"]
 mod scene;
 #[path = "engine/volumes.rs"]

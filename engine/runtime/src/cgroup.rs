@@ -8,7 +8,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 /// Where the hierarchies are mounted.
 const MOUNTS: &str = "/sys/fs/cgroup";
 
-/// Has the wait for the next move of a process between cgroups begin early.
+/// Has the grace period that the next move of a process between cgroups waits for begin early.
 ///
 /// The kernel lets a process move only after an RCU grace period (the writer's side of
 /// `cgroup_threadgroup_rwsem`, a per-CPU semaphore), 8 to 30 ms on a machine with little to do:
@@ -17,19 +17,19 @@ const MOUNTS: &str = "/sys/fs/cgroup";
 /// a start is in sight, the daemon moves itself to where it is already, and the runtime finds the
 /// time over, or nearly (`docs/adr/0016`).
 #[derive(Debug)]
-pub struct Moves(SyncSender<()>);
+pub struct GracePeriods(SyncSender<()>);
 
-impl Moves {
+impl GracePeriods {
     /// Starts the thread that waits; it ends when this is dropped.
     pub fn new() -> io::Result<Self> {
         let (ask, asked) = sync_channel(1);
         let wait = move || serve(&asked);
-        std::thread::Builder::new().name("cgroup moves".to_owned()).spawn(wait)?;
+        std::thread::Builder::new().name("grace periods".to_owned()).spawn(wait)?;
         Ok(Self(ask))
     }
 
-    /// A process will be moved soon. Does not block.
-    pub fn soon(&self) {
+    /// Has one begin: a process will be moved soon. Does not block.
+    pub fn begin(&self) {
         // One that is asked for and not begun yet serves us, too.
         let _ = self.0.try_send(());
     }

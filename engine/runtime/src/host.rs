@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use nix::sys::resource::{Resource, getrlimit};
 use oci_spec::runtime::PosixRlimitType;
 
+use super::abilities::Abilities;
 use super::capabilities::CapabilitySet;
 use super::seccomp::Filters;
 
@@ -23,6 +24,8 @@ pub struct Host {
     pub oom_score_adj: i32,
     /// The directories of `/sys` that tell about the processors' temperature.
     pub thermal_throttle: Vec<String>,
+    /// What is known of the runtimes' programs.
+    pub abilities: Abilities,
     /// The seccomp filters compiled so far.
     pub filters: Filters,
 }
@@ -89,6 +92,7 @@ impl Host {
             recursive_readonly: has_mount_setattr(),
             oom_score_adj: score.trim().parse().unwrap_or_default(),
             thermal_throttle: thermal_throttle(),
+            abilities: Abilities::default(),
             filters: Filters::default(),
         }
     }

@@ -10,19 +10,20 @@ use cnm::{HasKind, Kind};
 
 use shim::protocol::RuntimeCommand;
 
+pub mod abilities;
 pub mod capabilities;
 pub mod cgroup;
 pub mod host;
+pub mod mount_namespace;
 pub mod program;
 pub mod seccomp;
 pub mod spec;
-pub mod stage;
 pub mod user;
 
 pub use host::{Cgroups, Host, Limit};
+pub use mount_namespace::{MountNamespace, MountNamespaces};
 pub use program::{Crun, Program, Runc, find};
 pub use seccomp::Filters;
-pub use stage::{Stage, Stages};
 
 /// How a runtime wants a seccomp filter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

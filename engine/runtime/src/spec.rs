@@ -2,7 +2,7 @@
 //! host is able to give.
 //!
 //! [`build`] looks at nothing but its arguments (and, for `--device` and `--privileged`, at the
-//! nodes in `/dev`). What the host lacks and nobody asked for is left out with a warning; what was
+//! nodes in `/dev`; for read-only binds the runtime is asked once what it is able to do). What the host lacks and nobody asked for is left out with a warning; what was
 //! asked for and cannot be had is an error.
 
 use std::collections::BTreeMap;
@@ -14,7 +14,7 @@ use super::capabilities::CapabilitySet;
 use super::seccomp::{self, Filter};
 use super::user::User;
 use super::{Host, Runtime, RuntimeError, SeccompForm};
-pub use mounts::{Mount, Recursion};
+pub use mounts::{Mount, MountKind, Recursion};
 pub use resources::Resources;
 
 mod block;
@@ -212,7 +212,7 @@ pub fn build(
     let mut spec = oci::Spec::default();
     spec.set_version("1.0.2".to_owned())
         .set_root(Some(root))
-        .set_mounts(Some(mounts::of(input, host)?))
+        .set_mounts(Some(mounts::of(input, host, runtime)?))
         .set_process(Some(process::init(input, host, capabilities, &mut warnings)?))
         .set_hostname(match input.namespaces.uts {
             Namespace::Private if !input.hostname.is_empty() => Some(input.hostname.clone()),

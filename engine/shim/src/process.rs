@@ -40,7 +40,7 @@ pub(super) struct Process {
     /// The client's id for it, if it was exec'd.
     pub(super) exec: Option<String>,
     pub(super) tty: bool,
-    pub(super) stage: Stage,
+    pub(super) phase: Phase,
     size: Option<(u16, u16)>,
     terminal: Option<OwnedFd>,
     input: Option<Input>,
@@ -50,7 +50,7 @@ pub(super) struct Process {
 
 /// How far it is.
 #[derive(Debug)]
-pub(super) enum Stage {
+pub(super) enum Phase {
     /// The runtime is at work.
     Launching { runtime: i32, console: Option<ConsoleSocket>, files: Files, since: Instant },
     /// It is made and waits to be let go.
@@ -154,7 +154,7 @@ impl Launch<'_> {
             id: self.id,
             exec: self.exec.map(|(id, _)| id),
             tty: self.tty,
-            stage: Stage::Launching { runtime, console, files, since: Instant::now() },
+            phase: Phase::Launching { runtime, console, files, since: Instant::now() },
             size: self.size,
             terminal: None,
             input,
@@ -265,28 +265,28 @@ impl Output {
 impl Process {
     /// Its number on the host, while it runs.
     pub(super) fn pid(&self) -> Option<i32> {
-        match self.stage {
-            Stage::Released { pid, .. } | Stage::Running { pid } => Some(pid),
+        match self.phase {
+            Phase::Released { pid, .. } | Phase::Running { pid } => Some(pid),
             _ => None,
         }
     }
 
     /// Whether it has been let go and not been seen to run its own program.
     pub(super) fn released(&self) -> Option<Instant> {
-        match self.stage {
-            Stage::Released { since, .. } => Some(since),
+        match self.phase {
+            Phase::Released { since, .. } => Some(since),
             _ => None,
         }
     }
 
     /// Looks whether a process that has been let go runs its own program now; tells whether it does.
     pub(super) fn look(&mut self) -> bool {
-        let Stage::Released { pid, before, since } = &self.stage else { return false };
+        let Phase::Released { pid, before, since } = &self.phase else { return false };
         // A program that does not come, from a file system that hangs say, is not waited for: the
         // process is there, and can be killed.
         let runs = since.elapsed() > BECOMES || Program::of(*pid).is_ok_and(|now| now != *before);
         if runs {
-            self.stage = Stage::Running { pid: *pid };
+            self.phase = Phase::Running { pid: *pid };
         }
         runs
     }
@@ -295,13 +295,13 @@ impl Process {
     /// or it has failed to start.
     pub(super) fn launched(&mut self, end: RuntimeEnd) -> Result<i32, Failure> {
         self.take_terminal();
-        let Stage::Launching { files, .. } = &self.stage else {
+        let Phase::Launching { files, .. } = &self.phase else {
             return self.pid().ok_or(Failure { error: "it has ended".to_owned(), code: 128 });
         };
         match (files.read_pid(), end) {
             (Some(pid), RuntimeEnd::Exited(0)) => {
                 let held = self.exec.is_none();
-                self.stage = if held { Stage::Held { pid } } else { Stage::Running { pid } };
+                self.phase = if held { Phase::Held { pid } } else { Phase::Running { pid } };
                 Ok(pid)
             }
             (_, end) => {
@@ -323,7 +323,7 @@ impl Process {
 
     /// Ends a runtime that has been at work for too long; tells whether there was one.
     pub(super) fn lose_patience(&self, now: Instant, limit: Duration) -> bool {
-        let Stage::Launching { runtime, since, files, .. } = &self.stage else { return false };
+        let Phase::Launching { runtime, since, files, .. } = &self.phase else { return false };
         let late = now.duration_since(*since) >= limit;
         if late {
             // They may have ended just now.
@@ -337,7 +337,7 @@ impl Process {
 
     /// Takes the terminal from the runtime, if it is there.
     pub(super) fn take_terminal(&mut self) {
-        let Stage::Launching { console, .. } = &mut self.stage else { return };
+        let Phase::Launching { console, .. } = &mut self.phase else { return };
         let Some(Ok(Some(terminal))) = console.as_ref().map(ConsoleSocket::receive) else { return };
         *console = None;
         let mut adopt = || -> io::Result<()> {
@@ -453,8 +453,8 @@ impl Process {
         self.outputs.clear();
         self.release();
         let at = Instant::now();
-        self.stage =
-            Stage::Ended { code: 128, signal: None, time: String::new(), at, published: true };
+        self.phase =
+            Phase::Ended { code: 128, signal: None, time: String::new(), at, published: true };
     }
 
     /// Lets go of everything that its descendants might still hold open.

@@ -14,7 +14,7 @@ use nix::sys::time::TimeSpec;
 
 use super::jsonfile::JsonFile;
 use super::peer::{Asked, Peer, Role};
-use super::process::{Launch, Process, Stage};
+use super::process::{Launch, Phase, Process};
 use super::protocol::{Config, EXIT, Exit, Failure, SOCKET, Started};
 use super::run;
 
@@ -250,7 +250,7 @@ impl Server {
         process: &'a Process,
         sources: &mut Vec<(Source, BorrowedFd<'a>, PollFlags)>,
     ) {
-        if let Stage::Launching { console, .. } = &process.stage {
+        if let Phase::Launching { console, .. } = &process.phase {
             if let Some(console) = console {
                 sources.push((Source::Terminal(index), console.as_fd(), PollFlags::POLLIN));
             }
@@ -292,7 +292,7 @@ impl Server {
     /// Whether something has a deadline: a runtime, an ended process, a slow reader, our own end.
     fn is_timed(&self) -> bool {
         let has_deadline = |process: &Process| {
-            matches!(process.stage, Stage::Launching { .. } | Stage::Ended { .. })
+            matches!(process.phase, Phase::Launching { .. } | Phase::Ended { .. })
         };
         self.removal != Removal::No
             || self.processes.iter().any(has_deadline)
@@ -395,7 +395,7 @@ impl Server {
         }
         self.end_late_runtimes(now);
         for index in 0..self.processes.len() {
-            let Stage::Ended { at, published, .. } = self.processes[index].stage else { continue };
+            let Phase::Ended { at, published, .. } = self.processes[index].phase else { continue };
             let elapsed = now.duration_since(at);
             for number in (0..self.processes[index].outputs.len()).rev() {
                 self.processes[index].pump(number, &mut self.peers, &mut self.buffer);
@@ -413,7 +413,7 @@ impl Server {
     /// Forgets processes that have been told of and connections that are over.
     fn sweep(&mut self) {
         let over = |process: &Process| {
-            matches!(process.stage, Stage::Ended { published: true, .. })
+            matches!(process.phase, Phase::Ended { published: true, .. })
                 && process.outputs.is_empty()
         };
         for process in self.processes.iter().filter(|process| over(process)) {

@@ -51,7 +51,7 @@ pub async fn list(api: &Arc<Api>, request: &Request) -> Result<Response> {
         let selection = Selection::of(&query, api)?;
         let now = Utc::now();
         let entries = selection.apply(api.engine.containers.list()).into_iter().map(|container| {
-            let sizes = size.then(|| sizes_of(api, &container));
+            let sizes = size.then(|| api.engine.sizes_of(&container));
             container_list::entry(&container, &image_name(api, &container), sizes, now)
         });
         Ok(entries.collect::<Vec<_>>())
@@ -71,13 +71,6 @@ fn image_name(api: &Api, container: &Container) -> String {
         Ok(image) if image.id.to_string() == container.image => container.spec.image.clone(),
         _ => container.image.clone(),
     }
-}
-
-/// Bytes of the container's own layer, and of all its layers.
-pub fn sizes_of(api: &Api, container: &Container) -> (u64, u64) {
-    let own = container.graph_data.get("UpperDir").map_or(0, |upper| tree::size_of(upper.as_ref()));
-    let image = api.engine.images.find(&container.image).map_or(0, |image| image.size);
-    (own, own + image)
 }
 
 /// `POST /containers/create`.
@@ -116,7 +109,7 @@ pub async fn inspect(api: &Arc<Api>, key: &str, request: &Request) -> Result<Res
     let container = api.engine.containers.find(key)?;
     let sizes = if request.query.flag("size") {
         let container = container.clone();
-        Some(walking(api, move |api| Ok(sizes_of(api, &container))).await?)
+        Some(walking(api, move |api| Ok(api.engine.sizes_of(&container))).await?)
     } else {
         None
     };
@@ -251,7 +244,7 @@ pub async fn prune(api: &Arc<Api>, request: &Request) -> Result<Response> {
     let (mut removed, mut reclaimed) = (Vec::new(), 0);
     for container in selection.apply(api.engine.containers.list()) {
         let of = container.clone();
-        let (size, _) = walking(api, move |api| Ok(sizes_of(api, &of))).await?;
+        let size = walking(api, move |api| Ok(api.engine.sizes_of(&of).own)).await?;
         match api.engine.containers.remove(&container.id, Remove::default()).await {
             Ok(()) => {
                 removed.push(container.id.clone());

@@ -158,10 +158,10 @@ async fn network(api: Arc<Api>, method: &str, path: &[&str], request: Request) -
 
 async fn volume(api: Arc<Api>, method: &str, path: &[&str], request: Request) -> Result<Response> {
     match (method, &path[1..]) {
-        ("GET", []) => volumes::list(&api, &request),
+        ("GET", []) => volumes::list(&api, &request).await,
         ("POST", ["create"]) => volumes::create(&api, request).await,
         ("POST", ["prune"]) => volumes::prune(&api, &request).await,
-        ("GET", [name]) => volumes::inspect(&api, name),
+        ("GET", [name]) => volumes::inspect(&api, name).await,
         ("DELETE", [name]) => volumes::remove(&api, name, &request).await,
         ("PUT", [_]) => Err(no_swarm()),
         _ => Err(page_not_found()),

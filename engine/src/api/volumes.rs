@@ -29,19 +29,22 @@ struct Create {
 }
 
 /// `GET /volumes`.
-pub fn list(api: &Api, request: &Request) -> Result<Response> {
+pub async fn list(api: &Arc<Api>, request: &Request) -> Result<Response> {
     let filters = Filters::of(&request.query, FILTERS)?;
     let dangling = filters.flag("dangling")?;
-    let accepts = |volume: &Volume| {
-        filters.labels(|key| volume.labels.get(key).map(String::as_str))
-            && filters.exact("driver", "local")
-            && filters.any("name", |wanted| volume.name.contains(wanted))
-            && dangling.is_none_or(|dangling| {
-                api.engine.volumes.users(&volume.name).is_empty() == dangling
-            })
+    let volumes = api.engine.volumes.clone();
+    let list = move || {
+        let accepts = |volume: &Volume| {
+            filters.labels(|key| volume.labels.get(key).map(String::as_str))
+                && filters.exact("driver", "local")
+                && filters.any("name", |wanted| volume.name.contains(wanted))
+                && dangling
+                    .is_none_or(|dangling| volumes.users(&volume.name).is_empty() == dangling)
+        };
+        let all = volumes.list()?;
+        Ok(all.iter().filter(|volume| accepts(volume)).map(wire).collect::<Vec<_>>())
     };
-    let volumes = api.engine.volumes.list()?;
-    let volumes: Vec<Value> = volumes.iter().filter(|v| accepts(v)).map(wire).collect();
+    let volumes = blocking(list).await?;
     Ok(body::json(&json!({"Volumes": volumes, "Warnings": null})))
 }
 
@@ -68,8 +71,10 @@ pub async fn create(api: &Arc<Api>, request: Request) -> Result<Response> {
 }
 
 /// `GET /volumes/{name}`.
-pub fn inspect(api: &Api, name: &str) -> Result<Response> {
-    Ok(body::json(&wire(&api.engine.volumes.find(name)?)))
+pub async fn inspect(api: &Arc<Api>, name: &str) -> Result<Response> {
+    let (volumes, name) = (api.engine.volumes.clone(), name.to_owned());
+    let volume = blocking(move || volumes.find(&name)).await?;
+    Ok(body::json(&wire(&volume)))
 }
 
 /// `DELETE /volumes/{name}`.
@@ -112,10 +117,12 @@ pub async fn prune(api: &Arc<Api>, request: &Request) -> Result<Response> {
 pub fn usage(api: &Api) -> Result<Vec<Value>> {
     let entry = |usage: volume::Usage| {
         let mut value = wire(&usage.volume);
-        value["UsageData"] = json!({"Size": usage.size, "RefCount": usage.users});
+        // Docker's word for a size that is not known.
+        let size = usage.size.map_or(json!(-1), Value::from);
+        value["UsageData"] = json!({"Size": size, "RefCount": usage.users});
         value
     };
-    Ok(api.engine.volumes.usage()?.into_iter().map(entry).collect())
+    Ok(api.engine.volumes_usage()?.into_iter().map(entry).collect())
 }
 
 fn wire(volume: &Volume) -> Value {

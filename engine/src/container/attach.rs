@@ -12,8 +12,8 @@ use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 
 use super::Containers;
 use super::detach::{self, Scanner};
-use super::live::Early;
 use super::{Attach, Attached, LogLine, LogQuery};
+use crate::runner::StreamClient;
 use engine_error::{Error, Result};
 use shim::client::ShimClient;
 use shim::protocol::Streams;
@@ -80,7 +80,7 @@ impl Containers {
             let (ours, stream) = BlockingStream::pair().map_err(failed)?;
             ours.set_nonblocking(true).map_err(failed)?;
             waiting = Some(ours);
-            Ok(Early { stream, streams })
+            Ok(StreamClient { stream, streams })
         })?;
         match (shim, waiting) {
             (Some(shim), _) => Ok(shim.attach(streams).await?),
@@ -90,8 +90,8 @@ impl Containers {
     }
 
     /// Connects clients that attached while the shim was being started.
-    pub(crate) fn attach_late(&self, shim: &Arc<ShimClient>, late: Vec<Early>) {
-        for Early { stream, streams } in late {
+    pub(crate) fn attach_late(&self, shim: &Arc<ShimClient>, late: Vec<StreamClient>) {
+        for StreamClient { stream, streams } in late {
             let shim = shim.clone();
             self.tasks.spawn(async move {
                 let attached = async {

@@ -7,10 +7,10 @@ use cnm::{Controller, Kind, Network};
 use drivers::kernel::Announcements;
 
 use super::Containers;
-use super::bundle::Wiring;
 use super::create::reserve_addresses;
 use super::join::{Place, join_spec, ports};
 use super::live::Live;
+use super::run_spec::Connectivity;
 use super::{Container, EndpointSpec};
 use crate::network::Change;
 use engine_error::{Error, Result};
@@ -96,8 +96,8 @@ impl Containers {
     /// Carries out a change of a running container's networks.
     fn rewire(&self, live: &Arc<Live>, after: &Container, change: Change) -> Result<()> {
         let applied = self
-            .served(after, &change.sandbox, &change.endpoints)
-            .and_then(|served| self.networks.apply(&change, &served, &|| ()))
+            .sandbox_names(after, &change.sandbox, &change.endpoints)
+            .and_then(|names| self.networks.apply(&change, &names, &|| ()))
             .map(Announcements::tell)
             .inspect(|()| self.networks.redirect_flows(&change))
             .and_then(|()| self.endpoint_views(after, &change.endpoints));
@@ -116,17 +116,17 @@ impl Containers {
             container.ports = ports;
         });
         let addresses = change.endpoints.iter().flat_map(|endpoint| &endpoint.addresses);
-        let wiring = Wiring {
+        let connectivity = Connectivity {
             place: Place::Own,
             namespace: Namespace::Path(container.sandbox_key.clone()),
             addresses: addresses.map(ipnetwork::IpNetwork::ip).collect(),
             resolver: change.sandbox.resolver,
         };
         self.networks.finish(change, Self::record(&container));
-        if wiring.resolver && !old.resolver {
-            self.write_resolv_conf(&container, &wiring)?;
+        if connectivity.resolver && !old.resolver {
+            self.write_resolv_conf(&container, &connectivity)?;
         }
-        self.write_hosts(&container, &wiring)
+        self.write_hosts(&container, &connectivity)
     }
 
     /// A container that does not run will join the network when it starts.

@@ -6,9 +6,10 @@ use cnm::store::{Batch, Durability};
 use cnm::{Endpoint, Kind, NetworkId};
 
 use super::Container;
-use super::exec::Execs;
+use super::execs::Execs;
 use super::registry::Registry;
 use crate::events::Events;
+use crate::file_systems::FileSystems;
 use crate::network::Networks;
 use crate::runner::Runner;
 use crate::settings::Settings;
@@ -29,6 +30,7 @@ pub struct Containers {
     pub(super) images: Arc<Images>,
     pub(super) volumes: Arc<Volumes>,
     pub(super) networks: Arc<Networks>,
+    pub(super) file_systems: FileSystems,
     pub(super) runner: Runner,
     pub(super) tasks: Arc<Tasks>,
     pub(super) registry: Registry,
@@ -44,6 +46,7 @@ pub(crate) struct Below {
     pub(crate) images: Arc<Images>,
     pub(crate) volumes: Arc<Volumes>,
     pub(crate) networks: Arc<Networks>,
+    pub(crate) file_systems: FileSystems,
     pub(crate) runner: Runner,
     pub(crate) tasks: Arc<Tasks>,
 }
@@ -51,13 +54,15 @@ pub(crate) struct Below {
 impl Containers {
     /// No containers yet: those of an earlier daemon are [taken up](Self::recover).
     pub(crate) fn new(below: Below) -> Arc<Self> {
-        let Below { settings, events, images, volumes, networks, runner, tasks } = below;
+        let Below { settings, events, images, volumes, networks, file_systems, runner, tasks } =
+            below;
         Arc::new_cyclic(|me| Self {
             settings,
             events,
             images,
             volumes,
             networks,
+            file_systems,
             runner,
             tasks,
             registry: Registry::default(),

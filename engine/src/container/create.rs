@@ -59,7 +59,7 @@ impl Containers {
         platform: Option<&str>,
     ) -> Result<Created> {
         // Most containers are started at once.
-        self.runner.moves.soon();
+        self.runner.expect_start();
         if let Some(wanted) = platform {
             check_platform(image, &spec.image, wanted)?;
         }
@@ -131,7 +131,12 @@ impl Containers {
             let text = "Published ports are discarded when using host network mode";
             warnings.push(text.to_owned());
         }
-        limits(&spec.resources, &self.cgroup(spec, id), &self.runner.host, &mut warnings)?;
+        limits(
+            &spec.resources,
+            &self.runner.cgroup(&spec.cgroup_parent, id),
+            &self.runner.host,
+            &mut warnings,
+        )?;
         Ok(warnings)
     }
 
@@ -182,7 +187,7 @@ impl Containers {
         if let Some(signal) = &spec.stop_signal {
             super::signal::parse(signal)?;
         }
-        self.runtime(spec)?;
+        self.runner.runtime(spec.runtime.as_deref())?;
         device_rules(&spec.device_rules)?;
         super::detach::keys(None)?;
         if spec.network_mode().container().is_some() && !spec.hostname.is_empty() {

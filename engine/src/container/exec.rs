@@ -1,9 +1,8 @@
 //! `exec`: further processes in a running container.
 
-use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 
 use cnm::Kind;
 use cnm::controller::Entropy;
@@ -19,34 +18,12 @@ use super::{Attached, Container, ContainerId, ExecSpec, ExecStart, ExecView, Sta
 use crate::network::Chance;
 use engine_error::{Error, Result};
 use runtime::spec::{self, ExecInput};
-use runtime::user;
-use shim::client::{ExecStarted, ShimClient, ShimError};
+use runtime::user::{self, User};
+use shim::client::{ShimClient, ShimError};
 use shim::protocol::{Exec, Streams};
-
-/// How long a finished process can still be asked about.
-const REMEMBERED: Duration = Duration::from_secs(300);
 
 /// How long the end of a process's output waits for the news of its end.
 const NEWS: Duration = Duration::from_secs(2);
-
-/// The exec'd processes of all containers.
-#[derive(Debug, Default)]
-pub(crate) struct Execs(Mutex<HashMap<String, Entry>>);
-
-#[derive(Debug)]
-struct Entry {
-    view: ExecView,
-    /// Whether it was started; once is enough.
-    started: bool,
-    ended: watch::Sender<bool>,
-    forget: Option<Instant>,
-}
-
-impl Execs {
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, Entry>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
 
 impl Containers {
     /// Prepares a process in a running container.
@@ -54,7 +31,7 @@ impl Containers {
         let live = self.registry.find(key)?;
         let container = live.get();
         check_running(&container)?;
-        self.runner.moves.soon();
+        self.runner.expect_start();
         if spec.command.is_empty() {
             return Err(Error::invalid("No exec command specified"));
         }
@@ -69,12 +46,7 @@ impl Containers {
             exit_code: None,
             pid: 0,
         };
-        let entry = Entry { view, started: false, ended: watch::Sender::new(false), forget: None };
-        let now = Instant::now();
-        let mut execs = self.execs.lock();
-        execs.retain(|_, entry| entry.forget.is_none_or(|time| time > now));
-        execs.insert(id.clone(), entry);
-        drop(execs);
+        self.execs.add(view)?;
         self.tell(&container, &action, &[("execID", &id)]);
         Ok(id)
     }
@@ -87,7 +59,7 @@ impl Containers {
         check_running(&live.get())?;
         let shim = live.shim().ok_or_else(|| not_running(&live.get()))?;
         detach::keys(view.spec.detach_keys.as_deref())?;
-        let ended = self.claim(id)?;
+        let ended = self.execs.claim(id)?;
         if start.detach {
             self.launch(&live, &shim, &view, start).await?;
             return Ok(None);
@@ -122,7 +94,8 @@ impl Containers {
         };
         let console_size = start.console_size.or(spec.console_size);
         let process = self
-            .process(&container, spec, spec.tty, console_size)
+            .prepare_exec(&container, spec, console_size)
+            .await
             .inspect_err(|_| self.exec_ended(&container, id, 126))
             .map_err(|error| Error::invalid(error.to_string()))?;
         let framed = Some(!start.raw);
@@ -132,7 +105,7 @@ impl Containers {
         self.tell(&container, &action, &[("execID", id)]);
         match shim.exec(request).await {
             Ok(started) => {
-                self.note_start(id, &started);
+                self.execs.start(id, started.pid);
                 Ok(started.stream)
             }
             Err(ShimError::Start(failure)) => {
@@ -151,16 +124,12 @@ impl Containers {
 
     /// A process made by [`Containers::exec_create`].
     pub fn exec(&self, id: &str) -> Result<ExecView> {
-        let execs = self.execs.lock();
-        let entry = execs.get(id).ok_or_else(|| no_such_exec(id))?;
-        Ok(entry.view.clone())
+        self.execs.get(id)
     }
 
     /// The processes made by [`Containers::exec_create`] in a container that have not been forgotten.
     pub fn execs_of(&self, container: &str) -> Vec<String> {
-        let execs = self.execs.lock();
-        let own = execs.values().filter(|entry| entry.view.container.as_str() == container);
-        own.filter(|entry| entry.forget.is_none()).map(|entry| entry.view.id.clone()).collect()
+        self.execs.of(container)
     }
 
     /// Sets the size of an exec'd process's terminal.
@@ -182,43 +151,14 @@ impl Containers {
 
     /// Notes the end of an exec'd process.
     pub(crate) fn exec_ended(&self, container: &Container, id: &str, code: i32) {
-        let mut execs = self.execs.lock();
-        let Some(entry) = execs.get_mut(id) else { return };
-        entry.view.running = false;
-        entry.view.exit_code = Some(code);
-        entry.forget = Some(Instant::now() + REMEMBERED);
-        entry.ended.send_replace(true);
-        drop(execs);
-        self.tell(container, "exec_die", &[("execID", id), ("exitCode", &code.to_string())]);
+        if self.execs.end(id, code) {
+            self.tell(container, "exec_die", &[("execID", id), ("exitCode", &code.to_string())]);
+        }
     }
 
     /// Forgets the processes of a container that ended.
     pub(crate) fn forget_execs(&self, container: &ContainerId) {
-        self.execs.lock().retain(|_, entry| {
-            if entry.view.container == *container {
-                entry.ended.send_replace(true);
-            }
-            entry.view.container != *container
-        });
-    }
-
-    /// Takes the one start that a process has.
-    fn claim(&self, id: &str) -> Result<watch::Receiver<bool>> {
-        let mut execs = self.execs.lock();
-        let entry = execs.get_mut(id).ok_or_else(|| no_such_exec(id))?;
-        if entry.started {
-            return Err(Error::conflict(format!("exec command {id} has already run")));
-        }
-        entry.started = true;
-        Ok(entry.ended.subscribe())
-    }
-
-    fn note_start(&self, id: &str, started: &ExecStarted) {
-        if let Some(entry) = self.execs.lock().get_mut(id) {
-            entry.view.pid = started.pid;
-            // The news of its end may have been quicker.
-            entry.view.running = entry.view.exit_code.is_none();
-        }
+        self.execs.forget(container);
     }
 
     /// Carries the streams of a process. The output ends only when the end of the process is known:
@@ -247,32 +187,56 @@ impl Containers {
         }
     }
 
+    /// What the runtime is to be told of a process, found out on a thread that may be blocked.
+    async fn prepare_exec(
+        &self,
+        container: &Arc<Container>,
+        exec: &ExecSpec,
+        console_size: Option<(u16, u16)>,
+    ) -> Result<serde_json::Value> {
+        let (containers, container, exec) = (self.strong()?, container.clone(), exec.clone());
+        let prepare = move || containers.process(&container, &exec, console_size);
+        let fault = |error| Error::internal("cannot prepare a process", error);
+        tokio::task::spawn_blocking(prepare).await.map_err(fault)?
+    }
+
     fn process(
         &self,
         container: &Container,
         exec: &ExecSpec,
-        tty: bool,
         console_size: Option<(u16, u16)>,
     ) -> Result<serde_json::Value> {
         let bundle = spec::load(&self.settings.shim_dir(&container.id))?;
         let missing = || Error::new(Kind::Internal, "the container's bundle has no process");
         let init = bundle.process().as_ref().ok_or_else(missing)?;
-        let rootfs = PathBuf::from(format!("/proc/{}/root", container.state.pid));
         let user = match exec.user.as_str() {
             "" => None,
-            name => Some(user::resolve(&rootfs, name, &container.spec.groups)?),
+            name => Some(self.user_in(container, name)?),
         };
         let input = ExecInput {
             args: exec.command.clone(),
             env: exec.env.clone(),
             cwd: exec.working_dir.clone(),
             user,
-            tty,
+            tty: exec.tty,
             console_size,
             privileged: exec.privileged,
         };
         serde_json::to_value(spec::exec(init, &input, &self.runner.host))
             .map_err(|error| Error::internal("cannot encode a process", error))
+    }
+
+    /// A user by the files of a running container, which may be on anything.
+    fn user_in(&self, container: &Container, name: &str) -> Result<User> {
+        let rootfs = PathBuf::from(format!("/proc/{}/root", container.state.pid));
+        let (wanted, groups) = (name.to_owned(), container.spec.groups.clone());
+        let found = self.file_systems.ask(&rootfs, move |rootfs| {
+            user::resolve(rootfs, &wanted, &groups).map_err(Error::from)
+        });
+        found.map_err(|error| {
+            let text = format!("cannot look up user {name} in container {}", container.name);
+            Error::new(error.kind(), format!("{text}: {error}"))
+        })?
     }
 }
 
@@ -308,8 +272,4 @@ fn check_running(container: &Container) -> Result<()> {
 
 fn not_running(container: &Container) -> Error {
     Error::conflict(format!("container {} is not running", container.id))
-}
-
-fn no_such_exec(id: &str) -> Error {
-    Error::not_found(format!("No such exec instance: {id}"))
 }

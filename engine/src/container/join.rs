@@ -81,7 +81,7 @@ impl Containers {
     }
 
     /// What the resolver is to answer for a container, and in it.
-    pub(crate) fn served(
+    pub(crate) fn sandbox_names(
         &self,
         container: &Container,
         sandbox: &Sandbox,

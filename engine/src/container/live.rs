@@ -1,6 +1,5 @@
 //! A container in the engine's memory: its snapshot, and what is known of it only while it lives.
 
-use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -8,9 +7,9 @@ use arc_swap::ArcSwap;
 use tokio::sync::{Mutex as AsyncMutex, watch};
 
 use super::Container;
+use crate::runner::StreamClient;
 use engine_error::Result;
 use shim::client::ShimClient;
-use shim::protocol;
 
 /// A container of this engine.
 #[derive(Debug)]
@@ -43,16 +42,7 @@ struct Streams {
     /// The shim, while there is one.
     shim: Option<Arc<ShimClient>>,
     /// Clients that attached before the start.
-    early: Vec<Early>,
-}
-
-/// A client that attached to a container that does not run yet.
-#[derive(Debug)]
-pub(crate) struct Early {
-    /// The end of a socket pair that the shim is to have.
-    pub(crate) stream: UnixStream,
-    /// The streams it takes part in.
-    pub(crate) streams: protocol::Streams,
+    early: Vec<StreamClient>,
 }
 
 /// How far a container's life has come.
@@ -121,7 +111,7 @@ impl Live {
     /// The shim to attach to, or `early` made to wait for the start.
     pub(crate) fn shim_or_wait(
         &self,
-        early: impl FnOnce() -> Result<Early>,
+        early: impl FnOnce() -> Result<StreamClient>,
     ) -> Result<Option<Arc<ShimClient>>> {
         let mut streams = lock(&self.streams);
         if streams.shim.is_none() {
@@ -131,7 +121,7 @@ impl Live {
     }
 
     /// Takes the clients that wait for the start.
-    pub(crate) fn take_early(&self) -> Vec<Early> {
+    pub(crate) fn take_early(&self) -> Vec<StreamClient> {
         std::mem::take(&mut lock(&self.streams).early)
     }
 
@@ -141,7 +131,7 @@ impl Live {
     }
 
     /// There is a shim now; returns those who came too late to be handed to it at its start.
-    pub(crate) fn set_shim(&self, shim: Arc<ShimClient>) -> Vec<Early> {
+    pub(crate) fn set_shim(&self, shim: Arc<ShimClient>) -> Vec<StreamClient> {
         let mut streams = lock(&self.streams);
         streams.shim = Some(shim);
         std::mem::take(&mut streams.early)

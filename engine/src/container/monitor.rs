@@ -1,8 +1,8 @@
 //! The end of a container: seen by its shim, told to this task, and all that follows.
 
+use std::io;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
-use std::{fs, io};
 
 use chrono::{DateTime, Utc};
 use cnm::store::{Batch, Durability};
@@ -128,25 +128,7 @@ impl Containers {
 
     /// Removes what a run leaves on the host. `lost` says that the shim did not do its part.
     pub(crate) fn clean_up(&self, container: &Container, lost: bool) {
-        if lost {
-            let root = self.settings.runtime_root();
-            let deleted = self
-                .runtime(&container.spec)
-                .and_then(|runtime| Ok(runtime.delete(&root, &container.id)?));
-            if let Err(error) = deleted {
-                tracing::warn!(
-                    container = container.short_id(),
-                    error = error.chain(),
-                    "cannot clean up"
-                );
-            }
-        }
-        let directory = self.settings.shim_dir(&container.id);
-        if let Err(error) = fs::remove_dir_all(&directory)
-            && error.kind() != io::ErrorKind::NotFound
-        {
-            tracing::warn!(%error, dir = %directory.display(), "cannot remove");
-        }
+        self.runner.clear(&container.id, container.spec.runtime.as_deref(), lost);
     }
 
     /// Tells those who wait, and starts the container again or removes it, as it was wanted.

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use super::spec::Mount;
-use super::{Container, ContainerId, Containers, MountPoint, Spec, names};
+use super::{Container, ContainerId, Containers, MountKind, MountPoint, Spec, names};
 use engine_error::{Error, Result};
 use image::rootfs::RootFs;
 use volume::Want;
@@ -48,7 +48,7 @@ impl Containers {
         }
         for mount in &container.spec.mounts {
             let mut point = of_mount(mount);
-            if mount.kind == "bind" {
+            if mount.kind == MountKind::Bind {
                 point.propagation = propagation(mount, &self.settings.data_root)?;
             }
             replace(&mut points, point);
@@ -56,7 +56,7 @@ impl Containers {
         for target in container.spec.volumes.iter().chain(&container.resolved.volumes) {
             if !points.iter().any(|point: &MountPoint| same(&point.target, target)) {
                 let target = target.trim_end_matches('/').to_owned();
-                let kind = "volume".to_owned();
+                let kind = MountKind::Volume;
                 points.push(of_mount(&Mount { kind, target, ..Mount::default() }));
             }
         }
@@ -71,8 +71,8 @@ impl Containers {
 
     /// Refuses binds whose source is missing, or does not answer.
     pub(super) fn check_sources(&self, spec: &Spec) -> Result<()> {
-        for mount in spec.mounts.iter().filter(|mount| mount.kind == "bind") {
-            if !mount.create_source && !self.runner.sources.exists(Path::new(&mount.source))? {
+        for mount in spec.mounts.iter().filter(|mount| mount.kind == MountKind::Bind) {
+            if !mount.create_source && !self.file_systems.exists(Path::new(&mount.source))? {
                 return Err(Error::invalid(format!(
                     "invalid mount config for type \"bind\": bind source path does not exist: {}",
                     mount.source
@@ -84,7 +84,7 @@ impl Containers {
 
     /// Makes a container a user of the volume of a mount.
     fn hold(&self, id: &str, point: &mut MountPoint) -> Result<()> {
-        if point.kind != "volume" {
+        if point.kind != MountKind::Volume {
             return Ok(());
         }
         let inherited = !point.source.as_os_str().is_empty();
@@ -111,7 +111,7 @@ impl Containers {
         }
         let readonly = mode.split(',').any(|option| option == "ro");
         let other = self.find(key)?;
-        let points = other.mounts.iter().filter(|point| point.kind != "tmpfs");
+        let points = other.mounts.iter().filter(|point| point.kind != MountKind::Tmpfs);
         Ok(points
             .map(|point| MountPoint { writable: point.writable && !readonly, ..point.clone() })
             .collect())
@@ -122,10 +122,12 @@ impl Containers {
         let fills = |point: &&MountPoint| {
             let mut own = container.spec.mounts.iter();
             let no_copy = own.any(|mount| mount.target == point.target && mount.no_copy);
-            point.kind == "volume" && !no_copy
+            point.kind == MountKind::Volume && !no_copy
         };
         for point in container.mounts.iter().filter(fills) {
             let Some(name) = &point.name else { continue };
+            // It may be where somebody has mounted what does not answer.
+            self.file_systems.exists(&point.source)?;
             if let Some(content) = rootfs.directory(&point.target)? {
                 self.volumes.fill(name, |volume| volume.copy_from(&content))?;
             }
@@ -155,10 +157,10 @@ fn same(target: &str, other: &str) -> bool {
 }
 
 fn of_mount(mount: &Mount) -> MountPoint {
-    let is_volume = mount.kind == "volume";
+    let is_volume = mount.kind == MountKind::Volume;
     let name = Some(mount.source.clone()).filter(|name| is_volume && !name.is_empty());
     MountPoint {
-        kind: mount.kind.clone(),
+        kind: mount.kind,
         anonymous: is_volume && name.is_none(),
         name,
         source: if is_volume { PathBuf::new() } else { PathBuf::from(&mount.source) },
@@ -198,23 +200,20 @@ pub(super) fn check(spec: &Spec) -> Result<()> {
         }
     }
     for target in &spec.volumes {
-        check_target("volume", target)?;
+        check_target(MountKind::Volume, target)?;
     }
     Ok(())
 }
 
 fn check_mount(mount: &Mount) -> Result<()> {
-    check_target(&mount.kind, &mount.target)?;
-    match mount.kind.as_str() {
-        "bind" => check_bind(mount),
-        "tmpfs" | "volume" => Ok(()),
-        other => Err(Error::invalid(format!(
-            "mount type `{other}` is not supported: use bind, volume or tmpfs"
-        ))),
+    check_target(mount.kind, &mount.target)?;
+    match mount.kind {
+        MountKind::Bind => check_bind(mount),
+        MountKind::Tmpfs | MountKind::Volume => Ok(()),
     }
 }
 
-fn check_target(kind: &str, target: &str) -> Result<()> {
+fn check_target(kind: MountKind, target: &str) -> Result<()> {
     let wrong = |reason: &str| {
         Err(Error::invalid(format!("invalid mount config for type \"{kind}\": {reason}")))
     };

@@ -165,7 +165,7 @@ impl Containers {
                 container.ports.clone_from(&sandbox.ports);
                 container.endpoints = self.endpoint_views(&container, &endpoints)?;
                 let held = self.networks.held_ports(&sandbox.id);
-                served = Some((self.served(&container, &sandbox, &endpoints)?, held));
+                served = Some((self.sandbox_names(&container, &sandbox, &endpoints)?, held));
             }
             Place::Shared(other) => {
                 if let Namespace::Path(path) = self.shared_sandbox(&other)? {
@@ -220,13 +220,7 @@ impl Containers {
         let shims = self.settings.exec_root.join("shim");
         for id in names(&shims).chain(names(&root)).filter(|id| !known(id)) {
             tracing::info!(container = id, "remove a run that belongs to no container");
-            let deleted = self
-                .runtime(&super::Spec::default())
-                .and_then(|runtime| Ok(runtime.delete(&root, &id)?));
-            if let Err(error) = deleted {
-                tracing::warn!(container = id, error = error.chain(), "cannot delete");
-            }
-            remove(&shims.join(&id));
+            self.runner.clear(&id, None, true);
         }
         let containers = self.settings.data_root.join("containers");
         for id in names(&containers).filter(|id| !known(id)) {

@@ -129,7 +129,7 @@ impl Containers {
     fn republish(&self, container: &Container) -> Result<()> {
         let Some(id) = &container.sandbox else { return Ok(()) };
         let (sandbox, endpoints) = self.networks.sandbox(id)?;
-        self.networks.publish(&self.served(container, &sandbox, &endpoints)?)
+        self.networks.publish(&self.sandbox_names(container, &sandbox, &endpoints)?)
     }
 }
 

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use cnm::{Mac, Protocol};
-pub use runtime::spec::{Mount, Resources};
+pub use runtime::spec::{Mount, MountKind, Resources};
 use serde::{Deserialize, Serialize};
 
 use super::modes::{NamespaceModes, NetworkMode};

@@ -1,8 +1,7 @@
 //! `start`: the network in parallel with the root file system, the bundle and the runtime's `create`;
 //! the container's first process waits for both.
 
-use std::path::{Path, PathBuf};
-use std::sync::atomic::Ordering;
+use std::path::PathBuf;
 use std::sync::{Arc, mpsc};
 use std::thread;
 
@@ -12,14 +11,15 @@ use cnm::store::{Batch, Durability};
 use cnm::{Kind, PortBinding};
 
 use super::Containers;
-use super::bundle::{Prepared, Wiring};
 use super::join::Place;
-use super::live::{Early, Live};
+use super::live::Live;
+use super::run_spec::Connectivity;
 use super::{Container, Status};
 use crate::network::{Change, SandboxNames};
+use crate::runner::Failure;
 use engine_error::{Error, Result};
 use runtime::spec::Namespace;
-use shim::client::{ShimClient, ShimError, Starting};
+use shim::client::ShimClient;
 
 /// Who wants a start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,18 +28,6 @@ pub(crate) enum By {
     User,
     /// The restart policy.
     Policy,
-}
-
-/// Why a start came to nothing, with the exit code that stands for it.
-struct Failure {
-    error: Error,
-    code: i32,
-}
-
-/// A container that its shim makes, and holds back if it waits for its network.
-struct Made {
-    starting: Starting,
-    directory: PathBuf,
 }
 
 impl Containers {
@@ -52,8 +40,7 @@ impl Containers {
 
     /// Starts a container whose lifecycle is locked by the caller.
     pub(crate) fn start_locked(&self, live: &Arc<Live>, by: By) -> Result<()> {
-        self.runner.moves.soon();
-        self.runner.starts.fetch_add(1, Ordering::Relaxed);
+        self.runner.count_start();
         let container = live.get();
         match container.state.status {
             Status::Running => {
@@ -109,23 +96,13 @@ impl Containers {
         match self.place(&container).map_err(networking)? {
             Place::Own => self.run_in_sandbox(live, &container),
             Place::Host => {
-                let wiring = Wiring {
-                    place: Place::Host,
-                    namespace: Namespace::Host,
-                    addresses: Vec::new(),
-                    resolver: false,
-                };
-                self.run_with(live, &container, &wiring)
+                let host = Connectivity::borrowed(Place::Host, Namespace::Host);
+                self.run_with(live, &container, &host)
             }
             Place::Shared(other) => {
                 let sandbox = self.shared_sandbox(&other)?;
-                let wiring = Wiring {
-                    place: Place::Shared(other),
-                    namespace: sandbox,
-                    addresses: Vec::new(),
-                    resolver: false,
-                };
-                self.run_with(live, &container, &wiring)
+                let shared = Connectivity::borrowed(Place::Shared(other), sandbox);
+                self.run_with(live, &container, &shared)
             }
         }
     }
@@ -159,15 +136,15 @@ impl Containers {
         &self,
         live: &Arc<Live>,
         container: &Container,
-        wiring: &Wiring,
+        connectivity: &Connectivity,
     ) -> Result<(), Failure> {
-        let prepared = self.prepare(container, wiring)?;
+        let prepared = self.runner.prepare(self.run_spec(container, connectivity)?)?;
         let endpoints = self.endpoint_views(container, &[])?;
-        let pid = self.begin_shim(live, prepared)?.run()?;
+        let pid = self.runner.begin(prepared, live.take_early())?.run()?.pid;
         let (container, ()) = live.change(|container| {
             container.state.start(pid, Utc::now());
             container.endpoints = endpoints;
-            if let Namespace::Path(path) = &wiring.namespace {
+            if let Namespace::Path(path) = &connectivity.namespace {
                 container.sandbox_key.clone_from(path);
             }
         });
@@ -180,7 +157,7 @@ impl Containers {
     fn run_in_sandbox(&self, live: &Arc<Live>, container: &Container) -> Result<(), Failure> {
         let spec = self.sandbox_spec(container).map_err(networking)?;
         let change = self.begin(container, &spec).map_err(networking)?;
-        let begun = self.wire(live, container, &change);
+        let begun = self.run_connected(live, container, &change);
         match begun {
             Ok(records) => {
                 self.networks.finish(change, records);
@@ -240,7 +217,7 @@ impl Containers {
 
     /// Applies the network's part while the runtime makes the container, lets that run when both
     /// are done, and returns the records to commit.
-    fn wire(
+    fn run_connected(
         &self,
         live: &Arc<Live>,
         container: &Container,
@@ -248,10 +225,10 @@ impl Containers {
     ) -> Result<Batch, Failure> {
         let sandbox = &change.sandbox;
         let namespace = self.networks.kernel().namespace_path(&sandbox.id);
-        let served = self.served(container, sandbox, &change.endpoints)?;
+        let names = self.sandbox_names(container, sandbox, &change.endpoints)?;
         let endpoints = self.endpoint_views(container, &change.endpoints)?;
         let addresses = change.endpoints.iter().flat_map(|endpoint| &endpoint.addresses);
-        let wiring = Wiring {
+        let connectivity = Connectivity {
             place: Place::Own,
             namespace: Namespace::Path(namespace.clone()),
             addresses: addresses.map(ipnetwork::IpNetwork::ip).collect(),
@@ -259,19 +236,20 @@ impl Containers {
         };
         let (network, made) = thread::scope(|scope| {
             let (ready, namespace) = mpsc::sync_channel(1);
-            let network = scope.spawn(|| self.connect_up(change, &served, ready));
-            let made = self.prepare(container, &wiring).map_err(Failure::from);
-            let made = made.and_then(|prepared| {
+            let network = scope.spawn(|| self.connect_up(change, &names, ready));
+            let spec = self.run_spec(container, &connectivity);
+            let prepared = spec.and_then(|spec| self.runner.prepare(spec)).map_err(Failure::from);
+            let made = prepared.and_then(|prepared| {
                 // The network's part says why, if there is none.
                 let gone = |_| Error::new(Kind::Internal, "it has no network namespace");
                 namespace.recv().map_err(gone)?;
-                self.begin_shim(live, prepared)
+                self.runner.begin(prepared, live.take_early())
             });
             let panicked = |_| Error::new(Kind::Internal, "the network's part panicked");
             (network.join().map_err(panicked).flatten(), made)
         });
         let pid = match (network, made) {
-            (Ok(()), made) => made?.run()?,
+            (Ok(()), made) => made?.run()?.pid,
             (Err(error), made) => {
                 if let Ok(made) = made {
                     made.cancel();
@@ -293,12 +271,12 @@ impl Containers {
     fn connect_up(
         &self,
         change: &Change,
-        served: &SandboxNames,
+        names: &SandboxNames,
         ready: mpsc::SyncSender<()>,
     ) -> Result<()> {
         // Nobody hears it where the other part has failed.
         let made = move || ready.send(()).unwrap_or_default();
-        let announcements = self.networks.apply(change, served, &made)?;
+        let announcements = self.networks.apply(change, names, &made)?;
         if change.moves_address() {
             announcements.tell();
         } else {
@@ -311,26 +289,6 @@ impl Containers {
         }
         self.networks.redirect_flows(change);
         Ok(())
-    }
-
-    /// Has a shim make the container, with those attached who came before.
-    fn begin_shim(&self, live: &Live, prepared: Prepared) -> Result<Made, Failure> {
-        let Prepared { mut config, root, stage } = prepared;
-        let mut descriptors = Vec::new();
-        if let Some(root) = root {
-            let failed = |error| Error::internal("cannot pass on a mount namespace", error);
-            let stage = [stage.namespace.try_clone(), stage.root.try_clone()];
-            let [namespace, top] = stage.map(|made| made.map_err(failed));
-            descriptors.extend([root, namespace?, top?]);
-        }
-        for Early { stream, streams } in live.take_early() {
-            config.attached.push(streams);
-            descriptors.push(stream.into());
-        }
-        match self.runner.shims.begin(&config, &descriptors) {
-            Ok(starting) => Ok(Made { starting, directory: config.directory }),
-            Err(error) => Err(Made::failure(error, &config.directory)),
-        }
     }
 
     /// What follows a start: those who attached meanwhile, the watch over its end, the events.
@@ -351,7 +309,7 @@ impl Containers {
         self.monitor(live.clone(), shim);
         self.watch_health(live);
         self.runner.prepare_next_shim();
-        self.runner.rest_stages();
+        self.runner.rest();
     }
 }
 
@@ -361,41 +319,4 @@ fn networking(error: Error) -> Error {
         return error;
     }
     Error::new(error.kind(), format!("failed to set up container networking: {error}"))
-}
-
-impl Made {
-    /// Lets it run.
-    fn run(self) -> Result<i32, Failure> {
-        let Self { starting, directory } = self;
-        starting.run().map_err(|error| Self::failure(error, &directory))
-    }
-
-    /// Takes it away again.
-    fn cancel(self) {
-        self.starting.cancel();
-        remove(&self.directory);
-    }
-
-    fn failure(error: ShimError, directory: &Path) -> Failure {
-        remove(directory);
-        match error {
-            ShimError::Start(failure) => {
-                Failure { code: failure.code, error: Error::invalid(failure.error) }
-            }
-            other => Error::from(other).into(),
-        }
-    }
-}
-
-fn remove(directory: &Path) {
-    if let Err(error) = std::fs::remove_dir_all(directory) {
-        tracing::warn!(%error, dir = %directory.display(), "cannot remove");
-    }
-}
-
-impl<E: Into<Error>> From<E> for Failure {
-    fn from(error: E) -> Self {
-        // Docker's code of what is not the program's fault.
-        Self { error: error.into(), code: 128 }
-    }
 }

@@ -166,7 +166,7 @@ impl Containers {
         let its = live.clone();
         let work = tokio::task::spawn_blocking(move || {
             let container = its.get();
-            let runtime = engine.runtime(&container.spec)?;
+            let runtime = engine.runner.runtime(container.spec.runtime.as_deref())?;
             let root = engine.settings.runtime_root();
             match status {
                 Status::Paused => runtime.pause(&root, &container.id)?,

@@ -21,6 +21,13 @@ impl Engine {
     /// Removes everything that is ours: containers, networks, images, directories, the table. The
     /// engine is of no use afterwards but to be dropped.
     pub async fn reset(&self) -> Result<()> {
+        // What is in there is somebody else's.
+        if let Some(mount) = tree::mount_in(&self.settings.data_root.join("volumes")) {
+            return Err(Error::conflict(format!(
+                "cannot remove the volumes: something is mounted at {}: unmount it first",
+                mount.display()
+            )));
+        }
         let how = Remove { force: true, volumes: true, link: false };
         for container in self.containers.list() {
             match self.containers.remove(&container.id, how).await {

@@ -1,10 +1,15 @@
 //! What never answers is waited for by nobody but who needs it; what is not there is named.
 
-use std::fs;
+use std::fs::{self, File, OpenOptions};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, setns, unshare};
 use serde_json::json;
 
 use crate::daemon::{Daemon, Scratch};
@@ -72,6 +77,119 @@ fn a_runtime_that_never_answers_keeps_nobody_else_waiting() {
             );
         }
     });
+}
+
+/// A file system in somebody's mount namespace whose program never reads what it is asked. It answers,
+/// with an error, when this is dropped.
+struct Silent {
+    program: Option<File>,
+    process: String,
+    place: PathBuf,
+}
+
+impl Silent {
+    /// Mounts it where a process sees it, and nobody else does.
+    #[expect(clippy::disallowed_methods, reason = "the thread ends with this")]
+    fn new(process: &str, place: &Path) -> Self {
+        let program = OpenOptions::new().read(true).write(true).open("/dev/fuse").unwrap();
+        let namespace = File::open(format!("/proc/{process}/ns/mnt")).unwrap();
+        let options = format!("fd={},rootmode=40000,user_id=0,group_id=0", program.as_raw_fd());
+        let make = || {
+            unshare(CloneFlags::CLONE_FS).unwrap();
+            setns(&namespace, CloneFlags::CLONE_NEWNS).unwrap();
+            let (silent, none) = (Some("silent"), MsFlags::empty());
+            mount(silent, place, Some("fuse"), none, Some(&*options)).unwrap();
+        };
+        thread::scope(|scope| scope.spawn(make).join().unwrap());
+        Self { program: Some(program), process: process.to_owned(), place: place.to_owned() }
+    }
+}
+
+impl Drop for Silent {
+    fn drop(&mut self) {
+        // Or the one who unmounts it would wait for it.
+        drop(self.program.take());
+        let flags = ["-t", &self.process, "-m", "umount", "-l"];
+        let _ = Command::new("nsenter").args(flags).arg(&self.place).status();
+    }
+}
+
+/// That lives go on as usual.
+fn check_lives(daemon: &Daemon, usual: Duration) {
+    for network in ["bridge", "none", "bridge"] {
+        let took = life(daemon, network);
+        assert!(took < usual * 5 + Duration::from_secs(1), "{took:?}, and {usual:?} in general");
+    }
+}
+
+#[test]
+fn a_file_system_that_never_answers_holds_up_nobody_else() {
+    let daemon = Daemon::start(&[]);
+    let usual = life(&daemon, "bridge");
+    let (bound, later) = (daemon.scratch.path("bound"), daemon.scratch.path("later"));
+    fs::create_dir_all(&bound).unwrap();
+    fs::create_dir_all(&later).unwrap();
+    let bind = |path: &Path| format!("{}:/x", path.display());
+    daemon.docker_ok(&["create", "--name", "before", "-v", &bind(&later), IMAGE, "true"]);
+    daemon.docker_ok(&["create", "--name", "holder", "-v", "data:/x", IMAGE, "true"]);
+    let data = daemon.docker_ok(&["volume", "inspect", "-f", "{{.Mountpoint}}", "data"]);
+    let silent = [&*bound, &*later, Path::new(&data)].map(|place| Silent::new(&daemon.id(), place));
+    let below = format!("type=bind,source={},target=/x", bound.join("below").display());
+    let (bound, volume) = (bind(&bound), "data:/x".to_owned());
+    thread::scope(|scope| {
+        let run = |flag: &'static str, mount: &str| {
+            let mount = mount.to_owned();
+            let daemon = &daemon;
+            scope.spawn(move || daemon.docker(&["run", "--rm", flag, &mount, IMAGE, "true"]))
+        };
+        let runs: Vec<_> = (0..HUNG)
+            .flat_map(|_| [run("-v", &bound), run("--mount", &below), run("-v", &volume)])
+            .collect();
+        let starts = ["before", "holder"].map(|name| {
+            scope.spawn({
+                let daemon = &daemon;
+                move || daemon.docker(&["start", name])
+            })
+        });
+        check_lives(&daemon, usual);
+        for end in runs.into_iter().chain(starts) {
+            let output = end.join().unwrap();
+            let error = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert!(!output.status.success(), "{output:?}");
+            assert!(error.contains("does not answer: unmount it"), "{error}");
+        }
+    });
+    let usage = daemon.get("/system/df").json();
+    assert_eq!(usage["Volumes"][0]["UsageData"]["Size"], -1, "{usage}");
+    assert_eq!(daemon.get("/volumes/data").json()["Name"], "data");
+    assert_eq!(daemon.get("/containers/holder/json?size=1").json()["Name"], "/holder");
+    assert!(daemon.docker_ok(&["ps", "-as"]).contains("before"));
+    daemon.docker_ok(&["rm", "before", "holder"]);
+    let (_, error) = daemon.docker_err(&["volume", "rm", "data"]);
+    assert!(error.contains("something is mounted at"), "{error}");
+    drop(silent);
+    daemon.docker_ok(&["volume", "rm", "data"]);
+}
+
+#[test]
+fn execs_that_look_for_their_user_where_nothing_answers_hold_up_nobody_else() {
+    let daemon = Daemon::start(&[]);
+    let usual = life(&daemon, "bridge");
+    daemon.docker_ok(&["run", "-d", "--name", "hung", IMAGE, "sleep", "1000"]);
+    let process = daemon.docker_ok(&["inspect", "-f", "{{.State.Pid}}", "hung"]);
+    let silent = Silent::new(&process, Path::new("/etc"));
+    thread::scope(|scope| {
+        let exec = || daemon.docker(&["exec", "-u", "app", "hung", "true"]);
+        let execs: Vec<_> = (0..HUNG).map(|_| scope.spawn(exec)).collect();
+        check_lives(&daemon, usual);
+        for exec in execs {
+            let output = exec.join().unwrap();
+            let text = String::from_utf8_lossy(&output.stdout).into_owned();
+            assert_eq!(output.status.code(), Some(126), "{output:?}");
+            assert!(text.contains("cannot look up user app in container hung"), "{text}");
+        }
+    });
+    drop(silent);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::Command;
 
-use engine::container::spec::Mount;
+use engine::container::spec::{Mount, MountKind};
 use engine::container::{Remove, Spec};
 use image::{Digest, Image, Removed};
 
@@ -62,7 +62,7 @@ fn an_image_is_kept_as_long_as_a_container_is_made_of_it_and_no_longer() {
         scene.engine.containers.remove("first", Remove::default()).await.unwrap();
         // A create that fails uses nothing.
         let wrong = Mount {
-            kind: "volume".to_owned(),
+            kind: MountKind::Volume,
             source: "no/name".to_owned(),
             target: "/data".to_owned(),
             ..Mount::default()

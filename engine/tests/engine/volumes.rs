@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use cnm::Kind;
-use engine::container::spec::Mount;
+use engine::container::spec::{Mount, MountKind};
 use engine::container::{Remove, Spec, WaitCondition};
 
 use crate::scene::{Scene, on_a_host_of_its_own, spec};
@@ -20,7 +20,7 @@ fn with_volumes_from(other: &str, command: &str) -> Spec {
 
 fn named(name: &str, target: &str) -> Mount {
     Mount {
-        kind: "volume".to_owned(),
+        kind: MountKind::Volume,
         source: name.to_owned(),
         target: target.to_owned(),
         ..Mount::default()

@@ -12,7 +12,7 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::{Component, Path};
+use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, RenameFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
@@ -77,6 +77,10 @@ impl Tree {
     /// Bytes of the files in it, each file once, whatever names it has. What vanishes meanwhile, or
     /// may not be read, does not count.
     pub fn size(&self) -> u64 {
+        self.size_noting(|| ())
+    }
+
+    fn size_noting(&self, note: impl FnMut()) -> u64 {
         let mut seen = std::collections::HashSet::new();
         let mut bytes = 0_u64;
         let count = |stat: &Stat| {
@@ -85,7 +89,7 @@ impl Tree {
             }
         };
         // A root that cannot be read has nothing that could be counted.
-        let _ = each_file(self.as_fd(), count);
+        let _ = each_file(self.as_fd(), note, count);
         bytes
     }
 }
@@ -105,17 +109,36 @@ impl AsFd for Tree {
 
 /// Bytes of the files in a directory of ours; zero if it is not there.
 pub fn size_of(path: &Path) -> u64 {
-    Tree::open(path).map_or(0, |tree| tree.size())
+    size_noting(path, || ())
+}
+
+/// The same; `note` is called at each step of a walk that may be long.
+pub fn size_noting(path: &Path, note: impl FnMut()) -> u64 {
+    Tree::open(path).map_or(0, |tree| tree.size_noting(note))
+}
+
+/// What somebody has mounted somewhere below a directory.
+pub fn mount_in(directory: &Path) -> Option<PathBuf> {
+    let directory = directory.canonicalize().unwrap_or_else(|_| directory.to_owned());
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let places = mounts.lines().filter_map(|line| line.split(' ').nth(4));
+    let mut places = places.map(|place| PathBuf::from(place.replace("\\040", " ")));
+    places.find(|place| place.starts_with(&directory) && *place != directory)
 }
 
 const DIRECTORY: OFlags =
     OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
 /// Shows `count` each regular file below.
-fn each_file(root: BorrowedFd<'_>, mut count: impl FnMut(&Stat)) -> io::Result<()> {
+fn each_file(
+    root: BorrowedFd<'_>,
+    mut note: impl FnMut(),
+    mut count: impl FnMut(&Stat),
+) -> io::Result<()> {
     let mut stack = vec![(root.try_clone_to_owned()?, names(root)?)];
     while let Some((directory, mut left)) = stack.pop() {
         let Some(name) = left.pop() else { continue };
+        note();
         let stat = rustix::fs::statat(&directory, &name, AtFlags::SYMLINK_NOFOLLOW);
         let kind = stat.map(|stat| FileType::from_raw_mode(stat.st_mode));
         let below = match kind {

@@ -10,14 +10,14 @@ mod place;
 mod record;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use chrono::{DateTime, Utc};
 
 use self::place::Place;
 pub use self::record::Damaged;
-use engine_error::{Error, Result};
+use engine_error::{Error, Kind, Result};
 
 /// The label of volumes that nobody named.
 const ANONYMOUS: &str = "com.docker.volume.anonymous";
@@ -81,8 +81,8 @@ pub struct Pruned {
 pub struct Usage {
     /// The volume.
     pub volume: Volume,
-    /// Bytes of its files.
-    pub size: u64,
+    /// Bytes of its files; `None` if that could not be found out.
+    pub size: Option<u64>,
     /// How many containers mount it.
     pub users: usize,
 }
@@ -124,10 +124,10 @@ impl Volumes {
         self.state().users.get(name).into_iter().flatten().cloned().collect()
     }
 
-    /// All volumes with their sizes and numbers of users.
-    pub fn usage(&self) -> Result<Vec<Usage>> {
+    /// All volumes with their sizes, as `size` finds them out, and numbers of users.
+    pub fn usage(&self, size: impl Fn(&Path) -> Option<u64>) -> Result<Vec<Usage>> {
         let usage = |volume: Volume| Usage {
-            size: tree::size_of(&volume.mountpoint),
+            size: size(&volume.mountpoint),
             users: self.users(&volume.name).len(),
             volume,
         };
@@ -190,7 +190,7 @@ impl Volumes {
                     trash.push(aside);
                     removed.push((*name).to_owned());
                 }
-                Err(error) if error.kind() == engine_error::Kind::NotFound => {}
+                Err(error) if error.kind() == Kind::NotFound => {}
                 Err(error) => {
                     tracing::warn!(volume = name, error = error.chain(), "cannot remove");
                 }
@@ -249,8 +249,8 @@ impl Volumes {
                 continue;
             }
             let aside = match self.place.put_aside(&volume.name) {
-                // Somebody else removed it meanwhile.
-                Err(error) if error.kind() == engine_error::Kind::NotFound => continue,
+                // Somebody else removed it meanwhile, or has mounted something there.
+                Err(error) if matches!(error.kind(), Kind::NotFound | Kind::Conflict) => continue,
                 aside => aside?,
             };
             drop(state);

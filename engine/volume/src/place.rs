@@ -17,6 +17,9 @@ use super::record::{Damaged, Record};
 use super::{ANONYMOUS, Volume};
 use engine_error::{Error, Result};
 
+/// The directory with a volume's content, below that of the volume.
+const DATA: &str = "_data";
+
 #[derive(Debug)]
 pub(super) struct Place {
     root: PathBuf,
@@ -48,11 +51,13 @@ impl Place {
         // Clients look for these very words.
         let missing = || Error::not_found(format!("get {name}: no such volume"));
         let directory = self.directory(name).map_err(|_| missing())?;
-        let mountpoint = directory.join("_data");
-        let metadata = fs::symlink_metadata(&mountpoint).ok().filter(fs::Metadata::is_dir);
-        let metadata = metadata.ok_or_else(missing)?;
+        if !has_data(&directory) {
+            return Err(missing());
+        }
+        let mountpoint = directory.join(DATA);
         let (record, damage) = Record::read(&directory.join("volume.json"));
-        let made = metadata.created().ok().map(DateTime::from);
+        let made = fs::metadata(&directory).and_then(|metadata| metadata.created());
+        let made = made.ok().map(DateTime::from);
         Ok(Volume {
             name: name.to_owned(),
             labels: record.labels,
@@ -97,8 +102,16 @@ impl Place {
     /// Takes a volume out of the way. It is none any more, and what it had is at the path returned.
     pub(super) fn put_aside(&self, name: &str) -> Result<PathBuf> {
         self.find(name)?;
+        let directory = self.directory(name)?;
+        // Its files are not the volume's to remove.
+        if let Some(mount) = tree::mount_in(&directory) {
+            return Err(Error::conflict(format!(
+                "remove {name}: something is mounted at {}: unmount it first",
+                mount.display()
+            )));
+        }
         let aside = self.aside();
-        fs::rename(self.directory(name)?, &aside)
+        fs::rename(directory, &aside)
             .map_err(|error| Error::internal(format!("cannot remove volume {name}"), error))?;
         Ok(aside)
     }
@@ -135,7 +148,15 @@ fn write_volume(directory: &Path, labels: BTreeMap<String, String>) -> io::Resul
     if chosen {
         file.sync_all()?;
     }
-    DirBuilder::new().mode(0o755).create(directory.join("_data"))
+    DirBuilder::new().mode(0o755).create(directory.join(DATA))
+}
+
+/// Whether a directory has what makes it a volume. The directory itself is asked: what is mounted at
+/// the content may never answer.
+fn has_data(directory: &Path) -> bool {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    let mut data = entries.filter(|entry| entry.file_name() == DATA);
+    data.any(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
 }
 
 /// Removes what was put aside. What cannot be removed now goes when the volumes are opened next.

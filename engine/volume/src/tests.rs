@@ -121,7 +121,7 @@ fn a_volume_in_use_names_its_users() {
     assert_eq!(error.kind(), Kind::Conflict);
     assert_eq!(error.to_string(), "remove data: volume is in use - [one, two]");
     assert_eq!(volumes.users("data"), ["one", "two"]);
-    assert_eq!(volumes.usage().unwrap()[0].users, 2);
+    assert_eq!(volumes.usage(|_| None).unwrap()[0].users, 2);
 }
 
 #[test]

@@ -27,12 +27,25 @@ const LAYERS: &[(&str, &[&str])] = &[
 const ROOMS: &[(&str, &[&str])] = &[
     ("settings", &[]),
     ("events", &[]),
+    ("file_systems", &[]),
     ("tasks", &[]),
     ("volume", &["events"]),
     ("network", &["settings", "events", "tasks"]),
     ("runner", &["settings", "tasks"]),
-    ("container", &["settings", "events", "tasks", "volume", "network", "runner"]),
-    ("core", &["settings", "events", "tasks", "volume", "network", "runner", "container"]),
+    ("container", &["settings", "events", "file_systems", "tasks", "volume", "network", "runner"]),
+    (
+        "core",
+        &[
+            "settings",
+            "events",
+            "file_systems",
+            "tasks",
+            "volume",
+            "network",
+            "runner",
+            "container",
+        ],
+    ),
     ("config", &[]),
     ("api", &["config", "settings", "events", "volume", "network", "container", "core"]),
     ("daemon", &["config", "settings", "core", "api"]),
@@ -84,7 +97,7 @@ fn rooms_of_the_engine_use_only_what_is_above_them() {
             wrong.push(format!("{} is in no room of the list", file.display()));
             continue;
         };
-        let used = used_rooms(&text).into_iter();
+        let used = used_rooms(&text, depth(&file)).into_iter();
         let climbs = used.filter(|other| *other != room && !allowed.contains(&other.as_str()));
         wrong.extend(climbs.map(|other| format!("{} uses {other}", file.display())));
     }
@@ -94,9 +107,25 @@ fn rooms_of_the_engine_use_only_what_is_above_them() {
 #[test]
 fn a_use_of_a_room_is_seen_in_every_form() {
     let text = "use crate::core::Engine;\nuse crate::{api::Api, container::{Spec, State}};\n\
-                fn f() -> crate::network::Change {}\nmod tests { use super::*; }";
-    let used: Vec<_> = used_rooms(text).into_iter().collect();
+                fn f() -> crate::network::Change {}\nmod tests {\n    use super::*;\n}\n";
+    let used: Vec<_> = used_rooms(text, 1).into_iter().collect();
     assert_eq!(used, ["api", "container", "core", "network"]);
+}
+
+#[test]
+fn a_climb_out_of_a_room_is_seen_and_one_within_is_not() {
+    let text = "use super::events::Events;\nuse super::{tasks::Tasks, network::{Change, Journal}};\n\
+                mod tests {\n    use super::inside::A;\n    use super::super::core::Engine;\n\
+                \x20   mod deeper {\n        use super::super::inside::B;\n    }\n}\n\
+                fn f() -> super::api::Api {}\n";
+    let used: Vec<_> = used_rooms(text, 1).into_iter().collect();
+    assert_eq!(used, ["api", "core", "events", "network", "tasks"]);
+    assert_eq!(depth(Path::new("runner.rs")), 1);
+    assert_eq!(depth(Path::new("api/wire/ports.rs")), 3);
+    let below = "use super::super::super::daemon::Daemon;\nuse super::super::api;\n\
+                 use super::super::{super::cli::Cli, wire};\n";
+    let used: Vec<_> = used_rooms(below, 3).into_iter().collect();
+    assert_eq!(used, ["cli", "daemon"]);
 }
 
 /// The sources of the engine.
@@ -111,26 +140,63 @@ fn room(file: &Path) -> Option<String> {
     (!["lib", "bin"].contains(&name)).then(|| name.to_owned())
 }
 
-/// The rooms that a source names: `crate::room` and `crate::{room, …}`.
-fn used_rooms(text: &str) -> BTreeSet<String> {
+/// How many modules a file of the engine is below the crate.
+fn depth(file: &Path) -> usize {
+    file.components().count()
+}
+
+/// The rooms that a source names, so many modules below the crate: `crate::room`, as many `super::`
+/// as lead out of its own, and either with `{room, …}`.
+fn used_rooms(text: &str, depth: usize) -> BTreeSet<String> {
     let mut used = BTreeSet::new();
-    for rest in text.split("crate::").skip(1) {
-        match rest.strip_prefix('{') {
-            None => used.extend(word(rest)),
-            Some(list) => {
-                let mut depth = 0;
-                for item in list.split_inclusive([',', '{', '}']) {
-                    if depth == 0 {
-                        used.extend(word(item.trim_start()));
-                    }
-                    match item.chars().last() {
-                        Some('{') => depth += 1,
-                        Some('}') if depth == 0 => break,
-                        Some('}') => depth -= 1,
-                        _ => {}
-                    }
-                }
-            }
+    let mut inline = Vec::new();
+    let mut at = 0;
+    for line in text.split_inclusive('\n') {
+        let indent = line.len() - line.trim_start().len();
+        if inline.last() == Some(&indent) && line.trim_end().ends_with('}') {
+            inline.pop();
+        }
+        let starts =
+            |word: &str| line.match_indices(word).map(|(place, _)| place).collect::<Vec<_>>();
+        for place in starts("crate::") {
+            used.extend(named(&text[at + place + "crate::".len()..], 0));
+        }
+        for place in
+            starts("super::").into_iter().filter(|place| !line[..*place].ends_with("super::"))
+        {
+            used.extend(named(&text[at + place..], depth + inline.len()));
+        }
+        let mut words = line.split_whitespace();
+        if line.trim_end().ends_with('{') && words.any(|word| word == "mod") {
+            inline.push(indent);
+        }
+        at += line.len();
+    }
+    used
+}
+
+/// The rooms at the beginning of a text, a path or a list of such in braces, whose first `climb` words
+/// `super` lead to the crate.
+fn named(text: &str, climb: usize) -> BTreeSet<String> {
+    let mut rest = text;
+    let mut left = climb;
+    while let Some(above) = rest.strip_prefix("super::") {
+        (rest, left) = (above, left.saturating_sub(1));
+    }
+    let Some(list) = rest.strip_prefix('{') else {
+        return if left == 0 { word(rest).into_iter().collect() } else { BTreeSet::new() };
+    };
+    let mut used = BTreeSet::new();
+    let mut depth = 0;
+    for item in list.split_inclusive([',', '{', '}']) {
+        if depth == 0 {
+            used.extend(named(item.trim_start().trim_end_matches(['{', '}', ',']), left));
+        }
+        match item.chars().last() {
+            Some('{') => depth += 1,
+            Some('}') if depth == 0 => break,
+            Some('}') => depth -= 1,
+            _ => {}
         }
     }
     used

@@ -1,18 +1,19 @@
 //! What is mounted in a container, and what of `/proc` and `/sys` is hidden from it.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime as oci;
 
-use super::super::{Host, RuntimeError};
+use super::super::{Host, Runtime, RuntimeError};
 use super::{BundleInput, INIT, Namespace};
 use serde::{Deserialize, Serialize};
 
 /// A mount of the user's.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mount {
-    /// `bind`, `tmpfs` or `volume`.
-    pub kind: String,
+    /// What is mounted.
+    pub kind: MountKind,
     /// The path on the host, or the volume's name.
     pub source: String,
     /// The path inside.
@@ -31,6 +32,41 @@ pub struct Mount {
     /// What becomes of mounts below the source of a bind.
     #[serde(default)]
     pub recursion: Recursion,
+}
+
+/// What is mounted in a container.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MountKind {
+    /// A file or a directory of the host.
+    #[default]
+    Bind,
+    /// A volume.
+    Volume,
+    /// An empty file system in memory.
+    Tmpfs,
+}
+
+impl MountKind {
+    /// The kind that Docker calls so.
+    pub fn named(word: &str) -> Option<Self> {
+        [Self::Bind, Self::Volume, Self::Tmpfs].into_iter().find(|kind| kind.as_str() == word)
+    }
+
+    /// Docker's word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Bind => "bind",
+            Self::Volume => "volume",
+            Self::Tmpfs => "tmpfs",
+        }
+    }
+}
+
+impl fmt::Display for MountKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
 }
 
 /// What becomes of the mounts below the source of a bind: `bind-recursive`.
@@ -52,7 +88,11 @@ pub enum Recursion {
 const SHM_SIZE: i64 = 64 << 20;
 
 /// All mounts, in an order in which no later one hides an earlier one.
-pub(super) fn of(input: &BundleInput, host: &Host) -> Result<Vec<oci::Mount>, RuntimeError> {
+pub(super) fn of(
+    input: &BundleInput,
+    host: &Host,
+    runtime: &dyn Runtime,
+) -> Result<Vec<oci::Mount>, RuntimeError> {
     let taken = |destination: &str| {
         input.mounts.iter().any(|mount| clean(&mount.target) == Path::new(destination))
     };
@@ -62,7 +102,7 @@ pub(super) fn of(input: &BundleInput, host: &Host) -> Result<Vec<oci::Mount>, Ru
         .collect();
     let mut own = Vec::with_capacity(input.mounts.len() + 1);
     for mount in &input.mounts {
-        own.push(of_user(mount, host)?);
+        own.push(of_user(mount, host, runtime)?);
     }
     if let Some(program) = &input.init {
         own.push(fixed(INIT, "bind", program, &["bind", "ro", "rprivate"]));
@@ -136,7 +176,7 @@ fn defaults(input: &BundleInput, host: &Host) -> Vec<oci::Mount> {
     mounts
 }
 
-fn of_user(wanted: &Mount, host: &Host) -> Result<oci::Mount, RuntimeError> {
+fn of_user(wanted: &Mount, host: &Host, runtime: &dyn Runtime) -> Result<oci::Mount, RuntimeError> {
     let refuse =
         |why: &str| Err(RuntimeError::Invalid(format!("invalid mount {:?}: {why}", wanted.target)));
     let target = clean(&wanted.target);
@@ -146,7 +186,7 @@ fn of_user(wanted: &Mount, host: &Host) -> Result<oci::Mount, RuntimeError> {
     if target == Path::new("/") {
         return refuse("destination can't be '/'");
     }
-    if wanted.kind == "tmpfs" {
+    if wanted.kind == MountKind::Tmpfs {
         let mut options: Vec<String> = ["noexec", "nosuid", "nodev"].map(String::from).into();
         for option in &wanted.options {
             let opposite = ["noexec", "nosuid", "nodev"]
@@ -173,16 +213,30 @@ fn of_user(wanted: &Mount, host: &Host) -> Result<oci::Mount, RuntimeError> {
         Recursion::Disabled => ("bind", propagation.trim_start_matches('r')),
         _ => ("rbind", propagation),
     };
-    let access = match wanted.recursion {
-        _ if !wanted.readonly => "rw",
-        Recursion::Enabled | Recursion::Readonly if host.recursive_readonly => "rro",
-        Recursion::Disabled | Recursion::Writable | Recursion::Enabled => "ro",
-        Recursion::Readonly => {
-            return refuse("this kernel makes no mounts read-only recursively (Linux 5.12 does)");
-        }
+    let access = match access(wanted, host, runtime) {
+        Ok(access) => access,
+        Err(why) => return refuse(&why),
     };
     let options = [bind, access, propagation].map(String::from).into();
     Ok(mount(target, "bind", Path::new(&wanted.source), options))
+}
+
+/// Whether a bind can be written: it and what is below it.
+fn access(wanted: &Mount, host: &Host, runtime: &dyn Runtime) -> Result<&'static str, String> {
+    let is_able =
+        || host.recursive_readonly && host.abilities.recursive_readonly(runtime.program());
+    match wanted.recursion {
+        _ if !wanted.readonly => Ok("rw"),
+        Recursion::Enabled | Recursion::Readonly if is_able() => Ok("rro"),
+        Recursion::Enabled | Recursion::Disabled | Recursion::Writable => Ok("ro"),
+        Recursion::Readonly if host.recursive_readonly => Err(format!(
+            "the runtime {} makes no mounts read-only recursively (runc 1.1 and crun 1.8 do)",
+            runtime.name()
+        )),
+        Recursion::Readonly => {
+            Err("this kernel makes no mounts read-only recursively (Linux 5.12 does)".to_owned())
+        }
+    }
 }
 
 /// Without `.`, `..`, doubled and trailing slashes.

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
+use super::super::abilities::Abilities;
 use super::super::{Cgroups, Crun, Filters, Limit, Runc};
 use super::*;
 
@@ -16,6 +17,7 @@ fn host() -> Host {
         recursive_readonly: true,
         oom_score_adj: 0,
         thermal_throttle: vec!["/sys/devices/system/cpu/cpu0/thermal_throttle".to_owned()],
+        abilities: Abilities::default(),
         filters: Filters::default(),
     }
 }
@@ -174,7 +176,7 @@ fn limits_are_checked_before_anything_is_made() {
 #[test]
 fn mounts_of_the_users_replace_the_defaults_and_are_sorted() {
     let bind = |source: &str, target: &str| Mount {
-        kind: "bind".to_owned(),
+        kind: MountKind::Bind,
         source: source.to_owned(),
         target: target.to_owned(),
         ..Mount::default()
@@ -193,6 +195,33 @@ fn mounts_of_the_users_replace_the_defaults_and_are_sorted() {
     assert_eq!(mount_at(&spec, "/data")["options"], json!(["rbind", "rw", "rprivate"]));
     let outside = BundleInput { mounts: vec![bind("/a", "data")], ..input() };
     assert!(refused(&outside).contains("must be absolute"));
+}
+
+/// What is made of a read-only bind by a runtime whose program says this of itself.
+fn readonly_by(name: &str, features: &str, recursion: Recursion) -> Result<Value, String> {
+    let directory = std::env::temp_dir().join(format!("rnet-rro-{name}-{}", std::process::id()));
+    std::fs::create_dir_all(&directory).unwrap();
+    let program = directory.join("runtime");
+    std::fs::write(&program, format!("#!/bin/sh\necho '{features}'\n")).unwrap();
+    let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(&program, executable).unwrap();
+    let (source, target) = ("/a".to_owned(), "/data".to_owned());
+    let mount = Mount { source, target, readonly: true, recursion, ..Mount::default() };
+    let input = BundleInput { mounts: vec![mount], ..input() };
+    let built = build(&input, &host(), &Runc::new("own", &program));
+    std::fs::remove_dir_all(&directory).unwrap();
+    let spec = serde_json::to_value(built.map_err(|error| error.to_string())?.spec).unwrap();
+    Ok(mount_at(&spec, "/data")["options"][1].clone())
+}
+
+#[test]
+fn a_bind_is_recursively_read_only_if_the_runtime_is_able_to() {
+    let (able, unable) = (r#"{"mountOptions": ["rro"]}"#, r#"{"mountOptions": ["ro"]}"#);
+    assert_eq!(readonly_by("able", able, Recursion::Enabled), Ok(json!("rro")));
+    assert_eq!(readonly_by("able", able, Recursion::Readonly), Ok(json!("rro")));
+    assert_eq!(readonly_by("unable", unable, Recursion::Enabled), Ok(json!("ro")));
+    let error = readonly_by("unable", unable, Recursion::Readonly).unwrap_err();
+    assert!(error.contains("the runtime own makes no mounts read-only recursively"), "{error}");
 }
 
 #[test]

@@ -10,7 +10,7 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 use super::super::peer::Role;
-use super::super::process::{Process, RuntimeEnd, Stage};
+use super::super::process::{Phase, Process, RuntimeEnd};
 use super::super::program::Program;
 use super::super::protocol::{EXIT, Event, Exit, Failure, Reply, Started, Streams};
 use super::super::{clock, gate, launch, run, system};
@@ -37,7 +37,7 @@ impl Server {
         if matches!(self.removal, Removal::Running { pid: runtime, .. } if runtime == pid) {
             return self.removed();
         }
-        let launching = |process: &Process| matches!(process.stage, Stage::Launching { runtime, .. } if runtime == pid);
+        let launching = |process: &Process| matches!(process.phase, Phase::Launching { runtime, .. } if runtime == pid);
         if let Some(index) = self.processes.iter().position(launching) {
             return self.launched(index, RuntimeEnd::Exited(code));
         }
@@ -48,7 +48,7 @@ impl Server {
         }
         if let Some(process) = self.processes.iter_mut().find(|process| ran(process)) {
             let (time, at) = (clock::now(), Instant::now());
-            process.stage = Stage::Ended { code, signal, time, at, published: false };
+            process.phase = Phase::Ended { code, signal, time, at, published: false };
             self.keep_time(at);
             return;
         }
@@ -120,7 +120,7 @@ impl Server {
         let Some(process) = self.processes.iter_mut().find(|process| process.id == 0) else {
             return;
         };
-        let Stage::Held { pid } = process.stage else { return };
+        let Phase::Held { pid } = process.phase else { return };
         match word {
             Word::None => {}
             Word::Go => {
@@ -129,7 +129,7 @@ impl Server {
                 let opened = gate::open(runtime, id, pid, self.oom_score);
                 match opened.and(before) {
                     Ok(before) => {
-                        process.stage = Stage::Released { pid, before, since: Instant::now() };
+                        process.phase = Phase::Released { pid, before, since: Instant::now() };
                         self.meet(pid);
                         self.look();
                     }
@@ -207,7 +207,7 @@ impl Server {
         let oom = oom_kills > self.oom_kills;
         self.oom_kills = oom_kills;
         let process = &mut self.processes[index];
-        let Stage::Ended { code, signal, time, published, .. } = &mut process.stage else { return };
+        let Phase::Ended { code, signal, time, published, .. } = &mut process.phase else { return };
         *published = true;
         let (code, signal, time) = (*code, *signal, time.clone());
         let is_init = process.id == 0;

@@ -3,7 +3,7 @@
 use std::io;
 
 use super::super::peer::Role;
-use super::super::process::{Launch, Process, Stage};
+use super::super::process::{Launch, Phase, Process};
 use super::super::protocol::{Event, Exec, Failure, Reply, Request, Status, Stdin, Streams};
 use super::super::system;
 use super::{PROCESSES, Server};
@@ -118,7 +118,7 @@ impl Server {
     /// The process of an exec's id, or the container's first one; only while it has not ended.
     pub(super) fn named(&mut self, exec: Option<&str>) -> Option<&mut Process> {
         self.processes.iter_mut().find(|process| {
-            process.exec.as_deref() == exec && !matches!(process.stage, Stage::Ended { .. })
+            process.exec.as_deref() == exec && !matches!(process.phase, Phase::Ended { .. })
         })
     }
 }

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use runtime::spec::{Mount, Recursion};
+use runtime::spec::{Mount, MountKind, Recursion};
 use shim::protocol::Streams;
 
 use super::{Container, exit_of, run, with_each_runtime};
@@ -35,7 +35,7 @@ impl Source {
 
     fn bind(&self) -> Mount {
         Mount {
-            kind: "bind".to_owned(),
+            kind: MountKind::Bind,
             source: self.0.display().to_string(),
             target: "/data".to_owned(),
             ..Mount::default()

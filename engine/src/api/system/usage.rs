@@ -1,6 +1,5 @@
 //! `GET /system/df`: what takes space.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use chrono::Utc;
@@ -8,12 +7,12 @@ use serde_json::{Value, json};
 
 use crate::api::Api;
 use crate::api::body::{self, Response};
-use crate::api::containers::{self, walking};
+use crate::api::containers::walking;
 use crate::api::request::Request;
 use crate::api::volumes;
 use crate::api::wire::{container_list, image as wire};
+use crate::core::usage::ImageUsage;
 use engine_error::{Error, Result};
-use image::{Digest, Image};
 
 const TYPES: [&str; 4] = ["container", "image", "volume", "build-cache"];
 
@@ -33,10 +32,9 @@ pub async fn disk_usage(api: &Arc<Api>, request: &Request) -> Result<Response> {
             "BuildCache": null,
         });
         if wants("image") {
-            let images = api.engine.images.list();
-            let layers = layers(api, &images);
-            usage["LayersSize"] = layers.values().map(|layer| layer.size).sum::<u64>().into();
-            usage["Images"] = images.iter().map(|image| of_image(api, image, &layers)).collect();
+            let images = api.engine.images_usage();
+            usage["LayersSize"] = images.layers.into();
+            usage["Images"] = images.images.iter().map(of_image).collect();
         }
         if wants("container") {
             usage["Containers"] = of_containers(api);
@@ -53,35 +51,17 @@ pub async fn disk_usage(api: &Arc<Api>, request: &Request) -> Result<Response> {
     .await
 }
 
-/// A layer of some image.
-struct Layer {
-    size: u64,
-    images: usize,
-}
-
-/// All layers of images, each once.
-fn layers(api: &Api, images: &[Arc<Image>]) -> BTreeMap<Digest, Layer> {
-    let mut layers = BTreeMap::new();
-    for chain in images.iter().flat_map(|image| &image.layers) {
-        let size = || api.engine.images.layer_size(*chain);
-        layers.entry(*chain).or_insert_with(|| Layer { size: size(), images: 0 }).images += 1;
-    }
-    layers
-}
-
-fn of_image(api: &Api, image: &Image, layers: &BTreeMap<Digest, Layer>) -> Value {
-    let users = api.engine.images.users(image.id).len();
-    let shared = image.layers.iter().filter_map(|chain| layers.get(chain));
-    let shared: u64 = shared.filter(|layer| layer.images > 1).map(|layer| layer.size).sum();
-    let mut entry = wire::summary(image, i64::try_from(users).unwrap_or(i64::MAX));
-    entry["SharedSize"] = shared.into();
+fn of_image(usage: &ImageUsage) -> Value {
+    let users = i64::try_from(usage.containers).unwrap_or(i64::MAX);
+    let mut entry = wire::summary(&usage.image, users);
+    entry["SharedSize"] = usage.shared.into();
     entry
 }
 
 fn of_containers(api: &Api) -> Value {
     let now = Utc::now();
     let entry = |container: &Arc<crate::container::Container>| {
-        let sizes = containers::sizes_of(api, container);
+        let sizes = api.engine.sizes_of(container);
         container_list::entry(container, &container.spec.image, Some(sizes), now)
     };
     api.engine.containers.list().iter().map(entry).collect()

@@ -10,10 +10,12 @@ use super::container_config::{Config, HostConfig};
 use super::time::rfc3339;
 use super::{go, ports};
 use crate::container::health::HealthStatus;
+use crate::container::spec::MountKind;
 use crate::container::{Container, EndpointView, State, Status};
+use crate::core::usage::Sizes;
 
 /// `GET /containers/{id}/json`.
-pub fn inspect(container: &Container, exec_ids: &[String], sizes: Option<(u64, u64)>) -> Value {
+pub fn inspect(container: &Container, exec_ids: &[String], sizes: Option<Sizes>) -> Value {
     let text = |path: &std::path::Path| path.display().to_string();
     let paths = &container.paths;
     let execs = if exec_ids.is_empty() { Value::Null } else { json!(exec_ids) };
@@ -42,7 +44,7 @@ pub fn inspect(container: &Container, exec_ids: &[String], sizes: Option<(u64, u
         "Config": config(container),
         "NetworkSettings": network_settings(container),
     });
-    if let Some((own, all)) = sizes {
+    if let Some(Sizes { own, all }) = sizes {
         value["SizeRw"] = own.into();
         value["SizeRootFs"] = all.into();
     }
@@ -116,15 +118,15 @@ pub fn mounts(container: &Container) -> Vec<Value> {
             "Type": mount.kind,
             "Source": mount.source.display().to_string(),
             "Destination": mount.target,
-            "Mode": match mount.kind.as_str() {
-                "tmpfs" => mount.options.join(","),
-                "volume" => "z".to_owned(),
-                _ => String::new(),
+            "Mode": match mount.kind {
+                MountKind::Tmpfs => mount.options.join(","),
+                MountKind::Volume => "z".to_owned(),
+                MountKind::Bind => String::new(),
             },
             "RW": mount.writable,
             "Propagation": mount.propagation,
         });
-        if mount.kind == "volume" {
+        if mount.kind == MountKind::Volume {
             value["Name"] = json!(mount.name);
             value["Driver"] = "local".into();
         }

@@ -5,12 +5,13 @@ use serde_json::{Value, json};
 
 use super::container_inspect::{mounts, networks, status};
 use crate::container::Container;
+use crate::core::usage::Sizes;
 
 /// One entry of `GET /containers/json`. `image` is what the container's image is called now.
 pub fn entry(
     container: &Container,
     image: &str,
-    sizes: Option<(u64, u64)>,
+    sizes: Option<Sizes>,
     now: DateTime<Utc>,
 ) -> Value {
     let mut value = json!({
@@ -31,7 +32,7 @@ pub fn entry(
     if !container.spec.annotations.is_empty() {
         value["HostConfig"]["Annotations"] = json!(container.spec.annotations);
     }
-    if let Some((own, all)) = sizes {
+    if let Some(Sizes { own, all }) = sizes {
         value["SizeRw"] = own.into();
         value["SizeRootFs"] = all.into();
     }

@@ -1,7 +1,7 @@
 //! Mounts of a request, in each of the ways that a request may name them.
 
 use crate::api::wire::container_config::{BindOptions, HostConfig, Mount as WireMount};
-use crate::container::spec::Mount;
+use crate::container::spec::{Mount, MountKind};
 use engine_error::{Error, Result};
 use runtime::spec::Recursion;
 
@@ -14,13 +14,13 @@ pub(super) fn mounts(host: &HostConfig) -> Result<Vec<Mount>> {
 }
 
 fn volume(source: String, target: String) -> Mount {
-    Mount { kind: "volume".to_owned(), source, target, ..Mount::default() }
+    Mount { kind: MountKind::Volume, source, target, ..Mount::default() }
 }
 
 fn of_tmpfs(target: &str, options: &str) -> Mount {
     let options = options.split(',').filter(|option| !option.is_empty());
     Mount {
-        kind: "tmpfs".to_owned(),
+        kind: MountKind::Tmpfs,
         target: target.to_owned(),
         options: options.map(str::to_owned).collect(),
         ..Mount::default()
@@ -41,7 +41,7 @@ fn of_bind(text: &str) -> Result<Mount> {
         return Err(invalid());
     }
     let wrong = |reason: &str| {
-        let kind = if source.starts_with('/') { "bind" } else { "volume" };
+        let kind = if source.starts_with('/') { MountKind::Bind } else { MountKind::Volume };
         Err(Error::invalid(format!(
             "invalid volume specification: '{text}': invalid mount config for type \"{kind}\": \
              {reason}"
@@ -55,7 +55,7 @@ fn of_bind(text: &str) -> Result<Mount> {
     }
     let mut mount = volume(source.to_owned(), target.to_owned());
     if source.starts_with('/') {
-        "bind".clone_into(&mut mount.kind);
+        mount.kind = MountKind::Bind;
         mount.create_source = true;
     } else if !source.is_empty() && !is_volume_name(source) {
         return Err(Error::invalid(format!(
@@ -115,15 +115,15 @@ fn of_mount(wire: &WireMount) -> Result<Mount> {
     if wire.target.is_empty() {
         return invalid("field Target must not be empty");
     }
-    let mut mount =
-        Mount { readonly: wire.read_only, ..volume(wire.source.clone(), wire.target.clone()) };
-    mount.kind.clone_from(&wire.kind);
-    match wire.kind.as_str() {
-        "bind" if wire.source.is_empty() => invalid("field Source must not be empty"),
-        "bind" if !wire.source.starts_with('/') => {
+    let Some(kind) = MountKind::named(&wire.kind) else { return invalid("mount type unknown") };
+    let (source, target) = (wire.source.clone(), wire.target.clone());
+    let mut mount = Mount { kind, readonly: wire.read_only, ..volume(source, target) };
+    match kind {
+        MountKind::Bind if wire.source.is_empty() => invalid("field Source must not be empty"),
+        MountKind::Bind if !wire.source.starts_with('/') => {
             invalid(&format!("invalid mount path: '{}' mount path must be absolute", wire.source))
         }
-        "bind" => {
+        MountKind::Bind => {
             let options = wire.bind_options.clone().unwrap_or_default();
             mount.create_source = options.create_mountpoint;
             mount.propagation.clone_from(&options.propagation);
@@ -132,16 +132,20 @@ fn of_mount(wire: &WireMount) -> Result<Mount> {
                 Err(why) => invalid(why),
             }
         }
-        "volume" if wire.volume_options.as_ref().is_some_and(|o| !o.subpath.is_empty()) => {
+        MountKind::Volume
+            if wire.volume_options.as_ref().is_some_and(|o| !o.subpath.is_empty()) =>
+        {
             invalid("volume-subpath is not supported")
         }
-        "volume" if wire.source.is_empty() || is_volume_name(&wire.source) => {
+        MountKind::Volume if wire.source.is_empty() || is_volume_name(&wire.source) => {
             mount.no_copy = wire.volume_options.as_ref().is_some_and(|options| options.no_copy);
             Ok(mount)
         }
-        "volume" => invalid(&format!("\"{}\" is no name of a volume", wire.source)),
-        "tmpfs" if !wire.source.is_empty() => invalid("field Source must not be specified"),
-        "tmpfs" => {
+        MountKind::Volume => invalid(&format!("\"{}\" is no name of a volume", wire.source)),
+        MountKind::Tmpfs if !wire.source.is_empty() => {
+            invalid("field Source must not be specified")
+        }
+        MountKind::Tmpfs => {
             let options = wire.tmpfs_options.clone().unwrap_or_default();
             let size = (options.size_bytes > 0).then(|| format!("size={}", options.size_bytes));
             let mode = (options.mode > 0).then(|| format!("mode={:o}", options.mode));
@@ -149,6 +153,5 @@ fn of_mount(wire: &WireMount) -> Result<Mount> {
             mount.options = size.into_iter().chain(mode).chain(others).collect();
             Ok(mount)
         }
-        _ => invalid("mount type unknown"),
     }
 }

@@ -114,7 +114,8 @@ fn a_stopped_container_has_no_ports() {
 #[test]
 fn a_list_s_entry_has_the_columns_of_ps() {
     let now = DateTime::from_timestamp(1006, 0).unwrap();
-    let entry = container_list::entry(&container(), "rnet/toolbox", Some((1, 2)), now);
+    let entry =
+        container_list::entry(&container(), "rnet/toolbox", Some(Sizes { own: 1, all: 2 }), now);
     assert_eq!(entry["Names"], json!(["/web"]));
     assert_eq!(entry["Command"], "/bin/httpd -p 'a b'");
     assert_eq!((&entry["State"], &entry["Status"]), (&json!("running"), &json!("Up 5 seconds")));

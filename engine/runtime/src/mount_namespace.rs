@@ -23,9 +23,9 @@ use shim::launch::unmount_hybrid;
 #[cfg(doc)]
 use shim::protocol::HYBRID;
 
-/// Makes stages.
+/// Makes mount namespaces.
 #[derive(Debug)]
-pub struct Stages {
+pub struct MountNamespaces {
     pins: PathBuf,
     last: Mutex<Option<Last>>,
 }
@@ -33,33 +33,33 @@ pub struct Stages {
 /// A mount namespace to make others of: the mounts of this process without those of other
 /// containers. It is gone when this is dropped before anything is in it.
 #[derive(Debug)]
-pub struct Stage {
+pub struct MountNamespace {
     /// The namespace.
     pub namespace: OwnedFd,
     /// What is `/` to this process, in the namespace.
     pub root: OwnedFd,
 }
 
-/// How a stage is to be.
+/// How a mount namespace is to be.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Wanted {
     /// Whether it hides [`HYBRID`].
     pub hide_hybrid: bool,
     /// Whether what is mounted in the container below a shared bind is to be seen on the host. Such a
-    /// stage keeps the mounts of other containers, and is slower: where the host's mounts are shared,
-    /// unmounting them here would unmount them there.
+    /// namespace keeps the mounts of other containers, and is slower: where the host's mounts are
+    /// shared, unmounting them here would unmount them there.
     pub spreads: bool,
 }
 
-/// A stage on its way.
+/// A namespace on its way.
 #[derive(Debug)]
-pub enum Staging {
+pub enum Pending {
     /// The last one still serves.
-    Made(Arc<Stage>),
+    Ready(Arc<MountNamespace>),
     /// One is being made.
     Making {
         /// The thread that does it.
-        thread: JoinHandle<io::Result<Stage>>,
+        thread: JoinHandle<io::Result<MountNamespace>>,
         /// What it is to be like.
         wanted: Wanted,
         /// What was mounted before; nothing if the kernel is not able to tell.
@@ -67,55 +67,56 @@ pub enum Staging {
     },
 }
 
-/// The last stage, and what it was made of.
+/// The last one, and what it was made of.
 #[derive(Debug)]
 struct Last {
-    stage: Arc<Stage>,
+    namespace: Arc<MountNamespace>,
     wanted: Wanted,
     mounts: Vec<u8>,
     used: Instant,
 }
 
-impl Stages {
-    /// Stages without what is mounted under `pins`, which is a private mount.
+impl MountNamespaces {
+    /// Namespaces without what is mounted under `pins`, which is a private mount.
     pub fn new(pins: impl Into<PathBuf>) -> Self {
         Self { pins: pins.into(), last: Mutex::default() }
     }
 
-    /// Begins to make a stage of what is mounted now, or takes the last one if it is such a one.
-    pub fn begin(&self, wanted: Wanted) -> io::Result<Staging> {
+    /// Begins to make a mount namespace of what is mounted now, or takes the last one if it is such
+    /// a one.
+    pub fn begin(&self, wanted: Wanted) -> io::Result<Pending> {
         let mounts = mounts::but_below(&self.pins).ok();
         if let Some(last) = self.last().as_mut()
             && last.wanted == wanted
             && mounts.as_ref() == Some(&last.mounts)
         {
             last.used = Instant::now();
-            return Ok(Staging::Made(last.stage.clone()));
+            return Ok(Pending::Ready(last.namespace.clone()));
         }
         let pins = self.pins.clone();
-        let builder = thread::Builder::new().name("stage".to_owned());
-        let thread = builder.spawn(move || Stage::make(&pins, wanted))?;
-        Ok(Staging::Making { thread, wanted, mounts })
+        let builder = thread::Builder::new().name("mount namespace".to_owned());
+        let thread = builder.spawn(move || MountNamespace::make(&pins, wanted))?;
+        Ok(Pending::Making { thread, wanted, mounts })
     }
 
-    /// Waits for a stage.
-    pub fn finish(&self, staging: Staging) -> io::Result<Arc<Stage>> {
-        let (thread, wanted, mounts) = match staging {
-            Staging::Made(stage) => return Ok(stage),
-            Staging::Making { thread, wanted, mounts } => (thread, wanted, mounts),
+    /// Waits for a mount namespace.
+    pub fn finish(&self, pending: Pending) -> io::Result<Arc<MountNamespace>> {
+        let (thread, wanted, mounts) = match pending {
+            Pending::Ready(namespace) => return Ok(namespace),
+            Pending::Making { thread, wanted, mounts } => (thread, wanted, mounts),
         };
         let made = thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        let stage = Arc::new(made?);
+        let namespace = Arc::new(made?);
         if let Some(mounts) = mounts {
-            let (stage, used) = (stage.clone(), Instant::now());
-            let old = self.last().replace(Last { stage, wanted, mounts, used });
+            let (namespace, used) = (namespace.clone(), Instant::now());
+            let old = self.last().replace(Last { namespace, wanted, mounts, used });
             drop(old);
         }
-        Ok(stage)
+        Ok(namespace)
     }
 
-    /// Lets go of a stage that was not used for this long: what it has mounted is busy on a host
-    /// whose mounts are not shared.
+    /// Lets go of a mount namespace that was not used for this long: what it has mounted is busy on a
+    /// host whose mounts are not shared.
     pub fn rest(&self, unused: Duration) {
         let old = self.last().take_if(|last| last.used.elapsed() >= unused);
         drop(old);
@@ -126,7 +127,7 @@ impl Stages {
     }
 }
 
-impl Stage {
+impl MountNamespace {
     /// To be called on a thread that does nothing else.
     fn make(pins: &Path, wanted: Wanted) -> io::Result<Self> {
         unshare(CloneFlags::CLONE_NEWNS)?;

@@ -1,0 +1,157 @@
+//! The exec'd processes of all containers: which there are, and how far each is.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+
+use super::{ContainerId, ExecView};
+use engine_error::{Error, Result};
+
+/// How long a finished process can still be asked about.
+const REMEMBERED: Duration = Duration::from_secs(300);
+/// How many processes of one container may wait for their start. A client starts what it has created,
+/// or goes; as Docker does, those are kept until the container ends.
+const WAITING: usize = 4096;
+
+/// The exec'd processes of all containers.
+#[derive(Debug, Default)]
+pub(super) struct Execs(Mutex<HashMap<String, Entry>>);
+
+#[derive(Debug)]
+struct Entry {
+    view: ExecView,
+    /// Whether it was started; once is enough.
+    started: bool,
+    ended: watch::Sender<bool>,
+    forget: Option<Instant>,
+}
+
+impl Execs {
+    /// Takes in a process that is to be started.
+    ///
+    /// # Errors
+    /// If too many of its container wait already.
+    pub(super) fn add(&self, view: ExecView) -> Result<()> {
+        let now = Instant::now();
+        let mut execs = self.lock();
+        execs.retain(|_, entry| entry.forget.is_none_or(|time| time > now));
+        let waits = |entry: &&Entry| !entry.started && entry.view.container == view.container;
+        if execs.values().filter(waits).count() >= WAITING {
+            return Err(Error::conflict(format!(
+                "container {} has {WAITING} execs that were created and never started: start them, or \
+                 restart the container",
+                view.container
+            )));
+        }
+        let id = view.id.clone();
+        let entry = Entry { view, started: false, ended: watch::Sender::new(false), forget: None };
+        execs.insert(id, entry);
+        Ok(())
+    }
+
+    /// A process as it is now.
+    pub(super) fn get(&self, id: &str) -> Result<ExecView> {
+        let execs = self.lock();
+        let entry = execs.get(id).ok_or_else(|| no_such_exec(id))?;
+        Ok(entry.view.clone())
+    }
+
+    /// Those of a container that have not ended.
+    pub(super) fn of(&self, container: &str) -> Vec<String> {
+        let execs = self.lock();
+        let own = execs.values().filter(|entry| entry.view.container.as_str() == container);
+        own.filter(|entry| entry.forget.is_none()).map(|entry| entry.view.id.clone()).collect()
+    }
+
+    /// Takes the one start that a process has; what is returned turns true at its end.
+    pub(super) fn claim(&self, id: &str) -> Result<watch::Receiver<bool>> {
+        let mut execs = self.lock();
+        let entry = execs.get_mut(id).ok_or_else(|| no_such_exec(id))?;
+        if entry.started {
+            return Err(Error::conflict(format!("exec command {id} has already run")));
+        }
+        entry.started = true;
+        Ok(entry.ended.subscribe())
+    }
+
+    /// A process runs.
+    pub(super) fn start(&self, id: &str, pid: i32) {
+        if let Some(entry) = self.lock().get_mut(id) {
+            entry.view.pid = pid;
+            // The news of its end may have been quicker.
+            entry.view.running = entry.view.exit_code.is_none();
+        }
+    }
+
+    /// A process has ended. Returns whether it was known.
+    pub(super) fn end(&self, id: &str, code: i32) -> bool {
+        let mut execs = self.lock();
+        let Some(entry) = execs.get_mut(id) else { return false };
+        entry.view.running = false;
+        entry.view.exit_code = Some(code);
+        entry.forget = Some(Instant::now() + REMEMBERED);
+        entry.ended.send_replace(true);
+        true
+    }
+
+    /// Forgets the processes of a container that ended.
+    pub(super) fn forget(&self, container: &ContainerId) {
+        self.lock().retain(|_, entry| {
+            if entry.view.container == *container {
+                entry.ended.send_replace(true);
+            }
+            entry.view.container != *container
+        });
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Entry>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn no_such_exec(id: &str) -> Error {
+    Error::not_found(format!("No such exec instance: {id}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::ExecSpec;
+    use super::*;
+
+    fn view(container: &ContainerId, number: usize) -> ExecView {
+        ExecView {
+            id: number.to_string(),
+            container: container.clone(),
+            spec: ExecSpec::default(),
+            running: false,
+            exit_code: None,
+            pid: 0,
+        }
+    }
+
+    fn container(digit: &str) -> ContainerId {
+        digit.repeat(64).try_into().unwrap()
+    }
+
+    #[test]
+    fn execs_that_are_never_started_are_bounded_and_end_with_their_container() {
+        let (execs, own, other) = (Execs::default(), container("a"), container("b"));
+        for number in 0..WAITING {
+            execs.add(view(&own, number)).unwrap();
+        }
+        let error = execs.add(view(&own, WAITING)).unwrap_err().to_string();
+        assert!(error.contains("has 4096 execs that were created and never started"), "{error}");
+        execs.add(view(&other, WAITING)).unwrap();
+        let started = execs.claim("7").unwrap();
+        execs.add(view(&own, WAITING + 1)).unwrap();
+        execs.add(view(&own, WAITING + 2)).unwrap_err();
+        execs.forget(&own);
+        assert!(*started.borrow(), "whoever waits for it is told");
+        assert_eq!(execs.of(&own), Vec::<String>::new());
+        assert_eq!(execs.of(&other), [WAITING.to_string()]);
+        assert_eq!(execs.get("7").unwrap_err().to_string(), "No such exec instance: 7");
+        execs.add(view(&own, 7)).unwrap();
+    }
+}

@@ -1,0 +1,263 @@
+//! Asking file systems that may never answer: those of other processes, and of other hosts.
+//!
+//! A thread that asks such a file system for anything cannot be called back. So it is asked on a thread
+//! of its own, for which nobody waits for long; nobody asks again while that is stuck; and there are only
+//! so many of them. Whoever takes a path from a user, or lets one mount something at it, asks here
+//! before anything else touches it.
+
+pub(crate) mod propagation;
+
+use std::collections::BTreeSet;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use engine_error::{Error, Kind, Result};
+
+/// How long a file system may take for an answer, or for the next step of a long one.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// The same while many do not answer: whoever waits holds a thread that others need.
+const HURRIED: Duration = Duration::from_millis(500);
+/// How many are many.
+const MANY: usize = 32;
+/// How many questions may be open.
+const MOST: usize = 256;
+/// How often it is looked whether there are many.
+const SLICE: Duration = Duration::from_millis(100);
+
+/// What is asked of file systems.
+#[derive(Clone, Debug, Default)]
+pub struct FileSystems(Arc<Mutex<Open>>);
+
+/// The questions that are open.
+#[derive(Debug, Default)]
+struct Open {
+    count: usize,
+    /// The paths whose file systems are known not to answer.
+    stuck: BTreeSet<PathBuf>,
+}
+
+impl FileSystems {
+    /// Whether there is something at a path.
+    pub(crate) fn exists(&self, path: &Path) -> Result<bool> {
+        self.ask(path, |path| Ok(path.exists()))?.map_err(unseen(path))
+    }
+
+    /// Whether there is a directory at a path.
+    pub(crate) fn is_directory(&self, path: &Path) -> Result<bool> {
+        self.ask(path, |path| Ok(path.is_dir()))?.map_err(unseen(path))
+    }
+
+    /// Makes a directory at a path where nothing is.
+    pub(crate) fn make(&self, path: &Path) -> Result<()> {
+        let make = |path: &Path| {
+            if path.exists() { Ok(()) } else { std::fs::create_dir_all(path) }
+        };
+        self.ask(path, make)?.map_err(unseen(path))
+    }
+
+    /// Bytes of the files in a directory; `None` if the file system does not go on telling them.
+    pub(crate) fn size(&self, path: &Path) -> Option<u64> {
+        let steps = Arc::new(AtomicU64::new(0));
+        let note = steps.clone();
+        let walk = move |path: &Path| {
+            tree::size_noting(path, || {
+                note.fetch_add(1, Ordering::Relaxed);
+            })
+        };
+        match self.ask_within(path, PATIENCE, &steps, walk) {
+            Ok(size) => Some(size),
+            Err(error) => {
+                tracing::warn!(%error, "a size is not known");
+                None
+            }
+        }
+    }
+
+    /// The answer to a question about what is at a path.
+    ///
+    /// # Errors
+    /// Only if there is none.
+    pub(crate) fn ask<T: Send + 'static>(
+        &self,
+        path: &Path,
+        question: impl FnOnce(&Path) -> T + Send + 'static,
+    ) -> Result<T> {
+        self.ask_within(path, PATIENCE, &AtomicU64::new(0), question)
+    }
+
+    /// The same; `steps` tells how far the answer is.
+    fn ask_within<T: Send + 'static>(
+        &self,
+        path: &Path,
+        patience: Duration,
+        steps: &AtomicU64,
+        question: impl FnOnce(&Path) -> T + Send + 'static,
+    ) -> Result<T> {
+        self.begin(path)?;
+        let (open, its) = (self.0.clone(), path.to_owned());
+        let (tell, told) = sync_channel(1);
+        let asks = move || {
+            let answer = question(&its);
+            let mut open = lock(&open);
+            open.count -= 1;
+            open.stuck.remove(&its);
+            // Nobody may wait for it any more.
+            let _ = tell.send(answer);
+        };
+        let thread = thread::Builder::new().name("file system".to_owned());
+        if let Err(error) = thread.spawn(asks) {
+            self.open().count -= 1;
+            return Err(Error::internal("cannot start a thread", error));
+        }
+        if let Some(answer) = self.wait(&told, patience, steps) {
+            return Ok(answer);
+        }
+        let mut open = self.open();
+        // It may have come just now.
+        told.try_recv().map_err(|_| {
+            open.stuck.insert(path.to_owned());
+            silent(path)
+        })
+    }
+
+    /// Takes part in the number of open questions.
+    fn begin(&self, path: &Path) -> Result<()> {
+        let mut open = self.open();
+        if open.stuck.contains(path) {
+            return Err(silent(path));
+        }
+        if open.count >= MOST {
+            let text = format!(
+                "cannot look at {}: {MOST} questions to file systems are not answered yet; unmount \
+                 those that hang",
+                path.display()
+            );
+            return Err(Error::new(Kind::Unavailable, text));
+        }
+        open.count += 1;
+        Ok(())
+    }
+
+    fn wait<T>(&self, told: &Receiver<T>, patience: Duration, steps: &AtomicU64) -> Option<T> {
+        let (mut since, mut seen) = (Instant::now(), 0);
+        loop {
+            match told.recv_timeout(SLICE.min(patience)) {
+                Ok(answer) => return Some(answer),
+                Err(RecvTimeoutError::Disconnected) => return None,
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+            let now = steps.load(Ordering::Relaxed);
+            if now != seen {
+                (since, seen) = (Instant::now(), now);
+            }
+            let many = self.open().count > MANY;
+            if since.elapsed() >= if many { HURRIED.min(patience) } else { patience } {
+                return None;
+            }
+        }
+    }
+
+    fn open(&self) -> MutexGuard<'_, Open> {
+        lock(&self.0)
+    }
+}
+
+fn unseen(path: &Path) -> impl FnOnce(io::Error) -> Error {
+    let text = format!("cannot look at or make {}", path.display());
+    move |error| Error::internal(text, error)
+}
+
+fn silent(path: &Path) -> Error {
+    Error::conflict(format!(
+        "the file system of {} does not answer: unmount it, or wait until it does",
+        path.display()
+    ))
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+
+    use super::*;
+
+    fn stuck(path: &Path, file_systems: &FileSystems) -> bool {
+        file_systems.open().stuck.contains(path)
+    }
+
+    #[test]
+    fn a_file_system_that_does_not_answer_is_waited_for_once_and_not_long() {
+        let file_systems = FileSystems::default();
+        let (hangs, path) = (Path::new("/hangs"), std::env::temp_dir());
+        let (answer, question) = channel::<()>();
+        let patience = Duration::from_millis(50);
+        let hang = move |_: &Path| {
+            // Until the other end is gone.
+            let _ = question.recv();
+        };
+        let asked = file_systems.ask_within(hangs, patience, &AtomicU64::new(0), hang);
+        let error = asked.unwrap_err().to_string();
+        assert!(error.starts_with("the file system of /hangs does not answer"), "{error}");
+        let again = |_: &Path| panic!("a second thread asks");
+        file_systems.ask(hangs, again).unwrap_err();
+        assert!(file_systems.exists(&path).unwrap(), "another one answers meanwhile");
+        drop(answer);
+        while stuck(hangs, &file_systems) {
+            thread::yield_now();
+        }
+        assert!(!file_systems.exists(hangs).unwrap(), "it is asked again when it answers");
+    }
+
+    #[test]
+    fn many_that_hang_are_waited_for_less_and_more_than_that_are_not_asked() {
+        let file_systems = FileSystems::default();
+        let place = |number: usize| PathBuf::from(format!("/hangs/{number}"));
+        let (gates, answers): (Vec<_>, Vec<_>) = (0..MOST).map(|_| channel::<()>()).unzip();
+        let begun = Instant::now();
+        thread::scope(|scope| {
+            for (number, answer) in answers.into_iter().enumerate() {
+                let file_systems = &file_systems;
+                scope.spawn(move || {
+                    let hang = move |_: &Path| {
+                        let _ = answer.recv();
+                    };
+                    file_systems.ask(&place(number), hang).unwrap_err();
+                });
+            }
+        });
+        assert!(begun.elapsed() < PATIENCE, "they took {:?}", begun.elapsed());
+        let error = file_systems.exists(Path::new("/")).unwrap_err().to_string();
+        assert!(error.starts_with("cannot look at /: 256 questions"), "{error}");
+        drop(gates);
+        while file_systems.open().count > 0 {
+            thread::yield_now();
+        }
+        assert!(file_systems.exists(Path::new("/")).unwrap());
+        assert!(file_systems.open().stuck.is_empty());
+    }
+
+    #[test]
+    fn a_long_answer_that_goes_on_is_waited_for() {
+        let file_systems = FileSystems::default();
+        let steps = Arc::new(AtomicU64::new(0));
+        let (its, patience) = (steps.clone(), Duration::from_millis(200));
+        let begun = Instant::now();
+        let slow = move |_: &Path| {
+            while begun.elapsed() < patience * 3 {
+                its.fetch_add(1, Ordering::Relaxed);
+                thread::yield_now();
+            }
+            7
+        };
+        let answer = file_systems.ask_within(Path::new("/slow"), patience, &steps, slow);
+        assert_eq!(answer.unwrap(), 7);
+    }
+}
