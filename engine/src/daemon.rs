@@ -67,7 +67,7 @@ fn start(invocation: Invocation, config: Config, logger: Logger) -> anyhow::Resu
     if !nix::unistd::geteuid().is_root() {
         anyhow::bail!("the daemon changes the network and must be started as root");
     }
-    if let Some(warning) = cgroups::hidden() {
+    if let Some(warning) = cgroups::provide() {
         tracing::error!("{warning}");
     }
     raise_descriptor_limit();

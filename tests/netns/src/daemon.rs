@@ -93,10 +93,17 @@ impl Daemon {
 
     /// Starts another daemon with the same directories, and waits until it answers.
     pub fn restart(&mut self) {
+        self.restart_by(&[]);
+    }
+
+    /// The same, started by a program with its arguments.
+    pub fn restart_by(&mut self, starter: &[&str]) {
         let log = fs::File::options().create(true).append(true).open(self.file("log")).unwrap();
         let places = [("--data-root", "data"), ("--exec-root", "run"), ("--pidfile", "pid")];
-        let mut command = self.command(&programs().join("rnet").to_string_lossy());
-        command.arg("daemon").arg("--host").arg(self.url());
+        let program = programs().join("rnet").to_string_lossy().into_owned();
+        let words: Vec<_> = starter.iter().copied().chain([&*program, "daemon"]).collect();
+        let mut command = self.command(words[0]);
+        command.args(&words[1..]).arg("--host").arg(self.url());
         for (flag, file) in places {
             command.arg(flag).arg(self.file(file));
         }

@@ -385,9 +385,33 @@ fn a_daemon_whose_cgroups_are_hidden_says_so_when_it_starts() {
     let mut daemon = Daemon::start(&lab.host, &[]);
     assert!(!daemon.log().contains("cgroups"), "{}", daemon.log());
     daemon.terminate();
-    // As `ip netns exec` does.
+    // From all others too: it is not for the daemon to mount them then.
     let hide = daemon.command("mount").args(["-t", "sysfs", "sysfs", "/sys"]).status().unwrap();
     assert!(hide.success());
     daemon.restart();
     assert!(daemon.log().contains("there are no cgroups at /sys/fs/cgroup"), "{}", daemon.log());
+}
+
+#[test]
+fn a_daemon_started_by_ip_netns_exec_mounts_the_cgroups_that_are_hidden_from_it() {
+    let lab = Lab::new();
+    let mut daemon = Daemon::start(&lab.host, &[]);
+    daemon.terminate();
+    let name = "mkdir -p /run/netns && mount -t tmpfs tmpfs /run/netns && ip netns attach own $$";
+    assert!(daemon.command("sh").args(["-c", name]).status().unwrap().success());
+    daemon.restart_by(&["ip", "netns", "exec", "own"]);
+    for network in ["bridge", "none"] {
+        let run = format!("run --rm --network {network} -m 64m rnet/toolbox echo hello");
+        assert_eq!(daemon.rnet(&run), "hello");
+    }
+    daemon.rnet("run -d --name running rnet/toolbox sleep 1000");
+    assert_eq!(daemon.rnet("exec running echo again"), "again");
+    assert!(!daemon.log().contains("there are no cgroups"), "{}", daemon.log());
+    let seen = daemon.command("sh").args(["-c", "ls /sys/fs/cgroup"]).output().unwrap().stdout;
+    let others = std::fs::read_dir("/sys/fs/cgroup").unwrap().count();
+    assert_eq!(
+        String::from_utf8(seen).unwrap().lines().count(),
+        others,
+        "others see what they saw"
+    );
 }
