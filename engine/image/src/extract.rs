@@ -5,11 +5,11 @@
 //! followed. Whiteouts of the archive become overlay's: a 0:0 character device for a removed
 //! file, an attribute for an emptied directory.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use rustix::fs::{
@@ -20,8 +20,8 @@ use tar::EntryType;
 
 use super::limits::{Budget, ENTRY};
 use super::tarball::{Entry, TarReader};
+use tree::{DIRECTORY, OPAQUE, remove, retried, through};
 
-const OPAQUE: &str = "trusted.overlay.opaque";
 const WHITEOUT: &[u8] = b".wh.";
 const OPAQUE_MARKER: &[u8] = b".wh..wh..opq";
 /// Deeper trees cannot be removed with bounded stack and descriptors.
@@ -73,8 +73,7 @@ struct Extractor {
 
 impl Extractor {
     fn new(root: &Path) -> io::Result<Self> {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-        let root = rustix::fs::openat(CWD, root, flags, Mode::empty())?;
+        let root = rustix::fs::openat(CWD, root, DIRECTORY, Mode::empty())?;
         Ok(Self { root, parent: None, times: Vec::new(), buffer: vec![0; 1 << 16] })
     }
 
@@ -187,14 +186,8 @@ impl Extractor {
         let path = if path.is_empty() { b"." } else { path };
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-        loop {
-            let path = OsStr::from_bytes(path);
-            match rustix::fs::openat2(&self.root, path, flags, Mode::empty(), resolve) {
-                // Something on the way was renamed meanwhile, somewhere on this host.
-                Err(Errno::AGAIN | Errno::INTR) => {}
-                result => return result,
-            }
-        }
+        let path = OsStr::from_bytes(path);
+        retried(|| rustix::fs::openat2(&self.root, path, flags, Mode::empty(), resolve))
     }
 
     fn file<R: Read>(
@@ -310,8 +303,7 @@ fn directory(parent: BorrowedFd<'_>, name: &OsStr, entry: &Entry) -> io::Result<
         Err(Errno::NOENT) => rustix::fs::mkdirat(parent, name, Mode::from_raw_mode(0o700))?,
         Err(error) => return Err(error.into()),
     }
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let fd = rustix::fs::openat(parent, name, flags, Mode::empty())?;
+    let fd = rustix::fs::openat(parent, name, DIRECTORY, Mode::empty())?;
     own(fd.as_fd(), entry)?;
     set_xattrs(parent, name, entry)?;
     if opaque {
@@ -346,10 +338,9 @@ fn metadata(parent: BorrowedFd<'_>, name: &OsStr, entry: &Entry) -> io::Result<(
     Ok(rustix::fs::utimensat(parent, name, &times, AtFlags::SYMLINK_NOFOLLOW)?)
 }
 
-/// Owner and mode; the owner first, since changing it drops set-user-id.
 fn own(fd: BorrowedFd<'_>, entry: &Entry) -> io::Result<()> {
-    rustix::fs::fchown(fd, Some(Uid::from_raw(entry.uid)), Some(Gid::from_raw(entry.gid)))?;
-    Ok(rustix::fs::fchmod(fd, Mode::from_raw_mode(entry.mode))?)
+    let owner = (Uid::from_raw(entry.uid), Gid::from_raw(entry.gid));
+    tree::own(fd, owner, Mode::from_raw_mode(entry.mode))
 }
 
 fn set_xattrs(parent: BorrowedFd<'_>, name: &OsStr, entry: &Entry) -> io::Result<()> {
@@ -373,22 +364,6 @@ fn set_xattrs(parent: BorrowedFd<'_>, name: &OsStr, entry: &Entry) -> io::Result
 fn times((seconds, nanoseconds): (i64, u32)) -> Timestamps {
     let time = Timespec { tv_sec: seconds, tv_nsec: nanoseconds.into() };
     Timestamps { last_access: time, last_modification: time }
-}
-
-/// Removes a file or a whole directory; what is not there is gone already.
-fn remove(parent: BorrowedFd<'_>, name: &OsStr) -> io::Result<()> {
-    match rustix::fs::unlinkat(parent, name, AtFlags::empty()) {
-        Ok(()) | Err(Errno::NOENT) => Ok(()),
-        Err(Errno::ISDIR | Errno::PERM) => std::fs::remove_dir_all(through(parent, name)),
-        Err(error) => Err(error.into()),
-    }
-}
-
-/// A path for calls that take no descriptor; the last component is not followed by its users.
-fn through(parent: BorrowedFd<'_>, name: &OsStr) -> OsString {
-    let mut path = format!("/proc/self/fd/{}/", parent.as_raw_fd()).into_bytes();
-    path.extend(name.as_bytes());
-    OsString::from_vec(path)
 }
 
 /// A path descriptor opened for real.

@@ -15,9 +15,8 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
-use super::{DEEPEST, DIRECTORY, names, remove, retried, through};
+use super::{DEEPEST, DIRECTORY, OPAQUE, names, remove, retried, through};
 
-const OPAQUE: &str = "trusted.overlay.opaque";
 /// The longest value, and the longest list of names, of extended attributes in Linux.
 const LONGEST_ATTRIBUTE: usize = 1 << 16;
 
@@ -106,7 +105,7 @@ impl Copy<'_> {
             _ => node(to, name, kind, &stat)?,
         }
         let (uid, gid) = owner(&stat);
-        rustix::fs::chownat(to, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)?;
+        rustix::fs::chownat(to, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
         attributes(&through(from, name), &through(to, name))?;
         Ok(rustix::fs::utimensat(to, name, &times(&stat), AtFlags::SYMLINK_NOFOLLOW)?)
     }
@@ -217,15 +216,12 @@ fn node(to: BorrowedFd<'_>, name: &OsStr, kind: FileType, stat: &Stat) -> io::Re
     Ok(rustix::fs::chmod(path, mode(stat))?)
 }
 
-/// Owner and mode; the owner first, since changing it drops set-user-id.
 fn own(fd: BorrowedFd<'_>, stat: &Stat) -> io::Result<()> {
-    let (uid, gid) = owner(stat);
-    rustix::fs::fchown(fd, uid, gid)?;
-    Ok(rustix::fs::fchmod(fd, mode(stat))?)
+    super::own(fd, owner(stat), mode(stat))
 }
 
-fn owner(stat: &Stat) -> (Option<Uid>, Option<Gid>) {
-    (Some(Uid::from_raw(stat.st_uid)), Some(Gid::from_raw(stat.st_gid)))
+fn owner(stat: &Stat) -> (Uid, Gid) {
+    (Uid::from_raw(stat.st_uid), Gid::from_raw(stat.st_gid))
 }
 
 fn mode(stat: &Stat) -> Mode {

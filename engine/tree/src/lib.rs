@@ -14,7 +14,9 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Component, Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, RenameFlags, ResolveFlags, Stat};
+use rustix::fs::{
+    AtFlags, CWD, Dir, FileType, Gid, Mode, OFlags, RenameFlags, ResolveFlags, Stat, Uid,
+};
 use rustix::io::Errno;
 
 /// Deeper trees cannot be walked with a bounded number of descriptors.
@@ -126,7 +128,8 @@ pub fn mount_in(directory: &Path) -> Option<PathBuf> {
     places.find(|place| place.starts_with(&directory) && *place != directory)
 }
 
-const DIRECTORY: OFlags =
+/// How a directory of a stranger's tree is opened.
+pub const DIRECTORY: OFlags =
     OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
 /// Shows `count` each regular file below.
@@ -159,6 +162,12 @@ fn each_file(
     Ok(())
 }
 
+/// Gives something its owner and mode; the owner first, since changing it drops set-user-id.
+pub fn own(fd: BorrowedFd<'_>, owner: (Uid, Gid), mode: Mode) -> io::Result<()> {
+    rustix::fs::fchown(fd, Some(owner.0), Some(owner.1))?;
+    Ok(rustix::fs::fchmod(fd, mode)?)
+}
+
 /// The names in a directory, read by a descriptor of its own.
 fn names(directory: BorrowedFd<'_>) -> io::Result<Vec<OsString>> {
     let mut names = Vec::new();
@@ -181,8 +190,11 @@ fn plain(name: &str) -> io::Result<&OsStr> {
     }
 }
 
+/// The attribute of a directory in a layer that hides what the layers below have of it.
+pub const OPAQUE: &str = "trusted.overlay.opaque";
+
 /// Removes a file or a whole directory; what is not there is gone already.
-fn remove(parent: BorrowedFd<'_>, name: &OsStr) -> io::Result<()> {
+pub fn remove(parent: BorrowedFd<'_>, name: &OsStr) -> io::Result<()> {
     match rustix::fs::unlinkat(parent, name, AtFlags::empty()) {
         Ok(()) | Err(Errno::NOENT) => Ok(()),
         // The standard library's walk is by descriptors too.
@@ -192,14 +204,14 @@ fn remove(parent: BorrowedFd<'_>, name: &OsStr) -> io::Result<()> {
 }
 
 /// A path for calls that take no descriptor; its users do not follow the last component.
-fn through(parent: BorrowedFd<'_>, name: &OsStr) -> OsString {
+pub fn through(parent: BorrowedFd<'_>, name: &OsStr) -> OsString {
     let mut path = format!("/proc/self/fd/{}/", parent.as_raw_fd()).into_bytes();
     path.extend(name.as_bytes());
     OsString::from_vec(path)
 }
 
 /// `openat2` gives up when anything on the way is renamed, anywhere on the host.
-fn retried<T>(mut open: impl FnMut() -> rustix::io::Result<T>) -> rustix::io::Result<T> {
+pub fn retried<T>(mut open: impl FnMut() -> rustix::io::Result<T>) -> rustix::io::Result<T> {
     loop {
         match open() {
             Err(Errno::AGAIN | Errno::INTR) => {}

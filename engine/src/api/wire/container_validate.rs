@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use super::container_config::{Config, HostConfig};
 use crate::container::spec::Mount;
 use engine_error::{Error, Result};
+use runtime::capabilities::CapabilitySet;
 
 /// Refuses what cannot be.
 pub fn check(config: &Config, host: &HostConfig) -> Result<()> {
@@ -326,56 +327,12 @@ fn check_capabilities(list: &str, names: &[String]) -> Result<()> {
         } else {
             format!("CAP_{upper}")
         };
-        if full != "ALL" && !CAPABILITIES.contains(&full.trim_start_matches("CAP_")) {
+        if full != "ALL" && !CapabilitySet::all().contains(&full) {
             return invalid(format!("invalid {list}: unknown capability: \"{full}\""));
         }
     }
     Ok(())
 }
-
-const CAPABILITIES: &[&str] = &[
-    "CHOWN",
-    "DAC_OVERRIDE",
-    "DAC_READ_SEARCH",
-    "FOWNER",
-    "FSETID",
-    "KILL",
-    "SETGID",
-    "SETUID",
-    "SETPCAP",
-    "LINUX_IMMUTABLE",
-    "NET_BIND_SERVICE",
-    "NET_BROADCAST",
-    "NET_ADMIN",
-    "NET_RAW",
-    "IPC_LOCK",
-    "IPC_OWNER",
-    "SYS_MODULE",
-    "SYS_RAWIO",
-    "SYS_CHROOT",
-    "SYS_PTRACE",
-    "SYS_PACCT",
-    "SYS_ADMIN",
-    "SYS_BOOT",
-    "SYS_NICE",
-    "SYS_RESOURCE",
-    "SYS_TIME",
-    "SYS_TTY_CONFIG",
-    "MKNOD",
-    "LEASE",
-    "AUDIT_WRITE",
-    "AUDIT_CONTROL",
-    "SETFCAP",
-    "MAC_OVERRIDE",
-    "MAC_ADMIN",
-    "SYSLOG",
-    "WAKE_ALARM",
-    "BLOCK_SUSPEND",
-    "AUDIT_READ",
-    "PERFMON",
-    "BPF",
-    "CHECKPOINT_RESTORE",
-];
 
 fn check_log(host: &HostConfig) -> Result<()> {
     const OPTIONS: [&str; 8] =
