@@ -19,6 +19,7 @@ use crate::core::Engine;
 
 mod cgroups;
 pub mod log;
+mod memory;
 pub mod notify;
 pub mod pidfile;
 pub mod settings;
@@ -106,6 +107,7 @@ async fn run(invocation: Invocation, config: Config, logger: Logger) -> anyhow::
         tracing::info!(address = %listener, "listening");
         tokio::spawn(server::serve(api.clone(), listener, api.stop.subscribe(), tasks.clone()));
     }
+    tokio::spawn(memory::watch());
     notify::ready();
     tracing::info!(version = env!("CARGO_PKG_VERSION"), pid = std::process::id(), "ready");
     loop {

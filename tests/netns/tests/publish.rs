@@ -100,6 +100,28 @@ fn ten_thousand_ports_are_published_kept_and_given_back() {
     assert!(Lab::both(Lab::HOST).into_iter().all(|host| lab.client.tcp(host, FIRST).is_ok()));
 }
 
+/// The memory of a daemon that no file stands for, in KiB.
+fn anonymous_memory(daemon: &Daemon) -> u64 {
+    let pid = std::fs::read_to_string(daemon.file("pid")).unwrap();
+    let status = daemon.root(&format!("proc/{}/status", pid.trim()));
+    let status = std::fs::read_to_string(status).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
+    line.split_whitespace().next().unwrap().parse().unwrap()
+}
+
+#[test]
+fn the_memory_that_ten_thousand_ports_took_is_given_back() {
+    let (_lab, daemon) = lab();
+    let before = anonymous_memory(&daemon);
+    daemon.run("web", "--network n1 -p 20000-29999:20000-29999");
+    let taken = anonymous_memory(&daemon) - before;
+    daemon.rnet("rm -f web");
+    assert!(taken > 20 << 10, "{taken} KiB are too few to tell");
+    wait_until("what is free is given back", || {
+        anonymous_memory(&daemon).saturating_sub(before) < taken / 2
+    });
+}
+
 #[test]
 fn a_port_of_localhost_is_for_the_host_alone() {
     let (lab, daemon) = lab();
