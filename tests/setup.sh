@@ -18,6 +18,7 @@ need openssl openssl
 need docker-registry docker-registry
 need skopeo skopeo
 need mkfs.ext4 e2fsprogs
+need apparmor_parser apparmor
 need xz xz-utils
 python3 -c "import docker" 2>/dev/null || packages+=(python3-docker)
 [ -e /usr/lib/x86_64-linux-gnu/libc.a ] || [ "$(uname -m)" != x86_64 ] || packages+=(libc6-dev)

@@ -65,6 +65,8 @@ pub struct Config {
     pub seccomp: Seccomp,
     /// Whether containers get no new privileges unless told otherwise.
     pub no_new_privileges: bool,
+    /// Whether labels of SELinux are asked for.
+    pub selinux: bool,
     /// Registry mirrors of Docker Hub, tried in order.
     pub mirrors: Vec<String>,
     /// Registries that may speak plain HTTP or have unverified certificates.

@@ -5,6 +5,7 @@
 
 use std::ffi::OsString;
 use std::io::Write;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,6 +23,7 @@ pub mod log;
 mod memory;
 pub mod notify;
 pub mod pidfile;
+mod selinux;
 pub mod settings;
 
 use log::Logger;
@@ -67,6 +69,9 @@ fn start(invocation: Invocation, config: Config, logger: Logger) -> anyhow::Resu
     }
     if !nix::unistd::geteuid().is_root() {
         anyhow::bail!("the daemon changes the network and must be started as root");
+    }
+    if let Some(why) = selinux::refusal(config.selinux, Path::new(selinux::PLACE)) {
+        anyhow::bail!(why);
     }
     if let Some(warning) = cgroups::provide() {
         tracing::error!("{warning}");

@@ -49,6 +49,12 @@ impl Runner {
         if let Err(error) = cgroup::hand_down_cpuset(settings.cgroup_parent()) {
             tracing::warn!(%error, "starts are slower: cannot prepare the cpuset cgroup");
         }
+        if let Some(warning) = host.apparmor.warning() {
+            tracing::warn!("{warning}");
+        }
+        let apparmor = host.apparmor.clone();
+        // One of an earlier release may be there. Who starts first and finds none loads it too.
+        tasks.spawn_blocking(move || apparmor.load().inspect_err(|error| tracing::warn!(%error)));
         Ok(Self {
             shims: Arc::new(Shims::new(settings.binary("rnet-shim"))),
             mount_namespaces: Arc::new(MountNamespaces::new(settings.pins())),

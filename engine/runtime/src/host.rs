@@ -6,6 +6,7 @@ use nix::sys::resource::{Resource, getrlimit};
 use oci_spec::runtime::PosixRlimitType;
 
 use super::abilities::Abilities;
+use super::apparmor::AppArmor;
 use super::capabilities::CapabilitySet;
 use super::seccomp::Filters;
 
@@ -22,6 +23,8 @@ pub struct Host {
     pub recursive_readonly: bool,
     /// The daemon's own score; lower ones need a capability.
     pub oom_score_adj: i32,
+    /// What the kernel has of AppArmor.
+    pub apparmor: AppArmor,
     /// The directories of `/sys` that tell about the processors' temperature.
     pub thermal_throttle: Vec<String>,
     /// What is known of the runtimes' programs.
@@ -91,6 +94,7 @@ impl Host {
             cgroup_namespaces: Path::new("/proc/self/ns/cgroup").exists(),
             recursive_readonly: has_mount_setattr(),
             oom_score_adj: score.trim().parse().unwrap_or_default(),
+            apparmor: AppArmor::probe(),
             thermal_throttle: thermal_throttle(),
             abilities: Abilities::default(),
             filters: Filters::default(),

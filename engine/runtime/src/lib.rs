@@ -11,15 +11,18 @@ use cnm::{HasKind, Kind};
 use shim::protocol::RuntimeCommand;
 
 pub mod abilities;
+pub mod apparmor;
 pub mod capabilities;
 pub mod cgroup;
 pub mod host;
 pub mod mount_namespace;
 pub mod program;
+pub mod root;
 pub mod seccomp;
 pub mod spec;
 pub mod user;
 
+pub use apparmor::AppArmor;
 pub use host::{Cgroups, Host, Limit};
 pub use mount_namespace::{MountNamespace, MountNamespaces};
 pub use program::{Crun, Program, Runc, find};

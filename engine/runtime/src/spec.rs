@@ -27,7 +27,7 @@ mod tests;
 
 pub use devices::device_rules;
 pub use mounts::{masked_paths, readonly_paths};
-pub use process::{ExecInput, exec};
+pub use process::{ExecInput, check_directory, exec};
 pub use resources::limits;
 
 /// Where an init program is found inside a container (`--init`), as Docker has it.
@@ -79,7 +79,7 @@ pub struct BundleInput {
     pub no_new_privileges: bool,
     /// `--security-opt seccomp=…`.
     pub seccomp: Seccomp,
-    /// `--security-opt apparmor=…`; `None` for the runtime's default.
+    /// The AppArmor profile, which is there; none to leave the process in the daemon's.
     pub apparmor: Option<String>,
     /// `--security-opt systempaths=unconfined`: nothing masked, nothing read-only below `/proc`.
     pub unconfined_paths: bool,

@@ -8,6 +8,7 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
 
+use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 
 use super::RuntimeError;
@@ -237,7 +238,13 @@ fn open(rootfs: &Path, name: &str) -> io::Result<File> {
     let how = OpenHow::new()
         .flags(OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK | OFlag::O_NOCTTY)
         .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
-    let file = File::from(openat2(&root, name, how)?);
+    let file = loop {
+        match openat2(&root, name, how) {
+            // Something was renamed on the way, anywhere on the host.
+            Err(Errno::EAGAIN | Errno::EINTR) => {}
+            file => break File::from(file?),
+        }
+    };
     if !file.metadata()?.is_file() {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
     }
@@ -274,6 +281,13 @@ mod tests {
         fn drop(&mut self) {
             let _ = std::fs::remove_dir_all(&self.0);
         }
+    }
+
+    /// The most memory that this process has had, in KiB.
+    fn peak() -> u64 {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        peak.trim().trim_end_matches(" kB").parse().unwrap()
     }
 
     const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\nweb:x:33:33:web:/srv/web:/bin/sh\n\
@@ -327,9 +341,20 @@ mod tests {
     #[test]
     fn hostile_files_are_read_in_bounded_memory() {
         let root = Root::new("hostile", PASSWD, GROUP);
-        let endless = File::create(root.0.join("etc/group")).unwrap();
-        endless.set_len(1 << 30).unwrap();
-        assert!(root.check("user", &[]).unwrap_err().contains("longer than 16 MiB"));
+        let before = peak();
+        for file in ["group", "passwd"] {
+            // One line without an end.
+            let endless = File::create(root.0.join("etc").join(file)).unwrap();
+            endless.set_len(1 << 30).unwrap();
+            let error = root.check("user", &[]).unwrap_err();
+            assert!(error.contains(&format!("/etc/{file} of the image is longer than 16 MiB")));
+        }
+        // Many lines.
+        let lines = "someone:x:5:5::/:\n".repeat(1 << 20);
+        std::fs::write(root.0.join("etc/passwd"), lines).unwrap();
+        assert!(root.check("else", &[]).unwrap_err().contains("longer than 16 MiB"));
+        let more = peak() - before;
+        assert!(more < 64 << 10, "{more} KiB more at its peak");
     }
 
     #[test]

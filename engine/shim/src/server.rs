@@ -10,7 +10,10 @@ use std::time::{Duration, Instant};
 use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::socket::getsockopt;
+use nix::sys::socket::sockopt::PeerCredentials;
 use nix::sys::time::TimeSpec;
+use nix::unistd::geteuid;
 
 use super::jsonfile::JsonFile;
 use super::peer::{Asked, Peer, Role};
@@ -67,6 +70,8 @@ pub(super) struct Server {
     next: u64,
     oom_kills: u64,
     starter: Option<Starter>,
+    /// Why there will be no container.
+    failed: Option<Failure>,
     removal: Removal,
     buffer: Vec<u8>,
 }
@@ -111,6 +116,13 @@ enum Removal {
     Done(Instant),
 }
 
+/// Whether who has connected is root, or the user that this is run by: whoever is heard here can run
+/// anything in the container. The socket's mode says so too.
+fn is_trusted(stream: &UnixStream) -> bool {
+    let peer = getsockopt(stream, PeerCredentials);
+    peer.is_ok_and(|peer| peer.uid() == 0 || peer.uid() == geteuid().as_raw())
+}
+
 impl Server {
     /// Binds the socket. `attached` are the clients that are there from the first byte on.
     pub(super) fn new(
@@ -151,6 +163,7 @@ impl Server {
             next: 1,
             oom_kills: 0,
             starter: None,
+            failed: None,
             removal: Removal::No,
             buffer: vec![0; 16 * 1024],
         })
@@ -178,8 +191,8 @@ impl Server {
             Err(error) => {
                 let error = format!("failed to create task for container: {error}");
                 let failure = Failure { error, code: 128 };
-                run::report(&mut starter.socket, &Started::Failed(failure));
                 let _ = std::fs::remove_file(SOCKET);
+                run::report(&mut starter.socket, &Started::Failed(failure));
                 return ExitCode::FAILURE;
             }
         }
@@ -187,7 +200,6 @@ impl Server {
         while !self.is_over() {
             self.turn();
         }
-        let _ = std::fs::remove_file(SOCKET);
         ExitCode::SUCCESS
     }
 
@@ -334,6 +346,9 @@ impl Server {
 
     fn accept(&mut self) {
         while let Ok((stream, _)) = self.listener.accept() {
+            if !is_trusted(&stream) {
+                continue;
+            }
             if let Ok(peer) = Peer::new(stream, Role::Asking(Vec::new())) {
                 self.peers.push(peer);
             }

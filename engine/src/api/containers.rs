@@ -114,7 +114,9 @@ pub async fn inspect(api: &Arc<Api>, key: &str, request: &Request) -> Result<Res
         None
     };
     let execs = api.engine.containers.execs_of(&container.id);
-    Ok(body::json(&container_inspect::inspect(&container, &execs, sizes)))
+    let mut told = container_inspect::inspect(&container, &execs, sizes);
+    told["AppArmorProfile"] = api.engine.containers.apparmor_of(&container).into();
+    Ok(body::json(&told))
 }
 
 /// `GET /containers/{id}/top`.

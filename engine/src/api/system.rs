@@ -146,6 +146,7 @@ fn daemon(api: &Api) -> Daemon {
         labels: config.labels.clone(),
         runtimes: runtimes.collect(),
         default_runtime: engine.settings.default_runtime.clone(),
+        apparmor: engine.host.apparmor.confines(),
         seccomp: match &config.seccomp {
             Seccomp::Builtin => "builtin".to_owned(),
             Seccomp::Unconfined => "unconfined".to_owned(),
@@ -163,7 +164,9 @@ fn daemon(api: &Api) -> Daemon {
 fn warnings(api: &Api) -> Vec<String> {
     let findings = api.engine.check().unwrap_or_default();
     let records = findings.iter().filter(|finding| finding.subject.starts_with("record "));
-    api.config.warnings.iter().cloned().chain(records.map(Finding::line)).collect()
+    let unconfined = api.engine.host.apparmor.warning().map(str::to_owned);
+    let of_config = api.config.warnings.iter().cloned();
+    of_config.chain(unconfined).chain(records.map(Finding::line)).collect()
 }
 
 /// An id of this daemon on this machine, that stays: a UUID made of both.

@@ -94,6 +94,7 @@ pub fn config(invocation: Invocation, values: &Values) -> Result<Config> {
         runtimes,
         seccomp: seccomp(values),
         no_new_privileges: values.flag("no-new-privileges").unwrap_or(false),
+        selinux: values.flag("selinux-enabled").unwrap_or(false),
         mirrors: mirrors(values)?,
         insecure_registries: values.texts("insecure-registry"),
         max_concurrent_downloads: at_least_one(values, "max-concurrent-downloads", 3)?,

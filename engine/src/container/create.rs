@@ -15,6 +15,7 @@ use super::live::Live;
 use super::logs::rotation::Rotation;
 use super::modes::NetworkMode;
 use super::mounts;
+use super::security::SecurityOptions;
 use super::spec::RestartPolicy;
 use super::{
     Container, ContainerId, Created, EndpointSpec, EndpointView, Healthcheck, Paths, Spec, State,
@@ -131,6 +132,7 @@ impl Containers {
             let text = "Published ports are discarded when using host network mode";
             warnings.push(text.to_owned());
         }
+        warnings.extend(self.discarded_profile(spec)?);
         limits(
             &spec.resources,
             &self.runner.cgroup(&spec.cgroup_parent, id),
@@ -189,6 +191,7 @@ impl Containers {
         }
         self.runner.runtime(spec.runtime.as_deref())?;
         device_rules(&spec.device_rules)?;
+        SecurityOptions::parse(&spec.security_options)?;
         super::detach::keys(None)?;
         if spec.network_mode().container().is_some() && !spec.hostname.is_empty() {
             return Err(Error::invalid("conflicting options: hostname and the network mode"));

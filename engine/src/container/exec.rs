@@ -213,6 +213,9 @@ impl Containers {
             "" => None,
             name => Some(self.user_in(container, name)?),
         };
+        if !exec.working_dir.is_empty() {
+            spec::check_directory(&exec.working_dir)?;
+        }
         let input = ExecInput {
             args: exec.command.clone(),
             env: exec.env.clone(),

@@ -11,7 +11,7 @@ use engine_error::{Error, Result};
 use image::rootfs::Root;
 use runtime::mount_namespace::{Pending, Wanted};
 use runtime::spec::{BundleInput, Namespace, build};
-use runtime::{MountNamespace, user};
+use runtime::{MountNamespace, root, user};
 use shim::client::{self, ShimClient, ShimError, Starting};
 use shim::protocol::{Config, Event, Exit, RuntimeCommand, View};
 
@@ -65,6 +65,7 @@ impl Runner {
         let namespace = self.begin_namespace(&spec, &command).map_err(unmade)?;
         let RunSpec { id, runtime: wanted, root, stdin, log, held, mut bundle, .. } = spec;
         let (here, mount) = root.open()?;
+        root::check(&here, bundle.mounts.iter().map(|mount| &*mount.target))?;
         bundle.user = user::resolve(&here, &spec.user, &spec.groups)?;
         bundle.rootfs = here;
         bundle.cgroups_path = self.cgroup(&spec.cgroup_parent, &id);

@@ -14,6 +14,7 @@ mod docker;
 mod habits;
 mod health;
 mod host;
+mod hostile;
 mod hung;
 mod init;
 mod lists;

@@ -179,3 +179,92 @@ fn what_was_never_written_down_is_found_by_the_next_daemon() {
     assert_eq!(daemon.rnet("ps -a --format {{.Names}}:{{.State}}"), "stopped:exited");
     works_and_is_remembered(&mut daemon);
 }
+
+/// What needs a new file, with an image in a file.
+fn wishes(archive: &str) -> [String; 6] {
+    [
+        "create rnet/toolbox".to_owned(),
+        "run rnet/toolbox true".to_owned(),
+        "run --network none -v fresh:/data rnet/toolbox true".to_owned(),
+        "volume create fresh".to_owned(),
+        format!("load -i {archive}"),
+        format!("import {archive} fresh:1"),
+    ]
+}
+
+/// A container that tells of every signal, and goes on.
+fn run_talker(daemon: &Daemon) {
+    daemon.rnet("run -d --name talker --network none rnet/toolbox signals");
+    wait_until("it talks", || daemon.output("logs talker").contains("ready"));
+}
+
+/// It runs, answers, and what it says is kept.
+fn talks(daemon: &Daemon, signal: &str) {
+    daemon.rnet(&format!("kill -s {signal} talker"));
+    let told = format!("SIG{signal}");
+    wait_until("what it says is kept", || daemon.output("logs talker").contains(&told));
+}
+
+#[test]
+fn what_needs_room_says_so_on_a_full_disk_and_leaves_nothing() {
+    let lab = Lab::new();
+    let mut daemon = Daemon::start_on_disk(&lab.host, SIZE);
+    let archive = daemon.file("image.tar").to_str().unwrap().to_owned();
+    daemon.rnet(&format!("save -o {archive} rnet/toolbox"));
+    run_talker(&daemon);
+    fill(&daemon);
+    let before = inventory(&daemon);
+    for words in wishes(&archive) {
+        let error = daemon.refusal(&words);
+        let known = ["No space left on device", "free space"];
+        assert!(known.iter().any(|known| error.contains(known)), "{words}: {error}");
+    }
+    assert_eq!(inventory(&daemon), before);
+    assert_eq!(daemon.rnet("volume ls -q"), "");
+    assert_eq!(daemon.rnet("exec talker echo hi"), "hi");
+    daemon.rnet("kill -s USR1 talker");
+    assert_eq!(status(&daemon, "talker"), "running");
+    daemon.rnet("rm -f hog");
+    talks(&daemon, "USR2");
+    for words in wishes(&archive) {
+        daemon.rnet(&words);
+    }
+    works_and_is_remembered(&mut daemon);
+}
+
+/// Nothing in the data root can be opened for writing, or everything again. What is open stays so.
+fn set_readonly(daemon: &Daemon, readonly: bool) {
+    let script =
+        if readonly { "mount --bind $0 $0 && mount -o remount,bind,ro $0" } else { "umount $0" };
+    let mut shell = daemon.command("sh");
+    assert!(shell.args(["-c", script]).arg(daemon.file("data")).status().unwrap().success());
+}
+
+#[test]
+fn what_needs_a_disk_that_has_become_read_only_says_so_and_what_runs_goes_on() {
+    let lab = Lab::new();
+    let mut daemon = Daemon::start_on_disk(&lab.host, DISK);
+    let archive = daemon.file("image.tar").to_str().unwrap().to_owned();
+    daemon.rnet(&format!("save -o {archive} rnet/toolbox"));
+    run_talker(&daemon);
+    daemon.run("stopped", "");
+    set_readonly(&daemon, true);
+    let before = inventory(&daemon);
+    for words in wishes(&archive) {
+        let error = daemon.refusal(&words);
+        assert!(error.contains("Read-only file system"), "{words}: {error}");
+        assert!(error.contains(daemon.file("data").to_str().unwrap()), "{words}: {error}");
+    }
+    assert_eq!(inventory(&daemon), before);
+    assert_eq!(daemon.rnet("exec talker echo hi"), "hi");
+    talks(&daemon, "USR1");
+    daemon.rnet("stop -t 0 stopped");
+    assert_eq!(status(&daemon, "stopped"), "exited");
+    set_readonly(&daemon, false);
+    talks(&daemon, "USR2");
+    daemon.rnet("start stopped");
+    for words in wishes(&archive) {
+        daemon.rnet(&words);
+    }
+    works_and_is_remembered(&mut daemon);
+}

@@ -87,6 +87,20 @@ pub enum Recursion {
 /// Docker's size of `/dev/shm`.
 const SHM_SIZE: i64 = 64 << 20;
 
+/// Files of `/proc` that tell about the machine, which some would have told otherwise; as runc has it.
+const FILES_OF_PROC: [&str; 10] = [
+    "cpuinfo",
+    "diskstats",
+    "loadavg",
+    "meminfo",
+    "slabinfo",
+    "stat",
+    "swaps",
+    "sys/crypto/fips_enabled",
+    "sys/kernel/ns_last_pid",
+    "uptime",
+];
+
 /// All mounts, in an order in which no later one hides an earlier one.
 pub(super) fn of(
     input: &BundleInput,
@@ -186,6 +200,11 @@ fn of_user(wanted: &Mount, host: &Host, runtime: &dyn Runtime) -> Result<oci::Mo
     if target == Path::new("/") {
         return refuse("destination can't be '/'");
     }
+    if let Ok(file) = target.strip_prefix("/proc")
+        && !may_cover(file, wanted)
+    {
+        return refuse("it cannot be mounted because it is inside /proc");
+    }
     if wanted.kind == MountKind::Tmpfs {
         let mut options: Vec<String> = ["noexec", "nosuid", "nodev"].map(String::from).into();
         for option in &wanted.options {
@@ -237,6 +256,14 @@ fn access(wanted: &Mount, host: &Host, runtime: &dyn Runtime) -> Result<&'static
             Err("this kernel makes no mounts read-only recursively (Linux 5.12 does)".to_owned())
         }
     }
+}
+
+/// Whether a mount may be over a file of `/proc`, or over all of it: a process's confinement is written
+/// there, and read from there by whoever trusts it.
+fn may_cover(file: &Path, wanted: &Mount) -> bool {
+    let is_bind = wanted.kind == MountKind::Bind;
+    is_bind && (FILES_OF_PROC.iter().any(|known| file == Path::new(known)))
+        || is_bind && file.as_os_str().is_empty() && Path::new(&wanted.source) == Path::new("/proc")
 }
 
 /// Without `.`, `..`, doubled and trailing slashes.

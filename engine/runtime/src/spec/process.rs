@@ -1,5 +1,7 @@
 //! The process object: of the container itself, and of an exec.
 
+use std::path::{Component, Path};
+
 use oci_spec::runtime as oci;
 
 use super::super::capabilities::CapabilitySet;
@@ -8,6 +10,9 @@ use super::super::{Host, RuntimeError};
 use super::{BundleInput, INIT};
 
 const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// What in a process's directory of `/proc` leads to what it has open.
+const OPEN: [&str; 4] = ["cwd", "fd", "map_files", "root"];
 
 /// What is run in a container that runs already.
 #[derive(Clone, Debug, Default)]
@@ -58,9 +63,8 @@ pub fn exec(container: &oci::Process, input: &ExecInput, host: &Host) -> oci::Pr
         process.set_user(oci_user(user));
     }
     if input.privileged {
-        process
-            .set_capabilities(Some(capabilities(host.capabilities, 0)))
-            .set_apparmor_profile(None);
+        // All capabilities, and the profile of the container, as Docker has it.
+        process.set_capabilities(Some(capabilities(host.capabilities, 0)));
     } else if let (Some(user), Some(granted)) = (&input.user, container.capabilities()) {
         let bounding = granted.bounding().clone().unwrap_or_default();
         process.set_capabilities(Some(of_user(bounding, user.uid)));
@@ -83,11 +87,7 @@ pub(super) fn init(
         args.splice(0..0, [INIT.to_owned(), "--".to_owned()]);
     }
     let cwd = if input.cwd.is_empty() { "/" } else { &input.cwd };
-    if !cwd.starts_with('/') {
-        return Err(RuntimeError::Invalid(format!(
-            "the working directory '{cwd}' is invalid, it needs to be an absolute path"
-        )));
-    }
+    check_directory(cwd)?;
     let mut process = oci::Process::default();
     process
         .set_terminal(Some(input.tty))
@@ -102,6 +102,23 @@ pub(super) fn init(
         .set_apparmor_profile(input.apparmor.clone())
         .set_oom_score_adj(oom_score(input, host, warnings)?);
     Ok(process)
+}
+
+/// Refuses a working directory that a process could not be in, or only because the runtime was: one
+/// that is open in the runtime is the host's (CVE-2024-21626).
+pub fn check_directory(path: &str) -> Result<(), RuntimeError> {
+    let wrong = |why: &str| {
+        Err(RuntimeError::Invalid(format!("the working directory '{path}' is invalid, {why}")))
+    };
+    if !path.starts_with('/') {
+        return wrong("it needs to be an absolute path");
+    }
+    let mut parts = Path::new(path).components().skip(1).map(Component::as_os_str);
+    let is_of_process = parts.next().is_some_and(|first| first == "proc");
+    if is_of_process && parts.skip(1).any(|part| OPEN.iter().any(|open| part == *open)) {
+        return wrong("it is what a process has open");
+    }
+    Ok(())
 }
 
 fn oci_user(user: &User) -> oci::User {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde_json::{Value, json};
 
 use super::super::abilities::Abilities;
-use super::super::{Cgroups, Crun, Filters, Limit, Runc};
+use super::super::{AppArmor, Cgroups, Crun, Filters, Limit, Runc};
 use super::*;
 
 /// A host that is the same everywhere.
@@ -16,6 +16,7 @@ fn host() -> Host {
         cgroup_namespaces: true,
         recursive_readonly: true,
         oom_score_adj: 0,
+        apparmor: AppArmor::default(),
         thermal_throttle: vec!["/sys/devices/system/cpu/cpu0/thermal_throttle".to_owned()],
         abilities: Abilities::default(),
         filters: Filters::default(),
@@ -226,7 +227,8 @@ fn a_bind_is_recursively_read_only_if_the_runtime_is_able_to() {
 
 #[test]
 fn an_exec_is_as_the_container_but_for_what_was_asked() {
-    let bundle = build(&input(), &host(), &Crun::new("crun", "crun")).unwrap();
+    let input = BundleInput { apparmor: Some("rnet-default".to_owned()), ..input() };
+    let bundle = build(&input, &host(), &Crun::new("crun", "crun")).unwrap();
     let container = bundle.spec.process().clone().unwrap();
     let wanted = ExecInput {
         args: vec!["id".to_owned()],
@@ -240,8 +242,10 @@ fn an_exec_is_as_the_container_but_for_what_was_asked() {
     assert_eq!(process["user"]["uid"], 5);
     assert_eq!(process["capabilities"]["effective"], json!([]));
     assert_eq!(process["capabilities"]["inheritable"], json!([]));
+    assert_eq!(process["apparmorProfile"], "rnet-default");
     let privileged = ExecInput { privileged: true, ..wanted };
     let process = serde_json::to_value(exec(&container, &privileged, &host())).unwrap();
+    assert_eq!(process["apparmorProfile"], "rnet-default", "as Docker has it");
     assert_eq!(process["capabilities"]["bounding"].as_array().unwrap().len(), 41);
 }
 
@@ -374,4 +378,48 @@ fn device_rules_come_after_the_usual_ones() {
     assert_eq!(rules.last(), Some(&own));
     let device_rules = vec!["x 1:2 r".to_owned()];
     assert!(refused(&BundleInput { device_rules, ..input() }).contains("'x 1:2 r'"));
+}
+
+#[test]
+fn nothing_is_mounted_over_what_tells_of_processes() {
+    let at = |kind: MountKind, source: &str, target: &str| {
+        let [source, target] = [source, target].map(str::to_owned);
+        BundleInput { mounts: vec![Mount { kind, source, target, ..Mount::default() }], ..input() }
+    };
+    for target in ["/proc", "/proc/", "/proc/self/attr", "/x/../proc/1", "/proc/sys", "/proc/keys"]
+    {
+        for (kind, source) in [(MountKind::Bind, "/srv"), (MountKind::Tmpfs, "")] {
+            let error = refused(&at(kind, source, target));
+            assert!(error.contains("because it is inside /proc"), "{target}: {error}");
+        }
+    }
+    refused(&at(MountKind::Tmpfs, "", "/proc/meminfo"));
+    for (source, target) in [
+        ("/srv", "/proc/meminfo"),
+        ("/proc", "/proc"),
+        ("/srv", "/process"),
+        ("/proc", "/host/proc"),
+    ] {
+        built(&at(MountKind::Bind, source, target));
+    }
+}
+
+#[test]
+fn a_process_is_not_put_where_the_runtime_is() {
+    for cwd in [
+        "/proc/self/fd/7",
+        "/proc/self/fd/7/../..",
+        "/proc/thread-self/cwd",
+        "/proc/1/root",
+        "//proc/./self/task/1/fd/3",
+    ] {
+        let error = refused(&BundleInput { cwd: cwd.to_owned(), ..input() });
+        assert_eq!(
+            error,
+            format!("the working directory '{cwd}' is invalid, it is what a process has open")
+        );
+    }
+    for cwd in ["/proc", "/proc/self", "/proc/sys/fs", "/root", "/fd", "/srv/proc/self/fd"] {
+        built(&BundleInput { cwd: cwd.to_owned(), ..input() });
+    }
 }

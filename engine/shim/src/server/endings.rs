@@ -12,7 +12,7 @@ use nix::unistd::Pid;
 use super::super::peer::Role;
 use super::super::process::{Phase, Process, RuntimeEnd};
 use super::super::program::Program;
-use super::super::protocol::{EXIT, Event, Exit, Failure, Reply, Started, Streams};
+use super::super::protocol::{EXIT, Event, Exit, Failure, Reply, SOCKET, Started, Streams};
 use super::super::{clock, gate, launch, run, system};
 use super::{EXITS, Removal, Server, Word};
 
@@ -75,9 +75,14 @@ impl Server {
         }
     }
 
-    /// The runtime has forgotten the container, or never will.
+    /// The runtime has forgotten the container, or never will. Whoever is told so may start another
+    /// shim in this directory, for a container of the same name: from here on nothing there is ours.
     fn removed(&mut self) {
         self.removal = Removal::Done(Instant::now());
+        let _ = std::fs::remove_file(SOCKET);
+        if let Some(failure) = self.failed.take() {
+            self.report(&Started::Failed(failure));
+        }
         for peer in &mut self.peers {
             peer.finish();
         }
@@ -159,9 +164,9 @@ impl Server {
         }
     }
 
-    /// There will be no container.
+    /// There will be no container. The daemon hears of it when nothing is left.
     fn fail(&mut self, failure: Failure) {
-        self.report(&Started::Failed(failure));
+        self.failed = Some(failure);
         for process in self.processes.iter_mut().filter(|process| process.id == 0) {
             process.give_up();
         }
@@ -253,10 +258,13 @@ impl Server {
         let mut command = launch::command(&self.config.runtime);
         system::restore_signals(&mut command, self.oom_score);
         command.args(["delete", "--force", &self.config.id]).process_group(0);
-        self.removal = match command.spawn() {
-            Ok(child) => Removal::Running { pid: child.id().cast_signed(), since: Instant::now() },
-            Err(_) => Removal::Done(Instant::now()),
-        };
+        match command.spawn() {
+            Ok(child) => {
+                let (pid, since) = (child.id().cast_signed(), Instant::now());
+                self.removal = Removal::Running { pid, since };
+            }
+            Err(_) => self.removed(),
+        }
     }
 }
 

@@ -5,6 +5,7 @@
 #![expect(clippy::unwrap_used, reason = "whatever fails here fails the test")]
 
 mod held;
+mod hostile;
 mod hung;
 mod mounts;
 mod said;
@@ -303,6 +304,28 @@ fn what_cannot_be_started_says_so_as_docker_does() {
 }
 
 #[test]
+fn a_start_that_failed_has_left_nothing_when_that_is_told() {
+    with_each_runtime("again", &["sleep"], |mut container| {
+        let program = std::mem::replace(&mut container.input.args[0], "nope".to_owned());
+        for _ in 0..5 {
+            container.input.args[0] = "nope".to_owned();
+            container.start(&[]).unwrap_err();
+            assert!(!container.config.directory.join("sock").exists());
+            assert!(!container.directory.join("runtime").join(&container.config.id).exists());
+            // The next one of the same name is not taken for it.
+            container.input.args[0].clone_from(&program);
+            container.start(&[]).unwrap();
+            run(async {
+                let client = container.client();
+                let watch = client.watch().await.unwrap();
+                client.kill(libc::SIGKILL, None).await.unwrap();
+                watch.end().await;
+            });
+        }
+    });
+}
+
+#[test]
 fn execs_run_side_by_side_with_stdio_of_their_own() {
     with_each_runtime("exec", &["sleep"], |mut container| {
         container.start(&[]).unwrap();
@@ -468,7 +491,9 @@ fn containers_and_execs_are_confined() {
                 ("af_inet", "0"),
                 ("clone3", "38"),
                 ("unshare", "1"),
-                ("kcore", "0"),
+                ("af_vsock", "1"),
+                ("shown", "[]"),
+                ("opened", "[]"),
                 ("sysctl", "false"),
                 ("sysfs", "false"),
                 ("cwd", "/"),

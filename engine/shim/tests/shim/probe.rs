@@ -57,12 +57,50 @@ fn main() {
             std::process::exit(if done == 0 { 0 } else { code(Err(std::io::Error::last_os_error())) });
         }
         ["confinement"] => confinement(),
+        ["overwrite"] => overwrite(),
         other => panic!("what is {other:?}?"),
     }
 }
 
+/// Whether there is a byte in a file, or a name in a directory.
+fn shows(path: &str) -> bool {
+    let byte = std::fs::File::open(path).and_then(|mut file| file.read(&mut [0]));
+    let mut names = std::fs::read_dir(path).into_iter().flatten();
+    byte.is_ok_and(|length| length > 0) || names.next().is_some()
+}
+
 fn code(done: std::io::Result<()>) -> i32 {
     done.map_or_else(|error| error.raw_os_error().unwrap_or(255), |()| 0)
+}
+
+/// Tries to write to the programs of all processes, until there is a file `/stop`. What is found is
+/// kept open, for a program cannot be written while it runs.
+fn overwrite() {
+    use std::os::fd::AsRawFd;
+    use std::os::unix::fs::MetadataExt;
+    let mut found: Vec<(u64, u64, std::fs::File)> = Vec::new();
+    let mut last = false;
+    loop {
+        for process in std::fs::read_dir("/proc").unwrap().flatten() {
+            let Ok(file) = std::fs::File::open(process.path().join("exe")) else { continue };
+            let Ok(meta) = file.metadata() else { continue };
+            if !found.iter().any(|(dev, ino, _)| (*dev, *ino) == (meta.dev(), meta.ino())) {
+                found.push((meta.dev(), meta.ino(), file));
+            }
+        }
+        for (_, _, file) in &found {
+            let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+            let opened = std::fs::File::options().write(true).open(&path);
+            if opened.is_ok_and(|mut file| file.write(b"#!/bin/gotcha").is_ok()) {
+                println!("wrote to {}", std::fs::read_link(path).unwrap().display());
+            }
+        }
+        if last {
+            break;
+        }
+        last = std::path::Path::new("/stop").exists();
+    }
+    println!("tried {}", found.len());
 }
 
 /// What the process may do, as `name=value` lines.
@@ -83,10 +121,37 @@ fn confinement() {
         _ => std::io::Error::last_os_error().raw_os_error().unwrap(),
     };
     println!("af_alg={}", errno(unsafe { syscall(41, 38, 5, 0) }));
+    println!("af_vsock={}", errno(unsafe { syscall(41, 40, 1, 0) }));
     println!("af_inet={}", errno(unsafe { syscall(41, 2, 1, 0) }));
     println!("clone3={}", errno(unsafe { syscall(435, 0, 0) }));
     println!("unshare={}", errno(unsafe { syscall(272, 0x1000_0000_i64) }));
-    println!("kcore={}", std::fs::read("/proc/kcore").map_or(0, |text| text.len()));
+    let masked = [
+        "/proc/acpi",
+        "/proc/asound",
+        "/proc/interrupts",
+        "/proc/kcore",
+        "/proc/keys",
+        "/proc/latency_stats",
+        "/proc/sched_debug",
+        "/proc/scsi",
+        "/proc/timer_list",
+        "/proc/timer_stats",
+        "/sys/devices/virtual/powercap",
+        "/sys/firmware",
+        "/sys/devices/system/cpu/cpu0/thermal_throttle",
+    ];
+    println!("shown={:?}", masked.into_iter().filter(|path| shows(path)).collect::<Vec<_>>());
+    let readonly = [
+        "/proc/sysrq-trigger",
+        "/proc/sys/kernel/core_pattern",
+        "/proc/sys/vm/drop_caches",
+        "/proc/irq/default_smp_affinity",
+        "/sys/kernel/uevent_helper",
+        "/sys/fs/cgroup/memory/memory.limit_in_bytes",
+        "/sys/fs/cgroup/cgroup.procs",
+    ];
+    let opens = |path: &&str| std::fs::File::options().write(true).open(path).is_ok();
+    println!("opened={:?}", readonly.iter().filter(|path| opens(path)).collect::<Vec<_>>());
     println!("sysctl={}", std::fs::write("/proc/sys/kernel/domainname", "x").is_ok());
     println!("sysfs={}", std::fs::create_dir("/sys/fs/x").is_ok());
     println!("cwd={}", std::env::current_dir().unwrap().display());

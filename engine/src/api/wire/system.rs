@@ -79,6 +79,8 @@ pub struct Daemon {
     pub runtimes: BTreeMap<String, String>,
     /// The default one.
     pub default_runtime: String,
+    /// Whether containers have an AppArmor profile.
+    pub apparmor: bool,
     /// The seccomp profile's name.
     pub seccomp: String,
     /// Whether containers get no new privileges.
@@ -207,7 +209,11 @@ fn runtimes(daemon: &Daemon) -> Value {
 }
 
 fn security(host: &Host, daemon: &Daemon) -> Vec<String> {
-    let mut options = vec![format!("name=seccomp,profile={}", daemon.seccomp)];
+    let mut options = Vec::new();
+    if daemon.apparmor {
+        options.push("name=apparmor".to_owned());
+    }
+    options.push(format!("name=seccomp,profile={}", daemon.seccomp));
     if daemon.no_new_privileges {
         options.push("name=no-new-privileges".to_owned());
     }
@@ -289,6 +295,7 @@ mod tests {
         let host = Host { cgroup_version: "2", ..Host::default() };
         let daemon = Daemon {
             containers: [2, 1, 3],
+            apparmor: true,
             seccomp: "builtin".to_owned(),
             insecure: vec!["10.0.0.0/8".to_owned(), "registry:5000".to_owned()],
             ..Daemon::default()
@@ -300,7 +307,7 @@ mod tests {
         assert_eq!(info["FirewallBackend"]["Driver"], "nftables");
         assert_eq!(
             info["SecurityOptions"],
-            json!(["name=seccomp,profile=builtin", "name=cgroupns"])
+            json!(["name=apparmor", "name=seccomp,profile=builtin", "name=cgroupns"])
         );
         let registries = &info["RegistryConfig"];
         assert_eq!(
