@@ -3,14 +3,11 @@
 
 use std::fmt;
 
-use serde::{Deserialize, Serialize};
-
 /// What stands before the name of another container.
 const CONTAINER: &str = "container:";
 
 /// `--network`, as the host configuration has it.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(from = "String", into = "String")]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum NetworkMode {
     /// What the daemon gives to those who say nothing.
     #[default]
@@ -87,8 +84,7 @@ impl fmt::Display for NetworkMode {
 }
 
 /// Whose namespace of a kind a container has.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(from = "String", into = "String")]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Sharing {
     /// As it is by default.
     #[default]
@@ -162,8 +158,7 @@ impl fmt::Display for Sharing {
 }
 
 /// The namespaces of a container besides that of its network.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NamespaceModes {
     /// `--pid`.
     pub pid: Sharing,

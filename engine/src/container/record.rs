@@ -1,8 +1,9 @@
-//! Containers as they are kept.
+//! Containers as they are kept, in a form of their own (`form.rs`).
 //!
-//! A field that came later has a default, so what an earlier release wrote stays readable. Of a
-//! container whose record cannot be read nothing is swept: its files, its run and its sandbox stay
-//! for whoever mends the record, or discards it.
+//! Of a container whose record cannot be read nothing is swept: its files, its run and its sandbox
+//! stay for whoever mends the record, or discards it.
+
+mod form;
 
 use std::collections::HashSet;
 
@@ -13,11 +14,12 @@ use cnm::store::record::{self, Reading, Record, Unreadable};
 use super::remove::record_key;
 use super::{Container, Containers};
 use engine_error::Result;
+use form::{ContainerForm, Form};
 
 /// What the keys of containers begin with.
 const PREFIX: &str = "container/";
 
-impl Record for Container {
+impl Record for ContainerForm {
     const VERSION: u32 = 1;
 }
 
@@ -37,7 +39,8 @@ impl Stored {
     pub(crate) fn read(store: &dyn Store) -> Result<Self> {
         let mut reading = Reading::new(store);
         let mut containers = Vec::new();
-        for (key, container) in reading.list::<Container>(PREFIX)? {
+        for (key, form) in reading.list::<ContainerForm>(PREFIX)? {
+            let container = form.model();
             if key == record_key(&container.id) {
                 containers.push((key, container));
             } else {
@@ -56,9 +59,13 @@ impl Containers {
     /// The batch that writes a container's record.
     pub(crate) fn record(container: &Container) -> Batch {
         let mut batch = Batch::default();
-        batch.put(record_key(&container.id), record::encode(container));
+        batch.put(record_key(&container.id), encode(container));
         batch
     }
+}
+
+fn encode(container: &Container) -> Vec<u8> {
+    record::encode(&ContainerForm::of(container.clone()))
 }
 
 #[cfg(test)]
@@ -76,8 +83,39 @@ mod tests {
     fn a_record_that_lacks_what_came_later_is_read() {
         let id = "a".repeat(64);
         let text = format!(r#"{{"id":"{id}","name":"a","spec":{{"image":"x"}}}}"#);
-        let read: Container = record::decode(text.as_bytes()).unwrap();
+        let read = record::decode::<ContainerForm>(text.as_bytes()).unwrap().model();
         assert_eq!((read.name.as_str(), read.spec.image.as_str()), ("a", "x"));
+    }
+
+    /// Nothing in it has its default, so that nothing can get lost on the way.
+    #[test]
+    fn the_form_of_a_container_is_what_it_was_and_loses_nothing() {
+        let text = include_str!("record/container.json");
+        let written: serde_json::Value = serde_json::from_str(text).unwrap();
+        let read = record::decode::<ContainerForm>(text.as_bytes()).unwrap().model();
+        let again: serde_json::Value = serde_json::from_slice(&encode(&read)).unwrap();
+        assert_eq!(again, written);
+        let bare: serde_json::Value =
+            serde_json::from_slice(&encode(&Container::default())).unwrap();
+        assert_eq!(idle("", &written, &bare), Vec::<String>::new());
+    }
+
+    /// The fields that have their defaults, or that are in one of the two only.
+    fn idle(path: &str, full: &serde_json::Value, bare: &serde_json::Value) -> Vec<String> {
+        use serde_json::Value::Object;
+        match (full, bare) {
+            (Object(full), Object(bare)) => {
+                let keys: std::collections::BTreeSet<_> = full.keys().chain(bare.keys()).collect();
+                let nothing = &serde_json::Value::Null;
+                let below = |key: &String| {
+                    let at = |of: &'_ serde_json::Map<_, _>| of.get(key).unwrap_or(nothing).clone();
+                    idle(&format!("{path}/{key}"), &at(full), &at(bare))
+                };
+                keys.into_iter().filter(|key| *key != "version").flat_map(below).collect()
+            }
+            (full, bare) if full == bare => vec![path.to_owned()],
+            _ => Vec::new(),
+        }
     }
 
     #[test]
@@ -88,7 +126,7 @@ mod tests {
         let [c, d, e] = ["c", "d", "e"].map(|digit| format!("container/{}", digit.repeat(64)));
         batch.put(&*c, b"{\"id\":".to_vec());
         batch.put(&*d, br#"{"version":99}"#.to_vec());
-        batch.put(&*e, record::encode(&other));
+        batch.put(&*e, encode(&other));
         store.commit(&batch, Durability::Immediate).unwrap();
         let lost = ["c", "d", "e"].map(|digit| digit.repeat(64)).into();
         let first = Stored::read(&store).unwrap();

@@ -50,6 +50,7 @@ impl Containers {
         self.networks.settle_intents(lives);
         self.close_abandoned(lives);
         self.networks.predefine(&self.settings)?;
+        self.networks.pin_again(|owner| alive.get(owner).copied());
         self.networks.heal();
         self.adopt(&alive)?;
         self.bury(&alive);

@@ -9,13 +9,11 @@ use std::net::IpAddr;
 
 use cnm::{Mac, Protocol};
 pub use runtime::spec::{Mount, MountKind, Resources};
-use serde::{Deserialize, Serialize};
 
 use super::modes::{NamespaceModes, NetworkMode};
 
 /// A container as it was asked for.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 #[expect(clippy::struct_excessive_bools, reason = "independent switches of the API")]
 pub struct Spec {
     /// The image as the user named it.
@@ -87,10 +85,8 @@ pub struct Spec {
     /// `--mount`, `--tmpfs`, and `-v` with a source.
     pub mounts: Vec<Mount>,
     /// `-v` without a source: paths that get a volume of their own where nothing else is mounted.
-    #[serde(default)]
     pub volumes: Vec<String>,
     /// `--volumes-from`: containers whose mounts to take, `container[:mode]`.
-    #[serde(default)]
     pub volumes_from: Vec<String>,
     /// `--read-only`.
     pub readonly_rootfs: bool,
@@ -146,8 +142,7 @@ impl Spec {
 }
 
 /// What is wanted of one endpoint.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct EndpointSpec {
     /// `--network-alias`.
     pub aliases: Vec<String>,
@@ -166,8 +161,7 @@ pub struct EndpointSpec {
 }
 
 /// One `-p`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PublishedPort {
     /// The container's port.
     pub port: u16,
@@ -180,8 +174,7 @@ pub struct PublishedPort {
 }
 
 /// `--restart`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum RestartPolicy {
     /// Never.
     #[default]

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use serde::{Deserialize, Serialize};
 
 use super::health::Health;
 use super::spec::RestartPolicy;
@@ -21,8 +20,7 @@ const WELL: TimeDelta = TimeDelta::seconds(10);
 const UNKNOWN_END: i32 = 255;
 
 /// Where in its life a container is. Docker's words.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Status {
     /// Made and never started.
     #[default]
@@ -57,8 +55,7 @@ impl Status {
 }
 
 /// The state of a container.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct State {
     /// Where in its life it is.
     pub status: Status,

@@ -15,11 +15,8 @@ use crate::limits::{Budget, Limited, Limits, Packed, Room};
 use engine_error::{Error, Result};
 
 /// What is known of an unpacked layer.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug)]
 pub(crate) struct Layer {
-    /// The form of this record; the first release wrote none.
-    #[serde(default = "form")]
-    version: u32,
     /// Digest of the uncompressed archive.
     pub(crate) diff_id: Digest,
     /// The blob it was unpacked from.
@@ -35,8 +32,37 @@ pub(crate) struct Layer {
 /// The newest form of the record of a layer.
 const VERSION: u32 = 1;
 
-fn form() -> u32 {
-    VERSION
+/// `layer.json`.
+#[derive(Serialize, Deserialize)]
+struct Record {
+    /// The form; the first release wrote none.
+    #[serde(default = "first")]
+    version: u32,
+    diff_id: Digest,
+    blob: Digest,
+    blob_size: u64,
+    media_type: String,
+    size: u64,
+}
+
+fn first() -> u32 {
+    1
+}
+
+impl Record {
+    fn of(layer: &Layer) -> Self {
+        let Layer { diff_id, blob, blob_size, media_type, size } = layer.clone();
+        Self { version: VERSION, diff_id, blob, blob_size, media_type, size }
+    }
+
+    fn into_layer(self) -> io::Result<Layer> {
+        let Self { version, diff_id, blob, blob_size, media_type, size } = self;
+        if version > VERSION {
+            let text = format!("its form {version} is newer than this release reads");
+            return Err(io::Error::new(io::ErrorKind::InvalidData, text));
+        }
+        Ok(Layer { diff_id, blob, blob_size, media_type, size })
+    }
 }
 
 impl Store {
@@ -55,13 +81,8 @@ impl Store {
 
     pub(crate) fn layer(&self, chain: Digest) -> Result<Layer> {
         let read = || -> io::Result<Layer> {
-            let layer: Layer =
-                serde_json::from_slice(&fs::read(self.layer_path(chain).join("layer.json"))?)?;
-            if layer.version > VERSION {
-                let text = format!("its form {} is newer than this release reads", layer.version);
-                return Err(io::Error::new(io::ErrorKind::InvalidData, text));
-            }
-            Ok(layer)
+            let bytes = fs::read(self.layer_path(chain).join("layer.json"))?;
+            serde_json::from_slice::<Record>(&bytes)?.into_layer()
         };
         read().map_err(|error| Error::internal(format!("cannot read layer {chain}"), error))
     }
@@ -119,7 +140,7 @@ impl Store {
             )));
         }
         let media_type = media_type.to_owned();
-        let layer = Layer { version: VERSION, diff_id, blob, blob_size, media_type, size };
+        let layer = Layer { diff_id, blob, blob_size, media_type, size };
         self.settle(aside, chain, &layer).map_err(failed)
     }
 
@@ -147,7 +168,7 @@ impl Store {
 
     /// Syncs a layer and gives it its place.
     fn settle(&self, aside: &Path, chain: Digest, layer: &Layer) -> io::Result<()> {
-        write_synced(&aside.join("layer.json"), &serde_json::to_vec(layer)?)?;
+        write_synced(&aside.join("layer.json"), &serde_json::to_vec(&Record::of(layer))?)?;
         rustix::fs::syncfs(File::open(aside)?)?;
         let place = self.layer_path(chain);
         match fs::rename(aside, &place) {

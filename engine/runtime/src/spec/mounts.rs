@@ -7,10 +7,9 @@ use oci_spec::runtime as oci;
 
 use super::super::{Host, Runtime, RuntimeError};
 use super::{BundleInput, INIT, Namespace};
-use serde::{Deserialize, Serialize};
 
 /// A mount of the user's.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Mount {
     /// What is mounted.
     pub kind: MountKind,
@@ -25,18 +24,15 @@ pub struct Mount {
     /// Whether a missing bind source is made (`-v`) or an error (`--mount`).
     pub create_source: bool,
     /// Whether an empty volume stays empty instead of getting what the image has at its place.
-    #[serde(default)]
     pub no_copy: bool,
     /// Options of a tmpfs.
     pub options: Vec<String>,
     /// What becomes of mounts below the source of a bind.
-    #[serde(default)]
     pub recursion: Recursion,
 }
 
 /// What is mounted in a container.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum MountKind {
     /// A file or a directory of the host.
     #[default]
@@ -70,8 +66,7 @@ impl fmt::Display for MountKind {
 }
 
 /// What becomes of the mounts below the source of a bind: `bind-recursive`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Recursion {
     /// They come along, and are read-only where the bind is, if the kernel is able to.
     #[default]

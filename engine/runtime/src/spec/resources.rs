@@ -7,11 +7,9 @@ use oci_spec::runtime as oci;
 use super::super::host::{Limit, Share};
 use super::super::{Host, RuntimeError};
 use super::{BundleInput, block};
-use serde::{Deserialize, Serialize};
 
 /// Limits of resources; zero or `None` is no limit. Block devices are named by their paths.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Resources {
     /// `-m` in bytes.
     pub memory: i64,
