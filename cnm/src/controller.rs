@@ -380,7 +380,8 @@ impl Controller {
         self.ipam.reserve(network, address, owner)?;
         self.keep_in_open(network, address, |lease| Some(Lease::kept_for(owner, lease)));
         let lease = self.ipam.lease(network, address);
-        Ok(Batch { writes: vec![lease_record(network, address, lease)] })
+        let record = lease_record(&self.ipam, network, address, lease);
+        Ok(Batch { writes: record.into_iter().collect() })
     }
 
     /// Lets go of one address that is kept for an owner. The endpoint that uses it, if there is
@@ -389,7 +390,8 @@ impl Controller {
         self.ipam.release_reservation(network, address, owner);
         self.keep_in_open(network, address, |lease| Some(lease?.not_kept_for(owner)));
         let lease = self.ipam.lease(network, address);
-        Batch { writes: vec![lease_record(network, address, lease)] }
+        let record = lease_record(&self.ipam, network, address, lease);
+        Batch { writes: record.into_iter().collect() }
     }
 
     /// Lets go of all that is kept for an owner: static reservations and sticky addresses.
@@ -397,7 +399,7 @@ impl Controller {
         let mut batch = self.forget_in_open(owner);
         for (network, address) in self.ipam.forget(owner) {
             let lease = self.ipam.lease(&network, address);
-            batch.writes.push(lease_record(&network, address, lease));
+            batch.writes.extend(lease_record(&self.ipam, &network, address, lease));
         }
         batch
     }

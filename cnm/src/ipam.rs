@@ -8,6 +8,7 @@
 mod pool;
 pub mod pools;
 pub(crate) mod range;
+mod withheld;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -18,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use crate::{HasKind, Kind, Mac, Network, NetworkId};
 use pool::PoolAddresses;
 use range::{number, usable};
+use withheld::Withheld;
 
 /// An address that somebody has, had, or has put aside.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -97,6 +99,7 @@ impl HasKind for IpamError {
 pub(crate) struct Ipam {
     networks: BTreeMap<NetworkId, Addresses>,
     quarantine: u64,
+    withheld: Withheld,
     /// Leases that were forgotten and whose records are still in the store.
     garbage: BTreeSet<(NetworkId, IpAddr)>,
 }
@@ -173,13 +176,15 @@ impl Ipam {
         wanted: IpAddr,
         holder: &Holder<'_>,
     ) -> Result<Taken, IpamError> {
+        let kept = self
+            .lease(network, wanted)
+            .and_then(|lease| self.withheld.keeps(network, wanted, lease, holder.owner));
         let (name, pool) = self.wanted(network, wanted)?;
-        let by = match pool.leases.get(&number(wanted)) {
-            Some(lease) if lease.released.is_none() => format!("is used by {}", lease.holder()),
+        match kept {
+            Some(by) => Err(IpamError::Taken { address: wanted, network: name, by }),
             // It may be kept for another, who does not use it: that is for those who take any.
-            _ => return Ok(pool.take(number(wanted), holder)),
-        };
-        Err(IpamError::Taken { address: wanted, network: name, by })
+            None => Ok(pool.take(number(wanted), holder)),
+        }
     }
 
     /// Keeps an address for an owner, used or not, by itself or by another.
@@ -189,7 +194,11 @@ impl Ipam {
         wanted: IpAddr,
         owner: &str,
     ) -> Result<(), IpamError> {
-        let (_, pool) = self.wanted(network, wanted)?;
+        let unread = self.unread(network, wanted);
+        let (name, pool) = self.wanted(network, wanted)?;
+        if let Some(by) = unread {
+            return Err(IpamError::Taken { address: wanted, network: name, by });
+        }
         let number = number(wanted);
         let lease = Lease::kept_for(owner, pool.leases.get(&number).cloned());
         pool.set(number, Some(lease));
@@ -242,6 +251,7 @@ impl Ipam {
         if let Some(lease) = self.released(network, address, now) {
             self.restore(network, address, Some(lease));
         }
+        self.found_again(network, address);
     }
 
     /// What the lease of an address will be once it is released.
@@ -250,8 +260,12 @@ impl Ipam {
         Some(Lease { released: Some(now), ..lease.clone() })
     }
 
-    /// Sets the lease of an address to what it was, or to none.
+    /// Sets the lease of an address to what it was, or to none. That of one whose record cannot be
+    /// read stays.
     pub(crate) fn restore(&mut self, network: &NetworkId, address: IpAddr, lease: Option<Lease>) {
+        if self.is_unread(network, address) {
+            return;
+        }
         let pools = self.networks.get_mut(network).map(|addresses| &mut addresses.pools);
         let pool = pools.into_iter().flatten().find(|p| p.pool.subnet.contains(address));
         if let Some(pool) = pool {

@@ -225,8 +225,9 @@ fn parse<T: serde::de::DeserializeOwned>(value: &[u8]) -> Result<T, RecordError>
     Ok(serde_json::from_slice(value)?)
 }
 
+/// It has been bare text in all releases; a later one may make it an object with a version.
 pub(crate) fn ula(value: &[u8]) -> Result<IpNetwork, RecordError> {
-    Ok(serde_json::from_slice(value)?)
+    parse(value)
 }
 
 fn check(version: u32) -> Result<(), RecordError> {

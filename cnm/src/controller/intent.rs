@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::{ChangeKind, Controller, ControllerError, Subject, Transaction, ULA_KEY};
-use crate::ipam::Lease;
+use crate::ipam::{Ipam, Lease};
 use crate::record;
 use crate::sandbox::Attachment;
 use crate::store::Batch;
@@ -391,11 +391,12 @@ impl Controller {
                 let mut batch = sandbox_records(transition);
                 for (network, address, _) in intent.change.new_leases() {
                     let lease = self.ipam.lease(&network, address);
-                    batch.writes.push(lease_record(&network, address, lease));
+                    batch.writes.extend(lease_record(&self.ipam, &network, address, lease));
                 }
                 for (network, address, _) in intent.change.gone_leases() {
                     let lease = self.ipam.released(&network, address, intent.now);
-                    batch.writes.push(lease_record(&network, address, lease.as_ref()));
+                    let record = lease_record(&self.ipam, &network, address, lease.as_ref());
+                    batch.writes.extend(record);
                 }
                 batch
             }
@@ -406,13 +407,15 @@ impl Controller {
         let mut batch = Batch::default();
         if let Some(network) = transition.after() {
             batch.put(format!("network/{}", network.id), record::encode_network(network));
-            if let Some(ula) = &self.ula {
+            // One of a later release stays for that release.
+            let stays = self.unreadable.iter().any(|record| record.place == ULA_KEY);
+            if let Some(ula) = self.ula.as_ref().filter(|_| !stays) {
                 batch.put(ULA_KEY, record::encode_ula(*ula));
             }
         } else if let Some(network) = transition.before() {
             batch.delete(format!("network/{}", network.id));
             for address in self.ipam.leased(&network.id) {
-                batch.writes.push(lease_record(&network.id, address, None));
+                batch.writes.extend(lease_record(&self.ipam, &network.id, address, None));
             }
         }
         batch
@@ -420,7 +423,9 @@ impl Controller {
 
     fn take_garbage(&mut self) -> Batch {
         let garbage = self.ipam.take_garbage().into_iter();
-        Batch { writes: garbage.map(|(net, address)| lease_record(&net, address, None)).collect() }
+        let record =
+            |(net, address): (NetworkId, IpAddr)| lease_record(&self.ipam, &net, address, None);
+        Batch { writes: garbage.filter_map(record).collect() }
     }
 }
 
@@ -442,12 +447,16 @@ fn sandbox_records(transition: &Transition<Live>) -> Batch {
     batch
 }
 
+/// The record of a lease, to be written; nothing where the one that is there cannot be read, and
+/// may be one of a later release.
 pub(super) fn lease_record(
+    ipam: &Ipam,
     network: &NetworkId,
     address: IpAddr,
     lease: Option<&Lease>,
-) -> (String, Option<Vec<u8>>) {
-    (format!("lease/{network}/{address}"), lease.map(record::encode_lease))
+) -> Option<(String, Option<Vec<u8>>)> {
+    let key = format!("lease/{network}/{address}");
+    (!ipam.is_unread(network, address)).then(|| (key, lease.map(record::encode_lease)))
 }
 
 fn intent_key(number: u64) -> String {

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use super::Controller;
 use super::intent::lease_record;
+use super::load::leased;
 use crate::NetworkId;
 use crate::ipam::Lease;
 use crate::store::Batch;
@@ -23,15 +24,27 @@ impl Controller {
         }
     }
 
+    /// A record that could not be read was discarded: what was withheld because of it is free.
+    pub fn discarded(&mut self, key: &str) {
+        let Some((network, address)) = leased(key) else { return };
+        let mut endpoints = self.sandboxes.values().flat_map(|live| &live.endpoints);
+        let used = endpoints.any(|endpoint| {
+            endpoint.network == network && endpoint.addresses.iter().any(|a| a.ip() == address)
+        });
+        self.ipam.give_out(&network, address, used);
+    }
+
     /// Forgets the owner wherever it would come back by an abort; tells of which addresses.
     pub(super) fn forget_in_open(&mut self, owner: &str) -> Batch {
         let mut batch = Batch::default();
-        for previous in self.open.values_mut().flat_map(|open| &mut open.previous) {
+        let Self { open, ipam, .. } = self;
+        for previous in open.values_mut().flat_map(|open| &mut open.previous) {
             let Some(lease) = &mut previous.lease else { continue };
             let without = lease.without(owner);
             if *lease != without {
                 *lease = without;
-                batch.writes.push(lease_record(&previous.network, previous.address, Some(lease)));
+                let (network, address) = (&previous.network, previous.address);
+                batch.writes.extend(lease_record(ipam, network, address, Some(lease)));
             }
         }
         batch

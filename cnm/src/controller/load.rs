@@ -2,22 +2,24 @@
 //! aside; the rest of the model is there.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::intent::Live;
 use super::{Controller, ControllerError, ULA_KEY};
 use crate::ipam::Lease;
-use crate::store::record::Reading;
-use crate::{Endpoint, SandboxId, Store, record};
+use crate::store::record::{Reading, set_aside_in};
+use crate::{Endpoint, NetworkId, SandboxId, Store, record};
 
 impl Controller {
     pub(super) fn read(&mut self, store: &dyn Store) -> Result<(), ControllerError> {
         let mut reading = Reading::new(store);
         self.read_networks(&mut reading)?;
-        self.read_leases(&mut reading)?;
+        let used = self.read_leases(&mut reading)?;
         self.ula = reading.get_with(ULA_KEY, record::ula)?;
         self.read_sandboxes(&mut reading)?;
         self.read_intents(&mut reading)?;
+        self.withhold(store, &reading, used)?;
         // No transaction gets the number of an intent that stays unread.
         let numbers = store.list("intent/")?.into_iter().filter_map(|(key, _)| number(&key));
         self.next = numbers.map(|number| number + 1).fold(self.next, u64::max);
@@ -40,18 +42,46 @@ impl Controller {
         Ok(())
     }
 
-    fn read_leases(&mut self, reading: &mut Reading<'_>) -> Result<(), ControllerError> {
+    /// Gives back which addresses were in use.
+    fn read_leases(&mut self, reading: &mut Reading<'_>) -> Result<Vec<Leased>, ControllerError> {
+        let mut used = Vec::new();
         for (key, mut lease) in reading.list_with("lease/", record::lease)? {
-            let mut parts = key.splitn(3, '/').skip(1);
-            let network = parts.next().and_then(|network| network.parse().ok());
-            let address = parts.next().and_then(|address| address.parse().ok());
-            let (Some(network), Some(address)) = (network, address) else {
+            let Some((network, address)) = leased(&key) else {
                 reading.reject(&key, "its key names no address")?;
                 continue;
             };
+            if lease.released.is_none() {
+                used.push((network.clone(), address));
+            }
             // Whether it is in use is for the endpoints to say.
             lease.released.get_or_insert(0);
             self.ipam.restore(&network, address, Some(lease));
+        }
+        Ok(used)
+    }
+
+    /// Withholds the addresses of which a record cannot be read, now or since an earlier start, and
+    /// those that were in use, where the record of who uses them may be among those.
+    fn withhold(
+        &mut self,
+        store: &dyn Store,
+        reading: &Reading<'_>,
+        used: Vec<Leased>,
+    ) -> Result<(), ControllerError> {
+        let earlier = set_aside_in(store)?;
+        let keys = reading.unreadable().chain(earlier.iter().map(|record| record.key.as_str()));
+        let keys: Vec<_> = keys.collect();
+        for (network, address) in keys.iter().filter_map(|key| leased(key)) {
+            self.ipam.withhold(&network, address);
+        }
+        let doubted = |key: &&str| USERS.iter().any(|prefix| key.starts_with(prefix));
+        if keys.iter().any(doubted) {
+            for (network, address) in used {
+                let lease = self.ipam.lease(&network, address);
+                if lease.is_some_and(|lease| lease.released.is_some()) {
+                    self.ipam.keep_lost(&network, address);
+                }
+            }
         }
         Ok(())
     }
@@ -117,6 +147,18 @@ impl Controller {
         }
         Ok(())
     }
+}
+
+/// An address of a network.
+type Leased = (NetworkId, IpAddr);
+
+/// What the keys of records begin with that tell of somebody who uses an address.
+const USERS: [&str; 3] = ["endpoint/", "sandbox/", "intent/"];
+
+/// The address whose lease has this key.
+pub(super) fn leased(key: &str) -> Option<Leased> {
+    let (network, address) = key.strip_prefix("lease/")?.split_once('/')?;
+    Some((network.parse().ok()?, address.parse().ok()?))
 }
 
 /// The number of the transaction whose intent has this key.

@@ -14,6 +14,7 @@ mod names;
 mod networks;
 mod publishing;
 mod sandboxes;
+mod withheld;
 
 /// Realises the model as sysctls that spell it out.
 #[derive(Debug)]

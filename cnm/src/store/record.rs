@@ -140,6 +140,12 @@ impl<'s> Reading<'s> {
         Ok(())
     }
 
+    /// The keys of what could not be used so far.
+    pub fn unreadable(&self) -> impl Iterator<Item = &str> {
+        let damaged = self.damaged.iter().map(|(key, _, _)| key);
+        damaged.chain(self.newer.iter().map(|(key, _)| key)).map(String::as_str)
+    }
+
     /// Sets aside what is damaged. Gives back all that could not be used this time; what a full
     /// disk keeps from being moved stays where it is, and is found again.
     pub fn finish(self) -> Vec<Unreadable> {

@@ -2,12 +2,17 @@
 //!
 //! Records that cannot be read, and facts of the host that keep packets from their containers.
 
+mod firewall;
+
 use std::fs;
 
+use cnm::controller::Subject;
 use cnm::store::record::{self, Unreadable};
+use cnm::{Element, Key};
 
 use super::Engine;
 use engine_error::{Error, Result};
+use firewall::Surroundings;
 use volume::Damaged;
 
 /// Something that is wrong.
@@ -27,8 +32,68 @@ impl Engine {
         let mut findings: Vec<_> = self.unreadable()?.into_iter().map(Finding::of_record).collect();
         findings.extend(self.images.unreadable().into_iter().map(Finding::of_image));
         findings.extend(self.volumes.damaged().into_iter().map(Finding::of_volume));
+        findings.extend(self.ill());
         findings.extend(forwarding(|path| fs::read_to_string(path).ok()));
+        findings.extend(self.surroundings()?.findings());
         Ok(findings)
+    }
+
+    /// What of networks and sandboxes cannot be healed.
+    fn ill(&self) -> Vec<Finding> {
+        let containers = self.containers.list();
+        let finding = |(subject, why): (Subject, String)| {
+            let owner = match &subject {
+                Subject::Sandbox(id) => {
+                    self.networks.sandbox(id).ok().map(|(of, _)| of.owner.clone())
+                }
+                Subject::Network(_) => None,
+            };
+            let name = containers.iter().find(|c| owner.as_deref() == Some(c.id.as_str()));
+            let advice = match name {
+                Some(container) => format!("`rnet restart {}` makes it anew", container.name),
+                None => "restart the daemon when the cause is gone".to_owned(),
+            };
+            let subject = match subject {
+                Subject::Sandbox(id) => format!("sandbox {}", id.short()),
+                Subject::Network(id) => format!("network {}", id.short()),
+            };
+            Finding { subject, problem: format!("it cannot be healed: {why}"), advice }
+        };
+        self.networks.ill().into_iter().map(finding).collect()
+    }
+
+    /// What of the host matters to packets of containers.
+    fn surroundings(&self) -> Result<Surroundings> {
+        let read = |path: String| fs::read_to_string(path).unwrap_or_default();
+        let switch = |path: &str| read(format!("/proc/sys/net/{path}")).trim().to_owned();
+        let model = self.networks.controller();
+        let mut bridges = Vec::new();
+        for network in model.networks() {
+            for (key, _) in model.desired_of_network(&network.id) {
+                if let Key::Element(Element::Bridge { link }) = key {
+                    bridges.push((link.as_str().to_owned(), network.ipv6));
+                }
+            }
+        }
+        let several = model.sandboxes().iter().any(|sandbox| {
+            model.sandbox(&sandbox.id).is_some_and(|(_, endpoints)| endpoints.len() > 1)
+        });
+        drop(model);
+        // The stricter of the two is in force.
+        let filter = |link: &str| switch(&format!("ipv4/conf/{link}/rp_filter"));
+        let strict =
+            |link: &str| [filter("all"), filter(link)].iter().max().is_some_and(|v| v == "1");
+        Ok(Surroundings {
+            foreign: self.networks.kernel().foreign_rules()?,
+            legacy: read("/proc/net/ip_tables_names".to_owned())
+                .lines()
+                .map(str::to_owned)
+                .collect(),
+            bridged_frames: switch("bridge/bridge-nf-call-iptables") == "1",
+            strict: bridges.iter().map(|(name, _)| name.clone()).filter(|n| strict(n)).collect(),
+            bridges,
+            several,
+        })
     }
 
     /// The records that cannot be read: those that were set aside, and those of a later release.
@@ -45,6 +110,7 @@ impl Engine {
     pub fn discard(&self, key: &str) -> Result<()> {
         let key = key.strip_prefix(record::DAMAGED).unwrap_or(key);
         if record::discard(self.store.as_ref(), key)? {
+            self.networks.controller().discarded(key);
             tracing::info!(record = key, "discarded a damaged record");
             return Ok(());
         }

@@ -23,8 +23,16 @@ const DAMAGES: &[Damage] = &[
     |_| b"[1]".to_vec(),
 ];
 
-/// Kinds of records: what their keys begin with.
-const KINDS: &[&str] = &["container/", "network/", "endpoint/"];
+/// Kinds of records: what their keys begin with, and what one is like that the store need not have.
+const KINDS: &[(&str, Option<(&str, &str)>)] = &[
+    ("container/", None),
+    ("network/", None),
+    ("endpoint/", None),
+    ("sandbox/", None),
+    ("lease/", None),
+    ("intent/", Some(("intent/00000000000000000999", r#"{"kind":"create","now":1}"#))),
+    ("meta/ula", Some(("meta/ula", r#""fd00:1234:5678::/48""#))),
+];
 
 fn archive() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../engine/tests/fixtures/v1/store.tar.xz")
@@ -116,19 +124,30 @@ fn what_the_first_release_knew_of_an_object_is_still_known() {
 fn damage(data: &Path, how: fn(&[u8]) -> Vec<u8>) -> Vec<String> {
     let store = Disk::open(&data.join("store.redb")).unwrap();
     let (mut batch, mut keys) = (Batch::default(), Vec::new());
-    for kind in KINDS {
-        let wanted = |record: &[u8]| match *kind {
+    for (kind, made_up) in KINDS {
+        let wanted = |(key, record): &(String, Vec<u8>)| match *kind {
             "container/" => contains(record, r#""name":"exited""#),
             "network/" => contains(record, r#""name":"plain""#),
+            // Not one of those that containers want by name.
+            "lease/" => key.ends_with("/fd00:9::2"),
             _ => true,
         };
-        let mut records = store.list(kind).unwrap().into_iter();
-        let (key, record) = records.find(|(_, record)| wanted(record)).unwrap();
+        let made_up = made_up.map(|(key, text)| (key.to_owned(), text.as_bytes().to_vec()));
+        let found = store.list(kind).unwrap().into_iter().find(wanted);
+        let (key, record) = found.or(made_up).unwrap();
         batch.put(&*key, how(&record));
         keys.push(key);
     }
     store.commit(&batch, Durability::Immediate).unwrap();
+    keys.push(damage_volume(data, how));
     keys
+}
+
+/// Damages what is known of the volume `data`, and gives back what is told of it.
+fn damage_volume(data: &Path, how: fn(&[u8]) -> Vec<u8>) -> String {
+    let path = data.join("volumes/data/volume.json");
+    std::fs::write(&path, how(&std::fs::read(&path).unwrap())).unwrap();
+    "volumes/data/volume.json".to_owned()
 }
 
 fn contains(bytes: &[u8], text: &str) -> bool {
@@ -153,7 +172,7 @@ fn a_damaged_record_is_told_and_everything_else_works() {
             }
         };
         told(&daemon);
-        for key in &keys {
+        for key in keys.iter().filter(|key| !key.starts_with("volumes/")) {
             assert!(daemon.log().contains(key), "{key} is not in the log");
         }
         let rest = lines(&daemon, "ps -a --format {{.Names}}");
@@ -162,6 +181,13 @@ fn a_damaged_record_is_told_and_everything_else_works() {
         daemon.rnet("start stopped");
         daemon.rnet("run -d --name new --network blue rnet/toolbox sleep 1000");
         daemon.rnet("rm -f new");
+
+        // Whose the address is, of which the lease is damaged, nobody knows.
+        let lease = keys.iter().find(|key| key.starts_with("lease/")).unwrap();
+        let address = lease.rsplit('/').next().unwrap();
+        let taken =
+            daemon.refusal(&format!("run --rm --network blue --ip6 {address} rnet/toolbox true"));
+        assert!(taken.contains("a record that cannot be read"), "{taken}");
 
         // Nothing of the lost container is swept, and the next daemon tells the same.
         let id = keys[0].strip_prefix("container/").unwrap();
@@ -180,7 +206,16 @@ fn a_damaged_record_that_is_discarded_is_not_told_of_again() {
     let mut daemon =
         Daemon::start_from(&lab.host, &archive(), |data| keys = damage(data, DAMAGES[0]));
     for key in &keys {
-        daemon.rnet(&format!("system check --discard {key}"));
+        if let Some(file) = key.strip_prefix("volumes/") {
+            std::fs::remove_file(daemon.file("data/volumes").join(file)).unwrap();
+        } else {
+            daemon.rnet(&format!("system check --discard {key}"));
+        }
+    }
+    // What cannot be true without them was set aside, too.
+    let told = daemon.output("system check");
+    for advice in told.split('`').filter_map(|words| words.strip_prefix("rnet ")) {
+        daemon.rnet(advice);
     }
     let error = daemon.refusal(&format!("system check --discard {}", keys[0]));
     assert!(error.contains(&format!("no damaged record {} is set aside", keys[0])), "{error}");
