@@ -42,7 +42,6 @@ use std::path::PathBuf;
 use chrono::{DateTime, Utc};
 use cnm::{Mac, NetworkId, PortBinding, Protocol, SandboxId};
 use ipnetwork::IpNetwork;
-use serde::{Deserialize, Serialize};
 
 pub(crate) use containers::Below;
 pub use containers::Containers;
@@ -59,8 +58,7 @@ pub use spec::{EndpointSpec, MountKind, Spec};
 pub use state::{State, Status};
 
 /// A container as it is at one moment. The engine replaces it whole; nothing in it changes.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(default)]
+#[derive(Clone, Debug, Default)]
 pub struct Container {
     /// Its identifier.
     pub id: ContainerId,
@@ -95,8 +93,7 @@ pub struct Container {
 }
 
 /// The process of a container, with nothing left to look up.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Resolved {
     /// The program.
     pub path: String,
@@ -131,8 +128,7 @@ pub struct Resolved {
 }
 
 /// A container on one network.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct EndpointView {
     /// The network's name; as the user gave it while the network is not known.
     pub network: String,
@@ -153,8 +149,7 @@ pub struct EndpointView {
 }
 
 /// The files of a container on the host.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Paths {
     /// Its directory.
     pub dir: PathBuf,
@@ -169,8 +164,7 @@ pub struct Paths {
 }
 
 /// A mount of a container.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MountPoint {
     /// What is mounted.
     pub kind: MountKind,

@@ -138,11 +138,16 @@ impl Engine {
     }
 
     /// Ends the engine's tasks and writes what is not on disk yet. Containers go on; where there are
-    /// none, nothing of ours stays in the kernel.
+    /// none, nothing of ours stays in the kernel, mounts included.
     pub async fn close(&self) {
         self.tasks.end().await;
-        let networks = self.networks.clone();
-        let rest = tokio::task::spawn_blocking(move || networks.rest()).await;
+        let (networks, settings) = (self.networks.clone(), self.settings.clone());
+        // One with the host's network has no sandbox.
+        let runs = self.containers.list().iter().any(|container| container.state.has_process());
+        let rest = tokio::task::spawn_blocking(move || {
+            if networks.rest()? && !runs { directories::unmount(&settings) } else { Ok(()) }
+        });
+        let rest = rest.await;
         let rest = rest.map_err(|error| Error::internal("cannot come to rest", error)).flatten();
         if let Err(error) = rest {
             tracing::warn!(error = error.chain(), "something is left in the kernel");

@@ -62,6 +62,8 @@ pub struct Networks {
     at_rest: AtomicBool,
     /// Whether records could not be read: what the kernel has and no record tells of may be theirs.
     doubted: bool,
+    /// What could not be healed last.
+    ill: Mutex<Vec<heal::Ill>>,
 }
 
 /// A network that is being created.
@@ -123,6 +125,7 @@ impl Networks {
             events,
             turns: Turns::default(),
             at_rest: AtomicBool::default(),
+            ill: Mutex::default(),
         })
     }
 
@@ -395,13 +398,13 @@ impl Networks {
     }
 
     /// Leaves nothing in the kernel, and no resolver, if nobody is served by them. The next daemon
-    /// makes it all again; one with other directories finds the place free.
-    pub(crate) fn rest(&self) -> Result<()> {
+    /// makes it all again; one with other directories finds the place free. Tells whether it is so.
+    pub(crate) fn rest(&self) -> Result<bool> {
         let serves = {
             let model = self.controller();
             !model.sandboxes().is_empty() || !model.changing().is_empty()
         };
-        if serves { Ok(()) } else { self.demolish() }
+        if serves { Ok(false) } else { self.demolish().map(|()| true) }
     }
 
     /// Removes all that is ours in the kernel, and the resolver.

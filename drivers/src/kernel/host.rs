@@ -10,6 +10,7 @@ use std::sync::mpsc::{Receiver, channel};
 use cnm::controller::HostFacts;
 use cnm::{Plan, PortBinding, SandboxId, State};
 
+use super::nft::Foreign;
 use super::{Announcements, HostPorts, Kernel, KernelError, Linux, Memory, ResolverSockets};
 
 /// A kernel together with the host it runs.
@@ -39,6 +40,17 @@ pub trait Host: Kernel {
 
     /// The namespace of a sandbox, as a path for a runtime.
     fn namespace_path(&self, sandbox: &SandboxId) -> PathBuf;
+
+    /// What others have in nf_tables beside us.
+    fn foreign_rules(&self) -> Result<Foreign, KernelError> {
+        Ok(Foreign::default())
+    }
+
+    /// Pins the namespace of a sandbox again, where that is lost, by a process that lives in it. Says
+    /// whether that was necessary.
+    fn pin_again(&self, _sandbox: &SandboxId, _process: i32) -> Result<bool, KernelError> {
+        Ok(false)
+    }
 
     /// Opens the sockets of a sandbox's resolver.
     fn resolver_sockets(&self, sandbox: &SandboxId) -> Result<ResolverSockets, KernelError>;
@@ -93,6 +105,14 @@ impl Host for Linux {
 
     fn namespace_path(&self, sandbox: &SandboxId) -> PathBuf {
         Self::namespace_path(self, sandbox)
+    }
+
+    fn foreign_rules(&self) -> Result<Foreign, KernelError> {
+        Self::foreign_rules(self)
+    }
+
+    fn pin_again(&self, sandbox: &SandboxId, process: i32) -> Result<bool, KernelError> {
+        Self::pin_again(self, sandbox, process)
     }
 
     fn resolver_sockets(&self, sandbox: &SandboxId) -> Result<ResolverSockets, KernelError> {

@@ -29,7 +29,7 @@ use self::observe::Scope;
 use super::conntrack::Conntrack;
 use super::netlink::Socket;
 use super::netns::{Netns, Visitor};
-use super::nft::{Nft, NftError};
+use super::nft::{Foreign, Nft, NftError};
 use super::reserve::ReserveError;
 use super::{Kernel, KernelError, LinuxConfig, RESOLVER_PORT, ResolverSockets};
 use super::{facts, monitor, reserve, sysctl};
@@ -134,6 +134,32 @@ impl Linux {
     pub fn adopt_namespace(&self, sandbox: &SandboxId, netns: &Netns) -> Result<(), KernelError> {
         pin::pin(netns, &self.namespace_path(sandbox))
             .map_err(failed("pin", &format!("namespace {}", sandbox.short())))
+    }
+
+    /// What others have in nf_tables beside us.
+    pub fn foreign_rules(&self) -> Result<Foreign, KernelError> {
+        let read = self.host.run(|| self.nft.foreign());
+        Ok(read.map_err(failed("enter", "the host's network namespace"))??)
+    }
+
+    /// Pins the namespace of a sandbox again, where that is lost, by a process that lives in it. Says
+    /// whether that was necessary.
+    pub fn pin_again(&self, sandbox: &SandboxId, process: i32) -> Result<bool, KernelError> {
+        let path = self.namespace_path(sandbox);
+        if Netns::open(&path).and_then(|netns| netns.run(|| ())).is_ok() {
+            return Ok(false);
+        }
+        let pin = || {
+            let netns = Netns::open(format!("/proc/{process}/ns/net"))?;
+            // A process that is not in the sandbox would make the host's links the sandbox's.
+            if netns.is_same(&self.host)? {
+                return Err(io::Error::other(format!("process {process} is in the host's")));
+            }
+            pin::unpin(&path)?;
+            pin::pin(&netns, &path)
+        };
+        let pinned = pin().map_err(failed("pin", &format!("namespace {}", sandbox.short())));
+        pinned.map(|()| true)
     }
 
     /// As [`Kernel::observe`], but of the sandboxes only some, and none of the links to others.

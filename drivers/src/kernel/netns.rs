@@ -62,6 +62,11 @@ impl Netns {
         Ok(self.identity()? == identity(&std::fs::metadata("/proc/thread-self/ns/net")?))
     }
 
+    /// Whether this is another handle of the same namespace.
+    pub fn is_same(&self, other: &Self) -> io::Result<bool> {
+        Ok(self.identity()? == other.identity()?)
+    }
+
     fn identity(&self) -> io::Result<(u64, u64)> {
         Ok(identity(&self.0.metadata()?))
     }

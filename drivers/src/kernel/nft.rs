@@ -7,6 +7,7 @@
 mod element;
 mod encoder;
 mod expression;
+mod foreign;
 mod holder;
 mod owner;
 mod rule;
@@ -23,6 +24,7 @@ use cnm::{Element, Key, Step, Value};
 
 use encoder::{Entry, TableBatch};
 use expression::Family;
+pub use foreign::{Foreign, ForeignChain};
 pub use owner::Ownership;
 use owner::Writer;
 pub use sandbox::SandboxTable;
@@ -186,6 +188,11 @@ impl Nft {
         let mut writer = self.writer();
         writer.remove_table()?;
         writer.remove_user_table()
+    }
+
+    /// What others have beside the table, in the network namespace of the calling thread.
+    pub fn foreign(&self) -> Result<Foreign, NftError> {
+        foreign::read(&self.table).map_err(|source| NftError::Socket { verb: "use", source })
     }
 
     /// A socket that receives nf_tables notifications; read it, and ask [`Nft::concerns`].

@@ -160,13 +160,16 @@ fn daemon(api: &Api) -> Daemon {
     }
 }
 
-/// What the configuration and the check of the store warn of.
+/// What the configuration and the check of store and firewalls warn of. Forwarding has a place of its
+/// own.
 fn warnings(api: &Api) -> Vec<String> {
     let findings = api.engine.check().unwrap_or_default();
-    let records = findings.iter().filter(|finding| finding.subject.starts_with("record "));
+    let told = |finding: &&Finding| {
+        ["record ", "chain ", "sandbox "].iter().any(|word| finding.subject.starts_with(word))
+    };
+    let findings = findings.iter().filter(told).map(Finding::line);
     let unconfined = api.engine.host.apparmor.warning().map(str::to_owned);
-    let of_config = api.config.warnings.iter().cloned();
-    of_config.chain(unconfined).chain(records.map(Finding::line)).collect()
+    api.config.warnings.iter().cloned().chain(unconfined).chain(findings).collect()
 }
 
 /// An id of this daemon on this machine, that stays: a UUID made of both.

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::mount::{MsFlags, mount};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
 use crate::settings::Settings;
 use engine_error::{Error, Result};
@@ -39,6 +39,21 @@ pub(super) fn make(settings: &Settings) -> Result<Vec<PathBuf>> {
     let made = std::fs::OpenOptions::new().create(true).append(true).open(&network);
     made.map(|_| mounted)
         .map_err(|error| Error::internal(format!("cannot make {}", network.display()), error))
+}
+
+/// Unmounts what [`make`] mounted.
+pub(super) fn unmount(settings: &Settings) -> Result<()> {
+    for path in [settings.pins(), settings.view_dir()] {
+        match umount2(&path, MntFlags::MNT_DETACH) {
+            // Somebody was faster.
+            Ok(()) | Err(Errno::EINVAL) => {}
+            Err(error) => {
+                let text = format!("cannot unmount {}", path.display());
+                return Err(Error::internal(text, error));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Makes a directory a mount of its own whose mounts do not spread to other mount namespaces. Returns

@@ -3,10 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use nix::errno::Errno;
-use nix::mount::{MntFlags, umount2};
-
-use super::Engine;
+use super::{Engine, directories};
 use crate::container::Remove;
 use engine_error::{Error, Result};
 use runtime::cgroup;
@@ -40,16 +37,7 @@ impl Engine {
         let (networks, settings) = (self.networks.clone(), self.settings.clone());
         let work = tokio::task::spawn_blocking(move || {
             networks.demolish()?;
-            for path in [settings.pins(), settings.view_dir()] {
-                match umount2(&path, MntFlags::MNT_DETACH) {
-                    // Somebody was faster.
-                    Ok(()) | Err(Errno::EINVAL) => {}
-                    Err(error) => {
-                        let text = format!("cannot unmount {}", path.display());
-                        return Err(Error::internal(text, error));
-                    }
-                }
-            }
+            directories::unmount(&settings)?;
             cgroup::remove_empty(settings.cgroup_parent());
             let data = DATA.iter().map(|name| settings.data_root.join(name));
             let exec = EXEC.iter().map(|name| settings.exec_root.join(name));

@@ -3,15 +3,18 @@
 //! One look at everything tells which networks and sandboxes are not what they should be. Each of
 //! those is then looked at again and healed by itself, so that one that cannot be healed stays alone
 //! with it. A sandbox or network that is being changed at the moment is left to whoever changes it.
+//!
+//! A sandbox that cannot be looked into, or whose namespace is not pinned any more, is left as it is:
+//! its processes live on in their namespace, and another one would be of no use to them.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::RecvTimeoutError;
-use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::sync::{Arc, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
 
 use cnm::controller::Subject;
-use cnm::{Key, SandboxId, State, diff};
+use cnm::{Key, SandboxId, State, Value, diff};
 
 use super::Networks;
 use engine_error::{Error, Result};
@@ -26,10 +29,27 @@ const SOON: Duration = Duration::from_secs(1);
 /// the kernel may change meanwhile.
 const ROUNDS: usize = 3;
 
+/// A network or sandbox that cannot be healed.
+#[derive(Clone, Debug)]
+pub(super) struct Ill {
+    subject: Subject,
+    why: String,
+    /// How long it is left alone, twice as long each time.
+    pause: Duration,
+    again: Instant,
+}
+
+/// What is done about what could not be healed a moment ago.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ills {
+    Retried,
+    LeftAlone,
+}
+
 /// What a look at everything came to.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Round {
-    /// Whether something was changed, or should have been.
+    /// Whether something was changed.
     healed: bool,
     /// Whether something was left out that is being changed.
     left_out: bool,
@@ -39,13 +59,17 @@ impl Networks {
     /// Makes the kernel what the model says, as far as that goes; what does not is told in the log.
     /// Returns whether there is something to be looked at again soon.
     pub(crate) fn heal(&self) -> bool {
+        self.heal_with(Ills::Retried)
+    }
+
+    pub(super) fn heal_with(&self, ills: Ills) -> bool {
         let mut left_out = false;
         // Nothing is to be made again.
         if self.is_at_rest() {
             return false;
         }
         for _ in 0..ROUNDS {
-            match self.heal_once() {
+            match self.heal_once(ills) {
                 Ok(round) => {
                     left_out = round.left_out;
                     if !round.healed {
@@ -61,13 +85,14 @@ impl Networks {
         left_out
     }
 
-    fn heal_once(&self) -> Result<Round> {
+    fn heal_once(&self, ills: Ills) -> Result<Round> {
         let observed = self.kernel.observe()?;
         let (wanted, changing) = {
             let model = self.controller();
             (model.desired_by_subject(), model.changing())
         };
         let mut round = Round { left_out: !changing.is_empty(), ..Round::default() };
+        let mut ill = Vec::new();
         let mut known: BTreeSet<&Key> = wanted.iter().flat_map(|(_, state)| keys(state)).collect();
         known.extend(changing.iter().flat_map(|(_, state)| keys(state)));
         // Networks come first: what is in a sandbox rests on them.
@@ -76,16 +101,79 @@ impl Networks {
             if is_changing || diff(&self.part(&observed, desired, subject), desired).is_empty() {
                 continue;
             }
-            round.healed = true;
-            if let Err(error) = self.heal_subject(subject) {
-                let error = error.chain();
-                tracing::error!(?subject, error, "cannot heal what belongs to it");
+            if let Some(still) = self.ill_still(subject).filter(|_| ills == Ills::LeftAlone) {
+                ill.push(still);
+                continue;
+            }
+            if let Some(why) = lost(&observed, desired) {
+                ill.push(self.fall_ill(subject, why));
+                continue;
+            }
+            match self.heal_subject(subject) {
+                Ok(()) => round.healed = true,
+                Err(error) => ill.push(self.fall_ill(subject, error.chain())),
             }
         }
+        *self.ills() = ill;
         if !self.doubted && observed.iter().any(|(key, _)| !known.contains(key)) {
             round.healed |= self.remove_strays()?;
         }
         Ok(round)
+    }
+
+    /// The networks and sandboxes that could not be healed when everything was looked at last, and why.
+    pub(crate) fn ill(&self) -> Vec<(Subject, String)> {
+        let known = self.ills().clone();
+        let model = self.controller();
+        let is_there = |ill: &Ill| model.settled(&ill.subject).is_some();
+        known.into_iter().filter(is_there).map(|ill| (ill.subject, ill.why)).collect()
+    }
+
+    fn ills(&self) -> MutexGuard<'_, Vec<Ill>> {
+        self.ill.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What could not be healed a moment ago, if this is among it: whoever broke it may break it again
+    /// and again, and what comes of trying looks like a change by somebody else.
+    fn ill_still(&self, subject: &Subject) -> Option<Ill> {
+        let now = Instant::now();
+        self.ills().iter().find(|ill| ill.subject == *subject && ill.again > now).cloned()
+    }
+
+    /// Something cannot be healed, maybe still.
+    fn fall_ill(&self, subject: &Subject, why: String) -> Ill {
+        let before = self.ills().iter().find(|ill| ill.subject == *subject).cloned();
+        if before.as_ref().is_none_or(|ill| ill.why != why) {
+            tracing::error!(?subject, error = why, "cannot heal what belongs to it");
+        }
+        let pause = before.map_or(SOON, |ill| (ill.pause * 2).min(INTERVAL));
+        Ill { subject: subject.clone(), why, pause, again: Instant::now() + pause }
+    }
+
+    /// When to look again: at once is for those who are told of a change.
+    fn pause(&self, left_out: bool) -> Duration {
+        let now = Instant::now();
+        let again = self.ills().iter().map(|ill| ill.again.saturating_duration_since(now)).min();
+        let longest = if left_out { SOON } else { INTERVAL };
+        again.map_or(longest, |again| again.clamp(SOON, longest))
+    }
+
+    /// Pins again the namespaces whose pins somebody removed, by the processes of their owners, which
+    /// live on in them.
+    pub(crate) fn pin_again(&self, process: impl Fn(&str) -> Option<i32>) {
+        let sandboxes = self.controller().sandboxes();
+        for sandbox in sandboxes {
+            let Some(process) = process(&sandbox.owner) else { continue };
+            let id = sandbox.id.short();
+            match self.kernel.pin_again(&sandbox.id, process) {
+                Ok(false) => {}
+                Ok(true) => tracing::warn!(sandbox = id, process, "pinned a lost namespace again"),
+                Err(error) => {
+                    let error = Error::from(error).chain();
+                    tracing::error!(sandbox = id, error, "cannot pin its namespace again");
+                }
+            }
+        }
     }
 
     /// What was observed of a network or sandbox. Where records could not be read, what they may have
@@ -112,6 +200,9 @@ impl Networks {
             Subject::Network(_) => BTreeSet::new(),
         };
         let observed = self.kernel.observe_only(&only)?;
+        if lost(&observed, &desired).is_some() {
+            return Ok(());
+        }
         let plan = diff(&self.part(&observed, &desired, subject), &desired);
         if !plan.is_empty() {
             tracing::info!(?subject, steps = plan.steps().len(), "heal the kernel's state");
@@ -154,7 +245,8 @@ impl Networks {
                 loop {
                     let told = changes.recv_timeout(pause);
                     let Some(networks) = networks.upgrade() else { return };
-                    pause = if networks.heal() { SOON } else { INTERVAL };
+                    let left_out = networks.heal_with(Ills::LeftAlone);
+                    pause = networks.pause(left_out);
                     if told == Err(RecvTimeoutError::Disconnected) {
                         tracing::error!("the kernel's changes are not told any more");
                         return;
@@ -163,6 +255,17 @@ impl Networks {
             })
             .map_err(|error| Error::internal("cannot start to heal", error))?;
         Ok(())
+    }
+}
+
+/// Why a sandbox, of which this is desired, cannot be healed: its namespace is not there, or cannot be
+/// looked into.
+fn lost(observed: &State, desired: &State) -> Option<String> {
+    let is_namespace = |key: &&Key| matches!(key, Key::Namespace { .. });
+    match observed.get(keys(desired).find(is_namespace)?) {
+        Some(Value::Damaged(damage)) => Some(damage.what.clone()),
+        Some(_) => None,
+        None => Some("its namespace is not pinned any more".to_owned()),
     }
 }
 

@@ -174,6 +174,10 @@ fn start(networks: &Networks, spec: &SandboxSpec) -> SandboxId {
     id
 }
 
+fn is_route(key: &Key) -> bool {
+    matches!(key, Key::Route { ns: cnm::Ns::Sandbox(_), .. })
+}
+
 fn is_port(key: &Key) -> bool {
     matches!(key, Key::Port { .. })
 }
@@ -274,6 +278,54 @@ fn a_sandbox_that_cannot_be_healed_leaves_the_others_healed() {
         networks.heal();
         assert_eq!(site.observed(), whole);
     }
+}
+
+#[test]
+fn what_cannot_be_healed_is_told_and_not_tried_again_at_once() {
+    let site = Site::default();
+    let networks = site.open();
+    let n1 = create(&networks, "n1");
+    let a = start(&networks, &spec("a", &n1, 8080));
+    let whole = site.observed();
+    site.kernel.broken.lock().unwrap().insert(a.clone());
+    site.damage(is_route);
+    let look = || networks.heal_with(heal::Ills::LeftAlone);
+    look();
+    let ill = networks.ill();
+    assert_eq!(ill.len(), 1);
+    assert_eq!(ill[0].0, Subject::Sandbox(a.clone()));
+    assert!(ill[0].1.starts_with("cannot add"), "{}", ill[0].1);
+    site.kernel.broken.lock().unwrap().clear();
+    look();
+    assert_ne!(site.observed(), whole, "it was tried a moment ago");
+    networks.heal();
+    assert_eq!((site.observed(), networks.ill().len()), (whole, 0));
+    // A sandbox that is gone is not ill.
+    site.kernel.broken.lock().unwrap().insert(a.clone());
+    site.damage(is_route);
+    look();
+    networks.close(&a, Batch::default()).unwrap();
+    assert_eq!(networks.ill(), []);
+}
+
+#[test]
+fn a_namespace_that_is_lost_is_not_made_again() {
+    let site = Site::default();
+    let networks = site.open();
+    let n1 = create(&networks, "n1");
+    let [a, b] = ["a", "b"].map(|owner| {
+        let number = u16::from(owner.as_bytes()[0]);
+        start(&networks, &spec(owner, &n1, 8000 + number))
+    });
+    let whole = site.observed();
+    site.damage(|key| key.sandbox() == Some(&a) || is_port(key));
+    networks.heal();
+    let healed = site.observed();
+    assert!(healed.iter().all(|(key, _)| key.sandbox() != Some(&a)));
+    let of_b = |state: &State| state.iter().filter(|(key, _)| key.sandbox() == Some(&b)).count();
+    assert_eq!(of_b(&healed), of_b(&whole));
+    let why = "its namespace is not pinned any more".to_owned();
+    assert_eq!(networks.ill(), [(Subject::Sandbox(a), why)]);
 }
 
 #[test]

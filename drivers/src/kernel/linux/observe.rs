@@ -69,20 +69,8 @@ fn observe_links(linux: &Linux, visitor: &mut Visitor, scope: Scope<'_>) -> io::
         let value = sysctl::read(&path)?;
         state.insert(Key::Sysctl { ns: Ns::Host, path }, Value::Text(value));
     }
-    let mut far_ends = BTreeMap::new();
-    let pinned = pin::list(&linux.config.namespaces)?;
-    for sandbox in pinned.into_iter().filter(|sandbox| scope.contains(sandbox)) {
-        let path = linux.namespace_path(&sandbox);
-        match Netns::open(&path).and_then(|netns| visitor.enter(&netns)) {
-            Ok(()) => {}
-            // It was removed while we looked.
-            Err(_) if !pin::is_pinned(&path) => continue,
-            Err(error) => return Err(error),
-        }
-        let host = HostView { view: &view, ours: &ours };
-        let interfaces = observe_sandbox(linux, &sandbox, &host, &mut state)?;
-        far_ends.insert(sandbox, interfaces);
-    }
+    let host = HostView { view: &view, ours: &ours };
+    let far_ends = observe_sandboxes(linux, visitor, scope, &host, &mut state)?;
     for (link, tag) in ours.values() {
         let far = tag.far.as_ref();
         if far.is_some_and(|(sandbox, _)| !scope.contains(sandbox)) {
@@ -99,6 +87,38 @@ fn observe_links(linux: &Linux, visitor: &mut Visitor, scope: Scope<'_>) -> io::
         state.insert(key, value);
     }
     Ok(state)
+}
+
+/// Observes the sandboxes, and returns the interfaces of each that are ours. One that cannot be
+/// looked into is damaged, and of no concern to the others.
+fn observe_sandboxes(
+    linux: &Linux,
+    visitor: &mut Visitor,
+    scope: Scope<'_>,
+    host: &HostView<'_>,
+    state: &mut State,
+) -> io::Result<BTreeMap<SandboxId, Vec<Link>>> {
+    let mut far_ends = BTreeMap::new();
+    let pinned = pin::list(&linux.config.namespaces)?;
+    for sandbox in pinned.into_iter().filter(|sandbox| scope.contains(sandbox)) {
+        let path = linux.namespace_path(&sandbox);
+        let mut inside = State::default();
+        let entered = Netns::open(&path).and_then(|netns| visitor.enter(&netns));
+        match entered.and_then(|()| observe_sandbox(linux, &sandbox, host, &mut inside)) {
+            Ok(interfaces) => {
+                state.extend(inside);
+                far_ends.insert(sandbox, interfaces);
+            }
+            // It was removed while we looked.
+            Err(_) if !pin::is_pinned(&path) => {}
+            Err(error) => {
+                let what = format!("it cannot be looked into: {error}");
+                let damage = Damage { what, remains: Vec::new() };
+                state.insert(Key::Namespace { sandbox }, Value::Damaged(damage));
+            }
+        }
+    }
+    Ok(far_ends)
 }
 
 /// Links of ours by number, with what their tags say.

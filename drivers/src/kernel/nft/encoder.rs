@@ -15,6 +15,7 @@ const NEWTABLE: u16 = 0;
 pub(super) const GETTABLE: u16 = 1;
 const DELTABLE: u16 = 2;
 const NEWCHAIN: u16 = 3;
+pub(super) const GETCHAIN: u16 = 4;
 const NEWSET: u16 = 9;
 const NEWRULE: u16 = 6;
 pub(super) const GETRULE: u16 = 7;
@@ -33,6 +34,7 @@ pub(super) const NFTA_TABLE_USERDATA: u16 = 6;
 pub(super) const NFTA_TABLE_OWNER: u16 = 7;
 pub(super) const NFTA_RULE_TABLE: u16 = 1;
 pub(super) const NFTA_RULE_CHAIN: u16 = 2;
+pub(super) const NFTA_RULE_EXPRESSIONS: u16 = 4;
 pub(super) const NFTA_RULE_USERDATA: u16 = 7;
 const NFTA_SET_ELEM_LIST_TABLE: u16 = 1;
 const NFTA_SET_ELEM_LIST_SET: u16 = 2;
@@ -149,7 +151,9 @@ impl<'a> TableBatch<'a> {
         self.push(NEWRULE, NLM_F_CREATE | NLM_F_APPEND, |m| {
             m.text(NFTA_RULE_TABLE, table);
             m.text(NFTA_RULE_CHAIN, rule.chain);
-            m.nested(4, |list| rule.expressions.iter().for_each(|e| e.encode(list)));
+            m.nested(NFTA_RULE_EXPRESSIONS, |list| {
+                rule.expressions.iter().for_each(|e| e.encode(list));
+            });
             m.bytes(NFTA_RULE_USERDATA, &userdata_text(UDATA_COMMENT, rule.comment));
         });
     }

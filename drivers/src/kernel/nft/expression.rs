@@ -3,7 +3,7 @@
 //! The kernel has sixteen words of registers of 4 bytes each. A lookup in a set with several
 //! fields takes them from neighbouring words, every field rounded up to whole words.
 
-use super::super::nfnetlink::Train;
+use super::super::nfnetlink::{Attributes, Train};
 
 /// A step of a rule. A rule ends at the first step that does not match.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -91,8 +91,8 @@ pub(super) enum Verdict {
 const FIRST_WORD: u32 = 8;
 
 const NFTA_LIST_ELEM: u16 = 1;
-const NFTA_EXPR_NAME: u16 = 1;
-const NFTA_EXPR_DATA: u16 = 2;
+pub(super) const NFTA_EXPR_NAME: u16 = 1;
+pub(super) const NFTA_EXPR_DATA: u16 = 2;
 /// The bytes of a value.
 pub(super) const NFTA_DATA_VALUE: u16 = 1;
 const NFTA_DATA_VERDICT: u16 = 2;
@@ -105,6 +105,12 @@ const NFT_RT_TCPMSS: u32 = 3;
 const NFT_BYTEORDER_HTON: u32 = 1;
 const NFT_EXTHDR_OP_TCPOPT: u32 = 1;
 const TCPOPT_MSS: u8 = 2;
+
+/// Whether what an immediate loads is the decision to drop the packet.
+pub(super) fn refusal(data: Attributes<'_>) -> bool {
+    let verdict = data.within(2).within(NFTA_DATA_VERDICT);
+    verdict.number(1) == Some(libc::NF_DROP.cast_unsigned())
+}
 
 impl Expression {
     /// Appends the expression, or the few that it takes, to a list of expressions.

@@ -25,6 +25,9 @@ const EVENT_BUFFER: usize = 1 << 20;
 /// All tables have their name in the first attribute of every message; this one names none.
 const NEWGEN: u16 = 15;
 
+/// What the comments of our tables begin with.
+pub(super) const MARK: &str = "rnet, ruleset ";
+
 /// What the kernel refuses where it does not know ownership.
 const OWN: &str = "own";
 
@@ -317,7 +320,7 @@ fn version() -> String {
     let digest = batch.batch.content().iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
     });
-    format!("rnet, ruleset {digest:016x}")
+    format!("{MARK}{digest:016x}")
 }
 
 pub(super) fn events() -> io::Result<OwnedFd> {
