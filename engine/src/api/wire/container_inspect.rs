@@ -115,7 +115,7 @@ fn config(container: &Container) -> Value {
 pub fn mounts(container: &Container) -> Vec<Value> {
     let mount = |mount: &crate::container::MountPoint| {
         let mut value = json!({
-            "Type": mount.kind,
+            "Type": mount.kind.as_str(),
             "Source": mount.source.display().to_string(),
             "Destination": mount.target,
             "Mode": match mount.kind {
