@@ -1,30 +1,29 @@
 //! The daemon's side of the control socket.
 //!
-//! Calls block for as long as `rnet-dns` needs, some ten microseconds, and never longer than
-//! [`LIMIT`] for each reply: asynchronous callers make them inside `spawn_blocking` or bear with
-//! them. When the connection breaks, every further call
-//! fails with [`ClientError::Disconnected`], and the daemon connects anew; what `rnet-dns` keeps
+//! Calls block for as long as `rnet-dns` needs, some ten microseconds, and never longer than two
+//! seconds for each reply: asynchronous callers make them inside `spawn_blocking` or bear with
+//! them. When the connection breaks, every further call fails with [`ClientError::Disconnected`], and the daemon connects anew; what `rnet-dns` keeps
 //! does not depend on the connection.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
 
 use cnm::{EndpointId, HasKind, Kind, NetworkId, PortBinding, SandboxId};
-use nix::sys::socket::getsockopt;
-use nix::sys::socket::sockopt::PeerCredentials;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::net::sockopt::{Timeout, set_socket_timeout};
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
-use rustix::process::{Pid, PidfdFlags, geteuid, pidfd_open};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{
+    AddressFamily, SockFlag, SockType, UnixAddr, connect, getsockopt, setsockopt, socket, sockopt,
+};
+use nix::sys::time::{TimeVal, TimeValLike};
+use nix::unistd::geteuid;
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use crate::packet::{self, PacketError};
 use crate::protocol::{EndpointNames, HeldPort, Reply, Request, SandboxView, VERSION};
 
-/// How long `rnet-dns` may take to answer one request before it is taken for hung.
-pub const LIMIT: Duration = Duration::from_secs(2);
+/// How long `rnet-dns` may take to answer one request before it is taken for hung, in seconds.
+const LIMIT: i64 = 2;
 
 /// How many endpoints go into one request, so that queries are answered in between.
 const ENDPOINTS_PER_REQUEST: usize = 200;
@@ -293,7 +292,7 @@ impl Client {
 pub fn listener(path: &Path) -> Result<OwnedFd, ClientError> {
     let found = || {
         let connection = open(path)?;
-        let peer = getsockopt(&connection, PeerCredentials)?;
+        let peer = getsockopt(&connection, sockopt::PeerCredentials)?;
         if peer.uid() != geteuid().as_raw() {
             return Err(std::io::Error::from(std::io::ErrorKind::PermissionDenied));
         }
@@ -301,22 +300,24 @@ pub fn listener(path: &Path) -> Result<OwnedFd, ClientError> {
         let pid = Pid::from_raw(peer.pid()).ok_or(std::io::ErrorKind::NotFound)?;
         let process = pidfd_open(pid, PidfdFlags::empty())?;
         // The connection ends with the process: as it has not, the number was not given away.
-        let mut connections = [PollFd::new(&connection, PollFlags::IN)];
-        poll(&mut connections, Some(&Timespec::default()))?;
-        let gone = connections[0].revents().intersects(PollFlags::HUP | PollFlags::ERR);
+        let mut connections = [PollFd::new(connection.as_fd(), PollFlags::POLLIN)];
+        poll(&mut connections, PollTimeout::ZERO)?;
+        let told = connections[0].revents().unwrap_or(PollFlags::empty());
+        let gone = told.intersects(PollFlags::POLLHUP | PollFlags::POLLERR);
         if gone { Err(std::io::ErrorKind::ConnectionReset.into()) } else { Ok(process) }
     };
     found().map_err(|source| ClientError::Connect { path: path.to_owned(), source })
 }
 
 fn open(path: &Path) -> std::io::Result<OwnedFd> {
-    let address = SocketAddrUnix::new(path)?;
-    let flags = SocketFlags::CLOEXEC;
-    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
+    let address = UnixAddr::new(path)?;
+    let flags = SockFlag::SOCK_CLOEXEC;
+    let socket = socket(AddressFamily::Unix, SockType::SeqPacket, flags, None)?;
     // Before the rest: where nobody accepts, connecting takes its time, too.
-    set_socket_timeout(&socket, Timeout::Recv, Some(LIMIT))?;
-    set_socket_timeout(&socket, Timeout::Send, Some(LIMIT))?;
-    rustix::net::connect(&socket, &address)?;
+    let limit = TimeVal::seconds(LIMIT);
+    setsockopt(&socket, sockopt::ReceiveTimeout, &limit)?;
+    setsockopt(&socket, sockopt::SendTimeout, &limit)?;
+    connect(socket.as_raw_fd(), &address)?;
     Ok(socket)
 }
 

@@ -4,18 +4,19 @@
 //! it; it is ended by [`Request::Shutdown`] or `SIGTERM`. All
 //! sockets it works with are handed to it, so it needs no privilege at all once its own is bound.
 
-use std::fs::{File, OpenOptions, Permissions};
+use std::fs::{File, OpenOptions, Permissions, TryLockError};
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use nix::sys::prctl;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::socket::{
+    AddressFamily, Backlog, SockFlag, SockType, UnixAddr, listen as listen_at, socket,
+};
 use nix::unistd::{Gid, Uid, getuid, setgroups, setresgid, setresuid, setsid};
-use rustix::fs::{FlockOperation, flock};
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use tokio::io::Interest;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::signal::unix::{SignalKind, signal};
@@ -99,10 +100,10 @@ fn listen(path: &Path) -> Result<(OwnedFd, File), ProcessError> {
         .mode(0o600)
         .open(&lock_path)
         .map_err(failed)?;
-    match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+    match lock.try_lock() {
         Ok(()) => {}
-        Err(rustix::io::Errno::WOULDBLOCK) => return Err(ProcessError::Running(path.to_owned())),
-        Err(errno) => return Err(failed(errno.into())),
+        Err(TryLockError::WouldBlock) => return Err(ProcessError::Running(path.to_owned())),
+        Err(TryLockError::Error(error)) => return Err(failed(error)),
     }
     bind(path).map(|listener| (listener, lock)).map_err(failed)
 }
@@ -112,12 +113,12 @@ fn bind(path: &Path) -> io::Result<OwnedFd> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
-    rustix::net::bind(&socket, &SocketAddrUnix::new(path)?)?;
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let socket = socket(AddressFamily::Unix, SockType::SeqPacket, flags, None)?;
+    nix::sys::socket::bind(socket.as_raw_fd(), &UnixAddr::new(path)?)?;
     // Nobody connects before `listen`.
     std::fs::set_permissions(path, Permissions::from_mode(0o600))?;
-    rustix::net::listen(&socket, 16)?;
+    listen_at(&socket, Backlog::new(16)?)?;
     Ok(socket)
 }
 

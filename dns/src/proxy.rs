@@ -10,13 +10,13 @@
 use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use cnm::Protocol;
-use rustix::net::{Shutdown, sockopt};
+use nix::sys::socket::{Shutdown, getsockopt, setsockopt, shutdown, sockopt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::{AbortHandle, JoinHandle, JoinSet};
@@ -187,8 +187,8 @@ fn refuse(socket: &OwnedFd) {
     // One that does not listen may be bound beside by whoever reuses addresses, as we do.
     let refused = set_reuse(socket, false).and_then(|()| {
         // What is shut down and does not listen is shut for good, also when it listens again.
-        if sockopt::socket_acceptconn(socket)? {
-            rustix::net::shutdown(socket, Shutdown::Both)?;
+        if getsockopt(socket, sockopt::AcceptConn)? {
+            shutdown(socket.as_raw_fd(), Shutdown::Both)?;
         }
         Ok(())
     });
@@ -198,7 +198,7 @@ fn refuse(socket: &OwnedFd) {
 }
 
 fn set_reuse(socket: &OwnedFd, reuse: bool) -> io::Result<()> {
-    Ok(sockopt::set_socket_reuseaddr(socket, reuse)?)
+    Ok(setsockopt(socket, sockopt::ReuseAddr, &reuse)?)
 }
 
 /// Carries connections until the port leads nowhere; `None` if it is given up.
@@ -264,11 +264,12 @@ async fn carry_stream(client: TcpStream, target: SocketAddr) -> io::Result<()> {
 }
 
 /// Has the kernel ask a silent peer whether it is there, for two minutes at most.
-fn probe(socket: &TcpStream) -> rustix::io::Result<()> {
-    sockopt::set_socket_keepalive(socket, true)?;
-    sockopt::set_tcp_keepidle(socket, Duration::from_secs(60))?;
-    sockopt::set_tcp_keepintvl(socket, Duration::from_secs(15))?;
-    sockopt::set_tcp_keepcnt(socket, 4)
+fn probe(socket: &TcpStream) -> nix::Result<()> {
+    setsockopt(socket, sockopt::KeepAlive, &true)?;
+    // Seconds.
+    setsockopt(socket, sockopt::TcpKeepIdle, &60)?;
+    setsockopt(socket, sockopt::TcpKeepInterval, &15)?;
+    setsockopt(socket, sockopt::TcpKeepCount, &4)
 }
 
 /// A client of a UDP port: its datagrams go to the target from a socket of its own.

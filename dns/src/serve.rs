@@ -155,7 +155,7 @@ pub(crate) fn udp_socket(descriptor: OwnedFd) -> io::Result<UdpSocket> {
 
 /// A descriptor of the daemon's as a listener, which it need not be yet.
 pub(crate) fn tcp_listener(descriptor: OwnedFd) -> io::Result<TcpListener> {
-    rustix::net::listen(&descriptor, 1024)?;
+    nix::sys::socket::listen(&descriptor, nix::sys::socket::Backlog::new(1024)?)?;
     let listener = std::net::TcpListener::from(descriptor);
     listener.set_nonblocking(true)?;
     TcpListener::from_std(listener)

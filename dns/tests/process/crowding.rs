@@ -97,9 +97,12 @@ fn a_process_that_has_no_descriptor_left_does_not_spin_and_answers_what_it_knows
 
 /// A daemon that connects and says nothing.
 fn connect_packets(lab: &Lab) -> std::os::fd::OwnedFd {
-    use rustix::net::{AddressFamily, SocketAddrUnix, SocketType, connect, socket};
-    let daemon = socket(AddressFamily::UNIX, SocketType::SEQPACKET, None).unwrap();
-    connect(&daemon, &SocketAddrUnix::new(lab.socket()).unwrap()).unwrap();
+    use std::os::fd::AsRawFd;
+
+    use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
+    let (kind, none) = (SockType::SeqPacket, SockFlag::empty());
+    let daemon = socket(AddressFamily::Unix, kind, none, None).unwrap();
+    connect(daemon.as_raw_fd(), &UnixAddr::new(&lab.socket()).unwrap()).unwrap();
     daemon
 }
 

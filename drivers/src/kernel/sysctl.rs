@@ -13,9 +13,8 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use cnm::{Key, LinkKind, LinkName, Ns, State, Value};
-use nix::errno::Errno;
-use nix::fcntl::{OFlag, open, openat};
-use nix::sys::stat::Mode;
+use rustix::fs::{CWD, Mode, OFlags, openat};
+use rustix::io::Errno;
 
 /// Forwarding between interfaces, by family.
 pub const FORWARDING: [&str; 2] = ["net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"];
@@ -56,11 +55,11 @@ pub struct Links(Option<OwnedFd>);
 impl Links {
     /// Those of the namespace of the calling thread.
     pub fn open() -> io::Result<Self> {
-        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-        match open("/proc/sys/net/ipv6/conf", flags, Mode::empty()) {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        match openat(CWD, "/proc/sys/net/ipv6/conf", flags, Mode::empty()) {
             Ok(directory) => Ok(Self(Some(directory))),
             // A kernel without IPv6.
-            Err(Errno::ENOENT) => Ok(Self(None)),
+            Err(Errno::NOENT) => Ok(Self(None)),
             Err(error) => Err(error.into()),
         }
     }
@@ -69,9 +68,9 @@ impl Links {
     pub fn disable_ipv6(&self, link: &LinkName) -> io::Result<()> {
         let Some(directory) = &self.0 else { return Ok(()) };
         let file = format!("{link}/disable_ipv6");
-        match openat(directory, file.as_str(), OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty()) {
+        match openat(directory, file, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty()) {
             Ok(file) => fs::File::from(file).write_all(b"1"),
-            Err(Errno::ENOENT) => Ok(()),
+            Err(Errno::NOENT) => Ok(()),
             Err(error) => Err(error.into()),
         }
     }

@@ -20,14 +20,12 @@ mod sweep;
 mod users;
 
 use std::collections::{BTreeMap, HashSet};
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::io::{self, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
-
-use rustix::fs::FlockOperation;
 
 use self::damage::Damaged;
 use self::index::Record;
@@ -110,8 +108,11 @@ impl Store {
         }
         rustix::fs::chmod(root, rustix::fs::Mode::from_raw_mode(0o700))?;
         let lock = File::create(root.join("lock"))?;
-        rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(|error| {
-            io::Error::new(io::Error::from(error).kind(), "another daemon uses this directory")
+        lock.try_lock().map_err(|error| match error {
+            TryLockError::WouldBlock => {
+                io::Error::new(io::ErrorKind::WouldBlock, "another daemon uses this directory")
+            }
+            TryLockError::Error(error) => error,
         })?;
         let store = Self {
             root: root.to_owned(),

@@ -8,8 +8,8 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
 
-use nix::errno::Errno;
-use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
+use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
+use rustix::io::Errno;
 
 use super::RuntimeError;
 
@@ -235,13 +235,12 @@ fn each_line(
 /// Opens a regular file below the root, following links as the container would.
 fn open(rootfs: &Path, name: &str) -> io::Result<File> {
     let root = File::open(rootfs)?;
-    let how = OpenHow::new()
-        .flags(OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK | OFlag::O_NOCTTY)
-        .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
     let file = loop {
-        match openat2(&root, name, how) {
+        match openat2(&root, name, flags, Mode::empty(), resolve) {
             // Something was renamed on the way, anywhere on the host.
-            Err(Errno::EAGAIN | Errno::EINTR) => {}
+            Err(Errno::AGAIN | Errno::INTR) => {}
             file => break File::from(file?),
         }
     };

@@ -1,8 +1,9 @@
 //! The daemon's side of a shim: starting one, and asking it.
 
 use std::io::{self, BufRead, BufReader, IoSlice, Write};
+use std::mem::MaybeUninit;
 use std::net::Shutdown;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream as BlockingStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -10,7 +11,7 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant, SystemTime};
 
 use cnm::{HasKind, Kind};
-use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
@@ -167,16 +168,15 @@ impl Pending {
     /// Hands over the configuration; the descriptors travel with its first byte.
     fn send(&self, config: &Config, descriptors: &[OwnedFd]) -> io::Result<()> {
         let line = line(config)?;
-        let descriptors: Vec<RawFd> = descriptors.iter().map(AsRawFd::as_raw_fd).collect();
-        let message = [ControlMessage::ScmRights(&descriptors)];
-        let control: &[ControlMessage<'_>] = if descriptors.is_empty() { &[] } else { &message };
-        let sent = sendmsg::<()>(
-            self.socket.as_raw_fd(),
-            &[IoSlice::new(&line)],
-            control,
-            MsgFlags::MSG_NOSIGNAL,
-            None,
-        )?;
+        let descriptors: Vec<BorrowedFd<'_>> = descriptors.iter().map(AsFd::as_fd).collect();
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(16))];
+        let mut ancillary = SendAncillaryBuffer::new(&mut space);
+        if !descriptors.is_empty() && !ancillary.push(SendAncillaryMessage::ScmRights(&descriptors))
+        {
+            return Err(io::Error::other("too many descriptors for one message"));
+        }
+        let slices = [IoSlice::new(&line)];
+        let sent = sendmsg(&self.socket, &slices, &mut ancillary, SendFlags::NOSIGNAL)?;
         (&self.socket).write_all(&line[sent..])
     }
 

@@ -3,7 +3,7 @@
 
 use std::ffi::{CStr, CString};
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -47,12 +47,6 @@ pub(super) fn ignore_signals() {
         // SAFETY: no handler is installed.
         unsafe { libc::signal(signal, libc::SIG_IGN) };
     }
-}
-
-/// Takes ownership of a descriptor that came with a message or with the process's start.
-pub(super) fn own(descriptor: i32) -> OwnedFd {
-    // SAFETY: the kernel has just given us this descriptor; nobody else knows its number.
-    unsafe { OwnedFd::from_raw_fd(descriptor) }
 }
 
 /// Sets the size of a terminal.

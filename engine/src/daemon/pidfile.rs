@@ -1,19 +1,16 @@
 //! The file with the daemon's process id: one daemon per file.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-
-use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg};
 
 /// A pidfile that is ours until it is dropped. The lock decides, so what a killed daemon left is
 /// no obstacle, and a number that some other process has now is not either.
 #[derive(Debug)]
 pub struct Pidfile {
     path: PathBuf,
-    _lock: Flock<File>,
+    _lock: File,
 }
 
 /// Why a pidfile cannot be taken.
@@ -48,17 +45,17 @@ impl Pidfile {
         }
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false).mode(0o644);
-        let file = options.custom_flags(libc::O_NOFOLLOW).open(path).map_err(error)?;
-        let mut lock = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-            Ok(lock) => lock,
-            Err((mut file, Errno::EWOULDBLOCK)) => {
+        let mut lock = options.custom_flags(libc::O_NOFOLLOW).open(path).map_err(error)?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
                 let mut pid = String::new();
-                file.read_to_string(&mut pid).map_err(error)?;
+                lock.read_to_string(&mut pid).map_err(error)?;
                 let pid = pid.trim().to_owned();
                 return Err(PidfileError::Running { pid, path: path.to_owned() });
             }
-            Err((_, errno)) => return Err(error(errno.into())),
-        };
+            Err(TryLockError::Error(source)) => return Err(error(source)),
+        }
         lock.set_len(0).map_err(error)?;
         lock.rewind().map_err(error)?;
         lock.write_all(std::process::id().to_string().as_bytes()).map_err(error)?;

@@ -42,6 +42,29 @@ fn lints_are_expected_with_a_reason_and_not_allowed() {
     }
 }
 
+/// What each of the two libraries is not used for, as the other is (ADR 43).
+const SUBJECTS_OF_THE_OTHER: &[&str] = &[
+    concat!("rustix", "::event"),
+    concat!("rustix", "::termios"),
+    concat!("rustix", "::thread"),
+    concat!("rustix", "::net::sockopt"),
+    concat!("rustix", "::fs::flock"),
+    concat!("SocketAddr", "Unix"),
+    concat!("nix::", "dir::"),
+    concat!("nix::fcntl::", "open"),
+    concat!("nix::fcntl::", "Flock"),
+    concat!("ControlMessage", "::ScmRights"),
+];
+
+#[test]
+fn each_subject_has_one_library_that_calls_the_system() {
+    for Source { path, text } in sources() {
+        for subject in SUBJECTS_OF_THE_OTHER {
+            assert!(!text.contains(subject), "{}: {subject}, see ADR 43", path.display());
+        }
+    }
+}
+
 #[test]
 fn nothing_is_left_unfinished() {
     let marks = [concat!("to", "do!("), concat!("unimple", "mented!("), concat!("FIX", "ME")];

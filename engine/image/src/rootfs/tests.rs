@@ -1,10 +1,11 @@
 //! Root file systems, really mounted, in a mount namespace that ends with the test.
 
+use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 
 use nix::mount::{MsFlags, mount, umount};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, unshare};
-use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::mount::{MoveMountFlags, move_mount};
 
 use super::*;
@@ -78,9 +79,9 @@ fn a_daemon_killed_while_it_makes_an_overlay_leaves_no_mount() {
         let mut table = fs::File::open("/proc/thread-self/mountinfo").unwrap();
         io::copy(&mut table, &mut io::sink()).unwrap();
         let changed = || {
-            let mut polled = [PollFd::new(&table, PollFlags::PRI)];
-            rustix::event::poll(&mut polled, Some(&Timespec::default())).unwrap();
-            !polled[0].revents().is_empty()
+            let mut polled = [PollFd::new(table.as_fd(), PollFlags::POLLPRI)];
+            poll(&mut polled, PollTimeout::ZERO).unwrap();
+            polled[0].any().unwrap()
         };
         let scratch = Scratch::new();
         let (_images, rootfs) = load(&scratch, StorageDriver::Auto, &two_layers());

@@ -10,7 +10,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use dns::client::{self, Client, ClientError};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use engine_error::{Error, Result};
@@ -18,11 +18,11 @@ use engine_error::{Error, Result};
 /// How long a new process may take until it listens.
 const START_LIMIT: Duration = Duration::from_secs(5);
 
-/// How long a process may take to end.
-const END_LIMIT: Timespec = Timespec { tv_sec: 5, tv_nsec: 0 };
+/// How long a process may take to end, in milliseconds.
+const END_LIMIT: u16 = 5000;
 
-/// How long to wait between two looks whether it listens.
-const MOMENT: Timespec = Timespec { tv_sec: 0, tv_nsec: 2_000_000 };
+/// How long to wait between two looks whether it listens, in milliseconds.
+const MOMENT: u16 = 2;
 
 /// Where the process is reached, and what it is made of.
 #[derive(Debug)]
@@ -60,7 +60,7 @@ impl Program {
         let process = Process(listener);
         match Client::connect(&self.socket) {
             Ok(client) => Found::Answering(client, process),
-            Err(_) if process.ends_within(&Timespec::default()) => Found::Nobody,
+            Err(_) if process.ends_within(0) => Found::Nobody,
             Err(error) => Found::Useless(process, error),
         }
     }
@@ -83,7 +83,7 @@ impl Program {
     pub(super) fn kill(&self, process: &Process) -> Result<()> {
         // That it has ended already is no error.
         let _ = pidfd_send_signal(&process.0, Signal::KILL);
-        if !process.ends_within(&END_LIMIT) {
+        if !process.ends_within(END_LIMIT) {
             let message = format!(
                 "cannot end rnet-dns at {}: the kernel keeps it; see its state in `ps`",
                 self.socket.display()
@@ -101,7 +101,7 @@ impl Program {
             Found::Useless(process, _) => Some(process),
             Found::Answering(client, process) => {
                 match client.shutdown() {
-                    Ok(()) => drop(process.ends_within(&END_LIMIT)),
+                    Ok(()) => drop(process.ends_within(END_LIMIT)),
                     Err(error) => {
                         tracing::warn!(error = Error::from(error).chain(), "rnet-dns is ended");
                     }
@@ -147,7 +147,7 @@ impl Program {
                 Ok(client) => return Ok(client),
                 Err(error) => error,
             };
-            if process.ends_within(&MOMENT) || begun.elapsed() > START_LIMIT {
+            if process.ends_within(MOMENT) || begun.elapsed() > START_LIMIT {
                 return Err(error);
             }
         }
@@ -180,7 +180,9 @@ impl Process {
         self.0.as_fd()
     }
 
-    fn ends_within(&self, limit: &Timespec) -> bool {
-        poll(&mut [PollFd::new(&self.0, PollFlags::IN)], Some(limit)).is_ok_and(|ended| ended > 0)
+    /// Waits for its end, so many milliseconds at most.
+    fn ends_within(&self, limit: u16) -> bool {
+        let mut ended = [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)];
+        poll(&mut ended, PollTimeout::from(limit)).is_ok_and(|ended| ended > 0)
     }
 }

@@ -12,19 +12,19 @@ use std::time::Duration;
 
 use dns::client::{Client, ClientError};
 use drivers::kernel::Host;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::desired::{Desired, Services};
 use super::process::{Process, Program};
 use super::{names, ports};
 use engine_error::{Error, Result};
 
-/// How often a process that nobody talks to is asked whether it answers.
-const ASK_EVERY: Timespec = Timespec { tv_sec: 2, tv_nsec: 0 };
+/// How often a process that nobody talks to is asked whether it answers, in milliseconds.
+const ASK_EVERY: u16 = 2000;
 
-/// How long to wait after a start that failed.
-const AFTER_FAILURE: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
+/// How long to wait after a start that failed, in milliseconds.
+const AFTER_FAILURE: u16 = 1000;
 
 /// How long a request waits for the next process: its predecessor's end, its start, and the telling.
 const REQUEST_LIMIT: Duration = Duration::from_secs(20);
@@ -177,11 +177,11 @@ impl Supervisor {
     fn next_event(&self, process: &Process) -> Event {
         loop {
             let mut both = [
-                PollFd::from_borrowed_fd(process.descriptor(), PollFlags::IN),
-                PollFd::from_borrowed_fd(self.bell.as_fd(), PollFlags::IN),
+                PollFd::new(process.descriptor(), PollFlags::POLLIN),
+                PollFd::new(self.bell.as_fd(), PollFlags::POLLIN),
             ];
-            let ready = poll(&mut both, Some(&ASK_EVERY));
-            let [ended, rung] = both.map(|one| !one.revents().is_empty());
+            let ready = poll(&mut both, PollTimeout::from(ASK_EVERY));
+            let [ended, rung] = both.map(|one| one.any().unwrap_or(false));
             if rung {
                 let _ = self.bell.read();
             }
@@ -219,7 +219,8 @@ impl Supervisor {
             drop(state);
             self.changed.notify_all();
             // Those who ask meanwhile want it tried at once; one after the other is often enough.
-            let _ = poll(&mut [PollFd::new(&self.bell, PollFlags::empty())], Some(&AFTER_FAILURE));
+            let mut nothing = [PollFd::new(self.bell.as_fd(), PollFlags::empty())];
+            let _ = poll(&mut nothing, PollTimeout::from(AFTER_FAILURE));
         }
     }
 
