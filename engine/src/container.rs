@@ -35,6 +35,7 @@ pub mod state;
 mod stop;
 mod tell;
 mod top;
+mod turns;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

@@ -136,8 +136,7 @@ pub async fn start(api: &Api, key: &str, request: Request) -> Result<Response> {
              since API v1.22 and removed in v1.24",
         ));
     }
-    let (engine, key) = (api.engine.clone(), key.to_owned());
-    blocking(move || engine.containers.start(&key)).await?;
+    api.engine.containers.start(key).await?;
     Ok(body::no_content())
 }
 

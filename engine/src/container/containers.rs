@@ -8,6 +8,7 @@ use cnm::{Endpoint, Kind, NetworkId};
 use super::Container;
 use super::execs::Execs;
 use super::registry::Registry;
+use super::turns::StartTurns;
 use crate::events::Events;
 use crate::file_systems::FileSystems;
 use crate::network::Networks;
@@ -35,6 +36,7 @@ pub struct Containers {
     pub(super) tasks: Arc<Tasks>,
     pub(super) registry: Registry,
     pub(super) execs: Execs,
+    pub(super) starts: StartTurns,
     me: Weak<Self>,
 }
 
@@ -67,6 +69,7 @@ impl Containers {
             tasks,
             registry: Registry::default(),
             execs: Execs::default(),
+            starts: StartTurns::default(),
             me: me.clone(),
         })
     }

@@ -162,8 +162,10 @@ impl Containers {
         self.tasks.spawn(async move {
             tokio::time::sleep(pause).await;
             let Some(engine) = engine.upgrade() else { return };
+            let Ok(turn) = engine.starts.take_at_last().await else { return };
             let work = tokio::task::spawn_blocking(move || {
-                let _turn = live.lifecycle.blocking_lock();
+                let _turn = turn;
+                let _alone = live.lifecycle.blocking_lock();
                 let state = &live.get().state;
                 if state.status != Status::Restarting || state.finished != finished {
                     return;

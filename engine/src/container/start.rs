@@ -31,11 +31,17 @@ pub(crate) enum By {
 }
 
 impl Containers {
-    /// Starts a container. Blocks.
-    pub fn start(&self, key: &str) -> Result<()> {
+    /// Starts a container.
+    pub async fn start(&self, key: &str) -> Result<()> {
         let live = self.registry.find(key)?;
-        let _turn = live.lifecycle.blocking_lock();
-        self.start_locked(&live, By::User)
+        let (containers, turn) = (self.strong()?, self.starts.take().await?);
+        let start = move || {
+            let _turn = turn;
+            let _alone = live.lifecycle.blocking_lock();
+            containers.start_locked(&live, By::User)
+        };
+        let fault = |error| Error::internal("the start ended in a fault", error);
+        tokio::task::spawn_blocking(start).await.map_err(fault)?
     }
 
     /// Starts a container whose lifecycle is locked by the caller.

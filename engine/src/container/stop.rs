@@ -102,9 +102,10 @@ impl Containers {
         } else {
             Ok(())
         };
+        let turn = self.starts.take().await;
         let started = tokio::task::spawn_blocking(move || {
-            let _turn = its.lifecycle.blocking_lock();
-            let started = stopped.and_then(|()| match its.get().state.status {
+            let _alone = its.lifecycle.blocking_lock();
+            let started = stopped.and(turn).and_then(|_turn| match its.get().state.status {
                 // Somebody else was quicker.
                 Status::Running => Ok(()),
                 _ => containers.start_locked(&its, By::User),

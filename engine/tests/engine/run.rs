@@ -11,6 +11,7 @@ use std::sync::Arc;
 use engine::runner::{RunRoot, RunSpec, Runner, StreamClient};
 use engine::settings::Settings;
 use image::builtin::TOOLBOX;
+use nix::mount::{MntFlags, umount2};
 use runtime::spec::{BundleInput, Namespace, Namespaces};
 use runtime::{Host, cgroup};
 use shim::protocol::Streams;
@@ -70,8 +71,16 @@ fn without_frames(mut framed: &[u8]) -> String {
     String::from_utf8(text).unwrap()
 }
 
-/// A network namespace with an interface called `left`, at a file.
-fn network(dir: &Path) -> PathBuf {
+/// A network namespace with an interface called `left`, at a file. Gone on drop.
+struct Network(PathBuf);
+
+impl Drop for Network {
+    fn drop(&mut self) {
+        umount2(&self.0, MntFlags::MNT_DETACH).unwrap();
+    }
+}
+
+fn network(dir: &Path) -> Network {
     let file = dir.join("net");
     fs::write(&file, "").unwrap();
     let flag = format!("--net={}", file.display());
@@ -80,7 +89,7 @@ fn network(dir: &Path) -> PathBuf {
     let link = "ip link add left type veth peer name right";
     let made = Command::new("nsenter").arg(flag).args(link.split(' ')).status().unwrap();
     assert!(made.success());
-    file
+    Network(file)
 }
 
 #[test]
@@ -106,10 +115,12 @@ fn a_program_runs_by_its_specification_alone() {
             outcome(&runner, run_spec("alone", &root, &["cat", "/proc/net/dev"])).await;
         assert!(alone.contains("lo:") && !alone.contains("left:"), "{alone}");
         let mut spec = run_spec("connected", &root, &["cat", "/proc/net/dev"]);
-        let network = Namespace::Path(network(&dir));
-        spec.bundle.namespaces = Namespaces { network, ..Namespaces::default() };
+        let network = network(&dir);
+        let namespace = Namespace::Path(network.0.clone());
+        spec.bundle.namespaces = Namespaces { network: namespace, ..Namespaces::default() };
         let (_, connected) = outcome(&runner, spec).await;
         assert!(connected.contains("left:"), "{connected}");
+        drop(network);
 
         let missing = RunRoot::Directory(root.clone());
         let missing = RunSpec::new("missing", missing, vec!["/bin/none".to_owned()]);

@@ -116,7 +116,7 @@ impl Scene {
     }
 
     pub(crate) async fn start(&self, name: &'static str) -> Result<(), Error> {
-        self.blocking(move |engine| engine.containers.start(name)).await
+        self.engine.containers.start(name).await
     }
 
     /// Creates and starts a container, or fails at one of the two.
