@@ -43,6 +43,7 @@ on_both![
     route_needs_a_reachable_gateway,
     failed_step_is_named,
     dismantling_goes_on_after_a_failure,
+    many_links_go_at_once_and_one_that_is_gone_already_is_no_failure,
 ];
 
 /// A link of the host or of a sandbox.
@@ -255,6 +256,30 @@ fn dismantling_goes_on_after_a_failure(kernel: &dyn Kernel) {
     let model = two_networks();
     let desired = model.desired();
     reconcile(kernel, &desired).unwrap();
+    let failures = kernel.dismantle(&diff(&desired, &State::default()));
+    assert!(failures.is_empty(), "{failures:?}");
+    assert!(kernel.observe().unwrap().is_empty());
+}
+
+fn many_links_go_at_once_and_one_that_is_gone_already_is_no_failure(kernel: &dyn Kernel) {
+    let sandbox = SandboxId::from_random([1; 32]);
+    let inside = Ns::Sandbox(sandbox.clone());
+    let pair = |number: u32| {
+        let peer = format!("veth{number}").parse().unwrap();
+        link(
+            &inside,
+            &format!("eth{number}"),
+            LinkKind::Veth { peer },
+            Some(Mac::from([2, 0, 0, 0, 1, 1])),
+        )
+    };
+    let mut desired = State::from_iter([(Key::Namespace { sandbox }, Value::Present)]);
+    desired.extend((0..20).map(pair));
+    kernel.apply(&diff(&State::default(), &desired)).unwrap();
+    let gone = |key: &Key| matches!(key, Key::Link { name, .. } if name.as_str() == "eth7");
+    let fewer: State =
+        desired.clone().into_iter().filter(|(key, _): &(Key, Value)| !gone(key)).collect();
+    kernel.apply(&diff(&desired, &fewer)).unwrap();
     let failures = kernel.dismantle(&diff(&desired, &State::default()));
     assert!(failures.is_empty(), "{failures:?}");
     assert!(kernel.observe().unwrap().is_empty());
