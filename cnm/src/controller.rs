@@ -32,6 +32,7 @@ use crate::driver::Peer;
 use crate::endpoint::{Mac, Protocol, StaticRoute};
 use crate::ipam::{Ipam, Lease};
 use crate::ports::Ports;
+use crate::sandbox::Passage;
 use crate::store::Batch;
 use crate::store::record::Unreadable;
 use crate::{
@@ -164,6 +165,8 @@ pub struct SandboxSpec {
     pub joins: Vec<JoinSpec>,
     /// The ports to publish.
     pub ports: Vec<PortSpec>,
+    /// See [`Sandbox::passages`].
+    pub passages: Vec<Passage>,
 }
 
 /// A decided change that has not happened yet.

@@ -14,9 +14,10 @@ use crate::controller::{Change, ChangeKind, Intent, Live, Subject, Transition};
 use crate::endpoint::StaticRoute;
 use crate::ipam::Lease;
 use crate::options::EndpointOptions;
+use crate::sandbox::Passage;
 use crate::{
-    Endpoint, EndpointId, LinkName, Mac, Network, NetworkId, Planner, Pool, PortBinding, Sandbox,
-    SandboxId,
+    Endpoint, EndpointId, LinkName, Mac, Network, NetworkId, Planner, Pool, PortBinding, Protocol,
+    Sandbox, SandboxId,
 };
 
 mod first;
@@ -129,6 +130,15 @@ struct SandboxRecord {
     resolver: bool,
     #[serde(default)]
     sysctls: Vec<(String, String)>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    passages: Vec<PassageRecord>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct PassageRecord {
+    to: IpAddr,
+    protocol: Protocol,
+    port: u16,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -293,9 +303,14 @@ impl EndpointRecord {
 
 impl SandboxRecord {
     fn into_model(self) -> Result<Sandbox, RecordError> {
-        let Self { version, id, owner, ports, resolver, sysctls } = self;
+        let Self { version, id, owner, ports, resolver, sysctls, passages } = self;
         check(version)?;
-        Ok(Sandbox { id, owner, ports, resolver, sysctls })
+        let passage = |record: PassageRecord| {
+            let PassageRecord { to, protocol, port } = record;
+            Passage { to, protocol, port }
+        };
+        let passages = passages.into_iter().map(passage).collect();
+        Ok(Sandbox { id, owner, ports, resolver, sysctls, passages })
     }
 }
 
@@ -412,8 +427,13 @@ impl From<&Endpoint> for EndpointRecord {
 
 impl From<&Sandbox> for SandboxRecord {
     fn from(sandbox: &Sandbox) -> Self {
-        let Sandbox { id, owner, ports, resolver, sysctls } = sandbox.clone();
-        Self { version: VERSION, id, owner, ports, resolver, sysctls }
+        let Sandbox { id, owner, ports, resolver, sysctls, passages } = sandbox.clone();
+        let passage = |passage: Passage| {
+            let Passage { to, protocol, port } = passage;
+            PassageRecord { to, protocol, port }
+        };
+        let passages = passages.into_iter().map(passage).collect();
+        Self { version: VERSION, id, owner, ports, resolver, sysctls, passages }
     }
 }
 

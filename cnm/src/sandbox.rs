@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use crate::endpoint::StaticRoute;
-use crate::{Endpoint, LinkName, Network, PortBinding, SandboxId};
+use crate::{Endpoint, LinkName, Network, PortBinding, Protocol, SandboxId};
 
 /// A network namespace of ours.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,6 +18,20 @@ pub struct Sandbox {
     pub resolver: bool,
     /// Sysctls of the namespace, `net/...` paths with their values.
     pub sysctls: Vec<(String, String)>,
+    /// What it may talk to on networks whose endpoints do not talk to each other.
+    pub passages: Vec<Passage>,
+}
+
+/// A port of a neighbour that a sandbox may talk to, whether or not its network lets neighbours
+/// talk.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Passage {
+    /// The neighbour's address.
+    pub to: IpAddr,
+    /// The protocol.
+    pub protocol: Protocol,
+    /// The neighbour's port.
+    pub port: u16,
 }
 
 /// An endpoint together with its network.

@@ -61,7 +61,8 @@ pub enum Key {
         /// The destination; `0.0.0.0/0` and `::/0` are the default routes.
         destination: IpNetwork,
     },
-    /// A neighbour that nobody has to ask for. Value: [`Value::Neighbour`].
+    /// A neighbour that nobody has to ask for, or that the link answers for. Value:
+    /// [`Value::Neighbour`] or [`Value::Proxied`].
     Neighbour {
         /// The namespace.
         ns: Ns,
@@ -141,6 +142,23 @@ pub enum Element {
         /// The endpoint's port.
         port: u16,
     },
+    /// A bridge whose endpoints do not talk to each other: what crosses it from port to port by way
+    /// of the host needs a permission. Present.
+    Apart {
+        /// The device.
+        link: LinkName,
+    },
+    /// A port of an endpoint that another one may talk to where endpoints do not talk. Present.
+    Passage {
+        /// The address of the one that may.
+        from: IpAddr,
+        /// The address of the other.
+        to: IpAddr,
+        /// The protocol.
+        protocol: Protocol,
+        /// The other's port.
+        port: u16,
+    },
 }
 
 /// What the kernel object under a [`Key`] looks like.
@@ -176,6 +194,9 @@ pub enum Value {
         /// Its hardware address.
         mac: Mac,
     },
+    /// A neighbour that the link answers for, with its own hardware address, so that what is sent
+    /// to it comes to the host.
+    Proxied,
     /// Where a published port leads.
     Target {
         /// The endpoint's address.
@@ -350,6 +371,10 @@ impl fmt::Display for Element {
                 write!(f, "published {host} {port}/{protocol}")
             }
             Self::Open { address, protocol, port } => write!(f, "open {address} {port}/{protocol}"),
+            Self::Apart { link } => write!(f, "apart {link}"),
+            Self::Passage { from, to, protocol, port } => {
+                write!(f, "passage {from} to {to} {port}/{protocol}")
+            }
         }
     }
 }
@@ -361,6 +386,7 @@ impl fmt::Display for Value {
             Self::Link(link) => link.fmt(f),
             Self::Damaged(damage) => write!(f, " damaged: {}", damage.what),
             Self::Neighbour { mac } => write!(f, " mac {mac}"),
+            Self::Proxied => f.write_str(" proxied"),
             Self::Port { bridge, isolated, hairpin } => {
                 write!(f, " of {bridge}")?;
                 f.write_str(if *isolated { " isolated" } else { "" })?;

@@ -172,7 +172,33 @@ fn plan_endpoint(
     let mut state = State::from_iter([(link, Value::Link(pair)), (Key::Port { link: name }, port)]);
     state.extend(interface_sysctls(&ns, interface, endpoint.address(true).is_some()));
     state.extend(link_addresses(&ns, attachment)?);
+    if !options.icc {
+        state.extend(proxied(&ns, attachment, options));
+        state.extend(isolation::passages(sandbox, attachment));
+    }
     Ok(state)
+}
+
+/// Neighbours that do not hear each other's questions are answered by the bridge, so that the host
+/// decides on what they send: in IPv4 of itself ([`bridge_sysctls`]), in IPv6 one by one. There the
+/// kernel answers no question that is put to the neighbour alone, as those are by which an endpoint
+/// makes sure that one is still there; so it asks all. And it tells of the neighbour's own hardware
+/// address, which does not lead there.
+fn proxied(ns: &Ns, of: Attachment<'_>, options: &BridgeOptions) -> Vec<(Key, Value)> {
+    let Some(own) = of.endpoint.address(true) else { return Vec::new() };
+    let (link, address) = (device(of.network, options), own.ip());
+    let proxied = (Key::Neighbour { ns: Ns::Host, link, address }, Value::Proxied);
+    let interface = &of.endpoint.interface;
+    let sysctl = |(path, value): (String, &str)| {
+        let path = format!("net/ipv6/{path}");
+        (Key::Sysctl { ns: ns.clone(), path }, Value::Text(value.to_owned()))
+    };
+    let inside = [
+        (format!("conf/{interface}/accept_redirects"), "0"),
+        (format!("neigh/{interface}/mcast_resolicit"), "3"),
+        (format!("neigh/{interface}/ucast_solicit"), "0"),
+    ];
+    inside.map(sysctl).into_iter().chain([proxied]).collect()
 }
 
 /// What leads from a port of the host to an endpoint, or opens the endpoint's own.
@@ -223,7 +249,9 @@ fn bridge_sysctls(
     // link-local address is usable at once: without it no neighbour can be asked for on behalf of
     // others.
     let route_localnet = network.ipv4 && translates(network, options, false);
-    let values = [route_localnet, false, false, !ipv6];
+    let (proxy4, proxy6) = (network.ipv4 && !options.icc, ipv6 && !options.icc);
+    // Who asks for a neighbour by proxy is answered at once.
+    let values = [route_localnet, proxy4, false, false, false, !ipv6, proxy6, false];
     let [ipv4_forwarding, ipv6_forwarding] =
         sysctl::FORWARDING.map(|path| sysctl_value(path, true));
     let of_bridge = sysctl::of_bridge(device);

@@ -3,7 +3,8 @@
 //! Networks are isolated by default: what arrives for a bridge of ours from elsewhere needs a
 //! permission, and a connection that was made to a published port is one.
 
-use cnm::{Element, Key, LinkName, Network, Value};
+use cnm::sandbox::{Attachment, Passage};
+use cnm::{Element, Key, LinkName, Network, Sandbox, Value};
 
 use crate::bridge::{BridgeOptions, GatewayMode, gateway_address, translates};
 
@@ -17,6 +18,9 @@ pub(crate) fn elements(
     if network.internal {
         elements.push(Element::Internal { link: link.clone() });
     }
+    if !options.icc {
+        elements.push(Element::Apart { link: link.clone() });
+    }
     for pool in &network.pools {
         let ipv6 = pool.subnet.is_ipv6();
         if options.masquerade && translates(network, options, ipv6) {
@@ -29,4 +33,15 @@ pub(crate) fn elements(
         }
     }
     elements.into_iter().map(|element| (Key::Element(element), Value::Present)).collect()
+}
+
+/// What an endpoint may talk to on a network whose endpoints do not talk to each other.
+pub(crate) fn passages(sandbox: &Sandbox, of: Attachment<'_>) -> Vec<(Key, Value)> {
+    let passage = |passage: &Passage| {
+        let Passage { to, protocol, port } = *passage;
+        of.network.pool_of(to)?;
+        let from = of.endpoint.address(to.is_ipv6())?.ip();
+        Some((Key::Element(Element::Passage { from, to, protocol, port }), Value::Present))
+    };
+    sandbox.passages.iter().filter_map(passage).collect()
 }

@@ -73,6 +73,7 @@ fn sandbox(ports: &[(&str, u16, u16)]) -> Sandbox {
         ports: ports.iter().map(binding).collect(),
         resolver: false,
         sysctls: Vec::new(),
+        passages: Vec::new(),
     }
 }
 
@@ -112,12 +113,16 @@ fn network_is_a_bridge_with_its_gateways() {
         plan_network(&network(1, &[V4, V6])),
         &expect![[r#"
             + link br-010101010101 in host bridge
+            + sysctl net/ipv4/conf/br-010101010101/proxy_arp_pvlan in host = 0
             + sysctl net/ipv4/conf/br-010101010101/route_localnet in host = 1
             + sysctl net/ipv4/ip_forward in host = 1
+            + sysctl net/ipv4/neigh/br-010101010101/proxy_delay in host = 0
             + sysctl net/ipv6/conf/all/forwarding in host = 1
             + sysctl net/ipv6/conf/br-010101010101/accept_dad in host = 0
             + sysctl net/ipv6/conf/br-010101010101/accept_ra in host = 0
             + sysctl net/ipv6/conf/br-010101010101/disable_ipv6 in host = 0
+            + sysctl net/ipv6/conf/br-010101010101/proxy_ndp in host = 0
+            + sysctl net/ipv6/neigh/br-010101010101/proxy_delay in host = 0
             + addr 10.1.0.1/24 dev br-010101010101 in host
             + addr fd00:1::1/64 dev br-010101010101 in host
             + element bridge br-010101010101
@@ -135,11 +140,15 @@ fn network_without_ipv6_has_it_switched_off() {
         plan_network(&network(1, &[V4])),
         &expect![[r#"
             + link br-010101010101 in host bridge
+            + sysctl net/ipv4/conf/br-010101010101/proxy_arp_pvlan in host = 0
             + sysctl net/ipv4/conf/br-010101010101/route_localnet in host = 1
             + sysctl net/ipv4/ip_forward in host = 1
+            + sysctl net/ipv4/neigh/br-010101010101/proxy_delay in host = 0
             + sysctl net/ipv6/conf/br-010101010101/accept_dad in host = 0
             + sysctl net/ipv6/conf/br-010101010101/accept_ra in host = 0
             + sysctl net/ipv6/conf/br-010101010101/disable_ipv6 in host = 1
+            + sysctl net/ipv6/conf/br-010101010101/proxy_ndp in host = 0
+            + sysctl net/ipv6/neigh/br-010101010101/proxy_delay in host = 0
             + addr 10.1.0.1/24 dev br-010101010101 in host
             + element bridge br-010101010101
             + element gateway 10.1.0.1
@@ -156,12 +165,16 @@ fn internal_network_is_neither_masqueraded_nor_reachable_from_localhost() {
         plan_network(&internal),
         &expect![[r#"
             + link br-010101010101 in host bridge
+            + sysctl net/ipv4/conf/br-010101010101/proxy_arp_pvlan in host = 0
             + sysctl net/ipv4/conf/br-010101010101/route_localnet in host = 0
             + sysctl net/ipv4/ip_forward in host = 1
+            + sysctl net/ipv4/neigh/br-010101010101/proxy_delay in host = 0
             + sysctl net/ipv6/conf/all/forwarding in host = 1
             + sysctl net/ipv6/conf/br-010101010101/accept_dad in host = 0
             + sysctl net/ipv6/conf/br-010101010101/accept_ra in host = 0
             + sysctl net/ipv6/conf/br-010101010101/disable_ipv6 in host = 0
+            + sysctl net/ipv6/conf/br-010101010101/proxy_ndp in host = 0
+            + sysctl net/ipv6/neigh/br-010101010101/proxy_delay in host = 0
             + addr 10.1.0.1/24 dev br-010101010101 in host
             + addr fd00:1::1/64 dev br-010101010101 in host
             + element bridge br-010101010101
@@ -182,11 +195,15 @@ fn isolated_network_has_a_bridge_without_addresses() {
         plan_network(&isolated),
         &expect![[r#"
             + link br-010101010101 in host bridge
+            + sysctl net/ipv4/conf/br-010101010101/proxy_arp_pvlan in host = 0
             + sysctl net/ipv4/conf/br-010101010101/route_localnet in host = 0
             + sysctl net/ipv4/ip_forward in host = 1
+            + sysctl net/ipv4/neigh/br-010101010101/proxy_delay in host = 0
             + sysctl net/ipv6/conf/br-010101010101/accept_dad in host = 0
             + sysctl net/ipv6/conf/br-010101010101/accept_ra in host = 0
             + sysctl net/ipv6/conf/br-010101010101/disable_ipv6 in host = 1
+            + sysctl net/ipv6/conf/br-010101010101/proxy_ndp in host = 0
+            + sysctl net/ipv6/neigh/br-010101010101/proxy_delay in host = 0
             + element bridge br-010101010101
             + element internal br-010101010101
         "#]],
@@ -201,11 +218,15 @@ fn inhibited_network_leaves_the_gateway_to_somebody_else() {
         plan_network(&inhibited),
         &expect![[r#"
             + link br-010101010101 in host bridge
+            + sysctl net/ipv4/conf/br-010101010101/proxy_arp_pvlan in host = 0
             + sysctl net/ipv4/conf/br-010101010101/route_localnet in host = 1
             + sysctl net/ipv4/ip_forward in host = 1
+            + sysctl net/ipv4/neigh/br-010101010101/proxy_delay in host = 0
             + sysctl net/ipv6/conf/br-010101010101/accept_dad in host = 0
             + sysctl net/ipv6/conf/br-010101010101/accept_ra in host = 0
             + sysctl net/ipv6/conf/br-010101010101/disable_ipv6 in host = 1
+            + sysctl net/ipv6/conf/br-010101010101/proxy_ndp in host = 0
+            + sysctl net/ipv6/neigh/br-010101010101/proxy_delay in host = 0
             + element bridge br-010101010101
             + element masquerade 10.1.0.0/24
         "#]],
@@ -221,12 +242,16 @@ fn routed_family_is_not_masqueraded_and_unprotected_one_is_open() {
         plan_network(&mixed),
         &expect![[r#"
             + link br-010101010101 in host bridge
+            + sysctl net/ipv4/conf/br-010101010101/proxy_arp_pvlan in host = 0
             + sysctl net/ipv4/conf/br-010101010101/route_localnet in host = 1
             + sysctl net/ipv4/ip_forward in host = 1
+            + sysctl net/ipv4/neigh/br-010101010101/proxy_delay in host = 0
             + sysctl net/ipv6/conf/all/forwarding in host = 1
             + sysctl net/ipv6/conf/br-010101010101/accept_dad in host = 0
             + sysctl net/ipv6/conf/br-010101010101/accept_ra in host = 0
             + sysctl net/ipv6/conf/br-010101010101/disable_ipv6 in host = 0
+            + sysctl net/ipv6/conf/br-010101010101/proxy_ndp in host = 0
+            + sysctl net/ipv6/neigh/br-010101010101/proxy_delay in host = 0
             + addr 10.1.0.1/24 dev br-010101010101 in host
             + addr fd00:1::1/64 dev br-010101010101 in host
             + element bridge br-010101010101
@@ -409,4 +434,38 @@ fn network_host_is_no_namespace_and_excludes_others() {
         error: sandbox 5b5b5b5b5b5b5b5b5b5b5b5b5b5b5b5b5b5b5b5b5b5b5b5b5b5b5b5b5b5b5b5b cannot join network n1: it is the host's own namespace
     "#]],
     );
+}
+
+#[test]
+fn endpoints_that_do_not_talk_have_passages_to_neighbours_by_way_of_the_host() {
+    let mut apart = network(1, &[V4, V6]);
+    set(&mut apart, "bridge.enable_icc", "false");
+    let own = endpoint(0xe0, &apart, &["10.1.0.2/24", "fd00:1::2/64"]);
+    let passage = |to: &str| cnm::sandbox::Passage {
+        to: to.parse().unwrap(),
+        protocol: Protocol::Udp,
+        port: 53,
+    };
+    let passages = ["10.1.0.9", "fd00:1::9", "10.2.0.9"].map(passage).into();
+    let sandbox = Sandbox { passages, ..sandbox(&[]) };
+    let attachments = [(&apart, &own)];
+    for (word, expected) in [
+        (
+            "element",
+            expect![[r#"
+                + element passage 10.1.0.2 to 10.1.0.9 53/udp
+                + element passage fd00:1::2 to fd00:1::9 53/udp
+            "#]],
+        ),
+        (
+            "proxied",
+            expect![[r#"
+                + neighbour fd00:1::2 dev br-010101010101 in host proxied
+            "#]],
+        ),
+    ] {
+        check_lines(word, &sandbox, &attachments, &expected);
+    }
+    let open = network(1, &[V4, V6]);
+    check_lines("passage", &sandbox, &[(&open, &own)], &expect![[""]]);
 }

@@ -49,6 +49,7 @@ pub use containers::Containers;
 pub use create::missing_other;
 pub use health::{Health, Healthcheck};
 pub use id::ContainerId;
+pub use links::LinkTo;
 pub(crate) use logs::rotation::bytes as log_bytes;
 pub use modes::{NamespaceModes, NetworkMode, Sharing};
 pub use request::{
@@ -91,6 +92,9 @@ pub struct Container {
     pub graph_data: BTreeMap<String, String>,
     /// Its mounts.
     pub mounts: Vec<MountPoint>,
+    /// The containers that it links to on the default network; `None` where an earlier release kept
+    /// only what was asked for.
+    pub links: Option<Vec<LinkTo>>,
 }
 
 /// The process of a container, with nothing left to look up.

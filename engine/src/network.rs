@@ -26,6 +26,7 @@ use cnm::controller::{
     ChangeKind, ControllerConfig, ControllerError, Decision, Entropy, FirstJoin, HostFacts,
     JoinSpec, PortSpec, SandboxSpec, Subject,
 };
+use cnm::sandbox::Passage;
 use cnm::store::{Batch, Durability};
 use cnm::{
     Controller, Endpoint, Network, NetworkId, Plan, Sandbox, SandboxId, State, Store, Transaction,
@@ -177,6 +178,19 @@ impl Networks {
     pub(crate) fn begin_leave(&self, sandbox: &SandboxId, network: &NetworkId) -> Result<Change> {
         let transaction = self.controller().begin_leave(sandbox, network, now())?;
         Change::of(transaction, Claimed::default())
+    }
+
+    /// Decides what a sandbox may talk to where neighbours do not talk; nothing if it may already.
+    pub(crate) fn begin_change_passages(
+        &self,
+        sandbox: &SandboxId,
+        passages: Vec<Passage>,
+    ) -> Result<Option<Change>> {
+        if self.sandbox(sandbox)?.0.passages == passages {
+            return Ok(None);
+        }
+        let transaction = self.controller().begin_change_passages(sandbox, passages, now())?;
+        Change::of(transaction, Claimed::default()).map(Some)
     }
 
     /// Makes a decided change true: the intent becomes durable, the kernel follows, and names are

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::ipam::{Holder, short};
 use crate::options::EndpointOptions;
-use crate::sandbox::lacks_ipv6;
+use crate::sandbox::{Passage, lacks_ipv6};
 use crate::{
     Endpoint, EndpointId, Kind, LinkName, Mac, Network, NetworkId, PortBinding, Sandbox, SandboxId,
 };
@@ -52,6 +52,7 @@ impl Controller {
             ports,
             resolver: spec.resolver,
             sysctls: spec.sysctls.clone(),
+            passages: spec.passages.clone(),
         });
         let after = Live { sandbox, endpoints };
         let decision = draft.decide(Change::Sandbox(Transition::Create(after)), now)?;
@@ -154,6 +155,19 @@ impl Controller {
         let sandbox = Arc::new(Sandbox { ports, ..Sandbox::clone(&before.sandbox) });
         let after = Live { sandbox, endpoints: before.endpoints.clone() };
         draft.decide(Change::Sandbox(Transition::Change { before, after }), 0)
+    }
+
+    /// Begins to change what a live sandbox may talk to where neighbours do not talk.
+    pub fn begin_change_passages(
+        &mut self,
+        sandbox: &SandboxId,
+        passages: Vec<Passage>,
+        now: u64,
+    ) -> Result<Transaction, ControllerError> {
+        let before = self.idle_sandbox(sandbox)?;
+        let sandbox = Arc::new(Sandbox { passages, ..Sandbox::clone(&before.sandbox) });
+        let after = Live { sandbox, endpoints: before.endpoints.clone() };
+        Draft::new(self).open(Change::Sandbox(Transition::Change { before, after }), now)
     }
 
     /// Fails if an endpoint on the network has the address, or is about to.

@@ -48,6 +48,18 @@ pub fn unset(link: u32, address: IpAddr) -> Request {
     Request::remove(RouteNetlinkMessage::DelNeighbour(neighbour(link, address)))
 }
 
+/// Has a link answer for a neighbour.
+pub fn proxy(link: u32, address: IpAddr) -> Request {
+    let mut message = proxied(link, address);
+    message.attributes.push(NeighbourAttribute::Protocol(RouteProtocol::Other(PROTOCOL)));
+    Request::replace(RouteNetlinkMessage::NewNeighbour(message))
+}
+
+/// Has a link no more answer for a neighbour.
+pub fn unproxy(link: u32, address: IpAddr) -> Request {
+    Request::remove(RouteNetlinkMessage::DelNeighbour(proxied(link, address)))
+}
+
 /// Has a tunnel send frames for a hardware address to its other end at an address, in addition to
 /// others that it sends them to.
 pub fn forward(link: u32, mac: Mac, remote: IpAddr) -> Request {
@@ -63,6 +75,14 @@ pub fn unforward(link: u32, mac: Mac, remote: IpAddr) -> Request {
 pub fn list(socket: &mut Socket) -> io::Result<Vec<Neighbour>> {
     let found = socket.dump(&RouteNetlinkMessage::GetNeighbour(NeighbourMessage::default()))?;
     Ok(found.into_iter().filter_map(read_neighbour).collect())
+}
+
+/// All neighbours that links of the socket's namespace answer for at our wish: links and addresses.
+pub fn proxies(socket: &mut Socket) -> io::Result<Vec<(u32, IpAddr)>> {
+    let mut message = NeighbourMessage::default();
+    message.header.flags = NeighbourFlags::Proxy;
+    let found = socket.dump(&RouteNetlinkMessage::GetNeighbour(message))?;
+    Ok(found.into_iter().filter_map(read_proxy).collect())
 }
 
 /// All permanent entries of the forwarding databases of tunnels of the socket's namespace.
@@ -83,6 +103,12 @@ fn neighbour(link: u32, address: IpAddr) -> NeighbourMessage {
     message
 }
 
+fn proxied(link: u32, address: IpAddr) -> NeighbourMessage {
+    let mut message = neighbour(link, address);
+    message.header.flags = NeighbourFlags::Proxy;
+    message
+}
+
 fn entry(link: u32, mac: Mac, remote: IpAddr) -> NeighbourMessage {
     let mut message = NeighbourMessage::default();
     message.header.family = AddressFamily::Bridge;
@@ -99,6 +125,14 @@ fn read_neighbour(message: RouteNetlinkMessage) -> Option<Neighbour> {
     let ours = NeighbourAttribute::Protocol(RouteProtocol::Other(PROTOCOL));
     message.attributes.contains(&ours).then_some(())?;
     Some(Neighbour { link, address: destination(&message)?, mac: mac(&message)? })
+}
+
+fn read_proxy(message: RouteNetlinkMessage) -> Option<(u32, IpAddr)> {
+    let RouteNetlinkMessage::NewNeighbour(message) = message else { return None };
+    let ours = NeighbourAttribute::Protocol(RouteProtocol::Other(PROTOCOL));
+    let is_ours =
+        message.header.flags.contains(NeighbourFlags::Proxy) && message.attributes.contains(&ours);
+    is_ours.then(|| Some((message.header.ifindex, destination(&message)?)))?
 }
 
 fn read_forward(message: RouteNetlinkMessage) -> Option<Forward> {

@@ -20,12 +20,16 @@ use rustix::io::Errno;
 pub const FORWARDING: [&str; 2] = ["net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"];
 
 /// The sysctls of a bridge.
-pub fn of_bridge(bridge: &LinkName) -> [String; 4] {
+pub fn of_bridge(bridge: &LinkName) -> [String; 8] {
     [
         format!("net/ipv4/conf/{bridge}/route_localnet"),
+        format!("net/ipv4/conf/{bridge}/proxy_arp_pvlan"),
+        format!("net/ipv4/neigh/{bridge}/proxy_delay"),
         format!("net/ipv6/conf/{bridge}/accept_dad"),
         format!("net/ipv6/conf/{bridge}/accept_ra"),
         disable_ipv6(bridge),
+        format!("net/ipv6/conf/{bridge}/proxy_ndp"),
+        format!("net/ipv6/neigh/{bridge}/proxy_delay"),
     ]
 }
 
@@ -154,7 +158,9 @@ fn file(path: &str) -> io::Result<PathBuf> {
 /// The value of a sysctl that a link does not have because it has no IPv6; `None` if it is the
 /// link that is missing.
 fn absent(path: &str) -> Option<&'static str> {
-    let (link, leaf) = path.strip_prefix("net/ipv6/conf/")?.split_once('/')?;
+    let path = path.strip_prefix("net/ipv6/")?;
+    let path = path.strip_prefix("conf/").or_else(|| path.strip_prefix("neigh/"))?;
+    let (link, leaf) = path.split_once('/')?;
     let exists = Path::new("/proc/sys/net/ipv4/conf").join(link).exists();
     exists.then_some(if leaf == "disable_ipv6" { "1" } else { "0" })
 }

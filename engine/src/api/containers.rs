@@ -10,7 +10,9 @@ use serde_json::{Value, json};
 use super::body::{self, Response};
 use super::request::Request;
 use super::wire::container_create::{self, Defaults};
-use super::wire::{container_inspect, container_list, image as image_wire};
+use super::wire::container_inspect::{self, Beside};
+use super::wire::container_list::{self, Called};
+use super::wire::image as image_wire;
 use super::{Api, hijack};
 use crate::container::{Attach, Container, Remove, WaitCondition};
 use engine_error::{Error, Result};
@@ -52,7 +54,9 @@ pub async fn list(api: &Arc<Api>, request: &Request) -> Result<Response> {
         let now = Utc::now();
         let entries = selection.apply(api.engine.containers.list()).into_iter().map(|container| {
             let sizes = size.then(|| api.engine.sizes_of(&container));
-            container_list::entry(&container, &image_name(api, &container), sizes, now)
+            let names = api.engine.containers.names_of(&container);
+            let called = Called { names: &names, image: &image_name(api, &container) };
+            container_list::entry(&container, &called, sizes, now)
         });
         Ok(entries.collect::<Vec<_>>())
     };
@@ -113,9 +117,10 @@ pub async fn inspect(api: &Arc<Api>, key: &str, request: &Request) -> Result<Res
     } else {
         None
     };
-    let execs = api.engine.containers.execs_of(&container.id);
-    let mut told = container_inspect::inspect(&container, &execs, sizes);
-    told["AppArmorProfile"] = api.engine.containers.apparmor_of(&container).into();
+    let containers = &api.engine.containers;
+    let (execs, links) = (containers.execs_of(&container.id), containers.links_shown(&container));
+    let mut told = container_inspect::inspect(&container, &Beside { execs, sizes, links });
+    told["AppArmorProfile"] = containers.apparmor_of(&container).into();
     Ok(body::json(&told))
 }
 

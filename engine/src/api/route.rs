@@ -69,7 +69,12 @@ async fn container(
     path: &[&str],
     request: Request,
 ) -> Result<Response> {
-    match (method, &path[1..]) {
+    let mut parts = path[1..].to_vec();
+    let by_link = by_link(method, &parts);
+    if let Some(name) = &by_link {
+        parts.splice(..2, [name.as_str()]);
+    }
+    match (method, parts.as_slice()) {
         ("GET", ["json"]) => containers::list(&api, &request).await,
         ("POST", ["create"]) => containers::create(&api, request).await,
         ("POST", ["prune"]) => containers::prune(&api, &request).await,
@@ -103,6 +108,15 @@ async fn container(
             Err(unsupported("checkpoints are not supported"))
         }
         _ => Err(page_not_found()),
+    }
+}
+
+/// The name of a container by another one's link, `app/db`, which takes two parts of a path.
+fn by_link(method: &str, parts: &[&str]) -> Option<String> {
+    match (method, parts) {
+        (_, [_, "checkpoints", ..]) => None,
+        ("DELETE", [parent, alias]) | (_, [parent, alias, _]) => Some(format!("{parent}/{alias}")),
+        _ => None,
     }
 }
 

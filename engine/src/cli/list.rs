@@ -59,6 +59,8 @@ fn row(container: &Value, whole: bool) -> Value {
         .flatten()
         .filter_map(|name| name.as_str())
         .map(|name| name.trim_start_matches('/'))
+        // What others call it by their links is said only where nothing is left out.
+        .filter(|name| whole || !name.contains('/'))
         .collect();
     let at = chrono::DateTime::from_timestamp(created, 0).unwrap_or_default();
     let at = at.with_timezone(&chrono::Local).format("%Y-%m-%d %H:%M:%S %z %Z").to_string();

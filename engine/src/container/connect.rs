@@ -26,6 +26,9 @@ impl Containers {
         check_connect(&network, &before)?;
         let view = self.endpoint_view(network.id.as_str(), spec);
         join_spec(&network, &view)?;
+        if !view.spec.links.is_empty() {
+            self.registry.note_links(&before.id);
+        }
         if !before.state.has_process() {
             return self.note_connect(&live, view);
         }

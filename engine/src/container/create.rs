@@ -18,8 +18,7 @@ use super::mounts;
 use super::security::SecurityOptions;
 use super::spec::RestartPolicy;
 use super::{
-    Container, ContainerId, Created, EndpointSpec, EndpointView, Healthcheck, Paths, Spec, State,
-    merge,
+    Container, ContainerId, Created, EndpointSpec, EndpointView, Healthcheck, Paths, Spec, merge,
 };
 use crate::network::Chance;
 use engine_error::{Error, Result};
@@ -75,7 +74,7 @@ impl Containers {
         if let Some(hostname) = self.borrowed_hostname(&spec) {
             resolved.hostname = hostname;
         }
-        let endpoints = self.wanted_endpoints(&spec);
+        let (endpoints, links) = (self.wanted_endpoints(&spec), self.links_of_new(&spec)?);
         let random = || {
             let bytes = Chance.bytes();
             [bytes[0], bytes[1]]
@@ -86,8 +85,8 @@ impl Containers {
             created: Utc::now(),
             image: image.id.to_string(),
             resolved,
-            state: State::default(),
             endpoints,
+            links: Some(links).filter(|links| !links.is_empty()),
             paths: paths(&dir, id),
             name: name.clone(),
             id: id.clone(),

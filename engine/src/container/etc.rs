@@ -1,12 +1,13 @@
 //! The files of ours that a container finds in `/etc`: `hostname`, `hosts` and `resolv.conf`.
 
-mod text;
+pub(super) mod text;
 
 use std::fs;
 use std::net::IpAddr;
 use std::path::Path;
 
 use super::join::Place;
+use super::links::Named;
 use super::run_spec::Connectivity;
 use super::{Container, ContainerId, Containers, Paths};
 use engine_error::{Error, Result};
@@ -50,8 +51,8 @@ impl Containers {
             _ => None,
         };
         let mut extra = self.extra_hosts(container)?;
-        for (name, addresses) in self.linked(container) {
-            extra.extend(addresses.into_iter().map(|address| (address, name.clone())));
+        for Named { names, addresses } in self.linked(container) {
+            extra.extend(addresses.into_iter().map(|address| (address, names.join(" "))));
         }
         let text = text::hosts(&Hosts {
             hostname: &container.resolved.hostname,

@@ -218,7 +218,7 @@ impl Containers {
         }
         let input = ExecInput {
             args: exec.command.clone(),
-            env: exec.env.clone(),
+            env: [self.link_environment_of_exec(container), exec.env.clone()].concat(),
             cwd: exec.working_dir.clone(),
             user,
             tty: exec.tty,

@@ -6,7 +6,6 @@ use std::net::IpAddr;
 use cnm::{Kind, Network};
 
 use super::join::Place;
-use super::links::{is_legacy, links};
 use super::{Container, Containers, EndpointSpec};
 use engine_error::{Error, Result};
 
@@ -17,11 +16,6 @@ const REPLACES: &str = "com.docker.compose.replace";
 impl Containers {
     /// Refuses what can never work on the networks that there are now.
     fn check_networks(&self, container: &Container) -> Result<()> {
-        for link in links(container).filter(|_| is_legacy(container)) {
-            self.registry.find(link.key).map_err(|error| {
-                Error::invalid(format!("could not get container for {}: {error}", link.key))
-            })?;
-        }
         let known = container.endpoints.iter().filter_map(|endpoint| {
             Some((self.networks.network(endpoint.network_id.as_ref()?.as_str()).ok()?, endpoint))
         });

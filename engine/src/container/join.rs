@@ -77,6 +77,7 @@ impl Containers {
                 .collect(),
             ports: if joins.is_empty() { Vec::new() } else { ports(container) },
             joins,
+            passages: self.passages(container),
         })
     }
 
@@ -107,7 +108,7 @@ impl Containers {
         let view = SandboxView {
             sandbox: sandbox.id.clone(),
             networks: endpoints.iter().map(|endpoint| endpoint.network.clone()).collect(),
-            private: self.linked(container).into_iter().collect(),
+            private: self.linked_names(container).into_iter().collect(),
             upstreams: if own.is_empty() { self.settings.dns.clone() } else { own.clone() },
             forward,
             ttl: TTL,

@@ -110,6 +110,7 @@ impl Containers {
             );
             self.note(&container, Durability::Immediate);
         }
+        self.tell_linking(&container);
         for endpoint in &before.endpoints {
             self.tell_network("disconnect", endpoint, &container);
         }
@@ -162,6 +163,7 @@ impl Containers {
         self.tasks.spawn(async move {
             tokio::time::sleep(pause).await;
             let Some(engine) = engine.upgrade() else { return };
+            engine.await_links(&live.get()).await;
             let Ok(turn) = engine.starts.take_at_last().await else { return };
             let work = tokio::task::spawn_blocking(move || {
                 let _turn = turn;

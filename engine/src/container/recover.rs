@@ -39,6 +39,7 @@ impl Containers {
     pub(crate) fn recover(self: &Arc<Self>, store: &dyn Store) -> Result<Vec<Unreadable>> {
         let Stored { containers, lost, unreadable } = Stored::read(store)?;
         self.load(containers);
+        self.adopt_links();
         for id in &lost {
             self.images.doubt(format!("container {id} cannot be read"));
             self.volumes.doubt(format!("container {id} cannot be read"));
@@ -131,6 +132,8 @@ impl Containers {
             }
         }
         self.networks.start_resolver(served)?;
+        // All of them are known only now.
+        self.follow_all();
         for (live, _) in alive {
             let shim = Arc::new(ShimClient::new(self.settings.shim_dir(&live.get().id)));
             live.set_shim(shim.clone());

@@ -1,12 +1,11 @@
 //! All containers of an engine, by id and by name.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Bound;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use super::ContainerId;
 use super::live::Live;
-use super::names;
+use super::{ContainerId, links, names};
 
 use engine_error::{Error, Result};
 
@@ -21,6 +20,8 @@ pub(crate) struct Registry(RwLock<Inner>);
 struct Inner {
     containers: BTreeMap<ContainerId, Arc<Live>>,
     names: HashMap<String, ContainerId>,
+    /// Those that have links, for whoever is linked to.
+    linking: BTreeSet<ContainerId>,
 }
 
 impl Registry {
@@ -53,6 +54,9 @@ impl Registry {
         let container = live.get();
         let mut inner = self.write();
         inner.names.insert(container.name.clone(), container.id.clone());
+        if links::has_any(&container) {
+            inner.linking.insert(container.id.clone());
+        }
         inner.containers.insert(container.id.clone(), live);
     }
 
@@ -61,7 +65,19 @@ impl Registry {
         let mut inner = self.write();
         if let Some(live) = inner.containers.remove(id) {
             inner.names.remove(&live.get().name);
+            inner.linking.remove(id);
         }
+    }
+
+    /// Notes that a container has got a link.
+    pub(crate) fn note_links(&self, id: &ContainerId) {
+        self.write().linking.insert(id.clone());
+    }
+
+    /// The containers that have links.
+    pub(crate) fn linking(&self) -> Vec<Arc<Live>> {
+        let inner = self.read();
+        inner.linking.iter().filter_map(|id| inner.containers.get(id)).cloned().collect()
     }
 
     /// Gives a container another name: takes the new one, has `change` make it true, and gives the
@@ -87,7 +103,8 @@ impl Registry {
         result
     }
 
-    /// The container with this full id, exact name or unique id prefix, in that order.
+    /// The container with this full id, exact name, name by a link (`app/db`) or unique id prefix, in
+    /// that order.
     pub(crate) fn find(&self, key: &str) -> Result<Arc<Live>> {
         let inner = self.read();
         let missing = || Error::not_found(format!("No such container: {key}"));
@@ -100,6 +117,9 @@ impl Registry {
         let name = key.strip_prefix('/').unwrap_or(key);
         if let Some(live) = inner.names.get(name).and_then(|id| inner.containers.get(id)) {
             return Ok(live.clone());
+        }
+        if let Some((parent, alias)) = name.split_once('/') {
+            return inner.linked(parent, alias).ok_or_else(missing);
         }
         let range = (Bound::Included(key), Bound::Unbounded);
         let mut matches = inner.containers.range::<str, _>(range);
@@ -126,6 +146,13 @@ impl Registry {
 }
 
 impl Inner {
+    /// What a container calls another one by a link.
+    fn linked(&self, parent: &str, alias: &str) -> Option<Arc<Live>> {
+        let parent = self.containers.get(self.names.get(parent)?)?.get();
+        let link = parent.links.iter().flatten().find(|link| link.alias == alias)?;
+        self.containers.get(&link.container).cloned()
+    }
+
     fn take(&mut self, name: &str, id: &ContainerId) -> Result<()> {
         if let Some(owner) = self.names.get(name) {
             return Err(Error::conflict(format!(

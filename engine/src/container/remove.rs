@@ -15,11 +15,13 @@ use engine_error::{Error, Result};
 impl Containers {
     /// Removes a container.
     pub async fn remove(&self, key: &str, how: Remove) -> Result<()> {
+        if how.link {
+            let (containers, name) = (self.strong()?, key.to_owned());
+            let work = tokio::task::spawn_blocking(move || containers.unlink(&name));
+            return work.await.map_err(|error| Error::internal("cannot remove a link", error))?;
+        }
         let live = self.registry.find(key)?;
         let container = live.get();
-        if how.link {
-            return Err(Error::invalid(format!("{key} is not a link: remove it without --link")));
-        }
         if container.state.is_running() {
             if !how.force {
                 let hint = match container.state.status {
@@ -73,6 +75,7 @@ impl Containers {
                 self.remove_unrecorded(&container, volumes, records);
             }
         }
+        self.end_links_to(&container);
         self.registry.remove(&container.id);
         self.tell(&container, "destroy", &[]);
         live.progress.send_modify(|progress| {
@@ -120,13 +123,14 @@ impl Containers {
             }
             renamed
         })?;
+        self.tell_linking(&live.get());
         let before = format!("/{}", old.name);
         self.tell(&live.get(), "rename", &[("oldName", &before)]);
         Ok(())
     }
 
     /// Tells the resolver what a running container is called now.
-    fn republish(&self, container: &Container) -> Result<()> {
+    pub(super) fn republish(&self, container: &Container) -> Result<()> {
         let Some(id) = &container.sandbox else { return Ok(()) };
         let (sandbox, endpoints) = self.networks.sandbox(id)?;
         self.networks.publish(&self.sandbox_names(container, &sandbox, &endpoints)?)

@@ -75,7 +75,7 @@ impl Containers {
         let shared_ipc = self.process_of(&spec.namespaces.ipc, "ipc")?;
         Ok(BundleInput {
             args,
-            env: resolved.env.clone(),
+            env: [self.link_environment(container), resolved.env.clone()].concat(),
             cwd: resolved.working_dir.clone(),
             hostname: resolved.hostname.clone(),
             domainname: resolved.domainname.clone(),

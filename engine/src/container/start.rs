@@ -307,6 +307,7 @@ impl Containers {
             progress.running = true;
             progress.error = None;
         });
+        self.tell_linking(container);
         self.tell_mounted(container);
         for endpoint in &container.endpoints {
             self.tell_network("connect", endpoint, container);

@@ -115,7 +115,11 @@ impl Containers {
             containers.remove_if_wanted(&its);
             started
         });
-        started.await.map_err(|error| Error::internal("cannot restart", error))??;
+        let started = started.await.map_err(|error| Error::internal("cannot restart", error))?;
+        started.map_err(|error| {
+            let text = format!("Cannot restart container {key}: {}", error.chain());
+            Error::new(error.kind(), text)
+        })?;
         self.tell(&live.get(), "restart", &[]);
         Ok(())
     }

@@ -149,10 +149,15 @@ impl Daemon {
     /// Ends the daemon and starts it anew in the same namespaces, with other flags. Gives back the
     /// log up to where it is ready.
     pub fn restart(&mut self, flags: &[&str]) -> String {
+        self.restart_after(Signal::SIGTERM, flags)
+    }
+
+    /// The same after an end by a signal.
+    pub fn restart_after(&mut self, signal: Signal, flags: &[&str]) -> String {
         let open = |kind: &str| File::open(format!("/proc/{}/ns/{kind}", self.id())).unwrap();
         let (network, mounts) = (open("net"), open("mnt"));
-        self.signal(Signal::SIGTERM);
-        assert_eq!(self.wait(), Some(0));
+        self.signal(signal);
+        assert_eq!(self.wait(), (signal == Signal::SIGTERM).then_some(0));
         let enter = |flag: &str, namespace: &File| {
             format!("{flag}=/proc/{}/fd/{}", std::process::id(), namespace.as_raw_fd())
         };

@@ -57,6 +57,7 @@ impl Model {
             ports: Vec::new(),
             resolver: true,
             sysctls: Vec::new(),
+            passages: Vec::new(),
         };
         self.sandboxes.insert(n, (sandbox, Vec::new()));
         for network in networks {

@@ -65,6 +65,9 @@ fn observe_links(linux: &Linux, visitor: &mut Visitor, scope: Scope<'_>) -> io::
     if state.iter().any(|(_, value)| is_tunnel(value)) {
         linux.with_socket(|socket| view.report_neighbours(socket, &ours, &mut state))?;
     }
+    if state.iter().any(|(key, value)| answers_for_others(key, value)) {
+        linux.with_socket(|socket| view.report_proxies(socket, &ours, &mut state))?;
+    }
     for path in sysctl::forwarding(&state).map(str::to_owned).collect::<Vec<_>>() {
         let value = sysctl::read(&path)?;
         state.insert(Key::Sysctl { ns: Ns::Host, path }, Value::Text(value));
@@ -199,6 +202,20 @@ impl View {
         Ok(())
     }
 
+    /// The neighbours that bridges of ours answer for.
+    fn report_proxies(
+        &self,
+        socket: &mut Socket,
+        ours: &Ours<'_>,
+        state: &mut State,
+    ) -> io::Result<()> {
+        for (index, address) in neighbour::proxies(socket)? {
+            let Some(link) = ours.get(&index).and_then(|_| self.name(index)) else { continue };
+            state.insert(Key::Neighbour { ns: Ns::Host, link, address }, Value::Proxied);
+        }
+        Ok(())
+    }
+
     /// Our addresses and routes on some of the links.
     fn report(&self, ns: &Ns, wanted: impl Fn(&Link) -> bool, state: &mut State) {
         for link in self.links.iter().filter(|link| wanted(link)) {
@@ -298,6 +315,12 @@ fn two_of_one(key: &Key, one: &Value, other: &Value) -> Value {
 fn whole(ends: &[&Link], link: cnm::Link) -> Value {
     let mtu = ends.iter().map(|end| end.mtu).min().filter(|mtu| *mtu != DEFAULT_MTU);
     Value::Link(cnm::Link { mtu, up: ends.iter().all(|end| end.up), ..link })
+}
+
+/// Whether a sysctl has a bridge answer for neighbours that are named one by one.
+fn answers_for_others(key: &Key, value: &Value) -> bool {
+    let on = *value == Value::Text("1".to_owned());
+    on && matches!(key, Key::Sysctl { path, .. } if path.ends_with("/proxy_ndp"))
 }
 
 fn is_tunnel(value: &Value) -> bool {

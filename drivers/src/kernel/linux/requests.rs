@@ -55,6 +55,9 @@ fn equip_request(step: &Step, link: u32) -> Option<Request> {
         (_, Key::Neighbour { address, .. }, Value::Neighbour { mac }) => {
             Some(neighbour::set(link, *address, *mac))
         }
+        (_, Key::Neighbour { address, .. }, Value::Proxied) => {
+            Some(neighbour::proxy(link, *address))
+        }
         (Step::Add(..), Key::Fdb { mac, remote, .. }, _) => {
             Some(neighbour::forward(link, *mac, *remote))
         }
@@ -80,10 +83,13 @@ pub(super) fn undoing<'p>(socket: &mut Socket, ns: &Ns, steps: &[&'p Step]) -> R
         }
         requests.extend(unlinking(step, ns).into_iter().map(|request| (*step, request)));
         let index = link_of(step).and_then(|link| link::index(socket, link).ok());
-        let request = index.and_then(|index| match step.key() {
-            Key::Address { address, .. } => Some(address::remove(index, *address)),
-            Key::Neighbour { address, .. } => Some(neighbour::unset(index, *address)),
-            Key::Fdb { mac, remote, .. } => Some(neighbour::unforward(index, *mac, *remote)),
+        let request = index.and_then(|index| match (step.key(), wanted(step)) {
+            (Key::Address { address, .. }, _) => Some(address::remove(index, *address)),
+            (Key::Neighbour { address, .. }, Value::Proxied) => {
+                Some(neighbour::unproxy(index, *address))
+            }
+            (Key::Neighbour { address, .. }, _) => Some(neighbour::unset(index, *address)),
+            (Key::Fdb { mac, remote, .. }, _) => Some(neighbour::unforward(index, *mac, *remote)),
             _ => None,
         });
         requests.extend(request.map(|request| (*step, request)));

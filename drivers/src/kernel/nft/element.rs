@@ -10,8 +10,9 @@ use super::encoder::{Entry, Listed};
 use super::rule::interface;
 use super::set::{Field, SetDefinition};
 use super::skeleton::{
-    BRIDGES, GATEWAYS4, GATEWAYS6, INTERNAL, LOOPS, MASQUERADE4, MASQUERADE6, OPEN4, OPEN6,
-    PUBLISHED4, PUBLISHED4_ANY, PUBLISHED6, PUBLISHED6_ANY, UNPROTECTED4, UNPROTECTED6,
+    APART, BRIDGES, GATEWAYS4, GATEWAYS6, INTERNAL, LOOPS, MASQUERADE4, MASQUERADE6, OPEN4, OPEN6,
+    PASSAGES4, PASSAGES6, PUBLISHED4, PUBLISHED4_ANY, PUBLISHED6, PUBLISHED6_ANY, UNPROTECTED4,
+    UNPROTECTED6,
 };
 
 /// What an element of the model is in the kernel. `None` if the value does not fit the key.
@@ -38,6 +39,19 @@ pub(super) fn entries(element: &Element, value: &Value) -> Option<Vec<Entry>> {
             let set = if address.is_ipv4() { &OPEN4 } else { &OPEN6 };
             let key = [address_bytes(*address), protocol_and_port(*protocol, *port)].concat();
             Some(one(set, key))
+        }
+        Element::Apart { link } if present => {
+            let name = interface(link.as_str());
+            Some(one(&APART, [name.as_slice(), &name].concat()))
+        }
+        Element::Passage { from, to, protocol, port } if present => {
+            let set = match (from, to) {
+                (IpAddr::V4(_), IpAddr::V4(_)) => &PASSAGES4,
+                (IpAddr::V6(_), IpAddr::V6(_)) => &PASSAGES6,
+                _ => return None,
+            };
+            let ends = [address_bytes(*from), address_bytes(*to)].concat();
+            Some(one(set, [ends, protocol_and_port(*protocol, *port)].concat()))
         }
         Element::Published { host, protocol, port } => {
             let Value::Target { address, port: target } = value else { return None };
@@ -129,6 +143,12 @@ fn decode_one(set: &SetDefinition, key: &[u8], data: Option<&[u8]>) -> Option<(E
             let address = address(&mut rest)?;
             let (protocol, port) = take_port(rest)?;
             present(Element::Open { address, protocol, port })
+        }
+        name if name == APART.name => present(Element::Apart { link: link()? }),
+        name if name == PASSAGES4.name || name == PASSAGES6.name => {
+            let (from, to) = (address(&mut rest)?, address(&mut rest)?);
+            let (protocol, port) = take_port(rest)?;
+            present(Element::Passage { from, to, protocol, port })
         }
         name if !set.data.is_empty() => {
             let host = if name == PUBLISHED4_ANY.name {

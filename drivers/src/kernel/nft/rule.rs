@@ -192,6 +192,16 @@ impl Rule {
         self.family(family).load_destination(family).member(set, true)
     }
 
+    /// Packets whose addresses, from and to, protocol and port are in a set.
+    pub(super) fn between_in(self, family: Family, set: &SetDefinition) -> Self {
+        let (offset, field) =
+            if family == Family::Ipv4 { (12, Field::Ipv4) } else { (8, Field::Ipv6) };
+        self.family(family)
+            .with(network(offset, field.length()))
+            .load_destination_at(family, field.words())
+            .member(set, true)
+    }
+
     /// Leads to where a map maps destination address, protocol and port to.
     pub(super) fn translate_by_address(self, family: Family, map: &SetDefinition) -> Self {
         self.family(family).load_destination(family).translate(family, map)
@@ -231,11 +241,17 @@ impl Rule {
     }
 
     fn load_destination(self, family: Family) -> Self {
+        self.load_destination_at(family, 0)
+    }
+
+    /// Address, protocol and port of the destination, from a word on.
+    fn load_destination_at(self, family: Family, word: u32) -> Self {
         let (offset, field) =
             if family == Family::Ipv4 { (16, Field::Ipv4) } else { (24, Field::Ipv6) };
-        self.with(network(offset, field.length()))
-            .with(Expression::Meta { key: Meta::Protocol, word: field.words() })
-            .with(destination_port(field.words() + 1))
+        let (base, length) = (Base::Network, field.length());
+        self.with(Expression::Payload { base, offset, length, word })
+            .with(Expression::Meta { key: Meta::Protocol, word: word + field.words() })
+            .with(destination_port(word + field.words() + 1))
     }
 
     fn translate(self, family: Family, map: &SetDefinition) -> Self {

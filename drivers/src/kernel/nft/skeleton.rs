@@ -40,8 +40,18 @@ pub(super) const PUBLISHED4_ANY: SetDefinition =
 pub(super) const PUBLISHED6_ANY: SetDefinition =
     map("published6-any", "ports of all addresses of the host", &[Protocol, Port], &[Ipv6, Port]);
 
+pub(super) const APART: SetDefinition = set(
+    "apart",
+    "bridges whose endpoints do not talk, as way in and way out",
+    &[Interface, Interface],
+);
+pub(super) const PASSAGES4: SetDefinition =
+    set("passages4", "ports that one endpoint may reach at another", &[Ipv4, Ipv4, Protocol, Port]);
+pub(super) const PASSAGES6: SetDefinition =
+    set("passages6", "ports that one endpoint may reach at another", &[Ipv6, Ipv6, Protocol, Port]);
+
 /// All sets and maps of the table.
-pub(super) const SETS: [&SetDefinition; 15] = [
+pub(super) const SETS: [&SetDefinition; 18] = [
     &BRIDGES,
     &LOOPS,
     &INTERNAL,
@@ -57,6 +67,9 @@ pub(super) const SETS: [&SetDefinition; 15] = [
     &PUBLISHED6,
     &PUBLISHED4_ANY,
     &PUBLISHED6_ANY,
+    &APART,
+    &PASSAGES4,
+    &PASSAGES6,
 ];
 
 /// A chain. Only chains with a hook see packets by themselves.
@@ -80,8 +93,9 @@ pub(super) struct Hook {
 }
 
 /// Chains in an order in which they can be made.
-pub(super) const CHAINS: [Chain; 9] = [
+pub(super) const CHAINS: [Chain; 10] = [
     Chain { name: "published", hook: None },
+    Chain { name: "between", hook: None },
     Chain { name: "into", hook: None },
     Chain { name: "out-of", hook: None },
     base("guard", "filter", libc::NF_INET_PRE_ROUTING, libc::NF_IP_PRI_RAW),
@@ -104,8 +118,11 @@ pub(super) const USER_CHAINS: [Chain; 6] = [
 
 /// All rules, in order.
 pub(super) fn rules() -> Vec<Rule> {
-    [guard(), publish(), input(), forward(), into_bridges(), out_of_bridges(), postrouting()]
-        .concat()
+    [guard(), publish(), input(), forward(), between(), into_bridges(), out_of_bridges()]
+        .into_iter()
+        .chain([postrouting()])
+        .flatten()
+        .collect()
 }
 
 /// The localhost of the host is nobody else's: bridges route 127.0.0.0/8 (`route_localnet`), so
@@ -178,6 +195,19 @@ fn forward() -> Vec<Rule> {
     ]
 }
 
+/// Endpoints that do not talk to each other reach each other's ports by those of the host, and those
+/// that they have a passage to.
+fn between() -> Vec<Rule> {
+    let rule = |comment| Rule::new("between", comment);
+    let passage = "a passage";
+    vec![
+        rule("published port").translated().verdict(Verdict::Accept),
+        rule(passage).between_in(Family::Ipv4, &PASSAGES4).verdict(Verdict::Accept),
+        rule(passage).between_in(Family::Ipv6, &PASSAGES6).verdict(Verdict::Accept),
+        rule("everything else").verdict(Verdict::Drop),
+    ]
+}
+
 /// What is not allowed to get into a network is lost, wherever it comes from.
 fn into_bridges() -> Vec<Rule> {
     let rule = |comment| Rule::new("into", comment);
@@ -187,6 +217,7 @@ fn into_bridges() -> Vec<Rule> {
         rule("answers, and errors that belong to a connection")
             .states(ESTABLISHED | RELATED)
             .verdict(Verdict::Accept),
+        rule("endpoints that do not talk").crossing(&APART).verdict(Verdict::Jump("between")),
         rule("same network").crossing(&LOOPS).verdict(Verdict::Accept),
         rule("into an internal network").leaving_by_any(&INTERNAL).verdict(Verdict::Drop),
         rule("out of an internal network").entering_by_any(&INTERNAL).verdict(Verdict::Drop),

@@ -10,7 +10,8 @@ use crate::api::body::{self, Response};
 use crate::api::containers::walking;
 use crate::api::request::Request;
 use crate::api::volumes;
-use crate::api::wire::{container_list, image as wire};
+use crate::api::wire::container_list::{self, Called};
+use crate::api::wire::image as wire;
 use crate::core::usage::ImageUsage;
 use engine_error::{Error, Result};
 
@@ -62,7 +63,9 @@ fn of_containers(api: &Api) -> Value {
     let now = Utc::now();
     let entry = |container: &Arc<crate::container::Container>| {
         let sizes = api.engine.sizes_of(container);
-        container_list::entry(container, &container.spec.image, Some(sizes), now)
+        let names = api.engine.containers.names_of(container);
+        let called = Called { names: &names, image: &container.spec.image };
+        container_list::entry(container, &called, Some(sizes), now)
     };
     api.engine.containers.list().iter().map(entry).collect()
 }

@@ -14,11 +14,22 @@ use crate::container::spec::MountKind;
 use crate::container::{Container, EndpointView, State, Status};
 use crate::core::usage::Sizes;
 
+/// What `inspect` tells that a container does not know itself.
+#[derive(Clone, Debug, Default)]
+pub struct Beside {
+    /// The ids of its exec'd processes.
+    pub execs: Vec<String>,
+    /// Bytes of its own layer, and of all layers.
+    pub sizes: Option<Sizes>,
+    /// Its links by the names that both have now, where they are to containers.
+    pub links: Option<Vec<String>>,
+}
+
 /// `GET /containers/{id}/json`.
-pub fn inspect(container: &Container, exec_ids: &[String], sizes: Option<Sizes>) -> Value {
+pub fn inspect(container: &Container, beside: &Beside) -> Value {
     let text = |path: &std::path::Path| path.display().to_string();
     let paths = &container.paths;
-    let execs = if exec_ids.is_empty() { Value::Null } else { json!(exec_ids) };
+    let list = |list: &[String]| if list.is_empty() { Value::Null } else { json!(list) };
     let mut value = json!({
         "Id": container.id,
         "Created": rfc3339(Some(container.created)),
@@ -37,14 +48,17 @@ pub fn inspect(container: &Container, exec_ids: &[String], sizes: Option<Sizes>)
         "MountLabel": "",
         "ProcessLabel": "",
         "AppArmorProfile": "",
-        "ExecIDs": execs,
+        "ExecIDs": list(&beside.execs),
         "HostConfig": host_config(container),
         "GraphDriver": {"Data": container.graph_data, "Name": container.graph_driver},
         "Mounts": mounts(container),
         "Config": config(container),
         "NetworkSettings": network_settings(container),
     });
-    if let Some(Sizes { own, all }) = sizes {
+    if let Some(links) = &beside.links {
+        value["HostConfig"]["Links"] = list(links);
+    }
+    if let Some(Sizes { own, all }) = beside.sizes {
         value["SizeRw"] = own.into();
         value["SizeRootFs"] = all.into();
     }

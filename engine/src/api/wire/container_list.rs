@@ -7,17 +7,26 @@ use super::container_inspect::{mounts, networks, status};
 use crate::container::Container;
 use crate::core::usage::Sizes;
 
-/// One entry of `GET /containers/json`. `image` is what the container's image is called now.
+/// What a container and its image are called now.
+#[derive(Clone, Copy, Debug)]
+pub struct Called<'a> {
+    /// The container's names: its own and those by links, with their slashes.
+    pub names: &'a [String],
+    /// The image's name.
+    pub image: &'a str,
+}
+
+/// One entry of `GET /containers/json`.
 pub fn entry(
     container: &Container,
-    image: &str,
+    called: &Called<'_>,
     sizes: Option<Sizes>,
     now: DateTime<Utc>,
 ) -> Value {
     let mut value = json!({
         "Id": container.id,
-        "Names": [format!("/{}", container.name)],
-        "Image": image,
+        "Names": called.names,
+        "Image": called.image,
         "ImageID": container.image,
         "Command": command(container),
         "Created": container.created.timestamp(),

@@ -6,8 +6,8 @@ use std::net::IpAddr;
 /// Every container's first lines.
 const LOCAL: &str = "127.0.0.1\tlocalhost\n\
     ::1\tlocalhost ip6-localhost ip6-loopback\n\
-    fe00::0\tip6-localnet\n\
-    ff00::0\tip6-mcastprefix\n\
+    fe00::\tip6-localnet\n\
+    ff00::\tip6-mcastprefix\n\
     ff02::1\tip6-allnodes\n\
     ff02::2\tip6-allrouters\n";
 
@@ -42,6 +42,34 @@ pub(crate) fn hosts(hosts: &Hosts<'_>) -> String {
         };
     }
     text
+}
+
+/// The text of `/etc/hosts` with other addresses for a name, which stands first in its lines. Further
+/// names of its stay; without addresses its lines go.
+pub(crate) fn readdress(text: &str, name: &str, addresses: &[IpAddr]) -> String {
+    let rest = |line: &str| {
+        let (_, names) = line.split_once('\t')?;
+        (names.split(' ').next() == Some(name)).then(|| names.to_owned())
+    };
+    let mut left = addresses.iter();
+    let mut changed = String::with_capacity(text.len());
+    for line in text.split_inclusive('\n') {
+        let Some(own) = rest(line.trim_end_matches('\n')) else {
+            changed.push_str(line);
+            continue;
+        };
+        // All addresses stand where the first one stood.
+        for address in left.by_ref() {
+            let _ = writeln!(changed, "{address}\t{own}");
+        }
+    }
+    if !changed.is_empty() && !changed.ends_with('\n') {
+        changed.push('\n');
+    }
+    for address in left {
+        let _ = writeln!(changed, "{address}\t{name}");
+    }
+    changed
 }
 
 /// What `/etc/resolv.conf` says.
@@ -158,8 +186,8 @@ mod tests {
         expect![[r#"
             127.0.0.1	localhost
             ::1	localhost ip6-localhost ip6-loopback
-            fe00::0	ip6-localnet
-            ff00::0	ip6-mcastprefix
+            fe00::	ip6-localnet
+            ff00::	ip6-mcastprefix
             ff02::1	ip6-allnodes
             ff02::2	ip6-allrouters
             192.0.2.7	db
@@ -167,6 +195,22 @@ mod tests {
             fd00::2	web.example.org web
         "#]]
         .assert_eq(&text);
+    }
+
+    #[test]
+    fn a_name_gets_other_addresses_and_all_else_stays() {
+        let text = "127.0.0.1\tlocalhost\n10.1.0.2\tdb 0a1b sql\n10.1.0.9\tdb2\n10.1.0.2\tdb\n10.1.0.3\tweb\n";
+        let changed = |addresses: &[&str]| {
+            let addresses: Vec<IpAddr> = addresses.iter().map(|a| a.parse().unwrap()).collect();
+            readdress(text, "db", &addresses)
+        };
+        let head = "127.0.0.1\tlocalhost\n";
+        let tail = "10.1.0.9\tdb2\n10.1.0.3\tweb\n";
+        let both = "10.1.0.7\tdb 0a1b sql\nfd00::7\tdb 0a1b sql\n";
+        assert_eq!(changed(&["10.1.0.7", "fd00::7"]), format!("{head}{both}{tail}"));
+        assert_eq!(changed(&[]), format!("{head}{tail}"));
+        let one = ["10.1.0.5".parse().unwrap()];
+        assert_eq!(readdress("", "db", &one), "10.1.0.5\tdb\n");
     }
 
     #[test]

@@ -21,7 +21,7 @@ use super::super::health::{Health, HealthStatus, Healthcheck, Outcome};
 use super::super::modes::NamespaceModes;
 use super::super::spec::{EndpointSpec, PublishedPort, RestartPolicy, Spec};
 use super::super::state::{State, Status};
-use super::super::{Container, ContainerId, EndpointView, MountPoint, Paths, Resolved};
+use super::super::{Container, ContainerId, EndpointView, LinkTo, MountPoint, Paths, Resolved};
 
 /// What is written of a value of the model.
 pub(super) trait Form<M>: Sized {
@@ -153,6 +153,15 @@ form!(ContainerForm of Container {
     ports: Vec<BindingForm>,
     paths: PathsForm,
     mounts: Vec<MountPointForm>,
+    links: Option<Vec<LinkForm>>,
+});
+
+form!(LinkForm of LinkTo {
+    as_they_are {
+        container: ContainerId,
+        alias: String,
+        removed: Option<String>,
+    }
 });
 
 form!(ResolvedForm of Resolved {

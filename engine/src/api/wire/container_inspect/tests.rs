@@ -7,8 +7,12 @@ use expect_test::expect;
 
 use super::*;
 use crate::api::wire::container_create::{Defaults, spec};
-use crate::api::wire::container_list;
+use crate::api::wire::container_list::{self, Called};
 use crate::container::{Health, Paths, Resolved};
+
+fn called(names: &[String]) -> Called<'_> {
+    Called { names, image: "rnet/toolbox" }
+}
 
 fn container() -> Container {
     let body = json!({
@@ -58,12 +62,13 @@ fn container() -> Container {
         graph_driver: "overlay2".to_owned(),
         graph_data: BTreeMap::new(),
         mounts: Vec::new(),
+        links: None,
     }
 }
 
 #[test]
 fn inspect_tells_state_config_and_networks() {
-    let value = inspect(&container(), &[], None);
+    let value = inspect(&container(), &Beside::default());
     assert_eq!(value["Name"], "/web");
     assert_eq!(value["Created"], "1970-01-01T00:16:40.000000000Z");
     assert_eq!(value["State"]["Running"], true);
@@ -106,17 +111,18 @@ fn inspect_tells_state_config_and_networks() {
 fn a_stopped_container_has_no_ports() {
     let mut container = container();
     container.state.status = Status::Exited;
-    assert_eq!(inspect(&container, &[], None)["NetworkSettings"]["Ports"], json!({}));
+    assert_eq!(inspect(&container, &Beside::default())["NetworkSettings"]["Ports"], json!({}));
     let now = DateTime::from_timestamp(2000, 0).unwrap();
-    assert_eq!(container_list::entry(&container, "x", None, now)["Ports"], json!([]));
+    assert_eq!(container_list::entry(&container, &called(&[]), None, now)["Ports"], json!([]));
 }
 
 #[test]
 fn a_list_s_entry_has_the_columns_of_ps() {
     let now = DateTime::from_timestamp(1006, 0).unwrap();
+    let names = ["/app/db", "/web"].map(str::to_owned);
     let entry =
-        container_list::entry(&container(), "rnet/toolbox", Some(Sizes { own: 1, all: 2 }), now);
-    assert_eq!(entry["Names"], json!(["/web"]));
+        container_list::entry(&container(), &called(&names), Some(Sizes { own: 1, all: 2 }), now);
+    assert_eq!(entry["Names"], json!(["/app/db", "/web"]));
     assert_eq!(entry["Command"], "/bin/httpd -p 'a b'");
     assert_eq!((&entry["State"], &entry["Status"]), (&json!("running"), &json!("Up 5 seconds")));
     assert_eq!((&entry["SizeRw"], &entry["SizeRootFs"]), (&json!(1), &json!(2)));
