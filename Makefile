@@ -1,6 +1,6 @@
 # Every command of the project. Each recipe is one line to read; what it needs it installs itself.
 
-.PHONY: demo test lint deny fmt netns fuzz docs bench release setup ci
+.PHONY: demo test lint deny advisories fmt netns fuzz docs bench release setup ci
 
 # Two containers on a network of their own, by rnet and by the docker client; then the daemon dies.
 demo: release
@@ -18,9 +18,14 @@ lint:
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items
 	cargo test --quiet --package tidy
 
-# Licences, sources and bans of the dependencies, by cargo-deny and what deny.toml says. It needs no network.
+# Licences, sources and bans of the dependencies, by cargo-deny and what deny.toml says. Of the network it needs the
+# registry alone, for the crates of other platforms.
 deny:
-	cargo deny --offline check licenses bans sources
+	cargo deny check --hide-inclusion-graph licenses bans sources
+
+# Known holes in the dependencies. The list of RustSec is fetched from where they keep it.
+advisories:
+	cargo deny check --hide-inclusion-graph advisories
 
 fmt:
 	cargo fmt --all
