@@ -80,7 +80,9 @@ pub(super) fn load(
 /// The error of an archive that cannot be taken in: the archive's fault, but for a full disk.
 pub(super) fn refused(what: &str, error: io::Error) -> Error {
     let kind = match error.kind() {
-        io::ErrorKind::StorageFull => cnm::Kind::Internal,
+        io::ErrorKind::StorageFull
+        | io::ErrorKind::QuotaExceeded
+        | io::ErrorKind::ReadOnlyFilesystem => cnm::Kind::Internal,
         _ => cnm::Kind::Invalid,
     };
     Error::caused(kind, what, error)
@@ -157,7 +159,8 @@ struct Spooled {
 impl<'a> Spool<'a> {
     fn new(store: &'a Store) -> Result<Self> {
         let dir = store.temporary();
-        fs::create_dir(&dir).map_err(|error| Error::internal("cannot load", error))?;
+        let failed = |error| Error::internal(format!("cannot make {}", dir.display()), error);
+        fs::create_dir(&dir).map_err(failed)?;
         Ok(Self { store, dir, files: HashMap::new(), links: HashMap::new() })
     }
 

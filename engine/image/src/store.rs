@@ -200,7 +200,8 @@ impl Store {
         let path = self.temporary();
         let spooled = spool(from, &path, &mut Room::of(&self.root));
         if spooled.is_err() {
-            fs::remove_file(&path)?;
+            // It may not even have been made: what counts is why.
+            let _ = fs::remove_file(&path);
         }
         let (digest, size) = spooled?;
         Ok((path, digest, size))
@@ -361,7 +362,10 @@ impl Drop for Ingest {
 }
 
 fn spool(mut from: impl Read, path: &Path, room: &mut Room) -> io::Result<(Digest, u64)> {
-    let mut to = Digesting::new(File::create_new(path)?);
+    let unmade = |error: io::Error| {
+        io::Error::new(error.kind(), format!("cannot make {}: {error}", path.display()))
+    };
+    let mut to = Digesting::new(File::create_new(path).map_err(unmade)?);
     let mut buffer = vec![0; 1 << 16];
     loop {
         match from.read(&mut buffer) {
