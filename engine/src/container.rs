@@ -56,7 +56,7 @@ pub use request::{
     Attach, Attached, Created, ExecSpec, ExecStart, ExecView, LogLine, LogQuery, Process,
     Processes, Remove, WaitCondition, Waited,
 };
-pub use spec::{EndpointSpec, MountKind, Spec};
+pub use spec::{EndpointSpec, MountKind, Propagation, Spec};
 pub use state::{State, Status};
 
 /// A container as it is at one moment. The engine replaces it whole; nothing in it changes.
@@ -181,8 +181,8 @@ pub struct MountPoint {
     pub target: String,
     /// Whether it can be written.
     pub writable: bool,
-    /// The propagation, `rprivate` and so on.
-    pub propagation: String,
+    /// How mounts below it spread.
+    pub propagation: Propagation,
     /// Whether the volume was made for this container and goes with it.
     pub anonymous: bool,
     /// Options of a tmpfs.

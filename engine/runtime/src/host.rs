@@ -129,12 +129,13 @@ impl Host {
 impl Cgroups {
     fn probe() -> Self {
         let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
-        Self::of_mounts(&mounts)
+        Self::of_mounts(&mounts, |mount| mount.join("cgroup.procs").exists())
     }
 
     /// From the text of `/proc/self/mounts`. A host with any v1 controller is v1, as runtimes see
-    /// it, unless `/sys/fs/cgroup` itself is the unified hierarchy.
-    fn of_mounts(mounts: &str) -> Self {
+    /// it, unless `/sys/fs/cgroup` itself is the unified hierarchy. What is mounted and not seen, for
+    /// something else is mounted over it, does not count.
+    fn of_mounts(mounts: &str, is_seen: impl Fn(&Path) -> bool) -> Self {
         let (mut memory, mut block, mut cpu) = (None, None, None);
         for line in mounts.lines() {
             let mut fields = line.split(' ').skip(1);
@@ -143,6 +144,9 @@ impl Cgroups {
             else {
                 continue;
             };
+            if kind.starts_with("cgroup") && !is_seen(Path::new(target)) {
+                continue;
+            }
             match kind {
                 "cgroup2" if target == "/sys/fs/cgroup" => {
                     return Self::V2 { root: target.into() };
@@ -171,6 +175,12 @@ impl Cgroups {
     /// Whether there is anything to mount at `/sys/fs/cgroup`.
     pub fn is_mounted(&self) -> bool {
         !matches!(self, Self::V1 { memory: None, .. })
+    }
+
+    /// What to tell a user of cgroups that are not there.
+    pub fn warning(&self) -> Option<&'static str> {
+        let text = "WARNING: there are no cgroups at /sys/fs/cgroup: no container can be started";
+        (!self.is_mounted()).then_some(text)
     }
 
     /// Whether swap is counted, and so can be limited.
@@ -272,4 +282,24 @@ fn thermal_throttle() -> Vec<String> {
         .collect();
     paths.sort();
     paths
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cgroups_that_something_is_mounted_over_are_not_there() {
+        let mounts = "cgroup /sys/fs/cgroup/memory cgroup rw,memory 0 0\n\
+                      cgroup /sys/fs/cgroup/cpu cgroup rw,cpu,cpuacct 0 0\n\
+                      cgroup2 /sys/fs/cgroup/unified cgroup2 rw 0 0\n\
+                      sysfs /sys sysfs rw 0 0\n";
+        let seen = Cgroups::of_mounts(mounts, |_| true);
+        assert!(seen.is_mounted() && seen.version() == 1, "{seen:?}");
+        assert_eq!(seen.warning(), None);
+        let hidden = Cgroups::of_mounts(mounts, |_| false);
+        assert!(!hidden.is_mounted() && hidden.warning().is_some(), "{hidden:?}");
+        let unified = Cgroups::of_mounts("cgroup2 /sys/fs/cgroup cgroup2 rw 0 0\n", |_| true);
+        assert_eq!(unified.version(), 2);
+    }
 }

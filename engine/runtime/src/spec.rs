@@ -21,6 +21,7 @@ mod block;
 mod devices;
 mod mounts;
 mod process;
+mod propagation;
 mod resources;
 #[cfg(test)]
 mod tests;
@@ -28,6 +29,7 @@ mod tests;
 pub use devices::device_rules;
 pub use mounts::{masked_paths, readonly_paths};
 pub use process::{ExecInput, check_directory, exec};
+pub use propagation::Propagation;
 pub use resources::limits;
 
 /// Where an init program is found inside a container (`--init`), as Docker has it.

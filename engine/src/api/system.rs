@@ -168,8 +168,10 @@ fn warnings(api: &Api) -> Vec<String> {
         ["record ", "chain ", "sandbox "].iter().any(|word| finding.subject.starts_with(word))
     };
     let findings = findings.iter().filter(told).map(Finding::line);
-    let unconfined = api.engine.host.apparmor.warning().map(str::to_owned);
-    api.config.warnings.iter().cloned().chain(unconfined).chain(findings).collect()
+    let host = &api.engine.host;
+    let of_host = [host.apparmor.warning(), host.cgroups.warning()].into_iter().flatten();
+    let of_host = of_host.map(str::to_owned);
+    api.config.warnings.iter().cloned().chain(of_host).chain(findings).collect()
 }
 
 /// An id of this daemon on this machine, that stays: a UUID made of both.

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use super::spec::Mount;
-use super::{Container, ContainerId, Containers, MountKind, MountPoint, Spec, names};
+use super::{Container, ContainerId, Containers, MountKind, MountPoint, Propagation, Spec, names};
 use engine_error::{Error, Result};
 use image::rootfs::RootFs;
 use volume::Want;
@@ -166,26 +166,28 @@ fn of_mount(mount: &Mount) -> MountPoint {
         source: if is_volume { PathBuf::new() } else { PathBuf::from(&mount.source) },
         target: mount.target.clone(),
         writable: !mount.readonly,
-        propagation: mount.propagation.clone(),
+        propagation: mount.propagation,
         options: mount.options.clone(),
     }
 }
 
 /// How mounts below a bind spread. What has the daemon's own directory in it holds the mounts of all
 /// containers, which could not be unmounted if they came along for good.
-fn propagation(mount: &Mount, root: &Path) -> Result<String> {
+fn propagation(mount: &Mount, root: &Path) -> Result<Propagation> {
     let source = Path::new(&mount.source);
     let of_daemon = source.starts_with(root) || root.starts_with(source);
-    match mount.propagation.as_str() {
-        "" => Ok(if of_daemon { "rslave" } else { "rprivate" }.to_owned()),
-        own @ ("rslave" | "rshared") => Ok(own.to_owned()),
-        other if !of_daemon => Ok(other.to_owned()),
+    match mount.propagation {
+        Propagation::Unset if of_daemon => Ok(Propagation::RecursiveSlave),
+        Propagation::Unset => Ok(Propagation::RecursivePrivate),
+        own @ (Propagation::RecursiveSlave | Propagation::RecursiveShared) => Ok(own),
+        other if !of_daemon => Ok(other),
         other => Err(Error::invalid(format!(
             "invalid mount config: must use either propagation mode \"rslave\" or \"rshared\" when \
              mount source is within the daemon root, daemon root: \"{}\", bind mount source: \"{}\", \
-             propagation: \"{other}\"",
+             propagation: \"{}\"",
             root.display(),
-            source.display()
+            source.display(),
+            other.as_str()
         ))),
     }
 }
@@ -241,10 +243,10 @@ fn check_bind(mount: &Mount) -> Result<()> {
 mod tests {
     use super::*;
 
-    fn spreads(source: &str, wanted: &str) -> Result<String> {
-        let (source, wanted) = (source.to_owned(), wanted.to_owned());
+    fn spreads(source: &str, wanted: &str) -> Result<&'static str> {
+        let (source, wanted) = (source.to_owned(), Propagation::named(wanted).unwrap());
         let mount = Mount { source, propagation: wanted, ..Mount::default() };
-        propagation(&mount, Path::new("/var/lib/rnet"))
+        propagation(&mount, Path::new("/var/lib/rnet")).map(Propagation::as_str)
     }
 
     #[test]

@@ -9,7 +9,7 @@ use super::join::Place;
 use super::logs::rotation::Rotation;
 use super::security::SecurityOptions;
 use super::spec::Mount;
-use super::{Container, Containers, MountKind, MountPoint, Paths, Sharing, Spec};
+use super::{Container, Containers, MountKind, MountPoint, Paths, Propagation, Sharing, Spec};
 use crate::file_systems::propagation::check_propagation;
 use crate::runner::{RunRoot, RunSpec};
 use engine_error::{Error, Result};
@@ -167,12 +167,12 @@ impl Containers {
         let mut known = None;
         for point in &container.mounts {
             let wanted = container.spec.mounts.iter().find(|mount| mount.target == point.target);
-            let asked = wanted.filter(|mount| !mount.propagation.is_empty());
+            let asked = wanted.filter(|mount| mount.propagation != Propagation::Unset);
             // What was not asked for is left out where it cannot be had.
             if let Some(asked) = asked.filter(|_| point.kind == MountKind::Bind) {
                 let read = || fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
                 let known = known.get_or_insert_with(read);
-                check_propagation(&point.source, &asked.propagation, known)?;
+                check_propagation(&point.source, asked.propagation, known)?;
             }
             mounts.push(Mount {
                 kind: match point.kind {
@@ -183,7 +183,7 @@ impl Containers {
                 source: point.source.to_string_lossy().into_owned(),
                 target: point.target.clone(),
                 readonly: !point.writable,
-                propagation: point.propagation.clone(),
+                propagation: point.propagation,
                 create_source: false,
                 no_copy: false,
                 options: point.options.clone(),

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use cnm::{Mac, Protocol};
-pub use runtime::spec::{Mount, MountKind, Resources};
+pub use runtime::spec::{Mount, MountKind, Propagation, Resources};
 
 use super::modes::{NamespaceModes, NetworkMode};
 

@@ -37,7 +37,7 @@ impl Containers {
             let attributes = [
                 ("container", container.id.as_str()),
                 ("destination", &mount.target),
-                ("propagation", &mount.propagation),
+                ("propagation", mount.propagation.as_str()),
                 ("read/write", if mount.writable { "true" } else { "false" }),
             ];
             self.events.volume("mount", name, &attributes);

@@ -3,13 +3,18 @@
 use std::path::Path;
 
 use engine_error::{Error, Result};
+use runtime::spec::Propagation;
 
 /// Refuses a propagation that cannot be had: what is mounted below a source spreads only from a mount
 /// that is shared, or a slave of one. `mounts` is the text of `/proc/self/mountinfo`.
-pub(crate) fn check_propagation(source: &Path, propagation: &str, mounts: &str) -> Result<()> {
+pub(crate) fn check_propagation(
+    source: &Path,
+    propagation: Propagation,
+    mounts: &str,
+) -> Result<()> {
     let known: &[&str] = match propagation {
-        "shared" | "rshared" => &["shared:"],
-        "slave" | "rslave" => &["shared:", "master:"],
+        wanted if wanted.is_shared() => &["shared:"],
+        wanted if wanted.is_slave() => &["shared:", "master:"],
         _ => return Ok(()),
     };
     let Some((place, spreads)) = mount_of(source, mounts) else { return Ok(()) };
@@ -44,7 +49,9 @@ mod tests {
     fn what_is_not_shared_cannot_spread_and_that_is_said() {
         let mounts = "1 0 8:1 / / rw - ext4 a rw\n2 1 8:1 / /s rw shared:7 - ext4 a rw\n\
                       3 1 8:1 / /m rw master:7 - ext4 a rw\n4 2 8:1 / /s/p rw - ext4 a rw\n";
-        let check = |path: &str, how: &str| check_propagation(Path::new(path), how, mounts);
+        let check = |path: &str, how: &str| {
+            check_propagation(Path::new(path), Propagation::named(how).unwrap(), mounts)
+        };
         for (path, how) in [("/s/x", "rshared"), ("/m", "slave"), ("/x", "rprivate"), ("/x", "")] {
             check(path, how).unwrap();
         }

@@ -104,8 +104,7 @@ impl Runner {
         if matches!(spec.root, RunRoot::Directory(_)) {
             return Ok(None);
         }
-        let is_shared = |propagation: &str| matches!(propagation, "shared" | "rshared");
-        let spreads = spec.bundle.mounts.iter().any(|mount| is_shared(&mount.propagation));
+        let spreads = spec.bundle.mounts.iter().any(|mount| mount.propagation.is_shared());
         let wanted = Wanted { hide_hybrid: command.hide_hybrid, spreads };
         self.mount_namespaces.begin(wanted).map(Some)
     }

@@ -390,6 +390,8 @@ fn a_daemon_whose_cgroups_are_hidden_says_so_when_it_starts() {
     assert!(hide.success());
     daemon.restart();
     assert!(daemon.log().contains("there are no cgroups at /sys/fs/cgroup"), "{}", daemon.log());
+    let warnings = daemon.rnet("info -f {{.Warnings}}");
+    assert!(warnings.contains("there are no cgroups at /sys/fs/cgroup"), "{warnings}");
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use oci_spec::runtime as oci;
 
 use super::super::{Host, Runtime, RuntimeError};
-use super::{BundleInput, INIT, Namespace};
+use super::{BundleInput, INIT, Namespace, Propagation};
 
 /// A mount of the user's.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -19,8 +19,8 @@ pub struct Mount {
     pub target: String,
     /// `ro`.
     pub readonly: bool,
-    /// `rprivate`, `rshared`, `rslave` …; empty for the default.
-    pub propagation: String,
+    /// How mounts below a bind spread.
+    pub propagation: Propagation,
     /// Whether a missing bind source is made (`-v`) or an error (`--mount`).
     pub create_source: bool,
     /// Whether an empty volume stays empty instead of getting what the image has at its place.
@@ -217,21 +217,20 @@ fn of_user(wanted: &Mount, host: &Host, runtime: &dyn Runtime) -> Result<oci::Mo
     if !Path::new(&wanted.source).is_absolute() {
         return refuse("the source of a bind must be an absolute path");
     }
-    let propagation = match wanted.propagation.as_str() {
-        "" => "rprivate",
-        "private" | "rprivate" | "shared" | "rshared" | "slave" | "rslave" => &wanted.propagation,
-        other => return refuse(&format!("unknown propagation {other:?}")),
+    let propagation = match wanted.propagation {
+        Propagation::Unset => Propagation::RecursivePrivate,
+        own => own,
     };
     let (bind, propagation) = match wanted.recursion {
         // crun takes a recursive propagation for a recursive bind.
-        Recursion::Disabled => ("bind", propagation.trim_start_matches('r')),
+        Recursion::Disabled => ("bind", propagation.alone()),
         _ => ("rbind", propagation),
     };
     let access = match access(wanted, host, runtime) {
         Ok(access) => access,
         Err(why) => return refuse(&why),
     };
-    let options = [bind, access, propagation].map(String::from).into();
+    let options = [bind, access, propagation.as_str()].map(String::from).into();
     Ok(mount(target, "bind", Path::new(&wanted.source), options))
 }
 
@@ -278,10 +277,9 @@ fn clean(path: &str) -> PathBuf {
 
 /// A bind that is to be shared needs a root whose propagation allows it.
 pub(super) fn rootfs_propagation(mounts: &[Mount]) -> Option<&'static str> {
-    let has = |names: [&str; 2]| mounts.iter().any(|mount| names.contains(&&*mount.propagation));
-    if has(["shared", "rshared"]) {
+    if mounts.iter().any(|mount| mount.propagation.is_shared()) {
         Some("shared")
-    } else if has(["slave", "rslave"]) {
+    } else if mounts.iter().any(|mount| mount.propagation.is_slave()) {
         Some("rslave")
     } else {
         None

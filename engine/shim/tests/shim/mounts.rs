@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use runtime::spec::{Mount, MountKind, Recursion};
+use runtime::spec::{Mount, MountKind, Propagation, Recursion};
 use shim::protocol::Streams;
 
 use super::{Container, exit_of, run, with_each_runtime};
@@ -120,7 +120,7 @@ fn mounts_of_the_container_are_seen_outside_of_a_shared_bind_and_of_no_other() {
         with_each_runtime(&format!("out-{propagation}"), &["sleep"], |mut container| {
             let source = Source::new(&container);
             source.spread(MsFlags::MS_SHARED);
-            let propagation = propagation.to_owned();
+            let propagation = Propagation::named(propagation).unwrap();
             container.input.mounts = vec![Mount { propagation, ..source.bind() }];
             container.input.cap_add = vec!["SYS_ADMIN".to_owned()];
             container.start(&[]).unwrap();
@@ -145,7 +145,7 @@ fn mounts_of_the_host_are_seen_inside_of_a_shared_or_slave_bind_and_of_no_other(
         with_each_runtime(&format!("in-{propagation}"), &["sleep"], |mut container| {
             let source = Source::new(&container);
             source.spread(MsFlags::MS_SHARED);
-            let propagation = propagation.to_owned();
+            let propagation = Propagation::named(propagation).unwrap();
             container.input.mounts = vec![Mount { propagation, ..source.bind() }];
             container.start(&[]).unwrap();
             make_mount(&source.0.join("empty"));

@@ -138,7 +138,7 @@ pub fn mounts(container: &Container) -> Vec<Value> {
                 MountKind::Bind => String::new(),
             },
             "RW": mount.writable,
-            "Propagation": mount.propagation,
+            "Propagation": mount.propagation.as_str(),
         });
         if mount.kind == MountKind::Volume {
             value["Name"] = json!(mount.name);

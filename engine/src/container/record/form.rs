@@ -213,11 +213,11 @@ form!(MountPointForm of MountPoint {
         source: PathBuf,
         target: String,
         writable: bool,
-        propagation: String,
         anonymous: bool,
         options: Vec<String>,
     }
     kind: MountKindForm,
+    propagation: Word,
 });
 
 // === The state ===
@@ -371,12 +371,12 @@ form!(MountForm of Mount {
         source: String,
         target: String,
         readonly: bool,
-        propagation: String,
         create_source: bool,
         no_copy: bool,
         options: Vec<String>,
     }
     kind: MountKindForm,
+    propagation: Word,
     recursion: RecursionForm,
 });
 

@@ -1,7 +1,7 @@
 //! Mounts of a request, in each of the ways that a request may name them.
 
 use crate::api::wire::container_config::{BindOptions, HostConfig, Mount as WireMount};
-use crate::container::spec::{Mount, MountKind};
+use crate::container::spec::{Mount, MountKind, Propagation};
 use engine_error::{Error, Result};
 use runtime::spec::Recursion;
 
@@ -69,10 +69,10 @@ fn of_bind(text: &str) -> Result<Mount> {
             "ro" => mount.readonly = true,
             "nocopy" => mount.no_copy = true,
             "rw" | "z" | "Z" | "cached" | "delegated" | "consistent" => {}
-            "shared" | "rshared" | "slave" | "rslave" | "private" | "rprivate" => {
-                option.clone_into(&mut mount.propagation);
+            other => {
+                let wrong = || Error::invalid(format!("invalid mode: {mode}"));
+                mount.propagation = Propagation::named(other).ok_or_else(wrong)?;
             }
-            _ => return Err(Error::invalid(format!("invalid mode: {mode}"))),
         }
     }
     Ok(mount)
@@ -126,7 +126,11 @@ fn of_mount(wire: &WireMount) -> Result<Mount> {
         MountKind::Bind => {
             let options = wire.bind_options.clone().unwrap_or_default();
             mount.create_source = options.create_mountpoint;
-            mount.propagation.clone_from(&options.propagation);
+            let wanted = &options.propagation;
+            let Some(propagation) = Propagation::named(wanted) else {
+                return invalid(&format!("invalid propagation mode: {wanted}"));
+            };
+            mount.propagation = propagation;
             match recursion(&options, wire.read_only) {
                 Ok(recursion) => Ok(Mount { recursion, ..mount }),
                 Err(why) => invalid(why),

@@ -117,7 +117,7 @@ fn mounts_of_all_kinds_are_one_list() {
         spec.mounts.iter().map(|m| (m.target.as_str(), m.options.join(","))).collect();
     let expected = [("/a", ""), ("/b", ""), ("/c", "size=1024,mode=700"), ("/d", "size=1m,noexec")];
     assert_eq!(options, expected.map(|(target, options)| (target, options.to_owned())));
-    assert_eq!(spec.mounts[0].propagation, "rslave");
+    assert_eq!(spec.mounts[0].propagation.as_str(), "rslave");
 }
 
 /// Checks that a request is refused, and how.
@@ -189,6 +189,11 @@ fn a_host_configuration_that_cannot_be_is_refused_in_docker_s_words() {
                                "BindOptions": {"ReadOnlyNonRecursive": true}}]}),
             "invalid mount config for type \"bind\": mount options conflict: !ReadOnly && \
              BindOptions.ReadOnlyNonRecursive",
+        ),
+        (
+            json!({"Mounts": [{"Type": "bind", "Source": "/a", "Target": "/x",
+                               "BindOptions": {"Propagation": "bogus"}}]}),
+            "invalid mount config for type \"bind\": invalid propagation mode: bogus",
         ),
         (
             json!({"LogConfig": {"Type": "syslog"}}),
