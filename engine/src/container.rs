@@ -12,6 +12,7 @@ mod foresee;
 pub mod health;
 mod id;
 pub(crate) mod init;
+mod ipc;
 pub(crate) mod join;
 mod links;
 pub(crate) mod live;

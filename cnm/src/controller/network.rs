@@ -14,7 +14,7 @@ use crate::driver::{Driver, Reading};
 use crate::ipam::pools::{Supply, overlapped, taken_by_host};
 use crate::ipam::range::overlap;
 use crate::ipam::short;
-use crate::name::check_object;
+use crate::name::check_network;
 use crate::network::PoolSpec;
 use crate::{Kind, Network, NetworkId, NetworkSpec, Pool};
 
@@ -115,7 +115,7 @@ impl Controller {
         now: u64,
     ) -> Result<(Arc<Network>, Transaction), ControllerError> {
         let driver = self.driver(&spec.driver)?;
-        check_object(&spec.name)?;
+        check_network(&spec.name)?;
         self.check_name(&spec.name)?;
         self.check_single(driver, origin)?;
         let id = NetworkId::from_random(entropy.bytes());

@@ -13,7 +13,7 @@ use cnm::{Controller, Kind};
 use super::Containers;
 use super::live::Live;
 use super::logs::rotation::Rotation;
-use super::modes::NetworkMode;
+use super::modes::{NamespaceModes, NetworkMode, Sharing};
 use super::mounts;
 use super::security::SecurityOptions;
 use super::spec::RestartPolicy;
@@ -64,7 +64,7 @@ impl Containers {
             check_platform(image, &spec.image, wanted)?;
         }
         self.check(&spec).map_err(missing_other)?;
-        let spec = self.with_other_by_id(spec);
+        let spec = self.with_others_by_id(spec)?;
         let mut warnings = self.warnings(&spec, id)?;
         let mut resolved = merge::resolve(&spec, &image.config, id)?;
         let extra = &image.extra;
@@ -112,8 +112,8 @@ impl Containers {
         Ok(Created { id: id.clone(), warnings })
     }
 
-    /// A container whose network is shared is known by its id from now on: names change hands.
-    fn with_other_by_id(&self, mut spec: Spec) -> Spec {
+    /// Containers whose namespaces are shared are known by their ids from now on: names change hands.
+    fn with_others_by_id(&self, mut spec: Spec) -> Result<Spec> {
         let other = spec.network_mode.container().and_then(|key| self.registry.find(key).ok());
         if let Some(other) = other {
             spec.network_mode = NetworkMode::Container(other.get().id.to_string());
@@ -121,7 +121,16 @@ impl Containers {
                 *mode = spec.network_mode.to_string().into();
             }
         }
-        spec
+        let NamespaceModes { pid, ipc, .. } = &mut spec.namespaces;
+        for (sharing, field) in [(pid, "PidMode"), (ipc, "IpcMode")] {
+            let Some(key) = sharing.container() else { continue };
+            let other = self.registry.find(key).map_err(missing_other)?;
+            *sharing = Sharing::Container(other.get().id.to_string());
+            if let Some(mode) = spec.wire_host_config.get_mut(field) {
+                *mode = sharing.to_string().into();
+            }
+        }
+        Ok(spec)
     }
 
     /// What a container is to be made without, though it was asked for.

@@ -130,6 +130,7 @@ impl Containers {
     /// Removes what a run leaves on the host. `lost` says that the shim did not do its part.
     pub(crate) fn clean_up(&self, container: &Container, lost: bool) {
         self.runner.clear(&container.id, container.spec.runtime.as_deref(), lost);
+        self.release_shared_memory(&container.spec, &container.id);
     }
 
     /// Tells those who wait, and starts the container again or removes it, as it was wanted.

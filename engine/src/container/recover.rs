@@ -55,6 +55,7 @@ impl Containers {
         self.networks.heal();
         self.adopt(&alive)?;
         self.bury(&alive);
+        self.sweep_shared_memory();
         self.sweep(&lost);
         self.networks.keep_healed()?;
         self.tasks.spawn(self.networks.keep_paying());

@@ -25,14 +25,14 @@ impl Containers {
         if container.state.is_running() {
             if !how.force {
                 let hint = match container.state.status {
-                    Status::Paused => {
-                        "unpause and then stop the container before removing or force remove"
+                    Status::Paused => "paused and must be unpaused first".to_owned(),
+                    status => {
+                        let hint = "stop the container before removing or force remove";
+                        format!("{}: {hint}", status.as_str())
                     }
-                    _ => "stop the container before removing or force remove",
                 };
-                let status = container.state.status.as_str();
                 return Err(Error::conflict(format!(
-                    "cannot remove container \"{key}\": container is {status}: {hint}"
+                    "cannot remove container \"{key}\": container is {hint}"
                 )));
             }
             self.kill_for_removal(&live).await?;

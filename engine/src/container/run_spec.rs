@@ -12,7 +12,7 @@ use super::spec::Mount;
 use super::{Container, Containers, MountKind, MountPoint, Paths, Propagation, Sharing, Spec};
 use crate::file_systems::propagation::check_propagation;
 use crate::runner::{RunRoot, RunSpec};
-use engine_error::{Error, Result};
+use engine_error::Result;
 use image::rootfs::RootFs;
 use runtime::spec::{BundleInput, Namespace, Namespaces, Recursion};
 use shim::protocol::{Log, Stdin};
@@ -72,7 +72,6 @@ impl Containers {
         let options = SecurityOptions::parse(&spec.security_options)?;
         let mut args = vec![resolved.path.clone()];
         args.extend(resolved.args.iter().cloned());
-        let shared_ipc = self.process_of(&spec.namespaces.ipc, "ipc")?;
         Ok(BundleInput {
             args,
             env: [self.link_environment(container), resolved.env.clone()].concat(),
@@ -85,7 +84,7 @@ impl Containers {
             namespaces: self.namespaces(spec, connectivity)?,
             mounts: self.mounts(container, paths)?,
             shm_size: spec.shm_size.or(Some(self.settings.default_shm_size)),
-            shm_source: shared_ipc.map(|pid| PathBuf::from(format!("/proc/{pid}/root/dev/shm"))),
+            shm_source: self.shared_memory(container)?,
             no_shared_memory: spec.namespaces.ipc == Sharing::None,
             cap_add: spec.cap_add.clone(),
             cap_drop: spec.cap_drop.clone(),
@@ -119,9 +118,9 @@ impl Containers {
             if *wanted == Sharing::Host {
                 return Ok(Namespace::Host);
             }
-            let process = self.process_of(wanted, kind)?;
-            Ok(process.map_or(Namespace::Private, |pid| {
-                Namespace::Path(PathBuf::from(format!("/proc/{pid}/ns/{kind}")))
+            let donor = self.donor(wanted, &kind.to_uppercase())?;
+            Ok(donor.map_or(Namespace::Private, |donor| {
+                Namespace::Path(PathBuf::from(format!("/proc/{}/ns/{kind}", donor.state.pid)))
             }))
         };
         let modes = &spec.namespaces;
@@ -137,19 +136,6 @@ impl Containers {
             uts: namespace(&modes.uts, "uts")?,
             cgroup,
         })
-    }
-
-    /// The process whose namespace of a kind is shared (`container:<id>`).
-    fn process_of(&self, wanted: &Sharing, kind: &str) -> Result<Option<i32>> {
-        let Some(key) = wanted.container() else { return Ok(None) };
-        let other = self.registry.find(key)?.get();
-        if other.state.pid == 0 {
-            return Err(Error::conflict(format!(
-                "cannot join {kind} of a non running container: {}",
-                other.id
-            )));
-        }
-        Ok(Some(other.state.pid))
     }
 
     fn log(&self, container: &Container) -> Result<Log> {

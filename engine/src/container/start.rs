@@ -83,6 +83,7 @@ impl Containers {
         let (container, ()) = live.change(|c| c.state.fail_start(failure.code, &text, Utc::now()));
         self.note(&container, Durability::Eventual);
         drop(live.take_early());
+        self.release_shared_memory(&container.spec, &container.id);
         let code = i64::from(failure.code);
         // It has not run, so nothing has ended: whoever waits for that learns of the failure from
         // the answer to the start, or from the removal.

@@ -144,7 +144,7 @@ impl Containers {
                 )));
             }
             _ => {
-                return Err(Error::conflict(format!("Container {} is not running", container.id)));
+                return Err(Error::conflict(format!("container {} is not running", container.id)));
             }
         }
         self.freeze(&live, Status::Paused).await?;

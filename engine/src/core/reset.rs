@@ -12,7 +12,8 @@ use runtime::cgroup;
 const DATA: [&str; 5] = ["containers", "volumes", "images", "init", "store.redb"];
 
 /// What we make in the exec root.
-const EXEC: [&str; 7] = ["ns", "shim", "runtime", "view", "dns.sock", "dns.sock.lock", "dns.log"];
+const EXEC: [&str; 8] =
+    ["ns", "ipc", "shim", "runtime", "view", "dns.sock", "dns.sock.lock", "dns.log"];
 
 impl Engine {
     /// Removes everything that is ours: containers, networks, images, directories, the table. The

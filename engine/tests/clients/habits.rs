@@ -239,3 +239,20 @@ fn containers_start_and_a_reset_works_after_somebody_unmounted_what_is_private()
     let run = ["run", "--rm", IMAGE, "echo", "hi"];
     assert_eq!(daemon.docker_ok(&run), "hi");
 }
+
+#[test]
+fn a_network_may_have_any_name_that_is_not_blank() {
+    let daemon = Daemon::start(&[]);
+    for client in Client::ALL {
+        for name in ["a b", "-dash", ".dot", "a/b", "a:b", "%41", "ünicode", "tab\tx"] {
+            daemon.ok(client, &["network", "create", "--", name]);
+            let run = ["run", "--rm", "--name", "web", "--network", name, IMAGE, "lookup", "web"];
+            assert!(daemon.ok(client, &run).starts_with("172."), "{name}");
+            let shown = ["network", "inspect", "-f", "{{.Name}}", "--", name];
+            assert_eq!(daemon.ok(client, &shown), name, "{client:?}");
+            daemon.ok(client, &["network", "rm", "--", name]);
+        }
+        let (_, _, error) = daemon.ask(client, &["network", "create", " "]);
+        assert!(error.contains("invalid name: name is empty"), "{error}");
+    }
+}

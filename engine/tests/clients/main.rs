@@ -17,6 +17,7 @@ mod host;
 mod hostile;
 mod hung;
 mod init;
+mod ipc;
 mod links;
 mod lists;
 mod mistakes;

@@ -59,7 +59,8 @@ fn command(container: &Container) -> String {
 }
 
 fn ports(container: &Container) -> Vec<Value> {
-    if !container.state.is_running() {
+    // Disconnected from its last network, nothing of it is exposed to anybody.
+    if !container.state.is_running() || container.endpoints.is_empty() {
         return Vec::new();
     }
     let mut bound = container.ports.clone();

@@ -12,7 +12,7 @@ use runtime::capabilities::CapabilitySet;
 pub fn check(config: &Config, host: &HostConfig) -> Result<()> {
     check_config(config)?;
     check_restart(host)?;
-    check_namespaces(host)?;
+    check_namespaces(config, host)?;
     check_network_mode(config, host)?;
     check_memory(host)?;
     check_cpu(host)?;
@@ -86,8 +86,8 @@ fn check_restart(host: &HostConfig) -> Result<()> {
         "" | "no" | "always" | "unless-stopped" | "on-failure" => {}
         other => {
             return invalid(format!(
-                "invalid restart policy: unknown policy '{other}'; use one of \
-                 'no','always','on-failure','unless-stopped'"
+                "invalid restart policy: unknown policy '{other}'; use one of 'no', 'always', \
+                 'on-failure', or 'unless-stopped'"
             ));
         }
     }
@@ -97,7 +97,7 @@ fn check_restart(host: &HostConfig) -> Result<()> {
     Ok(())
 }
 
-fn check_namespaces(host: &HostConfig) -> Result<()> {
+fn check_namespaces(config: &Config, host: &HostConfig) -> Result<()> {
     let one = |what: &str, value: &str, allowed: &[&str], container: bool| {
         let named = |name: &str| container && !name.is_empty();
         if allowed.contains(&value) || value.strip_prefix("container:").is_some_and(named) {
@@ -107,6 +107,9 @@ fn check_namespaces(host: &HostConfig) -> Result<()> {
     };
     one("PID", &host.pid_mode, &["", "host"], true)?;
     one("IPC", &host.ipc_mode, &["", "none", "private", "shareable", "host"], true)?;
+    if host.uts_mode == "host" && !config.hostname.is_empty() {
+        return invalid("conflicting options: hostname and the UTS mode");
+    }
     one("UTS", &host.uts_mode, &["", "host"], false)?;
     one("userns", &host.userns_mode, &["", "host"], false)?;
     one("cgroup namespace", &host.cgroupns_mode, &["", "private", "host"], false)
@@ -115,7 +118,7 @@ fn check_namespaces(host: &HostConfig) -> Result<()> {
 fn check_network_mode(config: &Config, host: &HostConfig) -> Result<()> {
     let mode = host.network_mode.as_str();
     if mode == "container:" {
-        return invalid("invalid container format container:<name|id>");
+        return invalid("invalid network mode: invalid container format container:<name|id>");
     }
     if !mode.starts_with("container:") && mode != "host" {
         return Ok(());
@@ -200,7 +203,7 @@ fn check_cpu(host: &HostConfig) -> Result<()> {
     let most = i64::try_from(processors).unwrap_or(i64::MAX).saturating_mul(1_000_000_000);
     if host.nano_cpus < 0 || host.nano_cpus > most {
         return invalid(format!(
-            "Range of CPUs is from 0.01 to {processors}.00, as there are only {processors} CPUs available"
+            "range of CPUs is from 0.01 to {processors}.00, as there are only {processors} CPUs available"
         ));
     }
     if host.cpu_shares < 0 {
@@ -393,7 +396,9 @@ fn check_unsupported(host: &HostConfig) -> Result<()> {
         return invalid("--storage-opt is not supported: overlay2 without project quotas has none");
     }
     if !matches!(host.isolation.as_str(), "" | "default") {
-        return invalid(format!("invalid isolation '{}' on linux", host.isolation));
+        let isolation = &host.isolation;
+        let text = format!("invalid isolation ({isolation}): linux only supports 'default'");
+        return invalid(text);
     }
     Ok(())
 }

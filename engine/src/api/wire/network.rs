@@ -88,7 +88,7 @@ impl Create {
     /// The request in the model's terms.
     pub fn spec(self) -> Result<NetworkSpec> {
         if self.name.is_empty() {
-            return Err(Error::invalid("network name is required"));
+            return Err(Error::invalid("invalid name: name is empty"));
         }
         let from = self.config_from.map(|from| from.network).unwrap_or_default();
         if self.config_only || !from.is_empty() {
@@ -258,7 +258,7 @@ mod tests {
     #[test]
     fn what_is_for_clusters_is_refused() {
         let check = |body, message: &str| assert_eq!(spec(body).unwrap_err().to_string(), message);
-        check(json!({}), "network name is required");
+        check(json!({}), "invalid name: name is empty");
         check(
             json!({"Name": "x", "Scope": "swarm"}),
             "this node is not part of a cluster: use a local network",

@@ -149,7 +149,7 @@ fn what_cannot_be_is_refused_in_docker_s_words() {
         (
             json!({"RestartPolicy": {"Name": "on-failed"}}),
             "invalid restart policy: unknown policy 'on-failed'; use one of \
-             'no','always','on-failure','unless-stopped'",
+             'no', 'always', 'on-failure', or 'unless-stopped'",
         ),
         (
             json!({"RestartPolicy": {"Name": "always", "MaximumRetryCount": 3}}),
@@ -208,7 +208,10 @@ fn a_host_configuration_that_cannot_be_is_refused_in_docker_s_words() {
             json!({"OomScoreAdj": 2000}),
             "Invalid value 2000, range for oom score adj is [-1000, 1000]",
         ),
-        (json!({"NetworkMode": "container:"}), "invalid container format container:<name|id>"),
+        (
+            json!({"NetworkMode": "container:"}),
+            "invalid network mode: invalid container format container:<name|id>",
+        ),
         (
             json!({"NetworkMode": "container:a", "PortBindings": {"1/tcp": []}}),
             "conflicting options: port publishing and the container type network mode",

@@ -117,6 +117,15 @@ fn a_stopped_container_has_no_ports() {
 }
 
 #[test]
+fn a_container_without_networks_exposes_nothing() {
+    let mut container = container();
+    container.ports.clear();
+    container.endpoints.clear();
+    let now = DateTime::from_timestamp(2000, 0).unwrap();
+    assert_eq!(container_list::entry(&container, &called(&[]), None, now)["Ports"], json!([]));
+}
+
+#[test]
 fn a_list_s_entry_has_the_columns_of_ps() {
     let now = DateTime::from_timestamp(1006, 0).unwrap();
     let names = ["/app/db", "/web"].map(str::to_owned);
