@@ -161,7 +161,15 @@ pub async fn restart(api: &Api, key: &str, request: &Request) -> Result<Response
 
 /// `POST /containers/{id}/kill`.
 pub async fn kill(api: &Api, key: &str, request: &Request) -> Result<Response> {
-    api.engine.containers.kill(key, signal(request)?.unwrap_or("SIGKILL")).await?;
+    let killed = match signal(request) {
+        Ok(signal) => api.engine.containers.kill(key, signal.unwrap_or("SIGKILL")).await,
+        Err(error) => Err(error),
+    };
+    let prefix = "cannot kill container: ";
+    killed.map_err(|error| match error.to_string() {
+        told if told.starts_with(prefix) => error,
+        told => Error::new(error.kind(), format!("{prefix}{key}: {told}")),
+    })?;
     Ok(body::no_content())
 }
 

@@ -162,10 +162,14 @@ async fn network(api: Arc<Api>, method: &str, path: &[&str], request: Request) -
         ("GET", []) => networks::list(&api, &request),
         ("POST", ["create"]) => networks::create(&api, request).await,
         ("POST", ["prune"]) => networks::prune(&api, &request).await,
-        ("GET", [key]) => networks::inspect(&api, key, &request),
-        ("DELETE", [key]) => networks::remove(&api, key).await,
-        ("POST", [key, "connect"]) => networks::connect(&api, key, request).await,
-        ("POST", [key, "disconnect"]) => networks::disconnect(&api, key, request).await,
+        ("GET", key) => networks::inspect(&api, &key.join("/"), &request),
+        ("DELETE", key) if !key.is_empty() => networks::remove(&api, &key.join("/")).await,
+        ("POST", [key @ .., "connect"]) if !key.is_empty() => {
+            networks::connect(&api, &key.join("/"), request).await
+        }
+        ("POST", [key @ .., "disconnect"]) if !key.is_empty() => {
+            networks::disconnect(&api, &key.join("/"), request).await
+        }
         _ => Err(page_not_found()),
     }
 }
@@ -175,8 +179,10 @@ async fn volume(api: Arc<Api>, method: &str, path: &[&str], request: Request) ->
         ("GET", []) => volumes::list(&api, &request).await,
         ("POST", ["create"]) => volumes::create(&api, request).await,
         ("POST", ["prune"]) => volumes::prune(&api, &request).await,
-        ("GET", [name]) => volumes::inspect(&api, name).await,
-        ("DELETE", [name]) => volumes::remove(&api, name, &request).await,
+        ("GET", name) => volumes::inspect(&api, &name.join("/")).await,
+        ("DELETE", name) if !name.is_empty() => {
+            volumes::remove(&api, &name.join("/"), &request).await
+        }
         ("PUT", [_]) => Err(no_swarm()),
         _ => Err(page_not_found()),
     }

@@ -246,7 +246,8 @@ fn a_network_may_have_any_name_that_is_not_blank() {
     for client in Client::ALL {
         for name in ["a b", "-dash", ".dot", "a/b", "a:b", "%41", "ünicode", "tab\tx"] {
             daemon.ok(client, &["network", "create", "--", name]);
-            let run = ["run", "--rm", "--name", "web", "--network", name, IMAGE, "lookup", "web"];
+            let flag = format!("--network={name}");
+            let run = ["run", "--rm", "--name", "web", &flag, IMAGE, "lookup", "web"];
             assert!(daemon.ok(client, &run).starts_with("172."), "{name}");
             let shown = ["network", "inspect", "-f", "{{.Name}}", "--", name];
             assert_eq!(daemon.ok(client, &shown), name, "{client:?}");
