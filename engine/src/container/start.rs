@@ -247,9 +247,11 @@ impl Containers {
             let spec = self.run_spec(container, &connectivity);
             let prepared = spec.and_then(|spec| self.runner.prepare(spec)).map_err(Failure::from);
             let made = prepared.and_then(|prepared| {
-                // The network's part says why, if there is none.
-                let gone = |_| Error::new(Kind::Internal, "it has no network namespace");
-                namespace.recv().map_err(gone)?;
+                if namespace.recv().is_err() {
+                    prepared.discard();
+                    // The network's part says why.
+                    return Err(Error::new(Kind::Internal, "it has no network namespace").into());
+                }
                 self.runner.begin(prepared, live.take_early())
             });
             let panicked = |_| Error::new(Kind::Internal, "the network's part panicked");

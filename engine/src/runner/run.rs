@@ -193,6 +193,13 @@ impl RunRoot {
     }
 }
 
+impl Prepared {
+    /// Takes away what was written for it.
+    pub fn discard(self) {
+        remove(&self.config.directory);
+    }
+}
+
 impl Made {
     /// Lets it run. Blocks until it does, or has failed to.
     pub fn run(self) -> Result<Running, Failure> {

@@ -259,3 +259,23 @@ fn following_a_log_ends_with_the_container() {
         scene.end().await;
     });
 }
+
+#[test]
+fn a_start_without_a_namespace_leaves_nothing_for_a_shim() {
+    let name = "lifecycle::a_start_without_a_namespace_leaves_nothing_for_a_shim";
+    on_a_host_of_its_own(name, async |dir| {
+        let scene = Scene::open(dir).await;
+        let run = scene.dir.join("run");
+        let (pins, aside) = (run.join("ns"), run.join("aside"));
+        nix::mount::umount2(&pins, nix::mount::MntFlags::MNT_DETACH).unwrap();
+        std::fs::rename(&pins, &aside).unwrap();
+        std::fs::write(&pins, "").unwrap();
+        scene.create("web", spec("sleep 1000")).await;
+        scene.start("web").await.unwrap_err();
+        assert_eq!(std::fs::read_dir(run.join("shim")).unwrap().count(), 0);
+        std::fs::remove_file(&pins).unwrap();
+        std::fs::rename(&aside, &pins).unwrap();
+        scene.start("web").await.unwrap_or_else(|error| panic!("{}", error.chain()));
+        scene.end().await;
+    });
+}
