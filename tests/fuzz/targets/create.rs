@@ -1,9 +1,8 @@
-//! Bodies of `POST /containers/create`: what is taken is kept whole by a record, and what `inspect` shows
-//! of it is taken again.
+//! Bodies of `POST /containers/create`: what `inspect` shows of one that is taken is taken again, and
+//! means the same.
 #![no_main]
 
 use engine::api::wire::container_create::{Defaults, spec};
-use engine::container::Spec;
 use libfuzzer_sys::fuzz_target;
 use serde_json::Value;
 
@@ -22,11 +21,11 @@ fn defaults() -> Defaults {
 fuzz_target!(|bytes: &[u8]| {
     let Ok(body) = serde_json::from_slice::<Value>(bytes) else { return };
     let Ok(made) = spec(&body, &defaults()) else { return };
-    let record = serde_json::to_vec(&made).expect("a container is JSON");
-    let read: Spec = serde_json::from_slice(&record).expect("a record is read back");
-    assert_eq!(read, made);
     let mut shown = made.wire_config.clone();
     shown["HostConfig"] = made.wire_host_config.clone();
     let again = spec(&shown, &defaults()).expect("what is shown is a request");
-    assert_eq!((again.wire_config, again.wire_host_config), (made.wire_config, made.wire_host_config));
+    assert_eq!(
+        (again.wire_config, again.wire_host_config),
+        (made.wire_config, made.wire_host_config)
+    );
 });

@@ -22,7 +22,10 @@ static WORLD: LazyLock<(Names, SandboxView)> = LazyLock::new(|| {
     let endpoints = (1..=40).map(|number| EndpointNames {
         endpoint: format!("{number:064x}").parse().expect("an id"),
         names: vec![format!("web{number}"), "web".to_owned(), "*.app".to_owned()],
-        addresses: vec![address(&format!("10.1.0.{number}")), address(&format!("fd00:1::{number}"))],
+        addresses: vec![
+            address(&format!("10.1.0.{number}")),
+            address(&format!("fd00:1::{number}")),
+        ],
         services: vec![(cnm::Protocol::Tcp, 80)],
     });
     let mut names = Names::default();

@@ -31,7 +31,9 @@ fuzz_target!(|bytes: &[u8]| {
         let text = serde_json::to_vec(&request).expect("what was read is JSON");
         assert_eq!(serde_json::from_slice::<Request>(&text).expect("our own words"), request);
         match request {
-            Request::Publish { network, name, endpoints } => names.publish(network, name, endpoints),
+            Request::Publish { network, name, endpoints } => {
+                names.publish(network, name, endpoints)
+            }
             Request::Withdraw { network, endpoints } => names.withdraw(&network, &endpoints),
             Request::Retain { endpoints } => names.retain(|network, endpoint| {
                 endpoints.get(network).is_some_and(|kept| kept.contains(endpoint))

@@ -67,7 +67,8 @@ fn oci(manifest: &[u8], config: &[u8]) -> Vec<u8> {
             if let Some(own) = parsed.get_mut("config") {
                 point(own, &config);
             }
-            for own in parsed.get_mut("layers").and_then(Value::as_array_mut).into_iter().flatten() {
+            for own in parsed.get_mut("layers").and_then(Value::as_array_mut).into_iter().flatten()
+            {
                 point(own, &layer);
             }
             parsed.to_string().into_bytes()
