@@ -11,7 +11,7 @@ use super::time::rfc3339;
 use super::{go, ports};
 use crate::container::health::HealthStatus;
 use crate::container::spec::MountKind;
-use crate::container::{Container, EndpointView, State, Status};
+use crate::container::{Container, EndpointView, MountPoint, State, Status};
 use crate::core::usage::Sizes;
 
 /// What `inspect` tells that a container does not know itself.
@@ -122,12 +122,17 @@ fn config(container: &Container) -> Value {
         stop_signal: if default_signal { String::new() } else { resolved.stop_signal.clone() },
         ..asked
     };
-    serde_json::to_value(config).unwrap_or_default()
+    let mut told = serde_json::to_value(config).unwrap_or_default();
+    // What of a health check was not asked for has its default.
+    if let Some(check) = told.get_mut("Healthcheck").and_then(Value::as_object_mut) {
+        check.retain(|_, value| *value != 0);
+    }
+    told
 }
 
 /// `Mounts`.
 pub fn mounts(container: &Container) -> Vec<Value> {
-    let mount = |mount: &crate::container::MountPoint| {
+    let mount = |mount: &MountPoint| {
         let mut value = json!({
             "Type": mount.kind.as_str(),
             "Source": mount.source.display().to_string(),
@@ -146,7 +151,12 @@ pub fn mounts(container: &Container) -> Vec<Value> {
         }
         value
     };
-    container.mounts.iter().map(mount).collect()
+    // Those of `--tmpfs` are told by the host configuration alone.
+    let by_flag = |of: &&MountPoint| {
+        let flags = &container.spec.wire_host_config["Tmpfs"];
+        of.kind == MountKind::Tmpfs && flags.get(&of.target).is_some()
+    };
+    container.mounts.iter().filter(|of| !by_flag(of)).map(mount).collect()
 }
 
 fn network_settings(container: &Container) -> Value {

@@ -117,6 +117,29 @@ fn a_stopped_container_has_no_ports() {
 }
 
 #[test]
+fn what_was_not_asked_for_is_not_shown() {
+    let body = json!({
+        "Image": "x", "Healthcheck": {"Test": ["CMD", "true"], "Interval": 5_000_000},
+        "HostConfig": {"Tmpfs": {"/by-flag": "size=1m"}},
+    });
+    let mut container = container();
+    container.spec = spec(&body, &Defaults::default()).unwrap();
+    container.resolved.healthcheck =
+        go::from_value(container.spec.healthcheck.clone().unwrap()).unwrap();
+    let tmpfs = |target: &str| MountPoint {
+        kind: MountKind::Tmpfs,
+        target: target.to_owned(),
+        ..MountPoint::default()
+    };
+    container.mounts = vec![tmpfs("/by-flag"), tmpfs("/by-mount")];
+    let shown = inspect(&container, &Beside::default());
+    let check = json!({"Test": ["CMD", "true"], "Interval": 5_000_000});
+    assert_eq!(shown["Config"]["Healthcheck"], check);
+    assert_eq!(shown["Mounts"].as_array().unwrap().len(), 1);
+    assert_eq!(shown["Mounts"][0]["Destination"], "/by-mount");
+}
+
+#[test]
 fn a_container_without_networks_exposes_nothing() {
     let mut container = container();
     container.ports.clear();
