@@ -121,6 +121,8 @@ impl EndpointSettings {
         JoinSpec {
             network: Some(network.id.clone()),
             without_default_route: !self.default_gateway,
+            // Kubernetes lets pods have addresses that it does not know.
+            any_source: true,
             routes: self.routes.iter().map(route).collect(),
             options: [hairpin].into(),
             ..JoinSpec::default()

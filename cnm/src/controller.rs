@@ -123,6 +123,8 @@ pub struct JoinSpec {
     pub gateway_priority: i32,
     /// Whether the sandbox's default routes are to lead elsewhere.
     pub without_default_route: bool,
+    /// Whether it may send from any address, its own or not.
+    pub any_source: bool,
     /// Routes through it.
     pub routes: Vec<StaticRoute>,
     /// Options as given.

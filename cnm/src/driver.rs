@@ -52,6 +52,12 @@ pub trait Driver: fmt::Debug + Send + Sync {
     /// as a whole is planned for all drivers alike.
     fn endpoint(&self, sandbox: &Sandbox, of: Attachment<'_>) -> Result<State, PlanError>;
 
+    /// The port of a bridge that an endpoint sends by, if frames with addresses that are not its
+    /// sandbox's are to be stopped there.
+    fn guarded(&self, _of: Attachment<'_>) -> Option<LinkName> {
+        None
+    }
+
     /// What leads from a published port to the endpoint.
     fn publish(&self, _binding: &PortBinding, _to: Attachment<'_>) -> Option<(Key, Value)> {
         None

@@ -33,6 +33,8 @@ pub struct Endpoint {
     pub order: u32,
     /// Whether the sandbox's default routes may lead through it.
     pub default_route: bool,
+    /// Whether it may send from any address, its own or not.
+    pub any_source: bool,
     /// Routes through it to some destinations.
     pub routes: Vec<StaticRoute>,
     /// Sysctls of its interface: paths below `/proc/sys` with their values.

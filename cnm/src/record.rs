@@ -103,6 +103,9 @@ struct EndpointRecord {
     order: u32,
     #[serde(default = "yes")]
     default_route: bool,
+    /// Nothing was checked before there was this field.
+    #[serde(default = "yes")]
+    any_source: bool,
     #[serde(default)]
     routes: Vec<RouteRecord>,
     #[serde(default)]
@@ -294,6 +297,7 @@ impl EndpointRecord {
             gateway_priority: self.gateway_priority,
             order: self.order,
             default_route: self.default_route,
+            any_source: self.any_source,
             routes: self.routes.into_iter().map(route).collect(),
             sysctls: self.sysctls,
             given_options: self.given_options,
@@ -418,6 +422,7 @@ impl From<&Endpoint> for EndpointRecord {
             gateway_priority: endpoint.gateway_priority,
             order: endpoint.order,
             default_route: endpoint.default_route,
+            any_source: endpoint.any_source,
             routes: endpoint.routes.into_iter().map(route).collect(),
             sysctls: endpoint.sysctls,
             given_options: endpoint.given_options,

@@ -133,6 +133,21 @@ pub enum Element {
         /// The host port.
         port: u16,
     },
+    /// A port of a bridge that only frames with this hardware address may come in by, from the
+    /// addresses that [`Element::Source`] names. Present.
+    Guarded {
+        /// The host link.
+        link: LinkName,
+        /// The hardware address.
+        mac: Mac,
+    },
+    /// An address that packets may come from by a guarded port. Present.
+    Source {
+        /// The host link.
+        link: LinkName,
+        /// The address.
+        address: IpAddr,
+    },
     /// A port of an endpoint that may be reached directly (gateway mode `routed`). Present.
     Open {
         /// The endpoint's address.
@@ -370,6 +385,8 @@ impl fmt::Display for Element {
             Self::Published { host, protocol, port } => {
                 write!(f, "published {host} {port}/{protocol}")
             }
+            Self::Guarded { link, mac } => write!(f, "guarded {link} {mac}"),
+            Self::Source { link, address } => write!(f, "source {link} {address}"),
             Self::Open { address, protocol, port } => write!(f, "open {address} {port}/{protocol}"),
             Self::Apart { link } => write!(f, "apart {link}"),
             Self::Passage { from, to, protocol, port } => {

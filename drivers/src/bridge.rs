@@ -109,6 +109,12 @@ impl Driver for Bridge {
         plan_endpoint(sandbox, of, &options)
     }
 
+    fn guarded(&self, of: Attachment<'_>) -> Option<LinkName> {
+        let options = BridgeOptions::of(&of.network.given_options);
+        let any = options.any_source || of.endpoint.any_source;
+        (!any).then(|| of.endpoint.host_link())
+    }
+
     fn publish(&self, binding: &PortBinding, to: Attachment<'_>) -> Option<(Key, Value)> {
         let options = BridgeOptions::of(&to.network.given_options);
         publish(binding, to, &options)

@@ -5,6 +5,7 @@
 
 mod bridge;
 mod gateway;
+mod guard;
 mod host;
 mod isolation;
 pub mod kernel;
@@ -46,6 +47,7 @@ impl Planner for Drivers {
         state.extend(attachments.iter().flat_map(|of| endpoint_sysctls(sandbox, *of)));
         state.extend(gateway::routes(sandbox, attachments));
         state.extend(portmap::elements(sandbox, attachments));
+        state.extend(guard::elements(attachments));
         // The sandbox's own wishes go over what its networks would like.
         state.extend(sysctls(sandbox, &sandbox.sysctls));
         Ok(state)

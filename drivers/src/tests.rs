@@ -54,6 +54,7 @@ fn endpoint(digit: u8, network: &Network, addresses: &[&str]) -> Endpoint {
         gateway_priority: 0,
         order: 0,
         default_route: true,
+        any_source: false,
         routes: Vec::new(),
         sysctls: Vec::new(),
         given_options: BTreeMap::new(),
@@ -297,6 +298,10 @@ fn endpoint_is_a_pair_into_the_sandbox() {
             + addr fd00:1::2/64 dev eth0 in 5b5b5b5b5b5b
             + route 0.0.0.0/0 in 5b5b5b5b5b5b via 10.1.0.1 dev eth0
             + route ::/0 in 5b5b5b5b5b5b via fd00:1::1 dev eth0
+            + element guarded vetha0a0a0a 02:00:00:00:00:a0
+            + element source vetha0a0a0a 10.1.0.2
+            + element source vetha0a0a0a fd00:1::2
+            + element source vetha0a0a0a fe80::ff:fe00:a0
         "#]],
     );
 }

@@ -117,6 +117,7 @@ fn memory_of_the_runtime_must_agree() {
         gateway_priority: 0,
         order: 0,
         default_route: true,
+        any_source: false,
         routes: Vec::new(),
         sysctls: Vec::new(),
         given_options: std::collections::BTreeMap::new(),

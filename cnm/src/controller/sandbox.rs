@@ -320,6 +320,7 @@ impl Draft<'_> {
             gateway_priority: join.gateway_priority,
             order: present.last().map_or(0, |last| last.order + 1),
             default_route: !join.without_default_route,
+            any_source: join.any_source,
             routes: join.routes.clone(),
             given_options: join.options.clone(),
         })

@@ -28,6 +28,7 @@ fn joined(name: &str, subnets: &[&str], priority: i32) -> (Network, Endpoint) {
         gateway_priority: priority,
         order: 0,
         default_route: true,
+        any_source: false,
         routes: Vec::new(),
         sysctls: Vec::new(),
         given_options: BTreeMap::new(),

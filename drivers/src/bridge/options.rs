@@ -33,6 +33,8 @@ pub(crate) struct BridgeOptions {
     pub(crate) inhibit_ipv4: bool,
     /// `rnet.bridge.host_address`: whether the host has the gateways' addresses.
     pub(crate) host_address: bool,
+    /// `rnet.bridge.any_source`: whether endpoints may send from addresses that are not theirs.
+    pub(crate) any_source: bool,
 }
 
 /// How a bridge network is connected to the outside (Docker's gateway modes).
@@ -138,6 +140,12 @@ const BRIDGE: &[Spec<Bridge>] = &[
         idle: false,
     },
     Spec {
+        names: &["rnet.bridge.any_source"],
+        expected: BOOLEAN,
+        set: |to, text| put(&mut to.options.any_source, boolean(text)),
+        idle: false,
+    },
+    Spec {
         names: &["com.docker.network.enable_ipv4"],
         expected: BOOLEAN,
         set: |to, text| put(&mut to.reading.ipv4, boolean(text).map(Some)),
@@ -215,6 +223,7 @@ impl Default for BridgeOptions {
             gateway_mode_ipv6: GatewayMode::Nat,
             inhibit_ipv4: false,
             host_address: true,
+            any_source: false,
         }
     }
 }

@@ -8,6 +8,7 @@ mod element;
 mod encoder;
 mod expression;
 mod foreign;
+mod guard;
 mod holder;
 mod owner;
 mod rule;
@@ -15,7 +16,7 @@ mod sandbox;
 mod set;
 mod skeleton;
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -40,6 +41,8 @@ pub struct Nft {
     table: String,
     port: u32,
     writer: Mutex<Writer>,
+    /// Elements for which the kernel has no table: they count as if they were there.
+    absent: Mutex<BTreeMap<Element, Value>>,
 }
 
 /// What nf_tables would not do.
@@ -102,7 +105,8 @@ impl Nft {
     ) -> Result<Self, NftError> {
         let writer = Writer::open(table, owner, ownership)?;
         let table = table.to_owned();
-        Ok(Self { table, port: writer.port(), writer: Mutex::new(writer) })
+        let absent = Mutex::default();
+        Ok(Self { table, port: writer.port(), writer: Mutex::new(writer), absent })
     }
 
     /// Changes any number of elements in one transaction: all of them, or none.
@@ -121,13 +125,17 @@ impl Nft {
             .collect::<Result<Vec<_>, _>>()?;
         let mut gone = HashSet::new();
         let mut writer = self.writer();
+        let changes = self.with_table(changes, steps, &writer);
         for _ in 0..ATTEMPTS {
             let (batch, parts) = self.encode(&changes, &gone);
             let Err(refusal) = writer.commit(batch)? else { return Ok(()) };
-            if refusal.0.values().any(is_missing) && writer.install()? {
-                // A new table holds nothing that could be removed.
-                gone = removals(&changes).collect();
-                continue;
+            if refusal.0.values().any(is_missing) {
+                let anew = writer.install()?;
+                if !anew.is_empty() {
+                    // A new table holds nothing that could be removed.
+                    gone.extend(removals(&changes, &anew));
+                    continue;
+                }
             }
             for (position, source) in refusal.0 {
                 let part = usize::try_from(position).ok().and_then(|at| parts.get(at));
@@ -166,15 +174,38 @@ impl Nft {
         (batch, parts)
     }
 
+    /// The changes of tables that the kernel has. What it has none for is noted.
+    fn with_table(&self, changes: Vec<Change>, steps: &[&Step], writer: &Writer) -> Vec<Change> {
+        let has = |entry: &Entry| writer.has(entry.family);
+        let mut absent = self.absent.lock().unwrap_or_else(PoisonError::into_inner);
+        let with_table = |(mut change, step): (Change, &&Step)| {
+            if !change.remove.iter().chain(&change.add).all(has) {
+                change = Change::default();
+                match (step, step.key()) {
+                    (Step::Remove(..), Key::Element(element)) => drop(absent.remove(element)),
+                    (_, Key::Element(element)) => {
+                        absent.insert(element.clone(), Value::Present);
+                    }
+                    _ => {}
+                }
+            }
+            change
+        };
+        changes.into_iter().zip(steps).map(with_table).collect()
+    }
+
     /// All elements of our sets and maps. None if the table is missing.
     pub fn observe(&self) -> Result<Vec<(Element, Value)>, NftError> {
-        self.writer().list()
+        let mut elements = self.writer().list()?;
+        let absent = self.absent.lock().unwrap_or_else(PoisonError::into_inner);
+        elements.extend(absent.iter().map(|(element, value)| (element.clone(), value.clone())));
+        Ok(elements)
     }
 
     /// Installs the constant part if it is missing or not as it should be, with the elements
     /// that are there. Says whether that was necessary.
     pub fn ensure_skeleton(&self) -> Result<bool, NftError> {
-        self.writer().install()
+        self.writer().install().map(|anew| !anew.is_empty())
     }
 
     /// A duplicate of the socket that owns the table, for a process that outlives this one.
@@ -186,7 +217,7 @@ impl Nft {
     /// Removes the table, and the users' table if they put no rule into it.
     pub fn remove_table(&self) -> Result<(), NftError> {
         let mut writer = self.writer();
-        writer.remove_table()?;
+        writer.remove_tables()?;
         writer.remove_user_table()
     }
 
@@ -215,7 +246,7 @@ impl Nft {
 }
 
 /// A step as the kernel's elements that it removes and adds.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Change {
     remove: Vec<Entry>,
     add: Vec<Entry>,
@@ -264,11 +295,14 @@ struct Removal {
     entry: usize,
 }
 
-fn removals(changes: &[Change]) -> impl Iterator<Item = Removal> {
+/// The removals from tables of these families.
+fn removals(changes: &[Change], families: &[Family]) -> Vec<Removal> {
     let of = |(step, change): (usize, &Change)| {
-        (0..change.remove.len()).map(move |entry| Removal { step, entry })
+        let entries = change.remove.iter().enumerate();
+        let there = entries.filter(|(_, entry)| families.contains(&entry.family));
+        there.map(|(entry, _)| Removal { step, entry }).collect::<Vec<_>>()
     };
-    changes.iter().enumerate().flat_map(of)
+    changes.iter().enumerate().flat_map(of).collect()
 }
 
 fn is_missing(error: &io::Error) -> bool {

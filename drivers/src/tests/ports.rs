@@ -12,10 +12,14 @@ fn ports_are_published_in_the_families_that_have_a_gateway() {
         &sandbox(&ports),
         &[(&both, &endpoint)],
         &expect![[r#"
-        + element published 0.0.0.0 8080/tcp to 10.1.0.2:80
-        + element published 127.0.0.1 8081/tcp to 10.1.0.2:81
-        + element published :: 8080/tcp to [fd00:1::2]:80
-    "#]],
+            + element published 0.0.0.0 8080/tcp to 10.1.0.2:80
+            + element published 127.0.0.1 8081/tcp to 10.1.0.2:81
+            + element published :: 8080/tcp to [fd00:1::2]:80
+            + element guarded vetha0a0a0a 02:00:00:00:00:a0
+            + element source vetha0a0a0a 10.1.0.2
+            + element source vetha0a0a0a fd00:1::2
+            + element source vetha0a0a0a fe80::ff:fe00:a0
+        "#]],
     );
 }
 
@@ -29,8 +33,10 @@ fn port_of_ipv6_is_not_published_by_a_sandbox_without_ipv6() {
         &sandbox(&ports),
         &[(&network, &endpoint)],
         &expect![[r#"
-        + element published 0.0.0.0 8080/tcp to 10.1.0.2:80
-    "#]],
+            + element published 0.0.0.0 8080/tcp to 10.1.0.2:80
+            + element guarded vetha0a0a0a 02:00:00:00:00:a0
+            + element source vetha0a0a0a 10.1.0.2
+        "#]],
     );
 }
 
@@ -39,7 +45,16 @@ fn loopback_of_ipv6_is_not_translated() {
     let network = network(1, &[V6]);
     let endpoint = endpoint(0xa0, &network, &["fd00:1::2/64"]);
     let sandbox = sandbox(&[("::1", 8080, 80)]);
-    check_lines("element", &sandbox, &[(&network, &endpoint)], &expect![[""]]);
+    check_lines(
+        "element",
+        &sandbox,
+        &[(&network, &endpoint)],
+        &expect![[r#"
+        + element guarded vetha0a0a0a 02:00:00:00:00:a0
+        + element source vetha0a0a0a fd00:1::2
+        + element source vetha0a0a0a fe80::ff:fe00:a0
+    "#]],
+    );
 }
 
 #[test]
@@ -48,7 +63,15 @@ fn internal_network_publishes_nothing() {
     network.internal = true;
     let endpoint = endpoint(0xa0, &network, &["10.1.0.2/24"]);
     let sandbox = sandbox(&[("0.0.0.0", 8080, 80)]);
-    check_lines("element", &sandbox, &[(&network, &endpoint)], &expect![[""]]);
+    check_lines(
+        "element",
+        &sandbox,
+        &[(&network, &endpoint)],
+        &expect![[r#"
+        + element guarded vetha0a0a0a 02:00:00:00:00:a0
+        + element source vetha0a0a0a 10.1.0.2
+    "#]],
+    );
     check_lines("route", &sandbox, &[(&network, &endpoint)], &expect![[""]]);
 }
 
@@ -148,7 +171,9 @@ fn routed_port_is_open_on_the_endpoint() {
         &sandbox,
         &[(&network, &endpoint)],
         &expect![[r#"
-        + element open 10.1.0.2 80/tcp
-    "#]],
+            + element guarded vetha0a0a0a 02:00:00:00:00:a0
+            + element source vetha0a0a0a 10.1.0.2
+            + element open 10.1.0.2 80/tcp
+        "#]],
     );
 }

@@ -25,7 +25,7 @@ impl Containers {
         let before = live.get();
         check_connect(&network, &before)?;
         let view = self.endpoint_view(network.id.as_str(), spec);
-        join_spec(&network, &view)?;
+        join_spec(&before, &network, &view)?;
         if !view.spec.links.is_empty() {
             self.registry.note_links(&before.id);
         }
@@ -33,7 +33,7 @@ impl Containers {
             return self.note_connect(&live, view);
         }
         let Some(sandbox) = &before.sandbox else { return Err(shares_network()) };
-        let join = join_spec(&network, &view)?;
+        let join = join_spec(&before, &network, &view)?;
         let change = self.networks.begin_join(sandbox, &join, &ports(&before))?;
         let mut after = Container::clone(&before);
         after.endpoints.push(view);

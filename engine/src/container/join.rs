@@ -64,7 +64,7 @@ impl Containers {
         for endpoint in &container.endpoints {
             let network = self.network_of(endpoint)?;
             if !network.driver.traits().is_none() {
-                joins.push(join_spec(&network, endpoint)?);
+                joins.push(join_spec(container, &network, endpoint)?);
             }
         }
         let sysctls = network_sysctls(&container.spec.sysctls);
@@ -145,7 +145,11 @@ impl Containers {
 }
 
 /// A request to join a network.
-pub(crate) fn join_spec(network: &Network, endpoint: &EndpointView) -> Result<JoinSpec> {
+pub(crate) fn join_spec(
+    container: &Container,
+    network: &Network,
+    endpoint: &EndpointView,
+) -> Result<JoinSpec> {
     let spec = &endpoint.spec;
     let addresses: Vec<IpAddr> = [spec.ipv4, spec.ipv6].into_iter().flatten().collect();
     check_endpoint(network, spec)?;
@@ -156,8 +160,19 @@ pub(crate) fn join_spec(network: &Network, endpoint: &EndpointView) -> Result<Jo
         aliases: spec.aliases.clone(),
         gateway_priority: spec.gateway_priority,
         options: spec.options.clone(),
+        any_source: administers_networks(container),
         ..JoinSpec::default()
     })
+}
+
+/// Whether a container may change its interfaces, and so may have addresses that nobody else knows of.
+fn administers_networks(container: &Container) -> bool {
+    let spec = &container.spec;
+    let grants = |name: &String| {
+        let name = name.to_ascii_uppercase();
+        matches!(name.strip_prefix("CAP_").unwrap_or(&name), "ALL" | "NET_ADMIN")
+    };
+    spec.privileged || spec.cap_add.iter().any(grants)
 }
 
 /// All names of a container on a network. The first one is what its address is called.

@@ -89,6 +89,7 @@ impl Model {
             gateway_priority: 0,
             order,
             default_route: true,
+            any_source: false,
             routes: Vec::new(),
             sysctls: Vec::new(),
             given_options: BTreeMap::new(),

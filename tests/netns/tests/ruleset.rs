@@ -17,21 +17,31 @@ const HEAD: &str = "\
 
 <!-- Made by tests/netns/tests/ruleset.rs (UPDATE=1), from what nft 1.0.6 prints. -->
 
-rnet has one table, `inet rnet`. Its chains and rules never change; what changes at run time are
-elements of its sets and maps. So the cost for a packet, and for a change, is the same with one
-published port or ten thousand, one network or a thousand.
+rnet has a table for packets, `inet rnet`, and one for the frames that containers send, `bridge rnet`.
+Their chains and rules never change; what changes at run time are elements of sets and maps. So the
+cost for a packet, and for a change, is the same with one published port or ten thousand, one network
+or a thousand.
 
-- The table belongs to a socket that the daemon and `rnet-dns` share (`flags owner, persist`; `nft`
-  1.0.6 does not know the second): `nft flush ruleset` does not touch it, and it stays in force when
-  both are gone. Where the kernel has no ownership (before Linux 6.9), it is restored when it is
-  changed.
-- It sets no policy, and drops nothing that does not concern rnet's own bridges, except packets to
+- The tables belong to a socket that the daemon and `rnet-dns` share (`flags owner, persist`; `nft`
+  1.0.6 does not know the second): `nft flush ruleset` does not touch them, and they stay in force
+  when both are gone. Where the kernel has no ownership (before Linux 6.9), they are restored when they
+  are changed.
+- They set no policy, and drop nothing that does not concern rnet's own bridges, except packets to
   127.0.0.0/8 from outside.
 - Connections are translated where the destination is the host's own (`fib daddr type local`).
   Packets on their way through the host to the same port of somebody else are not touched.
 - Your own rules belong into `inet rnet-user`, which rnet makes once and never touches again.
 
 ## The constant part
+";
+
+const FRAMES: &str = "
+## Frames
+
+A container with a raw socket can send whatever it likes. Its port of the bridge lets in what comes from
+its own hardware address and its own addresses, and no word of a router. What is dropped here the bridge
+does not even learn from. A container that may administer networks is not checked, nor is one on a
+network with the option `rnet.bridge.any_source=true`.
 ";
 
 const SANDBOX: &str = "
@@ -68,6 +78,8 @@ fn page() -> String {
     sandbox.run(|| SandboxTable::open().unwrap().install().unwrap());
     let mut page = HEAD.to_owned();
     page += &listing(&host, "inet rnet");
+    page += FRAMES;
+    page += &listing(&host, "bridge rnet");
     page += "\n## The users' table\n";
     page += &listing(&host, "inet rnet-user");
     page += SANDBOX;
@@ -125,6 +137,18 @@ fn scenarios() -> Vec<(&'static str, Vec<(Element, Value)>)> {
                 open("fd00:18::2", Protocol::Udp),
             ]),
         ),
+        ("An endpoint", {
+            let link = || link("veth1a2b3c4");
+            let mac = "02:42:ac:12:00:02".parse().unwrap();
+            let source =
+                |address: &str| Element::Source { link: link(), address: address.parse().unwrap() };
+            present(vec![
+                Element::Guarded { link: link(), mac },
+                source("172.18.0.2"),
+                source("fd00:18::2"),
+                source("fe80::42:acff:fe12:2"),
+            ])
+        }),
         (
             "`--publish 8080:80`",
             vec![
@@ -156,7 +180,8 @@ fn scenario(title: &str, elements: Vec<(Element, Value)>) -> String {
         .map(|(element, value)| cnm::Step::Add(cnm::Key::Element(element), value))
         .collect();
     nft.apply(&steps.iter().collect::<Vec<_>>()).unwrap();
-    let text = host.output("nft", &["list", "table", "inet", "rnet"]);
+    let tables = ["inet", "bridge"];
+    let text = tables.map(|family| host.output("nft", &["list", "table", family, "rnet"])).concat();
     let sets: Vec<_> = text
         .split("\n\n")
         .filter(|block| block.contains("elements = "))

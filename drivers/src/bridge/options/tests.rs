@@ -45,6 +45,7 @@ fn every_option_of_the_bridge_driver_sets_its_field() {
         ("com.docker.network.bridge.inhibit_ipv4", "T"),
         ("com.docker.network.bridge.default_bridge", "true"),
         ("rnet.bridge.host_address", "false"),
+        ("rnet.bridge.any_source", "true"),
     ]);
     let expected = BridgeOptions {
         bridge: "br7".parse().ok(),
@@ -57,6 +58,7 @@ fn every_option_of_the_bridge_driver_sets_its_field() {
         gateway_mode_ipv6: GatewayMode::NatUnprotected,
         inhibit_ipv4: true,
         host_address: false,
+        any_source: true,
     };
     assert_eq!(options, expected);
 }

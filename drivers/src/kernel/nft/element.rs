@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use cnm::{Element, LinkName, Protocol, Value};
+use cnm::{Element, LinkName, Mac, Protocol, Value};
 use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};
 
 use super::encoder::{Entry, Listed};
+use super::guard::{GUARDED, HARDWARE, SOURCES4, SOURCES6};
 use super::rule::interface;
 use super::set::{Field, SetDefinition};
 use super::skeleton::{
@@ -17,7 +18,9 @@ use super::skeleton::{
 
 /// What an element of the model is in the kernel. `None` if the value does not fit the key.
 pub(super) fn entries(element: &Element, value: &Value) -> Option<Vec<Entry>> {
-    let one = |set: &SetDefinition, key| vec![Entry { set: set.name, key, data: None, end: None }];
+    let one = |set: &SetDefinition, key| {
+        vec![Entry { family: set.family, set: set.name, key, data: None, end: None }]
+    };
     let present = *value == Value::Present;
     match element {
         Element::Bridge { link } if present => {
@@ -53,6 +56,15 @@ pub(super) fn entries(element: &Element, value: &Value) -> Option<Vec<Entry>> {
             let ends = [address_bytes(*from), address_bytes(*to)].concat();
             Some(one(set, [ends, protocol_and_port(*protocol, *port)].concat()))
         }
+        Element::Guarded { link, mac } if present => {
+            let name = interface(link.as_str());
+            let key = [name.as_slice(), &mac.octets(), &[0; 2]].concat();
+            Some([one(&GUARDED, name), one(&HARDWARE, key)].concat())
+        }
+        Element::Source { link, address } if present => {
+            let set = if address.is_ipv4() { &SOURCES4 } else { &SOURCES6 };
+            Some(one(set, [interface(link.as_str()), address_bytes(*address)].concat()))
+        }
         Element::Published { host, protocol, port } => {
             let Value::Target { address, port: target } = value else { return None };
             published(*host, *protocol, *port, (*address, *target))
@@ -80,7 +92,7 @@ fn published(
     key.extend(protocol_and_port(protocol, port));
     let mut data = address_bytes(address);
     data.extend(port_bytes(target));
-    Some(vec![Entry { set: set.name, key, data: Some(data), end: None }])
+    Some(vec![Entry { family: set.family, set: set.name, key, data: Some(data), end: None }])
 }
 
 fn range(subnet: IpNetwork) -> Entry {
@@ -93,7 +105,8 @@ fn range(subnet: IpNetwork) -> Entry {
             net.broadcast().to_bits().checked_add(1).map(|next| next.to_be_bytes().to_vec())
         }
     };
-    Entry { set: set.name, key: address_bytes(subnet.network()), data: None, end }
+    let key = address_bytes(subnet.network());
+    Entry { family: set.family, set: set.name, key, data: None, end }
 }
 
 fn address_bytes(address: IpAddr) -> Vec<u8> {
@@ -149,6 +162,14 @@ fn decode_one(set: &SetDefinition, key: &[u8], data: Option<&[u8]>) -> Option<(E
             let (from, to) = (address(&mut rest)?, address(&mut rest)?);
             let (protocol, port) = take_port(rest)?;
             present(Element::Passage { from, to, protocol, port })
+        }
+        name if name == HARDWARE.name => {
+            let mac = Mac::from(*key.get(libc::IFNAMSIZ..)?.first_chunk()?);
+            present(Element::Guarded { link: link()?, mac })
+        }
+        name if name == SOURCES4.name || name == SOURCES6.name => {
+            let address = take_address(&mut key.get(libc::IFNAMSIZ..)?, ipv6)?;
+            present(Element::Source { link: link()?, address })
         }
         name if !set.data.is_empty() => {
             let host = if name == PUBLISHED4_ANY.name {

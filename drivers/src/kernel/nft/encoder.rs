@@ -55,6 +55,8 @@ const BYTEORDER_BIG: u32 = 2;
 /// One element of a set as the kernel has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Entry {
+    /// The family of the table.
+    pub(super) family: Family,
     /// The set.
     pub(super) set: &'static str,
     /// The key; of a range, its first.
@@ -78,6 +80,11 @@ impl<'a> TableBatch<'a> {
     /// An empty batch.
     pub(super) fn new(family: Family, table: &'a str) -> Self {
         Self { batch: Batch::new(), table, family }
+    }
+
+    /// Goes on with the table that has this name in another family.
+    pub(super) fn turn_to(&mut self, family: Family) {
+        self.family = family;
     }
 
     /// Makes the table, or changes its flags. Returns the message's position.
@@ -170,6 +177,7 @@ impl<'a> TableBatch<'a> {
 
     fn element(&mut self, message: u16, flags: u16, entry: &Entry, data: Option<&[u8]>) -> u32 {
         let table = self.table;
+        self.turn_to(entry.family);
         self.push(message, flags, |m| {
             m.text(NFTA_SET_ELEM_LIST_TABLE, table);
             m.text(NFTA_SET_ELEM_LIST_SET, entry.set);

@@ -41,6 +41,7 @@ pub(super) enum Expression {
 /// `NFT_META_…`
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Meta {
+    EtherType = 1,
     InputName = 6,
     OutputName = 7,
     Family = 15,
@@ -57,6 +58,7 @@ pub(super) enum Connection {
 /// `NFT_PAYLOAD_…`
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Base {
+    Link = 0,
     Network = 1,
     Transport = 2,
 }
@@ -73,6 +75,7 @@ pub(super) enum End {
 pub(super) enum Family {
     Inet = 1,
     Ipv4 = 2,
+    Bridge = 7,
     Ipv6 = 10,
 }
 

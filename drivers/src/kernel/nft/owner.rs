@@ -17,8 +17,10 @@ use super::encoder::{
     TableBatch,
 };
 use super::expression::Family;
-use super::skeleton::{CHAINS, SETS, USER_CHAINS, rules};
-use super::{NftError, element, holder};
+use super::rule::Rule;
+use super::set::SetDefinition;
+use super::skeleton::{Chain, USER_CHAINS};
+use super::{NftError, element, guard, holder, skeleton};
 
 const NFNLGRP_NFTABLES: u32 = libc::NFNLGRP_NFTABLES.cast_unsigned();
 const EVENT_BUFFER: usize = 1 << 20;
@@ -40,13 +42,42 @@ pub enum Ownership {
     Declined,
 }
 
-/// The socket that changes the table, and owns it where the kernel has that.
+/// One of our tables, which have the same name in different families.
+struct Part {
+    family: Family,
+    word: &'static str,
+    sets: &'static [&'static SetDefinition],
+    chains: &'static [Chain],
+    rules: fn() -> Vec<Rule>,
+}
+
+/// What packets go through.
+const HOST: Part = Part {
+    family: Family::Inet,
+    word: "inet",
+    sets: &skeleton::SETS,
+    chains: &skeleton::CHAINS,
+    rules: skeleton::rules,
+};
+
+/// What frames go through that come from containers.
+const GUARD: Part = Part {
+    family: Family::Bridge,
+    word: "bridge",
+    sets: &guard::SETS,
+    chains: &guard::CHAINS,
+    rules: guard::rules,
+};
+
+/// The socket that changes the tables, and owns them where the kernel has that.
 #[derive(Debug)]
 pub(super) struct Writer {
     socket: Socket,
     table: String,
     // `OWNER | PERSIST`, or nothing.
     flags: u32,
+    /// Whether the kernel filters frames of bridges.
+    guards: bool,
 }
 
 /// The table as the kernel has it.
@@ -74,7 +105,7 @@ impl Writer {
             Ownership::Preferred => OWNER | PERSIST,
             Ownership::Declined => 0,
         };
-        let mut writer = Self { socket, table: table.to_owned(), flags };
+        let mut writer = Self { socket, table: table.to_owned(), flags, guards: true };
         writer.install_or_go_without_owner()?;
         writer.install_user_table()?;
         Ok(writer)
@@ -85,7 +116,16 @@ impl Writer {
     }
 
     pub(super) fn name(&self) -> String {
-        format!("inet {}", self.table)
+        self.name_of(&HOST)
+    }
+
+    fn name_of(&self, part: &Part) -> String {
+        format!("{} {}", part.word, self.table)
+    }
+
+    /// Whether the kernel has the tables of a family.
+    pub(super) fn has(&self, family: Family) -> bool {
+        self.guards || family != GUARD.family
     }
 
     pub(super) fn owner_socket(&self) -> Option<OwnedFd> {
@@ -103,14 +143,24 @@ impl Writer {
         self.socket.transact(batch.batch).map_err(|source| NftError::Socket { verb: "use", source })
     }
 
-    pub(super) fn remove_table(&mut self) -> Result<(), NftError> {
-        let table = self.table.clone();
-        let mut batch = TableBatch::new(Family::Inet, &table);
-        batch.remove_table();
-        match self.commit(batch)? {
-            Err(refusal) if !is(&refusal, libc::ENOENT) => Err(self.refused("remove", refusal)),
-            _ => Ok(()),
+    /// Removes our tables.
+    pub(super) fn remove_tables(&mut self) -> Result<(), NftError> {
+        for part in self.parts() {
+            let table = self.table.clone();
+            let mut batch = TableBatch::new(part.family, &table);
+            batch.remove_table();
+            match self.commit(batch)? {
+                Err(refusal) if !is(&refusal, libc::ENOENT) => {
+                    return Err(self.refused("remove", part, refusal));
+                }
+                _ => {}
+            }
         }
+        Ok(())
+    }
+
+    fn parts(&self) -> &'static [&'static Part] {
+        if self.guards { &[&HOST, &GUARD] } else { &[&HOST] }
     }
 
     /// Removes the users' table, unless somebody put a rule into it.
@@ -140,18 +190,24 @@ impl Writer {
     /// All elements of our sets; those of a set that is missing are none.
     pub(super) fn list(&mut self) -> Result<Vec<(Element, Value)>, NftError> {
         let mut elements = Vec::new();
-        for set in SETS {
+        for part in self.parts() {
+            elements.extend(self.list_part(part)?);
+        }
+        Ok(elements)
+    }
+
+    fn list_part(&mut self, part: &Part) -> Result<Vec<(Element, Value)>, NftError> {
+        let mut elements = Vec::new();
+        for set in part.sets {
             let listed = self.socket.dump(
-                encoder::query(GETSETELEM, Family::Inet),
+                encoder::query(GETSETELEM, part.family),
                 |request| encoder::name_set(request, &self.table, set.name),
                 |message| Some(encoder::listed(message.attributes()).collect::<Vec<_>>()),
             );
             match listed {
                 Ok(messages) => elements.extend(element::decode(set, &messages.concat())),
                 Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {}
-                Err(source) => {
-                    return Err(NftError::Table { verb: "list", table: self.name(), source });
-                }
+                Err(source) => return Err(self.unreadable(part, source)),
             }
         }
         Ok(elements)
@@ -172,37 +228,61 @@ impl Writer {
         }
     }
 
-    /// Has the constant part as it should be, and owned. Returns whether it was made anew.
-    pub(super) fn install(&mut self) -> Result<bool, NftError> {
+    /// Has the constant part as it should be, and owned. Returns the families of the tables that were
+    /// made anew.
+    pub(super) fn install(&mut self) -> Result<Vec<Family>, NftError> {
+        let mut anew = Vec::new();
+        for part in self.parts() {
+            match self.install_part(part) {
+                Ok(made) => anew.extend(made.then_some(part.family)),
+                Err(NftError::Table { source, .. })
+                    if part.family == GUARD.family && is_unsupported(&source) =>
+                {
+                    tracing::warn!(
+                        table = self.table,
+                        "this kernel does not filter the frames of bridges (NF_TABLES_BRIDGE): \
+                         containers can forge addresses of their neighbours"
+                    );
+                    self.guards = false;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(anew)
+    }
+
+    fn install_part(&mut self, part: &Part) -> Result<bool, NftError> {
         let table = self.table.clone();
-        let mut batch = TableBatch::new(Family::Inet, &table);
+        let mut batch = TableBatch::new(part.family, &table);
         let mut kept = Vec::new();
-        if let Some(found) = self.find()? {
+        if let Some(found) = self.find(part)? {
             let is_ours = found.owner == Some(self.port());
             if let Some(port) = found.owner.filter(|_| !is_ours) {
                 return Err(owned(table, Some(port)));
             }
             let is_orphan = found.owner.is_none() && found.flags & PERSIST != 0;
-            match (found.is_current(), is_ours || self.flags == 0) {
+            match (found.is_current(part), is_ours || self.flags == 0) {
                 (true, true) => return Ok(false),
                 (true, false) if is_orphan => {
                     batch.add_table(self.flags, None);
-                    self.commit(batch)?.map_err(|refusal| self.refused("adopt", refusal))?;
+                    self.commit(batch)?.map_err(|refusal| self.refused("adopt", part, refusal))?;
                     return Ok(false);
                 }
                 _ => {}
             }
-            kept = self.list()?;
+            kept = self.list_part(part)?;
             batch.remove_table();
         }
-        let ownership = batch.add_table(self.flags, Some(&version()));
-        encode_constants(&mut batch);
+        let ownership = batch.add_table(self.flags, Some(&version(part)));
+        encode_constants(part, &mut batch);
         for entry in kept.iter().filter_map(|(key, value)| element::entries(key, value)).flatten() {
             batch.add_entry(&entry);
         }
         self.commit(batch)?.map_err(|refusal| match refusal.0.get(&ownership) {
-            Some(error) if self.flags != 0 && is_unsupported(error) => self.refused(OWN, refusal),
-            _ => self.refused("install", refusal),
+            Some(error) if self.flags != 0 && is_unsupported(error) => {
+                self.refused(OWN, part, refusal)
+            }
+            _ => self.refused("install", part, refusal),
         })?;
         Ok(true)
     }
@@ -227,10 +307,10 @@ impl Writer {
         format!("{}-user", self.table)
     }
 
-    fn find(&mut self) -> Result<Option<Found>, NftError> {
+    fn find(&mut self, part: &Part) -> Result<Option<Found>, NftError> {
         let mut found = None;
         let answer = self.socket.request(
-            encoder::query(GETTABLE, Family::Inet),
+            encoder::query(GETTABLE, part.family),
             |request| request.text(NFTA_TABLE_NAME, &self.table),
             |message| {
                 let table = message.attributes();
@@ -245,10 +325,10 @@ impl Writer {
         );
         match answer {
             Err(error) if error.raw_os_error() == Some(libc::ENOENT) => return Ok(None),
-            other => other.map_err(|source| self.unreadable(source))?,
+            other => other.map_err(|source| self.unreadable(part, source))?,
         }
         let rules = self.socket.dump(
-            encoder::query(GETRULE, Family::Inet),
+            encoder::query(GETRULE, part.family),
             |request| request.text(NFTA_RULE_TABLE, &self.table),
             |message| {
                 let rule = message.attributes();
@@ -259,19 +339,19 @@ impl Writer {
                 ))
             },
         );
-        let rules = rules.map_err(|source| self.unreadable(source))?;
+        let rules = rules.map_err(|source| self.unreadable(part, source))?;
         Ok(found.map(|found| Found { rules, ..found }))
     }
 
-    fn unreadable(&self, source: io::Error) -> NftError {
-        NftError::Table { verb: "list", table: self.name(), source }
+    fn unreadable(&self, part: &Part, source: io::Error) -> NftError {
+        NftError::Table { verb: "list", table: self.name_of(part), source }
     }
 
-    fn refused(&self, verb: &'static str, refusal: Refusal) -> NftError {
+    fn refused(&self, verb: &'static str, part: &Part, refusal: Refusal) -> NftError {
         if is(&refusal, libc::EPERM) && self.flags & OWNER != 0 {
             return owned(self.table.clone(), None);
         }
-        NftError::Table { verb, table: self.name(), source: first(refusal) }
+        NftError::Table { verb, table: self.name_of(part), source: first(refusal) }
     }
 }
 
@@ -287,35 +367,37 @@ fn user_error(verb: &'static str, table: &str, source: io::Error) -> NftError {
 
 impl Found {
     /// Whether chains and rules are those of this program, untouched.
-    fn is_current(&self) -> bool {
-        let mut expected: Vec<_> =
-            rules().iter().map(|rule| (rule.chain.to_owned(), rule.comment.to_owned())).collect();
+    fn is_current(&self, part: &Part) -> bool {
+        let mut expected: Vec<_> = (part.rules)()
+            .iter()
+            .map(|rule| (rule.chain.to_owned(), rule.comment.to_owned()))
+            .collect();
         let mut found = self.rules.clone();
         // The kernel lists chain by chain; the order within a chain is what counts.
         expected.sort_by(|a, b| a.0.cmp(&b.0));
         found.sort_by(|a, b| a.0.cmp(&b.0));
         self.flags & !(OWNER | PERSIST) == 0
-            && self.version.as_deref() == Some(version().as_str())
+            && self.version.as_deref() == Some(version(part).as_str())
             && found == expected
     }
 }
 
-fn encode_constants(batch: &mut TableBatch<'_>) {
-    for (id, set) in (1..).zip(SETS) {
+fn encode_constants(part: &Part, batch: &mut TableBatch<'_>) {
+    for (id, set) in (1..).zip(part.sets) {
         batch.add_set(set, id);
     }
-    for chain in &CHAINS {
+    for chain in part.chains {
         batch.add_chain(chain);
     }
-    for rule in &rules() {
+    for rule in &(part.rules)() {
         batch.add_rule(rule);
     }
 }
 
-/// The comment of the table: two tables with the same one have the same constant part.
-fn version() -> String {
-    let mut batch = TableBatch::new(Family::Inet, "");
-    encode_constants(&mut batch);
+/// The comment of a table: two tables with the same one have the same constant part.
+fn version(part: &Part) -> String {
+    let mut batch = TableBatch::new(part.family, "");
+    encode_constants(part, &mut batch);
     // FNV-1a: nobody forges this, it only has to differ when the rules do.
     let digest = batch.batch.content().iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
@@ -338,7 +420,9 @@ pub(super) fn tells_of(datagram: &[u8], table: &str, port: u32) -> bool {
         subsystem == SUBSYSTEM_NFTABLES
             && kind != NEWGEN
             && message.port != port
-            && message.payload().first() == Some(&(Family::Inet as u8))
+            && [HOST.family, GUARD.family]
+                .iter()
+                .any(|f| message.payload().first() == Some(&(*f as u8)))
             && message.attributes().text(NFTA_TABLE_NAME) == Some(table)
     })
 }
@@ -348,7 +432,7 @@ fn is(refusal: &Refusal, code: i32) -> bool {
 }
 
 fn is_unsupported(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::EOPNOTSUPP | libc::EINVAL))
+    matches!(error.raw_os_error(), Some(libc::EOPNOTSUPP | libc::EAFNOSUPPORT | libc::EINVAL))
 }
 
 fn first(refusal: Refusal) -> io::Error {

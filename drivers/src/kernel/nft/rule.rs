@@ -29,6 +29,7 @@ pub(super) const UNTRACKED: u32 = 64;
 
 /// `IPS_DST_NAT`: the connection's destination was replaced.
 const DESTINATION_NAT: u32 = 1 << 5;
+const ICMPV6: u8 = 58;
 /// `RTN_LOCAL`
 const LOCAL: u32 = 2;
 const TCP_FLAGS_OFFSET: u32 = 13;
@@ -236,6 +237,77 @@ impl Rule {
         self.with(Expression::Verdict(verdict))
     }
 
+    // === Frames ===
+
+    /// Frames that carry something.
+    pub(super) fn ethertype_is(self, ethertype: u16) -> Self {
+        let load = Expression::Meta { key: Meta::EtherType, word: 0 };
+        self.with(load).equals(ethertype.to_be_bytes().to_vec())
+    }
+
+    /// Frames whose port and hardware address are not in a set.
+    pub(super) fn frame_source_not_in(self, set: &SetDefinition) -> Self {
+        let word = Field::Interface.words();
+        let source = Expression::Payload { base: Base::Link, offset: 6, length: 6, word };
+        self.port().with(source).unknown_to(set)
+    }
+
+    /// The port that a frame came in by, and the source of what it carries: to be looked up.
+    pub(super) fn port_and_source(self, family: Family) -> Self {
+        let (offset, field) = source(family);
+        self.port_and_network(offset, field)
+    }
+
+    /// The port that a frame came in by, and a field of what it carries: to be looked up.
+    pub(super) fn port_and_network(self, offset: u32, field: Field) -> Self {
+        let (length, word) = (field.length(), Field::Interface.words());
+        self.port().with(Expression::Payload { base: Base::Network, offset, length, word })
+    }
+
+    /// The port that a frame came in by, and the target of a message of `ICMPv6`: to be looked up.
+    pub(super) fn port_and_icmp6_target(self) -> Self {
+        let (length, word) = (Field::Ipv6.length(), Field::Interface.words());
+        self.port().with(Expression::Payload { base: Base::Transport, offset: 8, length, word })
+    }
+
+    /// Goes on if what is to be looked up is in a set.
+    pub(super) fn known_to(self, set: &SetDefinition) -> Self {
+        self.member(set, true)
+    }
+
+    /// Goes on if what is to be looked up is not in a set.
+    pub(super) fn unknown_to(self, set: &SetDefinition) -> Self {
+        self.member(set, false)
+    }
+
+    /// Packets that have no source.
+    pub(super) fn source_is_unspecified(self, family: Family) -> Self {
+        let (offset, field) = source(family);
+        self.network_is(offset, vec![0; if field == Field::Ipv4 { 4 } else { 16 }])
+    }
+
+    /// Packets with this data at a place of the network header.
+    pub(super) fn network_is(self, offset: u32, data: Vec<u8>) -> Self {
+        let length = u32::try_from(data.len()).unwrap_or_default();
+        self.with(network(offset, length)).equals(data)
+    }
+
+    /// Packets of `ICMPv6`.
+    pub(super) fn icmp6(self) -> Self {
+        let load = Expression::Meta { key: Meta::Protocol, word: 0 };
+        self.with(load).equals(vec![ICMPV6])
+    }
+
+    /// Messages of `ICMPv6` of one type.
+    pub(super) fn icmp6_is(self, kind: u8) -> Self {
+        let load = Expression::Payload { base: Base::Transport, offset: 0, length: 1, word: 0 };
+        self.icmp6().with(load).equals(vec![kind])
+    }
+
+    fn port(self) -> Self {
+        self.with(Expression::Meta { key: Meta::InputName, word: 0 })
+    }
+
     fn protocol(self, protocol: Protocol) -> Self {
         self.with(Expression::Meta { key: Meta::Protocol, word: 0 }).equals(vec![protocol.number()])
     }
@@ -281,6 +353,11 @@ impl Rule {
         self.expressions.push(expression);
         self
     }
+}
+
+/// Where packets of a family have their source.
+fn source(family: Family) -> (u32, Field) {
+    if family == Family::Ipv4 { (12, Field::Ipv4) } else { (8, Field::Ipv6) }
 }
 
 fn network(offset: u32, length: u32) -> Expression {

@@ -1,5 +1,7 @@
 //! Sets and maps: what their keys and values consist of.
 
+use super::expression::Family;
+
 /// A named set, or a map where it has `data`.
 #[derive(Debug)]
 pub(super) struct SetDefinition {
@@ -13,6 +15,8 @@ pub(super) struct SetDefinition {
     pub(super) data: &'static [Field],
     /// Whether it holds ranges of keys.
     pub(super) interval: bool,
+    /// The family of its table.
+    pub(super) family: Family,
 }
 
 /// A field of a key or a value. Every field takes whole words of 4 bytes.
@@ -23,6 +27,7 @@ pub(super) enum Field {
     Protocol,
     Port,
     Interface,
+    Mac,
 }
 
 impl Field {
@@ -32,6 +37,7 @@ impl Field {
             Self::Protocol => 1,
             Self::Port => 2,
             Self::Ipv4 => 4,
+            Self::Mac => 6,
             Self::Ipv6 | Self::Interface => 16,
         }
     }
@@ -46,6 +52,7 @@ impl Field {
         match self {
             Self::Ipv4 => 7,
             Self::Ipv6 => 8,
+            Self::Mac => 9,
             Self::Protocol => 12,
             Self::Port => 13,
             Self::Interface => 41,

@@ -269,11 +269,11 @@ fn postrouting() -> Vec<Rule> {
 }
 
 const fn set(name: &'static str, comment: &'static str, key: &'static [Field]) -> SetDefinition {
-    SetDefinition { name, comment, key, data: &[], interval: false }
+    SetDefinition { name, comment, key, data: &[], interval: false, family: Family::Inet }
 }
 
 const fn ranges(name: &'static str, comment: &'static str, key: &'static [Field]) -> SetDefinition {
-    SetDefinition { name, comment, key, data: &[], interval: true }
+    SetDefinition { name, comment, key, data: &[], interval: true, family: Family::Inet }
 }
 
 const fn map(
@@ -282,7 +282,7 @@ const fn map(
     key: &'static [Field],
     data: &'static [Field],
 ) -> SetDefinition {
-    SetDefinition { name, comment, key, data, interval: false }
+    SetDefinition { name, comment, key, data, interval: false, family: Family::Inet }
 }
 
 const fn base(

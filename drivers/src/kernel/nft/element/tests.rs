@@ -6,6 +6,7 @@ use proptest::prelude::*;
 
 use super::super::encoder::TableBatch;
 use super::super::expression::Family;
+use super::super::guard;
 use super::super::skeleton::SETS;
 use super::*;
 
@@ -51,6 +52,10 @@ fn element() -> impl Strategy<Value = (Element, Value)> {
         (link(), any::<bool>())
             .prop_map(move |(link, ipv6)| present(Element::Unprotected { link, ipv6 })),
         subnet().prop_map(move |subnet| present(Element::Masquerade { subnet })),
+        (link(), any::<[u8; 6]>())
+            .prop_map(move |(link, mac)| present(Element::Guarded { link, mac: mac.into() })),
+        (link(), address())
+            .prop_map(move |(link, address)| present(Element::Source { link, address })),
         (address(), protocol(), any::<u16>()).prop_map(move |(address, protocol, port)| {
             present(Element::Open { address, protocol, port })
         }),
@@ -90,7 +95,7 @@ proptest! {
         let entries: Vec<_> =
             expected.iter().flat_map(|(key, value)| entries(key, value).unwrap()).collect();
         let mut found = BTreeMap::new();
-        for set in SETS {
+        for set in SETS.into_iter().chain(guard::SETS) {
             found.extend(decode(set, &listed(&entries, set)));
         }
         prop_assert_eq!(found, expected);
@@ -98,7 +103,7 @@ proptest! {
 
     #[test]
     fn what_nobody_of_us_wrote_is_left_out(key in any::<Vec<u8>>(), data in any::<Vec<u8>>()) {
-        for set in SETS {
+        for set in SETS.into_iter().chain(guard::SETS) {
             decode(set, &[(key.clone(), Some(data.clone()), false)]);
             decode(set, &[(key.clone(), None, true)]);
         }
