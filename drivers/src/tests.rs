@@ -458,6 +458,10 @@ fn endpoints_that_do_not_talk_have_passages_to_neighbours_by_way_of_the_host() {
         (
             "element",
             expect![[r#"
+                + element guarded vethe0e0e0e 02:00:00:00:00:e0
+                + element source vethe0e0e0e 10.1.0.2
+                + element source vethe0e0e0e fd00:1::2
+                + element source vethe0e0e0e fe80::ff:fe00:e0
                 + element passage 10.1.0.2 to 10.1.0.9 53/udp
                 + element passage fd00:1::2 to fd00:1::9 53/udp
             "#]],

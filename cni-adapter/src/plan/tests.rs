@@ -119,6 +119,7 @@ fn hairpin_and_routes_are_planned() {
             + route 10.3.0.0/16 in 020202020202 via 10.1.0.9 dev eth0
             + element bridge cni0
             + element unprotected cni0 ipv4
-            + element masquerade 10.1.0.0/24"#]],
+            + element masquerade 10.1.0.0/24
+            + element apart cni0"#]],
     );
 }

@@ -137,18 +137,7 @@ fn scenarios() -> Vec<(&'static str, Vec<(Element, Value)>)> {
                 open("fd00:18::2", Protocol::Udp),
             ]),
         ),
-        ("An endpoint", {
-            let link = || link("veth1a2b3c4");
-            let mac = "02:42:ac:12:00:02".parse().unwrap();
-            let source =
-                |address: &str| Element::Source { link: link(), address: address.parse().unwrap() };
-            present(vec![
-                Element::Guarded { link: link(), mac },
-                source("172.18.0.2"),
-                source("fd00:18::2"),
-                source("fe80::42:acff:fe12:2"),
-            ])
-        }),
+        ("An endpoint", present(endpoint())),
         (
             "`--publish 8080:80`",
             vec![
@@ -164,6 +153,16 @@ fn scenarios() -> Vec<(&'static str, Vec<(Element, Value)>)> {
             ],
         ),
     ]
+}
+
+/// What is checked of a port of a bridge.
+fn endpoint() -> Vec<Element> {
+    let link = || link("veth1a2b3c4");
+    let mac = "02:42:ac:12:00:02".parse().unwrap();
+    let source =
+        |address: &str| Element::Source { link: link(), address: address.parse().unwrap() };
+    let addresses = ["172.18.0.2", "fd00:18::2", "fe80::42:acff:fe12:2"].map(source);
+    [Element::Guarded { link: link(), mac }].into_iter().chain(addresses).collect()
 }
 
 fn published(host: &str, protocol: Protocol, port: u16, address: &str) -> (Element, Value) {
