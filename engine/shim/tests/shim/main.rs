@@ -156,14 +156,17 @@ fn probe() -> PathBuf {
     if built.is_ok_and(|built| built > changed) {
         return program;
     }
+    // A directory of its own, for others may be at it too and the compiler puts more beside it.
     let own = program.with_extension(std::process::id().to_string());
+    fs::create_dir_all(&own).unwrap();
     let status = Command::new("rustc")
         .args(["--edition", "2021", "-O", "-C", "target-feature=+crt-static", source, "-o"])
-        .arg(&own)
+        .arg(own.join("probe"))
         .status()
         .unwrap();
     assert!(status.success());
-    fs::rename(own, &program).unwrap();
+    fs::rename(own.join("probe"), &program).unwrap();
+    fs::remove_dir_all(own).unwrap();
     program
 }
 
