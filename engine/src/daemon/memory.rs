@@ -2,45 +2,53 @@
 //!
 //! glibc keeps what was freed for the thread that had it. A container with ten thousand ports takes 100 MiB
 //! for a moment, on whichever thread, and without a word they would stay the daemon's for good.
-#![cfg_attr(target_env = "gnu", expect(unsafe_code, reason = "malloc_trim has no safe wrapper"))]
+#![cfg_attr(
+    target_env = "gnu",
+    expect(unsafe_code, reason = "malloc_trim and mallinfo2 have no safe wrapper")
+)]
 
-use std::fs;
 use std::time::Duration;
 
 /// How often to look.
 const PERIOD: Duration = Duration::from_secs(5);
 
-/// After how many looks it is done in any case: what was freed does not show.
-const SELDOM: u32 = 12;
-
-/// By how many bytes it must have grown to be worth the locks of the allocator, which are held for some
+/// How many bytes must have been freed to be worth the locks of the allocator, which are held for some
 /// milliseconds.
-const WORTH: u64 = 8 << 20;
+const WORTH: usize = 8 << 20;
 
-/// Looks for ever, and gives back what is free: soon after much was taken, else once a minute.
+/// Looks for ever, and gives back what is free whenever much was freed.
 pub(super) async fn watch() {
     let mut ticks = tokio::time::interval(PERIOD);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let (mut least, mut looks) = (0, 0);
+    let mut least = 0;
     loop {
         ticks.tick().await;
-        let Some(now) = anonymous() else { return };
-        looks += 1;
-        if now > least + WORTH || (looks >= SELDOM && now > WORTH) {
-            // A thread of its own: those that answer requests do not wait for it.
-            let _ = tokio::task::spawn_blocking(trim).await;
-            least = anonymous().unwrap_or(now);
-            looks = 0;
-        }
+        // A thread of its own: those that answer requests do not wait for it.
+        let look = tokio::task::spawn_blocking(move || {
+            let now = free();
+            // What has been given back still counts as free, until it is used again.
+            if now < least + WORTH {
+                return least.min(now);
+            }
+            trim();
+            free()
+        });
+        let Ok(free) = look.await else { return };
+        least = free;
     }
 }
 
-/// The memory of this process that no file stands for, in bytes.
-fn anonymous() -> Option<u64> {
-    let text = fs::read_to_string("/proc/self/status").ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix("RssAnon:"))?;
-    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    Some(kib << 10)
+/// The bytes that nobody uses, of all threads.
+#[cfg(target_env = "gnu")]
+fn free() -> usize {
+    // SAFETY: it takes no pointer, and may be called by any thread at any time once malloc was used.
+    unsafe { libc::mallinfo2() }.fordblks
+}
+
+/// Unknown, and so never worth anything.
+#[cfg(not(target_env = "gnu"))]
+fn free() -> usize {
+    0
 }
 
 #[cfg(target_env = "gnu")]
@@ -60,7 +68,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_memory_of_this_process_is_known() {
-        assert!(anonymous().is_some_and(|bytes| bytes > 0), "no RssAnon in /proc/self/status");
+    #[cfg(target_env = "gnu")]
+    fn what_is_freed_counts_as_free() {
+        let many: Vec<_> = (0..10_000).map(|_| vec![1_u8; 1000]).collect();
+        let last = vec![1_u8; 1000];
+        let before = free();
+        drop(many);
+        assert!(free() > before + 5_000_000, "{before}, then {}", free());
+        drop(last);
     }
 }

@@ -147,7 +147,7 @@ fn end_unrecorded(daemon: &Daemon) {
     set_writable(daemon, "+i");
     let error = daemon.refusal("network create never");
     assert!(error.contains("cannot write the store"), "{error}");
-    daemon.rnet("stop -t 0 stopped");
+    daemon.rnet("stop stopped");
     daemon.rnet("rm -f removed");
     daemon.rnet("kill once");
     assert_eq!(once.wait().unwrap().code(), Some(137));
