@@ -198,8 +198,10 @@ fn link_options_change_in_place(kernel: &dyn Kernel) {
     model.set(1, "bridge.enable_icc", "false");
     let plan = reconcile(kernel, &model.desired()).unwrap();
     let plan_text = plan.to_string();
-    // Sysctls that say nothing elsewhere are set beside.
-    let in_place = |line: &str| line.starts_with('~') || line.starts_with("+ sysctl");
+    // What belongs to the options comes beside; no link, port or address is made anew.
+    let beside = ["+ sysctl", "+ neighbour", "+ element"];
+    let in_place =
+        |line: &str| line.starts_with('~') || beside.iter().any(|word| line.starts_with(word));
     assert!(plan_text.lines().all(in_place), "{plan}");
     assert!(diff(&kernel.observe().unwrap(), &model.desired()).is_empty());
 }
