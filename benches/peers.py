@@ -8,11 +8,14 @@ import signal
 import subprocess
 import tarfile
 from contextlib import contextmanager
+from pathlib import Path
 
 from api import Api
 from lab import HYBRID, hybrid, pids, sh, wait_for
 
 IMAGE = "rnet/toolbox:latest"
+
+RUN = Path("/run/bench")
 
 PACKAGES = {"dockerd": "docker.io iptables", "podman": "podman iptables", "crun": "crun",
             "runc": "runc"}
@@ -36,6 +39,9 @@ class Engine:
         self.lab = lab
         self.directory = lab.directory / self.name
         self.directory.mkdir()
+        # What lasts no longer than the machine is up is on a tmpfs, as everybody's /run is.
+        self.run = RUN / self.name
+        self.run.mkdir(parents=True)
         self.host = lab.host(self.name)
         self.socket = str(self.directory / "api.sock")
         self.api = Api(self.socket)
@@ -96,7 +102,7 @@ class Rnet(Engine):
 
     def command(self):
         return [self.binaries / "rnet", "daemon", "-H", f"unix://{self.socket}",
-                "--data-root", self.directory / "data", "--exec-root", self.directory / "exec",
+                "--data-root", self.directory / "data", "--exec-root", self.run,
                 "--pidfile", self.directory / "pid", "--config-file", self.config]
 
     def cli(self, *arguments):
@@ -150,7 +156,7 @@ class Dockerd(Engine):
 
     def command(self):
         return ["dockerd", "-H", f"unix://{self.socket}", "--data-root", self.directory / "data",
-                "--exec-root", self.directory / "exec", "--pidfile", self.directory / "pid",
+                "--exec-root", self.run, "--pidfile", self.directory / "pid",
                 "--log-level", "warn"]
 
     def cli(self, *arguments):
@@ -178,8 +184,8 @@ class Podman(Engine):
 
     def options(self):
         place = self.directory
-        return ["podman", "--root", place / "data", "--runroot", place / "run",
-                "--tmpdir", place / "tmp", "--network-config-dir", place / "networks",
+        return ["podman", "--root", place / "data", "--runroot", self.run / "root",
+                "--tmpdir", self.run / "tmp", "--network-config-dir", place / "networks",
                 "--storage-driver", "overlay", "--cgroup-manager", "cgroupfs",
                 "--events-backend", "file", "--log-level", "error"]
 
@@ -202,6 +208,7 @@ class Runtime:
         self.name = name
         self.version = sh(name, "--version").splitlines()[0].replace(" version", "")
         self.state = lab.directory / name
+        self.run_directory = RUN / name
         self.bundle = self.state / "bundle"
         self.bundle.mkdir(parents=True)
         sh(name, "spec", cwd=self.bundle)
@@ -222,7 +229,7 @@ class Runtime:
         id = f"c{self.count}"
         # Without pipes: the container would keep them open.
         subprocess.run(
-            [self.name, "--root", self.state / "state", "run", "--detach",
+            [self.name, "--root", self.run_directory, "run", "--detach",
              "--bundle", self.bundle, id],
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
             check=True,
@@ -230,7 +237,7 @@ class Runtime:
         return id
 
     def remove(self, id):
-        sh(self.name, "--root", self.state / "state", "delete", "--force", id)
+        sh(self.name, "--root", self.run_directory, "delete", "--force", id)
 
 
 def many_files():
