@@ -47,6 +47,7 @@ pub fn main(invocation: Invocation, arguments: impl IntoIterator<Item = OsString
             return ExitCode::FAILURE;
         }
     };
+    memory::bound();
     let logger = log::start(config.log);
     match start(invocation, config, logger) {
         Ok(()) => ExitCode::SUCCESS,
