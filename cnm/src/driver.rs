@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use ipnetwork::IpNetwork;
 
-use crate::options::OptionError;
+use crate::options::{Described, OptionError};
 use crate::sandbox::Attachment;
 use crate::{HasKind, Key, Kind, LinkName, Mac, Network, PortBinding, Sandbox, State, Value};
 
@@ -29,6 +29,16 @@ pub trait Driver: fmt::Debug + Send + Sync {
     /// Reads the options of a network: a value that cannot be is an error, what is unknown a
     /// warning or, in Docker's vocabulary, an error.
     fn read(&self, options: &BTreeMap<String, String>) -> Result<Reading, OptionError>;
+
+    /// The options of its networks, as the manual has them.
+    fn options(&self) -> Vec<Described> {
+        Vec::new()
+    }
+
+    /// The options of endpoints that not all drivers have, as the manual has them.
+    fn endpoint_options(&self) -> Vec<Described> {
+        Vec::new()
+    }
 
     /// Reads an option of an endpoint that not all drivers have; tells whether there is one of that
     /// name.

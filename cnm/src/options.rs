@@ -69,12 +69,54 @@ impl HasKind for OptionError {
 pub struct Spec<T> {
     /// Its names.
     pub names: &'static [&'static str],
+    /// What the manual says of it.
+    pub manual: Manual,
     /// What it accepts, in words.
     pub expected: &'static str,
     /// Sets what it stands for, if the text means something.
     pub set: fn(&mut T, &str) -> Option<()>,
     /// Whether it is only understood: this version cannot do what it asks for.
     pub idle: bool,
+}
+
+/// What the manual says of an option, which stands where the option does so that it is true.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Manual {
+    /// What it says or does, in a sentence.
+    pub about: &'static str,
+    /// What is so where it is not given, in words.
+    pub default: &'static str,
+    /// A value that makes a difference.
+    pub example: &'static str,
+}
+
+/// What the manual says: what the option does, what is so without it, a value that makes a difference.
+pub const fn manual(about: &'static str, default: &'static str, example: &'static str) -> Manual {
+    Manual { about, default, example }
+}
+
+/// An option as the manual has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Described {
+    /// Its names, the proper one first.
+    pub names: &'static [&'static str],
+    /// What it accepts, in words.
+    pub expected: &'static str,
+    /// What is said of it.
+    pub manual: Manual,
+    /// Whether this version cannot do what it asks for.
+    pub idle: bool,
+}
+
+/// The options of a table as the manual has them.
+pub fn described<T>(specs: &[Spec<T>]) -> Vec<Described> {
+    let described = |spec: &Spec<T>| Described {
+        names: spec.names,
+        expected: spec.expected,
+        manual: spec.manual,
+        idle: spec.idle,
+    };
+    specs.iter().map(described).collect()
 }
 
 /// What an option with two values accepts.
@@ -88,12 +130,22 @@ const SYSCTLS: &str = "a comma-separated list such as net.ipv4.conf.IFNAME.log_m
 const ENDPOINT: &[Spec<EndpointOptions>] = &[
     Spec {
         names: &["com.docker.network.endpoint.ifname"],
+        manual: manual(
+            "The name of the interface in the container.",
+            "the network's prefix and the next free number",
+            "lan0",
+        ),
         expected: INTERFACE,
         set: |to, text| put(&mut to.interface, text.parse().ok().map(Some)),
         idle: false,
     },
     Spec {
         names: &["com.docker.network.endpoint.sysctls"],
+        manual: manual(
+            "Sysctls of the interface in the container.",
+            "the kernel's",
+            "net.ipv4.conf.IFNAME.log_martians=1",
+        ),
         expected: SYSCTLS,
         set: |to, text| {
             to.sysctls = text.split(',').map(sysctl).collect::<Option<_>>()?;
@@ -130,6 +182,11 @@ pub fn read<T>(
 }
 
 impl EndpointOptions {
+    /// What the manual says of those that all drivers have.
+    pub fn described() -> Vec<Described> {
+        described(ENDPOINT)
+    }
+
     /// Reads the options of an endpoint.
     pub fn parse(
         given: &BTreeMap<String, String>,
@@ -160,7 +217,7 @@ impl EndpointOptions {
 }
 
 /// Applies the option of this name, and returns it if there is one.
-fn set<'a, T>(
+pub fn set<'a, T>(
     specs: &'a [Spec<T>],
     to: &mut T,
     name: &str,

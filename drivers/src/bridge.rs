@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use cnm::driver::{Driver, Namespace, Peer, Profile, Reach, Reading, Scope, Traits};
-use cnm::options::{OptionError, boolean};
+use cnm::options::{BOOLEAN, Described, OptionError, Spec, boolean, described, manual, set};
 use cnm::sandbox::Attachment;
 use cnm::{
     Element, Key, Link, LinkKind, LinkName, Network, Ns, PlanError, Pool, PortBinding, Sandbox,
@@ -27,6 +27,19 @@ const IPV6_MTU: u32 = 1280;
 
 /// The option of an endpoint that says whether frames may leave by the port they came in by.
 const HAIRPIN: &str = "rnet.endpoint.hairpin";
+
+/// What an endpoint on a bridge may be told besides what every endpoint may.
+const ENDPOINT: &[Spec<()>] = &[Spec {
+    names: &[HAIRPIN],
+    manual: manual(
+        "Whether frames may leave by the port of the bridge that they came in by.",
+        "true",
+        "false",
+    ),
+    expected: BOOLEAN,
+    set: |(), text| boolean(text).map(drop),
+    idle: false,
+}];
 
 /// The `bridge` driver.
 #[derive(Clone, Copy, Debug)]
@@ -56,15 +69,16 @@ impl Driver for Bridge {
         options::parse(options).map(|(_, reading)| reading)
     }
 
+    fn options(&self) -> Vec<Described> {
+        options::manuals()
+    }
+
+    fn endpoint_options(&self) -> Vec<Described> {
+        described(ENDPOINT)
+    }
+
     fn read_endpoint(&self, name: &str, value: &str) -> Result<bool, OptionError> {
-        match (name, boolean(value)) {
-            (HAIRPIN, None) => Err(OptionError::Value {
-                option: name.to_owned(),
-                value: value.to_owned(),
-                expected: cnm::options::BOOLEAN,
-            }),
-            (name, _) => Ok(name == HAIRPIN),
-        }
+        set(ENDPOINT, &mut (), name, value).map(|spec| spec.is_some())
     }
 
     fn check(&self, network: &Network) -> Result<(), OptionError> {

@@ -1,7 +1,7 @@
 //! Drivers that spell their networks out, for the tests of the model.
 
 use super::*;
-use crate::options::{BOOLEAN, INTERFACE, Spec, boolean, number, put, read};
+use crate::options::{BOOLEAN, INTERFACE, Spec, boolean, manual, number, put, read};
 use crate::{Ns, PortBinding};
 
 /// The three that every daemon has.
@@ -28,36 +28,42 @@ struct Options {
 const SPECS: &[Spec<Options>] = &[
     Spec {
         names: &["com.docker.network.bridge.name"],
+        manual: manual("", "", ""),
         expected: INTERFACE,
         set: |to, text| put(&mut to.device, text.parse().ok().map(Some)),
         idle: false,
     },
     Spec {
         names: &["com.docker.network.bridge.enable_icc"],
+        manual: manual("", "", ""),
         expected: BOOLEAN,
         set: |_, text| boolean(text).map(drop),
         idle: false,
     },
     Spec {
         names: &["com.docker.network.driver.mtu", "mtu"],
+        manual: manual("", "", ""),
         expected: "a number of bytes",
         set: |to, text| put(&mut to.mtu, number(text, 68..=65_535)),
         idle: false,
     },
     Spec {
         names: &["com.docker.network.internal"],
+        manual: manual("", "", ""),
         expected: BOOLEAN,
         set: |to, text| put(&mut to.reading.internal, boolean(text).map(Some)),
         idle: false,
     },
     Spec {
         names: &["com.docker.network.container_iface_prefix"],
+        manual: manual("", "", ""),
         expected: "the beginning of a name",
         set: |to, text| put(&mut to.prefix, Some(Some(text.to_owned()))),
         idle: false,
     },
     Spec {
         names: &["com.docker.network.bridge.host_binding_ipv4"],
+        manual: manual("", "", ""),
         expected: "an address",
         set: |to, text| {
             to.bindings.push(text.parse().ok()?);
@@ -67,12 +73,14 @@ const SPECS: &[Spec<Options>] = &[
     },
     Spec {
         names: &["com.docker.network.bridge.gateway_mode_ipv4"],
+        manual: manual("", "", ""),
         expected: "a mode",
         set: |to, text| put(&mut to.reach[0], reach(text).map(Some)),
         idle: false,
     },
     Spec {
         names: &["com.docker.network.bridge.gateway_mode_ipv6"],
+        manual: manual("", "", ""),
         expected: "a mode",
         set: |to, text| put(&mut to.reach[1], reach(text).map(Some)),
         idle: false,

@@ -5,7 +5,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use cnm::LinkName;
 use cnm::driver::Reading;
-use cnm::options::{BOOLEAN, INTERFACE, OptionError, Spec, boolean, number, put, read};
+use cnm::options::{
+    BOOLEAN, Described, INTERFACE, OptionError, Spec, boolean, described, manual, number, put, read,
+};
 
 /// The options of the bridge driver.
 #[expect(clippy::struct_excessive_bools, reason = "independent properties, as users set them")]
@@ -63,24 +65,40 @@ const MODE: &str = "nat, nat-unprotected, routed or isolated";
 const BRIDGE: &[Spec<Bridge>] = &[
     Spec {
         names: &["com.docker.network.bridge.name", "interface_name"],
+        manual: manual(
+            "The name of the bridge on the host.",
+            "`br-` and the first 12 digits of the network's id",
+            "br-shop",
+        ),
         expected: INTERFACE,
         set: |to, text| put(&mut to.options.bridge, text.parse().ok().map(Some)),
         idle: false,
     },
     Spec {
         names: &["com.docker.network.bridge.enable_icc"],
+        manual: manual(
+            "Whether containers of the network may talk to each other.",
+            "true",
+            "false",
+        ),
         expected: BOOLEAN,
         set: |to, text| put(&mut to.options.icc, boolean(text)),
         idle: false,
     },
     Spec {
         names: &["com.docker.network.bridge.enable_ip_masquerade"],
+        manual: manual(
+            "Whether what containers send outside has an address of the host.",
+            "true",
+            "false",
+        ),
         expected: BOOLEAN,
         set: |to, text| put(&mut to.options.masquerade, boolean(text)),
         idle: false,
     },
     Spec {
         names: &["com.docker.network.driver.mtu", "com.docker.network.mtu", "mtu"],
+        manual: manual("The largest packet, in bytes.", "1500", "1400"),
         expected: "a number of bytes from 68 to 65535, or 0 for the default,",
         set: |to, text| {
             put(&mut to.options.mtu, mtu(text).map(|bytes| (bytes > 0).then_some(bytes)))
@@ -89,6 +107,11 @@ const BRIDGE: &[Spec<Bridge>] = &[
     },
     Spec {
         names: &["com.docker.network.bridge.host_binding_ipv4"],
+        manual: manual(
+            "The IPv4 address that ports are published on where the container names none.",
+            "all addresses, or what the daemon's `ip` says",
+            "127.0.0.1",
+        ),
         expected: "an IPv4 address of this host",
         set: |to, text| {
             to.options.host_bindings.push(text.parse::<Ipv4Addr>().ok()?.into());
@@ -98,6 +121,11 @@ const BRIDGE: &[Spec<Bridge>] = &[
     },
     Spec {
         names: &["com.docker.network.bridge.host_binding_ipv6"],
+        manual: manual(
+            "The IPv6 address that ports are published on where the container names none.",
+            "all addresses, or what the daemon's `ip` says",
+            "::1",
+        ),
         expected: "an IPv6 address of this host",
         set: |to, text| {
             let bare = text.trim_start_matches('[').trim_end_matches(']');
@@ -111,54 +139,87 @@ const BRIDGE: &[Spec<Bridge>] = &[
             "com.docker.network.container_iface_prefix",
             "com.docker.network.container_interface_prefix",
         ],
+        manual: manual("What the names of interfaces in containers begin with.", "eth", "lan"),
         expected: "the beginning of an interface name, at most 12 bytes,",
         set: |to, text| put(&mut to.options.interface_prefix, prefix(text)),
         idle: false,
     },
     Spec {
         names: &["com.docker.network.bridge.gateway_mode_ipv4"],
+        manual: manual(
+            "How IPv4 leads out and in: translated; translated, with every port open to who has a route; by routes alone, with published ports open at the container's own address; not at all.",
+            "nat",
+            "routed",
+        ),
         expected: MODE,
         set: |to, text| put(&mut to.options.gateway_mode_ipv4, mode(text)),
         idle: false,
     },
     Spec {
         names: &["com.docker.network.bridge.gateway_mode_ipv6"],
+        manual: manual("The same for IPv6.", "nat", "routed"),
         expected: MODE,
         set: |to, text| put(&mut to.options.gateway_mode_ipv6, mode(text)),
         idle: false,
     },
     Spec {
         names: &["com.docker.network.bridge.inhibit_ipv4"],
+        manual: manual(
+            "Whether the bridge goes without an IPv4 address, for a gateway that is another machine.",
+            "false",
+            "true",
+        ),
         expected: BOOLEAN,
         set: |to, text| put(&mut to.options.inhibit_ipv4, boolean(text)),
         idle: false,
     },
     Spec {
         names: &["rnet.bridge.host_address"],
+        manual: manual(
+            "Whether the host has the gateways' addresses, of both families.",
+            "true",
+            "false",
+        ),
         expected: BOOLEAN,
         set: |to, text| put(&mut to.options.host_address, boolean(text)),
         idle: false,
     },
     Spec {
         names: &["rnet.bridge.any_source"],
+        manual: manual(
+            "Whether containers may send from addresses that are not theirs.",
+            "false",
+            "true",
+        ),
         expected: BOOLEAN,
         set: |to, text| put(&mut to.options.any_source, boolean(text)),
         idle: false,
     },
     Spec {
         names: &["com.docker.network.enable_ipv4"],
+        manual: manual(
+            "Whether the network has IPv4, as the request's own field.",
+            "true",
+            "false",
+        ),
         expected: BOOLEAN,
         set: |to, text| put(&mut to.reading.ipv4, boolean(text).map(Some)),
         idle: false,
     },
     Spec {
         names: &["com.docker.network.enable_ipv6"],
+        manual: manual("Whether the network has IPv6, as `--ipv6`.", "false", "true"),
         expected: BOOLEAN,
         set: |to, text| put(&mut to.reading.ipv6, boolean(text).map(Some)),
         idle: false,
     },
     Spec {
         names: &["com.docker.network.internal"],
+        manual: manual(
+            "Whether the network is cut off from everything else, as `--internal`.",
+            "false",
+            "true",
+        ),
         expected: BOOLEAN,
         set: |to, text| put(&mut to.reading.internal, boolean(text).map(Some)),
         idle: false,
@@ -166,36 +227,62 @@ const BRIDGE: &[Spec<Bridge>] = &[
     Spec {
         // Which network is the default one is known without it.
         names: &["com.docker.network.bridge.default_bridge"],
+        manual: manual(
+            "Nothing: which network is the default one is known without it.",
+            "false",
+            "true",
+        ),
         expected: BOOLEAN,
         set: |_, text| boolean(text).map(drop),
         idle: false,
     },
     Spec {
         names: &["com.docker.network.bridge.trusted_host_interfaces"],
+        manual: manual(
+            "The interfaces of the host by which containers' own addresses may be reached directly.",
+            "none",
+            "eth1:wg0",
+        ),
         expected: "a colon-separated list of interface names",
         set: |_, text| text.split(':').all(|name| name.parse::<LinkName>().is_ok()).then_some(()),
         idle: true,
     },
     Spec {
         names: &["com.docker.network.host_ipv4"],
+        manual: manual(
+            "The IPv4 address of the host that containers are seen with outside.",
+            "that of the route",
+            "192.0.2.1",
+        ),
         expected: "an IPv4 address of this host",
         set: |_, text| text.parse::<Ipv4Addr>().ok().map(drop),
         idle: true,
     },
     Spec {
         names: &["com.docker.network.host_ipv6"],
+        manual: manual(
+            "The IPv6 address of the host that containers are seen with outside.",
+            "that of the route",
+            "2001:db8::1",
+        ),
         expected: "an IPv6 address of this host",
         set: |_, text| text.parse::<Ipv6Addr>().ok().map(drop),
         idle: true,
     },
     Spec {
         names: &["com.docker.network.advertise_addr_nmsgs"],
+        manual: manual(
+            "How often a new container tells its neighbours of its addresses.",
+            "3",
+            "1",
+        ),
         expected: "a number from 0 to 3",
         set: |_, text| number(text, 0..=3).map(drop),
         idle: true,
     },
     Spec {
         names: &["com.docker.network.advertise_addr_ms"],
+        manual: manual("The milliseconds between two of these messages.", "1000", "200"),
         expected: "a number of milliseconds from 100 to 2000",
         set: |_, text| number(text, 100..=2000).map(drop),
         idle: true,
@@ -203,6 +290,7 @@ const BRIDGE: &[Spec<Bridge>] = &[
     Spec {
         // How Docker's own proxy is set up; there is none here.
         names: &["com.docker.network.driver.private.no_proxy_6to4"],
+        manual: manual("Nothing: it is about Docker's own proxy.", "false", "true"),
         expected: "anything",
         set: |_, _| Some(()),
         idle: false,
@@ -238,6 +326,11 @@ impl BridgeOptions {
     pub(crate) fn gateway_mode(&self, ipv6: bool) -> GatewayMode {
         if ipv6 { self.gateway_mode_ipv6 } else { self.gateway_mode_ipv4 }
     }
+}
+
+/// What the manual says of the options of a network.
+pub(super) fn manuals() -> Vec<Described> {
+    described(BRIDGE)
 }
 
 /// Reads the options of a network.

@@ -177,3 +177,18 @@ fn host_and_null_have_no_options() {
         &expect!["option com.docker.network.driver.mtu is ignored: driver null has no options"],
     );
 }
+
+#[test]
+fn what_the_manual_gives_as_an_example_is_accepted_of_every_driver() {
+    for driver in crate::DRIVERS {
+        for option in driver.options() {
+            let example = [(option.names[0], option.manual.example)];
+            let read = driver.read(&given(&example));
+            assert!(read.is_ok(), "{} {example:?}: {read:?}", driver.name());
+        }
+        for option in driver.endpoint_options() {
+            let (name, example) = (option.names[0], option.manual.example);
+            assert_eq!(driver.read_endpoint(name, example), Ok(true), "{name} {example}");
+        }
+    }
+}
