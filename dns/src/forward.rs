@@ -10,10 +10,11 @@ use std::time::Duration;
 
 use hickory_proto::op::ResponseCode;
 use tokio::sync::watch;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 use crate::answer::{self, Transport};
 use crate::cache::{Cache, Key};
+use crate::rate::Rate;
 use crate::turns::{Client, Turn, Turns};
 use crate::upstream::Upstreams;
 use crate::wire::Query;
@@ -35,6 +36,15 @@ type Outcome = Option<Arc<[u8]>>;
 
 /// What those wait for who ask the same.
 type UnderWay = watch::Receiver<Option<Outcome>>;
+
+/// Who asks.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Asker<'a> {
+    /// Tells it apart.
+    pub(crate) client: Client,
+    /// How often it may.
+    pub(crate) rate: &'a Rate,
+}
 
 /// Asks upstreams for sandboxes.
 #[derive(Debug)]
@@ -73,7 +83,7 @@ impl Forwarder {
     /// The answer, however long it takes.
     pub(crate) async fn ask(
         self: &Arc<Self>,
-        client: Client,
+        asker: Asker<'_>,
         packet: &[u8],
         upstreams: &Arc<[SocketAddr]>,
         transport: Transport,
@@ -82,17 +92,24 @@ impl Forwarder {
             return answer::failure(packet, ResponseCode::FormErr);
         };
         let key = Arc::new(Key { upstreams: Arc::clone(upstreams), question: query.key() });
-        match self.resolve(client, &key, packet).await {
+        let company = lock(&self.under_way).get(&key).cloned();
+        let found = match company {
+            Some(company) => follow(company).await,
+            None => match asker.rate.next(Instant::now().into_std()) {
+                Some(wait) => {
+                    sleep(wait).await;
+                    self.resolve(asker.client, &key, packet).await
+                }
+                None => return answer::failure(packet, ResponseCode::Refused),
+            },
+        };
+        match found {
             Some(found) => finish(&query, found.to_vec(), transport),
             None => answer::failure(packet, ResponseCode::ServFail),
         }
     }
 
     async fn resolve(self: &Arc<Self>, client: Client, key: &Arc<Key>, packet: &[u8]) -> Outcome {
-        let company = lock(&self.under_way).get(key).cloned();
-        if let Some(company) = company {
-            return follow(company).await;
-        }
         let turn = self.turns.wait(client).await;
         let answer = lock(&self.cache).fresh(key, Instant::now().into_std());
         if let Some(answer) = answer {

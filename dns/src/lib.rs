@@ -19,6 +19,7 @@ mod pktinfo;
 pub mod process;
 pub mod protocol;
 mod proxy;
+mod rate;
 mod resolv_conf;
 mod serve;
 mod services;

@@ -21,9 +21,10 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{sleep, timeout};
 
 use crate::answer::{self, Answer, Transport};
-use crate::forward::Forwarder;
+use crate::forward::{Asker, Forwarder};
 use crate::names::Names;
 use crate::protocol::SandboxView;
+use crate::rate::Rate;
 use crate::resolv_conf::HostResolvers;
 use crate::turns::Client;
 
@@ -72,6 +73,7 @@ struct Sandbox {
     shared: Arc<Shared>,
     outlook: ArcSwap<Outlook>,
     client: Client,
+    rate: Rate,
     pending: AtomicUsize,
     entropy: AtomicU64,
 }
@@ -126,6 +128,7 @@ impl SandboxService {
             shared: Arc::clone(shared),
             outlook: ArcSwap::from_pointee(shared.outlook(view)),
             client: shared.clients.fetch_add(1, Ordering::Relaxed),
+            rate: Rate::new(std::time::Instant::now()),
             pending: AtomicUsize::new(0),
             entropy: AtomicU64::new(getrandom::u64().unwrap_or(1)),
         });
@@ -209,7 +212,8 @@ impl Sandbox {
         upstreams: &Arc<[SocketAddr]>,
         transport: Transport,
     ) -> Vec<u8> {
-        self.shared.forwarder.ask(self.client, packet, upstreams, transport).await
+        let asker = Asker { client: self.client, rate: &self.rate };
+        self.shared.forwarder.ask(asker, packet, upstreams, transport).await
     }
 
     fn pending(self: &Arc<Self>) -> Option<Pending> {

@@ -8,9 +8,12 @@ use std::time::{Duration, Instant};
 
 use cnm::{PortBinding, Protocol};
 use dns::protocol::HeldPort;
+use hickory_proto::op::{Message, ResponseCode};
 use hickory_proto::rr::RecordType;
 
-use crate::lab::{Lab, PATIENCE, Sandbox, eventually, named, network, own_address, query, view};
+use crate::lab::{
+    Lab, PATIENCE, Sandbox, Upstream, eventually, named, network, own_address, query, view,
+};
 
 /// Asks as fast as can be until told to end, without waiting for answers; counts the questions.
 fn flood(sandbox: &Sandbox, end: &AtomicBool) -> usize {
@@ -50,6 +53,36 @@ fn a_flood_in_one_sandbox_does_not_starve_another() {
     // Of the machine's processors there are fewer than of those who want one here.
     assert!(median < Duration::from_millis(50), "{median:?}, at worst {worst:?}");
     assert!(worst < Duration::from_secs(1), "{worst:?}");
+}
+
+/// What is more than a sandbox may ask outside waits or is refused, and is never sent.
+#[test]
+fn a_sandbox_has_the_host_ask_outside_so_often_and_no_oftener() {
+    let upstream = Upstream::answering("192.0.2.1");
+    let lab = Lab::new(&[&upstream]);
+    let sandbox = lab.sandbox(view(1));
+    let asker = sandbox.asker();
+    asker.set_nonblocking(true).unwrap();
+    let begun = Instant::now();
+    let (mut number, mut refused) = (0, 0);
+    // As many different names as can be, so that none is in the cache.
+    while refused == 0 {
+        let question = query(&format!("n{number}.example.org"), RecordType::A);
+        number += usize::from(asker.send(&question.to_vec().unwrap()).is_ok());
+        let mut reply = [0; 512];
+        while let Ok(length) = asker.recv(&mut reply) {
+            let reply = Message::from_vec(&reply[..length]).unwrap();
+            refused += usize::from(reply.metadata.response_code == ResponseCode::Refused);
+        }
+        assert!(begun.elapsed() < PATIENCE, "{number} questions, and none was refused");
+    }
+    let heard = upstream.heard();
+    let elapsed = begun.elapsed();
+    println!("{heard} of {number} questions in {elapsed:?}");
+    // Those of a burst, and 2,000 a second.
+    let most = 2000 + 2 * elapsed.as_millis();
+    assert!(u128::try_from(heard).unwrap() <= most, "{heard} in {elapsed:?}");
+    assert_eq!(lab.sandbox(view(2)).addresses("other.example.org").len(), 1);
 }
 
 /// How long the process has been at work, in hundredths of a second.
