@@ -177,7 +177,8 @@ impl Standalone {
         let (id, transaction) = loop {
             match self.controller.begin_create_sandbox(spec, &claims, &mut Chance, now())? {
                 Decision::Made(made) => break made,
-                Decision::Unclaimed(ports) => claims.claim_ports(&ports, &mut bind),
+                // No network of the adapter's has addresses that somebody lends.
+                Decision::Unclaimed(wanted) => claims.claim_ports(&wanted.ports, &mut bind),
             }
         };
         self.write_intent(&transaction)?;

@@ -15,6 +15,7 @@ mod draft;
 mod error;
 mod intent;
 mod kept;
+mod lent;
 mod load;
 mod network;
 mod parts;
@@ -41,7 +42,7 @@ use crate::{
 };
 
 pub(crate) use claims::Binding;
-pub use claims::{Claims, Decision};
+pub use claims::{Claims, Decision, Lent, Unclaimed, WantedAddress};
 pub use error::ControllerError;
 pub use intent::Live;
 pub(crate) use intent::{Change, Intent, Transition};

@@ -25,6 +25,8 @@ pub struct Endpoint {
     pub mac: Mac,
     /// Addresses with the prefix length of their subnet; at most one of each family.
     pub addresses: Vec<IpNetwork>,
+    /// The gateways that came with lent addresses; those of other addresses are the pools'.
+    pub gateways: Vec<IpAddr>,
     /// Extra names on this network only (`--network-alias`).
     pub aliases: Vec<String>,
     /// The endpoint with the highest priority provides the sandbox's default routes.
@@ -160,6 +162,17 @@ impl Mac {
     pub fn from_random(mut bytes: [u8; 6]) -> Self {
         bytes[0] = (bytes[0] | 0x02) & 0xfe;
         Self(bytes)
+    }
+
+    /// A locally administered unicast address that follows from texts, the same in all releases.
+    pub fn derived(texts: &[&str]) -> Self {
+        // FNV-1a: nobody is to be kept from finding another text with the same address.
+        let bytes = texts.iter().flat_map(|text| text.bytes().chain([0]));
+        let hash = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+        });
+        let [_, _, bytes @ ..] = hash.to_be_bytes();
+        Self::from_random(bytes)
     }
 
     /// The six bytes, in the order of transmission.

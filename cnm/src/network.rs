@@ -24,7 +24,9 @@ pub struct Network {
     /// The options as they were given (`-o key=value`), the daemon's defaults included. What they
     /// mean is for the driver to say.
     pub given_options: BTreeMap<String, String>,
-    /// Address pools, in the order they were given; empty for `host` and `none`.
+    /// Who gives its endpoints their addresses.
+    pub addressing: Addressing,
+    /// Address pools, in the order they were given; empty where addresses do not come from pools.
     pub pools: Vec<Pool>,
     /// Whether endpoints get IPv4 addresses.
     pub ipv4: bool,
@@ -38,6 +40,48 @@ pub struct Network {
     pub predefined: bool,
     /// Labels.
     pub labels: BTreeMap<String, String>,
+}
+
+/// Who gives the endpoints of a network their addresses (`--ipam-driver`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Addressing {
+    /// We do, from the network's pools.
+    #[default]
+    #[serde(rename = "default")]
+    Pools,
+    /// Nobody: what is in a sandbox sees to it itself.
+    #[serde(rename = "null")]
+    Nobody,
+    /// Servers that the network leads to lend them.
+    #[serde(rename = "dhcp")]
+    Dhcp,
+}
+
+impl Addressing {
+    /// All there are.
+    pub const ALL: [Self; 2] = [Self::Pools, Self::Nobody];
+
+    /// The name that users write and read.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Pools => "default",
+            Self::Nobody => "null",
+            Self::Dhcp => "dhcp",
+        }
+    }
+
+    /// Whether addresses are somebody else's, who lends them for a time.
+    pub fn is_lent(self) -> bool {
+        self == Self::Dhcp
+    }
+
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        match text {
+            "" => Some(Self::Pools),
+            "none" => Some(Self::Nobody),
+            _ => Self::ALL.into_iter().find(|known| known.name() == text),
+        }
+    }
 }
 
 /// One subnet of a network.

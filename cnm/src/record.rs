@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::controller::{Change, ChangeKind, Intent, Live, Subject, Transition};
 use crate::endpoint::StaticRoute;
 use crate::ipam::Lease;
+use crate::network::Addressing;
 use crate::options::EndpointOptions;
 use crate::sandbox::Passage;
 use crate::{
@@ -63,6 +64,8 @@ struct NetworkRecord {
     #[serde(default)]
     given_options: BTreeMap<String, String>,
     #[serde(default)]
+    addressing: Addressing,
+    #[serde(default)]
     pools: Vec<Pool>,
     ipv4: bool,
     ipv6: bool,
@@ -95,6 +98,8 @@ struct EndpointRecord {
     mac: Mac,
     #[serde(default)]
     addresses: Vec<IpNetwork>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    gateways: Vec<IpAddr>,
     #[serde(default)]
     aliases: Vec<String>,
     #[serde(default)]
@@ -258,13 +263,14 @@ impl NetworkRecord {
         let driver = planner.driver(&name).ok_or(RecordError::Driver(name))?;
         driver.read(&self.given_options)?;
         let Self { id, name, created, given_options, pools, ipv4, ipv6, labels, .. } = self;
-        let Self { internal, attachable, predefined, .. } = self;
+        let Self { addressing, internal, attachable, predefined, .. } = self;
         Ok(Network {
             id,
             name,
             created,
             driver,
             given_options,
+            addressing,
             pools,
             ipv4,
             ipv6,
@@ -293,6 +299,7 @@ impl EndpointRecord {
             interface: self.interface,
             mac: self.mac,
             addresses: self.addresses,
+            gateways: self.gateways,
             aliases: self.aliases,
             gateway_priority: self.gateway_priority,
             order: self.order,
@@ -392,6 +399,7 @@ impl From<&Network> for NetworkRecord {
             created: network.created,
             driver: DriverField::Name(network.driver.name().to_owned()),
             given_options: network.given_options,
+            addressing: network.addressing,
             pools: network.pools,
             ipv4: network.ipv4,
             ipv6: network.ipv6,
@@ -418,6 +426,7 @@ impl From<&Endpoint> for EndpointRecord {
             interface: endpoint.interface,
             mac: endpoint.mac,
             addresses: endpoint.addresses,
+            gateways: endpoint.gateways,
             aliases: endpoint.aliases,
             gateway_priority: endpoint.gateway_priority,
             order: endpoint.order,

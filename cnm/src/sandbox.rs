@@ -44,12 +44,16 @@ pub struct Attachment<'a> {
 }
 
 impl Attachment<'_> {
+    /// The gateway of a family: the one that came with the endpoint's address, or its pool's.
+    pub fn gateway(&self, ipv6: bool) -> Option<IpAddr> {
+        let address = self.endpoint.address(ipv6)?;
+        let lent = self.endpoint.gateways.iter().copied().find(|lent| lent.is_ipv6() == ipv6);
+        lent.or_else(|| self.network.pool_of(address.ip())?.gateway)
+    }
+
     /// The gateway of a route through the endpoint.
     pub fn gateway_of(&self, route: &StaticRoute) -> Option<IpAddr> {
-        route.via.or_else(|| {
-            let address = self.endpoint.address(route.destination.is_ipv6())?;
-            self.network.pool_of(address.ip())?.gateway
-        })
+        route.via.or_else(|| self.gateway(route.destination.is_ipv6()))
     }
 }
 
@@ -77,10 +81,8 @@ pub fn lacks_ipv6(sysctls: &[(String, String)], interface: &LinkName) -> bool {
 /// then networks that are not internal, then dual-stack ones, then the network's name
 /// (libnetwork's `Endpoint.Less`). `None` where no attachment has a gateway of that family.
 pub fn gateway<'a>(attachments: &[Attachment<'a>], ipv6: bool) -> Option<Attachment<'a>> {
-    let candidates = attachments.iter().copied().filter(|a| {
-        let pool = a.endpoint.address(ipv6).and_then(|addr| a.network.pool_of(addr.ip()));
-        !a.network.internal && pool.is_some_and(|pool| pool.gateway.is_some())
-    });
+    let candidates = attachments.iter().copied();
+    let candidates = candidates.filter(|a| !a.network.internal && a.gateway(ipv6).is_some());
     candidates.min_by_key(|a| {
         let dual_stack = a.endpoint.addresses.len() > 1;
         (-i64::from(a.endpoint.gateway_priority), !dual_stack, a.network.name.clone())

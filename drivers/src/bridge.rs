@@ -16,7 +16,7 @@ use ipnetwork::IpNetwork;
 
 use crate::kernel::link::DEFAULT_MTU;
 use crate::kernel::sysctl;
-use crate::{isolation, link_addresses, portmap};
+use crate::{isolation, link_addresses, neighbouring_subnets, portmap};
 pub(crate) use options::{BridgeOptions, GatewayMode};
 
 /// The device of the predefined network, where no option names another.
@@ -192,6 +192,7 @@ fn plan_endpoint(
     let mut state = State::from_iter([(link, Value::Link(pair)), (Key::Port { link: name }, port)]);
     state.extend(interface_sysctls(&ns, interface, endpoint.address(true).is_some()));
     state.extend(link_addresses(&ns, attachment)?);
+    state.extend(neighbouring_subnets(&ns, attachment));
     if !options.icc {
         state.extend(proxied(&ns, attachment, options));
         state.extend(isolation::passages(sandbox, attachment));

@@ -12,8 +12,7 @@ pub(crate) fn routes(sandbox: &Sandbox, attachments: &[Attachment<'_>]) -> Vec<(
     let willing: Vec<_> = willing.collect();
     let route = |destination: IpNetwork| {
         let attachment = gateway(&willing, destination.is_ipv6())?;
-        let address = attachment.endpoint.address(destination.is_ipv6())?;
-        let via = attachment.network.pool_of(address.ip())?.gateway;
+        let via = attachment.gateway(destination.is_ipv6());
         let link = attachment.endpoint.interface.clone();
         let ns = Ns::Sandbox(sandbox.id.clone());
         Some((Key::Route { ns, destination }, Value::Route { link, via }))

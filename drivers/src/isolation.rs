@@ -39,8 +39,13 @@ pub(crate) fn elements(
 pub(crate) fn passages(sandbox: &Sandbox, of: Attachment<'_>) -> Vec<(Key, Value)> {
     let passage = |passage: &Passage| {
         let Passage { to, protocol, port } = *passage;
-        of.network.pool_of(to)?;
-        let from = of.endpoint.address(to.is_ipv6())?.ip();
+        let own = of.endpoint.address(to.is_ipv6())?;
+        of.network
+            .pool_of(to)
+            .map(|pool| pool.subnet)
+            .or(Some(own))
+            .filter(|net| net.contains(to))?;
+        let from = own.ip();
         Some((Key::Element(Element::Passage { from, to, protocol, port }), Value::Present))
     };
     sandbox.passages.iter().filter_map(passage).collect()

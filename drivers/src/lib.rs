@@ -90,7 +90,8 @@ fn own_namespace(sandbox: &Sandbox) -> State {
 fn link_addresses(ns: &Ns, of: Attachment<'_>) -> Result<Vec<(Key, Value)>, PlanError> {
     let Attachment { network, endpoint } = of;
     let address = |address: &ipnetwork::IpNetwork| {
-        if network.pool_of(address.ip()).is_none() {
+        // Where there are no pools, others see to the addresses.
+        if !network.pools.is_empty() && network.pool_of(address.ip()).is_none() {
             return Err(PlanError::AddressOutsideSubnet {
                 endpoint: endpoint.id.to_string(),
                 address: *address,
@@ -101,6 +102,20 @@ fn link_addresses(ns: &Ns, of: Attachment<'_>) -> Result<Vec<(Key, Value)>, Plan
         Ok((Key::Address { ns, link, address: *address }, Value::Present))
     };
     endpoint.addresses.iter().map(address).collect()
+}
+
+/// Routes to the other subnets of a network whose endpoints hear each other: they are neighbours.
+fn neighbouring_subnets(ns: &Ns, of: Attachment<'_>) -> Vec<(Key, Value)> {
+    let Attachment { network, endpoint } = of;
+    let other = |pool: &&cnm::Pool| {
+        let own = endpoint.address(pool.subnet.is_ipv6());
+        own.is_some_and(|own| !pool.subnet.contains(own.ip()))
+    };
+    let route = |pool: &cnm::Pool| {
+        let key = Key::Route { ns: ns.clone(), destination: pool.subnet };
+        (key, Value::Route { link: endpoint.interface.clone(), via: None })
+    };
+    network.pools.iter().filter(other).map(route).collect()
 }
 
 /// What a driver would like of an interface is nothing against what the user said of all of them:

@@ -23,8 +23,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use cnm::controller::{
-    ChangeKind, ControllerConfig, ControllerError, Decision, Entropy, FirstJoin, HostFacts,
-    JoinSpec, PortSpec, SandboxSpec, Subject,
+    ChangeKind, ControllerConfig, ControllerError, Entropy, FirstJoin, HostFacts, JoinSpec,
+    PortSpec, SandboxSpec, Subject,
 };
 use cnm::sandbox::Passage;
 use cnm::store::{Batch, Durability};
@@ -168,8 +168,7 @@ impl Networks {
                 let first = FirstJoin { join, ports };
                 return model.begin_first_join(sandbox, &first, claims, &mut Chance, now());
             }
-            let begun = model.begin_join(sandbox, join, claims, &mut Chance, now());
-            begun.map(Decision::Made)
+            model.begin_join(sandbox, join, claims, &mut Chance, now())
         })?;
         Change::of(transaction, claimed)
     }

@@ -112,6 +112,7 @@ fn memory_of_the_runtime_must_agree() {
         sandbox: SandboxId::from_random([1; 32]),
         interface: "eth0".parse().unwrap(),
         mac: [2, 0, 0, 0, 0, 1].into(),
+        gateways: Vec::new(),
         addresses: vec!["10.1.0.2/24".parse().unwrap()],
         aliases: Vec::new(),
         gateway_priority: 0,

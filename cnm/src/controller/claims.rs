@@ -12,14 +12,54 @@ use std::sync::Arc;
 
 use ipnetwork::IpNetwork;
 
-use crate::{NetworkId, PortBinding, Protocol};
+use crate::{Mac, NetworkId, PortBinding, Protocol};
 
 /// What was claimed for a change, and what could not be had.
 #[derive(Debug, Default)]
 pub struct Claims {
     /// What became of the attempts to bind ports of the host, by address.
     ports: BTreeMap<(Protocol, u16), BTreeMap<IpAddr, Binding>>,
-    addresses: BTreeMap<NetworkId, Vec<IpNetwork>>,
+    lent: BTreeMap<NetworkId, Vec<Lent>>,
+}
+
+/// An address that somebody else gave for an endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lent {
+    /// The address, with the prefix length of its subnet.
+    pub address: IpNetwork,
+    /// The gateway that came with it.
+    pub gateway: Option<IpAddr>,
+    /// The hardware address that it is for, if it is for one only.
+    pub mac: Option<Mac>,
+}
+
+/// An address that an endpoint needs and that others are to be asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WantedAddress {
+    /// The network.
+    pub network: NetworkId,
+    /// Whom it is for, see [`crate::Sandbox::owner`].
+    pub owner: String,
+    /// The hardware address of the endpoint.
+    pub mac: Mac,
+    /// The address that the user wants.
+    pub wanted: Option<IpAddr>,
+}
+
+/// What is to be claimed before a change can be decided.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Unclaimed {
+    /// Ports of the host. Those of a group differ in their address only, so that one socket may do
+    /// for all of them.
+    pub ports: Vec<Vec<PortBinding>>,
+    /// Addresses that others lend.
+    pub addresses: Vec<WantedAddress>,
+}
+
+impl Unclaimed {
+    pub(super) fn is_empty(&self) -> bool {
+        self.ports.is_empty() && self.addresses.is_empty()
+    }
 }
 
 /// What became of the attempt to bind a port on an address.
@@ -39,16 +79,23 @@ pub(crate) enum Binding {
 pub enum Decision<T> {
     /// The change is decided.
     Made(T),
-    /// Nothing is decided: these ports of the host are to be claimed first. Those of a group differ
-    /// in their address only, so that one socket may do for all of them.
-    Unclaimed(Vec<Vec<PortBinding>>),
+    /// Nothing is decided: this is to be claimed first.
+    Unclaimed(Unclaimed),
 }
 
 impl<T> Decision<T> {
+    /// What was decided, unless something is to be claimed first.
+    pub fn made(self) -> Option<T> {
+        match self {
+            Self::Made(made) => Some(made),
+            Self::Unclaimed(_) => None,
+        }
+    }
+
     pub(super) fn map<U>(self, f: impl FnOnce(T) -> U) -> Decision<U> {
         match self {
             Self::Made(made) => Decision::Made(f(made)),
-            Self::Unclaimed(ports) => Decision::Unclaimed(ports),
+            Self::Unclaimed(unclaimed) => Decision::Unclaimed(unclaimed),
         }
     }
 }
@@ -56,7 +103,7 @@ impl<T> Decision<T> {
 impl Claims {
     /// No claims, for changes that need none.
     pub const fn none() -> Self {
-        Self { ports: BTreeMap::new(), addresses: BTreeMap::new() }
+        Self { ports: BTreeMap::new(), lent: BTreeMap::new() }
     }
 
     /// Claims ports of the host: `bind` binds one on some addresses at once, and returns `false` for
@@ -81,12 +128,12 @@ impl Claims {
 
     /// Adds an address that somebody else gave for the endpoint on a network: a DHCP server, a
     /// plugin, a cluster. The endpoint gets it instead of one of its family that would be allocated.
-    pub fn add_address(&mut self, network: &NetworkId, address: IpNetwork) {
-        self.addresses.entry(network.clone()).or_default().push(address);
+    pub fn add_address(&mut self, network: &NetworkId, lent: Lent) {
+        self.lent.entry(network.clone()).or_default().push(lent);
     }
 
-    pub(super) fn addresses(&self, network: &NetworkId) -> &[IpNetwork] {
-        self.addresses.get(network).map_or(&[], Vec::as_slice)
+    pub(super) fn lent(&self, network: &NetworkId) -> &[Lent] {
+        self.lent.get(network).map_or(&[], Vec::as_slice)
     }
 
     /// What became of an attempt; nothing if there was none.

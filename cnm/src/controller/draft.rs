@@ -3,7 +3,7 @@
 use ipnetwork::IpNetwork;
 
 use super::intent::{Change, Intent, Open, Previous};
-use super::{Claims, Controller, ControllerError, Decision, Transaction};
+use super::{Claims, Controller, ControllerError, Decision, Transaction, Unclaimed};
 use crate::ipam::Taken;
 use crate::ports::{Allocation, Offers};
 use crate::{LinkName, NetworkId, PortBinding};
@@ -21,7 +21,7 @@ pub(super) struct Draft<'a> {
     /// The claimed ports that nothing has been given yet.
     pub(super) offers: Offers,
     /// What must be claimed before it can be decided.
-    unclaimed: Vec<Vec<PortBinding>>,
+    pub(super) unclaimed: Unclaimed,
 }
 
 impl Drop for Draft<'_> {
@@ -56,7 +56,7 @@ impl<'a> Draft<'a> {
     pub(super) fn took_ports(&mut self, allocation: Allocation) -> Vec<PortBinding> {
         let Allocation { ports, unclaimed } = allocation;
         self.ports.extend_from_slice(&ports);
-        self.unclaimed.extend((!unclaimed.is_empty()).then_some(unclaimed));
+        self.unclaimed.ports.extend((!unclaimed.is_empty()).then_some(unclaimed));
         ports
     }
 

@@ -435,7 +435,9 @@ fn sandbox_records(transition: &Transition<Live>) -> Batch {
     for (_, endpoint) in without(before, after) {
         batch.delete(format!("endpoint/{}", endpoint.id));
     }
-    for (_, endpoint) in without(after, before) {
+    let known = |endpoint| before.is_some_and(|live| live.endpoints.contains(endpoint));
+    let written = after.into_iter().flat_map(|live| &live.endpoints);
+    for endpoint in written.filter(|endpoint| !known(endpoint)) {
         batch.put(format!("endpoint/{}", endpoint.id), record::encode_endpoint(endpoint));
     }
     let key = format!("sandbox/{}", transition.either().sandbox.id);

@@ -15,7 +15,7 @@ use crate::ipam::pools::{Supply, overlapped, taken_by_host};
 use crate::ipam::range::overlap;
 use crate::ipam::short;
 use crate::name::check_network;
-use crate::network::PoolSpec;
+use crate::network::{Addressing, PoolSpec};
 use crate::{Kind, Network, NetworkId, NetworkSpec, Pool};
 
 /// Names that mean something of their own where a network is named.
@@ -129,6 +129,7 @@ impl Controller {
             created: now,
             driver,
             given_options: given,
+            addressing: families.addressing,
             pools: Vec::new(),
             ipv4: families.ipv4,
             ipv6: families.ipv6,
@@ -139,7 +140,7 @@ impl Controller {
         };
         driver.check(&network)?;
         self.check_device(&network)?;
-        if families.addresses {
+        if families.pools {
             network.pools = self.pools(&network, &spec.pools, host, entropy)?;
         }
         if origin == Origin::User {
@@ -309,8 +310,9 @@ fn ula(random: [u8; 32]) -> IpNetwork {
 struct Families {
     ipv4: bool,
     ipv6: bool,
-    /// Whether endpoints get addresses at all.
-    addresses: bool,
+    addressing: Addressing,
+    /// Whether there are pools that endpoints get addresses of.
+    pools: bool,
 }
 
 impl Families {
@@ -319,30 +321,9 @@ impl Families {
         driver: &dyn Driver,
         options: &Reading,
     ) -> Result<Self, ControllerError> {
-        let ipam = match spec.ipam_driver.as_str() {
-            "" | "default" => true,
-            "null" | "none" => false,
-            other => {
-                return Err(ControllerError::new(
-                    Kind::NotFound,
-                    format!(
-                        "could not find IPAM driver {other}: plugin \"{other}\" not found; \
-                         known IPAM drivers are default, null"
-                    ),
-                ));
-            }
-        };
+        let addressing = addressing(spec, driver)?;
         let traits = driver.traits();
-        let addresses = ipam && traits.addresses;
-        if !addresses && !spec.pools.is_empty() {
-            let driver = if ipam {
-                format!("driver {}", driver.name())
-            } else {
-                "IPAM driver null".to_owned()
-            };
-            let message = format!("{driver} takes no subnets: leave out --subnet");
-            return Err(ControllerError::invalid(message));
-        }
+        let pools = addressing == Addressing::Pools && traits.addresses;
         let any_v6 = spec.pools.iter().filter_map(|pool| pool.subnet.as_deref());
         let any_v6 = any_v6.into_iter().any(|subnet| subnet.contains(':'));
         let ipv4 = spec.ipv4.or(options.ipv4).unwrap_or(true);
@@ -350,8 +331,47 @@ impl Families {
         if traits.addresses && !ipv4 && !ipv6 {
             return Err(ControllerError::invalid("IPv4 or IPv6 must be enabled"));
         }
-        Ok(Self { ipv4, ipv6, addresses })
+        if addressing.is_lent() && (ipv6 || !ipv4) {
+            return Err(ControllerError::invalid(format!(
+                "IPAM driver {} gives IPv4 addresses only: leave out --ipv6 and --ipv4=false",
+                addressing.name()
+            )));
+        }
+        Ok(Self { ipv4, ipv6, addressing, pools })
     }
+}
+
+/// Who gives a network's endpoints their addresses. Only one who has pools takes subnets.
+fn addressing(spec: &NetworkSpec, driver: &dyn Driver) -> Result<Addressing, ControllerError> {
+    let other = &spec.ipam_driver;
+    let addressing = Addressing::parse(other).ok_or_else(|| {
+        let known = Addressing::ALL.map(Addressing::name).join(", ");
+        let message = format!(
+            "could not find IPAM driver {other}: plugin \"{other}\" not found; \
+             known IPAM drivers are {known}"
+        );
+        ControllerError::new(Kind::NotFound, message)
+    })?;
+    let name = driver.name();
+    if addressing.is_lent() && !driver.traits().addresses {
+        let message = format!("driver {name} has no addresses: leave out --ipam-driver");
+        return Err(ControllerError::invalid(message));
+    }
+    if spec.pools.is_empty() || (addressing == Addressing::Pools && driver.traits().addresses) {
+        return Ok(addressing);
+    }
+    Err(ControllerError::invalid(match addressing {
+        Addressing::Pools => format!("driver {name} takes no subnets: leave out --subnet"),
+        // Docker's words come first.
+        Addressing::Nobody => "null ipam driver does not handle specific address pool requests: \
+                               leave out --subnet"
+            .to_owned(),
+        Addressing::Dhcp => {
+            "IPAM driver dhcp takes no subnets: leave out --subnet; the DHCP server \
+                             has them"
+                .to_owned()
+        }
+    }))
 }
 
 /// What a network that was asked for makes unreachable.

@@ -1,6 +1,6 @@
 //! Creating and removing sandboxes; joining and leaving networks.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -77,11 +77,11 @@ impl Controller {
         claims: &Claims,
         entropy: &mut dyn Entropy,
         now: u64,
-    ) -> Result<Transaction, ControllerError> {
+    ) -> Result<Decision<Transaction>, ControllerError> {
         let before = self.idle_sandbox(sandbox)?;
         let mut draft = Draft::with(self, claims);
         let after = draft.join_live(&before, join, entropy, now)?;
-        draft.open(Change::Sandbox(Transition::Change { before, after }), now)
+        draft.decide(Change::Sandbox(Transition::Change { before, after }), now)
     }
 
     /// Begins to join the first network of a sandbox that was made without one: it gets the
@@ -170,23 +170,7 @@ impl Controller {
         Draft::new(self).open(Change::Sandbox(Transition::Change { before, after }), now)
     }
 
-    /// Fails if an endpoint on the network has the address, or is about to.
-    fn check_unclaimed(&self, network: &Network, address: IpAddr) -> Result<(), ControllerError> {
-        let coming = self.open_changes().filter_map(|change| change.sandboxes().1);
-        let coming = coming.flat_map(|live| &live.endpoints);
-        let members = self.members.get(&network.id).into_iter().flat_map(BTreeMap::values);
-        let mut others = members.chain(coming.filter(|endpoint| endpoint.network == network.id));
-        match others.find(|endpoint| endpoint.addresses.iter().any(|other| other.ip() == address)) {
-            None => Ok(()),
-            Some(other) => Err(ControllerError::forbidden(format!(
-                "Address already in use: {address} on network {} is used by endpoint {}",
-                network.name,
-                other.id.short()
-            ))),
-        }
-    }
-
-    fn idle_sandbox(&self, id: &SandboxId) -> Result<Live, ControllerError> {
+    pub(super) fn idle_sandbox(&self, id: &SandboxId) -> Result<Live, ControllerError> {
         let live = self.sandboxes.get(id);
         let live = live.ok_or_else(|| ControllerError::not_found("sandbox", id))?;
         self.check_idle(&Subject::Sandbox(id.clone()))?;
@@ -205,9 +189,9 @@ struct Joining<'a> {
 }
 
 /// Which addresses an endpoint is to have.
-struct Wanted<'a> {
+pub(super) struct Wanted<'a> {
     /// Those asked for.
-    addresses: &'a [IpAddr],
+    pub(super) addresses: &'a [IpAddr],
     /// Whether it may have one of IPv6.
     ipv6: bool,
 }
@@ -305,12 +289,13 @@ impl Draft<'_> {
         // What is said of the endpoint comes after what is said of the sandbox.
         let all = [joining.sysctls, &sysctls].concat();
         let wanted = Wanted { addresses: &join.addresses, ipv6: !lacks_ipv6(&all, &interface) };
-        let sticky = || self.controller.ipam.mac(id, joining.owner);
+        let sticky = || self.sticky_mac(&network, joining.owner);
         let mac = join.mac.or_else(sticky).unwrap_or_else(|| random_mac(joining.entropy));
         let holder = Holder { owner: joining.owner, mac: Some(mac), now: joining.now };
         Ok(Endpoint {
             id: self.endpoint_id(joining.entropy)?,
             addresses: self.addresses(&network, &wanted, &holder)?,
+            gateways: self.claims.lent(id).iter().filter_map(|lent| lent.gateway).collect(),
             network: id.clone(),
             sandbox: joining.sandbox.clone(),
             sysctls,
@@ -371,7 +356,7 @@ impl Draft<'_> {
         holder: &Holder<'_>,
     ) -> Result<Vec<IpNetwork>, ControllerError> {
         let mut addresses: Vec<IpNetwork> = Vec::new();
-        for claimed in self.claims.addresses(&network.id) {
+        for claimed in self.claims.lent(&network.id).iter().map(|lent| lent.address) {
             let family = claimed.is_ipv6();
             if addresses.iter().any(|address| address.is_ipv6() == family) {
                 return Err(second_of_family(claimed.ip(), network));
@@ -383,8 +368,8 @@ impl Draft<'_> {
                 addresses.push(self.took_address(&network.id, taken));
                 continue;
             }
-            self.controller.check_unclaimed(network, claimed.ip())?;
-            addresses.push(*claimed);
+            self.controller.check_unclaimed(network, claimed.ip(), None)?;
+            addresses.push(claimed);
         }
         Ok(addresses)
     }
@@ -398,6 +383,9 @@ impl Draft<'_> {
         holder: &Holder<'_>,
     ) -> Result<Vec<IpNetwork>, ControllerError> {
         let mut addresses = self.claimed_addresses(network, holder)?;
+        if network.addressing.is_lent() {
+            return self.lent_addresses(network, wanted, holder, addresses);
+        }
         addresses.retain(|address| wanted.ipv6 || address.is_ipv4());
         for address in wanted.addresses {
             if address.is_ipv6() && !wanted.ipv6 {

@@ -157,8 +157,10 @@ impl Engine {
 
     fn join(&mut self, id: &SandboxId, join: &JoinSpec) -> Result<(), ControllerError> {
         let Self { controller, entropy, now, .. } = self;
-        let transaction = controller.begin_join(id, join, &Claims::none(), entropy, *now)?;
-        self.commit(transaction);
+        match controller.begin_join(id, join, &Claims::none(), entropy, *now)? {
+            Decision::Made(transaction) => self.commit(transaction),
+            Decision::Unclaimed(wanted) => panic!("unclaimed: {wanted:?}"),
+        }
         Ok(())
     }
 
@@ -220,7 +222,7 @@ fn decided<T>(
     loop {
         match begin(&claims)? {
             Decision::Made(made) => return Ok(made),
-            Decision::Unclaimed(groups) => claims.claim_ports(&groups, bind),
+            Decision::Unclaimed(wanted) => claims.claim_ports(&wanted.ports, bind),
         }
     }
 }

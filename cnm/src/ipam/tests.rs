@@ -27,6 +27,7 @@ fn network(pools: Vec<Pool>) -> Network {
         given_options: BTreeMap::new(),
         ipv4: true,
         ipv6: pools.iter().any(|pool| pool.subnet.is_ipv6()),
+        addressing: crate::network::Addressing::default(),
         pools,
         internal: false,
         attachable: false,

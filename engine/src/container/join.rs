@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use cnm::controller::{JoinSpec, PortSpec, SandboxSpec};
+use cnm::sandbox::Attachment;
 use cnm::{Endpoint, Network, Sandbox};
 use dns::protocol::{EndpointNames, SandboxView};
 
@@ -195,8 +196,8 @@ fn gateways(network: &Network, endpoint: &Endpoint) -> Vec<IpAddr> {
     if network.internal {
         return Vec::new();
     }
-    let pools = endpoint.addresses.iter().filter_map(|address| network.pool_of(address.ip()));
-    pools.filter_map(|pool| pool.gateway).collect()
+    let of = Attachment { network, endpoint };
+    [false, true].into_iter().filter_map(|ipv6| of.gateway(ipv6)).collect()
 }
 
 /// `-p`, and with `-P` every exposed port that no `-p` names.

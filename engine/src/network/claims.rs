@@ -38,10 +38,11 @@ impl Networks {
             let decision = begin(&mut self.controller(), &claimed.claims)?;
             match decision {
                 Decision::Made(made) => return Ok((made, claimed)),
-                Decision::Unclaimed(groups) => {
+                Decision::Unclaimed(wanted) => {
                     let Claimed { claims, ports } = &mut claimed;
                     let host = self.kernel.host_ports();
-                    claims.claim_ports(&groups, &mut |group| bind(host.as_ref(), group, ports));
+                    claims
+                        .claim_ports(&wanted.ports, &mut |group| bind(host.as_ref(), group, ports));
                 }
             }
         }

@@ -241,6 +241,7 @@ mod tests {
             created: 0,
             driver: cnm::Planner::drivers(&drivers::Drivers)[0],
             given_options: spec.options.clone(),
+            addressing: cnm::network::Addressing::default(),
             pools: pools.collect(),
             ipv4: true,
             ipv6: spec.ipv6.unwrap(),

@@ -21,6 +21,10 @@ impl Claimant {
     }
 }
 
+fn lent(address: IpNetwork) -> Lent {
+    Lent { address, gateway: None, mac: None }
+}
+
 fn begin_with(
     engine: &mut Engine,
     spec: &SandboxSpec,
@@ -33,7 +37,7 @@ fn begin_with(
 fn made<T: std::fmt::Debug>(decision: Decision<T>) -> T {
     match decision {
         Decision::Made(made) => made,
-        Decision::Unclaimed(ports) => panic!("unclaimed: {ports:?}"),
+        Decision::Unclaimed(wanted) => panic!("unclaimed: {wanted:?}"),
     }
 }
 
@@ -45,7 +49,7 @@ fn an_address_that_a_claimant_gave_is_the_endpoints() {
     let mut claimant = Claimant { next: 0, given: Vec::new() };
     let start = |engine: &mut Engine, owner, address| {
         let mut claims = Claims::default();
-        claims.add_address(&lan.id, address);
+        claims.add_address(&lan.id, lent(address));
         let begun = begin_with(engine, &sandbox(owner, &[&lan]), &claims);
         begun.map(|decision| {
             let (id, transaction) = made(decision);
@@ -74,14 +78,14 @@ fn a_claimed_address_of_the_networks_own_subnet_is_kept_track_of() {
     let mut engine = Engine::new();
     let n1 = engine.network("n1", &["10.1.0.0/24", "fd01::/64"]);
     let mut claims = Claims::default();
-    claims.add_address(&n1.id, "10.1.0.9/24".parse().unwrap());
+    claims.add_address(&n1.id, lent("10.1.0.9/24".parse().unwrap()));
     let (a, transaction) = made(begin_with(&mut engine, &sandbox("a", &[&n1]), &claims).unwrap());
     engine.commit(transaction);
     // The other family is allocated, as ever.
     assert_eq!(engine.addresses(&a), "10.1.0.9/24,fd01::2/64@eth0");
     assert!(begin_with(&mut engine, &sandbox("b", &[&n1]), &claims).is_err());
     engine.stop(&a);
-    claims.add_address(&n1.id, "10.1.0.10/24".parse().unwrap());
+    claims.add_address(&n1.id, lent("10.1.0.10/24".parse().unwrap()));
     let error = begin_with(&mut engine, &sandbox("b", &[&n1]), &claims).unwrap_err().to_string();
     assert!(error.contains("second address of its family"), "{error}");
 }
@@ -93,10 +97,11 @@ fn what_is_unclaimed_is_told_at_once_and_nothing_is_kept() {
     let ports = ["80", "8080:80", "127.0.0.1:32768-32769:81"].map(publish).to_vec();
     let spec = SandboxSpec { ports, ..sandbox("web", &[&n1]) };
     let before = (engine.controller.ports.taken(), engine.controller.ipam.leases());
-    let Decision::Unclaimed(groups) = begin_with(&mut engine, &spec, &Claims::none()).unwrap()
+    let Decision::Unclaimed(wanted) = begin_with(&mut engine, &spec, &Claims::none()).unwrap()
     else {
         panic!("nothing is bound")
     };
+    let groups = wanted.ports;
     let groups: Vec<Vec<_>> =
         groups.iter().map(|group| group.iter().map(spelled).collect()).collect();
     // Those who name their port come first: who takes any takes none of theirs.
@@ -118,7 +123,7 @@ fn two_who_claim_at_the_same_time_do_not_ask_for_the_same_port() {
     let mut wanted = |owner| {
         let spec = SandboxSpec { ports: vec![publish("80")], ..sandbox(owner, &[&n1]) };
         match begin_with(&mut engine, &spec, &Claims::none()).unwrap() {
-            Decision::Unclaimed(groups) => groups[0][0].host_port,
+            Decision::Unclaimed(wanted) => wanted.ports[0][0].host_port,
             Decision::Made(_) => panic!("nothing is bound"),
         }
     };
@@ -134,11 +139,11 @@ fn a_port_that_somebody_got_meanwhile_is_refused_although_it_is_bound() {
         ..sandbox(owner, &[&n1])
     };
     let mut claims = Claims::default();
-    let Decision::Unclaimed(groups) = begin_with(&mut engine, &of("a"), &claims).unwrap() else {
+    let Decision::Unclaimed(wanted) = begin_with(&mut engine, &of("a"), &claims).unwrap() else {
         panic!("nothing is bound")
     };
     engine.start(&of("b")).unwrap();
-    claims.claim_ports(&groups, &mut |group| group.iter().map(|_| Ok(true)).collect());
+    claims.claim_ports(&wanted.ports, &mut |group| group.iter().map(|_| Ok(true)).collect());
     refused(
         begin_with(&mut engine, &of("a"), &claims),
         Kind::Internal,

@@ -217,7 +217,8 @@ impl Engine {
                 let (sandbox, network) = (self.at(*at)?, self.named(*network)?);
                 let Self { controller, entropy, now, .. } = self;
                 let claims = Claims::none();
-                controller.begin_join(&sandbox.id, &join(&network), &claims, entropy, *now).ok()
+                let join = join(&network);
+                controller.begin_join(&sandbox.id, &join, &claims, entropy, *now).ok()?.made()
             }
             Step::Leave { at, network } => {
                 let (sandbox, network) = (self.at(*at)?, self.named(*network)?);

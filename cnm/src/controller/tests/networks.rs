@@ -304,7 +304,7 @@ fn check(said: &str) {
         Invalid: auxiliary addresses a and b are both 10.1.0.5
         NotFound: could not find driver x: plugin "x" not found; known drivers are bridge, host, null
         NotFound: could not find IPAM driver dhcp: plugin "dhcp" not found; known IPAM drivers are default, null
-        Invalid: IPAM driver null takes no subnets: leave out --subnet
+        Invalid: null ipam driver does not handle specific address pool requests: leave out --subnet
         Invalid: IPv4 or IPv6 must be enabled
         Invalid: invalid subnet 10.1.0.0/24: IPv4 is disabled for this network; enable it or leave the subnet out
         Invalid: invalid subnet fd01::/64: IPv6 is disabled for this network; enable it or leave the subnet out

@@ -375,6 +375,7 @@ fn a_transaction_shows_the_state_of_its_scope_only() {
     assert_eq!(engine.controller.desired_of(&a), after);
     let Engine { controller, entropy, now, .. } = &mut engine;
     let joined = controller.begin_join(&a, &join(&n2), &Claims::none(), entropy, *now).unwrap();
+    let joined = joined.made().unwrap();
     assert_eq!((joined.kind, joined.before.len(), joined.after.len()), (ChangeKind::Change, 2, 3));
     engine.commit(joined);
     let removed = engine.controller.begin_remove_sandbox(&a, 0).unwrap();

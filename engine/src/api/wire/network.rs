@@ -197,7 +197,7 @@ fn ipam(network: &Network) -> Value {
     };
     let config: Vec<Value> = network.pools.iter().map(pool).collect();
     let config = if config.is_empty() { Value::Null } else { Value::Array(config) };
-    json!({"Driver": "default", "Options": {}, "Config": config})
+    json!({"Driver": network.addressing.name(), "Options": {}, "Config": config})
 }
 
 #[cfg(test)]
