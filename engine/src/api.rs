@@ -24,6 +24,7 @@ pub mod images;
 pub mod listener;
 pub mod logs;
 pub mod networks;
+pub mod ports;
 pub mod query;
 pub mod request;
 pub mod route;

@@ -17,6 +17,7 @@ mod inspect;
 mod list;
 mod logs;
 mod network;
+mod port;
 mod ports;
 mod run;
 mod system;
@@ -85,7 +86,7 @@ async fn dispatch(cli: Cli) -> Outcome {
         Command::Logs(args) => logs::logs(&client, args).await,
         Command::Network(command) => network::command(&client, command).await,
         Command::Pause(args) => container::each(&client, args, "pause").await,
-        Command::Port(args) => container::port(&client, args).await,
+        Command::Port(args) => port::command(&client, args).await,
         Command::Ps(args) => list::ps(&client, args).await,
         Command::Pull(args) => image::pull(&client, args).await,
         Command::Rename(args) => container::rename(&client, args).await,

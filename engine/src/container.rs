@@ -22,6 +22,7 @@ pub mod modes;
 pub(crate) mod monitor;
 mod mounts;
 mod names;
+mod publish;
 mod record;
 mod recover;
 pub(crate) mod registry;
@@ -53,11 +54,12 @@ pub use id::ContainerId;
 pub use links::LinkTo;
 pub(crate) use logs::rotation::bytes as log_bytes;
 pub use modes::{NamespaceModes, NetworkMode, Sharing};
+pub use publish::{Draining, PortChange};
 pub use request::{
     Attach, Attached, Created, ExecSpec, ExecStart, ExecView, LogLine, LogQuery, Process,
     Processes, Remove, WaitCondition, Waited,
 };
-pub use spec::{EndpointSpec, MountKind, Propagation, Spec};
+pub use spec::{EndpointSpec, MountKind, Propagation, PublishedPort, Spec};
 pub use state::{State, Status};
 
 /// A container as it is at one moment. The engine replaces it whole; nothing in it changes.
@@ -85,6 +87,8 @@ pub struct Container {
     pub endpoints: Vec<EndpointView>,
     /// Published ports while it runs.
     pub ports: Vec<PortBinding>,
+    /// Withdrawn ports whose connections still go on.
+    pub draining: Vec<Draining>,
     /// Its files on the host.
     pub paths: Paths,
     /// The name of the driver of its root file system, `overlay2` or `vfs`.
@@ -191,6 +195,20 @@ pub struct MountPoint {
 }
 
 impl Container {
+    /// The ports that it publishes: those that were asked for, and those that are exposed if all of
+    /// them are published.
+    pub fn published(&self) -> Vec<PublishedPort> {
+        let mut ports = self.spec.ports.clone();
+        if self.spec.publish_all {
+            for &(port, protocol) in &self.resolved.exposed {
+                if !ports.iter().any(|known| (known.port, known.protocol) == (port, protocol)) {
+                    ports.push(PublishedPort { port, protocol, ..PublishedPort::default() });
+                }
+            }
+        }
+        ports
+    }
+
     /// The first 12 digits of the id.
     pub fn short_id(&self) -> &str {
         self.id.short()

@@ -8,6 +8,7 @@
 mod change;
 mod claims;
 mod difference;
+mod flows;
 mod heal;
 mod journal;
 mod operations;
@@ -17,20 +18,19 @@ mod resolver;
 mod turns;
 
 use std::fmt::{Display, Formatter};
-use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use cnm::controller::{
-    ChangeKind, ControllerConfig, ControllerError, Entropy, FirstJoin, HostFacts, JoinSpec,
+    ChangeKind, Claims, ControllerConfig, ControllerError, Entropy, FirstJoin, HostFacts, JoinSpec,
     PortSpec, SandboxSpec, Subject,
 };
 use cnm::sandbox::Passage;
 use cnm::store::{Batch, Durability};
 use cnm::{
-    Controller, Endpoint, Network, NetworkId, Plan, Sandbox, SandboxId, State, Store, Transaction,
-    diff,
+    Controller, Endpoint, Network, NetworkId, Plan, PortBinding, Sandbox, SandboxId, State, Store,
+    Transaction, diff,
 };
 use dns::protocol::HeldPort;
 use drivers::kernel::{Announcements, Host, Linux, LinuxConfig};
@@ -179,6 +179,21 @@ impl Networks {
         Change::of(transaction, Claimed::default())
     }
 
+    /// Decides that a sandbox publishes and withdraws ports. Those that are new are bound when this
+    /// returns.
+    pub(crate) fn begin_change_ports(
+        &self,
+        sandbox: &SandboxId,
+        add: &[PortSpec],
+        remove: &[PortBinding],
+    ) -> Result<Change> {
+        let begin = |model: &mut Controller, claims: &Claims| {
+            model.begin_change_ports(sandbox, add, remove, claims)
+        };
+        let (transaction, claimed) = self.decide(begin)?;
+        Change::of(transaction, claimed)
+    }
+
     /// Decides what a sandbox may talk to where neighbours do not talk; nothing if it may already.
     pub(crate) fn begin_change_passages(
         &self,
@@ -224,21 +239,6 @@ impl Networks {
         });
         tracing::debug!(sandbox, elapsed = ?begun.elapsed(), "served");
         applied.inspect_err(|_| self.undo(change))
-    }
-
-    /// Has packets of connections that are under way go where they belong after an applied change.
-    /// The kernel looks at its whole table for that, some milliseconds; whoever can does something
-    /// else meanwhile.
-    pub(crate) fn redirect_flows(&self, change: &Change) {
-        // A port may lead to another address when networks come and go.
-        let ports = [change.sandbox.ports.as_slice(), &change.withdrawn].concat();
-        let ports = self.kernel.flush_ports(&ports);
-        for error in
-            [ports, self.kernel.flush_addresses(&change.left)].into_iter().filter_map(Result::err)
-        {
-            let (sandbox, error) = (change.sandbox.id.short(), Error::from(error).chain());
-            tracing::error!(sandbox, error, "connections go on where they went before");
-        }
     }
 
     /// Makes an applied change part of the model, together with records of the caller's.
@@ -297,16 +297,6 @@ impl Networks {
     pub(crate) fn sandbox(&self, id: &SandboxId) -> Result<(Arc<Sandbox>, Vec<Arc<Endpoint>>)> {
         let missing = || Error::not_found(format!("sandbox {id} not found"));
         self.controller().sandbox(id).ok_or_else(missing)
-    }
-
-    fn forget_flows(&self, sandbox: &Sandbox, endpoints: &[Arc<Endpoint>]) {
-        let flushed =
-            if sandbox.ports.is_empty() { Ok(()) } else { self.kernel.flush_ports(&sandbox.ports) };
-        let addresses: Vec<IpAddr> =
-            endpoints.iter().flat_map(|e| &e.addresses).map(ipnetwork::IpNetwork::ip).collect();
-        if let Err(error) = flushed.and_then(|()| self.kernel.flush_addresses(&addresses)) {
-            tracing::warn!(error = Error::from(error).chain(), "cannot forget connections");
-        }
     }
 
     // === Networks ===

@@ -41,6 +41,7 @@ const CTA_IP_V4_DST: u16 = 2;
 const CTA_IP_V6_SRC: u16 = 3;
 const CTA_IP_V6_DST: u16 = 4;
 const CTA_PROTO_NUM: u16 = 1;
+const CTA_PROTO_SRC_PORT: u16 = 2;
 const CTA_PROTO_DST_PORT: u16 = 3;
 const FILTER_IP_SRC: u32 = 1 << 0;
 const FILTER_PROTO_NUM: u32 = 1 << 3;
@@ -127,6 +128,36 @@ impl Conntrack {
         sockets.forget(&flows)
     }
 
+    /// Forgets the flows by these ways, of TCP too; returns how many there were. The next packet of a
+    /// client meets nobody, and its connection is reset.
+    pub fn cut(&self, ways: &[Way]) -> io::Result<usize> {
+        let Some(first) = ways.first() else { return Ok(0) };
+        let ask = match ways.iter().all(|way| way.protocol == first.protocol) {
+            true if ways.iter().all(|way| way.host_port == first.host_port) => {
+                Ask::Port(first.protocol, first.host_port)
+            }
+            true => Ask::Protocol(first.protocol),
+            false => Ask::All,
+        };
+        let wanted: HashSet<_> = ways.iter().map(Way::key).collect();
+        let is_wanted = |seen: &Seen<'_>| {
+            let (protocol, host_port, _) = seen.target;
+            let (address, port) = (seen.ends[2], seen.answering);
+            address.is_some_and(|address| wanted.contains(&(protocol, host_port, address, port)))
+        };
+        let mut sockets = self.sockets();
+        if sockets.number() == Some(0) {
+            return Ok(0);
+        }
+        let mut flows = Vec::new();
+        for family in [libc::AF_INET, libc::AF_INET6] {
+            if ways.iter().any(|way| way.to.is_ipv6() == (family == libc::AF_INET6)) {
+                flows.extend(sockets.flows(family, ask, is_wanted)?);
+            }
+        }
+        sockets.forget(&flows)
+    }
+
     /// Forgets the flows from and to these addresses; returns how many there were.
     pub fn flush_addresses(&self, addresses: &[IpAddr]) -> io::Result<usize> {
         if addresses.is_empty() {
@@ -159,6 +190,25 @@ impl Conntrack {
     }
 }
 
+/// The way from a port that clients ask for to whom it leads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Way {
+    /// The protocol.
+    pub protocol: Protocol,
+    /// The port that clients send to.
+    pub host_port: u16,
+    /// The address of who answers.
+    pub to: IpAddr,
+    /// The port of who answers.
+    pub port: u16,
+}
+
+impl Way {
+    fn key(&self) -> (u8, u16, IpAddr, u16) {
+        (self.protocol.number(), self.host_port, self.to, self.port)
+    }
+}
+
 /// Protocol, port and address that the first packet of a flow was sent to.
 type Target = (u8, u16, IpAddr);
 
@@ -169,6 +219,8 @@ struct Seen<'a> {
     target: Target,
     /// All addresses it has, before and after translation.
     ends: [Option<IpAddr>; 4],
+    /// The port that answers come from.
+    answering: u16,
     tuple: &'a [u8],
     id: Option<&'a [u8]>,
     zone: Option<&'a [u8]>,
@@ -308,14 +360,14 @@ impl<'a> Seen<'a> {
         let original = Attributes::new(tuple);
         let ip = original.within(CTA_TUPLE_IP);
         let fields = original.within(CTA_TUPLE_PROTO);
-        let port = fields.find(CTA_PROTO_DST_PORT).and_then(|port| port.first_chunk());
-        let port = port.map_or(0, |port| u16::from_be_bytes(*port));
         let protocol = *fields.find(CTA_PROTO_NUM)?.first()?;
-        let reply = attributes.within(CTA_TUPLE_REPLY).within(CTA_TUPLE_IP);
+        let answer = attributes.within(CTA_TUPLE_REPLY);
+        let reply = answer.within(CTA_TUPLE_IP);
         Some(Self {
             family: *message.payload().first()?,
-            target: (protocol, port, destination(ip)?),
+            target: (protocol, port(fields, CTA_PROTO_DST_PORT), destination(ip)?),
             ends: [source(ip), destination(ip), source(reply), destination(reply)],
+            answering: port(answer.within(CTA_TUPLE_PROTO), CTA_PROTO_SRC_PORT),
             tuple,
             id: attributes.find(CTA_ID),
             zone: attributes.find(CTA_ZONE),
@@ -331,6 +383,11 @@ impl<'a> Seen<'a> {
             zone: self.zone.map(<[u8]>::to_vec),
         }
     }
+}
+
+fn port(fields: Attributes<'_>, kind: u16) -> u16 {
+    let port = fields.find(kind).and_then(|port| port.first_chunk());
+    port.map_or(0, |port| u16::from_be_bytes(*port))
 }
 
 fn source(ip: Attributes<'_>) -> Option<IpAddr> {

@@ -10,6 +10,7 @@ use std::sync::mpsc::{Receiver, channel};
 use cnm::controller::HostFacts;
 use cnm::{Plan, PortBinding, SandboxId, State};
 
+use super::conntrack::Way;
 use super::nft::Foreign;
 use super::{Announcements, HostPorts, Kernel, KernelError, Linux, Memory, ResolverSockets};
 
@@ -34,6 +35,9 @@ pub trait Host: Kernel {
 
     /// Forgets connections to these host ports.
     fn flush_ports(&self, bindings: &[PortBinding]) -> Result<(), KernelError>;
+
+    /// Ends connections by ways that are closed.
+    fn cut(&self, ways: &[Way]) -> Result<(), KernelError>;
 
     /// Forgets connections from and to these addresses.
     fn flush_addresses(&self, addresses: &[IpAddr]) -> Result<(), KernelError>;
@@ -97,6 +101,10 @@ impl Host for Linux {
 
     fn flush_ports(&self, bindings: &[PortBinding]) -> Result<(), KernelError> {
         Self::flush_ports(self, bindings)
+    }
+
+    fn cut(&self, ways: &[Way]) -> Result<(), KernelError> {
+        Self::cut(self, ways)
     }
 
     fn flush_addresses(&self, addresses: &[IpAddr]) -> Result<(), KernelError> {
@@ -167,6 +175,10 @@ impl Host for Memory {
     }
 
     fn flush_ports(&self, _bindings: &[PortBinding]) -> Result<(), KernelError> {
+        Ok(())
+    }
+
+    fn cut(&self, _ways: &[Way]) -> Result<(), KernelError> {
         Ok(())
     }
 

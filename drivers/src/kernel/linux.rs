@@ -26,7 +26,7 @@ use nix::sys::socket::{
 pub use self::apply::Announcements;
 use self::apply::OnFailure;
 use self::observe::Scope;
-use super::conntrack::Conntrack;
+use super::conntrack::{Conntrack, Way};
 use super::netlink::Socket;
 use super::netns::{Netns, Visitor};
 use super::nft::{Foreign, Nft, NftError};
@@ -107,6 +107,12 @@ impl Linux {
         }
         let flushed = self.conntrack.flush_ports(bindings);
         flushed.map(|_| ()).map_err(failed("flush", "connections to published ports"))
+    }
+
+    /// Forgets connections by ways that are closed, so that they end.
+    pub fn cut(&self, ways: &[Way]) -> Result<(), KernelError> {
+        let cut = self.conntrack.cut(ways);
+        cut.map(|_| ()).map_err(failed("cut", "connections to withdrawn ports"))
     }
 
     /// Forgets connections from and to these addresses.

@@ -12,7 +12,9 @@ use serde_json::json;
 use super::body::{self, Response};
 use super::error::page_not_found;
 use super::request::Request;
-use super::{Api, containers, events, exec, images, logs, networks, system, transfer, volumes};
+use super::{
+    Api, containers, events, exec, images, logs, networks, ports, system, transfer, volumes,
+};
 use engine_error::{Error, Result};
 
 /// Answers a request.
@@ -56,6 +58,8 @@ async fn other(api: Arc<Api>, method: &str, path: &[&str], request: Request) -> 
         ("GET", ["distribution", .., "json"]) => {
             Err(unsupported("asking registries about images is not supported yet"))
         }
+        ("GET", ["rnet", "containers", key, "ports"]) => ports::list(&api, key),
+        ("POST", ["rnet", "containers", key, "ports"]) => ports::change(&api, key, request).await,
         ("GET", ["rnet", "check"]) => system::check(&api).await,
         ("POST", ["rnet", "discard"]) => system::discard(&api, &request).await,
         ("POST", ["rnet", "reset"]) => system::reset(&api).await,

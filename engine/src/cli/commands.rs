@@ -82,8 +82,8 @@ pub(crate) enum Command {
     Logs(LogsArgs),
     /// Pause all processes within one or more containers
     Pause(Names),
-    /// List port mappings of a container
-    Port(PortArgs),
+    /// List port mappings of a container, or change them
+    Port(PortCommand),
     /// Rename a container
     Rename(RenameArgs),
     /// Restart one or more containers
@@ -371,6 +371,19 @@ mod tests {
         assert_eq!(run.create.init, Some(false));
         let Command::Run(run) = parse("rnet run img") else { panic!("not run") };
         assert_eq!(run.create.init, None);
+    }
+
+    #[test]
+    fn ports_are_listed_as_docker_does_and_changed_by_commands() {
+        let Command::Port(port) = parse("rnet port web 80/tcp") else { panic!("not port") };
+        assert_eq!((port.list.container.as_deref(), port.change.is_none()), (Some("web"), true));
+        let Command::Port(port) = parse("rnet port add web 8080:80 53:53/udp") else {
+            panic!("not port")
+        };
+        let Some(PortChangeCommand::Add(add)) = port.change else { panic!("not add") };
+        assert_eq!((add.container.as_str(), add.ports.len()), ("web", 2));
+        assert!(Cli::try_parse_from(["rnet", "port"]).is_err());
+        assert!(Cli::try_parse_from(["rnet", "port", "add", "web"]).is_err());
     }
 
     #[test]

@@ -10,13 +10,13 @@ use serde_json::Value;
 use super::attach::{End, Session, SignalProxy};
 use super::client::{Client, escape, filters};
 use super::commands::{
-    ContainerCommand, KillArgs, Names, PortArgs, PruneArgs, RenameArgs, RmArgs, StartArgs,
-    StopArgs, TopArgs,
+    ContainerCommand, KillArgs, Names, PruneArgs, RenameArgs, RmArgs, StartArgs, StopArgs, TopArgs,
 };
 use super::error::CliError;
 use super::table::Table;
 use super::{
-    Outcome, attach, complain, confirmed, exec, inspect, list, logs, run, say, terminal, units,
+    Outcome, attach, complain, confirmed, exec, inspect, list, logs, port, run, say, terminal,
+    units,
 };
 
 /// `container …`.
@@ -30,7 +30,7 @@ pub(crate) async fn command(client: &Arc<Client>, command: ContainerCommand) -> 
         ContainerCommand::Logs(args) => logs::logs(client, args).await,
         ContainerCommand::Ls(args) => list::ps(client, args).await,
         ContainerCommand::Pause(args) => each(client, args, "pause").await,
-        ContainerCommand::Port(args) => port(client, args).await,
+        ContainerCommand::Port(args) => port::list(client, args).await,
         ContainerCommand::Prune(args) => prune(client, args).await,
         ContainerCommand::Rename(args) => rename(client, args).await,
         ContainerCommand::Restart(args) => restart(client, args).await,
@@ -204,37 +204,6 @@ pub(crate) async fn start(client: &Arc<Client>, args: StartArgs) -> Outcome {
         End::Detached => Ok(0),
         End::Closed => run::exit_code(wait).await,
     }
-}
-
-/// `port`: a line a binding.
-pub(crate) async fn port(client: &Client, args: PortArgs) -> Outcome {
-    let found = client.get(&format!("/containers/{}/json", escape(&args.container))).await?;
-    let ports = found["NetworkSettings"]["Ports"].as_object().cloned().unwrap_or_default();
-    let address = |binding: &Value| {
-        let ip = binding["HostIp"].as_str().unwrap_or_default();
-        let port = binding["HostPort"].as_str().unwrap_or_default();
-        if ip.contains(':') { format!("[{ip}]:{port}") } else { format!("{ip}:{port}") }
-    };
-    if let Some(wanted) = &args.port {
-        let key = if wanted.contains('/') { wanted.clone() } else { format!("{wanted}/tcp") };
-        let bindings = ports.get(&key).and_then(Value::as_array).filter(|list| !list.is_empty());
-        let bindings = bindings.ok_or_else(|| {
-            CliError::new(format!("no public port '{key}' published for {}", args.container))
-        })?;
-        for binding in bindings {
-            say(&address(binding));
-        }
-        return Ok(0);
-    }
-    let number = |key: &str| key.split('/').next().and_then(|n| n.parse::<u32>().ok());
-    let mut sorted: Vec<_> = ports.iter().collect();
-    sorted.sort_by_key(|(key, _)| (number(key), (*key).clone()));
-    for (key, bindings) in sorted {
-        for binding in bindings.as_array().into_iter().flatten() {
-            say(&format!("{key} -> {}", address(binding)));
-        }
-    }
-    Ok(0)
 }
 
 /// `top`.

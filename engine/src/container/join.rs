@@ -10,7 +10,7 @@ use dns::protocol::{EndpointNames, SandboxView};
 
 use super::Containers;
 use super::foresee::check_endpoint;
-use super::{Container, ContainerId, EndpointView};
+use super::{Container, ContainerId, EndpointView, PublishedPort};
 use crate::network::{NetworkNames, SandboxNames};
 use engine_error::{Error, Result};
 use runtime::spec::network_sysctls;
@@ -200,25 +200,17 @@ fn gateways(network: &Network, endpoint: &Endpoint) -> Vec<IpAddr> {
     [false, true].into_iter().filter_map(|ipv6| of.gateway(ipv6)).collect()
 }
 
-/// `-p`, and with `-P` every exposed port that no `-p` names.
+/// What is asked of the controller for all that is published.
 pub(crate) fn ports(container: &Container) -> Vec<PortSpec> {
-    let spec = &container.spec;
-    let mut ports: Vec<PortSpec> = spec
-        .ports
-        .iter()
-        .map(|published| PortSpec {
-            host: published.host,
-            host_ports: published.host_ports.0..=published.host_ports.1,
-            protocol: published.protocol,
-            port: published.port,
-        })
-        .collect();
-    if spec.publish_all {
-        for &(port, protocol) in &container.resolved.exposed {
-            if !ports.iter().any(|known| (known.port, known.protocol) == (port, protocol)) {
-                ports.push(PortSpec { host: None, host_ports: 0..=0, protocol, port });
-            }
-        }
+    container.published().iter().map(port_spec).collect()
+}
+
+/// What is asked of the controller for one port.
+pub(crate) fn port_spec(published: &PublishedPort) -> PortSpec {
+    PortSpec {
+        host: published.host,
+        host_ports: published.host_ports.0..=published.host_ports.1,
+        protocol: published.protocol,
+        port: published.port,
     }
-    ports
 }

@@ -72,6 +72,11 @@ fn merge_labels(spec: &Spec, image: &Config) -> BTreeMap<String, String> {
     image.chain(own).collect()
 }
 
+/// The ports that a request and its image's configuration expose.
+pub(crate) fn exposed_by(spec: &Spec, image: &ImageConfiguration) -> Result<Vec<(u16, Protocol)>> {
+    exposed(spec, image.config().as_ref().unwrap_or(&Config::default()))
+}
+
 fn exposed(spec: &Spec, image: &Config) -> Result<Vec<(u16, Protocol)>> {
     let mut ports: BTreeSet<(u16, Protocol)> = spec.exposed.iter().copied().collect();
     ports.extend(spec.ports.iter().map(|published| (published.port, published.protocol)));

@@ -190,6 +190,7 @@ fn end(container: &mut Container, exit: Exit) -> Next {
     container.sandbox = None;
     container.sandbox_key.clear();
     container.ports.clear();
+    container.draining.clear();
     for endpoint in &mut container.endpoints {
         endpoint.id.clear();
         endpoint.addresses.clear();

@@ -185,7 +185,12 @@ impl Containers {
     }
 
     /// Docker's sentence about a port that is taken, with whom to ask for it.
-    fn explain(&self, error: Error, container: &Container, wanted: &[PortSpec]) -> Error {
+    pub(super) fn explain(
+        &self,
+        error: Error,
+        container: &Container,
+        wanted: &[PortSpec],
+    ) -> Error {
         let text = error.to_string();
         if !text.starts_with("Bind for") && !text.starts_with("failed to bind") {
             return error;

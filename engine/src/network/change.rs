@@ -1,12 +1,16 @@
 //! A change of one sandbox that is decided and not finished.
 
+use std::collections::HashSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use cnm::controller::Live;
 use cnm::{Endpoint, Kind, PortBinding, Sandbox, Transaction};
 
+use drivers::kernel::conntrack::Way;
+
 use super::claims::{Claimed, ClaimedPort};
+use super::flows::way;
 use engine_error::{Error, Result};
 
 /// What a sandbox is to become, and what that takes.
@@ -23,6 +27,10 @@ pub(crate) struct Change {
     pub(super) left: Vec<IpAddr>,
     /// Host ports that it has no more.
     pub(super) withdrawn: Vec<PortBinding>,
+    /// Where those of them led that the kernel translated or let pass.
+    pub(super) closed: Vec<(PortBinding, Way)>,
+    /// Host ports that lead elsewhere than before.
+    pub(super) moved: Vec<PortBinding>,
 }
 
 impl Change {
@@ -35,9 +43,20 @@ impl Change {
         let left = gone.flat_map(|endpoint| &endpoint.addresses).map(ipnetwork::IpNetwork::ip);
         let left = left.collect();
         let old = transaction.sandbox_before().map_or(&[][..], |live| &live.sandbox.ports);
-        let withdrawn = old.iter().filter(|port| !sandbox.ports.contains(port)).cloned().collect();
+        let kept: HashSet<_> = sandbox.ports.iter().collect();
+        let withdrawn: Vec<_> = old.iter().filter(|port| !kept.contains(port)).cloned().collect();
+        let Transaction { before, after, .. } = &transaction;
+        let led = |port: &PortBinding| Some((port.clone(), way(before, port)?));
+        let closed = withdrawn.iter().filter_map(led).collect();
+        let moved = sandbox.ports.iter().filter(|port| way(before, port) != way(after, port));
+        let moved = moved.cloned().collect();
         let bound = claimed.of(&sandbox);
-        Ok(Self { sandbox, endpoints, transaction, bound, left, withdrawn })
+        Ok(Self { sandbox, endpoints, transaction, bound, left, withdrawn, closed, moved })
+    }
+
+    /// Where the ports led that it withdraws, as far as the kernel led them.
+    pub(crate) fn closed(&self) -> &[(PortBinding, Way)] {
+        &self.closed
     }
 
     /// What is odd about it, for the user.

@@ -11,6 +11,7 @@ use std::time::Duration;
 use cnm::controller::HostFacts;
 use cnm::{Key, NetworkSpec, PortBinding, Protocol};
 use dns::protocol::SandboxView;
+use drivers::kernel::conntrack::Way;
 use drivers::kernel::{BindPorts, Kernel, KernelError, Memory, ResolverSockets};
 
 use super::*;
@@ -77,6 +78,10 @@ impl Host for Stubborn {
 
     fn flush_ports(&self, bindings: &[PortBinding]) -> Result<(), KernelError> {
         self.memory.flush_ports(bindings)
+    }
+
+    fn cut(&self, ways: &[Way]) -> Result<(), KernelError> {
+        self.memory.cut(ways)
     }
 
     fn flush_addresses(&self, addresses: &[IpAddr]) -> Result<(), KernelError> {

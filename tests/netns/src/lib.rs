@@ -7,6 +7,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails where it stands")]
 
 mod daemon;
+mod flow;
 mod host;
 mod lab;
 pub mod lookup;
@@ -14,6 +15,7 @@ mod model;
 pub mod site;
 
 pub use daemon::Daemon;
+pub use flow::{Echo, Flow};
 pub use host::{Host, SILENCE, Server, TIMEOUT, wait_until};
 pub use lab::Lab;
 pub use model::Model;

@@ -72,6 +72,22 @@ pub fn published(map: &PortMap) -> Result<Vec<PublishedPort>> {
     Ok(ports)
 }
 
+/// `PortBindings` of what is published: the way back.
+pub fn port_bindings(ports: &[PublishedPort]) -> PortMap {
+    let mut map = PortMap::new();
+    for port in ports {
+        let host_port = match port.host_ports {
+            (0, 0) => String::new(),
+            (first, last) if first == last => first.to_string(),
+            (first, last) => format!("{first}-{last}"),
+        };
+        let host_ip = port.host.map(|host| host.to_string()).unwrap_or_default();
+        let entry = map.entry(key(port.port, port.protocol)).or_default();
+        entry.get_or_insert_default().push(PortBinding { host_ip, host_port });
+    }
+    map
+}
+
 fn host_ip(text: &str) -> Result<Option<IpAddr>> {
     if text.is_empty() {
         return Ok(None);

@@ -4,7 +4,7 @@
 
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, Subcommand};
 
 use super::{CreateArgs, Truth};
 
@@ -185,6 +185,65 @@ pub(crate) struct PortArgs {
     /// Only this port
     #[arg(value_name = "PRIVATE_PORT[/PROTO]")]
     pub(crate) port: Option<String>,
+}
+
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+pub(crate) struct PortCommand {
+    #[command(flatten)]
+    pub(crate) list: PortListArgs,
+    #[command(subcommand)]
+    pub(crate) change: Option<PortChangeCommand>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PortListArgs {
+    /// Container
+    #[arg(required = true)]
+    pub(crate) container: Option<String>,
+    /// Only this port
+    #[arg(value_name = "PRIVATE_PORT[/PROTO]")]
+    pub(crate) port: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum PortChangeCommand {
+    /// Publish more ports of a container, whether it runs or not
+    Add(PortAddArgs),
+    /// List the published ports of a container with their states
+    Ls(PortLsArgs),
+    /// Withdraw published ports of a container
+    Rm(PortRmArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PortAddArgs {
+    /// Container
+    pub(crate) container: String,
+    /// Ports, as for --publish
+    #[arg(required = true, value_name = "[IP:][HOST:]PORT[/PROTO]")]
+    pub(crate) ports: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PortRmArgs {
+    /// How long connections to the ports may go on, such as 30s; new ones are refused at once
+    #[arg(long, default_value = "0s", value_name = "DURATION")]
+    pub(crate) drain: String,
+    /// Container
+    pub(crate) container: String,
+    /// Ports, as for --publish; what is left out is any
+    #[arg(required = true, value_name = "[IP:][HOST:]PORT[/PROTO]")]
+    pub(crate) ports: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PortLsArgs {
+    /// Format output: `table`, `json`, or a Go template
+    #[arg(long)]
+    pub(crate) format: Option<String>,
+    /// Container
+    pub(crate) container: String,
 }
 
 #[derive(Debug, Args)]

@@ -21,7 +21,9 @@ use super::super::health::{Health, HealthStatus, Healthcheck, Outcome};
 use super::super::modes::NamespaceModes;
 use super::super::spec::{EndpointSpec, PublishedPort, RestartPolicy, Spec};
 use super::super::state::{State, Status};
-use super::super::{Container, ContainerId, EndpointView, LinkTo, MountPoint, Paths, Resolved};
+use super::super::{
+    Container, ContainerId, Draining, EndpointView, LinkTo, MountPoint, Paths, Resolved,
+};
 
 /// What is written of a value of the model.
 pub(super) trait Form<M>: Sized {
@@ -151,6 +153,7 @@ form!(ContainerForm of Container {
     state: StateForm,
     endpoints: Vec<EndpointForm>,
     ports: Vec<BindingForm>,
+    draining: Vec<DrainingForm>,
     paths: PathsForm,
     mounts: Vec<MountPointForm>,
     links: Option<Vec<LinkForm>>,
@@ -458,5 +461,25 @@ impl Form<PortBinding> for BindingForm {
     fn model(self) -> PortBinding {
         let Self { host, host_port, protocol, port } = self;
         PortBinding { host, host_port, protocol, port }
+    }
+}
+
+/// A withdrawn port, which is never without the address that it led to.
+#[derive(Serialize, Deserialize)]
+pub(super) struct DrainingForm {
+    binding: BindingForm,
+    to: IpAddr,
+    until: DateTime<Utc>,
+}
+
+impl Form<Draining> for DrainingForm {
+    fn of(model: Draining) -> Self {
+        let Draining { binding, to, until } = model;
+        Self { binding: Form::of(binding), to, until }
+    }
+
+    fn model(self) -> Draining {
+        let Self { binding, to, until } = self;
+        Draining { binding: binding.model(), to, until }
     }
 }

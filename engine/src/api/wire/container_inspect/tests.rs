@@ -58,6 +58,7 @@ fn container() -> Container {
             ..EndpointView::default()
         }],
         ports: vec![bound("::"), bound("0.0.0.0")],
+        draining: Vec::new(),
         paths: Paths::default(),
         graph_driver: "overlay2".to_owned(),
         graph_data: BTreeMap::new(),
