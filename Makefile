@@ -40,7 +40,8 @@ fuzz: setup
 
 # Writes the generated parts of docs/ anew.
 docs:
-	UPDATE=1 cargo test --package netns-tests --test ruleset
+	cargo build --workspace --bins
+	UPDATE=1 cargo test --package netns-tests --test ruleset --test networks --test isolation
 
 # Measures rnet beside the peers that are installed and prints the table of docs/benchmarks.md.
 bench: release

@@ -23,6 +23,9 @@ pub trait Driver: fmt::Debug + Send + Sync {
         &[]
     }
 
+    /// What its networks are for and what they are made of, for the manual.
+    fn about(&self) -> &'static str;
+
     /// What is true of all its networks.
     fn traits(&self) -> Traits;
 

@@ -54,6 +54,11 @@ impl Driver for Bridge {
         &[""]
     }
 
+    fn about(&self) -> &'static str {
+        "A network of its own on one host: a Linux bridge, and for each container a pair of virtual cables to it. The host is \
+         the gateway, translates what goes out, and leads published ports in."
+    }
+
     fn traits(&self) -> Traits {
         Traits {
             addresses: true,

@@ -16,6 +16,10 @@ impl Driver for Host {
         "host"
     }
 
+    fn about(&self) -> &'static str {
+        "The host's own network: a container on it has no namespace of its own, and every port is the host's."
+    }
+
     fn traits(&self) -> Traits {
         Traits {
             addresses: false,

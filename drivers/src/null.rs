@@ -20,6 +20,10 @@ impl Driver for Null {
         &["none"]
     }
 
+    fn about(&self) -> &'static str {
+        "No network: a namespace with its loopback and nothing else."
+    }
+
     fn traits(&self) -> Traits {
         Traits {
             addresses: false,

@@ -122,6 +122,10 @@ impl Driver for Fake {
         }
     }
 
+    fn about(&self) -> &'static str {
+        "Nothing real."
+    }
+
     fn traits(&self) -> Traits {
         let bridge = matches!(self, Self::Bridge);
         let host = matches!(self, Self::Host);

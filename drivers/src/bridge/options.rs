@@ -108,7 +108,7 @@ const BRIDGE: &[Spec<Bridge>] = &[
     Spec {
         names: &["com.docker.network.bridge.host_binding_ipv4"],
         manual: manual(
-            "The IPv4 address that ports are published on where the container names none.",
+            "The IPv4 address that ports are published on, and on no other, where the container names none.",
             "all addresses, or what the daemon's `ip` says",
             "127.0.0.1",
         ),
@@ -122,9 +122,9 @@ const BRIDGE: &[Spec<Bridge>] = &[
     Spec {
         names: &["com.docker.network.bridge.host_binding_ipv6"],
         manual: manual(
-            "The IPv6 address that ports are published on where the container names none.",
+            "The IPv6 address that ports are published on, and on no other, where the container names none.",
             "all addresses, or what the daemon's `ip` says",
-            "::1",
+            "2001:db8::1",
         ),
         expected: "an IPv6 address of this host",
         set: |to, text| {

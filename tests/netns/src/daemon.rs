@@ -252,7 +252,8 @@ impl Daemon {
         fs::read_to_string(self.file("log")).unwrap_or_default()
     }
 
-    fn url(&self) -> String {
+    /// Where its API is.
+    pub fn url(&self) -> String {
         format!("unix://{}", self.file("sock").display())
     }
 

@@ -37,6 +37,11 @@ impl Host {
         Self(netns)
     }
 
+    /// Another handle of the same host.
+    pub fn another(&self) -> Self {
+        Self(self.0.try_clone().unwrap())
+    }
+
     /// Runs a function inside.
     pub fn run<T: Send>(&self, f: impl FnOnce() -> T + Send) -> T {
         self.0.run(f).unwrap()

@@ -39,10 +39,15 @@ impl Lab {
 
     /// A new lab.
     pub fn new() -> Self {
+        Self::around(Host::new())
+    }
+
+    /// Neighbours for a host that there is already.
+    pub fn around(host: Host) -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let name = format!("rnet-lab-{}-{number}", std::process::id());
-        let (host, client, other) = (Host::new(), Host::new(), Host::new());
+        let (client, other) = (Host::new(), Host::new());
         host.connect("lan0", &client, "eth0");
         host.connect("lan1", &other, "eth0");
         let sites = [

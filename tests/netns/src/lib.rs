@@ -11,6 +11,7 @@ mod flow;
 mod host;
 mod lab;
 pub mod lookup;
+pub mod matrix;
 mod model;
 pub mod site;
 

@@ -102,6 +102,17 @@ fn an_unprotected_network_is_reached_directly_in_that_family() {
     }
 }
 
+/// Networks are kept from each other, whatever the outside may do.
+#[test]
+fn an_unprotected_network_is_not_reached_from_other_networks() {
+    let site = Site::new();
+    site.add([unprotected("br-a", false), unprotected("br-a", true)]);
+    assert_eq!(site.client.reach("[fd00:a::2]:80"), "a1 sees 2001:db8::2");
+    for target in ["10.1.0.2:80", "[fd00:a::2]:80"] {
+        assert!(site.b1.is_cut_off_from(target), "{target}");
+    }
+}
+
 #[test]
 fn nothing_gets_into_or_out_of_an_internal_network() {
     let site = Site::new();

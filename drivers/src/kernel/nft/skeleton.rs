@@ -20,9 +20,9 @@ pub(super) const GATEWAYS4: SetDefinition =
 pub(super) const GATEWAYS6: SetDefinition =
     set("gateways6", "the host's addresses on our bridges", &[Ipv6]);
 pub(super) const UNPROTECTED4: SetDefinition =
-    set("unprotected4", "bridges that anybody may reach into", &[Interface]);
+    set("unprotected4", "bridges that anybody outside may reach into", &[Interface]);
 pub(super) const UNPROTECTED6: SetDefinition =
-    set("unprotected6", "bridges that anybody may reach into", &[Interface]);
+    set("unprotected6", "bridges that anybody outside may reach into", &[Interface]);
 pub(super) const OPEN4: SetDefinition =
     set("open4", "ports that anybody may reach directly", &[Ipv4, Protocol, Port]);
 pub(super) const OPEN6: SetDefinition =
@@ -226,10 +226,12 @@ fn into_bridges() -> Vec<Rule> {
         rule(open).destination_in(Family::Ipv6, &OPEN6).verdict(Verdict::Accept),
         rule(unprotected)
             .family(Family::Ipv4)
+            .entering_by_none_of(&BRIDGES)
             .leaving_by_any(&UNPROTECTED4)
             .verdict(Verdict::Accept),
         rule(unprotected)
             .family(Family::Ipv6)
+            .entering_by_none_of(&BRIDGES)
             .leaving_by_any(&UNPROTECTED6)
             .verdict(Verdict::Accept),
         rule("everything else").verdict(Verdict::Drop),
