@@ -168,8 +168,21 @@ pub struct SandboxSpec {
     pub joins: Vec<JoinSpec>,
     /// The ports to publish.
     pub ports: Vec<PortSpec>,
+    /// See [`Sandbox::closed`].
+    pub closed: BTreeSet<(Protocol, u16)>,
     /// See [`Sandbox::passages`].
     pub passages: Vec<Passage>,
+}
+
+/// A request to publish and withdraw ports of a live sandbox.
+#[derive(Clone, Copy, Debug)]
+pub struct PortsChange<'a> {
+    /// The ports to publish.
+    pub add: &'a [PortSpec],
+    /// The ports to withdraw.
+    pub remove: &'a [PortBinding],
+    /// See [`Sandbox::closed`]; as it is if there is nothing.
+    pub closed: Option<&'a BTreeSet<(Protocol, u16)>>,
 }
 
 /// A decided change that has not happened yet.

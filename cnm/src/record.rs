@@ -138,6 +138,8 @@ struct SandboxRecord {
     resolver: bool,
     #[serde(default)]
     sysctls: Vec<(String, String)>,
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    closed: BTreeSet<(Protocol, u16)>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     passages: Vec<PassageRecord>,
 }
@@ -314,14 +316,14 @@ impl EndpointRecord {
 
 impl SandboxRecord {
     fn into_model(self) -> Result<Sandbox, RecordError> {
-        let Self { version, id, owner, ports, resolver, sysctls, passages } = self;
+        let Self { version, id, owner, ports, resolver, sysctls, closed, passages } = self;
         check(version)?;
         let passage = |record: PassageRecord| {
             let PassageRecord { to, protocol, port } = record;
             Passage { to, protocol, port }
         };
         let passages = passages.into_iter().map(passage).collect();
-        Ok(Sandbox { id, owner, ports, resolver, sysctls, passages })
+        Ok(Sandbox { id, owner, ports, closed, resolver, sysctls, passages })
     }
 }
 
@@ -441,13 +443,13 @@ impl From<&Endpoint> for EndpointRecord {
 
 impl From<&Sandbox> for SandboxRecord {
     fn from(sandbox: &Sandbox) -> Self {
-        let Sandbox { id, owner, ports, resolver, sysctls, passages } = sandbox.clone();
+        let Sandbox { id, owner, ports, closed, resolver, sysctls, passages } = sandbox.clone();
         let passage = |passage: Passage| {
             let Passage { to, protocol, port } = passage;
             PassageRecord { to, protocol, port }
         };
         let passages = passages.into_iter().map(passage).collect();
-        Self { version: VERSION, id, owner, ports, resolver, sysctls, passages }
+        Self { version: VERSION, id, owner, ports, resolver, sysctls, closed, passages }
     }
 }
 

@@ -1,5 +1,6 @@
 //! Sandboxes: network namespaces with endpoints in them.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use crate::endpoint::StaticRoute;
@@ -14,12 +15,22 @@ pub struct Sandbox {
     pub owner: String,
     /// Published ports, allocated. They follow the endpoint that is the gateway of their family.
     pub ports: Vec<PortBinding>,
+    /// The ports inside that are not to be reached for now, though they are published: by nobody who
+    /// is not on the same network.
+    pub closed: BTreeSet<(Protocol, u16)>,
     /// Whether the resolver answers inside, at 127.0.0.11.
     pub resolver: bool,
     /// Sysctls of the namespace, `net/...` paths with their values.
     pub sysctls: Vec<(String, String)>,
     /// What it may talk to on networks whose endpoints do not talk to each other.
     pub passages: Vec<Passage>,
+}
+
+impl Sandbox {
+    /// The published ports that are to be reached.
+    pub fn open_ports(&self) -> impl Iterator<Item = &PortBinding> {
+        self.ports.iter().filter(|port| !self.closed.contains(&(port.protocol, port.port)))
+    }
 }
 
 /// A port of a neighbour that a sandbox may talk to, whether or not its network lets neighbours

@@ -6,6 +6,7 @@ mod facts;
 mod host;
 pub mod link;
 mod linux;
+mod listening;
 mod memory;
 mod monitor;
 pub mod neighbour;
@@ -25,6 +26,7 @@ use cnm::{HasKind, Kind, Plan, State};
 
 pub use host::{BindPorts, Host};
 pub use linux::{Announcements, HostPorts, Linux};
+pub use listening::Listeners;
 pub use memory::Memory;
 pub use netns::Netns;
 

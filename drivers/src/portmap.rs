@@ -18,7 +18,7 @@ pub(crate) fn elements(sandbox: &Sandbox, attachments: &[Attachment<'_>]) -> Vec
         let attachment = gateways[usize::from(binding.host.is_ipv6())]?;
         attachment.network.driver.publish(binding, attachment)
     };
-    sandbox.ports.iter().filter_map(element).collect()
+    sandbox.open_ports().filter_map(element).collect()
 }
 
 /// Where what the kernel does not translate is carried: what comes from `::1`, and what comes by a
@@ -37,7 +37,7 @@ pub(crate) fn carried(
         Some((binding.clone(), SocketAddr::new(address, binding.port)))
     };
     // Nobody can carry SCTP.
-    let some = sandbox.ports.iter().filter(|binding| binding.protocol != Protocol::Sctp);
+    let some = sandbox.open_ports().filter(|binding| binding.protocol != Protocol::Sctp);
     some.filter_map(target).collect()
 }
 

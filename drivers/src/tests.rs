@@ -76,6 +76,7 @@ fn sandbox(ports: &[(&str, u16, u16)]) -> Sandbox {
         ports: ports.iter().map(binding).collect(),
         resolver: false,
         sysctls: Vec::new(),
+        closed: std::collections::BTreeSet::new(),
         passages: Vec::new(),
     }
 }

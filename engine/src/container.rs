@@ -23,6 +23,7 @@ pub(crate) mod monitor;
 mod mounts;
 mod names;
 mod publish;
+mod readiness;
 mod record;
 mod recover;
 pub(crate) mod registry;
@@ -59,7 +60,7 @@ pub use request::{
     Attach, Attached, Created, ExecSpec, ExecStart, ExecView, LogLine, LogQuery, Process,
     Processes, Remove, WaitCondition, Waited,
 };
-pub use spec::{EndpointSpec, MountKind, Propagation, PublishedPort, Spec};
+pub use spec::{EndpointSpec, MountKind, Propagation, PublishWhen, PublishedPort, Spec};
 pub use state::{State, Status};
 
 /// A container as it is at one moment. The engine replaces it whole; nothing in it changes.

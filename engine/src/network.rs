@@ -24,13 +24,13 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use cnm::controller::{
     ChangeKind, Claims, ControllerConfig, ControllerError, Entropy, FirstJoin, HostFacts, JoinSpec,
-    PortSpec, SandboxSpec, Subject,
+    PortSpec, PortsChange, SandboxSpec, Subject,
 };
 use cnm::sandbox::Passage;
 use cnm::store::{Batch, Durability};
 use cnm::{
-    Controller, Endpoint, Network, NetworkId, Plan, PortBinding, Sandbox, SandboxId, State, Store,
-    Transaction, diff,
+    Controller, Endpoint, Network, NetworkId, Plan, Sandbox, SandboxId, State, Store, Transaction,
+    diff,
 };
 use dns::protocol::HeldPort;
 use drivers::kernel::{Announcements, Host, Linux, LinuxConfig};
@@ -179,16 +179,15 @@ impl Networks {
         Change::of(transaction, Claimed::default())
     }
 
-    /// Decides that a sandbox publishes and withdraws ports. Those that are new are bound when this
+    /// Decides that a sandbox publishes, withdraws, opens and closes ports. Those that are new are bound when this
     /// returns.
     pub(crate) fn begin_change_ports(
         &self,
         sandbox: &SandboxId,
-        add: &[PortSpec],
-        remove: &[PortBinding],
+        change: &PortsChange<'_>,
     ) -> Result<Change> {
         let begin = |model: &mut Controller, claims: &Claims| {
-            model.begin_change_ports(sandbox, add, remove, claims)
+            model.begin_change_ports(sandbox, change, claims)
         };
         let (transaction, claimed) = self.decide(begin)?;
         Change::of(transaction, claimed)

@@ -9,7 +9,7 @@ use ipnetwork::IpNetwork;
 use super::draft::Draft;
 use super::intent::{Change, Live, Transition};
 use super::{
-    Claims, Controller, ControllerError, Decision, Entropy, FirstJoin, JoinSpec, PortSpec,
+    Claims, Controller, ControllerError, Decision, Entropy, FirstJoin, JoinSpec, PortsChange,
     SandboxSpec, Subject, Transaction,
 };
 use crate::ipam::{Holder, short};
@@ -50,6 +50,7 @@ impl Controller {
             id: id.clone(),
             owner: spec.owner.clone(),
             ports,
+            closed: spec.closed.clone(),
             resolver: spec.resolver,
             sysctls: spec.sysctls.clone(),
             passages: spec.passages.clone(),
@@ -136,10 +137,10 @@ impl Controller {
     pub fn begin_change_ports(
         &mut self,
         sandbox: &SandboxId,
-        add: &[PortSpec],
-        remove: &[PortBinding],
+        change: &PortsChange<'_>,
         claims: &Claims,
     ) -> Result<Decision<Transaction>, ControllerError> {
+        let PortsChange { add, remove, closed } = *change;
         let before = self.idle_sandbox(sandbox)?;
         let mut ports = before.sandbox.ports.clone();
         for binding in remove {
@@ -152,7 +153,8 @@ impl Controller {
         }
         let mut draft = Draft::with(self, claims);
         ports.extend(draft.publish_instead(&before.endpoints, add, remove)?);
-        let sandbox = Arc::new(Sandbox { ports, ..Sandbox::clone(&before.sandbox) });
+        let closed = closed.unwrap_or(&before.sandbox.closed).clone();
+        let sandbox = Arc::new(Sandbox { ports, closed, ..Sandbox::clone(&before.sandbox) });
         let after = Live { sandbox, endpoints: before.endpoints.clone() };
         draft.decide(Change::Sandbox(Transition::Change { before, after }), 0)
     }

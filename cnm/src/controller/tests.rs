@@ -182,7 +182,8 @@ impl Engine {
             bindings.iter().map(|_| Ok(true)).collect()
         };
         let transaction = decided(&mut bind, |claims| {
-            self.controller.begin_change_ports(id, add, remove, claims)
+            let change = PortsChange { add, remove, closed: None };
+            self.controller.begin_change_ports(id, &change, claims)
         })?;
         self.commit(transaction);
         Ok(reserved)

@@ -2,17 +2,20 @@
 
 use std::collections::BTreeSet;
 use std::fs::File;
+use std::io;
 use std::net::{IpAddr, TcpListener, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, channel};
 
 use cnm::controller::HostFacts;
-use cnm::{Plan, PortBinding, SandboxId, State};
+use cnm::{Plan, PortBinding, Protocol, SandboxId, State};
 
 use super::conntrack::Way;
 use super::nft::Foreign;
-use super::{Announcements, HostPorts, Kernel, KernelError, Linux, Memory, ResolverSockets};
+use super::{
+    Announcements, HostPorts, Kernel, KernelError, Linux, Listeners, Memory, ResolverSockets,
+};
 
 /// A kernel together with the host it runs.
 pub trait Host: Kernel {
@@ -58,6 +61,9 @@ pub trait Host: Kernel {
 
     /// Opens the sockets of a sandbox's resolver.
     fn resolver_sockets(&self, sandbox: &SandboxId) -> Result<ResolverSockets, KernelError>;
+
+    /// Who listens in a sandbox, to be asked as often as that is of interest.
+    fn listeners(&self, sandbox: &SandboxId) -> Result<Box<dyn Listeners>, KernelError>;
 
     /// The socket that owns the table, to be kept by a process that outlives this one.
     fn table_owner(&self) -> Option<OwnedFd>;
@@ -125,6 +131,10 @@ impl Host for Linux {
 
     fn resolver_sockets(&self, sandbox: &SandboxId) -> Result<ResolverSockets, KernelError> {
         Self::resolver_sockets(self, sandbox)
+    }
+
+    fn listeners(&self, sandbox: &SandboxId) -> Result<Box<dyn Listeners>, KernelError> {
+        Self::listeners(self, sandbox)
     }
 
     fn table_owner(&self) -> Option<OwnedFd> {
@@ -202,6 +212,10 @@ impl Host for Memory {
         })
     }
 
+    fn listeners(&self, _sandbox: &SandboxId) -> Result<Box<dyn Listeners>, KernelError> {
+        Ok(Box::new(Nobody))
+    }
+
     fn table_owner(&self) -> Option<OwnedFd> {
         None
     }
@@ -214,6 +228,15 @@ impl Host for Memory {
 
     fn remove_table(&self) -> Result<(), KernelError> {
         Ok(())
+    }
+}
+
+/// Nobody listens where nothing runs.
+struct Nobody;
+
+impl Listeners for Nobody {
+    fn ports(&mut self) -> io::Result<BTreeSet<(Protocol, u16)>> {
+        Ok(BTreeSet::new())
     }
 }
 

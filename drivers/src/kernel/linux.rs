@@ -27,6 +27,7 @@ pub use self::apply::Announcements;
 use self::apply::OnFailure;
 use self::observe::Scope;
 use super::conntrack::{Conntrack, Way};
+use super::listening::{Diagnosed, Listeners};
 use super::netlink::Socket;
 use super::netns::{Netns, Visitor};
 use super::nft::{Foreign, Nft, NftError};
@@ -92,6 +93,16 @@ impl Linux {
             Ok(ResolverSockets { udp, tcp })
         })
         .map_err(|source: io::Error| step("open", object(), source))
+    }
+
+    /// Who listens in a sandbox.
+    pub fn listeners(&self, sandbox: &SandboxId) -> Result<Box<dyn Listeners>, KernelError> {
+        let open = || {
+            let netns = Netns::open(self.namespace_path(sandbox))?;
+            let listeners = netns.run(Diagnosed::open)??;
+            Ok::<Box<dyn Listeners>, io::Error>(Box::new(listeners))
+        };
+        open().map_err(failed("open", &format!("a look at the sockets in {}", sandbox.short())))
     }
 
     /// What binds host ports, on the calling thread.

@@ -37,6 +37,8 @@ const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
 const BATCH_BEGIN: u16 = 0x10;
 const BATCH_END: u16 = 0x11;
+/// `SOCK_DIAG_BY_FAMILY`
+const SOCKETS: u16 = 20;
 /// `NFNL_SUBSYS_NFTABLES`
 pub(super) const SUBSYSTEM_NFTABLES: u16 = 10;
 
@@ -60,7 +62,7 @@ impl Train {
         self.bytes.extend_from_slice(&head.sequence.to_ne_bytes());
         self.bytes.extend_from_slice(&0_u32.to_ne_bytes());
         self.bytes.push(head.family);
-        self.bytes.push(0);
+        self.bytes.push(head.second);
         self.bytes.extend_from_slice(&head.resource.to_be_bytes());
         fill(self);
         let length = u32::try_from(self.bytes.len() - start).unwrap_or(u32::MAX);
@@ -122,13 +124,20 @@ pub(super) struct Head {
     pub(super) family: u8,
     /// The number that the answer will bear.
     pub(super) sequence: u32,
+    /// The version of netfilter's header, which is 0; of sockets the protocol.
+    second: u8,
     resource: u16,
 }
 
 impl Head {
     /// A message of a subsystem.
     pub(super) fn new(subsystem: u16, message: u16, flags: u16, family: u8) -> Self {
-        Self { kind: subsystem << 8 | message, flags, family, sequence: 0, resource: 0 }
+        Self { kind: subsystem << 8 | message, flags, family, sequence: 0, second: 0, resource: 0 }
+    }
+
+    /// A question about sockets.
+    pub(super) fn of_sockets(family: u8, protocol: u8) -> Self {
+        Self { kind: SOCKETS, flags: 0, family, sequence: 0, second: protocol, resource: 0 }
     }
 
     /// A message of nf_tables for the family inet.
@@ -170,7 +179,7 @@ impl Batch {
     }
 
     fn mark(kind: u16) -> Head {
-        Head { kind, flags: 0, family: 0, sequence: 0, resource: SUBSYSTEM_NFTABLES }
+        Head { kind, flags: 0, family: 0, sequence: 0, second: 0, resource: SUBSYSTEM_NFTABLES }
     }
 }
 

@@ -11,7 +11,7 @@ use super::containers::blocking;
 use super::request::Request;
 use super::wire::ports::{self, PortMap};
 use super::wire::time::rfc3339;
-use crate::container::{Container, PortChange};
+use crate::container::{Container, PortChange, PublishWhen};
 use engine_error::{Error, Result};
 
 /// The longest that connections may go on: a week.
@@ -25,6 +25,7 @@ struct Change {
     add: PortMap,
     remove: PortMap,
     drain_seconds: u64,
+    publish_when: Option<String>,
 }
 
 /// A published port as it is told.
@@ -42,14 +43,19 @@ struct Told {
 /// `GET /rnet/containers/{id}/ports`.
 pub fn list(api: &Api, key: &str) -> Result<Response> {
     let container = api.engine.containers.find(key)?;
-    Ok(body::json(&told(&container)))
+    Ok(body::json(&told(api, &container)))
 }
 
 /// `POST /rnet/containers/{id}/ports`.
 pub async fn change(api: &Api, key: &str, request: Request) -> Result<Response> {
-    let Change { add, remove, drain_seconds } = request.json().await?;
+    let Change { add, remove, drain_seconds, publish_when } = request.json().await?;
+    let when = publish_when.as_deref().map(when).transpose()?;
+    let mut add = ports::published(&add)?;
+    for port in &mut add {
+        port.when = when;
+    }
     let change = PortChange {
-        add: ports::published(&add)?,
+        add,
         remove: ports::published(&remove)?,
         drain: Duration::from_secs(drain_seconds),
     };
@@ -66,10 +72,16 @@ pub async fn change(api: &Api, key: &str, request: Request) -> Result<Response> 
         Ok((engine.containers.find(&key)?, warnings))
     })
     .await?;
-    Ok(body::json(&json!({"Ports": told(&container), "Warnings": warnings})))
+    Ok(body::json(&json!({"Ports": told(api, &container), "Warnings": warnings})))
 }
 
-fn told(container: &Container) -> Vec<Told> {
+fn when(text: &str) -> Result<PublishWhen> {
+    PublishWhen::parse(text).ok_or_else(|| {
+        Error::invalid(format!("invalid PublishWhen {text}: use always, listening or healthy"))
+    })
+}
+
+fn told(api: &Api, container: &Container) -> Vec<Told> {
     let port = |binding: &cnm::PortBinding, state, until| Told {
         port: ports::key(binding.port, binding.protocol),
         host_ip: binding.host.to_string(),
@@ -78,7 +90,11 @@ fn told(container: &Container) -> Vec<Told> {
         until,
     };
     if container.state.has_process() {
-        let open = container.ports.iter().map(|binding| port(binding, "open", None));
+        let closed = api.engine.containers.closed_ports(container);
+        let open = container.ports.iter().map(|binding| {
+            let waits = closed.contains(&(binding.protocol, binding.port));
+            port(binding, if waits { "waiting" } else { "open" }, None)
+        });
         let draining = container
             .draining
             .iter()

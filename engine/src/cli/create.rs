@@ -153,6 +153,7 @@ impl CreateArgs {
     fn labels(&self) -> Result<Value, CliError> {
         let mut lines = file_lines(&self.label_file)?;
         lines.extend(self.label.iter().cloned());
+        lines.extend(self.publish_when.iter().map(|when| format!("rnet.publish-when={when}")));
         Ok(pairs(&lines))
     }
 

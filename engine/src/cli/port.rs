@@ -24,7 +24,8 @@ pub(crate) async fn command(client: &Client, command: PortCommand) -> Outcome {
 }
 
 async fn add(client: &Client, args: PortAddArgs) -> Outcome {
-    change(client, &args.container, &json!({"Add": bindings(&args.ports)?})).await
+    let body = json!({"Add": bindings(&args.ports)?, "PublishWhen": args.publish_when});
+    change(client, &args.container, &body).await
 }
 
 async fn rm(client: &Client, args: PortRmArgs) -> Outcome {

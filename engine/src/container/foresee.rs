@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use cnm::{Kind, Network};
 
 use super::join::Place;
-use super::{Container, Containers, EndpointSpec};
+use super::{Container, Containers, EndpointSpec, readiness};
 use engine_error::{Error, Result};
 
 /// Compose's label of a container that it makes while the one that this is to replace runs, with
@@ -28,6 +28,7 @@ impl Containers {
     /// networks, its addresses, its ports. Returns what the user should know, a start that would fail among it.
     pub(super) fn foresee(&self, container: &Container) -> Result<Vec<String>> {
         self.check_networks(container)?;
+        readiness::check(container)?;
         if container.resolved.labels.contains_key(REPLACES) {
             return Ok(Vec::new());
         }

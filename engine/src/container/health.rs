@@ -150,7 +150,7 @@ impl Healthcheck {
     }
 
     /// The program to run and its arguments. `None` if nothing is to be run.
-    fn command(&self, shell: &[String]) -> Option<Vec<String>> {
+    pub(super) fn command(&self, shell: &[String]) -> Option<Vec<String>> {
         let (kind, words) = self.test.as_ref()?.split_first()?;
         let command = match kind.as_str() {
             "CMD" => words.to_vec(),

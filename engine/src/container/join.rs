@@ -10,6 +10,7 @@ use dns::protocol::{EndpointNames, SandboxView};
 
 use super::Containers;
 use super::foresee::check_endpoint;
+use super::readiness::conditions;
 use super::{Container, ContainerId, EndpointView, PublishedPort};
 use crate::network::{NetworkNames, SandboxNames};
 use engine_error::{Error, Result};
@@ -78,6 +79,7 @@ impl Containers {
                 .collect(),
             ports: if joins.is_empty() { Vec::new() } else { ports(container) },
             joins,
+            closed: conditions(container).into_keys().collect(),
             passages: self.passages(container),
         })
     }

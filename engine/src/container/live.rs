@@ -1,6 +1,6 @@
 //! A container in the engine's memory: its snapshot, and what is known of it only while it lives.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
@@ -24,6 +24,8 @@ pub(crate) struct Live {
     streams: Mutex<Streams>,
     /// How many restarts by hand are under way.
     restarts: AtomicUsize,
+    /// In which of its runs its ports are opened and closed by somebody; 0 is none.
+    ports_watched: AtomicU64,
 }
 
 /// A restart by hand under way: an end meanwhile is no reason to remove the container.
@@ -76,6 +78,7 @@ impl Live {
             progress: watch::Sender::new(progress),
             streams: Mutex::default(),
             restarts: AtomicUsize::new(0),
+            ports_watched: AtomicU64::new(0),
         }
     }
 
@@ -88,6 +91,18 @@ impl Live {
     /// Whether it is being restarted by hand.
     pub(crate) fn restarts(&self) -> bool {
         self.restarts.load(Ordering::SeqCst) > 0
+    }
+
+    /// Says that somebody opens and closes the ports from now on, in the run after so many ends; tells
+    /// whether nobody did.
+    pub(crate) fn watch_ports(&self, ends: u64) -> bool {
+        self.ports_watched.swap(ends + 1, Ordering::SeqCst) != ends + 1
+    }
+
+    /// Says that nobody does any more.
+    pub(crate) fn unwatch_ports(&self, ends: u64) {
+        let watched = &self.ports_watched;
+        let _ = watched.compare_exchange(ends + 1, 0, Ordering::SeqCst, Ordering::SeqCst);
     }
 
     /// The container as it is now.

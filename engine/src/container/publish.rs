@@ -11,13 +11,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use cnm::PortBinding;
-use cnm::controller::PortSpec;
+use cnm::controller::{PortSpec, PortsChange};
 use cnm::store::{Batch, Durability};
+use cnm::{PortBinding, Protocol};
 use serde_json::{Value, json};
 
 use super::join::{Place, port_spec};
 use super::live::Live;
+use super::readiness::{self, conditions};
 use super::{Container, Containers, PublishedPort, Status, merge};
 use crate::network::Change;
 pub use drain::Draining;
@@ -45,6 +46,7 @@ impl Containers {
         let selected = select(&before.published(), &before.ports, &change.remove)
             .map_err(|port| not_published(&before, &port))?;
         let after = self.with_ports(&before, &selected, &change.add)?;
+        readiness::check(&after)?;
         let Some(sandbox) = before.sandbox.as_ref().filter(|_| before.state.has_process()) else {
             let warnings = self.foresee(&after)?;
             self.save(&after, Durability::Immediate)?;
@@ -52,13 +54,25 @@ impl Containers {
             return Ok(warnings);
         };
         let add: Vec<PortSpec> = change.add.iter().map(port_spec).collect();
+        let closed = self.closed_after(&before, &after);
+        let (remove, closed) = (&selected.bindings[..], Some(&closed));
+        let decided = PortsChange { add: &add, remove, closed };
         let decided = self
             .networks
-            .begin_change_ports(sandbox, &add, &selected.bindings)
+            .begin_change_ports(sandbox, &decided)
             .map_err(|error| self.explain(error, &before, &add))?;
         let warnings = decided.warnings().to_vec();
         self.republish_ports(&live, &after, decided, change.drain)?;
         Ok(warnings)
+    }
+
+    /// The ports that are closed when a container with some ports becomes one with others: those that
+    /// were, and those that wait for something and are new.
+    fn closed_after(&self, before: &Container, after: &Container) -> BTreeSet<(Protocol, u16)> {
+        let (old, new) = (conditions(before), conditions(after));
+        let closed = self.closed_ports(before);
+        let waits = |port: &(Protocol, u16)| closed.contains(port) || !old.contains_key(port);
+        new.into_keys().filter(waits).collect()
     }
 
     /// Makes a decided change true, and part of the container.
@@ -101,6 +115,7 @@ impl Containers {
                 self.tell(&container, action, &[("port", &text(port))]);
             }
         }
+        self.watch_readiness(live);
         if !draining.is_empty() {
             self.drain(live);
         }
@@ -145,7 +160,9 @@ impl Containers {
         let mut ports = selected.kept.clone();
         for port in add {
             // A port of the engine's choice is never twice the same.
-            if port.host_ports != (0, 0) && ports.contains(port) {
+            let same =
+                |known: &PublishedPort| PublishedPort { when: port.when, ..known.clone() } == *port;
+            if port.host_ports != (0, 0) && ports.iter().any(same) {
                 return Err(Error::conflict(format!(
                     "container {} publishes {} already",
                     before.name,

@@ -140,6 +140,7 @@ impl Containers {
             live.set_shim(shim.clone());
             self.monitor(live.clone(), shim);
             self.watch_health(&live);
+            self.watch_readiness(&live);
             self.drain(&live);
         }
         Ok(())

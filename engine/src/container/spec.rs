@@ -171,6 +171,36 @@ pub struct PublishedPort {
     pub host: Option<IpAddr>,
     /// Host ports to choose from; `(0, 0)` for any.
     pub host_ports: (u16, u16),
+    /// When it opens; as the container's label says if there is nothing.
+    pub when: Option<PublishWhen>,
+}
+
+/// When a published port opens.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PublishWhen {
+    /// With the container.
+    #[default]
+    Always,
+    /// When somebody listens at it, and as long.
+    Listening,
+    /// When the container is healthy, and as long.
+    Healthy,
+}
+
+impl PublishWhen {
+    /// Reads what a user writes.
+    pub fn parse(text: &str) -> Option<Self> {
+        [Self::Always, Self::Listening, Self::Healthy].into_iter().find(|it| it.as_str() == text)
+    }
+
+    /// What a user writes.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Always => "always",
+            Self::Listening => "listening",
+            Self::Healthy => "healthy",
+        }
+    }
 }
 
 /// `--restart`.

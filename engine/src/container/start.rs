@@ -323,6 +323,7 @@ impl Containers {
         self.tell(container, "start", &[]);
         self.monitor(live.clone(), shim);
         self.watch_health(live);
+        self.watch_readiness(live);
         self.runner.prepare_next_shim();
         self.runner.rest();
     }

@@ -12,7 +12,7 @@ use cnm::controller::HostFacts;
 use cnm::{Key, NetworkSpec, PortBinding, Protocol};
 use dns::protocol::SandboxView;
 use drivers::kernel::conntrack::Way;
-use drivers::kernel::{BindPorts, Kernel, KernelError, Memory, ResolverSockets};
+use drivers::kernel::{BindPorts, Kernel, KernelError, Listeners, Memory, ResolverSockets};
 
 use super::*;
 
@@ -94,6 +94,10 @@ impl Host for Stubborn {
 
     fn resolver_sockets(&self, sandbox: &SandboxId) -> Result<ResolverSockets, KernelError> {
         self.memory.resolver_sockets(sandbox)
+    }
+
+    fn listeners(&self, sandbox: &SandboxId) -> Result<Box<dyn Listeners>, KernelError> {
+        self.memory.listeners(sandbox)
     }
 
     fn table_owner(&self) -> Option<OwnedFd> {

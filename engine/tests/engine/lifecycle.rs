@@ -147,7 +147,12 @@ fn a_taken_port_is_refused_in_dockers_words_and_takes_nothing() {
     on_a_host_of_its_own(name, async |dir| {
         let scene = Scene::open(dir).await;
         let published = |protocol| Spec {
-            ports: vec![PublishedPort { port: 80, protocol, host_ports: (8080, 8080), host: None }],
+            ports: vec![PublishedPort {
+                port: 80,
+                protocol,
+                host_ports: (8080, 8080),
+                ..PublishedPort::default()
+            }],
             ..spec("sleep 60")
         };
         scene.run("first", published(Protocol::Tcp)).await;

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::IpAddr;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -191,6 +192,24 @@ impl Daemon {
         let mut command = Command::new(programs().join("rnet"));
         command.arg("-H").arg(self.url()).args(words.split(' ')).stdin(Stdio::null());
         command.spawn().unwrap()
+    }
+
+    /// Posts to the daemon's API; it must accept.
+    pub fn post(&self, path: &str, body: &serde_json::Value) -> serde_json::Value {
+        let mut stream = UnixStream::connect(self.file("sock")).unwrap();
+        let body = body.to_string();
+        write!(
+            stream,
+            "POST {path} HTTP/1.1\r\nHost: rnet\r\nConnection: close\r\n\
+             Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        )
+        .unwrap();
+        let mut reply = String::new();
+        stream.read_to_string(&mut reply).unwrap();
+        let (head, body) = reply.split_once("\r\n\r\n").unwrap();
+        assert!(head.starts_with("HTTP/1.1 2"), "POST {path}: {reply}");
+        serde_json::from_str(body).unwrap_or_default()
     }
 
     /// Runs a container that does nothing, and gives back its namespace as a host.

@@ -58,6 +58,7 @@ impl Model {
             ports: Vec::new(),
             resolver: true,
             sysctls: Vec::new(),
+            closed: std::collections::BTreeSet::new(),
             passages: Vec::new(),
         };
         self.sandboxes.insert(n, (sandbox, Vec::new()));

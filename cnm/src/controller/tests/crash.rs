@@ -182,8 +182,9 @@ impl Engine {
         let add = [publish(&format!("127.0.0.1:{add}:80"))];
         let remove = if remove { &sandbox.ports[..1.min(sandbox.ports.len())] } else { &[] };
         let bind = &mut |ports: &[PortBinding]| ports.iter().map(|_| Ok(true)).collect();
+        let change = PortsChange { add: &add, remove, closed: None };
         let begin =
-            |claims: &Claims| self.controller.begin_change_ports(&sandbox.id, &add, remove, claims);
+            |claims: &Claims| self.controller.begin_change_ports(&sandbox.id, &change, claims);
         decided(bind, begin).ok()
     }
 

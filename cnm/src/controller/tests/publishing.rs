@@ -196,7 +196,8 @@ fn a_port_being_withdrawn_is_taken_until_the_end() {
     let id = engine.start(&web(&[&n1], &["127.0.0.1:80:80"])).unwrap();
     let remove = [binding("127.0.0.1:80:80")];
     let claims = Claims::none();
-    let open = engine.controller.begin_change_ports(&id, &[], &remove, &claims).unwrap();
+    let change = PortsChange { add: &[], remove: &remove, closed: None };
+    let open = engine.controller.begin_change_ports(&id, &change, &claims).unwrap();
     let Decision::Made(open) = open else { panic!("there is nothing to claim: {open:?}") };
     let other = SandboxSpec { owner: "b".to_owned(), ..web(&[&n1], &["127.0.0.1:80:80"]) };
     assert!(engine.start(&other).is_err());

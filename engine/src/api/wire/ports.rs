@@ -66,6 +66,7 @@ pub fn published(map: &PortMap) -> Result<Vec<PublishedPort>> {
                 protocol,
                 host: host_ip(&binding.host_ip)?,
                 host_ports: host_ports(&binding.host_port)?,
+                when: None,
             });
         }
     }

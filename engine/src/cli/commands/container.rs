@@ -218,6 +218,9 @@ pub(crate) enum PortChangeCommand {
 
 #[derive(Debug, Args)]
 pub(crate) struct PortAddArgs {
+    /// When the ports open: always, listening or healthy
+    #[arg(long, value_name = "WHEN")]
+    pub(crate) publish_when: Option<String>,
     /// Container
     pub(crate) container: String,
     /// Ports, as for --publish

@@ -165,6 +165,9 @@ pub(crate) struct CreateArgs {
     /// Publish all exposed ports to random ports
     #[arg(short = 'P', long)]
     pub(crate) publish_all: bool,
+    /// When published ports open: always, listening or healthy
+    #[arg(long, value_name = "WHEN")]
+    pub(crate) publish_when: Option<String>,
     /// Pull image before running: always, missing or never
     #[arg(long, default_value = "missing")]
     pub(crate) pull: String,

@@ -113,6 +113,8 @@ async fn check_on(
         });
         if let Some(status) = news {
             engine.tell(&container, &format!("health_status: {}", status.as_str()), &[]);
+            // Ports may wait for it.
+            live.progress.send_modify(|_| ());
         }
     }
 }

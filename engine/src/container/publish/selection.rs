@@ -96,7 +96,7 @@ fn covers(name: &PublishedPort, request: &PublishedPort) -> bool {
 
 /// `8080->80/tcp`.
 pub(super) fn text(port: &PublishedPort) -> String {
-    let PublishedPort { port: inside, protocol, host, host_ports } = port;
+    let PublishedPort { port: inside, protocol, host, host_ports, .. } = port;
     let numbers = match host_ports {
         (0, 0) => String::new(),
         (first, last) if first == last => first.to_string(),
@@ -128,11 +128,12 @@ mod tests {
             protocol: Protocol::Tcp,
             host: host.first().map(|host| host.parse().unwrap()),
             host_ports: (first.parse().unwrap(), last.parse().unwrap()),
+            when: None,
         }
     }
 
     fn binding(text: &str) -> PortBinding {
-        let PublishedPort { port, protocol, host, host_ports } = request(text);
+        let PublishedPort { port, protocol, host, host_ports, .. } = request(text);
         PortBinding { host: host.unwrap(), host_port: host_ports.0, protocol, port }
     }
 

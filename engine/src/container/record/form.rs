@@ -19,7 +19,7 @@ use serde_json::Value;
 
 use super::super::health::{Health, HealthStatus, Healthcheck, Outcome};
 use super::super::modes::NamespaceModes;
-use super::super::spec::{EndpointSpec, PublishedPort, RestartPolicy, Spec};
+use super::super::spec::{EndpointSpec, PublishWhen, PublishedPort, RestartPolicy, Spec};
 use super::super::state::{State, Status};
 use super::super::{
     Container, ContainerId, Draining, EndpointView, LinkTo, MountPoint, Paths, Resolved,
@@ -358,7 +358,10 @@ form!(PublishedForm of PublishedPort {
         host: Option<IpAddr>,
         host_ports: (u16, u16),
     }
+    when: Option<PublishWhenForm>,
 });
+
+words!(PublishWhenForm of PublishWhen, "lowercase", Always, Always, Listening, Healthy);
 
 form!(NamespacesForm of NamespaceModes {
     as_they_are {}
