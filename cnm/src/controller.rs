@@ -13,6 +13,7 @@
 mod claims;
 mod draft;
 mod error;
+mod hold;
 mod intent;
 mod kept;
 mod lent;
@@ -42,8 +43,9 @@ use crate::{
 };
 
 pub(crate) use claims::Binding;
-pub use claims::{Claims, Decision, Lent, Unclaimed, WantedAddress};
+pub use claims::{ClaimedEndpoint, Claims, Decision, Lent, Unclaimed, WantedAddress};
 pub use error::ControllerError;
+pub use hold::{Asker, Hold};
 pub use intent::Live;
 pub(crate) use intent::{Change, Intent, Transition};
 use intent::{Open, lease_record};
@@ -130,6 +132,8 @@ pub struct JoinSpec {
     pub routes: Vec<StaticRoute>,
     /// Options as given.
     pub options: BTreeMap<String, String>,
+    /// The ports that it says it listens on, for whoever makes its link.
+    pub exposed: Vec<(Protocol, u16)>,
 }
 
 /// A request to join the first network of a sandbox that lives already.
@@ -326,6 +330,21 @@ impl Controller {
             .get(network)
             .map(|members| members.values().cloned().collect())
             .unwrap_or_default()
+    }
+
+    /// Whether an endpoint is there, or about to come or to go.
+    pub fn has_endpoint(&self, id: &EndpointId) -> bool {
+        let changing = self.open_changes().flat_map(|change| {
+            let (before, after) = change.sandboxes();
+            before.into_iter().chain(after).flat_map(|live| &live.endpoints)
+        });
+        self.members.values().any(|members| members.contains_key(id))
+            || changing.into_iter().any(|endpoint| endpoint.id == *id)
+    }
+
+    /// Whether a network is there, or about to come or to go.
+    pub fn has_network(&self, id: &NetworkId) -> bool {
+        self.all_networks().any(|network| network.id == *id)
     }
 
     /// All sandboxes.

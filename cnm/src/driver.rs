@@ -29,6 +29,11 @@ pub trait Driver: fmt::Debug + Send + Sync {
     /// What is true of all its networks.
     fn traits(&self) -> Traits;
 
+    /// The plugin that makes its networks and endpoints, where it does not plan their links itself.
+    fn plugin(&self) -> Option<&'static str> {
+        None
+    }
+
     /// Reads the options of a network: a value that cannot be is an error, what is unknown a
     /// warning or, in Docker's vocabulary, an error.
     fn read(&self, options: &BTreeMap<String, String>) -> Result<Reading, OptionError>;
@@ -205,6 +210,11 @@ pub trait Planner: fmt::Debug + Send + Sync {
     /// All drivers.
     fn drivers(&self) -> &[&'static dyn Driver];
 
+    /// The driver of the networks that a plugin makes, whether it is there at the moment or not.
+    fn remote(&self, _plugin: &str) -> Option<&'static dyn Driver> {
+        None
+    }
+
     /// The kernel state of one sandbox: its namespace, interfaces, routes, published ports.
     fn sandbox(
         &self,
@@ -246,6 +256,16 @@ pub enum PlanError {
         address: IpNetwork,
         /// The network's name.
         network: String,
+    },
+    /// Nobody made the link of an endpoint that a plugin is to make.
+    #[error("endpoint {endpoint} on network {network} has no link: plugin {plugin} made none")]
+    NoLink {
+        /// The endpoint's id.
+        endpoint: String,
+        /// The network's name.
+        network: String,
+        /// The plugin's name.
+        plugin: String,
     },
     /// A sandbox of its own cannot join the host's network.
     #[error("sandbox {sandbox} cannot join network {network}: it is the host's own namespace")]

@@ -43,6 +43,19 @@ pub struct Endpoint {
     pub sysctls: Vec<(String, String)>,
     /// Options as given (`--driver-opt`).
     pub given_options: BTreeMap<String, String>,
+    /// What somebody else made for it, where its network's driver does not plan its link.
+    pub handover: Option<Handover>,
+}
+
+/// A link that somebody else made for an endpoint, and what came with it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Handover {
+    /// The link, as it is called on the host; nothing where the endpoint has no link at all.
+    pub link: Option<LinkName>,
+    /// Its gateways, at most one of each family. The pools' are nothing to it.
+    pub gateways: Vec<IpAddr>,
+    /// Routes by it; directly connected where there is no gateway.
+    pub routes: Vec<StaticRoute>,
 }
 
 /// A route that was asked for.

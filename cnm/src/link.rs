@@ -69,6 +69,12 @@ pub enum LinkKind {
         /// Whether it answers for neighbours that it knows ([`crate::Key::Neighbour`]).
         proxy: bool,
     },
+    /// A link of the host's that somebody else made, and has back when it is removed here. Its MTU
+    /// is for them to say.
+    Moved {
+        /// What it is called on the host.
+        from: LinkName,
+    },
 }
 
 /// Whom a macvlan link may talk to.
@@ -128,7 +134,7 @@ impl LinkKind {
             Self::Macvlan { parent, .. }
             | Self::Ipvlan { parent, .. }
             | Self::Vlan { parent, .. } => Some(parent),
-            Self::Bridge | Self::Veth { .. } | Self::Vxlan { .. } => None,
+            Self::Bridge | Self::Veth { .. } | Self::Vxlan { .. } | Self::Moved { .. } => None,
         }
     }
 
@@ -164,6 +170,7 @@ impl fmt::Display for LinkKind {
                 write!(f, "vxlan {vni} from {local} port {port}")?;
                 f.write_str(if *proxy { " proxy" } else { "" })
             }
+            Self::Moved { from } => write!(f, "moved from {from}"),
         }
     }
 }

@@ -107,6 +107,8 @@ pub struct NetworkSpec {
     pub name: String,
     /// The driver's name; `bridge` if empty.
     pub driver: String,
+    /// Whether the driver is a plugin that was found.
+    pub plugin: bool,
     /// Driver options.
     pub options: BTreeMap<String, String>,
     /// The IPAM driver's name; `default` if empty.

@@ -11,7 +11,7 @@ use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 
 use crate::controller::{Change, ChangeKind, Intent, Live, Subject, Transition};
-use crate::endpoint::StaticRoute;
+use crate::endpoint::{Handover, StaticRoute};
 use crate::ipam::Lease;
 use crate::network::Addressing;
 use crate::options::EndpointOptions;
@@ -22,6 +22,9 @@ use crate::{
 };
 
 mod first;
+mod handover;
+
+use handover::{HandoverRecord, RouteRecord};
 
 /// The form that is written.
 const VERSION: u32 = 2;
@@ -61,6 +64,9 @@ struct NetworkRecord {
     name: String,
     created: u64,
     driver: DriverField,
+    /// Whether the driver is a plugin, which need not be there.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    plugin: bool,
     #[serde(default)]
     given_options: BTreeMap<String, String>,
     #[serde(default)]
@@ -117,13 +123,8 @@ struct EndpointRecord {
     sysctls: Vec<(String, String)>,
     #[serde(default)]
     given_options: BTreeMap<String, String>,
-}
-
-#[derive(Serialize, Deserialize)]
-struct RouteRecord {
-    destination: IpNetwork,
-    #[serde(default)]
-    via: Option<IpAddr>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    handover: Option<HandoverRecord>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -262,7 +263,8 @@ impl NetworkRecord {
     fn into_model(mut self, planner: &dyn Planner) -> Result<Network, RecordError> {
         check(self.version)?;
         let name = first::renew(&mut self);
-        let driver = planner.driver(&name).ok_or(RecordError::Driver(name))?;
+        let driver = if self.plugin { planner.remote(&name) } else { planner.driver(&name) };
+        let driver = driver.ok_or(RecordError::Driver(name))?;
         driver.read(&self.given_options)?;
         let Self { id, name, created, given_options, pools, ipv4, ipv6, labels, .. } = self;
         let Self { addressing, internal, attachable, predefined, .. } = self;
@@ -290,10 +292,6 @@ impl EndpointRecord {
         if self.version < 2 {
             first::renew_endpoint(&mut self);
         }
-        let route = |record: RouteRecord| {
-            let RouteRecord { destination, via } = record;
-            StaticRoute { destination, via }
-        };
         Ok(Endpoint {
             id: self.id,
             network: self.network,
@@ -307,9 +305,10 @@ impl EndpointRecord {
             order: self.order,
             default_route: self.default_route,
             any_source: self.any_source,
-            routes: self.routes.into_iter().map(route).collect(),
+            routes: self.routes.into_iter().map(StaticRoute::from).collect(),
             sysctls: self.sysctls,
             given_options: self.given_options,
+            handover: self.handover.map(Handover::from),
         })
     }
 }
@@ -400,6 +399,7 @@ impl From<&Network> for NetworkRecord {
             name: network.name,
             created: network.created,
             driver: DriverField::Name(network.driver.name().to_owned()),
+            plugin: network.driver.plugin().is_some(),
             given_options: network.given_options,
             addressing: network.addressing,
             pools: network.pools,
@@ -416,10 +416,6 @@ impl From<&Network> for NetworkRecord {
 impl From<&Endpoint> for EndpointRecord {
     fn from(endpoint: &Endpoint) -> Self {
         let endpoint = endpoint.clone();
-        let route = |route: StaticRoute| {
-            let StaticRoute { destination, via } = route;
-            RouteRecord { destination, via }
-        };
         Self {
             version: VERSION,
             id: endpoint.id,
@@ -434,9 +430,10 @@ impl From<&Endpoint> for EndpointRecord {
             order: endpoint.order,
             default_route: endpoint.default_route,
             any_source: endpoint.any_source,
-            routes: endpoint.routes.into_iter().map(route).collect(),
+            routes: endpoint.routes.into_iter().map(RouteRecord::from).collect(),
             sysctls: endpoint.sysctls,
             given_options: endpoint.given_options,
+            handover: endpoint.handover.map(HandoverRecord::from),
         }
     }
 }

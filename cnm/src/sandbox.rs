@@ -55,10 +55,17 @@ pub struct Attachment<'a> {
 }
 
 impl Attachment<'_> {
-    /// The gateway of a family: the one that came with the endpoint's address, or its pool's.
+    /// The gateway of a family: the one that was handed over with the link or came with the endpoint's
+    /// address, or its pool's.
     pub fn gateway(&self, ipv6: bool) -> Option<IpAddr> {
+        let of_family = |gateways: &[IpAddr]| {
+            gateways.iter().copied().find(|gateway| gateway.is_ipv6() == ipv6)
+        };
+        if let Some(handover) = &self.endpoint.handover {
+            return of_family(&handover.gateways);
+        }
         let address = self.endpoint.address(ipv6)?;
-        let lent = self.endpoint.gateways.iter().copied().find(|lent| lent.is_ipv6() == ipv6);
+        let lent = of_family(&self.endpoint.gateways);
         lent.or_else(|| self.network.pool_of(address.ip())?.gateway)
     }
 

@@ -11,6 +11,7 @@ mod isolation;
 pub mod kernel;
 mod null;
 mod portmap;
+mod remote;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -29,6 +30,10 @@ pub struct Drivers;
 impl Planner for Drivers {
     fn drivers(&self) -> &[&'static dyn Driver] {
         DRIVERS
+    }
+
+    fn remote(&self, plugin: &str) -> Option<&'static dyn Driver> {
+        Some(remote::of(plugin))
     }
 
     fn sandbox(

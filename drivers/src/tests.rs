@@ -60,6 +60,7 @@ fn endpoint(digit: u8, network: &Network, addresses: &[&str]) -> Endpoint {
         routes: Vec::new(),
         sysctls: Vec::new(),
         given_options: BTreeMap::new(),
+        handover: None,
     }
 }
 

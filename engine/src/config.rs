@@ -53,6 +53,10 @@ pub struct Config {
     pub default_network_options: BTreeMap<String, BTreeMap<String, String>>,
     /// Addresses that ports are published on where nothing else says so (`--ip`).
     pub default_bindings: Vec<IpAddr>,
+    /// Where plugins are looked for before Docker's places.
+    pub plugin_places: Vec<PathBuf>,
+    /// Seconds that a plugin may take to answer.
+    pub plugin_timeout: u64,
     /// Resolver settings of containers that have none of their own.
     pub dns: Dns,
     /// What `host-gateway` stands for; empty means the default bridge's gateways.

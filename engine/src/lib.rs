@@ -12,6 +12,7 @@ pub mod daemon;
 pub mod events;
 pub mod file_systems;
 pub mod network;
+mod plugins;
 pub mod runner;
 pub mod settings;
 pub mod tasks;

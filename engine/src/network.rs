@@ -14,6 +14,7 @@ mod journal;
 mod operations;
 mod ports;
 mod predefined;
+mod remote;
 mod resolver;
 mod turns;
 
@@ -43,6 +44,7 @@ use engine_error::{Error, Result};
 use journal::Journal;
 pub use operations::Filters;
 use ports::{held, ports_of};
+use remote::{Asking, Remote};
 use resolver::Resolver;
 pub(crate) use resolver::{NetworkNames, SandboxNames};
 use turns::Turns;
@@ -59,6 +61,8 @@ pub struct Networks {
     resolver: Resolver,
     events: Arc<Events>,
     turns: Turns,
+    /// Plugins, and what they hold for us.
+    remote: Remote,
     /// Whether nothing is to be in the kernel any more.
     at_rest: AtomicBool,
     /// Whether records could not be read: what the kernel has and no record tells of may be theirs.
@@ -117,8 +121,10 @@ impl Networks {
         )?;
         let doubted = !controller.unreadable().is_empty()
             || !cnm::store::record::set_aside_in(store.as_ref())?.is_empty();
+        let remote = Remote::open(settings, store.as_ref())?;
         Ok(Self {
             controller: Mutex::new(controller),
+            remote,
             doubted,
             journal: Journal::new(store),
             kernel,
@@ -149,8 +155,11 @@ impl Networks {
 
     /// Decides on a sandbox with its endpoints and ports. Host ports are bound when this returns.
     pub(crate) fn begin_open(&self, spec: &SandboxSpec) -> Result<Change> {
-        let ((_, transaction), claimed) = self
-            .decide(|model, claims| model.begin_create_sandbox(spec, claims, &mut Chance, now()))?;
+        let SandboxSpec { owner, sysctls, joins, ports, .. } = spec;
+        let asked = self.ask(&Asking { sandbox: None, owner, sysctls, joins, ports })?;
+        let ((_, transaction), claimed) = self.decide(asked, |model, claims| {
+            model.begin_create_sandbox(spec, claims, &mut Chance, now())
+        })?;
         Change::of(transaction, claimed)
     }
 
@@ -162,8 +171,12 @@ impl Networks {
         join: &JoinSpec,
         ports: &[PortSpec],
     ) -> Result<Change> {
-        let is_first = self.sandbox(sandbox)?.1.is_empty();
-        let (transaction, claimed) = self.decide(|model, claims| {
+        let (known, endpoints) = self.sandbox(sandbox)?;
+        let is_first = endpoints.is_empty();
+        let (owner, sysctls, joins) = (&known.owner, &known.sysctls, std::slice::from_ref(join));
+        let asking = Asking { sandbox: Some(sandbox), owner, sysctls, joins, ports };
+        let asked = self.ask(&asking)?;
+        let (transaction, claimed) = self.decide(asked, |model, claims| {
             if is_first {
                 let first = FirstJoin { join, ports };
                 return model.begin_first_join(sandbox, &first, claims, &mut Chance, now());
@@ -189,7 +202,7 @@ impl Networks {
         let begin = |model: &mut Controller, claims: &Claims| {
             model.begin_change_ports(sandbox, change, claims)
         };
-        let (transaction, claimed) = self.decide(begin)?;
+        let (transaction, claimed) = self.decide(Claimed::default(), begin)?;
         Change::of(transaction, claimed)
     }
 
@@ -237,12 +250,15 @@ impl Networks {
             Ok(announced)
         });
         tracing::debug!(sandbox, elapsed = ?begun.elapsed(), "served");
+        let applied = applied.and_then(|announced| self.lead_outside(change).map(|()| announced));
         applied.inspect_err(|_| self.undo(change))
     }
 
     /// Makes an applied change part of the model, together with records of the caller's.
-    pub(crate) fn finish(&self, change: Change, records: Batch) {
+    pub(crate) fn finish(&self, change: Change, mut records: Batch) {
+        records.extend(self.ledger_of(&change));
         self.note(|model| model.commit(change.transaction), records, Durability::Eventual);
+        self.give_back(&change.gone);
     }
 
     /// Gives up a change that was applied; the kernel and the resolver forget it.
@@ -258,6 +274,7 @@ impl Networks {
     pub(crate) fn abandon(&self, change: Change) {
         let forget = |model: &mut Controller| model.abort(change.transaction);
         self.note(forget, Batch::default(), Durability::Eventual);
+        self.give_back(change.endpoints.iter().map(|endpoint| &endpoint.id));
     }
 
     /// Removes a sandbox whose processes are gone. `records` become durable with the intent, before
@@ -284,6 +301,7 @@ impl Networks {
         self.resolver.release(sandbox);
         self.forget_flows(&old, &endpoints);
         self.note(|model| model.commit(transaction), owed, durability);
+        self.give_back(endpoints.iter().map(|endpoint| &endpoint.id));
         Ok(())
     }
 
@@ -314,11 +332,13 @@ impl Networks {
         let turn = self.turns.take(&transaction.subject);
         let applied = stored.and_then(|()| self.kernel.apply(&plan).map_err(Error::from));
         drop(turn);
+        let applied = applied.and_then(|()| self.have_network_made(&network));
         let (none, durability) = (Batch::default(), Durability::Immediate);
         if let Err(error) = applied {
             let undo = diff(&transaction.after, &transaction.before);
             self.take_down(&transaction.subject, &undo);
             self.note(|model| model.abort(transaction), none, durability);
+            self.give_back_network(&network.id);
             return Err(error);
         }
         let undo = diff(&transaction.after, &transaction.before);
@@ -328,6 +348,7 @@ impl Networks {
             let removal = self.controller().begin_remove_predefined(&network.id)?;
             self.take_down(&removal.subject, &undo);
             self.note(|model| model.commit(removal), Batch::default(), durability);
+            self.give_back_network(&network.id);
             return Err(error);
         }
         Ok((network, warnings))

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use ipnetwork::IpNetwork;
 
@@ -33,6 +34,10 @@ pub struct Settings {
     pub default_pools: Vec<(IpNetwork, u8)>,
     /// `--default-network-opt`: options by driver.
     pub default_network_options: BTreeMap<String, BTreeMap<String, String>>,
+    /// Where plugins are looked for before Docker's places.
+    pub plugin_places: Vec<PathBuf>,
+    /// How long a plugin may take to answer.
+    pub plugin_patience: Duration,
     /// `--dns`, for containers that name none.
     pub dns: Vec<IpAddr>,
     /// `--dns-search`.
@@ -124,6 +129,8 @@ impl Default for Settings {
             default_bridge: DefaultBridge::default(),
             default_pools: Vec::new(),
             default_network_options: BTreeMap::new(),
+            plugin_places: Vec::new(),
+            plugin_patience: Duration::from_secs(30),
             dns: Vec::new(),
             dns_search: Vec::new(),
             dns_options: Vec::new(),

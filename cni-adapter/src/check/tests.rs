@@ -122,6 +122,7 @@ fn memory_of_the_runtime_must_agree() {
         routes: Vec::new(),
         sysctls: Vec::new(),
         given_options: std::collections::BTreeMap::new(),
+        handover: None,
     };
     let mut previous = Attached::default();
     assert_eq!(forgotten(&endpoint, &previous), ["prevResult has no interface eth0 in a sandbox"]);

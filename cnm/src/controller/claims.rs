@@ -12,7 +12,8 @@ use std::sync::Arc;
 
 use ipnetwork::IpNetwork;
 
-use crate::{Mac, NetworkId, PortBinding, Protocol};
+use crate::endpoint::Handover;
+use crate::{EndpointId, Mac, NetworkId, PortBinding, Protocol, SandboxId};
 
 /// What was claimed for a change, and what could not be had.
 #[derive(Debug, Default)]
@@ -20,6 +21,22 @@ pub struct Claims {
     /// What became of the attempts to bind ports of the host, by address.
     ports: BTreeMap<(Protocol, u16), BTreeMap<IpAddr, Binding>>,
     lent: BTreeMap<NetworkId, Vec<Lent>>,
+    /// The id of the sandbox, where somebody was told it already.
+    sandbox: Option<SandboxId>,
+    endpoints: BTreeMap<NetworkId, ClaimedEndpoint>,
+}
+
+/// An endpoint for which somebody else made a link.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClaimedEndpoint {
+    /// Its id, as it was told them.
+    pub id: EndpointId,
+    /// The link's hardware address.
+    pub mac: Mac,
+    /// What the names of its interfaces are to begin with.
+    pub prefix: Option<String>,
+    /// The link.
+    pub handover: Handover,
 }
 
 /// An address that somebody else gave for an endpoint.
@@ -103,7 +120,30 @@ impl<T> Decision<T> {
 impl Claims {
     /// No claims, for changes that need none.
     pub const fn none() -> Self {
-        Self { ports: BTreeMap::new(), lent: BTreeMap::new() }
+        Self {
+            ports: BTreeMap::new(),
+            lent: BTreeMap::new(),
+            sandbox: None,
+            endpoints: BTreeMap::new(),
+        }
+    }
+
+    /// Says what id the sandbox has, because somebody was told it.
+    pub fn name_sandbox(&mut self, id: SandboxId) {
+        self.sandbox = Some(id);
+    }
+
+    /// Adds an endpoint for which somebody else made a link.
+    pub fn add_endpoint(&mut self, network: &NetworkId, endpoint: ClaimedEndpoint) {
+        self.endpoints.insert(network.clone(), endpoint);
+    }
+
+    pub(super) fn sandbox(&self) -> Option<&SandboxId> {
+        self.sandbox.as_ref()
+    }
+
+    pub(super) fn endpoint(&self, network: &NetworkId) -> Option<&ClaimedEndpoint> {
+        self.endpoints.get(network)
     }
 
     /// Claims ports of the host: `bind` binds one on some addresses at once, and returns `false` for
@@ -132,7 +172,8 @@ impl Claims {
         self.lent.entry(network.clone()).or_default().push(lent);
     }
 
-    pub(super) fn lent(&self, network: &NetworkId) -> &[Lent] {
+    /// The addresses that were added for a network.
+    pub fn lent(&self, network: &NetworkId) -> &[Lent] {
         self.lent.get(network).map_or(&[], Vec::as_slice)
     }
 

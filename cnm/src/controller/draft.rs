@@ -15,7 +15,7 @@ pub(super) struct Draft<'a> {
     pub(super) controller: &'a mut Controller,
     pub(super) claims: &'a Claims,
     pub(super) warnings: Vec<String>,
-    previous: Vec<Previous>,
+    pub(super) previous: Vec<Previous>,
     ports: Vec<PortBinding>,
     links: Vec<LinkName>,
     /// The claimed ports that nothing has been given yet.

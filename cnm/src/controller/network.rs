@@ -114,7 +114,7 @@ impl Controller {
         entropy: &mut dyn Entropy,
         now: u64,
     ) -> Result<(Arc<Network>, Transaction), ControllerError> {
-        let driver = self.driver(&spec.driver)?;
+        let driver = self.driver(spec)?;
         check_network(&spec.name)?;
         self.check_name(&spec.name)?;
         self.check_single(driver, origin)?;
@@ -189,9 +189,11 @@ impl Controller {
         })
     }
 
-    /// The driver with a name.
-    fn driver(&self, name: &str) -> Result<&'static dyn Driver, ControllerError> {
-        self.planner.driver(name).ok_or_else(|| {
+    /// The driver that a network is to have.
+    fn driver(&self, spec: &NetworkSpec) -> Result<&'static dyn Driver, ControllerError> {
+        let name = &spec.driver;
+        let remote = || self.planner.remote(name).filter(|_| spec.plugin);
+        self.planner.driver(name).or_else(remote).ok_or_else(|| {
             let known: Vec<_> = self.planner.drivers().iter().map(|known| known.name()).collect();
             let known = known.join(", ");
             let message = format!(
@@ -202,7 +204,7 @@ impl Controller {
     }
 
     /// All networks, those being created and removed included.
-    fn all_networks(&self) -> impl Iterator<Item = &Arc<Network>> {
+    pub(super) fn all_networks(&self) -> impl Iterator<Item = &Arc<Network>> {
         let created = self.open_changes().filter_map(|change| match change {
             Change::Network(Transition::Create(network)) => Some(network),
             _ => None,

@@ -48,6 +48,10 @@ impl Draft<'_> {
             self.warnings.push(warning);
             return Ok(Vec::new());
         }
+        if led_by_plugins(&attachments) {
+            // They are told of the ports, and do with them what they like.
+            return Ok(Vec::new());
+        }
         let to = bindings(&attachments, &self.controller.config.default_bindings);
         let unreachable = gateway(&attachments, false).or_else(|| gateway(&attachments, true));
         if unreachable.is_none() {
@@ -106,6 +110,13 @@ impl Draft<'_> {
         }
         Ok(bindings)
     }
+}
+
+/// Whether a plugin makes the networks that lead outside.
+fn led_by_plugins(attachments: &[Attachment<'_>]) -> bool {
+    let by_plugin = |of: &Attachment<'_>| of.network.driver.plugin().is_some();
+    let gateways = [false, true].map(|ipv6| gateway(attachments, ipv6));
+    attachments.iter().any(by_plugin) && gateways.iter().flatten().all(by_plugin)
 }
 
 fn is_any(spec: &PortSpec) -> bool {

@@ -9,8 +9,8 @@ use ipnetwork::IpNetwork;
 use super::draft::Draft;
 use super::intent::{Change, Live, Transition};
 use super::{
-    Claims, Controller, ControllerError, Decision, Entropy, FirstJoin, JoinSpec, PortsChange,
-    SandboxSpec, Subject, Transaction,
+    ClaimedEndpoint, Claims, Controller, ControllerError, Decision, Entropy, FirstJoin, JoinSpec,
+    PortsChange, SandboxSpec, Subject, Transaction,
 };
 use crate::ipam::{Holder, short};
 use crate::options::EndpointOptions;
@@ -32,6 +32,7 @@ impl Controller {
         now: u64,
     ) -> Result<Decision<(SandboxId, Transaction)>, ControllerError> {
         let id = SandboxId::from_random(entropy.bytes());
+        let id = claims.sandbox().cloned().unwrap_or(id);
         let mut draft = Draft::with(self, claims);
         let (owner, sysctls) = (spec.owner.as_str(), &spec.sysctls[..]);
         let mut joining = Joining { sandbox: &id, owner, sysctls, entropy, now };
@@ -195,7 +196,7 @@ pub(super) struct Wanted<'a> {
     /// Those asked for.
     pub(super) addresses: &'a [IpAddr],
     /// Whether it may have one of IPv6.
-    ipv6: bool,
+    pub(super) ipv6: bool,
 }
 
 /// The names of interfaces that a sandbox has.
@@ -280,7 +281,9 @@ impl Draft<'_> {
         self.check_company(&network, joining.owner, present)?;
         let options = self.controller.endpoint_options(join)?;
         self.warnings.extend(options.warnings);
-        let prefix = network.profile().interface_prefix;
+        let made = self.claims.endpoint(id).cloned();
+        let prefix = made.as_ref().and_then(|made| made.prefix.clone());
+        let prefix = prefix.or(network.profile().interface_prefix);
         let interface = match (self.controller.named_interface(join)?, prefix) {
             (Some(name), _) => name,
             (None, Some(prefix)) => interfaces.next(&prefix)?,
@@ -292,10 +295,11 @@ impl Draft<'_> {
         let all = [joining.sysctls, &sysctls].concat();
         let wanted = Wanted { addresses: &join.addresses, ipv6: !lacks_ipv6(&all, &interface) };
         let sticky = || self.sticky_mac(&network, joining.owner);
-        let mac = join.mac.or_else(sticky).unwrap_or_else(|| random_mac(joining.entropy));
+        let mac = made.as_ref().map(|made| made.mac).or(join.mac).or_else(sticky);
+        let mac = mac.unwrap_or_else(|| random_mac(joining.entropy));
         let holder = Holder { owner: joining.owner, mac: Some(mac), now: joining.now };
         Ok(Endpoint {
-            id: self.endpoint_id(joining.entropy)?,
+            id: self.endpoint_id(made.as_ref(), joining.entropy)?,
             addresses: self.addresses(&network, &wanted, &holder)?,
             gateways: self.claims.lent(id).iter().filter_map(|lent| lent.gateway).collect(),
             network: id.clone(),
@@ -310,6 +314,7 @@ impl Draft<'_> {
             any_source: join.any_source,
             routes: join.routes.clone(),
             given_options: join.options.clone(),
+            handover: made.map(|made| made.handover),
         })
     }
 
@@ -339,8 +344,17 @@ impl Draft<'_> {
         Ok(())
     }
 
-    /// An id whose host link's name nobody has.
-    fn endpoint_id(&mut self, entropy: &mut dyn Entropy) -> Result<EndpointId, ControllerError> {
+    /// An id whose host link's name nobody has, if it has none yet.
+    fn endpoint_id(
+        &mut self,
+        made: Option<&ClaimedEndpoint>,
+        entropy: &mut dyn Entropy,
+    ) -> Result<EndpointId, ControllerError> {
+        if let Some(made) = made {
+            // It has no such link, so that it does not matter who else has the name.
+            self.take_link(Endpoint::host_link_of(&made.id));
+            return Ok(made.id.clone());
+        }
         for _ in 0..DRAWS {
             let id = EndpointId::from_random(entropy.bytes());
             if self.take_link(Endpoint::host_link_of(&id)) {
@@ -378,7 +392,7 @@ impl Draft<'_> {
 
     /// The wanted addresses, and any others for the families that none is wanted of. Where the user
     /// switched IPv6 off there is none of it, for nothing must leave by a way that nobody looks at.
-    fn addresses(
+    pub(super) fn addresses(
         &mut self,
         network: &Network,
         wanted: &Wanted<'_>,
@@ -390,6 +404,9 @@ impl Draft<'_> {
         }
         addresses.retain(|address| wanted.ipv6 || address.is_ipv4());
         for address in wanted.addresses {
+            if addresses.iter().any(|claimed| claimed.ip() == *address) {
+                continue;
+            }
             if address.is_ipv6() && !wanted.ipv6 {
                 self.warnings.push(format!(
                     "{address} is not used on network {}: a sysctl switches IPv6 off",

@@ -33,6 +33,7 @@ fn joined(name: &str, subnets: &[&str], priority: i32) -> (Network, Endpoint) {
         routes: Vec::new(),
         sysctls: Vec::new(),
         given_options: BTreeMap::new(),
+        handover: None,
     };
     let network = Network {
         id: endpoint.network.clone(),

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, channel};
 
 use cnm::controller::HostFacts;
-use cnm::{Plan, PortBinding, Protocol, SandboxId, State};
+use cnm::{LinkName, Mac, Plan, PortBinding, Protocol, SandboxId, State};
 
 use super::conntrack::Way;
 use super::nft::Foreign;
@@ -51,6 +51,11 @@ pub trait Host: Kernel {
     /// What others have in nf_tables beside us.
     fn foreign_rules(&self) -> Result<Foreign, KernelError> {
         Ok(Foreign::default())
+    }
+
+    /// The hardware address of a link of the host; nothing if it is not there, or has none.
+    fn hardware_address(&self, _link: &LinkName) -> Result<Option<Mac>, KernelError> {
+        Ok(None)
     }
 
     /// Pins the namespace of a sandbox again, where that is lost, by a process that lives in it. Says
@@ -123,6 +128,10 @@ impl Host for Linux {
 
     fn foreign_rules(&self) -> Result<Foreign, KernelError> {
         Self::foreign_rules(self)
+    }
+
+    fn hardware_address(&self, link: &LinkName) -> Result<Option<Mac>, KernelError> {
+        Self::hardware_address(self, link)
     }
 
     fn pin_again(&self, sandbox: &SandboxId, process: i32) -> Result<bool, KernelError> {

@@ -4,6 +4,7 @@
 mod bridge;
 mod ipvlan;
 mod macvlan;
+mod moved;
 mod veth;
 mod vlan;
 mod vxlan;
@@ -19,6 +20,7 @@ use netlink_packet_route::link::{
 };
 
 use super::netlink::{Request, Socket};
+pub use moved::{move_back, move_to};
 
 /// The MTU that the kernel gives to new links.
 pub const DEFAULT_MTU: u32 = 1500;
@@ -101,8 +103,8 @@ pub fn create(new: &New<'_>) -> Request {
 fn info(kind: &LinkKind) -> Vec<LinkInfo> {
     match kind {
         LinkKind::Bridge => bridge::info(),
-        // A pair is a message of two links.
-        LinkKind::Veth { .. } => Vec::new(),
+        // A pair is a message of two links; what somebody else made is there.
+        LinkKind::Veth { .. } | LinkKind::Moved { .. } => Vec::new(),
         LinkKind::Macvlan { mode, .. } => macvlan::info(*mode),
         LinkKind::Ipvlan { mode, flag, .. } => ipvlan::info(*mode, *flag),
         LinkKind::Vlan { id, .. } => vlan::info(*id),

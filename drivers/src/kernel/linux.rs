@@ -17,7 +17,7 @@ use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use cnm::controller::HostFacts;
-use cnm::{Plan, PortBinding, SandboxId, State};
+use cnm::{LinkName, Mac, Plan, PortBinding, SandboxId, State};
 use nix::sys::socket::{
     AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, bind, listen, setsockopt, socket,
     sockopt,
@@ -33,7 +33,7 @@ use super::netns::{Netns, Visitor};
 use super::nft::{Foreign, Nft, NftError};
 use super::reserve::ReserveError;
 use super::{Kernel, KernelError, LinuxConfig, RESOLVER_PORT, ResolverSockets};
-use super::{facts, monitor, reserve, sysctl};
+use super::{facts, link, monitor, reserve, sysctl};
 
 /// The Linux kernel of this machine, and the network namespace of the thread that opened it.
 #[derive(Debug)]
@@ -157,6 +157,15 @@ impl Linux {
     pub fn foreign_rules(&self) -> Result<Foreign, KernelError> {
         let read = self.host.run(|| self.nft.foreign());
         Ok(read.map_err(failed("enter", "the host's network namespace"))??)
+    }
+
+    /// The hardware address of a link of the host; nothing if it is not there, or has none.
+    pub fn hardware_address(&self, link: &LinkName) -> Result<Option<Mac>, KernelError> {
+        match self.with_socket(|socket| link::find(socket, link)) {
+            Ok(found) => Ok(found.mac),
+            Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(None),
+            Err(error) => Err(failed("list", &format!("link {link}"))(error)),
+        }
     }
 
     /// Pins the namespace of a sandbox again, where that is lost, by a process that lives in it. Says

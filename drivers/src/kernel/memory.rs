@@ -8,7 +8,7 @@ use std::sync::mpsc::Sender;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use cnm::ground::{Ground, Lost, provides, rests_on};
-use cnm::{Key, LinkName, Ns, Plan, State, Step, Value};
+use cnm::{Key, LinkKind, LinkName, Ns, Plan, State, Step, Value};
 
 use super::{Kernel, KernelError, sysctl};
 
@@ -121,6 +121,9 @@ impl Inner {
             return Err(errno(libc::EEXIST));
         }
         self.check(key, value)?;
+        if let Some(from) = moved(value) {
+            refuse(libc::ENODEV, !self.foreign.remove(from))?;
+        }
         self.state.insert(key.clone(), value.clone());
         Ok(())
     }
@@ -175,6 +178,7 @@ impl Inner {
             return;
         }
         let Some(value) = self.state.remove(key) else { return };
+        self.foreign.extend(moved(&value).cloned());
         let mut lost = Lost::default();
         lost.add(key, &value);
         let mut gone = Vec::new();
@@ -207,6 +211,14 @@ impl Inner {
             Ground::Address { .. } => (true, 0),
         };
         if always || self.state.iter().any(here) { Ok(()) } else { Err(errno(missing)) }
+    }
+}
+
+/// What a link that somebody else made is called on the host.
+fn moved(value: &Value) -> Option<&LinkName> {
+    match &value.link()?.kind {
+        LinkKind::Moved { from } => Some(from),
+        _ => None,
     }
 }
 

@@ -3,9 +3,10 @@
 //! `rnet:network/<id>` on a bridge, `rnet:endpoint/<id>` on a link that is in a sandbox and nowhere
 //! else. A pair is marked on the host, where the container cannot remove the mark, and the mark
 //! says where the other end is: `rnet:endpoint/<id>@<sandbox>/eth0`. So what a link is for can be
-//! told from the link alone, even when the sandbox has vanished.
+//! told from the link alone, even when the sandbox has vanished. A link that somebody else made says
+//! what it is called on the host: `rnet:endpoint/<id>=veth7`.
 
-use cnm::{LinkName, SandboxId};
+use cnm::{LinkKind, LinkName, SandboxId};
 
 /// What the alias of one of our links says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,32 +15,42 @@ pub(super) struct Tag {
     pub(super) owner: String,
     /// The far end of a pair.
     pub(super) far: Option<(SandboxId, LinkName)>,
+    /// What a link that somebody else made is called on the host.
+    pub(super) from: Option<LinkName>,
 }
 
 impl Tag {
     /// The mark of a link that is one end by itself.
-    pub(super) fn of(owner: &str) -> Self {
-        Self { owner: owner.to_owned(), far: None }
+    pub(super) fn of(link: &cnm::Link) -> Self {
+        let from = match &link.kind {
+            LinkKind::Moved { from } => Some(from.clone()),
+            _ => None,
+        };
+        Self { owner: link.tag.clone(), far: None, from }
     }
 
     /// Reads an alias; `None` if the link is not one with this prefix.
     pub(super) fn parse(prefix: &str, alias: &str) -> Option<Self> {
         let text = alias.strip_prefix(prefix)?.strip_prefix(':')?;
         let Some((owner, far)) = text.rsplit_once('@') else {
-            return Some(Self { owner: text.to_owned(), far: None });
+            let (owner, from) = match text.split_once('=') {
+                Some((owner, from)) => (owner, Some(from.parse().ok()?)),
+                None => (text, None),
+            };
+            return Some(Self { owner: owner.to_owned(), far: None, from });
         };
         let (sandbox, interface) = far.split_once('/')?;
         let far = Some((sandbox.parse().ok()?, interface.parse().ok()?));
-        Some(Self { owner: owner.to_owned(), far })
+        Some(Self { owner: owner.to_owned(), far, from: None })
     }
 
     /// The alias.
     pub(super) fn alias(&self, prefix: &str) -> String {
-        match &self.far {
-            None => format!("{prefix}:{}", self.owner),
-            Some((sandbox, interface)) => {
-                format!("{prefix}:{}@{sandbox}/{interface}", self.owner)
-            }
+        let owner = &self.owner;
+        match (&self.far, &self.from) {
+            (Some((sandbox, interface)), _) => format!("{prefix}:{owner}@{sandbox}/{interface}"),
+            (None, Some(from)) => format!("{prefix}:{owner}={from}"),
+            (None, None) => format!("{prefix}:{owner}"),
         }
     }
 }
@@ -53,8 +64,13 @@ mod tests {
         let sandbox = SandboxId::from_random([7; 32]);
         let far = Some((sandbox, "eth0".parse().unwrap()));
         for tag in [
-            Tag { owner: "network/1a2b".to_owned(), far: None },
-            Tag { owner: "endpoint/3c4d".to_owned(), far },
+            Tag { owner: "network/1a2b".to_owned(), far: None, from: None },
+            Tag { owner: "endpoint/3c4d".to_owned(), far, from: None },
+            Tag {
+                owner: "endpoint/3c4d".to_owned(),
+                far: None,
+                from: Some("tap7".parse().unwrap()),
+            },
         ] {
             assert_eq!(Tag::parse("rnet", &tag.alias("rnet")), Some(tag));
         }

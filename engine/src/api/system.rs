@@ -155,6 +155,7 @@ fn daemon(api: &Api) -> Daemon {
         no_new_privileges: config.no_new_privileges,
         mirrors: config.mirrors.clone(),
         insecure: config.insecure_registries.clone(),
+        drivers: engine.networks.drivers(),
         pools: config.default_pools.iter().map(|(net, size)| (net.to_string(), *size)).collect(),
         warnings: warnings(api),
     }

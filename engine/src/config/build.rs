@@ -88,6 +88,9 @@ pub fn config(invocation: Invocation, values: &Values) -> Result<Config> {
         instance,
         default_network_options: network_options(values)?,
         default_bindings: bindings(values)?,
+        plugin_places: plugin_places(values)?,
+        plugin_timeout: u64::try_from(at_least_one(values, "plugin-timeout", 30)?)
+            .unwrap_or(u64::MAX),
         dns: dns(values)?,
         host_gateway: parse_all("host-gateway-ip", &values.texts("host-gateway-ip"))?,
         default_runtime: default_runtime(values, &runtimes)?,
@@ -170,6 +173,13 @@ fn one_of(values: &Values, option: &'static str, allowed: &[&str]) -> Result<Opt
 fn absolute(values: &Values, option: &'static str, default: PathBuf) -> Result<PathBuf> {
     let Some(text) = values.text(option) else { return Ok(default) };
     std::path::absolute(text).map_err(|error| wrong(option, error))
+}
+
+/// Directories of sockets of plugins, or of files that say where those are.
+fn plugin_places(values: &Values) -> Result<Vec<PathBuf>> {
+    const OPTION: &str = "plugin-dir";
+    let absolute = |text: &String| std::path::absolute(text).map_err(|error| wrong(OPTION, error));
+    values.texts(OPTION).iter().map(absolute).collect()
 }
 
 fn instance(values: &Values) -> Result<String> {

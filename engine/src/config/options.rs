@@ -259,6 +259,8 @@ pub const OPTIONS: &[Opt] = &[
     moot("node-generic-resource", "node-generic-resources", List, "", NO_SWARM),
     moot("oom-score-adjust", "oom-score-adjust", Number, "0", "set it in the supervisor"),
     short('p', opt("pidfile", "pidfile", Text, "File with the daemon's process id")),
+    opt("plugin-dir", "plugin-dirs", List, "Directory of plugins, looked into before Docker's"),
+    opt("plugin-timeout", "plugin-timeout", Number, "Seconds that a plugin may take (default 30)"),
     moot("raw-logs", "raw-logs", Flag, "false", "logs have no colours unless stderr is a terminal"),
     opt("registry-mirror", "registry-mirrors", List, "Mirror of Docker Hub"),
     moot("rootless", "rootless", Flag, "false", "the daemon needs root"),

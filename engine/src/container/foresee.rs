@@ -45,6 +45,13 @@ impl Containers {
             return Ok(Vec::new());
         }
         let mut spec = self.sandbox_spec(container)?;
+        let networks = spec.joins.iter().filter_map(|join| join.network.as_ref());
+        for id in networks {
+            if self.networks.network(id.as_str())?.driver.plugin().is_some() {
+                // Plugins are not asked for what is not wanted yet.
+                return Ok(Vec::new());
+            }
+        }
         // Ports of the engine's choice are not chosen twice.
         spec.ports.retain(|port| *port.host_ports.end() != 0);
         let change = self.begin(container, &spec)?;

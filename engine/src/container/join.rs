@@ -164,6 +164,7 @@ pub(crate) fn join_spec(
         gateway_priority: spec.gateway_priority,
         options: spec.options.clone(),
         any_source: administers_networks(container),
+        exposed: services(container),
         ..JoinSpec::default()
     })
 }

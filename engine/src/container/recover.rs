@@ -59,6 +59,7 @@ impl Containers {
         self.sweep(&lost);
         self.networks.keep_healed()?;
         self.tasks.spawn(self.networks.keep_paying());
+        self.networks.keep_paying_plugins()?;
         self.resume();
         self.runner.prepare_next_shim();
         Ok(unreadable)

@@ -33,9 +33,20 @@ impl Engine {
         findings.extend(self.images.unreadable().into_iter().map(Finding::of_image));
         findings.extend(self.volumes.damaged().into_iter().map(Finding::of_volume));
         findings.extend(self.ill());
+        findings.extend(self.owed_to_plugins());
         findings.extend(forwarding(|path| fs::read_to_string(path).ok()));
         findings.extend(self.surroundings()?.findings());
         Ok(findings)
+    }
+
+    /// What plugins hold that nobody needs, because they could not be told so yet.
+    fn owed_to_plugins(&self) -> Vec<Finding> {
+        let finding = |(subject, plugin): (String, String)| Finding {
+            subject,
+            problem: format!("plugin {plugin} could not be told yet that it is gone"),
+            advice: format!("it is told as soon as plugin {plugin} answers"),
+        };
+        self.networks.owed_to_plugins().into_iter().map(finding).collect()
     }
 
     /// What of networks and sandboxes cannot be healed.

@@ -37,6 +37,7 @@ impl Engine {
         }
         let (networks, settings) = (self.networks.clone(), self.settings.clone());
         let work = tokio::task::spawn_blocking(move || {
+            networks.part_with_plugins();
             networks.demolish()?;
             directories::unmount(&settings)?;
             cgroup::remove_empty(settings.cgroup_parent());

@@ -1,6 +1,7 @@
 //! What the engine needs of the daemon's configuration.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use ipnetwork::IpNetwork;
 
@@ -38,6 +39,8 @@ pub fn of(config: &Config) -> Settings {
         },
         default_pools: config.default_pools.clone(),
         default_network_options: config.default_network_options.clone(),
+        plugin_places: config.plugin_places.clone(),
+        plugin_patience: Duration::from_secs(config.plugin_timeout),
         dns: config.dns.servers.clone(),
         dns_search: config.dns.search.clone(),
         dns_options: config.dns.options.clone(),

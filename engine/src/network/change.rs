@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use cnm::controller::Live;
-use cnm::{Endpoint, Kind, PortBinding, Sandbox, Transaction};
+use cnm::{Endpoint, EndpointId, Kind, PortBinding, Sandbox, Transaction};
 
 use drivers::kernel::conntrack::Way;
 
@@ -25,6 +25,8 @@ pub(crate) struct Change {
     pub(super) bound: Vec<ClaimedPort>,
     /// Addresses that the sandbox has no more.
     pub(super) left: Vec<IpAddr>,
+    /// Endpoints that it has no more.
+    pub(super) gone: Vec<EndpointId>,
     /// Host ports that it has no more.
     pub(super) withdrawn: Vec<PortBinding>,
     /// Where those of them led that the kernel translated or let pass.
@@ -40,18 +42,21 @@ impl Change {
             transaction.sandbox_after().cloned().ok_or_else(missing)?;
         let before = transaction.sandbox_before().map_or(&[][..], |live| &live.endpoints);
         let gone = before.iter().filter(|old| !endpoints.iter().any(|kept| kept.id == old.id));
-        let left = gone.flat_map(|endpoint| &endpoint.addresses).map(ipnetwork::IpNetwork::ip);
+        let gone: Vec<_> = gone.collect();
+        let left =
+            gone.iter().flat_map(|endpoint| &endpoint.addresses).map(ipnetwork::IpNetwork::ip);
         let left = left.collect();
         let old = transaction.sandbox_before().map_or(&[][..], |live| &live.sandbox.ports);
         let kept: HashSet<_> = sandbox.ports.iter().collect();
         let withdrawn: Vec<_> = old.iter().filter(|port| !kept.contains(port)).cloned().collect();
+        let gone = gone.into_iter().map(|endpoint| endpoint.id.clone()).collect();
         let Transaction { before, after, .. } = &transaction;
         let led = |port: &PortBinding| Some((port.clone(), way(before, port)?));
         let closed = withdrawn.iter().filter_map(led).collect();
         let moved = sandbox.ports.iter().filter(|port| way(before, port) != way(after, port));
         let moved = moved.cloned().collect();
         let bound = claimed.of(&sandbox);
-        Ok(Self { sandbox, endpoints, transaction, bound, left, withdrawn, closed, moved })
+        Ok(Self { sandbox, endpoints, transaction, bound, left, gone, withdrawn, closed, moved })
     }
 
     /// Where the ports led that it withdraws, as far as the kernel led them.

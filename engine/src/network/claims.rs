@@ -7,10 +7,11 @@ use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 
 use cnm::controller::{Claims, ControllerError, Decision};
-use cnm::{Controller, PortBinding, Protocol, Sandbox};
+use cnm::{Controller, EndpointId, PortBinding, Protocol, Sandbox, SandboxId};
 use drivers::kernel::{BindPorts, KernelError};
 
 use super::Networks;
+use super::remote::Held;
 use engine_error::{Error, Result};
 
 /// A socket that is bound to a port of the host, or to the same port of both families.
@@ -23,23 +24,49 @@ pub(super) struct ClaimedPort {
 /// What was claimed for a change so far. The host has it back when this is dropped.
 #[derive(Debug, Default)]
 pub(super) struct Claimed {
-    claims: Claims,
+    pub(super) claims: Claims,
     ports: Vec<ClaimedPort>,
+    /// Addresses that are held while plugins are asked.
+    pub(super) held: Vec<Held>,
+    /// The endpoints that plugins were asked for.
+    pub(super) asked: Vec<EndpointId>,
+    /// The sandbox that they were told of.
+    pub(super) sandbox: Option<SandboxId>,
 }
 
 impl Networks {
-    /// Decides on a change, with what had to be claimed for it.
+    /// Decides on a change, with what plugins were asked for and what has to be claimed for it.
     pub(super) fn decide<T>(
         &self,
-        mut begin: impl FnMut(&mut Controller, &Claims) -> Result<Decision<T>, ControllerError>,
+        mut claimed: Claimed,
+        begin: impl FnMut(&mut Controller, &Claims) -> Result<Decision<T>, ControllerError>,
     ) -> Result<(T, Claimed)> {
-        let mut claimed = Claimed::default();
+        match self.decide_with(&mut claimed, begin) {
+            Ok(made) => {
+                self.have_decided(&claimed);
+                Ok((made, claimed))
+            }
+            Err(error) => {
+                self.forgo(claimed);
+                Err(error)
+            }
+        }
+    }
+
+    fn decide_with<T>(
+        &self,
+        claimed: &mut Claimed,
+        mut begin: impl FnMut(&mut Controller, &Claims) -> Result<Decision<T>, ControllerError>,
+    ) -> Result<T> {
         loop {
-            let decision = begin(&mut self.controller(), &claimed.claims)?;
-            match decision {
-                Decision::Made(made) => return Ok((made, claimed)),
+            let mut model = self.controller();
+            claimed.let_go(&mut model);
+            match begin(&mut model, &claimed.claims)? {
+                Decision::Made(made) => return Ok(made),
                 Decision::Unclaimed(wanted) => {
-                    let Claimed { claims, ports } = &mut claimed;
+                    claimed.hold_again(&mut model)?;
+                    drop(model);
+                    let Claimed { claims, ports, .. } = &mut *claimed;
                     let host = self.kernel.host_ports();
                     claims
                         .claim_ports(&wanted.ports, &mut |group| bind(host.as_ref(), group, ports));

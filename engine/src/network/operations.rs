@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use cnm::controller::HostFacts;
-use cnm::{Controller, Network, NetworkSpec};
+use cnm::{Controller, Network, NetworkSpec, Planner};
 
 use super::{Chance, Networks, now};
 use engine_error::{Error, Result};
@@ -15,12 +15,20 @@ pub type Filters = BTreeMap<String, Vec<String>>;
 impl Networks {
     /// Creates a network; the texts are warnings. Blocks.
     pub fn create(&self, spec: &NetworkSpec) -> Result<(Arc<Network>, Vec<String>)> {
+        let spec = &self.with_plugin(spec)?;
         let begin = |model: &mut Controller, facts: &HostFacts| {
             model.begin_create_network(spec, facts, &mut Chance, now())
         };
         let (network, warnings) = self.create_by(begin)?;
         self.tell_of(&network, "create");
         Ok((network, warnings))
+    }
+
+    /// The names of drivers, those of plugins that were asked already among them.
+    pub fn drivers(&self) -> Vec<String> {
+        let own = drivers::Drivers.drivers().iter();
+        let own = own.map(|driver| driver.name().to_owned());
+        own.chain(self.remote.names()).collect()
     }
 
     /// All networks, by name.
@@ -32,6 +40,7 @@ impl Networks {
     pub fn remove(&self, key: &str) -> Result<()> {
         let network = self.network(key)?;
         self.remove_by(|model| model.begin_remove_network(&network.id))?;
+        self.give_back_network(&network.id);
         self.tell_of(&network, "destroy");
         Ok(())
     }

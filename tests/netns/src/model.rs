@@ -96,6 +96,7 @@ impl Model {
             routes: Vec::new(),
             sysctls: Vec::new(),
             given_options: BTreeMap::new(),
+            handover: None,
         });
     }
 

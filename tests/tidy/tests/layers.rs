@@ -29,8 +29,9 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("events", &[]),
     ("file_systems", &[]),
     ("tasks", &[]),
+    ("plugins", &["settings"]),
     ("volume", &["events"]),
-    ("network", &["settings", "events", "tasks"]),
+    ("network", &["settings", "events", "tasks", "plugins"]),
     ("runner", &["settings", "tasks"]),
     ("container", &["settings", "events", "file_systems", "tasks", "volume", "network", "runner"]),
     (

@@ -16,7 +16,7 @@ use std::os::fd::AsFd;
 use std::time::Instant;
 
 use cnm::ground::{Ground, Lost, provides, rests_on};
-use cnm::{Key, Link, LinkName, Ns, Plan, SandboxId, Step, Value};
+use cnm::{Key, Link, LinkKind, LinkName, Ns, Plan, SandboxId, Step, Value};
 
 use super::parts::{Parts, Removals};
 use super::requests::{Requests, equipment, keep_autoconfiguration, mtu_of, undoing, unlinking};
@@ -272,7 +272,13 @@ impl Run<'_> {
             bridge = Some(self.index(of, batch)?);
             flags = Some(PortFlags { isolated: *isolated, hairpin: *hairpin });
         }
-        if added {
+        if added && let LinkKind::Moved { from } = &link.kind {
+            let found = self.linux.with_socket(|socket| link::find(socket, from))?;
+            let mac = link.mac.filter(|mac| found.mac != Some(*mac));
+            let Ns::Sandbox(sandbox) = ns else { return Ok(()) };
+            let netns = self.space(sandbox)?.netns.as_fd();
+            batch.requests.push((step, link::move_to(found.index, name, netns, mac)));
+        } else if added {
             let parent = link.kind.parent().map(|parent| self.index(parent, batch)).transpose()?;
             let mac = link.mac.or_else(|| (*ns == Ns::Host).then(|| link::stable_mac(&link.tag)));
             let netns = match ns {
@@ -289,7 +295,8 @@ impl Run<'_> {
             Ns::Sandbox(sandbox) => Some((sandbox.clone(), name.clone())),
             Ns::Host => None,
         };
-        let alias = Tag { owner: link.tag.clone(), far }.alias(&self.linux.config.tag);
+        let tag = Tag { owner: link.tag.clone(), far, from: None };
+        let alias = tag.alias(&self.linux.config.tag);
         let dress = link::dress(end, alias, mtu_of(link), flags);
         batch.requests.push((port.unwrap_or(step), dress));
         Ok(())
@@ -342,7 +349,9 @@ impl Run<'_> {
                 self.check(step, reset.and_then(|()| sysctl::reset(path)));
             }
         }
-        let requests = self.linux.with_socket(|socket| Ok(undoing(socket, &Ns::Host, steps)));
+        let requests = self
+            .linux
+            .with_socket(|socket| Ok(undoing(socket, &Ns::Host, steps, &self.linux.host)));
         self.host_batch(requests.unwrap_or_default());
     }
 

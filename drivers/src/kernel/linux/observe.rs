@@ -269,7 +269,8 @@ fn observe_sandbox(
 /// Reports a link that is marked itself; of a bridge, its sysctls too.
 fn report_link(ns: &Ns, link: &Link, tag: &Tag, parent: Option<LinkName>, state: &mut State) {
     let Ok(name) = link.name.parse::<LinkName>() else { return };
-    let kind = link::kind(link, parent);
+    let moved = tag.from.clone().map(|from| LinkKind::Moved { from });
+    let kind = moved.or_else(|| link::kind(link, parent));
     if *ns == Ns::Host && kind == Some(LinkKind::Bridge) {
         state.extend(read_sysctls(ns, sysctl::of_bridge(&name)));
     }
@@ -314,6 +315,7 @@ fn two_of_one(key: &Key, one: &Value, other: &Value) -> Value {
 /// A link with what its ends have in common: down if one of them is, with the smallest MTU.
 fn whole(ends: &[&Link], link: cnm::Link) -> Value {
     let mtu = ends.iter().map(|end| end.mtu).min().filter(|mtu| *mtu != DEFAULT_MTU);
+    let mtu = mtu.filter(|_| !matches!(link.kind, LinkKind::Moved { .. }));
     Value::Link(cnm::Link { mtu, up: ends.iter().all(|end| end.up), ..link })
 }
 

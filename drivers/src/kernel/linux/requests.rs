@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::os::fd::AsFd;
 
-use cnm::{Key, Link, LinkName, Ns, Step, Value};
+use cnm::{Key, Link, LinkKind, LinkName, Ns, Step, Value};
 
 use super::apply::{failure, wanted};
 use crate::kernel::netlink::{Request, Socket};
+use crate::kernel::netns::Netns;
 use crate::kernel::tag::Tag;
 use crate::kernel::{KernelError, address, link, neighbour, route, sysctl};
 
@@ -22,7 +24,12 @@ pub(super) fn equipment<'p>(
     let mut requests = Requests::new();
     let mut failures = Vec::new();
     let mut indexes = BTreeMap::new();
-    for step in steps {
+    // The kernel takes a gateway only if it knows a way there, which may be another route.
+    let (behind, near): (Vec<&Step>, Vec<&Step>) = steps
+        .iter()
+        .copied()
+        .partition(|step| matches!(wanted(step), Value::Route { via: Some(_), .. }));
+    for step in near.into_iter().chain(behind) {
         let Some(link) = link_of(step) else { continue };
         let known = indexes.get(link).copied();
         let index = known.map_or_else(|| link::index(socket, link), Ok);
@@ -36,7 +43,7 @@ pub(super) fn equipment<'p>(
                 None
             }
         };
-        requests.extend(request.map(|request| (*step, request)));
+        requests.extend(request.map(|request| (step, request)));
     }
     (requests, failures)
 }
@@ -74,9 +81,21 @@ fn equip_request(step: &Step, link: u32) -> Option<Request> {
 
 /// The requests that remove addresses, routes and neighbours, and links of the namespace. What is
 /// on a link that is gone is gone.
-pub(super) fn undoing<'p>(socket: &mut Socket, ns: &Ns, steps: &[&'p Step]) -> Requests<'p> {
+pub(super) fn undoing<'p>(
+    socket: &mut Socket,
+    ns: &Ns,
+    steps: &[&'p Step],
+    host: &Netns,
+) -> Requests<'p> {
     let mut requests = Requests::new();
     for step in steps {
+        if let (Key::Link { name, .. }, Some((from, _))) = (step.key(), moved(wanted(step))) {
+            // One that is gone is nobody's to have back.
+            let index = link::index(socket, name).ok();
+            let back = index.map(|index| link::move_back(index, from, host.as_fd()));
+            requests.extend(back.map(|request| (*step, request)));
+            continue;
+        }
         if let Key::Route { destination, .. } = step.key() {
             requests.push((step, route::remove(*destination)));
             continue;
@@ -97,6 +116,15 @@ pub(super) fn undoing<'p>(socket: &mut Socket, ns: &Ns, steps: &[&'p Step]) -> R
     requests
 }
 
+/// What a link that somebody else made is called on the host.
+fn moved(value: &Value) -> Option<(&LinkName, &Link)> {
+    let link = value.link()?;
+    match &link.kind {
+        LinkKind::Moved { from } => Some((from, link)),
+        _ => None,
+    }
+}
+
 /// The requests that remove what is in a namespace of a link, or take a port out of its bridge.
 pub(super) fn unlinking(step: &Step, ns: &Ns) -> Vec<Request> {
     if let Key::Port { link } = step.key() {
@@ -111,9 +139,10 @@ pub(super) fn inner_end(step: &Step, prefix: &str) -> Option<Request> {
     let (Key::Link { name, .. }, Value::Link(link)) = (step.key(), wanted(step)) else {
         return None;
     };
-    let alias = link.kind.peer().is_none().then(|| Tag::of(&link.tag).alias(prefix));
+    let alias = link.kind.peer().is_none().then(|| Tag::of(link).alias(prefix));
     let mtu = match step {
         Step::Add(..) => None,
+        _ if moved(wanted(step)).is_some() => None,
         _ => Some(mtu_of(link)),
     };
     Some(link::switch_on(name, mtu, alias))

@@ -105,6 +105,7 @@ impl Create {
         Ok(NetworkSpec {
             name: self.name,
             driver: self.driver,
+            plugin: false,
             options: self.options,
             ipam_driver: self.ipam.driver,
             pools: self.ipam.config.into_iter().map(IpamConfig::pool).collect(),

@@ -89,6 +89,8 @@ pub struct Daemon {
     pub mirrors: Vec<String>,
     /// Insecure registries.
     pub insecure: Vec<String>,
+    /// Drivers of networks.
+    pub drivers: Vec<String>,
     /// Pools of subnets.
     pub pools: Vec<(String, u8)>,
     /// What a user should know.
@@ -110,7 +112,7 @@ pub fn info(host: &Host, daemon: &Daemon) -> Value {
         "DockerRootDir": daemon.root,
         "Plugins": {
             "Volume": ["local"],
-            "Network": ["bridge", "host", "null"],
+            "Network": daemon.drivers,
             "Authorization": null,
             "Log": ["json-file", "local", "none"],
         },
@@ -298,6 +300,7 @@ mod tests {
             apparmor: true,
             seccomp: "builtin".to_owned(),
             insecure: vec!["10.0.0.0/8".to_owned(), "registry:5000".to_owned()],
+            drivers: ["bridge", "host", "null"].map(str::to_owned).to_vec(),
             ..Daemon::default()
         };
         let info = info(&host, &daemon);

@@ -145,7 +145,7 @@ impl Run<'_> {
                 _ => {}
             }
         }
-        let requests = undoing(&mut socket, &Ns::Sandbox(sandbox.clone()), steps);
+        let requests = undoing(&mut socket, &Ns::Sandbox(sandbox.clone()), steps, &self.linux.host);
         self.sandbox_batch(&mut socket, requests);
         if let Some(space) = self.spaces.get_mut(sandbox) {
             space.socket = Some(socket);
