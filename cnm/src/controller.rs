@@ -13,12 +13,14 @@
 mod claims;
 mod draft;
 mod error;
+mod facts;
 mod hold;
 mod intent;
 mod kept;
 mod lent;
 mod load;
 mod network;
+mod parent;
 mod parts;
 mod publish;
 mod sandbox;
@@ -30,7 +32,7 @@ use std::sync::Arc;
 
 use ipnetwork::IpNetwork;
 
-use crate::driver::Peer;
+use crate::driver::{Peer, Probe};
 use crate::endpoint::{Mac, Protocol, StaticRoute};
 use crate::ipam::{Ipam, Lease};
 use crate::ports::Ports;
@@ -45,6 +47,7 @@ use crate::{
 pub(crate) use claims::Binding;
 pub use claims::{ClaimedEndpoint, Claims, Decision, Lent, Unclaimed, WantedAddress};
 pub use error::ControllerError;
+pub use facts::{HostFacts, HostLink};
 pub use hold::{Asker, Hold};
 pub use intent::Live;
 pub(crate) use intent::{Change, Intent, Transition};
@@ -77,15 +80,6 @@ pub struct Controller {
     next: u64,
     ula: Option<IpNetwork>,
     unreadable: Vec<Unreadable>,
-}
-
-/// What the host already uses, to be avoided by the default pools.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct HostFacts {
-    /// Destinations of all routes in all tables, default routes left out.
-    pub routes: Vec<IpNetwork>,
-    /// The addresses of the host's resolvers.
-    pub resolvers: Vec<IpAddr>,
 }
 
 /// The chance that the controller needs, passed in.
@@ -211,6 +205,8 @@ pub struct Transaction {
     /// Whether an address goes to another hardware address than had it last, or may do so:
     /// neighbours are wrong about it until they are told.
     pub moves_address: bool,
+    /// What neighbours of new endpoints are to be asked before these use their addresses.
+    pub probes: Vec<Probe>,
 }
 
 impl Transaction {

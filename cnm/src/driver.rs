@@ -3,12 +3,18 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use ipnetwork::IpNetwork;
 
+use crate::controller::HostFacts;
+use crate::network::Parent;
 use crate::options::{Described, OptionError};
 use crate::sandbox::Attachment;
-use crate::{HasKind, Key, Kind, LinkName, Mac, Network, PortBinding, Sandbox, State, Value};
+use crate::{
+    HasKind, Key, Kind, LinkKind, LinkName, Mac, Network, Ns, PortBinding, Sandbox, SandboxId,
+    State, Value,
+};
 
 /// A driver: what networks of one kind are like, and which kernel state realises them.
 ///
@@ -59,6 +65,25 @@ pub trait Driver: fmt::Debug + Send + Sync {
         Ok(())
     }
 
+    /// The link of the host that a new network is to be on, with what the user should know of it.
+    fn parent(
+        &self,
+        _network: &Network,
+        _host: &HostFacts,
+    ) -> Result<Option<(Parent, Vec<String>)>, OptionError> {
+        Ok(None)
+    }
+
+    /// Refuses a network that is to have the same parent as another one of any driver.
+    fn check_beside(&self, _network: &Network, _other: &Network) -> Result<(), OptionError> {
+        Ok(())
+    }
+
+    /// The kinds of links that a network needs the kernel to have, beside bridges and pairs.
+    fn kinds(&self, _network: &Network) -> Vec<LinkKind> {
+        Vec::new()
+    }
+
     /// What the model has to know of a network with these options.
     fn profile(&self, network: &Network) -> Profile;
 
@@ -70,6 +95,26 @@ pub trait Driver: fmt::Debug + Send + Sync {
     /// as a whole is planned for all drivers alike.
     fn endpoint(&self, sandbox: &Sandbox, of: Attachment<'_>) -> Result<State, PlanError>;
 
+    /// How many endpoints a network has room for, if that is limited.
+    fn room(&self, _network: &Network) -> Option<usize> {
+        None
+    }
+
+    /// Whether endpoints have hardware addresses of their own.
+    fn has_hardware_addresses(&self) -> bool {
+        true
+    }
+
+    /// Whether the host is to have an address of each pool, named [`HOST_ADDRESS`].
+    fn host_joins(&self, _network: &Network) -> bool {
+        false
+    }
+
+    /// What is to be asked before an endpoint uses its addresses, where others may have them.
+    fn probe(&self, _of: Attachment<'_>) -> Option<Probe> {
+        None
+    }
+
     /// The port of a bridge that an endpoint sends by, if frames with addresses that are not its
     /// sandbox's are to be stopped there.
     fn guarded(&self, _of: Attachment<'_>) -> Option<LinkName> {
@@ -80,6 +125,27 @@ pub trait Driver: fmt::Debug + Send + Sync {
     fn publish(&self, _binding: &PortBinding, _to: Attachment<'_>) -> Option<(Key, Value)> {
         None
     }
+}
+
+/// The auxiliary address that is the host's own.
+pub const HOST_ADDRESS: &str = "host";
+
+/// The tag of a link that was made to be the parent of networks ([`crate::Link::tag`]).
+pub const PARENT_TAG: &str = "parent";
+
+/// A question to the neighbours of a new endpoint: whether one of them has its addresses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Probe {
+    /// The endpoint's sandbox.
+    pub sandbox: SandboxId,
+    /// The interface that is to have the addresses.
+    pub interface: LinkName,
+    /// The link that the question leaves by.
+    pub by: (Ns, LinkName),
+    /// The addresses.
+    pub addresses: Vec<IpAddr>,
+    /// How long to wait for an answer.
+    pub wait: Duration,
 }
 
 /// What is true of all networks of a driver.
@@ -173,8 +239,19 @@ pub enum Reach {
     Translated,
     /// By a gateway, and ports by the endpoint's own address.
     Routed,
+    /// By a link of the host, as hosts on it are, and by a gateway there if one is given.
+    Attached,
+    /// By a link of the host, by which everything leaves without a gateway.
+    OnLink,
     /// Not at all: not even the host is a gateway.
     Closed,
+}
+
+impl Reach {
+    /// Whether endpoints are on a link of the host, past which they are reached.
+    pub fn is_attached(self) -> bool {
+        matches!(self, Self::Attached | Self::OnLink)
+    }
 }
 
 impl Profile {

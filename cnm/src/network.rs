@@ -6,8 +6,8 @@ use std::net::IpAddr;
 use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 
-use crate::NetworkId;
 use crate::driver::{Driver, Profile};
+use crate::{LinkName, NetworkId};
 
 /// A network: a set of endpoints that reach each other.
 #[expect(clippy::struct_excessive_bools, reason = "independent properties, as users set them")]
@@ -40,6 +40,21 @@ pub struct Network {
     pub predefined: bool,
     /// Labels.
     pub labels: BTreeMap<String, String>,
+    /// The link of the host that it is on, if its driver puts it on one.
+    pub parent: Option<Parent>,
+}
+
+/// A link of the host that networks are on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Parent {
+    /// Its name.
+    pub link: LinkName,
+    /// Whether it is ours: it was not there, and goes with the last network that is on it.
+    #[serde(default)]
+    pub made: bool,
+    /// The MTU of the network's links, where it is less than that of the parent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mtu: Option<u32>,
 }
 
 /// Who gives the endpoints of a network their addresses (`--ipam-driver`).
@@ -140,10 +155,24 @@ pub struct PoolSpec {
     pub auxiliary: BTreeMap<String, String>,
 }
 
+impl Pool {
+    /// The gateway of the endpoints' default route: the auxiliary address that has Docker's name for
+    /// it, or the gateway.
+    pub fn leads_via(&self) -> Option<IpAddr> {
+        let name = if self.subnet.is_ipv6() { "DefaultGatewayIPv6" } else { "DefaultGatewayIPv4" };
+        self.auxiliary.get(name).copied().or(self.gateway)
+    }
+}
+
 impl Network {
     /// What its driver says of it.
     pub fn profile(&self) -> Profile {
         self.driver.profile(self)
+    }
+
+    /// Whether its parent is ours.
+    pub fn made_parent(&self) -> Option<&LinkName> {
+        self.parent.as_ref().filter(|parent| parent.made).map(|parent| &parent.link)
     }
 
     /// The pool that contains the address.

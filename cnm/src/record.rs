@@ -83,6 +83,8 @@ struct NetworkRecord {
     predefined: bool,
     #[serde(default)]
     labels: BTreeMap<String, String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    parent: Option<crate::network::Parent>,
 }
 
 /// The driver's name; with its options in the first form.
@@ -267,7 +269,7 @@ impl NetworkRecord {
         let driver = driver.ok_or(RecordError::Driver(name))?;
         driver.read(&self.given_options)?;
         let Self { id, name, created, given_options, pools, ipv4, ipv6, labels, .. } = self;
-        let Self { addressing, internal, attachable, predefined, .. } = self;
+        let Self { addressing, parent, internal, attachable, predefined, .. } = self;
         Ok(Network {
             id,
             name,
@@ -282,6 +284,7 @@ impl NetworkRecord {
             attachable,
             predefined,
             labels,
+            parent,
         })
     }
 }
@@ -409,6 +412,7 @@ impl From<&Network> for NetworkRecord {
             attachable: network.attachable,
             predefined: network.predefined,
             labels: network.labels,
+            parent: network.parent,
         }
     }
 }

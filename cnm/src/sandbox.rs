@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
+use crate::driver::Reach;
 use crate::endpoint::StaticRoute;
 use crate::{Endpoint, LinkName, Network, PortBinding, Protocol, SandboxId};
 
@@ -66,7 +67,7 @@ impl Attachment<'_> {
         }
         let address = self.endpoint.address(ipv6)?;
         let lent = of_family(&self.endpoint.gateways);
-        lent.or_else(|| self.network.pool_of(address.ip())?.gateway)
+        lent.or_else(|| self.network.pool_of(address.ip())?.leads_via())
     }
 
     /// The gateway of a route through the endpoint.
@@ -99,8 +100,12 @@ pub fn lacks_ipv6(sysctls: &[(String, String)], interface: &LinkName) -> bool {
 /// then networks that are not internal, then dual-stack ones, then the network's name
 /// (libnetwork's `Endpoint.Less`). `None` where no attachment has a gateway of that family.
 pub fn gateway<'a>(attachments: &[Attachment<'a>], ipv6: bool) -> Option<Attachment<'a>> {
+    let leads = |a: &Attachment<'_>| {
+        let on_link = a.network.profile().reach(ipv6) == Reach::OnLink;
+        a.gateway(ipv6).is_some() || on_link && a.endpoint.address(ipv6).is_some()
+    };
     let candidates = attachments.iter().copied();
-    let candidates = candidates.filter(|a| !a.network.internal && a.gateway(ipv6).is_some());
+    let candidates = candidates.filter(|a| !a.network.internal && leads(a));
     candidates.min_by_key(|a| {
         let dual_stack = a.endpoint.addresses.len() > 1;
         (-i64::from(a.endpoint.gateway_priority), !dual_stack, a.network.name.clone())

@@ -289,7 +289,7 @@ fn bridge_sysctls(
 ///
 /// A new link announces its addresses to neighbours who knew another owner. They are unique,
 /// which needs no proof; and no neighbour shall talk it into routes.
-fn interface_sysctls(ns: &Ns, interface: &LinkName, ipv6: bool) -> Vec<(Key, Value)> {
+pub(crate) fn interface_sysctls(ns: &Ns, interface: &LinkName, ipv6: bool) -> Vec<(Key, Value)> {
     let values = [true, true, false, false, !ipv6];
     let paths = sysctl::of_interface(interface).into_iter().zip(values);
     paths.map(|(path, value)| (Key::Sysctl { ns: ns.clone(), path }, text(value))).collect()

@@ -2,6 +2,7 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
+use cnm::driver::Reach;
 use cnm::sandbox::{Attachment, gateway};
 use cnm::{Key, Ns, Sandbox, Value};
 use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};
@@ -12,7 +13,9 @@ pub(crate) fn routes(sandbox: &Sandbox, attachments: &[Attachment<'_>]) -> Vec<(
     let willing: Vec<_> = willing.collect();
     let route = |destination: IpNetwork| {
         let attachment = gateway(&willing, destination.is_ipv6())?;
-        let via = attachment.gateway(destination.is_ipv6());
+        let ipv6 = destination.is_ipv6();
+        let on_link = attachment.network.profile().reach(ipv6) == Reach::OnLink;
+        let via = attachment.gateway(ipv6).filter(|_| !on_link);
         let link = attachment.endpoint.interface.clone();
         let ns = Ns::Sandbox(sandbox.id.clone());
         Some((Key::Route { ns, destination }, Value::Route { link, via }))

@@ -14,6 +14,7 @@ pub mod netlink;
 pub mod netns;
 mod nfnetlink;
 pub mod nft;
+mod probe;
 pub mod reserve;
 pub mod route;
 pub mod sysctl;
@@ -59,6 +60,14 @@ pub enum KernelError {
         #[source]
         source: std::io::Error,
     },
+    /// Somebody else has an address.
+    #[error("address {address} is in use already: {by}; nothing was started with it")]
+    Taken {
+        /// The address.
+        address: std::net::IpAddr,
+        /// Who has it, in words.
+        by: String,
+    },
     /// The kernel lacks something that rnet needs.
     #[error("this kernel cannot do {what}: {hint}")]
     Unsupported {
@@ -73,6 +82,7 @@ impl HasKind for KernelError {
     fn kind(&self) -> Kind {
         match self {
             Self::Step { .. } => Kind::Internal,
+            Self::Taken { .. } => Kind::Conflict,
             Self::Unsupported { .. } => Kind::NotImplemented,
         }
     }

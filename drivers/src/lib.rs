@@ -7,9 +7,12 @@ mod bridge;
 mod gateway;
 mod guard;
 mod host;
+mod ipvlan;
 mod isolation;
 pub mod kernel;
+mod macvlan;
 mod null;
+mod parent;
 mod portmap;
 mod remote;
 
@@ -21,7 +24,8 @@ use cnm::sandbox::Attachment;
 use cnm::{Key, Ns, PlanError, Planner, PortBinding, Sandbox, State, Value};
 
 /// The drivers there are: a new one is a file and a line here.
-const DRIVERS: &[&dyn Driver] = &[&bridge::Bridge, &host::Host, &null::Null];
+const DRIVERS: &[&dyn Driver] =
+    &[&bridge::Bridge, &host::Host, &ipvlan::Ipvlan, &macvlan::Macvlan, &null::Null];
 
 /// All drivers, behind the model's one [`Planner`].
 #[derive(Clone, Copy, Debug, Default)]

@@ -28,6 +28,7 @@ fn network(digit: u8, subnets: &[&str]) -> Network {
         attachable: false,
         predefined: false,
         labels: BTreeMap::new(),
+        parent: None,
         id,
     }
 }

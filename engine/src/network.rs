@@ -239,7 +239,8 @@ impl Networks {
         tracing::debug!(sandbox, plan = %Brief(&plan), "apply");
         let begun = Instant::now();
         let turn = self.turns.take(&transaction.subject);
-        let applied = self.kernel.apply_ahead(&plan, made).map_err(Error::from);
+        let applied =
+            self.kernel.apply_ahead(&plan, &transaction.probes, made).map_err(Error::from);
         // Others are not to wait for the resolver's process.
         drop(turn);
         let applied = applied.and_then(|announced| {
@@ -324,6 +325,11 @@ impl Networks {
     ) -> Result<(Arc<Network>, Vec<String>)> {
         let facts = self.kernel.host_facts()?;
         let (network, transaction) = begin(&mut self.controller(), &facts)?;
+        let (none, durability) = (Batch::default(), Durability::Immediate);
+        if let Err(error) = self.kernel.supports(&network.driver.kinds(&network)) {
+            self.note(|model| model.abort(transaction), none, Durability::Eventual);
+            return Err(error.into());
+        }
         let warnings = transaction.warnings.clone();
         let intent = self.controller().intent(&transaction);
         let plan = diff(&transaction.before, &transaction.after);
@@ -333,7 +339,6 @@ impl Networks {
         let applied = stored.and_then(|()| self.kernel.apply(&plan).map_err(Error::from));
         drop(turn);
         let applied = applied.and_then(|()| self.have_network_made(&network));
-        let (none, durability) = (Batch::default(), Durability::Immediate);
         if let Err(error) = applied {
             let undo = diff(&transaction.after, &transaction.before);
             self.take_down(&transaction.subject, &undo);

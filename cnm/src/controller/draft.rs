@@ -85,6 +85,9 @@ impl<'a> Draft<'a> {
     /// Makes it a transaction.
     pub(super) fn open(mut self, change: Change, now: u64) -> Result<Transaction, ControllerError> {
         let (before, after) = self.controller.plan(&change)?;
+        let new = change.new_endpoints();
+        let probes = self.controller.attachments(&new)?.into_iter();
+        let probes = probes.filter_map(|of| of.network.driver.probe(of)).collect();
         self.ports.clear();
         self.links.clear();
         let previous = std::mem::take(&mut self.previous);
@@ -94,6 +97,7 @@ impl<'a> Draft<'a> {
         self.controller.next += 1;
         let mut transaction = self.controller.transaction(number, &intent, before, after);
         transaction.warnings = warnings;
+        transaction.probes = probes;
         transaction.moves_address = previous.iter().any(|previous| {
             // A reservation may have taken the place of what was known of the last owner.
             let lease = self.controller.ipam.lease(&previous.network, previous.address);

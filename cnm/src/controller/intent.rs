@@ -150,6 +150,12 @@ impl Change {
         ports_without(before, after)
     }
 
+    /// The endpoints that there are afterwards and not before.
+    pub(super) fn new_endpoints(&self) -> Vec<Arc<Endpoint>> {
+        let (before, after) = self.sandboxes();
+        without(after, before).map(|(_, endpoint)| Arc::clone(endpoint)).collect()
+    }
+
     fn new_links(&self) -> Vec<LinkName> {
         let (before, after) = self.sandboxes();
         without(after, before).map(|(_, endpoint)| endpoint.host_link()).collect()
@@ -313,6 +319,7 @@ impl Controller {
             batch: self.records(intent),
             warnings: Vec::new(),
             moves_address: false,
+            probes: Vec::new(),
         }
     }
 
@@ -349,7 +356,10 @@ impl Controller {
                 let plan = |network: Option<&Arc<Network>>| {
                     network.map_or_else(|| Ok(State::default()), |net| self.plan_network(net))
                 };
-                Ok((plan(transition.before())?, plan(transition.after())?))
+                let (mut before, mut after) =
+                    (plan(transition.before())?, plan(transition.after())?);
+                self.keep_shared(transition.either(), &mut before, &mut after);
+                Ok((before, after))
             }
             Change::Sandbox(transition) => {
                 let plan = |live: Option<&Live>| {

@@ -8,6 +8,7 @@ use ipnetwork::IpNetwork;
 
 use super::draft::Draft;
 use super::intent::{Change, Transition};
+use super::parent::gateway_warnings;
 use super::subnet::{Subnet, disabled, pool};
 use super::{Controller, ControllerError, Entropy, HostFacts, Subject, Transaction};
 use crate::driver::{Driver, Reading};
@@ -137,13 +138,16 @@ impl Controller {
             attachable: spec.attachable,
             predefined: origin == Origin::Predefined,
             labels: spec.labels.clone(),
+            parent: None,
         };
         driver.check(&network)?;
+        reading.warnings.extend(self.place(&mut network, host)?);
         self.check_device(&network)?;
         if families.pools {
             network.pools = self.pools(&network, &spec.pools, host, entropy)?;
         }
         if origin == Origin::User {
+            reading.warnings.extend(gateway_warnings(&network));
             reading.warnings.extend(overlap_warnings(&network, spec, host));
         }
         let network = Arc::new(network);

@@ -17,6 +17,8 @@ struct Bindings {
     hosts: Vec<IpAddr>,
     /// Families whose ports are open on the endpoint's own address and not bound on the host.
     routed: [bool; 2],
+    /// Families that lead past the host.
+    attached: [bool; 2],
 }
 
 impl Draft<'_> {
@@ -46,6 +48,14 @@ impl Draft<'_> {
             let warning =
                 format!("published ports are discarded on network {name}: it leads nowhere");
             self.warnings.push(warning);
+            return Ok(Vec::new());
+        }
+        if let Some(of) = attachments.first().filter(|_| attachments.iter().all(is_attached)) {
+            self.warnings.push(format!(
+                "published ports are discarded on network {}: its containers are reached at their \
+                 own addresses, with all their ports",
+                of.network.name
+            ));
             return Ok(Vec::new());
         }
         if led_by_plugins(&attachments) {
@@ -78,7 +88,8 @@ impl Draft<'_> {
     ) -> Result<Vec<PortBinding>, ControllerError> {
         let PortSpec { host, host_ports, protocol, port } = spec;
         check(spec)?;
-        let hosts = host.map_or_else(|| to.hosts.clone(), |host| vec![host]);
+        let mut hosts = host.map_or_else(|| to.hosts.clone(), |host| vec![host]);
+        hosts.retain(|host| !to.attached[usize::from(host.is_ipv6())]);
         let (routed, hosts): (Vec<_>, Vec<_>) =
             hosts.into_iter().partition(|host| to.routed[usize::from(host.is_ipv6())]);
         let on =
@@ -119,6 +130,12 @@ fn led_by_plugins(attachments: &[Attachment<'_>]) -> bool {
     attachments.iter().any(by_plugin) && gateways.iter().flatten().all(by_plugin)
 }
 
+/// Whether an endpoint is on a link of the host, which does not stand between it and the others there.
+fn is_attached(of: &Attachment<'_>) -> bool {
+    let profile = of.network.profile();
+    [false, true].map(|ipv6| profile.reach(ipv6)).iter().all(|reach| reach.is_attached())
+}
+
 fn is_any(spec: &PortSpec) -> bool {
     *spec.host_ports.end() == 0
 }
@@ -139,7 +156,7 @@ fn check(spec: &PortSpec) -> Result<(), ControllerError> {
 /// other, so that the port can be forwarded from one family to the other.
 fn bindings(attachments: &[Attachment<'_>], defaults: &[IpAddr]) -> Bindings {
     let gateways = [false, true].map(|ipv6| gateway(attachments, ipv6).map(|a| a.network));
-    let mut to = Bindings { hosts: Vec::new(), routed: [false; 2] };
+    let mut to = Bindings { hosts: Vec::new(), routed: [false; 2], attached: [false; 2] };
     for ipv6 in [false, true] {
         let family = usize::from(ipv6);
         let network = gateways[family].or(gateways[1 - family]);
@@ -149,7 +166,9 @@ fn bindings(attachments: &[Attachment<'_>], defaults: &[IpAddr]) -> Bindings {
         to.routed[family] = is_routed(gateways[family], ipv6);
         // Nothing on the host could forward to an endpoint that is not reached through it.
         let forwarded = gateways[family].is_none() && is_routed(gateways[1 - family], !ipv6);
-        to.hosts.extend(hosts.filter(|host| host.is_ipv6() == ipv6 && !forwarded));
+        to.attached[family] = network.is_some_and(|net| net.profile().reach(ipv6).is_attached());
+        let led = !forwarded && !to.attached[family];
+        to.hosts.extend(hosts.filter(|host| host.is_ipv6() == ipv6 && led));
     }
     to
 }

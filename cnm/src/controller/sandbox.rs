@@ -1,6 +1,6 @@
 //! Creating and removing sandboxes; joining and leaving networks.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -173,6 +173,22 @@ impl Controller {
         Draft::new(self).open(Change::Sandbox(Transition::Change { before, after }), now)
     }
 
+    /// Fails if the network has no room for one more endpoint.
+    fn check_room(&self, network: &Network) -> Result<(), ControllerError> {
+        let Some(room) = network.driver.room(network) else { return Ok(()) };
+        let coming = self.open_changes().filter_map(|change| change.sandboxes().1);
+        let coming = coming.flat_map(|live| &live.endpoints);
+        let members = self.members.get(&network.id).into_iter().flat_map(BTreeMap::values);
+        let all = members.chain(coming.filter(|endpoint| endpoint.network == network.id));
+        let all: BTreeSet<_> = all.map(|endpoint| &endpoint.id).collect();
+        if all.len() < room {
+            return Ok(());
+        }
+        let name = &network.name;
+        let message = format!("network {name} has room for {room} endpoint only, and it is taken");
+        Err(ControllerError::forbidden(message))
+    }
+
     pub(super) fn idle_sandbox(&self, id: &SandboxId) -> Result<Live, ControllerError> {
         let live = self.sandboxes.get(id);
         let live = live.ok_or_else(|| ControllerError::not_found("sandbox", id))?;
@@ -279,6 +295,8 @@ impl Draft<'_> {
         let id = id.ok_or_else(|| ControllerError::invalid("no network to join is named"))?;
         let network = Arc::clone(self.controller.joinable(id)?);
         self.check_company(&network, joining.owner, present)?;
+        self.controller.check_room(&network)?;
+        check_hardware_address(&network, join)?;
         let options = self.controller.endpoint_options(join)?;
         self.warnings.extend(options.warnings);
         let made = self.claims.endpoint(id).cloned();
@@ -431,6 +449,19 @@ impl Draft<'_> {
         }
         addresses.sort_by_key(IpNetwork::is_ipv6);
         Ok(addresses)
+    }
+}
+
+/// Where endpoints share the parent's hardware address nobody has one of his own.
+fn check_hardware_address(network: &Network, join: &JoinSpec) -> Result<(), ControllerError> {
+    match join.mac {
+        Some(mac) if !network.driver.has_hardware_addresses() => {
+            Err(ControllerError::invalid(format!(
+                "{} interfaces do not support custom mac address assignment: leave out {mac}",
+                network.driver.name()
+            )))
+        }
+        _ => Ok(()),
     }
 }
 

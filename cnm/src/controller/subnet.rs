@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use ipnetwork::IpNetwork;
 
 use super::ControllerError;
-use crate::driver::Reach;
+use crate::driver::{HOST_ADDRESS, Reach};
 use crate::ipam::range::{address, number, span, usable, within};
 use crate::network::PoolSpec;
 use crate::{Network, Pool};
@@ -108,7 +108,12 @@ pub(super) fn pool(
         let message = format!("auxiliary address {name} is {address}, which is the gateway");
         return Err(ControllerError::invalid(message));
     }
-    Ok(Pool { subnet, range, gateway, auxiliary, automatic: spec.subnet.is_none() })
+    let mut pool = Pool { subnet, range, gateway, auxiliary, automatic: spec.subnet.is_none() };
+    if network.driver.host_joins(network) && !pool.auxiliary.contains_key(HOST_ADDRESS) {
+        let address = last_address(&pool)?;
+        pool.auxiliary.insert(HOST_ADDRESS.to_owned(), address);
+    }
+    Ok(pool)
 }
 
 fn parse_range(text: &str, subnet: IpNetwork) -> Result<IpNetwork, ControllerError> {
@@ -134,9 +139,27 @@ fn member(what: &str, text: &str, subnet: IpNetwork) -> Result<IpAddr, Controlle
     Ok(address)
 }
 
-/// Nobody leads out of an isolated network, not even the host.
+/// Nobody leads out of an isolated network, not even the host; and who leads out of one that others
+/// are on as well is for its user to say.
 fn without_gateway(network: &Network, subnet: IpNetwork) -> bool {
-    network.profile().reach(subnet.is_ipv6()) == Reach::Closed
+    let reach = network.profile().reach(subnet.is_ipv6());
+    matches!(reach, Reach::Closed | Reach::Attached | Reach::OnLink)
+}
+
+/// The address of the host on a network of others: the last one that endpoints could have, for the
+/// first ones are routers more often.
+fn last_address(pool: &Pool) -> Result<IpAddr, ControllerError> {
+    let (first, last) = usable(pool.subnet).into_inner();
+    let within = pool.range.unwrap_or(pool.subnet);
+    let (from, to) = span(within).into_inner();
+    let taken = |n: &u128| {
+        let mut taken = pool.auxiliary.values().chain(&pool.gateway);
+        taken.any(|taken| number(*taken) == *n)
+    };
+    let found = (first.max(from)..=last.min(to)).rev().find(|number| !taken(number));
+    found.map(|number| address(pool.subnet.ip(), number)).ok_or_else(|| {
+        ControllerError::invalid(format!("no address of {within} is left for the host"))
+    })
 }
 
 fn first_address(

@@ -33,6 +33,7 @@ fn network(pools: Vec<Pool>) -> Network {
         attachable: false,
         predefined: false,
         labels: BTreeMap::new(),
+        parent: None,
     }
 }
 

@@ -49,6 +49,7 @@ fn joined(name: &str, subnets: &[&str], priority: i32) -> (Network, Endpoint) {
         attachable: false,
         predefined: false,
         labels: BTreeMap::new(),
+        parent: None,
     };
     (network, endpoint)
 }

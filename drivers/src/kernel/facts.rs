@@ -1,10 +1,10 @@
 //! What the host uses already.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::io;
 use std::net::IpAddr;
 
-use cnm::controller::HostFacts;
+use cnm::controller::{HostFacts, HostLink};
 use ipnetwork::IpNetwork;
 
 use super::netlink::Socket;
@@ -14,11 +14,20 @@ use super::{link, route};
 /// Reads the routes of the socket's namespace, without those of links with our tag, and the
 /// resolvers.
 pub(super) fn read(socket: &mut Socket, tag: &str) -> io::Result<HostFacts> {
-    let links = link::list(socket)?.into_iter();
-    let aliases: BTreeMap<_, _> = links.filter_map(|l| Some((l.index, l.alias?))).collect();
-    let is_ours = |index: Option<u32>| {
-        let alias = index.and_then(|index| aliases.get(&index));
-        alias.is_some_and(|alias| Tag::parse(tag, alias).is_some())
+    let links = link::list(socket)?;
+    let owner = |link: &link::Link| Some(Tag::parse(tag, link.alias.as_deref()?)?.owner);
+    let ours: BTreeSet<_> =
+        links.iter().filter(|link| owner(link).is_some()).map(|link| link.index).collect();
+    let is_ours = |index: Option<u32>| index.is_some_and(|index| ours.contains(&index));
+    let host_link = |link: &link::Link| {
+        let own = HostLink {
+            mtu: link.mtu,
+            up: link.up,
+            loopback: link.loopback,
+            port: link.bridge.is_some(),
+            tag: owner(link),
+        };
+        Some((link.name.parse().ok()?, own))
     };
     let routes: BTreeSet<IpNetwork> = route::list(socket)?
         .into_iter()
@@ -30,7 +39,8 @@ pub(super) fn read(socket: &mut Socket, tag: &str) -> io::Result<HostFacts> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
         Err(error) => return Err(error),
     };
-    Ok(HostFacts { routes: routes.into_iter().collect(), resolvers })
+    let links = links.iter().filter_map(host_link).collect();
+    Ok(HostFacts { routes: routes.into_iter().collect(), resolvers, links })
 }
 
 /// Default routes, the halves that a VPN puts over them, and what every interface has.

@@ -9,7 +9,8 @@ use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, channel};
 
 use cnm::controller::HostFacts;
-use cnm::{LinkName, Mac, Plan, PortBinding, Protocol, SandboxId, State};
+use cnm::driver::Probe;
+use cnm::{LinkKind, LinkName, Mac, Plan, PortBinding, Protocol, SandboxId, State};
 
 use super::conntrack::Way;
 use super::nft::Foreign;
@@ -23,15 +24,22 @@ pub trait Host: Kernel {
     fn observe_only(&self, sandboxes: &BTreeSet<SandboxId>) -> Result<State, KernelError>;
 
     /// As [`Kernel::apply`], but leaves it to the caller to tell neighbours of new addresses, and
-    /// calls `made` when all new namespaces are there, before anything is in them.
+    /// calls `made` when all new namespaces are there, before anything is in them. An address that
+    /// somebody answers a probe for is not used.
     fn apply_ahead(
         &self,
         plan: &Plan,
+        probes: &[Probe],
         made: &(dyn Fn() + Sync),
     ) -> Result<Announcements, KernelError>;
 
     /// What the host uses already.
     fn host_facts(&self) -> Result<HostFacts, KernelError>;
+
+    /// Whether it has some kinds of links.
+    fn supports(&self, _kinds: &[LinkKind]) -> Result<(), KernelError> {
+        Ok(())
+    }
 
     /// What binds host ports, on the calling thread.
     fn host_ports(&self) -> Box<dyn BindPorts + '_>;
@@ -97,9 +105,14 @@ impl Host for Linux {
     fn apply_ahead(
         &self,
         plan: &Plan,
+        probes: &[Probe],
         made: &(dyn Fn() + Sync),
     ) -> Result<Announcements, KernelError> {
-        Self::apply_ahead(self, plan, made)
+        Self::apply_ahead(self, plan, probes, made)
+    }
+
+    fn supports(&self, kinds: &[LinkKind]) -> Result<(), KernelError> {
+        Self::supports(self, kinds)
     }
 
     fn host_facts(&self) -> Result<HostFacts, KernelError> {
@@ -179,6 +192,7 @@ impl Host for Memory {
     fn apply_ahead(
         &self,
         plan: &Plan,
+        _probes: &[Probe],
         made: &(dyn Fn() + Sync),
     ) -> Result<Announcements, KernelError> {
         made();

@@ -19,7 +19,7 @@ use netlink_packet_route::link::{
     LinkFlags, LinkInfo, LinkMessage,
 };
 
-use super::netlink::{Request, Socket};
+use super::netlink::{Request, Socket, errno};
 pub use moved::{move_back, move_to};
 
 /// The MTU that the kernel gives to new links.
@@ -40,6 +40,8 @@ pub struct Link {
     pub mtu: u32,
     /// Whether it is switched on.
     pub up: bool,
+    /// Whether it is a loopback device.
+    pub loopback: bool,
     /// The number of the other end of a pair, or of the link that this one is on, in that one's
     /// namespace.
     pub peer: Option<u32>,
@@ -112,6 +114,47 @@ fn info(kind: &LinkKind) -> Vec<LinkInfo> {
     }
 }
 
+/// Whether the kernel has links of a kind. It is asked for one that says nothing more, which it makes
+/// none of: it misses what is not said only if it knows the kind.
+pub fn knows_kind(socket: &mut Socket, kind: &LinkKind) -> io::Result<bool> {
+    let name = "rnet-kind0".parse().map_err(io::Error::other)?;
+    let mut message = named(&name);
+    let kind = info(kind).into_iter().find(|info| matches!(info, LinkInfo::Kind(_)));
+    message.attributes.push(LinkAttribute::LinkInfo(kind.into_iter().collect()));
+    let refused = socket.batch(&[Request::create(RouteNetlinkMessage::NewLink(message))]).pop();
+    match refused {
+        Some(refused) => Ok(errno(&refused.source) != Some(libc::EOPNOTSUPP)),
+        None => {
+            socket.batch(&[remove(&name)]).pop().map_or(Ok(true), |refused| Err(refused.source))
+        }
+    }
+}
+
+/// What a kernel cannot do that has no links of a kind, and what to do about it.
+pub fn lacking(kind: &LinkKind) -> (&'static str, &'static str) {
+    match kind {
+        LinkKind::Macvlan { .. } => (
+            "macvlan interfaces",
+            "load its module with `modprobe macvlan`, or use a kernel with CONFIG_MACVLAN",
+        ),
+        LinkKind::Ipvlan { .. } => (
+            "ipvlan interfaces",
+            "load its module with `modprobe ipvlan`, or use a kernel with CONFIG_IPVLAN",
+        ),
+        LinkKind::Vlan { .. } => (
+            "VLAN interfaces (802.1Q)",
+            "load its module with `modprobe 8021q`, or use a kernel with CONFIG_VLAN_8021Q",
+        ),
+        LinkKind::Vxlan { .. } => (
+            "VXLAN interfaces",
+            "load its module with `modprobe vxlan`, or use a kernel with CONFIG_VXLAN",
+        ),
+        LinkKind::Bridge | LinkKind::Veth { .. } | LinkKind::Moved { .. } => {
+            ("bridges and veth pairs", "use a kernel with CONFIG_BRIDGE and CONFIG_VETH")
+        }
+    }
+}
+
 /// The kind of a link. `other` is the name of the other end of a pair, or of the link that this
 /// one is on; nothing if it is of no kind that we make.
 pub fn kind(link: &Link, other: Option<LinkName>) -> Option<LinkKind> {
@@ -142,7 +185,18 @@ pub fn dress(name: &LinkName, alias: String, mtu: u32, port: Option<PortFlags>) 
 
 /// Switches a link on; with an MTU or an alias, sets that too.
 pub fn switch_on(name: &LinkName, mtu: Option<u32>, alias: Option<String>) -> Request {
+    switch_on_with(name, mtu, alias, None)
+}
+
+/// The same; with a hardware address, sets that first.
+pub fn switch_on_with(
+    name: &LinkName,
+    mtu: Option<u32>,
+    alias: Option<String>,
+    mac: Option<Mac>,
+) -> Request {
     let mut message = up(named(name));
+    message.attributes.extend(mac.map(|mac| LinkAttribute::Address(mac.octets().to_vec())));
     message.attributes.extend(mtu.map(LinkAttribute::Mtu));
     message.attributes.extend(alias.map(LinkAttribute::IfAlias));
     Request::change(RouteNetlinkMessage::NewLink(message))
@@ -276,6 +330,7 @@ fn link(message: RouteNetlinkMessage) -> Option<Link> {
         mac: None,
         mtu: 0,
         up: message.header.flags.contains(LinkFlags::Up),
+        loopback: message.header.flags.contains(LinkFlags::Loopback),
         peer: None,
         bridge: None,
         flags: PortFlags::default(),

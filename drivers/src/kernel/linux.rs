@@ -10,14 +10,15 @@ mod unlink;
 use std::collections::BTreeSet;
 use std::io::{self, PipeWriter};
 use std::marker::PhantomData;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use cnm::controller::HostFacts;
-use cnm::{LinkName, Mac, Plan, PortBinding, SandboxId, State};
+use cnm::driver::Probe;
+use cnm::{LinkKind, LinkName, Mac, Plan, PortBinding, SandboxId, State};
 use nix::sys::socket::{
     AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, bind, listen, setsockopt, socket,
     sockopt,
@@ -33,7 +34,7 @@ use super::netns::{Netns, Visitor};
 use super::nft::{Foreign, Nft, NftError};
 use super::reserve::ReserveError;
 use super::{Kernel, KernelError, LinuxConfig, RESOLVER_PORT, ResolverSockets};
-use super::{facts, link, monitor, reserve, sysctl};
+use super::{address, facts, link, monitor, reserve, sysctl};
 
 /// The Linux kernel of this machine, and the network namespace of the thread that opened it.
 #[derive(Debug)]
@@ -127,7 +128,7 @@ impl Linux {
     }
 
     /// Forgets connections from and to these addresses.
-    pub fn flush_addresses(&self, addresses: &[std::net::IpAddr]) -> Result<(), KernelError> {
+    pub fn flush_addresses(&self, addresses: &[IpAddr]) -> Result<(), KernelError> {
         if addresses.is_empty() {
             return Ok(());
         }
@@ -193,16 +194,17 @@ impl Linux {
         observe::observe(self, Scope::Only(sandboxes))
     }
 
-    /// As [`Kernel::apply`], but leaves it to the caller to tell neighbours of new addresses, and
-    /// calls `made` when all new namespaces are there, before anything is in them: what needs no
-    /// more than that can go on meanwhile.
+    /// As [`Kernel::apply`], but leaves it to the caller to tell neighbours of new addresses, asks
+    /// `probes` before those are used, and calls `made` when all new namespaces are there, before
+    /// anything is in them: what needs no more than that can go on meanwhile.
     pub fn apply_ahead(
         &self,
         plan: &Plan,
+        probes: &[Probe],
         made: &(dyn Fn() + Sync),
     ) -> Result<Announcements, KernelError> {
         self.shadow.release(plan);
-        let outcome = apply::run(self, plan, OnFailure::Stop, made);
+        let outcome = apply::run(self, plan, probes, OnFailure::Stop, made);
         if let Some(failure) = outcome.failures.into_iter().next() {
             return Err(failure);
         }
@@ -218,6 +220,25 @@ impl Linux {
         let (nft, shadow) = (Arc::clone(&self.nft), Arc::clone(&self.shadow));
         monitor::start(&self.host, nft, shadow, stop.into())
             .map_err(failed("watch", "the host's links, addresses and table"))
+    }
+
+    /// Whether the kernel has some kinds of links.
+    pub fn supports(&self, kinds: &[LinkKind]) -> Result<(), KernelError> {
+        let lacks = |kind: &&LinkKind| {
+            let known = self.with_socket(|socket| link::knows_kind(socket, kind));
+            !known.unwrap_or(true)
+        };
+        kinds.iter().find(lacks).map_or(Ok(()), |kind| {
+            let (what, hint) = link::lacking(kind);
+            Err(KernelError::Unsupported { what, hint })
+        })
+    }
+
+    /// Which of some addresses the host has itself.
+    fn own_address(&self, addresses: &[IpAddr]) -> io::Result<Option<IpAddr>> {
+        let own = self.with_socket(address::list)?;
+        let has = |wanted: &&IpAddr| own.iter().any(|own| own.address.ip() == **wanted);
+        Ok(addresses.iter().find(has).copied())
     }
 
     /// Removes the table, for `rnet system reset`.
@@ -300,12 +321,12 @@ impl Kernel for Linux {
     }
 
     fn apply(&self, plan: &Plan) -> Result<(), KernelError> {
-        self.apply_ahead(plan, &|| ()).map(Announcements::tell)
+        self.apply_ahead(plan, &[], &|| ()).map(Announcements::tell)
     }
 
     fn dismantle(&self, plan: &Plan) -> Vec<KernelError> {
         self.shadow.release(plan);
-        apply::run(self, plan, OnFailure::GoOn, &|| ()).failures
+        apply::run(self, plan, &[], OnFailure::GoOn, &|| ()).failures
     }
 }
 

@@ -14,9 +14,9 @@ use std::thread;
 
 use cnm::{Key, LinkName, Ns, Plan, State, Step, Value};
 use netlink_packet_core::{NetlinkMessage, NetlinkPayload};
-use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::address::AddressMessage;
 use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{MsgFlags, recv};
@@ -29,7 +29,7 @@ use super::{address, netns::Netns};
 /// `RTNLGRP_LINK`, `RTNLGRP_IPV4_IFADDR` and `RTNLGRP_IPV6_IFADDR`.
 const GROUPS: [u32; 3] = [1, 5, 9];
 
-/// What we made on the host: links, ports and addresses.
+/// What we made on the host: links, ports and addresses; and what is on links of the host.
 #[derive(Debug, Default)]
 pub(super) struct Shadow(Mutex<State>);
 
@@ -152,9 +152,12 @@ impl Monitor {
                     let doubtful =
                         !link.header.flags.contains(LinkFlags::Up) || controller(&link).is_none();
                     doubts.links.extend(name(&link).filter(|name| doubtful && self.knows(name)));
+                    let up = link.header.flags & link.header.change_mask;
+                    doubts.certain |= up.contains(LinkFlags::Up) && self.is_parent(&link);
                 }
                 NetlinkPayload::InnerMessage(RouteNetlinkMessage::DelLink(link)) => {
                     doubts.links.extend(name(&link).filter(|name| self.knows(name)));
+                    doubts.certain |= self.is_parent(&link);
                 }
                 NetlinkPayload::InnerMessage(RouteNetlinkMessage::DelAddress(address)) => {
                     doubts.addresses |= is_ours(&address);
@@ -170,6 +173,14 @@ impl Monitor {
     fn knows(&self, name: &LinkName) -> bool {
         let state = self.shadow.lock();
         state.iter().any(|(key, value)| host_link(key, value) == Some(name))
+    }
+
+    /// Whether links of ours are on it: they go with it, also those in sandboxes, and can come back
+    /// with it.
+    fn is_parent(&self, link: &LinkMessage) -> bool {
+        let unbridged = link.header.interface_family == AddressFamily::Unspec;
+        let Some(name) = name(link).filter(|_| unbridged) else { return false };
+        self.shadow.lock().iter().any(|(_, value)| parent(value) == Some(&name))
     }
 
     /// Whether the kernel differs from the shadow where there are doubts.
@@ -249,8 +260,13 @@ fn receive(socket: &impl AsFd, buffer: &mut [u8], doubts: &mut Doubts) -> Option
 fn is_shadowed(key: &Key, value: &Value) -> bool {
     match key {
         Key::Address { ns, .. } => *ns == Ns::Host,
-        _ => host_link(key, value).is_some(),
+        _ => host_link(key, value).is_some() || parent(value).is_some(),
     }
+}
+
+/// The link of the host that a link is on.
+fn parent(value: &Value) -> Option<&LinkName> {
+    value.link().and_then(|link| link.kind.parent())
 }
 
 /// The link on the host that an object is, has its end at, or is about.
@@ -266,7 +282,9 @@ fn host_link<'a>(key: &'a Key, value: &'a Value) -> Option<&'a LinkName> {
 fn fits(link: &Link, bridge: Option<&str>, value: &Value) -> bool {
     match value {
         Value::Link(wanted) => {
-            link.up && link.alias.is_some() && link.mtu == wanted.mtu.unwrap_or(DEFAULT_MTU)
+            let parents = wanted.mtu.is_none() && wanted.kind.parent().is_some();
+            let mtu = parents || link.mtu == wanted.mtu.unwrap_or(DEFAULT_MTU);
+            link.up && link.alias.is_some() && mtu
         }
         Value::Damaged(_) => false,
         Value::Port { bridge: wanted, isolated, hairpin } => {

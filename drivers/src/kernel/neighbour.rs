@@ -48,6 +48,32 @@ pub fn unset(link: u32, address: IpAddr) -> Request {
     Request::remove(RouteNetlinkMessage::DelNeighbour(neighbour(link, address)))
 }
 
+/// Has the kernel ask who a neighbour is. That somebody else asks already is an error.
+pub fn want(link: u32, address: IpAddr) -> Request {
+    let mut message = neighbour(link, address);
+    message.header.state = NeighbourState::None;
+    message.header.flags = NeighbourFlags::Use;
+    Request::create(RouteNetlinkMessage::NewNeighbour(message))
+}
+
+/// A neighbour that has answered, or was heard of, if this tells of one.
+pub fn known(message: &RouteNetlinkMessage) -> Option<Neighbour> {
+    let RouteNetlinkMessage::NewNeighbour(message) = message else { return None };
+    let heard = matches!(
+        message.header.state,
+        NeighbourState::Reachable
+            | NeighbourState::Stale
+            | NeighbourState::Delay
+            | NeighbourState::Probe
+    );
+    let found = Neighbour {
+        link: message.header.ifindex,
+        address: destination(message)?,
+        mac: mac(message)?,
+    };
+    heard.then_some(found)
+}
+
 /// Has a link answer for a neighbour.
 pub fn proxy(link: u32, address: IpAddr) -> Request {
     let mut message = proxied(link, address);

@@ -2,7 +2,7 @@
 //!
 //! An observation cannot report every sysctl there is, and a desired state names only some. Both
 //! sides keep to the same lists: all of [`of_bridge`] for each bridge of ours, all of
-//! [`of_interface`] for each interface of ours in a sandbox, [`FORWARDING`] as [`forwarding`]
+//! [`of_host_end`] for each macvlan link of ours on the host, all of [`of_interface`] for each interface of ours in a sandbox, [`FORWARDING`] as [`forwarding`]
 //! says, and those of a sandbox that its specification asked for, which are noted beside the
 //! namespace's file when they are written. A planner therefore gives each sysctl of the lists a
 //! value, whether it is the kernel's default or not.
@@ -44,6 +44,17 @@ pub fn of_interface(interface: &LinkName) -> [String; 5] {
     ]
 }
 
+/// The sysctls of the host's own link on the parent of a network.
+pub fn of_host_end(link: &LinkName) -> [String; 5] {
+    [
+        format!("net/ipv4/conf/{link}/arp_filter"),
+        format!("net/ipv6/conf/{link}/accept_dad"),
+        format!("net/ipv6/conf/{link}/accept_ra"),
+        format!("net/ipv6/conf/{link}/autoconf"),
+        disable_ipv6(link),
+    ]
+}
+
 /// Whether IPv6 is off on a link.
 pub fn disable_ipv6(link: &LinkName) -> String {
     format!("net/ipv6/conf/{link}/disable_ipv6")
@@ -82,10 +93,10 @@ impl Links {
 
 /// Forwarding belongs to the host and not to one network: it is wanted as long as there is a
 /// bridge, in IPv6 as long as there is one with IPv6, and it is never switched off again.
-/// So it is reported only while a bridge of ours needs it.
+/// So it is reported only while the bridge of a network that leads through the host needs it.
 pub fn forwarding(state: &State) -> impl Iterator<Item = &'static str> {
     let bridges = state.iter().filter_map(|(key, value)| match (key, value) {
-        (Key::Link { name, .. }, Value::Link(link)) if link.kind == LinkKind::Bridge => Some(name),
+        (Key::Link { name, .. }, Value::Link(link)) if leads_through(link) => Some(name),
         _ => None,
     });
     let ipv6 = |bridge: &LinkName| {
@@ -94,6 +105,11 @@ pub fn forwarding(state: &State) -> impl Iterator<Item = &'static str> {
     };
     let (any, any6) = bridges.fold((false, false), |(_, v6), bridge| (true, v6 || ipv6(bridge)));
     FORWARDING.into_iter().zip([any, any6]).filter(|(_, wanted)| *wanted).map(|(path, _)| path)
+}
+
+/// The bridge of a network that has no parent has the host on it neither.
+fn leads_through(link: &cnm::Link) -> bool {
+    link.kind == LinkKind::Bridge && link.tag.starts_with("network/")
 }
 
 /// Whether a sysctl outlives the object that wanted it: nothing is done when it is removed.

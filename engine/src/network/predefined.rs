@@ -249,6 +249,7 @@ mod tests {
             attachable: false,
             predefined: true,
             labels: BTreeMap::new(),
+            parent: None,
         };
         let wanted = bridge(&is);
         let settings = Settings { default_bridge: is, ..Settings::default() };

@@ -63,9 +63,10 @@ impl Host for Stubborn {
     fn apply_ahead(
         &self,
         plan: &Plan,
+        probes: &[cnm::driver::Probe],
         made: &(dyn Fn() + Sync),
     ) -> Result<Announcements, KernelError> {
-        self.check(plan).and_then(|()| self.memory.apply_ahead(plan, made))
+        self.check(plan).and_then(|()| self.memory.apply_ahead(plan, probes, made))
     }
 
     fn host_facts(&self) -> Result<HostFacts, KernelError> {

@@ -180,6 +180,14 @@ impl Daemon {
         String::from_utf8(output.stderr).unwrap().trim_end().to_owned()
     }
 
+    /// What `rnet` warns of, given words. It must succeed.
+    pub fn warnings(&self, words: &str) -> String {
+        let output = self.client(&words.split(' ').collect::<Vec<_>>());
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success(), "rnet {words}: {text}");
+        text.trim_end().to_owned()
+    }
+
     /// What `rnet` complains of, given words, if it fails.
     pub fn fails(&self, words: &str) -> Option<String> {
         let output = self.client(&words.split(' ').collect::<Vec<_>>());

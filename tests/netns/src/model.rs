@@ -38,6 +38,7 @@ impl Model {
             attachable: false,
             predefined: false,
             labels: BTreeMap::new(),
+            parent: None,
             id,
         };
         self.networks.entry(n).or_insert(network)

@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use cnm::controller::{
-    Claims, Controller, ControllerConfig, Decision, Entropy, HostFacts, JoinSpec, PortSpec,
-    SandboxSpec,
+    Claims, Controller, ControllerConfig, Decision, Entropy, HostFacts, HostLink, JoinSpec,
+    PortSpec, SandboxSpec,
 };
 use cnm::driver::{Namespace, Traits};
 use cnm::network::PoolSpec;
@@ -45,16 +45,21 @@ struct Wish {
 }
 
 impl Wish {
-    /// The usual one: both families, with a way out.
-    fn usual() -> Self {
-        Self { ipv4: true, ipv6: true, ..Self::default() }
+    /// The usual one: both families, with a way out, on a link of the host where that is possible.
+    fn usual(driver: &dyn Driver) -> Self {
+        let parent = driver.options().iter().any(|option| option.names[0] == "parent");
+        let parent = parent.then(|| ("parent".to_owned(), "eth0".to_owned()));
+        let network = parent.into_iter().collect();
+        Self { network, ipv4: true, ipv6: true, ..Self::default() }
     }
 
     /// The kernel state of all of it, or why it cannot be.
     fn state(&self, driver: &dyn Driver) -> Result<State, String> {
         let config = ControllerConfig::default();
         let mut model = Controller::load(&Memory::new(), Arc::new(Drivers), config).unwrap();
-        let (mut chance, host) = (Counter(0), HostFacts::default());
+        let link = HostLink { mtu: 1500, up: true, ..HostLink::default() };
+        let links = BTreeMap::from([("eth0".parse().unwrap(), link)]);
+        let (mut chance, host) = (Counter(0), HostFacts { links, ..HostFacts::default() });
         let mut spec = self.network(driver);
         let (network, transaction) = if driver.traits().single {
             spec.name = "predefined".to_owned();
@@ -84,9 +89,10 @@ impl Wish {
                     model.commit(transaction);
                     return Ok(model.desired());
                 }
-                Decision::Unclaimed(ports) => {
-                    claims
-                        .claim_ports(&ports, &mut |ports| ports.iter().map(|_| Ok(true)).collect());
+                Decision::Unclaimed(wanted) => {
+                    claims.claim_ports(&wanted.ports, &mut |ports| {
+                        ports.iter().map(|_| Ok(true)).collect()
+                    });
                 }
             }
         }
@@ -119,10 +125,10 @@ fn published(traits: Traits) -> Vec<PortSpec> {
 /// The example of an option, in a network that is not so already.
 fn with_option(driver: &dyn Driver, option: &Described) -> (Wish, Wish) {
     let (name, value) = (option.names[0].to_owned(), option.manual.example.to_owned());
-    let given = BTreeMap::from([(name, value)]);
-    let reading = driver.read(&given).unwrap();
-    let mut before = Wish::usual();
-    let mut after = Wish { network: given, ..Wish::usual() };
+    let mut before = Wish::usual(driver);
+    let mut after = before.clone();
+    after.network.insert(name, value);
+    let reading = driver.read(&after.network).unwrap();
     // What the request's own fields say as well.
     for (said, before, after) in [
         (reading.ipv4, &mut before.ipv4, &mut after.ipv4),
@@ -136,10 +142,10 @@ fn with_option(driver: &dyn Driver, option: &Described) -> (Wish, Wish) {
     (before, after)
 }
 
-fn with_endpoint_option(option: &Described) -> (Wish, Wish) {
+fn with_endpoint_option(driver: &dyn Driver, option: &Described) -> (Wish, Wish) {
     let (name, value) = (option.names[0].to_owned(), option.manual.example.to_owned());
     let endpoint = BTreeMap::from([(name, value)]);
-    (Wish::usual(), Wish { endpoint, ..Wish::usual() })
+    (Wish::usual(driver), Wish { endpoint, ..Wish::usual(driver) })
 }
 
 /// What an option says of itself, and what it changes.
@@ -187,7 +193,7 @@ fn page(driver: &dyn Driver) -> String {
     );
     let published = if driver.traits().publishes { ", port 80 published as 8080" } else { "" };
     let _ = write!(text, "\n## A network with a container{published}\n");
-    match Wish::usual().state(driver) {
+    match Wish::usual(driver).state(driver) {
         Ok(state) if state.is_empty() => text += "\nThere is nothing in the kernel of it.\n",
         Ok(state) => {
             let _ = write!(text, "\n```diff\n{}```\n", diff(&State::default(), &state));
@@ -206,7 +212,7 @@ fn page(driver: &dyn Driver) -> String {
     if driver.traits().addresses {
         text += "\n## Options of an endpoint (`network connect --driver-opt`)\n";
         for option in EndpointOptions::described().iter().chain(&driver.endpoint_options()) {
-            text += &section(driver, option, with_endpoint_option(option));
+            text += &section(driver, option, with_endpoint_option(driver, option));
         }
     }
     text

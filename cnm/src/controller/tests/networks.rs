@@ -98,6 +98,7 @@ fn default_pools_avoid_what_the_host_and_others_use() {
             "128.0.0.0/1".parse().unwrap(),
         ],
         resolvers: vec!["172.17.1.53".parse().unwrap()],
+        ..HostFacts::default()
     };
     engine.network("n1", &["172.17.2.0/24"]);
     let (_, open) = engine.begin_network(&network("n2", &[])).unwrap();

@@ -15,15 +15,16 @@ use std::io;
 use std::os::fd::AsFd;
 use std::time::Instant;
 
+use cnm::driver::Probe;
 use cnm::ground::{Ground, Lost, provides, rests_on};
 use cnm::{Key, Link, LinkKind, LinkName, Ns, Plan, SandboxId, Step, Value};
 
 use super::parts::{Parts, Removals};
-use super::requests::{Requests, equipment, keep_autoconfiguration, mtu_of, undoing, unlinking};
+use super::requests::{Requests, equipment, keep_autoconfiguration, undoing, unlinking};
 use super::unlink::unlink;
 use super::{Linux, pin, step as kernel_error};
 use crate::kernel::link::{New, PortFlags};
-use crate::kernel::netlink::{Refused, Request, Socket};
+use crate::kernel::netlink::{Refused, Request, Socket, errno};
 use crate::kernel::netns::{Netns, Visitor};
 use crate::kernel::tag::Tag;
 use crate::kernel::{KernelError, link, sysctl};
@@ -66,6 +67,7 @@ impl Announcements {
 pub(super) fn run(
     linux: &Linux,
     plan: &Plan,
+    probes: &[Probe],
     policy: OnFailure,
     made: &(dyn Fn() + Sync),
 ) -> Outcome {
@@ -80,7 +82,7 @@ pub(super) fn run(
     Visitor::send(|visitor| {
         let spaces = BTreeMap::new();
         let (lost, outcome) = Default::default();
-        let mut run = Run { linux, visitor, policy, spaces, lost, outcome };
+        let mut run = Run { linux, visitor, probes, policy, spaces, lost, outcome };
         run.removals(&parts.removals);
         run.create_namespaces(&parts.namespaces);
         run.stage(|_| made());
@@ -102,6 +104,8 @@ fn program(linux: &Linux, steps: &[&Step]) -> Result<(), KernelError> {
 struct Run<'a> {
     linux: &'a Linux,
     visitor: &'a mut Visitor,
+    /// What is asked before new endpoints use their addresses.
+    probes: &'a [Probe],
     policy: OnFailure,
     spaces: BTreeMap<SandboxId, Space>,
     /// What could not be made.
@@ -272,6 +276,7 @@ impl Run<'_> {
             bridge = Some(self.index(of, batch)?);
             flags = Some(PortFlags { isolated: *isolated, hairpin: *hairpin });
         }
+        let mtu = self.mtu(link)?;
         if added && let LinkKind::Moved { from } = &link.kind {
             let found = self.linux.with_socket(|socket| link::find(socket, from))?;
             let mac = link.mac.filter(|mac| found.mac != Some(*mac));
@@ -279,14 +284,13 @@ impl Run<'_> {
             let netns = self.space(sandbox)?.netns.as_fd();
             batch.requests.push((step, link::move_to(found.index, name, netns, mac)));
         } else if added {
-            let parent = link.kind.parent().map(|parent| self.index(parent, batch)).transpose()?;
-            let mac = link.mac.or_else(|| (*ns == Ns::Host).then(|| link::stable_mac(&link.tag)));
+            let parent = link.kind.parent().map(|parent| self.parent(parent, batch)).transpose()?;
+            let mac = link.mac.or_else(|| stable_mac(ns, link));
             let netns = match ns {
                 // The request has the number of the descriptor only; the cache keeps it open.
                 Ns::Sandbox(sandbox) => Some(self.space(sandbox)?.netns.as_fd()),
                 Ns::Host => None,
             };
-            let mtu = mtu_of(link);
             let new = New { name, kind: &link.kind, mac, mtu, netns, parent, bridge };
             batch.requests.push((step, link::create(&new)));
         }
@@ -297,7 +301,7 @@ impl Run<'_> {
         };
         let tag = Tag { owner: link.tag.clone(), far, from: None };
         let alias = tag.alias(&self.linux.config.tag);
-        let dress = link::dress(end, alias, mtu_of(link), flags);
+        let dress = link::dress(end, alias, mtu, flags);
         batch.requests.push((port.unwrap_or(step), dress));
         Ok(())
     }
@@ -324,6 +328,23 @@ impl Run<'_> {
         let index = self.linux.with_socket(|socket| link::index(socket, name))?;
         batch.indexes.insert(name.clone(), index);
         Ok(index)
+    }
+
+    /// The number of the link of the host that another one is to be on.
+    fn parent(&self, name: &LinkName, batch: &mut LinkBatch<'_>) -> io::Result<u32> {
+        self.index(name, batch).map_err(|error| missing(name, error))
+    }
+
+    /// The MTU of a link in bytes. A link that is on another one has that one's, if it has none of its
+    /// own.
+    fn mtu(&self, link: &Link) -> io::Result<u32> {
+        match link.kind.parent() {
+            Some(parent) if link.mtu.is_none() => {
+                let found = self.linux.with_socket(|socket| link::find(socket, parent));
+                found.map(|found| found.mtu).map_err(|error| missing(parent, error))
+            }
+            _ => Ok(link.mtu.unwrap_or(link::DEFAULT_MTU)),
+        }
     }
 
     fn equip_host(&mut self, steps: &[&Step]) {
@@ -397,6 +418,23 @@ struct LinkBatch<'p> {
     ports: BTreeMap<&'p LinkName, &'p Step>,
     /// What the requests make.
     awaited: BTreeSet<Ground>,
+}
+
+/// Says which parent it is that is not there.
+fn missing(parent: &LinkName, error: io::Error) -> io::Error {
+    if errno(&error) == Some(libc::ENODEV) {
+        let message = format!("its parent interface {parent} is not there any more");
+        return io::Error::new(io::ErrorKind::NotFound, message);
+    }
+    error
+}
+
+/// The hardware address of a link of the host that is given none: one that it has again if it is made
+/// again. A VLAN has that of its parent; and the bridge that is one would have no carrier, if it
+/// were given one while it has no ports.
+fn stable_mac(ns: &Ns, link: &Link) -> Option<cnm::Mac> {
+    let is_parent = matches!(link.kind, LinkKind::Vlan { .. }) || link.tag.starts_with("lone/");
+    (*ns == Ns::Host && !is_parent).then(|| link::stable_mac(&link.tag))
 }
 
 /// The end of a link that is on the host, if it has one.

@@ -57,8 +57,7 @@ fn observe_links(linux: &Linux, visitor: &mut Visitor, scope: Scope<'_>) -> io::
     view.report(&Ns::Host, |link| ours.contains_key(&link.index), &mut state);
     for (link, tag) in ours.values() {
         if tag.far.is_none() {
-            let parent = link.peer.and_then(|index| view.name(index));
-            report_link(&Ns::Host, link, tag, parent, &mut state);
+            report_link(&Ns::Host, link, tag, view.parent(link), &mut state);
             state.extend(port(link, &view));
         }
     }
@@ -168,6 +167,12 @@ impl View {
         tagged.collect()
     }
 
+    /// The link of the host that a link is on, if this is the host's view.
+    fn parent(&self, link: &Link) -> Option<&Link> {
+        let index = link.peer?;
+        self.links.iter().find(|parent| parent.index == index)
+    }
+
     fn name(&self, index: u32) -> Option<LinkName> {
         self.links.iter().find(|link| link.index == index)?.name.parse().ok()
     }
@@ -252,8 +257,7 @@ fn observe_sandbox(
     state.insert(Key::Namespace { sandbox: sandbox.clone() }, Value::Present);
     view.report(&ns, is_ours, state);
     for (link, tag) in marked.values().filter(|(link, _)| host.tag_of(link, sandbox).is_none()) {
-        let parent = link.peer.and_then(|index| host.view.name(index));
-        report_link(&ns, link, tag, parent, state);
+        report_link(&ns, link, tag, host.view.parent(link), state);
     }
     let mut sysctls = pin::noted(&linux.namespace_path(sandbox))?;
     let interfaces: Vec<_> = view.links.iter().filter(|link| is_ours(link)).cloned().collect();
@@ -266,19 +270,29 @@ fn observe_sandbox(
     Ok(interfaces)
 }
 
-/// Reports a link that is marked itself; of a bridge, its sysctls too.
-fn report_link(ns: &Ns, link: &Link, tag: &Tag, parent: Option<LinkName>, state: &mut State) {
+/// Reports a link that is marked itself; of one on the host, its sysctls too.
+fn report_link(ns: &Ns, link: &Link, tag: &Tag, parent: Option<&Link>, state: &mut State) {
     let Ok(name) = link.name.parse::<LinkName>() else { return };
     let moved = tag.from.clone().map(|from| LinkKind::Moved { from });
-    let kind = moved.or_else(|| link::kind(link, parent));
-    if *ns == Ns::Host && kind == Some(LinkKind::Bridge) {
-        state.extend(read_sysctls(ns, sysctl::of_bridge(&name)));
+    let on = parent.and_then(|parent| parent.name.parse().ok());
+    let kind = moved.or_else(|| link::kind(link, on));
+    match &kind {
+        Some(LinkKind::Bridge) if *ns == Ns::Host => {
+            state.extend(read_sysctls(ns, sysctl::of_bridge(&name)));
+        }
+        Some(LinkKind::Macvlan { .. }) if *ns == Ns::Host => {
+            state.extend(read_sysctls(ns, sysctl::of_host_end(&name)));
+        }
+        _ => {}
     }
     let value = match kind {
         Some(kind) => {
-            // On the host the address follows from the owner.
-            let mac = link.mac.filter(|_| *ns != Ns::Host);
-            whole(&[link], cnm::Link { kind, mac, mtu: None, up: true, tag: tag.owner.clone() })
+            // On the host the address follows from the owner; an ipvlan link has that of its parent.
+            let own = *ns != Ns::Host && !matches!(kind, LinkKind::Ipvlan { .. });
+            let mac = link.mac.filter(|_| own);
+            let on = parent.filter(|_| kind.parent().is_some());
+            let tag = tag.owner.clone();
+            whole(&[link], on, cnm::Link { kind, mac, mtu: None, up: true, tag })
         }
         None => Value::Damaged(Damage {
             what: "it is of another kind".to_owned(),
@@ -296,7 +310,7 @@ fn pair(near: &Link, tag: &Tag, interfaces: &[Link]) -> Option<(Key, Value)> {
     let value = match far.filter(|far| far.name == interface.as_str()) {
         Some(far) => {
             let (kind, tag) = (LinkKind::Veth { peer }, tag.owner.clone());
-            whole(&[far, near], cnm::Link { kind, mac: far.mac, mtu: None, up: true, tag })
+            whole(&[far, near], None, cnm::Link { kind, mac: far.mac, mtu: None, up: true, tag })
         }
         None => Value::Damaged(Damage {
             what: format!("{peer} does not lead there"),
@@ -312,9 +326,11 @@ fn two_of_one(key: &Key, one: &Value, other: &Value) -> Value {
     Value::Damaged(Damage { what: "there are two of it".to_owned(), remains })
 }
 
-/// A link with what its ends have in common: down if one of them is, with the smallest MTU.
-fn whole(ends: &[&Link], link: cnm::Link) -> Value {
-    let mtu = ends.iter().map(|end| end.mtu).min().filter(|mtu| *mtu != DEFAULT_MTU);
+/// A link with what its ends have in common: down if one of them is, with the smallest MTU. That of
+/// the link it is on is no news.
+fn whole(ends: &[&Link], on: Option<&Link>, link: cnm::Link) -> Value {
+    let usual = on.map_or(DEFAULT_MTU, |on| on.mtu);
+    let mtu = ends.iter().map(|end| end.mtu).min().filter(|mtu| *mtu != usual);
     let mtu = mtu.filter(|_| !matches!(link.kind, LinkKind::Moved { .. }));
     Value::Link(cnm::Link { mtu, up: ends.iter().all(|end| end.up), ..link })
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::AsFd;
 
+use cnm::link::MacvlanMode;
 use cnm::{Key, Link, LinkKind, LinkName, Ns, Step, Value};
 
 use super::apply::{failure, wanted};
@@ -135,22 +136,19 @@ pub(super) fn unlinking(step: &Step, ns: &Ns) -> Vec<Request> {
 }
 
 /// Brings up a link of a sandbox. One without an end on the host is marked where it is.
-pub(super) fn inner_end(step: &Step, prefix: &str) -> Option<Request> {
+///
+/// The kernel gives a new link that everything is handed on to the address of its parent, and when it
+/// is given another one, its parent gets that too.
+pub(super) fn inner_end(step: &Step, prefix: &str, mtu: u32) -> Option<Request> {
     let (Key::Link { name, .. }, Value::Link(link)) = (step.key(), wanted(step)) else {
         return None;
     };
     let alias = link.kind.peer().is_none().then(|| Tag::of(link).alias(prefix));
-    let mtu = match step {
-        Step::Add(..) => None,
-        _ if moved(wanted(step)).is_some() => None,
-        _ => Some(mtu_of(link)),
-    };
-    Some(link::switch_on(name, mtu, alias))
-}
-
-/// The MTU of a link in bytes.
-pub(super) fn mtu_of(link: &Link) -> u32 {
-    link.mtu.unwrap_or(link::DEFAULT_MTU)
+    let added = matches!(step, Step::Add(..));
+    let mtu = (!added && moved(wanted(step)).is_none()).then_some(mtu);
+    let passthru = matches!(link.kind, LinkKind::Macvlan { mode: MacvlanMode::Passthru, .. });
+    let mac = link.mac.filter(|_| added && passthru);
+    Some(link::switch_on_with(name, mtu, alias, mac))
 }
 
 /// Neighbours may know another owner of the addresses.

@@ -1,18 +1,20 @@
 //! The half of a plan that is inside of sandboxes: their namespaces, links, addresses and sysctls.
 
 use std::io;
+use std::net::IpAddr;
 
+use cnm::driver::Probe;
 use cnm::ground::link_of;
-use cnm::{Key, Ns, SandboxId, Step, Value};
+use cnm::{Key, Mac, Ns, SandboxId, Step, Value};
 
 use super::super::parts::SandboxPart;
 use super::super::pin;
 use super::super::requests::{Requests, announcement, equipment, inner_end, undoing};
-use super::{Run, Space, wanted};
+use super::{Run, Space, kernel_error, wanted};
 use crate::kernel::netlink::Socket;
 use crate::kernel::netns::Netns;
 use crate::kernel::nft::SandboxTable;
-use crate::kernel::{link, sysctl};
+use crate::kernel::{KernelError, link, probe as kernel_probe, sysctl};
 
 impl Run<'_> {
     pub(super) fn space(&mut self, sandbox: &SandboxId) -> io::Result<&mut Space> {
@@ -82,21 +84,25 @@ impl Run<'_> {
         }
     }
 
-    /// The links go up and get their addresses and routes, and transmit when this returns.
+    /// The links go up and get their addresses and routes, and transmit when this returns. What others
+    /// may have is asked for in between.
     fn equip_links(&mut self, socket: &mut Socket, part: &SandboxPart<'_>) {
         let (requests, failures) = equipment(socket, &part.steps);
         self.outcome.failures.extend(failures);
-        let prefix = &self.linux.config.tag;
-        let mut all: Requests<'_> =
-            part.links.iter().filter_map(|step| Some((*step, inner_end(step, prefix)?))).collect();
-        all.extend(requests);
-        self.sandbox_batch(socket, all);
+        let mut all = self.switching_on(part);
+        let sandbox = part.links.first().and_then(|step| step.key().sandbox());
+        let asked = |probe: &&Probe| sandbox == Some(&probe.sandbox);
+        let probes: Vec<_> = self.probes.iter().filter(asked).collect();
+        if !probes.is_empty() {
+            self.sandbox_batch(socket, std::mem::take(&mut all));
+            self.stage(|run| run.settle_all(socket, part));
+            self.stage(|run| run.ask(socket, &probes));
+        }
         self.stage(|run| {
-            for step in &part.links {
-                let settled = run.settle(socket, step);
-                run.check(step, settled);
-            }
+            all.extend(requests);
+            run.sandbox_batch(socket, all);
         });
+        self.stage(|run| run.settle_all(socket, part));
         self.stage(|run| {
             let requests: Vec<_> = part.links.iter().filter_map(|s| announcement(s)).collect();
             // The socket is of this namespace, whoever uses it later.
@@ -106,6 +112,68 @@ impl Run<'_> {
                 (false, Err(error)) => tracing::warn!(%error, "cannot announce addresses"),
             }
         });
+    }
+
+    /// The requests that switch links on.
+    fn switching_on<'p>(&mut self, part: &SandboxPart<'p>) -> Requests<'p> {
+        let linux = self.linux;
+        let prefix = &linux.config.tag;
+        let mut all = Requests::new();
+        for step in &part.links {
+            let Value::Link(link) = wanted(step) else { continue };
+            match self.mtu(link) {
+                Ok(mtu) => all.extend(inner_end(step, prefix, mtu).map(|up| (*step, up))),
+                Err(source) => self.fail(step, source),
+            }
+        }
+        all
+    }
+
+    fn settle_all(&mut self, socket: &mut Socket, part: &SandboxPart<'_>) {
+        for step in &part.links {
+            let settled = self.settle(socket, step);
+            self.check(step, settled);
+        }
+    }
+
+    /// Asks whether somebody has the addresses of new endpoints already.
+    fn ask(&mut self, inside: &mut Socket, probes: &[&Probe]) {
+        for probe in probes {
+            let Probe { by: (ns, link), addresses, wait, .. } = probe;
+            let asked = match ns {
+                Ns::Sandbox(_) => link::index(inside, link)
+                    .and_then(|index| kernel_probe::owner(inside, index, addresses, *wait)),
+                Ns::Host => self.ask_from_host(probe),
+            };
+            let own = self.linux.own_address(addresses);
+            match (asked, own) {
+                (_, Ok(Some(address))) => {
+                    let by = "it is one of this host's own".to_owned();
+                    self.outcome.failures.push(KernelError::Taken { address, by });
+                }
+                (Ok(Some((address, mac))), _) => {
+                    let by = format!("{mac} has it on the network that {link} is on");
+                    self.outcome.failures.push(KernelError::Taken { address, by });
+                }
+                (Ok(None), Ok(None)) => {}
+                (Err(error), _) | (_, Err(error)) => {
+                    let object = format!("the neighbours of {link} who has the addresses");
+                    self.outcome.failures.push(kernel_error("ask", object, error));
+                }
+            }
+        }
+    }
+
+    fn ask_from_host(&mut self, probe: &Probe) -> io::Result<Option<(IpAddr, Mac)>> {
+        let Probe { by: (_, link), addresses, wait, .. } = probe;
+        let back = self.space(&probe.sandbox)?.netns.try_clone()?;
+        self.visitor.enter(&self.linux.host)?;
+        let asked = self.linux.with_socket(|socket| {
+            let index = link::index(socket, link)?;
+            kernel_probe::owner(socket, index, addresses, *wait)
+        });
+        self.visitor.enter(&back)?;
+        asked
     }
 
     fn sandbox_batch(&mut self, socket: &mut Socket, requests: Requests<'_>) {
