@@ -113,8 +113,8 @@ class Api:
             stream.close()
         return output
 
-    def create_network(self, name, subnet=None):
-        body = {"Name": name, "CheckDuplicate": True}
+    def create_network(self, name, subnet=None, driver="bridge", options=None):
+        body = {"Name": name, "CheckDuplicate": True, "Driver": driver, "Options": options or {}}
         if subnet:
             body["IPAM"] = {"Config": [{"Subnet": subnet}]}
         return self.call("POST", "/networks/create", body)["Id"]

@@ -18,9 +18,12 @@ sys.dont_write_bytecode = True
 
 import api
 import lab
+import paths
 import peers
 import report
 import rows
+
+ROWS = rows.ROWS | paths.ROWS
 
 DOCUMENT = Path(__file__).resolve().parent.parent / "docs" / "benchmarks.md"
 
@@ -30,7 +33,7 @@ def arguments():
     parser.add_argument("binaries", type=Path, help="directory with rnet, rnet-shim and rnet-dns")
     parser.add_argument("--before", type=Path, metavar="DIRECTORY",
                         help="another build of rnet, which takes its turns beside this one")
-    parser.add_argument("--rows", help=f"some of: {','.join(rows.ROWS)}")
+    parser.add_argument("--rows", help=f"some of: {','.join(ROWS)}")
     parser.add_argument("--peers", help="some of: rnet,dockerd,podman,crun,runc")
     parser.add_argument("--runs", type=int, default=None, help="runs of each row [20]")
     parser.add_argument("--quick", action="store_true", help="3 runs, 50 containers for 500")
@@ -39,10 +42,10 @@ def arguments():
     options = parser.parse_args()
     if options.runs is None:
         options.runs = 3 if options.quick else 20
-    wanted = options.rows.split(",") if options.rows else list(rows.ROWS)
-    if unknown := set(wanted) - set(rows.ROWS):
+    wanted = options.rows.split(",") if options.rows else list(ROWS)
+    if unknown := set(wanted) - set(ROWS):
         parser.error(f"unknown row: {', '.join(sorted(unknown))}")
-    options.rows = [name for name in rows.ROWS if name in wanted]
+    options.rows = [name for name in ROWS if name in wanted]
     options.peers = options.peers.split(",") if options.peers else None
     options.say = lambda text: print(f"  {text}", file=sys.stderr, flush=True)
     if not (options.binaries / "rnet").is_file():
@@ -138,12 +141,14 @@ def measure(place, options):
     bench = rows.Bench(place, engines, runtimes, options)
     for name in options.rows:
         lab.forget_the_past()
-        rows.ROWS[name](bench)
+        ROWS[name](bench)
     return tell(bench, [*engines, *runtimes], options)
 
 
 def tell(bench, measured, options):
     names = [peer.name for peer in measured]
+    # Who has no version is no program, and is beside the others where it was measured.
+    names += sorted({name for row in bench.rows for name in row.samples} - set(names))
     versions = [peer.version for peer in measured]
     text = report.document(bench.rows, names, versions, options.runs)
     if options.write:
