@@ -1,6 +1,6 @@
 # Every command of the project. Each recipe is one line to read; what it needs it installs itself.
 
-.PHONY: demo test lint deny advisories fmt netns fuzz docs bench release setup ci
+.PHONY: demo test lint deny advisories fmt netns test-vm fuzz docs bench release setup ci
 
 # Two containers on a network of their own, by rnet and by the docker client; then the daemon dies.
 demo: release
@@ -33,6 +33,10 @@ fmt:
 # The tests on real kernels in network namespaces only.
 netns: setup
 	cargo nextest run --package netns-tests
+
+# The tests and the demo on a stock Debian kernel in an emulated machine: cgroup v2, AppArmor, ipvlan, VLANs, netem.
+test-vm:
+	tests/vm/run.sh
 
 # Input made up by a machine, a minute for each target of tests/fuzz (or those in TARGETS).
 fuzz: setup

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Installs the Debian packages that building, testing and the demo need, if they are missing.
+# Usage: tests/setup.sh [vm]    with `vm` also what the machine of tests/vm needs
 set -euo pipefail
 
 packages=()
@@ -20,6 +21,11 @@ need skopeo skopeo
 need mkfs.ext4 e2fsprogs
 need apparmor_parser apparmor
 need xz xz-utils
+if [ "${1:-}" = vm ]; then
+    need qemu-system-x86_64 qemu-system-x86
+    need depmod kmod
+    need cpio cpio
+fi
 python3 -c "import docker" 2>/dev/null || packages+=(python3-docker)
 [ -e /usr/lib/x86_64-linux-gnu/libc.a ] || [ "$(uname -m)" != x86_64 ] || packages+=(libc6-dev)
 

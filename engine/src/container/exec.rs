@@ -216,6 +216,10 @@ impl Containers {
         if !exec.working_dir.is_empty() {
             spec::check_directory(&exec.working_dir)?;
         }
+        // It may have been unloaded since the start.
+        if let Some(name) = init.apparmor_profile() {
+            self.runner.host.apparmor.profile(Some(name), false)?;
+        }
         let input = ExecInput {
             args: exec.command.clone(),
             env: [self.link_environment_of_exec(container), exec.env.clone()].concat(),

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use drivers::kernel::Netns;
 
-use crate::Host;
+use crate::{Host, patient};
 
 /// The longest that a start of the daemon may take on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -115,7 +115,11 @@ impl Daemon {
         while !self.client(&["version"]).status.success() {
             let ended = self.process.as_mut().and_then(|process| process.try_wait().unwrap());
             assert!(ended.is_none(), "the daemon {id} ended: {}", self.log());
-            assert!(start.elapsed() < PATIENCE, "the daemon does not answer: {}", self.log());
+            assert!(
+                start.elapsed() < patient(PATIENCE),
+                "the daemon does not answer: {}",
+                self.log()
+            );
         }
     }
 
@@ -294,7 +298,7 @@ impl Drop for Daemon {
     fn drop(&mut self) {
         if self.process.is_some() {
             // So that not even empty control groups are left, also by a test that failed.
-            let limit = PATIENCE.as_secs().to_string();
+            let limit = patient(PATIENCE).as_secs().to_string();
             let mut reset = Command::new("timeout");
             reset.arg(limit).arg(programs().join("rnet")).arg("-H").arg(self.url());
             let _ = reset.args(["system", "reset", "--force"]).stdin(Stdio::null()).output();
@@ -306,7 +310,7 @@ impl Drop for Daemon {
             let _ = process.wait();
         }
         let start = Instant::now();
-        while fs::remove_dir_all(&self.directory).is_err() && start.elapsed() < PATIENCE {
+        while fs::remove_dir_all(&self.directory).is_err() && start.elapsed() < patient(PATIENCE) {
             std::thread::yield_now();
         }
     }

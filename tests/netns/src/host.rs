@@ -18,6 +18,13 @@ pub const TIMEOUT: Duration = Duration::from_secs(10);
 /// How long to wait for what must not happen.
 pub const SILENCE: Duration = Duration::from_millis(250);
 
+/// A limit as it is on this machine: an emulated one is slower, and `RNET_TEST_PATIENCE` says how many
+/// times. Whoever waits here asks it, so that tests name the limits of an ordinary machine.
+pub fn patient(limit: Duration) -> Duration {
+    let factor = std::env::var("RNET_TEST_PATIENCE");
+    limit * factor.map_or(1, |text| text.parse().unwrap())
+}
+
 /// A host, which exists as long as something is open in it.
 #[derive(Debug)]
 pub struct Host(Netns);
@@ -153,6 +160,7 @@ impl Host {
 
     /// As [`Host::tcp`], with a limit.
     pub fn tcp_to(&self, server: SocketAddr, limit: Duration) -> io::Result<IpAddr> {
+        let limit = patient(limit);
         let mut stream = self.run(|| TcpStream::connect_timeout(&server, limit))?;
         stream.set_read_timeout(Some(limit))?;
         let mut text = String::new();
@@ -165,7 +173,8 @@ impl Host {
         let any = if server.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
         let socket = self.run(|| UdpSocket::bind(any))?;
         socket.connect(server)?;
-        socket.set_read_timeout(Some(limit.min(SILENCE) / 2))?;
+        socket.set_read_timeout(Some(patient(limit.min(SILENCE) / 2)))?;
+        let limit = patient(limit);
         let start = Instant::now();
         loop {
             let mut buffer = [0; 64];
@@ -235,7 +244,7 @@ impl Drop for Server {
 pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     let start = Instant::now();
     while !condition() {
-        assert!(start.elapsed() < TIMEOUT, "waited in vain until {what}");
+        assert!(start.elapsed() < patient(TIMEOUT), "waited in vain until {what}");
         thread::park_timeout(Duration::from_millis(1));
     }
 }

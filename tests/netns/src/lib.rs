@@ -18,7 +18,7 @@ pub mod site;
 
 pub use daemon::Daemon;
 pub use flow::{Echo, Flow};
-pub use host::{Host, SILENCE, Server, TIMEOUT, wait_until};
+pub use host::{Host, SILENCE, Server, TIMEOUT, patient, wait_until};
 pub use lab::Lab;
 pub use lan::Lan;
 pub use model::Model;

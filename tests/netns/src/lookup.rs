@@ -11,7 +11,7 @@ use hickory_proto::op::{Message, Query, ResponseCode};
 use hickory_proto::rr::{Name, RData, Record, RecordType};
 use nix::sys::socket::{Shutdown, shutdown};
 
-use crate::{Host, TIMEOUT};
+use crate::{Host, TIMEOUT, patient};
 
 /// Where every sandbox has its resolver.
 pub const RESOLVER: &str = "127.0.0.11:53";
@@ -73,7 +73,7 @@ pub fn within(
     let any = if server.starts_with('[') { "[::]:0" } else { "0.0.0.0:0" };
     let socket = host.run(|| UdpSocket::bind(any)).unwrap();
     socket.connect(server).unwrap();
-    socket.set_read_timeout(Some(patience)).unwrap();
+    socket.set_read_timeout(Some(patient(patience))).unwrap();
     (0..4).find_map(|_| {
         socket.send(&query.to_vec().unwrap()).ok()?;
         let mut buffer = [0; 4096];
@@ -86,7 +86,7 @@ pub fn within(
 fn over_tcp(host: &Host, name: &str, kind: &str) -> Answer {
     let query = query(name, kind).to_vec().unwrap();
     let mut stream = host.run(|| TcpStream::connect(RESOLVER)).unwrap();
-    stream.set_read_timeout(Some(TIMEOUT)).unwrap();
+    stream.set_read_timeout(Some(patient(TIMEOUT))).unwrap();
     let length = u16::try_from(query.len()).unwrap().to_be_bytes();
     stream.write_all(&[&length[..], &query].concat()).unwrap();
     let mut length = [0; 2];

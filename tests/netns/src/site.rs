@@ -12,6 +12,8 @@ use cnm::{Element, Key, LinkName, Step, Value};
 use drivers::kernel::nft::{Nft, Ownership};
 use nix::sched::CloneFlags;
 
+use crate::patient;
+
 /// How long a packet that is expected may take.
 pub const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -103,7 +105,7 @@ impl Space {
 
     /// What a TCP server says: its name and the address it sees us with. `None` if there is none.
     pub fn tcp(&self, to: &str, wait: Duration) -> Option<String> {
-        let to = to.parse().unwrap();
+        let (to, wait) = (to.parse().unwrap(), patient(wait));
         self.run(|| {
             let mut stream = TcpStream::connect_timeout(&to, wait).ok()?;
             stream.set_read_timeout(Some(wait)).unwrap();
@@ -171,14 +173,14 @@ pub fn serve_on(name: &'static str, listener: TcpListener, datagrams: UdpSocket)
 pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     let begun = std::time::Instant::now();
     while !condition() {
-        assert!(begun.elapsed() < PATIENCE, "{what}: not after {PATIENCE:?}");
+        assert!(begun.elapsed() < patient(PATIENCE), "{what}: not after {PATIENCE:?}");
         std::thread::yield_now();
     }
 }
 
 /// Sends a datagram on a connected socket and waits for the answer.
 pub fn ask(socket: &UdpSocket, wait: Duration) -> Option<String> {
-    socket.set_read_timeout(Some(wait)).unwrap();
+    socket.set_read_timeout(Some(patient(wait))).unwrap();
     // An ICMP error of an earlier datagram may be pending.
     let _ = socket.take_error();
     socket.send(b"?").ok()?;

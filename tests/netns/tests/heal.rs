@@ -8,7 +8,7 @@ use cnm::{Key, State};
 use drivers::kernel::netlink::Request;
 use drivers::kernel::nft::Ownership;
 use drivers::kernel::{Kernel, Linux, link, reconcile};
-use netns_tests::{Lab, Model, SILENCE, TIMEOUT};
+use netns_tests::{Lab, Model, SILENCE, TIMEOUT, patient};
 
 /// A lab with one sandbox, where changes are watched and all is quiet.
 struct Site {
@@ -41,7 +41,7 @@ impl Site {
     /// Does damage on the host, which must be noticed, and repairs it.
     fn breaks_and_heals(self, damage: &[Request]) -> String {
         self.lab.host.request(damage);
-        self.changes.recv_timeout(TIMEOUT).expect("the change is noticed");
+        self.changes.recv_timeout(patient(TIMEOUT)).expect("the change is noticed");
         let desired = self.model.desired();
         let plan = reconcile(&self.kernel, &desired).unwrap();
         let rest = reconcile(&self.kernel, &desired).unwrap();
@@ -133,7 +133,7 @@ fn own_changes_are_not_reported() {
 fn watching_ends_with_the_kernel() {
     let Site { lab: _lab, model: _, kernel, changes } = Site::new();
     drop(kernel);
-    let ended = changes.recv_timeout(TIMEOUT);
+    let ended = changes.recv_timeout(patient(TIMEOUT));
     assert_eq!(ended, Err(std::sync::mpsc::RecvTimeoutError::Disconnected));
 }
 
@@ -199,7 +199,7 @@ fn without_ownership_a_flushed_ruleset_comes_back() {
             .host
             .run(|| std::process::Command::new("nft").args(damage.split(' ')).status().unwrap());
         assert!(status.success(), "{damage}");
-        site.changes.recv_timeout(TIMEOUT).expect("the change is noticed");
+        site.changes.recv_timeout(patient(TIMEOUT)).expect("the change is noticed");
         let desired = site.model.desired();
         reconcile(&site.kernel, &desired).unwrap();
         println!("{damage}: repaired after {:?}", flushed.elapsed());
