@@ -25,6 +25,7 @@ mod parts;
 mod publish;
 mod sandbox;
 mod subnet;
+mod update;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
@@ -52,6 +53,7 @@ pub use hold::{Asker, Hold};
 pub use intent::Live;
 pub(crate) use intent::{Change, Intent, Transition};
 use intent::{Open, lease_record};
+pub use update::{NetworkUpdate, Part};
 
 /// The record of the /48 that subnets for IPv6 come from where none is configured.
 const ULA_KEY: &str = "meta/ula";
@@ -459,6 +461,14 @@ impl Controller {
 
     /// Fails while another transaction is open on the subject.
     fn check_idle(&self, subject: &Subject) -> Result<(), ControllerError> {
+        match subject {
+            Subject::Network(id) if self.is_updated(id) => {
+                let name = self.networks.get(id).map(|network| network.name.as_str());
+                return Err(ControllerError::passing(name.unwrap_or(id.short())));
+            }
+            Subject::Network(_) => {}
+            Subject::Sandbox(id) => self.check_networks_settled(id)?,
+        }
         if !self.open_changes().any(|change| change.subject() == *subject) {
             return Ok(());
         }

@@ -54,6 +54,12 @@ pub trait Driver: fmt::Debug + Send + Sync {
         Vec::new()
     }
 
+    /// The options of a network that can be changed while it is used, each by all of its names, the
+    /// proper one first: its plan follows, and nobody on it loses a link.
+    fn changeable(&self) -> &'static [&'static [&'static str]] {
+        &[]
+    }
+
     /// Reads an option of an endpoint that not all drivers have; tells whether there is one of that
     /// name.
     fn read_endpoint(&self, _name: &str, _value: &str) -> Result<bool, OptionError> {

@@ -129,6 +129,15 @@ impl Ipam {
         self.networks.insert(network.id.clone(), addresses);
     }
 
+    /// A network has more pools than before, behind those that it had.
+    pub(crate) fn grow(&mut self, network: &Network) {
+        let Some(addresses) = self.networks.get_mut(&network.id) else {
+            return self.add_network(network);
+        };
+        let more = network.pools.iter().skip(addresses.pools.len());
+        addresses.pools.extend(more.map(PoolAddresses::new));
+    }
+
     pub(crate) fn remove_network(&mut self, network: &NetworkId) {
         self.networks.remove(network);
     }

@@ -7,6 +7,7 @@ use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 
 use crate::driver::{Driver, Profile};
+use crate::options::OptionError;
 use crate::{LinkName, NetworkId};
 
 /// A network: a set of endpoints that reach each other.
@@ -164,7 +165,34 @@ impl Pool {
     }
 }
 
+/// The option, of networks of every driver, that names the resolvers to ask outside.
+pub const DNS: &str = "rnet.dns";
+
+/// The resolvers that a network's options name.
+pub fn resolvers(options: &BTreeMap<String, String>) -> Result<Vec<IpAddr>, OptionError> {
+    let Some(text) = options.get(DNS) else { return Ok(Vec::new()) };
+    let parsed: Result<_, _> = text.split(',').map(|part| part.trim().parse()).collect();
+    parsed.map_err(|_: std::net::AddrParseError| OptionError::Value {
+        option: DNS.to_owned(),
+        value: text.clone(),
+        expected: "a list of IP addresses, with commas between them,",
+    })
+}
+
+/// The options that are for the driver.
+pub fn own_options(options: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+    let own = options.iter().filter(|(name, _)| *name != DNS);
+    own.map(|(name, value)| (name.clone(), value.clone())).collect()
+}
+
 impl Network {
+    /// The resolvers to ask outside, for who has none of its own (`rnet.dns`); those of the daemon if
+    /// there are none.
+    pub fn resolvers(&self) -> Vec<IpAddr> {
+        // That they can be read was checked when the network was made.
+        resolvers(&self.given_options).unwrap_or_default()
+    }
+
     /// What its driver says of it.
     pub fn profile(&self) -> Profile {
         self.driver.profile(self)

@@ -267,7 +267,7 @@ impl NetworkRecord {
         let name = first::renew(&mut self);
         let driver = if self.plugin { planner.remote(&name) } else { planner.driver(&name) };
         let driver = driver.ok_or(RecordError::Driver(name))?;
-        driver.read(&self.given_options)?;
+        driver.read(&crate::network::own_options(&self.given_options))?;
         let Self { id, name, created, given_options, pools, ipv4, ipv6, labels, .. } = self;
         let Self { addressing, parent, internal, attachable, predefined, .. } = self;
         Ok(Network {

@@ -82,6 +82,10 @@ impl Driver for Bridge {
         described(ENDPOINT)
     }
 
+    fn changeable(&self) -> &'static [&'static [&'static str]] {
+        options::CHANGEABLE
+    }
+
     fn read_endpoint(&self, name: &str, value: &str) -> Result<bool, OptionError> {
         set(ENDPOINT, &mut (), name, value).map(|spec| spec.is_some())
     }

@@ -39,6 +39,7 @@ mod stop;
 mod tell;
 mod top;
 mod turns;
+mod update_network;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -62,6 +63,7 @@ pub use request::{
 };
 pub use spec::{EndpointSpec, MountKind, Propagation, PublishWhen, PublishedPort, Spec};
 pub use state::{State, Status};
+pub use update_network::NetworkUpdated;
 
 /// A container as it is at one moment. The engine replaces it whole; nothing in it changes.
 #[derive(Clone, Debug, Default)]

@@ -17,6 +17,7 @@ mod predefined;
 mod remote;
 mod resolver;
 mod turns;
+mod update;
 
 use std::fmt::{Display, Formatter};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -188,7 +189,8 @@ impl Networks {
 
     /// Decides that a sandbox leaves a network.
     pub(crate) fn begin_leave(&self, sandbox: &SandboxId, network: &NetworkId) -> Result<Change> {
-        let transaction = self.controller().begin_leave(sandbox, network, now())?;
+        let leave = |model: &mut Controller| model.begin_leave(sandbox, network, now());
+        let transaction = self.once_settled(leave)?;
         Change::of(transaction, Claimed::default())
     }
 
@@ -215,7 +217,9 @@ impl Networks {
         if self.sandbox(sandbox)?.0.passages == passages {
             return Ok(None);
         }
-        let transaction = self.controller().begin_change_passages(sandbox, passages, now())?;
+        let change =
+            |model: &mut Controller| model.begin_change_passages(sandbox, passages.clone(), now());
+        let transaction = self.once_settled(change)?;
         Change::of(transaction, Claimed::default()).map(Some)
     }
 
@@ -286,7 +290,8 @@ impl Networks {
             self.note(|_| Batch::default(), records, Durability::Immediate);
             return Ok(());
         };
-        let transaction = self.controller().begin_remove_sandbox(sandbox, now())?;
+        let remove = |model: &mut Controller| model.begin_remove_sandbox(sandbox, now());
+        let transaction = self.once_settled(remove)?;
         let mut intent = self.controller().intent(&transaction);
         intent.extend(records.clone());
         let (owed, durability) = match self.write_ahead(intent) {
@@ -361,9 +366,9 @@ impl Networks {
 
     fn remove_by(
         &self,
-        begin: impl FnOnce(&mut Controller) -> Result<Transaction, ControllerError>,
+        begin: impl FnMut(&mut Controller) -> Result<Transaction, ControllerError>,
     ) -> Result<()> {
-        let transaction = begin(&mut self.controller())?;
+        let transaction = self.once_settled(begin)?;
         let intent = self.controller().intent(&transaction);
         let none = Batch::default();
         if let Err(error) = self.write_ahead(intent) {

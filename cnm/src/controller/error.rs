@@ -13,13 +13,14 @@ use crate::{HasKind, Kind, PlanError};
 pub struct ControllerError {
     kind: Kind,
     message: String,
+    passing: bool,
     #[source]
     source: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
 
 impl ControllerError {
     pub(super) fn new(kind: Kind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), source: None }
+        Self { kind, message: message.into(), passing: false, source: None }
     }
 
     pub(super) fn invalid(message: impl Into<String>) -> Self {
@@ -32,6 +33,17 @@ impl ControllerError {
 
     pub(super) fn conflict(message: impl Into<String>) -> Self {
         Self::new(Kind::Conflict, message)
+    }
+
+    /// A network is being changed.
+    pub(super) fn passing(network: &str) -> Self {
+        let message = format!("network {network} is being changed: try again when it is done");
+        Self { passing: true, ..Self::new(Kind::Conflict, message) }
+    }
+
+    /// Whether the same request is possible in a moment: when the change of a network is over.
+    pub fn is_passing(&self) -> bool {
+        self.passing
     }
 
     pub(super) fn not_found(noun: &str, key: impl std::fmt::Display) -> Self {
@@ -63,6 +75,7 @@ impl From<StoreError> for ControllerError {
         Self {
             kind: error.kind(),
             message: format!("{error}: {source}"),
+            passing: false,
             source: Some(error.into()),
         }
     }

@@ -324,7 +324,10 @@ impl Controller {
     }
 
     fn settle_network(&mut self, transition: &Transition<Arc<Network>>) {
-        if let Some(network) = transition.after() {
+        if let (Some(_), Some(network)) = (transition.before(), transition.after()) {
+            self.ipam.grow(network);
+            self.networks.insert(network.id.clone(), Arc::clone(network));
+        } else if let Some(network) = transition.after() {
             self.insert_network(network);
         } else if let Some(network) = transition.before() {
             self.names.remove(&network.name);
@@ -352,6 +355,16 @@ impl Controller {
     /// The kernel state before and after a change.
     pub(super) fn plan(&self, change: &Change) -> Result<(State, State), ControllerError> {
         match change {
+            Change::Network(Transition::Change { before, after }) => {
+                let plan = |network: &Network| {
+                    let mut state = self.plan_network(network)?;
+                    for live in self.members_of(&network.id) {
+                        state.extend(self.plan_sandbox_on(live, network)?);
+                    }
+                    Ok::<_, ControllerError>(state)
+                };
+                Ok((plan(before)?, plan(after)?))
+            }
             Change::Network(transition) => {
                 let plan = |network: Option<&Arc<Network>>| {
                     network.map_or_else(|| Ok(State::default()), |net| self.plan_network(net))

@@ -16,7 +16,7 @@ use crate::ipam::pools::{Supply, overlapped, taken_by_host};
 use crate::ipam::range::overlap;
 use crate::ipam::short;
 use crate::name::check_network;
-use crate::network::{Addressing, PoolSpec};
+use crate::network::{Addressing, PoolSpec, own_options, resolvers};
 use crate::{Kind, Network, NetworkId, NetworkSpec, Pool};
 
 /// Names that mean something of their own where a network is named.
@@ -122,7 +122,8 @@ impl Controller {
         let id = NetworkId::from_random(entropy.bytes());
         let mut given = self.config.default_options.get(driver.name()).cloned().unwrap_or_default();
         given.extend(spec.options.clone());
-        let mut reading = driver.read(&given)?;
+        resolvers(&given)?;
+        let mut reading = driver.read(&own_options(&given))?;
         let families = Families::of(spec, driver, &reading)?;
         let mut network = Network {
             id,
@@ -210,7 +211,9 @@ impl Controller {
     /// All networks, those being created and removed included.
     pub(super) fn all_networks(&self) -> impl Iterator<Item = &Arc<Network>> {
         let created = self.open_changes().filter_map(|change| match change {
-            Change::Network(Transition::Create(network)) => Some(network),
+            Change::Network(
+                Transition::Create(network) | Transition::Change { after: network, .. },
+            ) => Some(network),
             _ => None,
         });
         self.networks.values().chain(created)
@@ -252,7 +255,11 @@ impl Controller {
     }
 
     /// Fails if the subnet overlaps one of another network, or another one of the same.
-    fn check_free(&self, subnet: IpNetwork, own: &[Pool]) -> Result<IpNetwork, ControllerError> {
+    pub(super) fn check_free(
+        &self,
+        subnet: IpNetwork,
+        own: &[Pool],
+    ) -> Result<IpNetwork, ControllerError> {
         let others = self.all_networks();
         let others =
             others.flat_map(|network| network.pools.iter().map(move |p| (p.subnet, network)));
@@ -272,7 +279,7 @@ impl Controller {
     }
 
     /// A subnet from the default pools that nobody uses.
-    fn free_subnet(
+    pub(super) fn free_subnet(
         &mut self,
         ipv6: bool,
         prefix: Option<u8>,

@@ -1,5 +1,6 @@
 //! The model by its parts: what each network and each sandbox wants of the kernel by itself.
 
+use super::intent::{Change, Transition};
 use super::{Controller, Subject};
 use crate::State;
 
@@ -17,17 +18,24 @@ impl Controller {
 
     /// What is being changed, with all that is there before the change or after it.
     pub fn changing(&self) -> Vec<(Subject, State)> {
-        let state = |change| {
+        let mut changing = Vec::new();
+        for change in self.open_changes() {
             let (mut all, after) = self.plan(change).unwrap_or_default();
             all.extend(after);
-            (change.subject(), all)
-        };
-        self.open_changes().map(state).collect()
+            changing.push((change.subject(), all));
+            if let Change::Network(Transition::Change { before, .. }) = change {
+                // Those who are on it change with it.
+                let on_it = self.members_of(&before.id).map(|live| live.sandbox.id.clone());
+                changing.extend(on_it.map(|id| (Subject::Sandbox(id), State::default())));
+            }
+        }
+        changing
     }
 
     /// The kernel state of a network or sandbox that is there and that nobody is changing.
     pub fn settled(&self, subject: &Subject) -> Option<State> {
-        let changing = self.open_changes().any(|change| change.subject() == *subject);
+        let changing = self.open_changes().any(|change| change.subject() == *subject)
+            || matches!(subject, Subject::Sandbox(id) if self.check_networks_settled(id).is_err());
         if changing { None } else { self.desired_by(subject) }
     }
 

@@ -62,6 +62,16 @@ struct Bridge {
 
 const MODE: &str = "nat, nat-unprotected, routed or isolated";
 
+/// What can be changed while containers are on the network.
+pub(super) const CHANGEABLE: &[&[&str]] = &[
+    &["com.docker.network.driver.mtu", "com.docker.network.mtu", "mtu"],
+    &["com.docker.network.bridge.enable_icc"],
+    &["com.docker.network.bridge.enable_ip_masquerade"],
+    &["com.docker.network.bridge.host_binding_ipv4"],
+    &["com.docker.network.bridge.host_binding_ipv6"],
+    &["rnet.bridge.any_source"],
+];
+
 const BRIDGE: &[Spec<Bridge>] = &[
     Spec {
         names: &["com.docker.network.bridge.name", "interface_name"],

@@ -12,7 +12,7 @@ use super::containers::blocking;
 use super::filters::Filters;
 use super::request::Request;
 use super::wire::container_create::endpoint_spec;
-use super::wire::network::{self, Connect, Create, Disconnect};
+use super::wire::network::{self, Connect, Create, Disconnect, Update};
 use engine_error::{Error, Result};
 
 const FILTERS: &[&str] = &["dangling", "driver", "id", "label", "label!", "name", "scope", "type"];
@@ -90,6 +90,15 @@ pub async fn disconnect(api: &Api, key: &str, request: Request) -> Result<Respon
     let (engine, key) = (api.engine.clone(), key.to_owned());
     blocking(move || engine.containers.disconnect(&key, &container, force)).await?;
     Ok(body::empty(StatusCode::OK))
+}
+
+/// `POST /rnet/networks/{id}/update`.
+pub async fn update(api: &Api, key: &str, request: Request) -> Result<Response> {
+    let (update, dry_run) = request.json::<Update>().await?.update();
+    let (engine, key) = (api.engine.clone(), key.to_owned());
+    let updated =
+        blocking(move || engine.containers.update_network(&key, &update, dry_run)).await?;
+    Ok(body::json(&json!({"Plan": updated.plan, "Warnings": updated.warnings})))
 }
 
 /// `POST /networks/prune`.

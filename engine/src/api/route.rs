@@ -60,6 +60,9 @@ async fn other(api: Arc<Api>, method: &str, path: &[&str], request: Request) -> 
         }
         ("GET", ["rnet", "containers", key, "ports"]) => ports::list(&api, key),
         ("POST", ["rnet", "containers", key, "ports"]) => ports::change(&api, key, request).await,
+        ("POST", ["rnet", "networks", key @ .., "update"]) if !key.is_empty() => {
+            networks::update(&api, &key.join("/"), request).await
+        }
         ("GET", ["rnet", "check"]) => system::check(&api).await,
         ("POST", ["rnet", "discard"]) => system::discard(&api, &request).await,
         ("POST", ["rnet", "reset"]) => system::reset(&api).await,

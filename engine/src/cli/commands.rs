@@ -217,6 +217,8 @@ pub(crate) enum NetworkCommand {
     /// Remove one or more networks
     #[command(visible_alias = "remove")]
     Rm(NetworkRmArgs),
+    /// Change a network while containers are on it
+    Update(NetworkUpdateArgs),
 }
 
 #[derive(Debug, Subcommand)]

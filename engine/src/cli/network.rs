@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use super::client::{Client, escape, filters};
 use super::commands::{
     ConnectArgs, DisconnectArgs, NetworkCommand, NetworkCreateArgs, NetworkLsArgs, NetworkRmArgs,
-    PruneArgs,
+    NetworkUpdateArgs, PruneArgs,
 };
 use super::error::CliError;
 use super::template::{Format, short};
@@ -24,6 +24,7 @@ pub(crate) async fn command(client: &Client, command: NetworkCommand) -> Outcome
         NetworkCommand::Ls(args) => ls(client, args).await,
         NetworkCommand::Prune(args) => prune(client, args).await,
         NetworkCommand::Rm(args) => rm(client, args).await,
+        NetworkCommand::Update(args) => update(client, args).await,
     }
 }
 
@@ -34,7 +35,10 @@ async fn create_network(client: &Client, args: NetworkCreateArgs) -> Outcome {
         "Options": create::pairs(&args.opt), "Labels": create::pairs(&args.label),
         "IPAM": {
             "Driver": args.ipam_driver, "Options": create::pairs(&args.ipam_opt),
-            "Config": pools(&args)?,
+            "Config": pools(&Pools {
+                subnets: &args.subnet, ranges: &args.ip_range, gateways: &args.gateway,
+                auxiliary: &args.aux_address,
+            })?,
         },
     });
     let created = client.post("/networks/create", Some(&body)).await?;
@@ -45,10 +49,55 @@ async fn create_network(client: &Client, args: NetworkCreateArgs) -> Outcome {
     Ok(0)
 }
 
+/// `network update`: prints what changes, with `--dry-run`.
+async fn update(client: &Client, args: NetworkUpdateArgs) -> Outcome {
+    let mut options = create::pairs(&args.opt);
+    let gone = |keys: &[String]| keys.iter().map(|key| (key.clone(), Value::Null)).collect();
+    let mut put = |key: &str, value: Option<String>| {
+        if let Some(value) = value {
+            options[key] = json!(value);
+        }
+    };
+    put("com.docker.network.driver.mtu", args.mtu.map(|bytes| bytes.to_string()));
+    put("com.docker.network.bridge.enable_icc", args.icc.map(|icc| icc.to_string()));
+    put("rnet.dns", Some(args.dns.join(",")).filter(|list| !list.is_empty()));
+    let mut labels = create::pairs(&args.label);
+    for (values, removed) in [(&mut options, &args.opt_rm), (&mut labels, &args.label_rm)] {
+        let removed: Map<String, Value> = gone(removed);
+        values.as_object_mut().into_iter().for_each(|values| values.extend(removed.clone()));
+    }
+    let body = json!({
+        "Labels": labels, "Options": options, "Internal": args.internal, "DryRun": args.dry_run,
+        "AddSubnets": pools(&Pools {
+            subnets: &args.add_subnet, ranges: &args.ip_range, gateways: &args.gateway,
+            auxiliary: &[],
+        })?,
+    });
+    let path = format!("/rnet/networks/{}/update", escape(&args.network));
+    let updated = client.post(&path, Some(&body)).await?;
+    for warning in updated["Warnings"].as_array().into_iter().flatten() {
+        complain(&format!("WARNING: {}", warning.as_str().unwrap_or_default()));
+    }
+    if args.dry_run {
+        for step in updated["Plan"].as_array().into_iter().flatten() {
+            say(step.as_str().unwrap_or_default());
+        }
+    }
+    Ok(0)
+}
+
+/// The flags that say which addresses a network has.
+struct Pools<'a> {
+    subnets: &'a [String],
+    ranges: &'a [String],
+    gateways: &'a [String],
+    auxiliary: &'a [String],
+}
+
 /// Puts ranges, gateways and auxiliary addresses to the subnets they lie in.
-fn pools(args: &NetworkCreateArgs) -> Result<Vec<Value>, CliError> {
+fn pools(args: &Pools<'_>) -> Result<Vec<Value>, CliError> {
     let mut pools: Vec<(Option<IpNetwork>, Value)> =
-        args.subnet.iter().map(|text| (text.parse().ok(), json!({"Subnet": text}))).collect();
+        args.subnets.iter().map(|text| (text.parse().ok(), json!({"Subnet": text}))).collect();
     let mut put = |what: &str, text: &str, address: Option<IpAddr>, write: &dyn Fn(&mut Value)| {
         let fits = |net: &Option<IpNetwork>| match (net, address) {
             (Some(net), Some(address)) => net.contains(address),
@@ -65,14 +114,14 @@ fn pools(args: &NetworkCreateArgs) -> Result<Vec<Value>, CliError> {
             None => Err(CliError::new(format!("no matching subnet for {what} {text}"))),
         }
     };
-    for text in &args.ip_range {
+    for text in args.ranges {
         let first = text.parse::<IpNetwork>().ok().map(|net| net.ip());
         put("range", text, first, &|pool| pool["IPRange"] = json!(text))?;
     }
-    for text in &args.gateway {
+    for text in args.gateways {
         put("gateway", text, text.parse().ok(), &|pool| pool["Gateway"] = json!(text))?;
     }
-    for flag in &args.aux_address {
+    for flag in args.auxiliary {
         let (name, text) = flag.split_once('=').unwrap_or(("", flag));
         put("aux-address", text, text.parse().ok(), &|pool| {
             if pool["AuxiliaryAddresses"].is_null() {

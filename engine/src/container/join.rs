@@ -92,10 +92,13 @@ impl Containers {
         endpoints: &[Arc<Endpoint>],
     ) -> Result<SandboxNames> {
         let mut names = Vec::with_capacity(endpoints.len());
-        let mut forward = false;
+        let (mut forward, mut resolvers) = (false, Vec::new());
         for endpoint in endpoints {
             let network = self.networks.network(endpoint.network.as_str())?;
-            forward |= !network.internal;
+            if !network.internal {
+                forward = true;
+                resolvers.extend(network.resolvers());
+            }
             names.push(NetworkNames {
                 network: network.id.clone(),
                 network_name: network.name.clone(),
@@ -107,12 +110,14 @@ impl Containers {
                 },
             });
         }
-        let own = &container.spec.dns;
+        // The container's own come first, then those of its networks, then those of the daemon.
+        let all = [&container.spec.dns, &resolvers, &self.settings.dns];
+        let upstreams = all.into_iter().find(|list| !list.is_empty()).cloned().unwrap_or_default();
         let view = SandboxView {
             sandbox: sandbox.id.clone(),
             networks: endpoints.iter().map(|endpoint| endpoint.network.clone()).collect(),
             private: self.linked_names(container).into_iter().collect(),
-            upstreams: if own.is_empty() { self.settings.dns.clone() } else { own.clone() },
+            upstreams,
             forward,
             ttl: TTL,
         };

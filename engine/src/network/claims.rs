@@ -12,6 +12,7 @@ use drivers::kernel::{BindPorts, KernelError};
 
 use super::Networks;
 use super::remote::Held;
+use super::update::{PATIENCE, PAUSE};
 use engine_error::{Error, Result};
 
 /// A socket that is bound to a port of the host, or to the same port of both families.
@@ -58,10 +59,20 @@ impl Networks {
         claimed: &mut Claimed,
         mut begin: impl FnMut(&mut Controller, &Claims) -> Result<Decision<T>, ControllerError>,
     ) -> Result<T> {
+        let start = std::time::Instant::now();
         loop {
             let mut model = self.controller();
             claimed.let_go(&mut model);
-            match begin(&mut model, &claimed.claims)? {
+            let decision = match begin(&mut model, &claimed.claims) {
+                Err(error) if error.is_passing() && start.elapsed() < PATIENCE => {
+                    claimed.hold_again(&mut model)?;
+                    drop(model);
+                    std::thread::sleep(PAUSE);
+                    continue;
+                }
+                other => other?,
+            };
+            match decision {
                 Decision::Made(made) => return Ok(made),
                 Decision::Unclaimed(wanted) => {
                     claimed.hold_again(&mut model)?;

@@ -63,7 +63,7 @@ impl Networks {
         Ok(removed)
     }
 
-    fn tell_of(&self, network: &Network, action: &str) {
+    pub(super) fn tell_of(&self, network: &Network, action: &str) {
         let attributes = BTreeMap::from([
             ("name".to_owned(), network.name.clone()),
             ("type".to_owned(), network.driver.name().to_owned()),

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use cnm::controller::NetworkUpdate;
 use cnm::network::PoolSpec;
 use cnm::{Endpoint, Network, NetworkSpec};
 use serde::Deserialize;
@@ -62,6 +63,26 @@ struct IpamConfig {
     gateway: String,
     #[serde(rename = "AuxiliaryAddresses", alias = "AuxAddress")]
     auxiliary: BTreeMap<String, String>,
+}
+
+/// Body of `POST /rnet/networks/{id}/update`. What is absent stays; a label or option that is null goes.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default, deny_unknown_fields)]
+pub struct Update {
+    labels: BTreeMap<String, Option<String>>,
+    options: BTreeMap<String, Option<String>>,
+    internal: Option<bool>,
+    add_subnets: Vec<IpamConfig>,
+    dry_run: bool,
+}
+
+impl Update {
+    /// What is to change, and whether only to say so.
+    pub fn update(self) -> (NetworkUpdate, bool) {
+        let Self { labels, options, internal, add_subnets, dry_run } = self;
+        let subnets = add_subnets.into_iter().map(IpamConfig::pool).collect();
+        (NetworkUpdate { labels, options, internal, subnets }, dry_run)
+    }
 }
 
 /// Body of `POST /networks/{id}/connect`.

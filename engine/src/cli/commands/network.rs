@@ -59,6 +59,48 @@ pub(crate) struct NetworkCreateArgs {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct NetworkUpdateArgs {
+    /// Subnets that the network is to have as well
+    #[arg(long, value_name = "SUBNET", value_delimiter = ',')]
+    pub(crate) add_subnet: Vec<String>,
+    /// Resolvers to ask outside, for containers without their own
+    #[arg(long, value_name = "ADDRESS", value_delimiter = ',')]
+    pub(crate) dns: Vec<String>,
+    /// Print what would change, and change nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Gateway of a subnet that is added
+    #[arg(long, value_delimiter = ',')]
+    pub(crate) gateway: Vec<String>,
+    /// Whether containers on it may talk to each other
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub(crate) icc: Option<Truth>,
+    /// Whether it is cut off from everything outside it
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub(crate) internal: Option<Truth>,
+    /// Allocate addresses of a subnet that is added from a sub-range
+    #[arg(long, value_delimiter = ',')]
+    pub(crate) ip_range: Vec<String>,
+    /// Set metadata on the network
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub(crate) label: Vec<String>,
+    /// Remove metadata from the network
+    #[arg(long, value_name = "KEY")]
+    pub(crate) label_rm: Vec<String>,
+    /// MTU of the network in bytes
+    #[arg(long, value_name = "BYTES")]
+    pub(crate) mtu: Option<u32>,
+    /// Set driver specific options
+    #[arg(short, long, value_name = "KEY=VALUE")]
+    pub(crate) opt: Vec<String>,
+    /// Give driver specific options their defaults again
+    #[arg(long, value_name = "KEY")]
+    pub(crate) opt_rm: Vec<String>,
+    /// The network
+    pub(crate) network: String,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct ConnectArgs {
     /// Add network-scoped alias for the container
     #[arg(long)]
