@@ -27,6 +27,8 @@ pub struct Network {
     pub given_options: BTreeMap<String, String>,
     /// Who gives its endpoints their addresses.
     pub addressing: Addressing,
+    /// The plugin that its pools, and addresses of those, are from.
+    pub ipam: Option<IpamPlugin>,
     /// Address pools, in the order they were given; empty where addresses do not come from pools.
     pub pools: Vec<Pool>,
     /// Whether endpoints get IPv4 addresses.
@@ -91,6 +93,11 @@ impl Addressing {
         self == Self::Dhcp
     }
 
+    /// Whether there is one of the name, without any plugin.
+    pub fn is_known(name: &str) -> bool {
+        Self::parse(name).is_some()
+    }
+
     pub(crate) fn parse(text: &str) -> Option<Self> {
         match text {
             "" => Some(Self::Pools),
@@ -98,6 +105,21 @@ impl Addressing {
             _ => Self::ALL.into_iter().find(|known| known.name() == text),
         }
     }
+}
+
+/// A plugin that gives a network its pools, and its endpoints addresses of those.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IpamPlugin {
+    /// Its name.
+    pub name: String,
+    /// The options that it was told (`--ipam-opt`).
+    #[serde(default)]
+    pub options: BTreeMap<String, String>,
+    /// Its address space.
+    #[serde(default)]
+    pub space: String,
+    /// What it calls the pools, in their order.
+    pub pools: Vec<String>,
 }
 
 /// One subnet of a network.
@@ -125,6 +147,12 @@ pub struct NetworkSpec {
     pub driver: String,
     /// Whether the driver is a plugin that was found.
     pub plugin: bool,
+    /// Its id, where somebody was told it already.
+    pub id: Option<NetworkId>,
+    /// The plugin that gave the pools below.
+    pub ipam: Option<IpamPlugin>,
+    /// Options of the IPAM driver.
+    pub ipam_options: BTreeMap<String, String>,
     /// Driver options.
     pub options: BTreeMap<String, String>,
     /// The IPAM driver's name; `default` if empty.

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::controller::{Change, ChangeKind, Intent, Live, Subject, Transition};
 use crate::endpoint::{Handover, StaticRoute};
 use crate::ipam::Lease;
-use crate::network::Addressing;
+use crate::network::{Addressing, IpamPlugin};
 use crate::options::EndpointOptions;
 use crate::sandbox::Passage;
 use crate::{
@@ -71,6 +71,8 @@ struct NetworkRecord {
     given_options: BTreeMap<String, String>,
     #[serde(default)]
     addressing: Addressing,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    ipam: Option<IpamPlugin>,
     #[serde(default)]
     pools: Vec<Pool>,
     ipv4: bool,
@@ -269,7 +271,7 @@ impl NetworkRecord {
         let driver = driver.ok_or(RecordError::Driver(name))?;
         driver.read(&crate::network::own_options(&self.given_options))?;
         let Self { id, name, created, given_options, pools, ipv4, ipv6, labels, .. } = self;
-        let Self { addressing, parent, internal, attachable, predefined, .. } = self;
+        let Self { addressing, ipam, parent, internal, attachable, predefined, .. } = self;
         Ok(Network {
             id,
             name,
@@ -277,6 +279,7 @@ impl NetworkRecord {
             driver,
             given_options,
             addressing,
+            ipam,
             pools,
             ipv4,
             ipv6,
@@ -405,6 +408,7 @@ impl From<&Network> for NetworkRecord {
             plugin: network.driver.plugin().is_some(),
             given_options: network.given_options,
             addressing: network.addressing,
+            ipam: network.ipam,
             pools: network.pools,
             ipv4: network.ipv4,
             ipv6: network.ipv6,

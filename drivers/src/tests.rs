@@ -23,6 +23,7 @@ fn network(digit: u8, subnets: &[&str]) -> Network {
         ipv4: pools.iter().any(|pool| pool.subnet.is_ipv4()),
         ipv6: pools.iter().any(|pool| pool.subnet.is_ipv6()),
         addressing: cnm::network::Addressing::default(),
+        ipam: None,
         pools,
         internal: false,
         attachable: false,

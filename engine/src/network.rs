@@ -158,9 +158,10 @@ impl Networks {
     pub(crate) fn begin_open(&self, spec: &SandboxSpec) -> Result<Change> {
         let SandboxSpec { owner, sysctls, joins, ports, .. } = spec;
         let asked = self.ask(&Asking { sandbox: None, owner, sysctls, joins, ports })?;
-        let ((_, transaction), claimed) = self.decide(asked, |model, claims| {
+        let ((_, mut transaction), claimed) = self.decide(asked, |model, claims| {
             model.begin_create_sandbox(spec, claims, &mut Chance, now())
         })?;
+        self.found_ahead(&claimed, &mut transaction);
         Change::of(transaction, claimed)
     }
 
@@ -277,6 +278,7 @@ impl Networks {
 
     /// Gives back what a change took from the model.
     pub(crate) fn abandon(&self, change: Change) {
+        self.take_back_from(&change.transaction);
         let forget = |model: &mut Controller| model.abort(change.transaction);
         self.note(forget, Batch::default(), Durability::Eventual);
         self.give_back(change.endpoints.iter().map(|endpoint| &endpoint.id));

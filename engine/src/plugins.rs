@@ -7,6 +7,7 @@
 
 mod address;
 mod call;
+pub(crate) mod ipam;
 pub(crate) mod network;
 
 use std::collections::BTreeMap;
@@ -101,6 +102,9 @@ impl Plugins {
                 Ok(()) | Err(CallError::Refused(_)) => {}
                 Err(CallError::Lost(error)) => return Err(error),
             }
+        }
+        if plugin.is_good_for(Trade::Ipam) {
+            plugin.wishes = plugin.ask_wishes()?;
         }
         let plugin = Arc::new(plugin);
         self.known().insert(name.to_owned(), plugin.clone());

@@ -26,17 +26,17 @@ pub struct Claims {
     endpoints: BTreeMap<NetworkId, ClaimedEndpoint>,
 }
 
-/// An endpoint for which somebody else made a link.
+/// An endpoint that somebody else was told of, who may have made its link.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClaimedEndpoint {
     /// Its id, as it was told them.
     pub id: EndpointId,
-    /// The link's hardware address.
-    pub mac: Mac,
+    /// The hardware address that they say it has.
+    pub mac: Option<Mac>,
     /// What the names of its interfaces are to begin with.
     pub prefix: Option<String>,
-    /// The link.
-    pub handover: Handover,
+    /// The link, if they made one.
+    pub handover: Option<Handover>,
 }
 
 /// An address that somebody else gave for an endpoint.

@@ -120,6 +120,7 @@ impl Controller {
         self.check_name(&spec.name)?;
         self.check_single(driver, origin)?;
         let id = NetworkId::from_random(entropy.bytes());
+        let id = spec.id.clone().unwrap_or(id);
         let mut given = self.config.default_options.get(driver.name()).cloned().unwrap_or_default();
         given.extend(spec.options.clone());
         resolvers(&given)?;
@@ -132,6 +133,7 @@ impl Controller {
             driver,
             given_options: given,
             addressing: families.addressing,
+            ipam: spec.ipam.clone(),
             pools: Vec::new(),
             ipv4: families.ipv4,
             ipv6: families.ipv6,

@@ -313,7 +313,7 @@ impl Draft<'_> {
         let all = [joining.sysctls, &sysctls].concat();
         let wanted = Wanted { addresses: &join.addresses, ipv6: !lacks_ipv6(&all, &interface) };
         let sticky = || self.sticky_mac(&network, joining.owner);
-        let mac = made.as_ref().map(|made| made.mac).or(join.mac).or_else(sticky);
+        let mac = made.as_ref().and_then(|made| made.mac).or(join.mac).or_else(sticky);
         let mac = mac.unwrap_or_else(|| random_mac(joining.entropy));
         let holder = Holder { owner: joining.owner, mac: Some(mac), now: joining.now };
         Ok(Endpoint {
@@ -332,7 +332,7 @@ impl Draft<'_> {
             any_source: join.any_source,
             routes: join.routes.clone(),
             given_options: join.options.clone(),
-            handover: made.map(|made| made.handover),
+            handover: made.and_then(|made| made.handover),
         })
     }
 
@@ -369,9 +369,13 @@ impl Draft<'_> {
         entropy: &mut dyn Entropy,
     ) -> Result<EndpointId, ControllerError> {
         if let Some(made) = made {
-            // It has no such link, so that it does not matter who else has the name.
-            self.take_link(Endpoint::host_link_of(&made.id));
-            return Ok(made.id.clone());
+            // Where it has no such link it does not matter who else has the name.
+            let free = self.take_link(Endpoint::host_link_of(&made.id));
+            if free || made.handover.is_some() {
+                return Ok(made.id.clone());
+            }
+            let message = "the name of an endpoint's link is in use: try again";
+            return Err(ControllerError::conflict(message));
         }
         for _ in 0..DRAWS {
             let id = EndpointId::from_random(entropy.bytes());
@@ -440,7 +444,7 @@ impl Draft<'_> {
         }
         for ipv6 in [false, true] {
             let taken = addresses.iter().any(|address| address.is_ipv6() == ipv6);
-            if taken || (ipv6 && !wanted.ipv6) {
+            if taken || network.ipam.is_some() || (ipv6 && !wanted.ipv6) {
                 continue;
             }
             if let Some(taken) = self.controller.ipam.allocate(&network.id, ipv6, holder)? {

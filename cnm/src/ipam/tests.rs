@@ -28,6 +28,7 @@ fn network(pools: Vec<Pool>) -> Network {
         ipv4: true,
         ipv6: pools.iter().any(|pool| pool.subnet.is_ipv6()),
         addressing: crate::network::Addressing::default(),
+        ipam: None,
         pools,
         internal: false,
         attachable: false,

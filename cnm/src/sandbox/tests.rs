@@ -44,6 +44,7 @@ fn joined(name: &str, subnets: &[&str], priority: i32) -> (Network, Endpoint) {
         ipv4: true,
         ipv6: pools.len() > 1,
         addressing: crate::network::Addressing::default(),
+        ipam: None,
         pools,
         internal: false,
         attachable: false,

@@ -47,7 +47,8 @@ impl Containers {
         let mut spec = self.sandbox_spec(container)?;
         let networks = spec.joins.iter().filter_map(|join| join.network.as_ref());
         for id in networks {
-            if self.networks.network(id.as_str())?.driver.plugin().is_some() {
+            let network = self.networks.network(id.as_str())?;
+            if network.driver.plugin().is_some() || network.ipam.is_some() {
                 // Plugins are not asked for what is not wanted yet.
                 return Ok(Vec::new());
             }

@@ -33,6 +33,8 @@ pub(super) struct Claimed {
     pub(super) asked: Vec<EndpointId>,
     /// The sandbox that they were told of.
     pub(super) sandbox: Option<SandboxId>,
+    /// The same, if its namespace was made for that.
+    pub(super) ahead: Option<SandboxId>,
 }
 
 impl Networks {

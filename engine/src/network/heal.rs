@@ -95,6 +95,8 @@ impl Networks {
         let mut ill = Vec::new();
         let mut known: BTreeSet<&Key> = wanted.iter().flat_map(|(_, state)| keys(state)).collect();
         known.extend(changing.iter().flat_map(|(_, state)| keys(state)));
+        let ahead = self.ahead();
+        known.extend(keys(&ahead));
         // Networks come first: what is in a sandbox rests on them.
         for (subject, desired) in &wanted {
             let is_changing = changing.iter().any(|(other, _)| other == subject);
@@ -221,6 +223,7 @@ impl Networks {
             let model = self.controller();
             let mut kept = model.desired();
             kept.extend(model.changing().into_iter().flat_map(|(_, state)| state));
+            kept.extend(self.ahead());
             kept
         };
         let strays: State =

@@ -15,11 +15,13 @@ pub type Filters = BTreeMap<String, Vec<String>>;
 impl Networks {
     /// Creates a network; the texts are warnings. Blocks.
     pub fn create(&self, spec: &NetworkSpec) -> Result<(Arc<Network>, Vec<String>)> {
-        let spec = &self.with_plugin(spec)?;
+        let spec = &self.with_plugins(spec)?;
         let begin = |model: &mut Controller, facts: &HostFacts| {
             model.begin_create_network(spec, facts, &mut Chance, now())
         };
-        let (network, warnings) = self.create_by(begin)?;
+        let created = self.create_by(begin);
+        self.have_decided_network(spec.id.as_ref());
+        let (network, warnings) = created?;
         self.tell_of(&network, "create");
         Ok((network, warnings))
     }

@@ -242,6 +242,7 @@ mod tests {
             driver: cnm::Planner::drivers(&drivers::Drivers)[0],
             given_options: spec.options.clone(),
             addressing: cnm::network::Addressing::default(),
+            ipam: None,
             pools: pools.collect(),
             ipv4: true,
             ipv6: spec.ipv6.unwrap(),

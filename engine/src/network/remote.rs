@@ -7,10 +7,13 @@
 //! has not is given back, by one path: after a failure, when a sandbox leaves, and after a crash. A
 //! plugin that cannot be reached is owed that, and tried again now and then; nobody waits for it.
 
+mod addresses;
+mod ahead;
 mod debts;
 mod endpoints;
 mod ledger;
 mod networks;
+mod replay;
 
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -16,6 +16,7 @@ use tokio::net::{TcpStream, UnixStream};
 
 use super::Trade;
 use super::address::Address;
+use super::ipam::Wishes;
 use engine_error::{Error, Kind, Result};
 
 /// What bodies are, in Docker's words.
@@ -40,6 +41,8 @@ pub(crate) struct Plugin {
     address: Address,
     patience: Duration,
     pub(super) implements: Vec<String>,
+    /// What it wants to know before it gives addresses.
+    pub(crate) wishes: Wishes,
     /// Until when nobody calls it, because it did not answer.
     silent: Mutex<Option<Instant>>,
 }
@@ -70,8 +73,8 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Wire for T {}
 
 impl Plugin {
     pub(super) fn new(name: &str, address: Address, patience: Duration) -> Self {
-        let (implements, silent) = Default::default();
-        Self { name: name.to_owned(), address, patience, implements, silent }
+        let (implements, wishes, silent) = Default::default();
+        Self { name: name.to_owned(), address, patience, implements, wishes, silent }
     }
 
     /// Its name.

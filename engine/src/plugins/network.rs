@@ -15,7 +15,7 @@ use super::{CallError, Plugin};
 
 /// An answer that has nothing to say.
 #[derive(Deserialize)]
-struct Done {}
+pub(super) struct Done {}
 
 /// An endpoint that is to be made.
 #[derive(Clone, Copy, Debug)]

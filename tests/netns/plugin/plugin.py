@@ -191,7 +191,8 @@ class Plugin:
         if pool is None:
             raise Refused("there is no such pool")
         options = body.get("Options") or {}
-        if self.wants("mac") and options.get("RequestAddressType") != GATEWAY and not options.get(MAC):
+        purpose = options.get("RequestAddressType")
+        if self.wants("mac") and not (purpose == GATEWAY or body.get("Address") or options.get(MAC)):
             raise Refused("a hardware address is wanted")
         network = ipaddress.ip_network(pool["pool"])
         if body.get("Address"):
@@ -250,6 +251,9 @@ class Handler(BaseHTTPRequestHandler):
 
 class Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
     daemon_threads = True
+
+    def handle_error(self, _request, _client):
+        pass  # Who asked has not waited for the answer.
 
 
 def main():

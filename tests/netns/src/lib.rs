@@ -14,6 +14,7 @@ mod lan;
 pub mod lookup;
 pub mod matrix;
 mod model;
+pub mod plugin;
 pub mod site;
 
 pub use daemon::Daemon;

@@ -31,6 +31,7 @@ impl Model {
             driver: bridge(),
             given_options: BTreeMap::new(),
             addressing: cnm::network::Addressing::default(),
+            ipam: None,
             pools: subnets.iter().map(|subnet| pool(subnet)).collect(),
             ipv4: true,
             ipv6: true,

@@ -1,104 +1,10 @@
 //! Networks that plugins make, by the small plugin in `plugin/plugin.py`.
 
-use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
-use std::time::{Duration, Instant};
-
+use netns_tests::plugin::{Places, Plugin};
 use netns_tests::{Daemon, Host, Lab};
 use serde_json::Value;
 
 const PORT: u16 = 7;
-
-/// How long something may take that does not hang.
-const PATIENCE: Duration = Duration::from_secs(30);
-
-/// A directory of plugins, gone with the value.
-struct Places(PathBuf);
-
-impl Places {
-    fn new(name: &str) -> Self {
-        let directory = std::env::temp_dir().join(format!("rnet-p{}-{name}", std::process::id()));
-        fs::create_dir_all(&directory).unwrap();
-        Self(directory)
-    }
-
-    fn flags(&self) -> [&str; 4] {
-        ["--plugin-dir", self.0.to_str().unwrap(), "--plugin-timeout", "3"]
-    }
-}
-
-impl Drop for Places {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
-/// A plugin that runs on a daemon's host, and goes with it.
-struct Plugin {
-    log: PathBuf,
-    parent: Child,
-}
-
-impl Plugin {
-    fn start(daemon: &Daemon, places: &Places, name: &str, behaviours: &[&str]) -> Self {
-        let socket = places.0.join(format!("{name}.sock"));
-        let _ = fs::remove_file(&socket);
-        let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("plugin/plugin.py");
-        let log = places.0.join(format!("{name}.log"));
-        let mut command = daemon.command("python3");
-        command.arg(program).arg(&socket).arg(&log).args(behaviours).stdin(Stdio::null());
-        let parent = command.spawn().unwrap();
-        let plugin = Self { log, parent };
-        plugin.wait(|| socket.exists());
-        plugin
-    }
-
-    fn wait(&self, mut done: impl FnMut() -> bool) {
-        let start = Instant::now();
-        while !done() {
-            assert!(start.elapsed() < PATIENCE, "{:#?}", self.calls());
-            std::thread::yield_now();
-        }
-    }
-
-    /// What it was asked, with the bodies.
-    fn log(&self) -> Vec<(String, Value)> {
-        let text = fs::read_to_string(&self.log).unwrap_or_default();
-        let line = |line: &str| {
-            let line: Value = serde_json::from_str(line).unwrap();
-            let call = line["call"].as_str().unwrap();
-            let call = call.strip_prefix("NetworkDriver.").unwrap_or(call);
-            (call.to_owned(), line["body"].clone())
-        };
-        text.lines().map(line).collect()
-    }
-
-    fn calls(&self) -> Vec<String> {
-        self.log().into_iter().map(|(call, _)| call).collect()
-    }
-
-    /// The calls of an endpoint or network, by its field.
-    fn calls_of(&self, field: &str, id: &str) -> Vec<String> {
-        let of = self.log().into_iter().filter(|(_, body)| body[field] == id);
-        of.map(|(call, _)| call).collect()
-    }
-
-    fn behave(&self, behaviours: &str) {
-        fs::write(self.log.with_extension("log.behaviour"), behaviours).unwrap();
-    }
-
-    fn kill(mut self, daemon: &Daemon) {
-        let pid = fs::read_to_string(self.log.with_extension("log.pid")).unwrap();
-        daemon.signal(&pid, "-KILL");
-        self.parent.wait().unwrap();
-    }
-
-    /// Waits until it has ended by itself.
-    fn ends(mut self) {
-        self.parent.wait().unwrap();
-    }
-}
 
 fn inspect(daemon: &Daemon, what: &str, path: &str) -> Value {
     let all: Value = serde_json::from_str(&daemon.rnet(&format!("inspect {what}"))).unwrap();
@@ -129,8 +35,11 @@ fn a_plugin_is_asked_what_docker_asks_and_its_containers_reach_each_other() {
     let plugin = Plugin::start(&daemon, &places, "little", &[]);
     let id = daemon
         .rnet("network create -d little -o a=b --ipv6 --subnet 10.91.0.0/24 --subnet fd91::/64 n1");
-    assert_eq!(plugin.calls(), ["Plugin.Activate", "GetCapabilities", "CreateNetwork"]);
-    let body = &plugin.log()[2].1;
+    assert_eq!(
+        plugin.calls(),
+        ["Plugin.Activate", "GetCapabilities", "IpamDriver.GetCapabilities", "CreateNetwork"]
+    );
+    let body = &plugin.log()[3].1;
     assert_eq!(body["NetworkID"], id);
     assert_eq!(body["Options"]["com.docker.network.generic"]["a"], "b");
     assert_eq!(body["IPv4Data"][0]["Gateway"], "10.91.0.1/24");
@@ -151,6 +60,8 @@ fn a_plugin_is_asked_what_docker_asks_and_its_containers_reach_each_other() {
     let eid = endpoint["EndpointID"].as_str().unwrap().to_owned();
     assert_eq!(endpoint["MacAddress"], one.link("net0").unwrap().mac.unwrap().to_string());
     assert_eq!(endpoint["Gateway"], "10.91.0.1");
+    // Where it was told that the sandbox is, it is.
+    assert_eq!(plugin.state()["endpoints"][&eid]["sandbox"], true);
     let create = plugin.log().into_iter().find(|(call, _)| call == "CreateEndpoint").unwrap().1;
     assert_eq!(create["Interface"]["Address"], "10.91.0.2/24");
     assert_eq!(create["Options"]["com.docker.network.portmap"][0]["HostPort"], 8080);

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use cnm::controller::NetworkUpdate;
-use cnm::network::PoolSpec;
+use cnm::network::{Addressing, PoolSpec};
 use cnm::{Endpoint, Network, NetworkSpec};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -118,7 +118,8 @@ impl Create {
         if self.ingress || matches!(self.scope.as_str(), "swarm" | "global") {
             return Err(unsupported("this node is not part of a cluster: use a local network"));
         }
-        if let Some(option) = self.ipam.options.keys().next() {
+        let ours = self.ipam.driver.is_empty() || Addressing::is_known(&self.ipam.driver);
+        if let Some(option) = self.ipam.options.keys().next().filter(|_| ours) {
             return Err(Error::invalid(format!(
                 "unknown option `{option}` of the IPAM driver default"
             )));
@@ -127,6 +128,9 @@ impl Create {
             name: self.name,
             driver: self.driver,
             plugin: false,
+            id: None,
+            ipam: None,
+            ipam_options: self.ipam.options,
             options: self.options,
             ipam_driver: self.ipam.driver,
             pools: self.ipam.config.into_iter().map(IpamConfig::pool).collect(),
@@ -219,7 +223,11 @@ fn ipam(network: &Network) -> Value {
     };
     let config: Vec<Value> = network.pools.iter().map(pool).collect();
     let config = if config.is_empty() { Value::Null } else { Value::Array(config) };
-    json!({"Driver": network.addressing.name(), "Options": {}, "Config": config})
+    let (driver, options) = match &network.ipam {
+        Some(plugin) => (plugin.name.as_str(), json!(plugin.options)),
+        None => (network.addressing.name(), json!({})),
+    };
+    json!({"Driver": driver, "Options": options, "Config": config})
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use cnm::{EndpointId, NetworkId};
 
 use super::super::Networks;
 use super::super::claims::Claimed;
-use super::ledger::{EndpointEntry, endpoint_key, network_key};
+use super::ledger::{Address, EndpointEntry, NetworkEntry, PoolEntry, endpoint_key, network_key};
 use crate::plugins::network::At;
 use crate::plugins::{CallError, Plugin, Trade};
 use engine_error::{Error, Result};
@@ -31,6 +31,7 @@ impl Networks {
     /// Gives back what was claimed for a change that is not decided.
     pub(in super::super) fn forgo(&self, mut claimed: Claimed) {
         claimed.let_go(&mut self.controller());
+        self.take_back(&claimed);
         self.have_decided(&claimed);
         self.give_back(&claimed.asked);
     }
@@ -39,7 +40,7 @@ impl Networks {
     pub(in super::super) fn have_decided(&self, claimed: &Claimed) {
         let mut ledger = self.remote.ledger();
         for id in &claimed.asked {
-            ledger.asking.remove(id);
+            ledger.asking.remove(&endpoint_key(id));
         }
     }
 
@@ -66,11 +67,11 @@ impl Networks {
         let ledger = self.remote.ledger();
         let endpoints = endpoints.iter().filter_map(|id| {
             let entry = ledger.endpoints.get(id)?;
-            Some((format!("endpoint {}", id.short()), entry.driver.clone()))
+            Some((format!("endpoint {}", id.short()), entry.creditors()))
         });
         let networks = networks.iter().filter_map(|id| {
             let entry = ledger.networks.get(id)?;
-            Some((format!("network {}", id.short()), entry.driver.clone()))
+            Some((format!("network {}", id.short()), entry.creditors()))
         });
         endpoints.chain(networks).collect()
     }
@@ -131,8 +132,11 @@ impl Networks {
     fn debts(&self) -> (Vec<EndpointId>, Vec<NetworkId>) {
         let (mut endpoints, mut networks): (Vec<EndpointId>, Vec<NetworkId>) = {
             let ledger = self.remote.ledger();
-            let endpoints = ledger.endpoints.keys().filter(|id| !ledger.asking.contains(*id));
-            (endpoints.cloned().collect(), ledger.networks.keys().cloned().collect())
+            let endpoints = ledger.endpoints.keys();
+            let endpoints = endpoints.filter(|id| !ledger.asking.contains(&endpoint_key(id)));
+            let networks = ledger.networks.keys();
+            let networks = networks.filter(|id| !ledger.asking.contains(&network_key(id)));
+            (endpoints.cloned().collect(), networks.cloned().collect())
         };
         if !endpoints.is_empty() || !networks.is_empty() {
             let model = self.controller();
@@ -146,7 +150,7 @@ impl Networks {
     fn pay_endpoint(&self, id: &EndpointId) -> bool {
         let key = endpoint_key(id);
         let Some(entry) = self.begin_to_pay(&key, |ledger| {
-            let free = !ledger.asking.contains(id);
+            let free = !ledger.asking.contains(&key);
             ledger.endpoints.get(id).filter(|_| free).cloned()
         }) else {
             return true;
@@ -166,28 +170,59 @@ impl Networks {
 
     /// Calls that fail are no reason not to go on, if the plugin says so itself.
     fn return_endpoint(&self, id: &EndpointId, entry: &EndpointEntry) -> bool {
-        let Some(plugin) = self.creditor(&entry.driver) else { return false };
-        let at = At { network: &entry.network, endpoint: id };
-        let calls: [(bool, &dyn Fn() -> Result<(), CallError>); 3] = [
-            (entry.external, &|| plugin.revoke(&at)),
-            (entry.joined, &|| plugin.leave(&at)),
-            (entry.created, &|| plugin.delete_endpoint(&at)),
-        ];
-        calls
-            .iter()
-            .filter(|(due, _)| *due)
-            .all(|(_, call)| is_settled(&plugin, id.short(), call()))
+        if let Some(driver) = entry.driver.as_ref().filter(|_| entry.created || entry.joined) {
+            let Some(plugin) = self.creditor(driver, Trade::Network) else { return false };
+            let at = At { network: &entry.network, endpoint: id };
+            let calls: [(bool, &dyn Fn() -> Result<(), CallError>); 3] = [
+                (entry.external, &|| plugin.revoke(&at)),
+                (entry.joined, &|| plugin.leave(&at)),
+                (entry.created, &|| plugin.delete_endpoint(&at)),
+            ];
+            let due = calls.iter().filter(|(due, _)| *due);
+            if !due.into_iter().all(|(_, call)| is_settled(&plugin, id.short(), call())) {
+                return false;
+            }
+            if let Some(entry) = self.remote.ledger().endpoints.get_mut(id) {
+                (entry.created, entry.joined, entry.external) = Default::default();
+            }
+        }
+        let Some(ipam) = entry.ipam.as_ref().filter(|_| !entry.addresses.is_empty()) else {
+            return true;
+        };
+        let Some(plugin) = self.creditor(ipam, Trade::Ipam) else { return false };
+        let released = |address: &Address| plugin.release_address(&address.pool, address.address);
+        entry.addresses.iter().all(|address| is_settled(&plugin, id.short(), released(address)))
+    }
+
+    /// Docker gives the pools back first, too.
+    fn return_network(&self, id: &NetworkId, entry: &NetworkEntry) -> bool {
+        if let Some(ipam) = entry.ipam.as_ref().filter(|_| !entry.pools.is_empty()) {
+            let Some(plugin) = self.creditor(ipam, Trade::Ipam) else { return false };
+            for PoolEntry { pool, addresses } in &entry.pools {
+                let addresses = addresses.iter().map(|ip| plugin.release_address(pool, *ip));
+                let mut calls = addresses.chain(std::iter::once_with(|| plugin.release_pool(pool)));
+                if !calls.all(|answer| is_settled(&plugin, id.short(), answer)) {
+                    return false;
+                }
+            }
+            if let Some(entry) = self.remote.ledger().networks.get_mut(id) {
+                entry.pools.clear();
+            }
+        }
+        let Some(driver) = &entry.driver else { return true };
+        self.creditor(driver, Trade::Network)
+            .is_some_and(|plugin| is_settled(&plugin, id.short(), plugin.delete_network(id)))
     }
 
     fn pay_network(&self, id: &NetworkId, of: Use) -> bool {
         let key = network_key(id);
-        let entry = self.begin_to_pay(&key, |ledger| ledger.networks.get(id).cloned());
+        let entry = self.begin_to_pay(&key, |ledger| {
+            let free = !ledger.asking.contains(&key);
+            ledger.networks.get(id).filter(|_| free).cloned()
+        });
         let Some(entry) = entry else { return true };
         let of_use = of == Use::Respected && self.controller().has_network(id);
-        let paid = !of_use
-            && self
-                .creditor(&entry.driver)
-                .is_some_and(|plugin| is_settled(&plugin, id.short(), plugin.delete_network(id)));
+        let paid = !of_use && self.return_network(id, &entry);
         let mut ledger = self.remote.ledger();
         ledger.paying.remove(&key);
         if paid {
@@ -196,12 +231,6 @@ impl Networks {
             self.strike(key);
         }
         paid || of_use
-    }
-
-    /// Nothing of a network is to be given back.
-    pub(super) fn forget_network(&self, id: &NetworkId) {
-        self.remote.ledger().networks.remove(id);
-        self.strike(network_key(id));
     }
 
     /// Nobody else gives the same back meanwhile.
@@ -219,8 +248,11 @@ impl Networks {
         Some(entry)
     }
 
-    fn creditor(&self, name: &str) -> Option<Arc<Plugin>> {
-        let found = self.remote.plugins.find(name, Trade::Network);
+    fn creditor(&self, name: &str, trade: Trade) -> Option<Arc<Plugin>> {
+        let found = match trade {
+            Trade::Network => self.remote.plugins.find(name, trade),
+            Trade::Ipam => self.ipam_plugin(name),
+        };
         let told = |error: &Error| {
             tracing::debug!(
                 plugin = name,

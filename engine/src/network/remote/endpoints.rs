@@ -13,7 +13,7 @@ use serde_json::Map;
 
 use super::super::claims::Claimed;
 use super::super::{Chance, Change, Networks, now};
-use super::ledger::{EndpointEntry, Ledger};
+use super::ledger::{EndpointEntry, Ledger, endpoint_key};
 use crate::plugins::network::{At, Joined, MadeEndpoint, NewEndpoint, options};
 use crate::plugins::{CallError, Plugin, Trade};
 use engine_error::{Error, Result};
@@ -54,10 +54,10 @@ impl Networks {
         let asked = asking.joins.iter().try_for_each(|join| {
             let Some(id) = &join.network else { return Ok(()) };
             let network = self.network(id.as_str())?;
-            match network.driver.plugin() {
-                Some(plugin) => self.ask_for(asking, join, &network, plugin, &mut claimed),
-                None => Ok(()),
+            if network.driver.plugin().is_none() && network.ipam.is_none() {
+                return Ok(());
             }
+            self.ask_for(asking, join, &network, &mut claimed)
         });
         match asked {
             Ok(()) => Ok(claimed),
@@ -73,60 +73,108 @@ impl Networks {
         asking: &Asking<'_>,
         join: &JoinSpec,
         network: &Arc<Network>,
-        plugin: &str,
         claimed: &mut Claimed,
     ) -> Result<()> {
-        let plugin = self.remote.plugins.find(plugin, Trade::Network)?;
-        let ipv6 = !lacks_ipv6(asking.sysctls, &first_interface(join)?);
-        let now = now();
-        let asker =
-            Asker { owner: asking.owner, addresses: &join.addresses, ipv6, mac: join.mac, now };
-        let hold = self.controller().hold(&network.id, &asker)?;
-        let addresses = hold.addresses().to_vec();
-        let (network, owner) = (Arc::clone(network), asking.owner.to_owned());
-        claimed.held.push(Held { network: network.clone(), owner, ipv6, hold: Some(hold) });
         let id = EndpointId::from_random(Chance.bytes());
-        let sandbox = asking.sandbox.cloned();
-        let sandbox = sandbox.or_else(|| claimed.sandbox.clone());
-        let sandbox = sandbox.unwrap_or_else(|| SandboxId::from_random(Chance.bytes()));
-        claimed.name_sandbox(&sandbox);
+        let ipam = network.ipam.as_ref();
+        let names = (network.driver.plugin(), ipam.map(|ipam| ipam.name.as_str()));
+        let mut entry = EndpointEntry::new(&network.id, names.0, names.1);
+        entry.options = options(&join.options, &join.exposed, asking.ports);
+        let asked = Ledger::asked(&id, &entry);
+        {
+            let mut ledger = self.remote.ledger();
+            ledger.asking.insert(endpoint_key(&id));
+            ledger.endpoints.insert(id.clone(), entry);
+        }
         claimed.asked.push(id.clone());
-        let options = options(&join.options, &join.exposed, asking.ports);
-        let new = NewEndpoint {
-            id: &id,
-            network: &network.id,
-            addresses: &addresses,
-            mac: join.mac,
-            options: &options,
+        // That they are asked is on the disk before they are.
+        self.write_ahead(asked)?;
+        let ipv6 = !lacks_ipv6(asking.sysctls, &first_interface(join)?);
+        match ipam {
+            Some(ipam) => {
+                let asker = (asking.owner, ipv6);
+                for lent in self.ask_for_addresses(&id, network, ipam, join, asker)? {
+                    claimed.claims.add_address(&network.id, lent);
+                }
+            }
+            None => self.hold(asking, join, network, ipv6, claimed)?,
+        }
+        let mac = claimed.claims.lent(&network.id).iter().find_map(|lent| lent.mac);
+        let made = match network.driver.plugin() {
+            Some(plugin) => self.ask_for_link(plugin, asking, join, (&id, network), claimed)?,
+            None => ClaimedEndpoint { id, mac, prefix: None, handover: None },
         };
+        claimed.claims.add_endpoint(&network.id, made);
+        Ok(())
+    }
+
+    /// Holds addresses of the model's for an endpoint that a plugin is to make.
+    fn hold(
+        &self,
+        asking: &Asking<'_>,
+        join: &JoinSpec,
+        network: &Arc<Network>,
+        ipv6: bool,
+        claimed: &mut Claimed,
+    ) -> Result<()> {
+        let (owner, addresses, mac, now) = (asking.owner, &join.addresses, join.mac, now());
+        let asker = Asker { owner, addresses, ipv6, mac, now };
+        let hold = self.controller().hold(&network.id, &asker)?;
+        for address in hold.addresses() {
+            let lent = Lent { address: *address, gateway: None, mac: None };
+            claimed.claims.add_address(&network.id, lent);
+        }
+        let (network, owner) = (Arc::clone(network), owner.to_owned());
+        claimed.held.push(Held { network, owner, ipv6, hold: Some(hold) });
+        Ok(())
+    }
+
+    /// Has a plugin make an endpoint with the addresses that were claimed, and hand its link over.
+    fn ask_for_link(
+        &self,
+        plugin: &str,
+        asking: &Asking<'_>,
+        join: &JoinSpec,
+        (id, network): (&EndpointId, &Network),
+        claimed: &mut Claimed,
+    ) -> Result<ClaimedEndpoint> {
+        let plugin = self.remote.plugins.find(plugin, Trade::Network)?;
+        let sandbox = asking.sandbox.or(claimed.sandbox.as_ref()).cloned();
+        let sandbox = match sandbox {
+            Some(sandbox) => sandbox,
+            None => {
+                let sandbox = SandboxId::from_random(Chance.bytes());
+                claimed.ahead = Some(sandbox.clone());
+                self.make_ahead(&sandbox)?;
+                sandbox
+            }
+        };
+        claimed.name_sandbox(&sandbox);
+        let lent = claimed.claims.lent(&network.id);
+        let addresses: Vec<_> = lent.iter().map(|lent| lent.address).collect();
+        let mac = join.mac.or_else(|| lent.iter().find_map(|lent| lent.mac));
+        let options = self.remote.ledger().endpoints.get(id).map(|entry| entry.options.clone());
+        let options = &options.unwrap_or_default();
+        let (of, addresses) = (&network.id, &addresses[..]);
+        let new = NewEndpoint { id, network: of, addresses, mac, options };
         let (made, joined) = self.have_made(&plugin, &new, &sandbox)?;
-        let mac = made.mac.or(join.mac);
+        let mac = made.mac.or(mac);
         let mac = mac.map_or_else(|| self.mac_of(&plugin, joined.link.as_ref()), Ok)?;
-        for address in addresses.into_iter().chain(made.addresses) {
+        for address in made.addresses {
             let lent = Lent { address, gateway: None, mac: None };
             claimed.claims.add_address(&network.id, lent);
         }
         let Joined { link, prefix, gateways, routes } = joined;
-        let handover = Handover { link, gateways, routes };
-        claimed.claims.add_endpoint(&network.id, ClaimedEndpoint { id, mac, prefix, handover });
-        Ok(())
+        let handover = Some(Handover { link, gateways, routes });
+        Ok(ClaimedEndpoint { id: id.clone(), mac: Some(mac), prefix, handover })
     }
 
-    /// Has a plugin make an endpoint and hand its link over. That it is asked is on the disk before.
     fn have_made(
         &self,
         plugin: &Plugin,
         new: &NewEndpoint<'_>,
         sandbox: &SandboxId,
     ) -> Result<(MadeEndpoint, Joined)> {
-        let entry = EndpointEntry::new(new.network, plugin.name(), new.options);
-        let asked = Ledger::asked(new.id, &entry);
-        {
-            let mut ledger = self.remote.ledger();
-            ledger.asking.insert(new.id.clone());
-            ledger.endpoints.insert(new.id.clone(), entry);
-        }
-        self.write_ahead(asked)?;
         self.note_stage(new.id, |entry| entry.created = true);
         let made = plugin.create_endpoint(new);
         let made =

@@ -1,9 +1,10 @@
 //! What plugins hold for us, as it is written down before they are asked for it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 use cnm::store::Batch;
-use cnm::{EndpointId, NetworkId, Store};
+use cnm::{EndpointId, NetworkId, SandboxId, Store};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -22,7 +23,31 @@ pub(super) struct NetworkEntry {
     #[serde(default)]
     version: u32,
     /// Who makes it.
-    pub(super) driver: String,
+    #[serde(default)]
+    pub(super) driver: Option<String>,
+    /// Who gave its pools.
+    #[serde(default)]
+    pub(super) ipam: Option<String>,
+    #[serde(default)]
+    pub(super) pools: Vec<PoolEntry>,
+}
+
+/// A pool that a plugin gave.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct PoolEntry {
+    /// What the plugin calls it.
+    pub(super) pool: String,
+    /// The gateway, and what the user set aside.
+    #[serde(default)]
+    pub(super) addresses: Vec<IpAddr>,
+}
+
+/// An address that a plugin gave.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Address {
+    /// What the plugin calls the pool.
+    pub(super) pool: String,
+    pub(super) address: IpAddr,
 }
 
 /// An endpoint that a plugin makes.
@@ -32,7 +57,13 @@ pub(super) struct EndpointEntry {
     version: u32,
     pub(super) network: NetworkId,
     /// Who makes it.
-    pub(super) driver: String,
+    #[serde(default)]
+    pub(super) driver: Option<String>,
+    /// Who gave its addresses.
+    #[serde(default)]
+    pub(super) ipam: Option<String>,
+    #[serde(default)]
+    pub(super) addresses: Vec<Address>,
     /// Whether it may be there.
     #[serde(default)]
     pub(super) created: bool,
@@ -52,29 +83,53 @@ pub(super) struct EndpointEntry {
 pub(super) struct Ledger {
     pub(super) networks: BTreeMap<NetworkId, NetworkEntry>,
     pub(super) endpoints: BTreeMap<EndpointId, EndpointEntry>,
-    /// Those that plugins are being asked for: the model does not know them yet.
-    pub(super) asking: BTreeSet<EndpointId>,
+    /// Those that plugins are being asked for, by their keys: the model does not know them yet.
+    pub(super) asking: BTreeSet<String>,
+    /// Namespaces that were made ahead, because plugins are told of them.
+    pub(super) ahead: BTreeSet<SandboxId>,
+    /// IPAM plugins that were told what an earlier daemon asked them for.
+    pub(super) told: BTreeSet<String>,
     /// Those that are being given back, by their keys.
     pub(super) paying: BTreeSet<String>,
 }
 
 impl NetworkEntry {
-    pub(super) fn new(driver: &str) -> Self {
-        Self { version: VERSION, driver: driver.to_owned() }
+    /// One that is to get pools.
+    pub(super) fn with_pools_of(ipam: &str) -> Self {
+        Self { ipam: Some(ipam.to_owned()), ..Self::new(None) }
+    }
+
+    pub(super) fn new(driver: Option<&str>) -> Self {
+        let (ipam, pools) = Default::default();
+        Self { version: VERSION, driver: driver.map(str::to_owned), ipam, pools }
+    }
+}
+
+impl NetworkEntry {
+    /// Who is to have it back, in words.
+    pub(super) fn creditors(&self) -> String {
+        creditors(&self.driver, &self.ipam)
     }
 }
 
 impl EndpointEntry {
     /// One about which nothing was asked yet.
-    pub(super) fn new(network: &NetworkId, driver: &str, options: &Map<String, Value>) -> Self {
-        let (network, driver, options) = (network.clone(), driver.to_owned(), options.clone());
-        let (created, joined, external) = Default::default();
-        Self { version: VERSION, network, driver, created, joined, external, options }
+    pub(super) fn new(network: &NetworkId, driver: Option<&str>, ipam: Option<&str>) -> Self {
+        let [driver, ipam] = [driver, ipam].map(|name| name.map(str::to_owned));
+        let (addresses, created, joined, external, options) = Default::default();
+        let (version, network) = (VERSION, network.clone());
+        Self { version, network, driver, ipam, addresses, created, joined, external, options }
+    }
+
+    /// Who is to have it back, in words.
+    pub(super) fn creditors(&self) -> String {
+        creditors(&self.driver, &self.ipam)
     }
 
     /// As it may be when nobody knows how far the asking came.
     fn at_worst(&self) -> Self {
-        Self { created: true, joined: true, external: true, ..self.clone() }
+        let made = self.driver.is_some();
+        Self { created: made, joined: made, external: made, ..self.clone() }
     }
 }
 
@@ -110,6 +165,12 @@ impl Ledger {
         batch.put(network_key(id), json(entry));
         batch
     }
+}
+
+fn creditors(driver: &Option<String>, ipam: &Option<String>) -> String {
+    let mut names: Vec<_> = driver.iter().chain(ipam).map(String::as_str).collect();
+    names.dedup();
+    names.join(" and ")
 }
 
 pub(super) fn endpoint_key(id: &EndpointId) -> String {
