@@ -15,6 +15,7 @@ need runc runc
 need nft nftables
 need ip iproute2
 need docker docker.io
+need docker-compose docker-compose
 need openssl openssl
 need docker-registry docker-registry
 need skopeo skopeo

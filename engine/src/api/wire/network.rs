@@ -221,7 +221,9 @@ fn ipam(network: &Network) -> Value {
         }
         Value::Object(value)
     };
-    let config: Vec<Value> = network.pools.iter().map(pool).collect();
+    // Command lines send them in any order.
+    let (ipv6, ipv4): (Vec<_>, Vec<_>) = network.pools.iter().partition(|p| p.subnet.is_ipv6());
+    let config: Vec<Value> = ipv4.into_iter().chain(ipv6).map(pool).collect();
     let config = if config.is_empty() { Value::Null } else { Value::Array(config) };
     let (driver, options) = match &network.ipam {
         Some(plugin) => (plugin.name.as_str(), json!(plugin.options)),

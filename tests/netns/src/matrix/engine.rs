@@ -45,7 +45,7 @@ impl Engine {
     }
 
     /// What `docker` prints, given words.
-    pub(super) fn docker(&self, words: &str) -> Result<String, String> {
+    pub fn docker(&self, words: &str) -> Result<String, String> {
         let mut command = Command::new("docker");
         command.args(["-H", &self.url]).args(words.split_whitespace()).stdin(Stdio::null());
         let output = command.output().map_err(|error| format!("cannot run docker: {error}"))?;
