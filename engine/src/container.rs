@@ -16,6 +16,7 @@ mod ipc;
 pub(crate) mod join;
 mod links;
 pub(crate) mod live;
+mod lodging;
 mod logs;
 mod merge;
 pub mod modes;
@@ -82,8 +83,10 @@ pub struct Container {
     pub resolved: Resolved,
     /// Its state.
     pub state: State,
-    /// Its sandbox while it has one of its own; also that of another container it shares.
+    /// Its own sandbox: while it runs, and as long as others live in it.
     pub sandbox: Option<SandboxId>,
+    /// The sandbox of another container that it lives in while it runs.
+    pub joined: Option<SandboxId>,
     /// The path of its network namespace.
     pub sandbox_key: PathBuf,
     /// The networks it is to join or has joined, in order.

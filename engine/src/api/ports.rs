@@ -89,7 +89,7 @@ fn told(api: &Api, container: &Container) -> Vec<Told> {
         state,
         until,
     };
-    if container.state.has_process() {
+    if container.sandbox.is_some() {
         let closed = api.engine.containers.closed_ports(container);
         let open = container.ports.iter().map(|binding| {
             let waits = closed.contains(&(binding.protocol, binding.port));

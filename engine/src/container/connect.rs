@@ -29,7 +29,7 @@ impl Containers {
         if !view.spec.links.is_empty() {
             self.registry.note_links(&before.id);
         }
-        if !before.state.has_process() {
+        if !before.state.has_process() && before.sandbox.is_none() {
             return self.note_connect(&live, view);
         }
         let Some(sandbox) = &before.sandbox else { return Err(shares_network()) };
@@ -84,7 +84,7 @@ impl Containers {
         let mut after = Container::clone(&before);
         let gone = after.endpoints.remove(place);
         match &before.sandbox {
-            Some(sandbox) if before.state.has_process() && !network.driver.traits().is_none() => {
+            Some(sandbox) if !network.driver.traits().is_none() => {
                 let change = self.networks.begin_leave(sandbox, &network.id)?;
                 self.rewire(&live, &after, change)?;
                 let release = |model: &mut Controller| release(model, &before.id, &gone);

@@ -17,7 +17,7 @@ use engine_error::{Error, Result};
 use runtime::spec::network_sysctls;
 
 /// The time to live of local names in seconds: short, for a container may come back elsewhere.
-const TTL: u32 = 5;
+pub(super) const TTL: u32 = 5;
 
 /// Where a container's interfaces are.
 #[derive(Clone, Debug, PartialEq, Eq)]

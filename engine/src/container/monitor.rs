@@ -91,10 +91,15 @@ impl Containers {
         self.forget_execs(&live.get().id);
         let before = live.get();
         let mut after = Container::clone(&before);
-        end(&mut after, exit);
+        // Who lives in its sandbox stays, and so does that.
+        let kept = before.sandbox.as_ref().is_some_and(|id| self.has_lodgers(id));
+        end(&mut after, exit, kept);
         // The networks first: whoever sees it exited may remove them at once.
         let left = self.leave_networks(&before, &after);
-        let (container, next) = live.change(|container| end(container, exit));
+        let (container, next) = live.change(|container| end(container, exit, kept));
+        if let Some(lodging) = &before.joined {
+            self.leave_lodging(lodging);
+        }
         if container.state != after.state {
             // Its health changed meanwhile: it ended otherwise than was written down.
             self.note(&container, Durability::Immediate);
@@ -120,7 +125,7 @@ impl Containers {
 
     fn leave_networks(&self, before: &Container, after: &Container) -> Result<()> {
         let records = Self::record(after);
-        if let Some(sandbox) = &before.sandbox {
+        if let Some(sandbox) = before.sandbox.as_ref().filter(|_| after.sandbox.is_none()) {
             return self.networks.close(sandbox, records);
         }
         self.networks.note(|_| Batch::default(), records, Durability::Immediate);
@@ -184,9 +189,18 @@ impl Containers {
     }
 }
 
-/// A container's process has ended, and nothing of its networks is there any more.
-fn end(container: &mut Container, exit: Exit) -> Next {
+/// A container's process has ended, and nothing of its networks is there any more, unless they are kept.
+fn end(container: &mut Container, exit: Exit, kept: bool) -> Next {
     let next = container.state.end(exit, container.spec.restart);
+    container.joined = None;
+    if !kept {
+        forget_networks(container);
+    }
+    next
+}
+
+/// Nothing of a container's networks is there any more.
+pub(super) fn forget_networks(container: &mut Container) {
     container.sandbox = None;
     container.sandbox_key.clear();
     container.ports.clear();
@@ -197,7 +211,6 @@ fn end(container: &mut Container, exit: Exit) -> Next {
         endpoint.gateways.clear();
         endpoint.names.clear();
     }
-    next
 }
 
 /// Whether nobody listens at a shim's socket any more.

@@ -47,7 +47,7 @@ impl Containers {
             .map_err(|port| not_published(&before, &port))?;
         let after = self.with_ports(&before, &selected, &change.add)?;
         readiness::check(&after)?;
-        let Some(sandbox) = before.sandbox.as_ref().filter(|_| before.state.has_process()) else {
+        let Some(sandbox) = &before.sandbox else {
             let warnings = self.foresee(&after)?;
             self.save(&after, Durability::Immediate)?;
             live.change(|container| take_ports(container, &after));

@@ -49,9 +49,16 @@ impl Containers {
         let unknown = |owner: &str| lost.contains(owner) && self.settings.shim_dir(owner).is_dir();
         let lives = |owner: &str| alive.contains_key(owner) || unknown(owner);
         self.networks.settle_intents(lives);
-        self.close_abandoned(lives);
+        let lodgings = self.lodgings(&alive);
+        self.close_abandoned(|sandbox| {
+            lives(&sandbox.owner) || lodgings.contains_key(&sandbox.id)
+        });
+        self.forget_lost_sandboxes(&alive);
         self.networks.predefine(&self.settings)?;
-        self.networks.pin_again(|owner| alive.get(owner).copied());
+        self.networks.pin_again(|sandbox| {
+            let own = alive.get(sandbox.owner.as_str());
+            own.or_else(|| lodgings.get(&sandbox.id)).copied()
+        });
         self.networks.heal();
         self.adopt(&alive)?;
         self.bury(&alive);
@@ -100,9 +107,9 @@ impl Containers {
     }
 
     /// Removes the sandboxes whose owners do not run.
-    fn close_abandoned(&self, lives: impl Fn(&str) -> bool) {
+    fn close_abandoned(&self, is_used: impl Fn(&Sandbox) -> bool) {
         let sandboxes = self.networks.controller().sandboxes();
-        for sandbox in sandboxes.iter().filter(|sandbox| !lives(&sandbox.owner)) {
+        for sandbox in sandboxes.iter().filter(|sandbox| !is_used(sandbox)) {
             if let Err(error) = self.networks.close(&sandbox.id, Batch::default()) {
                 let (sandbox, error) = (sandbox.id.short(), error.chain());
                 tracing::error!(sandbox, error, "cannot remove the sandbox of an ended container");
@@ -113,6 +120,7 @@ impl Containers {
     /// Goes on with the containers that run: their networks, their names, the watch over them. One
     /// that cannot be taken up as it was runs on and says why; the others do not suffer.
     fn adopt(&self, alive: &HashMap<ContainerId, i32>) -> Result<()> {
+        let lodgings = self.serve_lodgings(alive);
         let mut alive: Vec<_> = alive
             .iter()
             .filter_map(|(id, pid)| Some((self.registry.find(id).ok()?, *pid)))
@@ -122,7 +130,7 @@ impl Containers {
         for (live, pid) in &alive {
             self.adopt_process(live, *pid);
         }
-        let mut served = Vec::new();
+        let mut served = lodgings;
         for (live, _) in &alive {
             match self.adopt_networks(live) {
                 Ok(own) => served.extend(own),
@@ -165,6 +173,12 @@ impl Containers {
     fn adopt_networks(&self, live: &Live) -> Result<Option<(SandboxNames, Vec<HeldPort>)>> {
         let mut container = Container::clone(&live.get());
         let mut served = None;
+        // The container that it lodges with may be gone.
+        if let Some(id) = container.joined.as_ref().filter(|id| self.networks.sandbox(id).is_ok()) {
+            let key = self.networks.kernel().namespace_path(id);
+            live.change(|container| container.sandbox_key = key);
+            return Ok(None);
+        }
         match self.place(&container)? {
             Place::Own => {
                 let (sandbox, endpoints) = self.sandbox_of(&container.id)?;
@@ -176,7 +190,9 @@ impl Containers {
                 served = Some((self.sandbox_names(&container, &sandbox, &endpoints)?, held));
             }
             Place::Shared(other) => {
-                if let Namespace::Path(path) = self.shared_sandbox(&other)? {
+                let (namespace, sandbox) = self.shared_sandbox(&other)?;
+                container.joined = sandbox;
+                if let Namespace::Path(path) = namespace {
                     container.sandbox_key = path;
                 }
             }

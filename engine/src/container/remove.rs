@@ -60,6 +60,7 @@ impl Containers {
     pub(crate) fn remove_locked(&self, live: &Arc<Live>, volumes: bool) {
         let (container, ()) = live.change(|container| container.state.status = Status::Removing);
         self.forget_execs(&container.id);
+        self.leave_to_lodgers(&container);
         // The record first: directories that no record speaks of are swept at the next start.
         let mut records = Batch::default();
         records.delete(record_key(&container.id));

@@ -8,7 +8,7 @@ use std::thread;
 use chrono::Utc;
 use cnm::controller::{PortSpec, SandboxSpec};
 use cnm::store::{Batch, Durability};
-use cnm::{Kind, PortBinding};
+use cnm::{Kind, PortBinding, SandboxId};
 
 use super::Containers;
 use super::join::Place;
@@ -101,26 +101,35 @@ impl Containers {
         let container = live.get();
         self.check_links(&container)?;
         match self.place(&container).map_err(networking)? {
-            Place::Own => self.run_in_sandbox(live, &container),
+            Place::Own => match self.kept_sandbox(&container) {
+                Some(kept) => self.run_again(live, &container, &kept),
+                None => self.run_in_sandbox(live, &container),
+            },
             Place::Host => {
                 let host = Connectivity::borrowed(Place::Host, Namespace::Host);
-                self.run_with(live, &container, &host)
+                self.run_with(live, &container, &host, None)
             }
             Place::Shared(other) => {
-                let sandbox = self.shared_sandbox(&other)?;
-                let shared = Connectivity::borrowed(Place::Shared(other), sandbox);
-                self.run_with(live, &container, &shared)
+                let (namespace, sandbox) = self.shared_sandbox(&other)?;
+                let shared = Connectivity::borrowed(Place::Shared(other), namespace);
+                self.run_with(live, &container, &shared, sandbox)
             }
         }
     }
 
-    /// The namespace of another container, for one that shares it.
-    pub(crate) fn shared_sandbox(&self, id: &str) -> Result<Namespace> {
+    /// The namespace of another container, for one that shares it, and the sandbox that it is, if it
+    /// is one of ours.
+    pub(crate) fn shared_sandbox(&self, id: &str) -> Result<(Namespace, Option<SandboxId>)> {
         let other = self.registry.find(id).map_err(|error| {
             let text = format!("joining network namespace of container: {error}");
             Error::new(error.kind(), text)
         })?;
         let other = other.get();
+        let sandbox = self.kept_sandbox(&other).or_else(|| other.joined.clone());
+        if let Some(sandbox) = sandbox {
+            let namespace = Namespace::Path(self.networks.kernel().namespace_path(&sandbox));
+            return Ok((namespace, Some(sandbox)));
+        }
         if !other.state.has_process() || other.state.pid <= 0 {
             return Err(Error::conflict(format!(
                 "cannot join network namespace of a non running container: container {} is {}",
@@ -128,14 +137,12 @@ impl Containers {
                 other.state.status.as_str()
             )));
         }
-        if let Some(sandbox) = &other.sandbox {
-            return Ok(Namespace::Path(self.networks.kernel().namespace_path(sandbox)));
-        }
         if matches!(self.place(&other), Ok(Place::Host)) {
-            return Ok(Namespace::Host);
+            return Ok((Namespace::Host, None));
         }
         // It is in the sandbox of a third one, which may be gone: its process is where it is.
-        Ok(Namespace::Path(PathBuf::from(format!("/proc/{}/ns/net", other.state.pid))))
+        let namespace = PathBuf::from(format!("/proc/{}/ns/net", other.state.pid));
+        Ok((Namespace::Path(namespace), None))
     }
 
     /// Runs a container that needs no network of its own.
@@ -144,6 +151,7 @@ impl Containers {
         live: &Arc<Live>,
         container: &Container,
         connectivity: &Connectivity,
+        joined: Option<SandboxId>,
     ) -> Result<(), Failure> {
         let prepared = self.runner.prepare(self.run_spec(container, connectivity)?)?;
         let endpoints = self.endpoint_views(container, &[])?;
@@ -151,6 +159,7 @@ impl Containers {
         let (container, ()) = live.change(|container| {
             container.state.start(pid, Utc::now());
             container.endpoints = endpoints;
+            container.joined = joined;
             if let Namespace::Path(path) = &connectivity.namespace {
                 container.sandbox_key.clone_from(path);
             }
@@ -306,7 +315,7 @@ impl Containers {
     }
 
     /// What follows a start: those who attached meanwhile, the watch over its end, the events.
-    fn started(&self, live: &Arc<Live>, container: &Container) {
+    pub(super) fn started(&self, live: &Arc<Live>, container: &Container) {
         let shim = Arc::new(ShimClient::new(self.settings.shim_dir(&container.id)));
         let late = live.set_shim(shim.clone());
         self.attach_late(&shim, late);

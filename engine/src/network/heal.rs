@@ -14,7 +14,7 @@ use std::sync::{Arc, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use cnm::controller::Subject;
-use cnm::{Key, SandboxId, State, Value, diff};
+use cnm::{Key, Sandbox, SandboxId, State, Value, diff};
 
 use super::Networks;
 use engine_error::{Error, Result};
@@ -162,10 +162,10 @@ impl Networks {
 
     /// Pins again the namespaces whose pins somebody removed, by the processes of their owners, which
     /// live on in them.
-    pub(crate) fn pin_again(&self, process: impl Fn(&str) -> Option<i32>) {
+    pub(crate) fn pin_again(&self, process: impl Fn(&Sandbox) -> Option<i32>) {
         let sandboxes = self.controller().sandboxes();
         for sandbox in sandboxes {
-            let Some(process) = process(&sandbox.owner) else { continue };
+            let Some(process) = process(&sandbox) else { continue };
             let id = sandbox.id.short();
             match self.kernel.pin_again(&sandbox.id, process) {
                 Ok(false) => {}

@@ -207,3 +207,30 @@ fn a_daemon_that_is_killed_while_ports_change_leaves_all_or_nothing_of_the_chang
         }
     }
 }
+
+#[test]
+fn networks_come_and_go_under_connections_that_lose_nothing() {
+    let (lab, daemon) = lab();
+    daemon.rnet("network create --ipv6 a1");
+    daemon.rnet("network create --ipv6 z1");
+    let web = daemon.run("web", "--network n1 -p 8080:80 -p 8080:80/udp");
+    let peer = daemon.run("peer", "--network n1");
+    let inside = daemon.addresses("web")["n1"].clone();
+    let _echo = Echo::start(&web, 80);
+    let mut flows = Flow::all(&lab.client, at(8080));
+    flows.extend(Flow::all(&peer, [inside[0], inside[1]].map(|host| SocketAddr::new(host, 80))));
+    for _ in 0..3 {
+        daemon.rnet("network connect z1 web");
+        go_on(&flows);
+        daemon.rnet("network disconnect z1 web");
+        go_on(&flows);
+    }
+    flows.into_iter().for_each(Flow::end);
+    // One that becomes the gateway takes new connections, and leaves old ones alone.
+    let flows = at(8080).map(|to| Flow::tcp(&lab.client, to));
+    daemon.rnet("network connect a1 web");
+    go_on(&flows);
+    assert!(at(8080).iter().all(|to| Flow::tcp(&lab.client, *to).lives()));
+    daemon.rnet("network disconnect a1 web");
+    flows.into_iter().for_each(Flow::end);
+}

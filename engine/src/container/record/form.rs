@@ -144,6 +144,7 @@ form!(ContainerForm of Container {
         created: DateTime<Utc>,
         image: String,
         sandbox: Option<SandboxId>,
+        joined: Option<SandboxId>,
         sandbox_key: PathBuf,
         graph_driver: String,
         graph_data: BTreeMap<String, String>,
