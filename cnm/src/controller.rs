@@ -116,6 +116,8 @@ pub struct JoinSpec {
     pub mac: Option<Mac>,
     /// Wanted addresses (`--ip`, `--ip6`).
     pub addresses: Vec<IpAddr>,
+    /// See [`Endpoint::link_local`].
+    pub link_local: Vec<IpAddr>,
     /// Extra names on this network.
     pub aliases: Vec<String>,
     /// See [`Endpoint::gateway_priority`].

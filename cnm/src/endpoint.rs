@@ -25,6 +25,8 @@ pub struct Endpoint {
     pub mac: Mac,
     /// Addresses with the prefix length of their subnet; at most one of each family.
     pub addresses: Vec<IpNetwork>,
+    /// Link-local addresses beside those (`--link-local-ip`), which need no subnet of ours.
+    pub link_local: Vec<IpAddr>,
     /// The gateways that came with lent addresses; those of other addresses are the pools'.
     pub gateways: Vec<IpAddr>,
     /// Extra names on this network only (`--network-alias`).
@@ -77,6 +79,15 @@ impl Endpoint {
     pub fn host_link_of(id: &EndpointId) -> LinkName {
         let text = format!("veth{:.7}", id.as_str());
         text.parse().unwrap_or_else(|_| unreachable!("11 hexadecimal bytes are a link name"))
+    }
+
+    /// Its link-local addresses, with the prefix lengths that all of them have.
+    pub fn link_local_networks(&self) -> impl Iterator<Item = IpNetwork> {
+        let network = |address: &IpAddr| {
+            let length = if address.is_ipv4() { 16 } else { 64 };
+            IpNetwork::new(*address, length).ok()
+        };
+        self.link_local.iter().filter_map(network)
     }
 
     /// The address of the given family.

@@ -110,6 +110,8 @@ struct EndpointRecord {
     addresses: Vec<IpNetwork>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     gateways: Vec<IpAddr>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    link_local: Vec<IpAddr>,
     #[serde(default)]
     aliases: Vec<String>,
     #[serde(default)]
@@ -305,6 +307,7 @@ impl EndpointRecord {
             interface: self.interface,
             mac: self.mac,
             addresses: self.addresses,
+            link_local: self.link_local,
             gateways: self.gateways,
             aliases: self.aliases,
             gateway_priority: self.gateway_priority,
@@ -432,6 +435,7 @@ impl From<&Endpoint> for EndpointRecord {
             interface: endpoint.interface,
             mac: endpoint.mac,
             addresses: endpoint.addresses,
+            link_local: endpoint.link_local,
             gateways: endpoint.gateways,
             aliases: endpoint.aliases,
             gateway_priority: endpoint.gateway_priority,

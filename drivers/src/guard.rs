@@ -10,7 +10,9 @@ use cnm::{Element, Key, Mac, Value};
 /// The elements of all endpoints of a sandbox that are guarded.
 pub(crate) fn elements(attachments: &[Attachment<'_>]) -> Vec<(Key, Value)> {
     let all = attachments.iter().flat_map(|of| &of.endpoint.addresses);
-    let all: Vec<IpAddr> = all.map(ipnetwork::IpNetwork::ip).collect();
+    let all = all.map(ipnetwork::IpNetwork::ip);
+    let asked = attachments.iter().flat_map(|of| &of.endpoint.link_local).copied();
+    let all: Vec<IpAddr> = all.chain(asked).collect();
     let ipv6 = all.iter().any(IpAddr::is_ipv6);
     let mut elements = Vec::new();
     for of in attachments {

@@ -51,6 +51,7 @@ impl Planner for Drivers {
         let mut state = own_namespace(sandbox);
         for attachment in attachments {
             state.extend(attachment.network.driver.endpoint(sandbox, *attachment)?);
+            state.extend(link_local(sandbox, *attachment));
         }
         yield_to_wishes(sandbox, &mut state);
         state.extend(attachments.iter().flat_map(|of| endpoint_sysctls(sandbox, *of)));
@@ -125,6 +126,15 @@ fn neighbouring_subnets(ns: &Ns, of: Attachment<'_>) -> Vec<(Key, Value)> {
         (key, Value::Route { link: endpoint.interface.clone(), via: None })
     };
     network.pools.iter().filter(other).map(route).collect()
+}
+
+/// Addresses that were asked for beside those of the network.
+fn link_local(sandbox: &Sandbox, of: Attachment<'_>) -> impl Iterator<Item = (Key, Value)> {
+    let (ns, link) = (Ns::Sandbox(sandbox.id.clone()), of.endpoint.interface.clone());
+    of.endpoint.link_local_networks().map(move |address| {
+        let key = Key::Address { ns: ns.clone(), link: link.clone(), address };
+        (key, Value::Present)
+    })
 }
 
 /// What a driver would like of an interface is nothing against what the user said of all of them:

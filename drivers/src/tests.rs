@@ -54,6 +54,7 @@ fn endpoint(digit: u8, network: &Network, addresses: &[&str]) -> Endpoint {
         mac: cnm::Mac::from([2, 0, 0, 0, 0, digit]),
         gateways: Vec::new(),
         addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
+        link_local: Vec::new(),
         aliases: Vec::new(),
         gateway_priority: 0,
         order: 0,

@@ -114,6 +114,7 @@ fn memory_of_the_runtime_must_agree() {
         mac: [2, 0, 0, 0, 0, 1].into(),
         gateways: Vec::new(),
         addresses: vec!["10.1.0.2/24".parse().unwrap()],
+        link_local: Vec::new(),
         aliases: Vec::new(),
         gateway_priority: 0,
         order: 0,

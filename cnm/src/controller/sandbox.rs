@@ -330,6 +330,7 @@ impl Draft<'_> {
             order: present.last().map_or(0, |last| last.order + 1),
             default_route: !join.without_default_route,
             any_source: join.any_source,
+            link_local: join.link_local.clone(),
             routes: join.routes.clone(),
             given_options: join.options.clone(),
             handover: made.and_then(|made| made.handover),

@@ -25,6 +25,7 @@ fn joined(name: &str, subnets: &[&str], priority: i32) -> (Network, Endpoint) {
         mac: [2, 0, 0, 0, 0, 1].into(),
         gateways: Vec::new(),
         addresses: pools.iter().map(address).collect(),
+        link_local: Vec::new(),
         aliases: Vec::new(),
         gateway_priority: priority,
         order: 0,

@@ -63,9 +63,18 @@ pub fn inspect(api: &Api, key: &str, request: &Request) -> Result<Response> {
 }
 
 /// `DELETE /networks/{id}`.
-pub async fn remove(api: &Api, key: &str) -> Result<Response> {
+///
+/// With `force=1`, which is ours, the containers on it are taken off it first.
+pub async fn remove(api: &Api, key: &str, request: &Request) -> Result<Response> {
+    let force = request.query.flag("force");
     let (engine, key) = (api.engine.clone(), key.to_owned());
-    blocking(move || engine.networks.remove(&key)).await?;
+    blocking(move || {
+        if force {
+            engine.containers.disconnect_all(&key)?;
+        }
+        engine.networks.remove(&key)
+    })
+    .await?;
     Ok(body::no_content())
 }
 

@@ -170,7 +170,9 @@ async fn network(api: Arc<Api>, method: &str, path: &[&str], request: Request) -
         ("POST", ["create"]) => networks::create(&api, request).await,
         ("POST", ["prune"]) => networks::prune(&api, &request).await,
         ("GET", key) => networks::inspect(&api, &key.join("/"), &request),
-        ("DELETE", key) if !key.is_empty() => networks::remove(&api, &key.join("/")).await,
+        ("DELETE", key) if !key.is_empty() => {
+            networks::remove(&api, &key.join("/"), &request).await
+        }
         ("POST", [key @ .., "connect"]) if !key.is_empty() => {
             networks::connect(&api, &key.join("/"), request).await
         }

@@ -259,6 +259,7 @@ impl CreateArgs {
         first.aliases.extend(self.network_alias.iter().cloned());
         first.ip = first.ip.take().or_else(|| self.ip.clone());
         first.ip6 = first.ip6.take().or_else(|| self.ip6.clone());
+        first.link_local.extend(self.link_local_ip.iter().cloned());
         first.mac = first.mac.take().or_else(|| self.mac_address.clone());
         Ok(networks)
     }
@@ -276,6 +277,7 @@ struct NetworkFlag {
     aliases: Vec<String>,
     ip: Option<String>,
     ip6: Option<String>,
+    link_local: Vec<String>,
     mac: Option<String>,
     priority: i64,
     options: Vec<String>,
@@ -296,6 +298,7 @@ impl NetworkFlag {
                 "alias" => flag.aliases.push(value.to_owned()),
                 "ip" => flag.ip = Some(value.to_owned()),
                 "ip6" => flag.ip6 = Some(value.to_owned()),
+                "link-local-ip" => flag.link_local.push(value.to_owned()),
                 "mac-address" => flag.mac = Some(value.to_owned()),
                 "driver-opt" => flag.options.push(value.to_owned()),
                 "gw-priority" => {
@@ -314,7 +317,10 @@ impl NetworkFlag {
 
     fn endpoint(self) -> Value {
         json!({
-            "IPAMConfig": {"IPv4Address": self.ip.unwrap_or_default(), "IPv6Address": self.ip6.unwrap_or_default()},
+            "IPAMConfig": {
+                "IPv4Address": self.ip.unwrap_or_default(), "IPv6Address": self.ip6.unwrap_or_default(),
+                "LinkLocalIPs": self.link_local,
+            },
             "Aliases": self.aliases, "MacAddress": self.mac.unwrap_or_default(),
             "GwPriority": self.priority, "DriverOpts": pairs(&self.options),
         })

@@ -175,7 +175,8 @@ async fn ls(client: &Client, args: NetworkLsArgs) -> Outcome {
 async fn rm(client: &Client, args: NetworkRmArgs) -> Outcome {
     let mut code = 0;
     for name in &args.names {
-        match client.delete(&format!("/networks/{}", escape(name))).await {
+        let force = if args.force { "?force=1" } else { "" };
+        match client.delete(&format!("/networks/{}{force}", escape(name))).await {
             Ok(_) => say(name),
             Err(error) if args.force && error.status == Some(404) => {}
             Err(error) => {
@@ -193,6 +194,7 @@ async fn connect(client: &Client, args: ConnectArgs) -> Outcome {
         "EndpointConfig": {
             "IPAMConfig": {
                 "IPv4Address": args.ip.unwrap_or_default(), "IPv6Address": args.ip6.unwrap_or_default(),
+                "LinkLocalIPs": args.link_local_ip,
             },
             "Aliases": args.alias, "Links": args.link, "GwPriority": args.gw_priority,
             "DriverOpts": create::pairs(&args.driver_opt),

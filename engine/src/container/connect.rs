@@ -96,6 +96,25 @@ impl Containers {
         }
     }
 
+    /// Takes all running containers off a network that is to go. Blocks.
+    pub fn disconnect_all(&self, network: &str) -> Result<()> {
+        let network = self.networks.network(network)?;
+        if network.predefined {
+            // Its removal is refused.
+            return Ok(());
+        }
+        for (endpoint, container) in self.on_network(&network.id) {
+            let key = match (container, self.networks.sandbox(&endpoint.sandbox)) {
+                (Some(container), _) => container.id.to_string(),
+                (None, Ok((sandbox, _))) => sandbox.owner.clone(),
+                // It is gone by itself.
+                (None, Err(_)) => continue,
+            };
+            self.disconnect(network.id.as_str(), &key, true)?;
+        }
+        Ok(())
+    }
+
     /// Carries out a change of a running container's networks.
     fn rewire(&self, live: &Arc<Live>, after: &Container, change: Change) -> Result<()> {
         let applied = self

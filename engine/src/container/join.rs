@@ -164,6 +164,7 @@ pub(crate) fn join_spec(
     Ok(JoinSpec {
         network: Some(network.id.clone()),
         mac: spec.mac,
+        link_local: spec.link_local.clone(),
         addresses,
         aliases: spec.aliases.clone(),
         gateway_priority: spec.gateway_priority,

@@ -122,8 +122,13 @@ impl Containers {
     }
 
     /// What the resolver is to answer in a sandbox whose container is gone.
-    fn names_of_nobody(&self, sandbox: &SandboxId, endpoints: &[Arc<cnm::Endpoint>]) -> SandboxNames {
-        let networks = endpoints.iter().filter_map(|e| self.networks.network(e.network.as_str()).ok());
+    fn names_of_nobody(
+        &self,
+        sandbox: &SandboxId,
+        endpoints: &[Arc<cnm::Endpoint>],
+    ) -> SandboxNames {
+        let networks =
+            endpoints.iter().filter_map(|e| self.networks.network(e.network.as_str()).ok());
         let networks: Vec<_> = networks.collect();
         let view = SandboxView {
             sandbox: sandbox.clone(),

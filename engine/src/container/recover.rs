@@ -50,9 +50,7 @@ impl Containers {
         let lives = |owner: &str| alive.contains_key(owner) || unknown(owner);
         self.networks.settle_intents(lives);
         let lodgings = self.lodgings(&alive);
-        self.close_abandoned(|sandbox| {
-            lives(&sandbox.owner) || lodgings.contains_key(&sandbox.id)
-        });
+        self.close_abandoned(|sandbox| lives(&sandbox.owner) || lodgings.contains_key(&sandbox.id));
         self.forget_lost_sandboxes(&alive);
         self.networks.predefine(&self.settings)?;
         self.networks.pin_again(|sandbox| {

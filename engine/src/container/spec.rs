@@ -150,6 +150,8 @@ pub struct EndpointSpec {
     pub ipv4: Option<IpAddr>,
     /// `--ip6`.
     pub ipv6: Option<IpAddr>,
+    /// `--link-local-ip`.
+    pub link_local: Vec<IpAddr>,
     /// `--mac-address`.
     pub mac: Option<Mac>,
     /// Decides the default route; the highest wins.

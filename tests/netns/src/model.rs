@@ -90,6 +90,7 @@ impl Model {
             mac: Mac::from([2, 0, 0, 0, network, n]),
             gateways: Vec::new(),
             addresses,
+            link_local: Vec::new(),
             aliases: Vec::new(),
             gateway_priority: 0,
             order,

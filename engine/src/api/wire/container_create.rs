@@ -272,17 +272,16 @@ pub fn endpoint_spec(config: &EndpointConfig) -> Result<EndpointSpec> {
     let ipam = config.ipam_config.clone().unwrap_or_default();
     let mac = Some(config.mac_address.as_str()).filter(|mac| !mac.is_empty());
     let outside = |_| Error::invalid(format!("invalid gateway priority {}", config.gw_priority));
-    if ipam.link_local.iter().flatten().next().is_some() {
-        return Err(Error::new(
-            cnm::Kind::NotImplemented,
-            "link-local addresses (--link-local-ip) are not supported",
-        ));
-    }
-    let EndpointIpam { ipv4, ipv6, .. } = ipam;
+    let EndpointIpam { ipv4, ipv6, link_local } = ipam;
     Ok(EndpointSpec {
         aliases: config.aliases.clone().unwrap_or_default(),
         ipv4: address(&ipv4, IpAddr::is_ipv4, "IPv4")?,
         ipv6: address(&ipv6, IpAddr::is_ipv6, "IPv6")?,
+        link_local: link_local
+            .iter()
+            .flatten()
+            .map(|text| link_local_address(text))
+            .collect::<Result<_>>()?,
         mac: mac.map(parse_mac).transpose()?,
         gateway_priority: i32::try_from(config.gw_priority).map_err(outside)?,
         options: config.driver_opts.clone().unwrap_or_default(),
@@ -296,6 +295,19 @@ fn address(text: &str, fits: fn(&IpAddr) -> bool, family: &str) -> Result<Option
     }
     let address = text.parse().ok().filter(fits);
     address.map(Some).ok_or_else(|| Error::invalid(format!("invalid {family} address: {text}")))
+}
+
+/// An address that is of the link alone, and no more than that.
+fn link_local_address(text: &str) -> Result<IpAddr> {
+    let is_local = |address: &IpAddr| match address {
+        IpAddr::V4(address) => address.is_link_local(),
+        IpAddr::V6(address) => address.is_unicast_link_local(),
+    };
+    text.parse().ok().filter(is_local).ok_or_else(|| {
+        Error::invalid(format!(
+            "invalid link-local IP address: {text}: use one of 169.254.0.0/16 or fe80::/64"
+        ))
+    })
 }
 
 #[cfg(test)]

@@ -202,6 +202,9 @@ fn endpoint_settings(endpoint: &EndpointView) -> Value {
             ipam.insert(name.to_owned(), json!(address));
         }
     }
+    if !spec.link_local.is_empty() {
+        ipam.insert("LinkLocalIPs".to_owned(), json!(spec.link_local));
+    }
     let mut settings = Map::from_iter([
         ("IPAMConfig".to_owned(), if ipam.is_empty() { Value::Null } else { Value::Object(ipam) }),
         ("Links".to_owned(), list(&spec.links)),

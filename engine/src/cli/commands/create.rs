@@ -105,6 +105,9 @@ pub(crate) struct CreateArgs {
     /// IPC mode to use
     #[arg(long, default_value = "", hide_default_value = true)]
     pub(crate) ipc: String,
+    /// Container IPv4/IPv6 link-local addresses
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) link_local_ip: Vec<String>,
     /// Set metadata on a container
     #[arg(short, long, value_name = "KEY=VALUE")]
     pub(crate) label: Vec<String>,

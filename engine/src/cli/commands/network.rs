@@ -120,6 +120,9 @@ pub(crate) struct ConnectArgs {
     /// Add link to another container
     #[arg(long)]
     pub(crate) link: Vec<String>,
+    /// Add a link-local address
+    #[arg(long)]
+    pub(crate) link_local_ip: Vec<String>,
     /// Network
     pub(crate) network: String,
     /// Container
@@ -155,7 +158,7 @@ pub(crate) struct NetworkLsArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct NetworkRmArgs {
-    /// Do not complain about what does not exist
+    /// Do not complain about what does not exist; take containers off networks that are removed
     #[arg(short, long)]
     pub(crate) force: bool,
     /// Names

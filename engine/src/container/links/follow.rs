@@ -143,7 +143,11 @@ impl Containers {
 
     /// Does something while no other operation is at work on a container: at once if none is. The
     /// caller has the turn of another container, and may not wait: they might wait for each other.
-    pub(in super::super) fn in_turn(&self, live: Arc<Live>, work: impl FnOnce(&Self, &Arc<Live>) + Send + 'static) {
+    pub(in super::super) fn in_turn(
+        &self,
+        live: Arc<Live>,
+        work: impl FnOnce(&Self, &Arc<Live>) + Send + 'static,
+    ) {
         if let Ok(_turn) = live.lifecycle.try_lock() {
             return work(self, &live);
         }

@@ -345,6 +345,7 @@ form!(EndpointSpecForm of EndpointSpec {
         aliases: Vec<String>,
         ipv4: Option<IpAddr>,
         ipv6: Option<IpAddr>,
+        link_local: Vec<IpAddr>,
         mac: Option<Mac>,
         gateway_priority: i32,
         options: BTreeMap<String, String>,
