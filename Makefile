@@ -45,7 +45,7 @@ fuzz: setup
 # Writes the generated parts of docs/ anew.
 docs:
 	cargo build --workspace --bins
-	UPDATE=1 cargo test --package netns-tests --test ruleset --test networks --test isolation
+	UPDATE=1 cargo test --package netns-tests --test ruleset --test networks --test isolation --test creations
 
 # Measures rnet beside the peers that are installed and prints the table of docs/benchmarks.md.
 bench: release

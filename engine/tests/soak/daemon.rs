@@ -161,11 +161,23 @@ impl Daemon {
         }
     }
 
-    /// A dual-stack network.
-    pub(crate) fn create_network(&self, name: &str, number: u8) {
+    /// A dual-stack network of a kind.
+    pub(crate) fn create_network(&self, name: &str, number: u8, kind: &str) {
+        let option = |name: &str| format!("com.docker.network.bridge.{name}");
+        let options = match kind {
+            "apart" => json!({option("enable_icc"): "false"}),
+            "routed" => json!({
+                option("gateway_mode_ipv4"): "routed",
+                option("gateway_mode_ipv6"): "routed",
+            }),
+            _ => json!({}),
+        };
         let pools = [format!("10.77.{number}.0/24"), format!("fd77:{number}::/64")];
         let pools = pools.map(|subnet| json!({"Subnet": subnet}));
-        let body = json!({"Name": name, "EnableIPv6": true, "IPAM": {"Config": pools}});
+        let body = json!({
+            "Name": name, "EnableIPv6": true, "IPAM": {"Config": pools}, "Options": options,
+            "Internal": kind == "internal",
+        });
         self.insist("POST", "/networks/create", &body.to_string(), &[409]);
     }
 }

@@ -23,6 +23,14 @@ use crate::daemon::{Daemon, PATIENCE, until};
 use crate::snapshot::Snapshot;
 
 const CYCLES: u32 = 200;
+
+/// The last cycle in which somebody else flushes the ruleset: a daemon that starts later makes the users'
+/// table anew.
+const LAST_FLUSH: u32 = CYCLES / 2;
+
+/// What the networks are, by number from 1. Containers begin on one of the first three, whose ports
+/// are published by the host's addresses, and join another one.
+const KINDS: [&str; 5] = ["", "", "apart", "routed", "internal"];
 const INSIDE: &str = "RNET_SOAK_INSIDE";
 const SEED: &str = "RNET_SOAK_SEED";
 const NAME: &str = "nothing_is_left_when_the_daemon_is_killed_at_random_moments";
@@ -69,8 +77,8 @@ fn soak(directory: &Path) {
     eprintln!("seed {seed}: set {SEED} to have the same moments again");
     let daemon = Daemon::new(directory);
     daemon.start();
-    for number in [1, 2] {
-        daemon.create_network(&format!("net{number}"), number);
+    for (number, kind) in (1..).zip(KINDS) {
+        daemon.create_network(&format!("net{number}"), number, kind);
     }
     // The first container has things made that stay, the cgroup above it for one.
     Cycle { daemon: &daemon, number: 0 }.run();
@@ -152,7 +160,14 @@ impl Cycle<'_> {
     }
 
     fn networks(&self) -> [String; 2] {
-        let numbers = if self.number.is_multiple_of(2) { [1, 2] } else { [2, 1] };
+        let numbers = match self.number % 6 {
+            0 => [1, 2],
+            1 => [2, 1],
+            2 => [3, 5],
+            3 => [1, 5],
+            4 => [2, 3],
+            _ => [3, 4],
+        };
         numbers.map(|number| format!("net{number}"))
     }
 
@@ -191,10 +206,15 @@ impl Cycle<'_> {
         let disconnect = format!("/networks/{second}/disconnect");
         self.ask(&disconnect, &json!({"Container": name}), &[403, 404, 409, 500]);
         assert!(answers(port), "{name} does not answer when it left a network");
+        if self.number % 7 == 3 && self.number < LAST_FLUSH {
+            assert!(Command::new("nft").args(["flush", "ruleset"]).status().unwrap().success());
+            assert!(answers(port), "{name} does not answer when somebody flushed the ruleset");
+        }
         self.end();
         if self.number % 10 == 5 {
             let extra = format!("extra{}", self.number);
-            self.daemon.create_network(&extra, 3);
+            let kind = KINDS[usize::try_from(self.number / 10).unwrap() % KINDS.len()];
+            self.daemon.create_network(&extra, 9, kind);
             self.daemon.insist("DELETE", &format!("/networks/{extra}"), "", &[404]);
         }
     }

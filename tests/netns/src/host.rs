@@ -45,6 +45,7 @@ impl Host {
     }
 
     /// Another handle of the same host.
+    #[must_use]
     pub fn another(&self) -> Self {
         Self(self.0.try_clone().unwrap())
     }

@@ -62,7 +62,7 @@ impl Wish {
         let (mut chance, host) = (Counter(0), HostFacts { links, ..HostFacts::default() });
         let mut spec = self.network(driver);
         let (network, transaction) = if driver.traits().single {
-            spec.name = "predefined".to_owned();
+            "predefined".clone_into(&mut spec.name);
             model.begin_create_predefined(&spec, &host, &mut chance, 1)
         } else {
             model.begin_create_network(&spec, &host, &mut chance, 1)

@@ -64,6 +64,16 @@ impl Page {
         text
     }
 
+    /// What it says of a kernel without `br_netfilter`.
+    #[must_use]
+    pub fn without_br_netfilter(&self) -> Self {
+        let mut without = self.clone();
+        for (place, text) in self.cells() {
+            without.set(&place, text.split(WITH).next().unwrap_or_default());
+        }
+        without
+    }
+
     /// Where it says something else than another: section, row, column, and what each of them says.
     pub fn differences(&self, other: &Self) -> Vec<[String; 5]> {
         let [ours, theirs] = [self.cells(), other.cells()];
@@ -188,5 +198,6 @@ mod tests {
         assert_eq!(ours.differences(&theirs), [["A", "x", "y", "no", "yes"]]);
         let both = ours.beside(&theirs);
         assert_eq!(both.at(&place("A", "x", "y")), Some("no; with br_netfilter yes"));
+        assert_eq!(both.without_br_netfilter(), ours);
     }
 }

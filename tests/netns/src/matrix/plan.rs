@@ -93,7 +93,7 @@ impl Source {
 struct Row<'a> {
     source: usize,
     section: &'a str,
-    row: &'a str,
+    name: &'a str,
     device: &'a str,
 }
 
@@ -102,7 +102,7 @@ impl Row<'_> {
     fn trial(&self, column: &str, port: (&'static str, u16), to: SocketAddr, of: &str) -> Trial {
         Trial {
             source: self.source,
-            place: (self.section.to_owned(), self.row.to_owned(), column.to_owned()),
+            place: (self.section.to_owned(), self.name.to_owned(), column.to_owned()),
             word: port.0,
             way: Way::Tcp,
             to,
@@ -178,7 +178,7 @@ fn who<'a>((n, source): (usize, &'a Source), to: &Target) -> Option<(usize, &'a 
 fn directly(source: usize, by: &Source, row: &str, target: &Target) -> Vec<Trial> {
     let section = format!("To {}, at the container's own addresses", target.title);
     let (device, index) = by.device(target.network);
-    let place = Row { source, section: &section, row, device };
+    let place = Row { source, section: &section, name: row, device };
     let mut trials = Vec::new();
     if row == LOCALHOST {
         return trials;
@@ -198,7 +198,7 @@ fn directly(source: usize, by: &Source, row: &str, target: &Target) -> Vec<Trial
 fn by_the_host(source: usize, by: &Source, row: &str, target: &Target) -> Vec<Trial> {
     let section = format!("To {}, at addresses of the host", target.title);
     let (device, index) = by.device(target.network);
-    let place = Row { source, section: &section, row, device };
+    let place = Row { source, section: &section, name: row, device };
     // Nothing is to be found where the port that is not published would be.
     let ports = [0, 2, 1].map(|offset| target.host_port + offset);
     let mut trials = Vec::new();
@@ -214,7 +214,7 @@ fn by_the_host(source: usize, by: &Source, row: &str, target: &Target) -> Vec<Tr
 fn to_the_host(source: usize, by: &Source) -> Vec<Trial> {
     let service = ("service", SERVICE);
     let (device, index) = by.device(0);
-    let place = Row { source, section: "To the host itself", row: &by.row, device };
+    let place = Row { source, section: "To the host itself", name: &by.row, device };
     let gateway = Known { link_local: None, ..by.gateway };
     let gateways = gateway.columns(*index).into_iter().zip(["IPv4 gateway", "IPv6 gateway"]);
     let gateways = gateways.map(|((_, to), column)| (column, to));
@@ -231,7 +231,7 @@ fn to_the_outside(source: usize, by: &Source, name: &str, known: Known) -> Vec<T
     let service = ("service", SERVICE);
     let (device, index) = by.device(0);
     let section = format!("To a machine {name}");
-    let place = Row { source, section: &section, row: &by.row, device };
+    let place = Row { source, section: &section, name: &by.row, device };
     let mut trials = Vec::new();
     for (column, to) in known.columns(*index) {
         trials.extend(place.both(column, service, to, SERVICE, name));
