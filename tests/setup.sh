@@ -13,6 +13,7 @@ need c++ g++
 need crun crun
 need runc runc
 need nft nftables
+need iptables-legacy iptables
 need ip iproute2
 need docker docker.io
 need docker-compose docker-compose

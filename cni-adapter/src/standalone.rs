@@ -22,7 +22,7 @@ use cnm::{
     diff,
 };
 use drivers::kernel::nft::Ownership;
-use drivers::kernel::{Kernel, KernelError, Linux, LinuxConfig, Netns};
+use drivers::kernel::{Forwarding, Kernel, KernelError, Linux, LinuxConfig, Netns};
 use ipnetwork::IpNetwork;
 
 use crate::result::{Code, Failure};
@@ -202,8 +202,8 @@ impl Standalone {
         let mut before = transaction.before.clone();
         before.insert(Key::Namespace { sandbox: id.clone() }, Value::Present);
         self.kernel.apply(&diff(&before, &transaction.after))?;
-        let bindings: Vec<_> = transaction.after.iter().filter_map(published).collect();
-        self.kernel.flush_ports(&bindings)
+        let published = transaction.sandbox_after().map_or(&[][..], |live| &live.sandbox.ports);
+        self.kernel.flush_ports(published)
     }
 
     /// Removes a sandbox, and leaves its namespace to whoever made it.
@@ -304,6 +304,8 @@ pub(crate) fn kernel_config(directory: &Path) -> LinuxConfig {
         tag: TAG.to_owned(),
         owner: None,
         ownership: Ownership::Declined,
+        // A node forwards: other plugins count on it.
+        forwarding: Forwarding::Everybodys,
     }
 }
 
@@ -353,14 +355,6 @@ fn network_name(name: &str) -> String {
 /// What a look at the host alone reports.
 fn is_of_host(key: &Key) -> bool {
     key.sandbox().is_none() && !matches!(key, Key::Port { .. })
-}
-
-fn published((key, value): (&Key, &Value)) -> Option<PortBinding> {
-    let Key::Element(cnm::Element::Published { host, protocol, port: host_port }) = key else {
-        return None;
-    };
-    let Value::Target { port, .. } = value else { return None };
-    Some(PortBinding { host: *host, host_port: *host_port, protocol: *protocol, port: *port })
 }
 
 /// Nanoseconds since the Unix epoch.

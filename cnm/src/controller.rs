@@ -11,6 +11,7 @@
 //! refused until the first is committed or aborted.
 
 mod claims;
+mod config;
 mod draft;
 mod error;
 mod facts;
@@ -81,6 +82,8 @@ pub struct Controller {
     recovered: BTreeSet<u64>,
     next: u64,
     ula: Option<IpNetwork>,
+    /// The MTU of the host's way out.
+    egress_mtu: Option<u32>,
     unreadable: Vec<Unreadable>,
 }
 
@@ -247,22 +250,6 @@ pub enum Subject {
     Sandbox(SandboxId),
 }
 
-impl Default for ControllerConfig {
-    fn default() -> Self {
-        // Private space (RFC 1918) that is rarely used elsewhere comes first.
-        let supernets = ["172.17.0.0/16", "172.18.0.0/15", "172.20.0.0/14", "172.24.0.0/13"];
-        let supernets = supernets.into_iter().chain(["10.128.0.0/9"]);
-        let any = IpAddr::from([0; 4]);
-        Self {
-            default_pools: supernets.filter_map(|net| Some((net.parse().ok()?, 24))).collect(),
-            quarantine: 60_000_000_000,
-            default_options: BTreeMap::new(),
-            ephemeral_ports: 32_768..=60_999,
-            default_bindings: vec![any, IpAddr::from([0; 16])],
-        }
-    }
-}
-
 impl Controller {
     /// Reads the model from the store. Intents that were not finished stay in the store: see
     /// [`Controller::intents`].
@@ -286,6 +273,7 @@ impl Controller {
             recovered: BTreeSet::new(),
             next: 1,
             ula: None,
+            egress_mtu: None,
             unreadable: Vec::new(),
         };
         controller.read(store)?;
@@ -445,7 +433,8 @@ impl Controller {
     fn insert_network(&mut self, network: &Arc<Network>) {
         self.ipam.add_network(network);
         self.members.entry(network.id.clone()).or_default();
-        self.networks.insert(network.id.clone(), Arc::clone(network));
+        let network = self.on_its_way_out(network);
+        self.networks.insert(network.id.clone(), network);
     }
 
     fn insert_sandbox(&mut self, live: Live) {

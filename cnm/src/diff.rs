@@ -72,7 +72,8 @@ fn changes_in_place(from: &Value, to: &Value) -> bool {
         (Value::Port { .. }, Value::Port { .. })
         | (Value::Neighbour { .. }, Value::Neighbour { .. })
         | (Value::Text(_), Value::Text(_))
-        | (Value::Route { .. }, Value::Route { .. }) => true,
+        | (Value::Route { .. }, Value::Route { .. })
+        | (Value::HostRoute { .. }, Value::HostRoute { .. }) => true,
         // A map element has no update: it is removed and added in one transaction.
         _ => false,
     }

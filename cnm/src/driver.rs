@@ -128,8 +128,8 @@ pub trait Driver: fmt::Debug + Send + Sync {
     }
 
     /// What leads from a published port to the endpoint.
-    fn publish(&self, _binding: &PortBinding, _to: Attachment<'_>) -> Option<(Key, Value)> {
-        None
+    fn publish(&self, _binding: &PortBinding, _to: Attachment<'_>) -> Vec<(Key, Value)> {
+        Vec::new()
     }
 }
 

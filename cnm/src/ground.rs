@@ -53,6 +53,7 @@ pub fn rests_on(key: &Key, value: &Value) -> Vec<Ground> {
                 let (ns_, link_, ipv6) = (ns.clone(), link.clone(), destination.is_ipv6());
                 vec![inside(ns), on(ns, link), Ground::Address { ns: ns_, link: link_, ipv6 }]
             }
+            Value::HostRoute { link, .. } => vec![inside(ns), on(ns, link)],
             _ => vec![inside(ns)],
         },
         Key::Resolver { sandbox } => vec![Ground::Namespace(Ns::Sandbox(sandbox.clone()))],

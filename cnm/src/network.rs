@@ -45,6 +45,9 @@ pub struct Network {
     pub labels: BTreeMap<String, String>,
     /// The link of the host that it is on, if its driver puts it on one.
     pub parent: Option<Parent>,
+    /// The MTU of the host's way out, as far as it is known: the daemon's to tell, and no part of a
+    /// record.
+    pub egress_mtu: Option<u32>,
 }
 
 /// A link of the host that networks are on.

@@ -290,6 +290,7 @@ impl NetworkRecord {
             predefined,
             labels,
             parent,
+            egress_mtu: None,
         })
     }
 }

@@ -7,8 +7,9 @@ use std::net::IpAddr;
 use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 
+use crate::element::Element;
 use crate::link::{Damage, Link};
-use crate::{LinkName, Mac, Protocol, SandboxId};
+use crate::{LinkName, Mac, SandboxId};
 
 /// A set of kernel objects, each stored under the key that identifies it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -54,7 +55,7 @@ pub enum Key {
         /// The address with its prefix length.
         address: IpNetwork,
     },
-    /// A route in the main table. Value: [`Value::Route`].
+    /// A route in the main table. Value: [`Value::Route`] or [`Value::HostRoute`].
     Route {
         /// The namespace.
         ns: Ns,
@@ -91,91 +92,6 @@ pub enum Key {
     Element(Element),
 }
 
-/// An element of one of the sets and maps of the table `inet rnet`.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub enum Element {
-    /// A bridge of ours: what arrives for it from elsewhere needs a permission. Present.
-    Bridge {
-        /// The device.
-        link: LinkName,
-    },
-    /// A bridge that nothing passes into or out of. Present.
-    Internal {
-        /// The device.
-        link: LinkName,
-    },
-    /// An address of the host on a bridge of ours: nobody outside of our networks may use it.
-    /// Present.
-    Gateway {
-        /// The address.
-        address: IpAddr,
-    },
-    /// A bridge whose endpoints may be reached directly, in one family
-    /// (gateway modes `routed` and `nat-unprotected`). Present.
-    Unprotected {
-        /// The device.
-        link: LinkName,
-        /// Whether it is IPv6 that is open.
-        ipv6: bool,
-    },
-    /// A subnet whose traffic to the outside leaves with the host's address. Present.
-    Masquerade {
-        /// The subnet.
-        subnet: IpNetwork,
-    },
-    /// A host port of a host address. An unspecified address stands for all of its family.
-    /// Value: [`Value::Target`].
-    Published {
-        /// The host's address.
-        host: IpAddr,
-        /// The protocol.
-        protocol: Protocol,
-        /// The host port.
-        port: u16,
-    },
-    /// A port of a bridge that only frames with this hardware address may come in by, from the
-    /// addresses that [`Element::Source`] names. Present.
-    Guarded {
-        /// The host link.
-        link: LinkName,
-        /// The hardware address.
-        mac: Mac,
-    },
-    /// An address that packets may come from by a guarded port. Present.
-    Source {
-        /// The host link.
-        link: LinkName,
-        /// The address.
-        address: IpAddr,
-    },
-    /// A port of an endpoint that may be reached directly (gateway mode `routed`). Present.
-    Open {
-        /// The endpoint's address.
-        address: IpAddr,
-        /// The protocol.
-        protocol: Protocol,
-        /// The endpoint's port.
-        port: u16,
-    },
-    /// A bridge whose endpoints do not talk to each other: what crosses it from port to port by way
-    /// of the host needs a permission. Present.
-    Apart {
-        /// The device.
-        link: LinkName,
-    },
-    /// A port of an endpoint that another one may talk to where endpoints do not talk. Present.
-    Passage {
-        /// The address of the one that may.
-        from: IpAddr,
-        /// The address of the other.
-        to: IpAddr,
-        /// The protocol.
-        protocol: Protocol,
-        /// The other's port.
-        port: u16,
-    },
-}
-
 /// What the kernel object under a [`Key`] looks like.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Value {
@@ -204,6 +120,14 @@ pub enum Value {
         /// The gateway; directly connected if absent.
         via: Option<IpAddr>,
     },
+    /// A route to an endpoint behind a link of the host, by which the host itself sends from one of
+    /// its addresses.
+    HostRoute {
+        /// The link.
+        link: LinkName,
+        /// The host's address.
+        source: IpAddr,
+    },
     /// A neighbour.
     Neighbour {
         /// Its hardware address.
@@ -212,6 +136,11 @@ pub enum Value {
     /// A neighbour that the link answers for, with its own hardware address, so that what is sent
     /// to it comes to the host.
     Proxied,
+    /// The address that packets leave with.
+    Source {
+        /// The host's address.
+        address: IpAddr,
+    },
     /// Where a published port leads.
     Target {
         /// The endpoint's address.
@@ -249,11 +178,15 @@ impl State {
     /// All objects in the order in which they can be made.
     pub fn in_order(&self) -> Vec<(&Key, &Value)> {
         let mut objects: Vec<_> = self.0.iter().collect();
-        // All but links have their place by their keys already.
-        objects.sort_by_cached_key(|(key, value)| match key {
-            Key::Namespace { .. } => (0, 0),
-            Key::Link { .. } => (1, self.depth(value)),
-            _ => (2, 0),
+        // All but links and routes have their place by their keys already.
+        objects.sort_by_cached_key(|(key, value)| match (key, value) {
+            (Key::Namespace { .. }, _) => (0, 0),
+            (Key::Link { .. }, _) => (1, self.depth(value)),
+            (Key::Port { .. } | Key::Sysctl { .. } | Key::Address { .. }, _) => (2, 0),
+            // A gateway may be reached by a route itself.
+            (Key::Route { .. }, Value::Route { via: Some(_), .. }) => (3, 1),
+            (Key::Route { .. }, _) => (3, 0),
+            _ => (4, 0),
         });
         objects
     }
@@ -372,30 +305,6 @@ impl fmt::Display for Key {
     }
 }
 
-impl fmt::Display for Element {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Bridge { link } => write!(f, "bridge {link}"),
-            Self::Internal { link } => write!(f, "internal {link}"),
-            Self::Gateway { address } => write!(f, "gateway {address}"),
-            Self::Unprotected { link, ipv6 } => {
-                write!(f, "unprotected {link} {}", if *ipv6 { "ipv6" } else { "ipv4" })
-            }
-            Self::Masquerade { subnet } => write!(f, "masquerade {subnet}"),
-            Self::Published { host, protocol, port } => {
-                write!(f, "published {host} {port}/{protocol}")
-            }
-            Self::Guarded { link, mac } => write!(f, "guarded {link} {mac}"),
-            Self::Source { link, address } => write!(f, "source {link} {address}"),
-            Self::Open { address, protocol, port } => write!(f, "open {address} {port}/{protocol}"),
-            Self::Apart { link } => write!(f, "apart {link}"),
-            Self::Passage { from, to, protocol, port } => {
-                write!(f, "passage {from} to {to} {port}/{protocol}")
-            }
-        }
-    }
-}
-
 impl fmt::Display for Value {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -412,6 +321,8 @@ impl fmt::Display for Value {
             Self::Text(text) => write!(f, " = {text}"),
             Self::Route { link, via: Some(via) } => write!(f, " via {via} dev {link}"),
             Self::Route { link, via: None } => write!(f, " dev {link}"),
+            Self::HostRoute { link, source } => write!(f, " dev {link} from {source}"),
+            Self::Source { address } => write!(f, " as {address}"),
             Self::Target { address: IpAddr::V4(ip), port } => write!(f, " to {ip}:{port}"),
             Self::Target { address: IpAddr::V6(ip), port } => write!(f, " to [{ip}]:{port}"),
         }

@@ -1,9 +1,9 @@
 //! The `bridge` driver: one Linux bridge per network, one veth pair per endpoint.
 
+mod l3;
 mod options;
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 
 use cnm::driver::{Driver, Namespace, Peer, Profile, Reach, Reading, Scope, Traits};
 use cnm::options::{BOOLEAN, Described, OptionError, Spec, boolean, described, manual, set};
@@ -17,10 +17,13 @@ use ipnetwork::IpNetwork;
 use crate::kernel::link::DEFAULT_MTU;
 use crate::kernel::sysctl;
 use crate::{isolation, link_addresses, neighbouring_subnets, portmap};
-pub(crate) use options::{BridgeOptions, GatewayMode};
+pub(crate) use options::{BridgeOptions, GatewayMode, PublishPolicy, Topology};
 
 /// The device of the predefined network, where no option names another.
 const DEFAULT_DEVICE: &str = "rnet0";
+
+/// The least MTU that IPv4 works with (RFC 791).
+const MTU: u32 = 68;
 
 /// The least MTU that IPv6 works with (RFC 8200).
 const IPV6_MTU: u32 = 1280;
@@ -104,6 +107,9 @@ impl Driver for Bridge {
                 "an MTU of {mtu} bytes is too small for IPv6: use {IPV6_MTU} or more, or no IPv6"
             )));
         }
+        if options.topology == Topology::L3 {
+            return l3::check(&options);
+        }
         Ok(())
     }
 
@@ -129,16 +135,20 @@ impl Driver for Bridge {
 
     fn endpoint(&self, sandbox: &Sandbox, of: Attachment<'_>) -> Result<State, PlanError> {
         let options = BridgeOptions::of(&of.network.given_options);
-        plan_endpoint(sandbox, of, &options)
+        match options.topology {
+            Topology::Bridge => plan_endpoint(sandbox, of, &options),
+            Topology::L3 => l3::plan_endpoint(sandbox, of, &options),
+        }
     }
 
     fn guarded(&self, of: Attachment<'_>) -> Option<LinkName> {
         let options = BridgeOptions::of(&of.network.given_options);
-        let any = options.any_source || of.endpoint.any_source;
+        // Behind a route there is no frame to look at: see `l3`.
+        let any = options.any_source || of.endpoint.any_source || options.topology == Topology::L3;
         (!any).then(|| of.endpoint.host_link())
     }
 
-    fn publish(&self, binding: &PortBinding, to: Attachment<'_>) -> Option<(Key, Value)> {
+    fn publish(&self, binding: &PortBinding, to: Attachment<'_>) -> Vec<(Key, Value)> {
         let options = BridgeOptions::of(&to.network.given_options);
         publish(binding, to, &options)
     }
@@ -160,7 +170,7 @@ fn plan_network(network: &Network, options: &BridgeOptions) -> State {
     let bridge = Link {
         kind: LinkKind::Bridge,
         mac: None,
-        mtu: mtu(options),
+        mtu: mtu(network, options),
         up: true,
         tag: format!("network/{}", network.id),
     };
@@ -171,7 +181,11 @@ fn plan_network(network: &Network, options: &BridgeOptions) -> State {
         let address = gateway_address(pool, options)?;
         Some((Key::Address { ns: Ns::Host, link: name.clone(), address }, Value::Present))
     }));
-    state.extend(isolation::elements(network, name, options));
+    state.extend(isolation::of_network(network, options));
+    state.extend(isolation::of_link(network, name, options));
+    if options.topology == Topology::L3 && options.icc {
+        state.extend(l3::together(network));
+    }
     state
 }
 
@@ -187,7 +201,7 @@ fn plan_endpoint(
     let pair = Link {
         kind: LinkKind::Veth { peer: name.clone() },
         mac: Some(endpoint.mac),
-        mtu: mtu(options),
+        mtu: mtu(network, options),
         up: true,
         tag: format!("endpoint/{}", endpoint.id),
     };
@@ -236,15 +250,23 @@ fn publish(
     binding: &PortBinding,
     to: Attachment<'_>,
     options: &BridgeOptions,
-) -> Option<(Key, Value)> {
+) -> Vec<(Key, Value)> {
+    let Some(own) = to.endpoint.address(binding.host.is_ipv6()) else { return Vec::new() };
+    let PortBinding { protocol, port, .. } = *binding;
+    let address = own.ip();
+    let present = |element| (Key::Element(element), Value::Present);
     match options.gateway_mode(binding.host.is_ipv6()) {
-        GatewayMode::Nat | GatewayMode::NatUnprotected => portmap::translated(binding, to),
-        GatewayMode::Routed => {
-            let address: IpAddr = to.endpoint.address(binding.host.is_ipv6())?.ip();
-            let PortBinding { protocol, port, .. } = *binding;
-            Some((Key::Element(Element::Open { address, protocol, port }), Value::Present))
+        GatewayMode::Nat | GatewayMode::NatUnprotected => {
+            let trusts = !options.trusted.is_empty();
+            let direct = trusts.then(|| present(Element::Direct { address, protocol, port }));
+            // What is not translated comes to the socket that reserves the port, as to a program of
+            // the host, and is carried on from there if the host's firewall lets it get there.
+            let open = options.publish_policy == PublishPolicy::Open;
+            let translated = open.then(|| portmap::translated(binding, to)).flatten();
+            translated.into_iter().chain(direct).collect()
         }
-        GatewayMode::Isolated => None,
+        GatewayMode::Routed => vec![present(Element::Open { address, protocol, port })],
+        GatewayMode::Isolated => Vec::new(),
     }
 }
 
@@ -263,9 +285,13 @@ pub(crate) fn gateway_address(pool: &Pool, options: &BridgeOptions) -> Option<Ip
     IpNetwork::new(pool.gateway?, pool.subnet.prefix()).ok()
 }
 
-/// A value of its own only where it is not the kernel's default.
-fn mtu(options: &BridgeOptions) -> Option<u32> {
-    options.mtu.filter(|mtu| *mtu != DEFAULT_MTU)
+/// The user's word, or what the host's way out takes. A value of its own only where it is not the
+/// kernel's default.
+fn mtu(network: &Network, options: &BridgeOptions) -> Option<u32> {
+    let least = if network.ipv6 { IPV6_MTU } else { MTU };
+    let followed = network.egress_mtu.filter(|_| !network.internal);
+    let followed = followed.map(|mtu| mtu.max(least));
+    options.mtu.or(followed).filter(|mtu| *mtu != DEFAULT_MTU)
 }
 
 /// All of [`sysctl::of_bridge`], and forwarding.

@@ -6,10 +6,32 @@
 use cnm::sandbox::{Attachment, Passage};
 use cnm::{Element, Key, LinkName, Network, Sandbox, Value};
 
-use crate::bridge::{BridgeOptions, GatewayMode, gateway_address, translates};
+use crate::bridge::{BridgeOptions, GatewayMode, Topology, gateway_address, translates};
 
-/// The permissions of a bridge network.
-pub(crate) fn elements(
+/// The permissions of a network as such: of its subnets, and of the host's addresses in them.
+pub(crate) fn of_network(network: &Network, options: &BridgeOptions) -> Vec<(Key, Value)> {
+    let mut elements = Vec::new();
+    for pool in &network.pools {
+        let ipv6 = pool.subnet.is_ipv6();
+        if options.masquerade && translates(network, options, ipv6) {
+            let subnet = pool.subnet;
+            elements.push((Element::Masquerade { subnet }, Value::Present));
+            let outbound = options.outbound[usize::from(ipv6)];
+            let outbound = outbound.map(|address| Value::Source { address });
+            elements.extend(outbound.map(|value| (Element::Outbound { subnet }, value)));
+        }
+        let unprotected =
+            !network.internal && options.gateway_mode(ipv6) == GatewayMode::NatUnprotected;
+        let gateway = gateway_address(pool, options).filter(|_| !unprotected);
+        let gateway = gateway.map(|address| Element::Gateway { address: address.ip() });
+        elements.extend(gateway.map(|element| (element, Value::Present)));
+    }
+    elements.into_iter().map(|(element, value)| (Key::Element(element), value)).collect()
+}
+
+/// The permissions of a link that leads to endpoints of a network: of the bridge that all are
+/// behind, or of the link to one of them.
+pub(crate) fn of_link(
     network: &Network,
     link: &LinkName,
     options: &BridgeOptions,
@@ -18,20 +40,18 @@ pub(crate) fn elements(
     if network.internal {
         elements.push(Element::Internal { link: link.clone() });
     }
-    if !options.icc {
+    if !options.icc && options.topology == Topology::Bridge {
         elements.push(Element::Apart { link: link.clone() });
     }
-    for pool in &network.pools {
-        let ipv6 = pool.subnet.is_ipv6();
-        if options.masquerade && translates(network, options, ipv6) {
-            elements.push(Element::Masquerade { subnet: pool.subnet });
-        }
+    let families = [(false, network.ipv4), (true, network.ipv6)].into_iter();
+    for ipv6 in families.filter(|(_, has)| *has).map(|(ipv6, _)| ipv6) {
         if !network.internal && options.gateway_mode(ipv6) == GatewayMode::NatUnprotected {
             elements.push(Element::Unprotected { link: link.clone(), ipv6 });
-        } else if let Some(address) = gateway_address(pool, options) {
-            elements.push(Element::Gateway { address: address.ip() });
         }
     }
+    let trusted = options.trusted.iter().filter(|_| !network.internal);
+    let trusted = trusted.map(|from| Element::Trusted { from: from.clone(), to: link.clone() });
+    elements.extend(trusted);
     elements.into_iter().map(|element| (Key::Element(element), Value::Present)).collect()
 }
 

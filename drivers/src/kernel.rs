@@ -2,6 +2,7 @@
 
 pub mod address;
 pub mod conntrack;
+mod egress;
 mod facts;
 mod host;
 pub mod link;
@@ -17,6 +18,7 @@ pub mod nft;
 mod probe;
 pub mod reserve;
 pub mod route;
+mod sockets;
 pub mod sysctl;
 mod tag;
 
@@ -101,6 +103,17 @@ pub struct LinuxConfig {
     pub owner: Option<OwnedFdSlot>,
     /// Whether foreign programs are kept from changing the table, or what they change repaired.
     pub ownership: nft::Ownership,
+    /// Whom forwarding is switched on for.
+    pub forwarding: Forwarding,
+}
+
+/// Whom forwarding is switched on for, where it is off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Forwarding {
+    /// Our networks: between links that did not forward before, it stays off.
+    Ours,
+    /// All links of the host.
+    Everybodys,
 }
 
 /// A file descriptor that can be cloned with its configuration.

@@ -8,17 +8,76 @@ use std::net::{IpAddr, SocketAddr};
 
 use cnm::driver::Reach;
 use cnm::sandbox::{Attachment, gateway};
-use cnm::{Element, Key, PortBinding, Protocol, Sandbox, Value};
+use cnm::{Element, Key, PortBinding, Protocol, Sandbox, State, Value};
+
+/// How many neighbouring ports are one element. Fewer are looked up faster, and added and removed at
+/// less cost, one by one.
+const MANY: usize = 8;
 
 /// The elements of all published ports. A port is published in the families in which the sandbox
 /// has a gateway: a sandbox with internal networks only publishes nothing.
 pub(crate) fn elements(sandbox: &Sandbox, attachments: &[Attachment<'_>]) -> Vec<(Key, Value)> {
     let gateways = [false, true].map(|ipv6| gateway(attachments, ipv6));
-    let element = |binding: &PortBinding| {
-        let attachment = gateways[usize::from(binding.host.is_ipv6())]?;
-        attachment.network.driver.publish(binding, attachment)
+    let elements = |binding: &PortBinding| {
+        let gateway = gateways[usize::from(binding.host.is_ipv6())];
+        gateway.map(|of| of.network.driver.publish(binding, of)).unwrap_or_default()
     };
-    sandbox.open_ports().filter_map(element).collect()
+    let mut state: State = sandbox.open_ports().flat_map(elements).collect();
+    let ranges = ranges(&state);
+    for key in ranges.iter().flat_map(|range| &range.members) {
+        state.remove(key);
+    }
+    state.into_iter().chain(ranges.iter().map(Range::element)).collect()
+}
+
+/// Neighbouring ports that lead to the same ones of one address.
+struct Range {
+    /// The elements that they would be.
+    members: Vec<Key>,
+    host: IpAddr,
+    protocol: Protocol,
+    first: u16,
+    last: u16,
+    address: IpAddr,
+}
+
+impl Range {
+    fn of(key: &Key, value: &Value) -> Option<Self> {
+        let Key::Element(Element::Published { host, protocol, port: first }) = *key else {
+            return None;
+        };
+        let Value::Target { address, port } = *value else { return None };
+        let members = vec![key.clone()];
+        (port == first).then_some(Self { members, host, protocol, first, last: first, address })
+    }
+
+    fn goes_on_with(&self, next: &Self) -> bool {
+        let of = |range: &Self| (range.host, range.protocol, range.address);
+        of(self) == of(next) && self.last.checked_add(1) == Some(next.first)
+    }
+
+    fn element(&self) -> (Key, Value) {
+        let Self { host, protocol, first, last, address, .. } = *self;
+        let element = Element::PublishedRange { host, protocol, first, last };
+        (Key::Element(element), Value::Target { address, port: first })
+    }
+}
+
+/// The ranges among published ports that are worth an element for all of their ports.
+fn ranges(published: &State) -> Vec<Range> {
+    let mut ranges: Vec<Range> = Vec::new();
+    // In the order of their keys neighbours are next to each other.
+    for next in published.iter().filter_map(|(key, value)| Range::of(key, value)) {
+        match ranges.last_mut().filter(|range| range.goes_on_with(&next)) {
+            Some(range) => {
+                range.last = next.last;
+                range.members.extend(next.members);
+            }
+            None => ranges.push(next),
+        }
+    }
+    ranges.retain(|range| range.members.len() >= MANY);
+    ranges
 }
 
 /// Where what the kernel does not translate is carried: what comes from `::1`, and what comes by a

@@ -1,6 +1,7 @@
 //! Plans of models, as text.
 
 mod ports;
+mod topology;
 
 use std::collections::BTreeMap;
 
@@ -30,6 +31,7 @@ fn network(digit: u8, subnets: &[&str]) -> Network {
         predefined: false,
         labels: BTreeMap::new(),
         parent: None,
+        egress_mtu: None,
         id,
     }
 }

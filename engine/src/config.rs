@@ -51,6 +51,8 @@ pub struct Config {
     pub default_pools: Vec<(IpNetwork, u8)>,
     /// Driver options of every new network, by driver.
     pub default_network_options: BTreeMap<String, BTreeMap<String, String>>,
+    /// Whether links forward to each other that did not before it was switched on for containers.
+    pub forwards_for_all: bool,
     /// Addresses that ports are published on where nothing else says so (`--ip`).
     pub default_bindings: Vec<IpAddr>,
     /// Where plugins are looked for before Docker's places.

@@ -6,6 +6,7 @@
 pub mod check;
 mod directories;
 mod reset;
+mod unmanaged;
 pub mod usage;
 
 use std::sync::Arc;
@@ -58,6 +59,7 @@ impl Engine {
     /// Opens the engine: takes up what an earlier one left, running containers included.
     pub async fn open(settings: Settings) -> Result<Arc<Self>> {
         let mounted = directories::make(&settings)?;
+        unmanaged::declare(&settings);
         let opened = Self::open_in_place(settings).await;
         if opened.is_err() {
             for directory in mounted {

@@ -101,6 +101,7 @@ impl Networks {
             tag: settings.tag.clone(),
             owner: resolver::take_owner(&socket)?.map(Arc::new),
             ownership: drivers::kernel::nft::Ownership::Preferred,
+            forwarding: settings.forwarding(),
         })?;
         Self::on(Arc::new(kernel), settings, store, events)
     }
@@ -123,7 +124,7 @@ impl Networks {
         let doubted = !controller.unreadable().is_empty()
             || !cnm::store::record::set_aside_in(store.as_ref())?.is_empty();
         let remote = Remote::open(settings, store.as_ref())?;
-        Ok(Self {
+        let networks = Self {
             controller: Mutex::new(controller),
             remote,
             doubted,
@@ -134,7 +135,9 @@ impl Networks {
             turns: Turns::default(),
             at_rest: AtomicBool::default(),
             ill: Mutex::default(),
-        })
+        };
+        networks.follow_egress();
+        Ok(networks)
     }
 
     /// The kernel below.

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use drivers::kernel::Forwarding;
 use ipnetwork::IpNetwork;
 
 use runtime::Program;
@@ -38,6 +39,8 @@ pub struct Settings {
     pub plugin_places: Vec<PathBuf>,
     /// How long a plugin may take to answer.
     pub plugin_patience: Duration,
+    /// `--ip-forward-no-drop`: whether links forward to each other that did not before.
+    pub forwards_for_all: bool,
     /// `--dns`, for containers that name none.
     pub dns: Vec<IpAddr>,
     /// `--dns-search`.
@@ -131,6 +134,7 @@ impl Default for Settings {
             default_network_options: BTreeMap::new(),
             plugin_places: Vec::new(),
             plugin_patience: Duration::from_secs(30),
+            forwards_for_all: false,
             dns: Vec::new(),
             dns_search: Vec::new(),
             dns_options: Vec::new(),
@@ -151,6 +155,11 @@ impl Default for Settings {
 }
 
 impl Settings {
+    /// Whom forwarding is switched on for.
+    pub fn forwarding(&self) -> Forwarding {
+        if self.forwards_for_all { Forwarding::Everybodys } else { Forwarding::Ours }
+    }
+
     /// The network of containers that name none.
     pub fn default_network(&self) -> &'static str {
         if self.default_bridge.device == "none" { "none" } else { "bridge" }

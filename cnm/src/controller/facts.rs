@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use ipnetwork::IpNetwork;
 
-use crate::LinkName;
+use super::Controller;
+use crate::{LinkName, Network};
 
 /// What the host already uses, to be avoided by the default pools.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -16,6 +18,8 @@ pub struct HostFacts {
     pub resolvers: Vec<IpAddr>,
     /// The host's links.
     pub links: BTreeMap<LinkName, HostLink>,
+    /// The smallest MTU of the links that default routes leave by.
+    pub egress_mtu: Option<u32>,
 }
 
 /// A link that the host has.
@@ -31,4 +35,28 @@ pub struct HostLink {
     pub port: bool,
     /// Whose it is, if it is one of ours: see [`crate::Link::tag`].
     pub tag: Option<String>,
+}
+
+impl Controller {
+    /// Notes the MTU of the host's way out, which networks have that were given none. What the kernel
+    /// has is then to be healed. Returns whether it is another one.
+    pub fn tell_egress_mtu(&mut self, mtu: Option<u32>) -> bool {
+        if self.egress_mtu == mtu {
+            return false;
+        }
+        self.egress_mtu = mtu;
+        for network in self.networks.values_mut() {
+            Arc::make_mut(network).egress_mtu = mtu;
+        }
+        true
+    }
+
+    /// A network as it is with the host's way out.
+    pub(super) fn on_its_way_out(&self, network: &Arc<Network>) -> Arc<Network> {
+        let mut network = Arc::clone(network);
+        if network.egress_mtu != self.egress_mtu {
+            Arc::make_mut(&mut network).egress_mtu = self.egress_mtu;
+        }
+        network
+    }
 }

@@ -142,6 +142,7 @@ impl Controller {
             predefined: origin == Origin::Predefined,
             labels: spec.labels.clone(),
             parent: None,
+            egress_mtu: self.egress_mtu,
         };
         driver.check(&network)?;
         reading.warnings.extend(self.place(&mut network, host)?);

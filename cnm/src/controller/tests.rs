@@ -37,7 +37,7 @@ impl Planner for Spelling {
         }
         for binding in &sandbox.ports {
             let of = attachments.first();
-            state.extend(of.and_then(|of| of.network.driver.publish(binding, *of)));
+            state.extend(of.into_iter().flat_map(|of| of.network.driver.publish(binding, *of)));
         }
         Ok(state)
     }

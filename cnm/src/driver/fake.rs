@@ -187,9 +187,9 @@ impl Driver for Fake {
         Ok(State::from_iter([(Key::Sysctl { ns, path }, Value::Text(text))]))
     }
 
-    fn publish(&self, binding: &PortBinding, _to: Attachment<'_>) -> Option<(Key, Value)> {
+    fn publish(&self, binding: &PortBinding, _to: Attachment<'_>) -> Vec<(Key, Value)> {
         let PortBinding { host, host_port, protocol, port } = binding;
         let path = format!("port/{}/{host_port}/{protocol}", host.to_string().replace('.', "-"));
-        Some((Key::Sysctl { ns: Ns::Host, path }, Value::Text(port.to_string())))
+        vec![(Key::Sysctl { ns: Ns::Host, path }, Value::Text(port.to_string()))]
     }
 }

@@ -35,6 +35,7 @@ fn network(pools: Vec<Pool>) -> Network {
         predefined: false,
         labels: BTreeMap::new(),
         parent: None,
+        egress_mtu: None,
     }
 }
 

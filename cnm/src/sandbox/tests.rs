@@ -52,6 +52,7 @@ fn joined(name: &str, subnets: &[&str], priority: i32) -> (Network, Endpoint) {
         predefined: false,
         labels: BTreeMap::new(),
         parent: None,
+        egress_mtu: None,
     };
     (network, endpoint)
 }

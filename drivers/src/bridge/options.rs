@@ -35,6 +35,15 @@ pub(crate) struct BridgeOptions {
     pub(crate) inhibit_ipv4: bool,
     /// `rnet.bridge.host_address`: whether the host has the gateways' addresses.
     pub(crate) host_address: bool,
+    /// `com.docker.network.bridge.trusted_host_interfaces`: the host's links from which published
+    /// ports may be reached at the endpoints' own addresses.
+    pub(crate) trusted: Vec<LinkName>,
+    /// `com.docker.network.host_ipv4` and its IPv6 twin: the address that what leaves has.
+    pub(crate) outbound: [Option<IpAddr>; 2],
+    /// `rnet.bridge.publish_policy`.
+    pub(crate) publish_policy: PublishPolicy,
+    /// `rnet.bridge.topology`.
+    pub(crate) topology: Topology,
     /// `rnet.bridge.any_source`: whether endpoints may send from addresses that are not theirs.
     pub(crate) any_source: bool,
 }
@@ -51,6 +60,26 @@ pub(crate) enum GatewayMode {
     Routed,
     /// With `internal` only: the bridge has no address.
     Isolated,
+}
+
+/// Who decides on what is sent to a published port.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum PublishPolicy {
+    /// Whoever published it: everybody reaches it.
+    #[default]
+    Open,
+    /// The host's own firewall, as on what is sent to a program of the host.
+    HostFirewall,
+}
+
+/// What is between the endpoints of a network.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Topology {
+    /// A bridge, which all of them are ports of.
+    #[default]
+    Bridge,
+    /// The host, which has a route to each of them.
+    L3,
 }
 
 /// What options of the bridge driver set.
@@ -108,7 +137,11 @@ const BRIDGE: &[Spec<Bridge>] = &[
     },
     Spec {
         names: &["com.docker.network.driver.mtu", "com.docker.network.mtu", "mtu"],
-        manual: manual("The largest packet, in bytes.", "1500", "1400"),
+        manual: manual(
+            "The largest packet, in bytes.",
+            "that of the host's way out, which it follows; 1500 on internal networks",
+            "1400",
+        ),
         expected: "a number of bytes from 68 to 65535, or 0 for the default,",
         set: |to, text| {
             put(&mut to.options.mtu, mtu(text).map(|bytes| (bytes > 0).then_some(bytes)))
@@ -206,6 +239,28 @@ const BRIDGE: &[Spec<Bridge>] = &[
         idle: false,
     },
     Spec {
+        names: &["rnet.bridge.publish_policy"],
+        manual: manual(
+            "Who decides on what is sent to published ports: nobody, so that they are open; or the host's own firewall, as for programs of the host, which has containers see the host's address instead of the client's.",
+            "open",
+            "host-firewall",
+        ),
+        expected: "open or host-firewall",
+        set: |to, text| put(&mut to.options.publish_policy, publish_policy(text)),
+        idle: false,
+    },
+    Spec {
+        names: &["rnet.bridge.topology"],
+        manual: manual(
+            "What is between the containers: a bridge, or the host with a route to each of them, for networks larger than a bridge can be.",
+            "bridge",
+            "l3",
+        ),
+        expected: "bridge or l3",
+        set: |to, text| put(&mut to.options.topology, topology(text)),
+        idle: false,
+    },
+    Spec {
         names: &["com.docker.network.enable_ipv4"],
         manual: manual(
             "Whether the network has IPv4, as the request's own field.",
@@ -249,13 +304,16 @@ const BRIDGE: &[Spec<Bridge>] = &[
     Spec {
         names: &["com.docker.network.bridge.trusted_host_interfaces"],
         manual: manual(
-            "The interfaces of the host by which containers' own addresses may be reached directly.",
+            "The interfaces of the host by which published ports may be reached at the containers' own addresses, too.",
             "none",
             "eth1:wg0",
         ),
         expected: "a colon-separated list of interface names",
-        set: |_, text| text.split(':').all(|name| name.parse::<LinkName>().is_ok()).then_some(()),
-        idle: true,
+        set: |to, text| {
+            let names: Result<_, _> = text.split(':').map(str::parse).collect();
+            put(&mut to.options.trusted, names.ok())
+        },
+        idle: false,
     },
     Spec {
         names: &["com.docker.network.host_ipv4"],
@@ -265,8 +323,13 @@ const BRIDGE: &[Spec<Bridge>] = &[
             "192.0.2.1",
         ),
         expected: "an IPv4 address of this host",
-        set: |_, text| text.parse::<Ipv4Addr>().ok().map(drop),
-        idle: true,
+        set: |to, text| {
+            put(
+                &mut to.options.outbound[0],
+                text.parse::<Ipv4Addr>().ok().map(|ip| Some(ip.into())),
+            )
+        },
+        idle: false,
     },
     Spec {
         names: &["com.docker.network.host_ipv6"],
@@ -276,8 +339,13 @@ const BRIDGE: &[Spec<Bridge>] = &[
             "2001:db8::1",
         ),
         expected: "an IPv6 address of this host",
-        set: |_, text| text.parse::<Ipv6Addr>().ok().map(drop),
-        idle: true,
+        set: |to, text| {
+            put(
+                &mut to.options.outbound[1],
+                text.parse::<Ipv6Addr>().ok().map(|ip| Some(ip.into())),
+            )
+        },
+        idle: false,
     },
     Spec {
         names: &["com.docker.network.advertise_addr_nmsgs"],
@@ -321,6 +389,10 @@ impl Default for BridgeOptions {
             gateway_mode_ipv6: GatewayMode::Nat,
             inhibit_ipv4: false,
             host_address: true,
+            trusted: Vec::new(),
+            outbound: [None; 2],
+            publish_policy: PublishPolicy::Open,
+            topology: Topology::Bridge,
             any_source: false,
         }
     }
@@ -363,6 +435,22 @@ fn mode(text: &str) -> Option<GatewayMode> {
         "nat-unprotected" => Some(GatewayMode::NatUnprotected),
         "routed" => Some(GatewayMode::Routed),
         "isolated" => Some(GatewayMode::Isolated),
+        _ => None,
+    }
+}
+
+fn publish_policy(text: &str) -> Option<PublishPolicy> {
+    match text {
+        "open" => Some(PublishPolicy::Open),
+        "host-firewall" => Some(PublishPolicy::HostFirewall),
+        _ => None,
+    }
+}
+
+fn topology(text: &str) -> Option<Topology> {
+    match text {
+        "bridge" => Some(Topology::Bridge),
+        "l3" => Some(Topology::L3),
         _ => None,
     }
 }

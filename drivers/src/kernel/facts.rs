@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use cnm::controller::{HostFacts, HostLink};
 use ipnetwork::IpNetwork;
 
+use super::egress::Egress;
 use super::netlink::Socket;
 use super::tag::Tag;
 use super::{link, route};
@@ -14,7 +15,8 @@ use super::{link, route};
 /// Reads the routes of the socket's namespace, without those of links with our tag, and the
 /// resolvers.
 pub(super) fn read(socket: &mut Socket, tag: &str) -> io::Result<HostFacts> {
-    let links = link::list(socket)?;
+    let (links, all) = (link::list(socket)?, route::list(socket)?);
+    let egress_mtu = Egress::of(&links, &all, tag).mtu();
     let owner = |link: &link::Link| Some(Tag::parse(tag, link.alias.as_deref()?)?.owner);
     let ours: BTreeSet<_> =
         links.iter().filter(|link| owner(link).is_some()).map(|link| link.index).collect();
@@ -29,7 +31,7 @@ pub(super) fn read(socket: &mut Socket, tag: &str) -> io::Result<HostFacts> {
         };
         Some((link.name.parse().ok()?, own))
     };
-    let routes: BTreeSet<IpNetwork> = route::list(socket)?
+    let routes: BTreeSet<IpNetwork> = all
         .into_iter()
         .filter(|r| r.unicast && !is_ours(r.link) && !is_everywhere(r.destination))
         .map(|r| r.destination)
@@ -40,7 +42,7 @@ pub(super) fn read(socket: &mut Socket, tag: &str) -> io::Result<HostFacts> {
         Err(error) => return Err(error),
     };
     let links = links.iter().filter_map(host_link).collect();
-    Ok(HostFacts { routes: routes.into_iter().collect(), resolvers, links })
+    Ok(HostFacts { routes: routes.into_iter().collect(), resolvers, links, egress_mtu })
 }
 
 /// Default routes, the halves that a VPN puts over them, and what every interface has.

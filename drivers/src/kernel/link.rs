@@ -26,7 +26,7 @@ pub use moved::{move_back, move_to};
 pub const DEFAULT_MTU: u32 = 1500;
 
 /// A link as the kernel tells of it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Link {
     /// Its number in its namespace.
     pub index: u32,
@@ -50,7 +50,7 @@ pub struct Link {
     /// See [`PortFlags`].
     pub flags: PortFlags,
     /// What only its kind has.
-    info: Vec<LinkInfo>,
+    pub(super) info: Vec<LinkInfo>,
 }
 
 /// How a port of a bridge behaves.
@@ -93,6 +93,10 @@ pub fn create(new: &New<'_>) -> Request {
     if let LinkKind::Veth { peer } = new.kind {
         let mut near = up(named(peer));
         near.attributes.push(LinkAttribute::Mtu(new.mtu));
+        if bridge.is_none() {
+            let mac = near_mac(peer).octets().to_vec();
+            near.attributes.push(LinkAttribute::Address(mac));
+        }
         near.attributes.extend(bridge);
         return Request::create(RouteNetlinkMessage::NewLink(veth::pair(near, message)));
     }
@@ -291,6 +295,12 @@ pub fn stable_mac(text: &str) -> Mac {
     let mut bytes = [0; 6];
     bytes.copy_from_slice(&hash.to_le_bytes()[..6]);
     Mac::from_random(bytes)
+}
+
+/// The hardware address of a pair's end on the host that is no port of a bridge: who is at the other
+/// end needs not ask for it.
+pub fn near_mac(name: &LinkName) -> Mac {
+    stable_mac(name.as_str())
 }
 
 fn get(socket: &mut Socket, mut message: LinkMessage) -> io::Result<Link> {

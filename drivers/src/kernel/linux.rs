@@ -1,6 +1,7 @@
 //! The real kernel.
 
 mod apply;
+mod forwarding;
 mod observe;
 mod parts;
 mod pin;
@@ -62,6 +63,8 @@ impl Linux {
         let owner = config.owner.as_deref().map(OwnedFd::try_clone).transpose();
         let owner = owner.map_err(failed("duplicate", "the table's owner socket"))?;
         let nft = Nft::open(&config.table, owner, config.ownership)?;
+        let closed = forwarding::noted(&config.namespaces);
+        nft.close(&closed.map_err(failed("read", "the links that do not forward"))?)?;
         let conntrack = Conntrack::open().map_err(failed("open", "a conntrack socket"))?;
         Ok(Self {
             config,
@@ -218,7 +221,7 @@ impl Linux {
         let (stop, writer) = io::pipe().map_err(failed("open", "a pipe"))?;
         self.watchers.lock().unwrap_or_else(PoisonError::into_inner).push(writer);
         let (nft, shadow) = (Arc::clone(&self.nft), Arc::clone(&self.shadow));
-        monitor::start(&self.host, nft, shadow, stop.into())
+        monitor::start(&self.host, nft, shadow, &self.config.tag, stop.into())
             .map_err(failed("watch", "the host's links, addresses and table"))
     }
 
@@ -243,7 +246,8 @@ impl Linux {
 
     /// Removes the table, for `rnet system reset`.
     pub fn remove_table(&self) -> Result<(), KernelError> {
-        Ok(self.nft.remove_table()?)
+        self.nft.remove_table()?;
+        forwarding::restore(self).map_err(failed("switch off", "forwarding"))
     }
 
     /// Uses a netlink socket in the host's namespace.

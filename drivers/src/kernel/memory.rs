@@ -166,7 +166,15 @@ impl Inner {
                     }
                     _ => false,
                 };
-                refuse(libc::ENETUNREACH, !self.any(reached))
+                let by_route = |(key, value): (&Key, &Value)| match (key, value) {
+                    (
+                        Key::Route { ns: there, destination },
+                        Value::Route { link: on, via: None },
+                    ) => (there, on) == (ns, link) && destination.contains(*via),
+                    _ => false,
+                };
+                let reached = self.any(reached) || self.state.iter().any(by_route);
+                refuse(libc::ENETUNREACH, !reached)
             }
             _ => Ok(()),
         }

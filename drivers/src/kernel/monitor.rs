@@ -21,13 +21,15 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{MsgFlags, recv};
 
+use super::egress::Egress;
 use super::link::{self, DEFAULT_MTU, Link};
 use super::netlink::{Socket, errno};
 use super::nft::Nft;
 use super::{address, netns::Netns};
 
-/// `RTNLGRP_LINK`, `RTNLGRP_IPV4_IFADDR` and `RTNLGRP_IPV6_IFADDR`.
-const GROUPS: [u32; 3] = [1, 5, 9];
+/// `RTNLGRP_LINK`, `RTNLGRP_IPV4_IFADDR`, `RTNLGRP_IPV4_ROUTE`, `RTNLGRP_IPV6_IFADDR` and
+/// `RTNLGRP_IPV6_ROUTE`.
+const GROUPS: [u32; 5] = [1, 5, 7, 9, 11];
 
 /// What we made on the host: links, ports and addresses; and what is on links of the host.
 #[derive(Debug, Default)]
@@ -75,14 +77,16 @@ pub(super) fn start(
     host: &Netns,
     nft: Arc<Nft>,
     shadow: Arc<Shadow>,
+    tag: &str,
     stop: OwnedFd,
 ) -> io::Result<Receiver<()>> {
-    let (routes, socket, events) = host.run(|| {
+    let (routes, mut socket, events) = host.run(|| {
         let events = nft.events().map_err(io::Error::other)?;
         Ok::<_, io::Error>((subscribe()?, Socket::open()?, events))
     })??;
     let (sender, receiver) = sync_channel(1);
-    let monitor = Monitor { routes, events, stop, socket, nft, shadow, sender };
+    let (egress, tag) = (Egress::read(&mut socket, tag)?, tag.to_owned());
+    let monitor = Monitor { routes, events, stop, socket, nft, shadow, tag, egress, sender };
     thread::Builder::new().name("monitor".to_owned()).spawn(|| monitor.run())?;
     Ok(receiver)
 }
@@ -95,6 +99,8 @@ struct Monitor {
     socket: Socket,
     nft: Arc<Nft>,
     shadow: Arc<Shadow>,
+    tag: String,
+    egress: Egress,
     sender: SyncSender<()>,
 }
 
@@ -103,6 +109,8 @@ struct Monitor {
 struct Doubts {
     links: BTreeSet<LinkName>,
     addresses: bool,
+    /// The host's way out.
+    egress: bool,
     /// Something was changed for certain, or notifications were lost.
     certain: bool,
 }
@@ -154,11 +162,16 @@ impl Monitor {
                     doubts.links.extend(name(&link).filter(|name| doubtful && self.knows(name)));
                     let up = link.header.flags & link.header.change_mask;
                     doubts.certain |= up.contains(LinkFlags::Up) && self.is_parent(&link);
+                    doubts.egress |= self.egress.differs(link.header.index, mtu(&link));
                 }
                 NetlinkPayload::InnerMessage(RouteNetlinkMessage::DelLink(link)) => {
                     doubts.links.extend(name(&link).filter(|name| self.knows(name)));
                     doubts.certain |= self.is_parent(&link);
+                    doubts.egress |= self.egress.contains(link.header.index);
                 }
+                NetlinkPayload::InnerMessage(
+                    RouteNetlinkMessage::NewRoute(route) | RouteNetlinkMessage::DelRoute(route),
+                ) => doubts.egress |= route.header.destination_prefix_length <= 1,
                 NetlinkPayload::InnerMessage(RouteNetlinkMessage::DelAddress(address)) => {
                     doubts.addresses |= is_ours(&address);
                 }
@@ -185,7 +198,7 @@ impl Monitor {
 
     /// Whether the kernel differs from the shadow where there are doubts.
     fn confirms(&mut self, doubts: &Doubts) -> bool {
-        if doubts.certain {
+        if doubts.certain || (doubts.egress && self.leads_elsewhere().unwrap_or(true)) {
             return true;
         }
         let names = doubts.links.clone();
@@ -193,6 +206,13 @@ impl Monitor {
             return true;
         }
         doubts.addresses && self.lacks_addresses().unwrap_or(true)
+    }
+
+    /// Whether the host's way out takes larger or smaller packets than before.
+    fn leads_elsewhere(&mut self) -> io::Result<bool> {
+        let before = self.egress.mtu();
+        self.egress = Egress::read(&mut self.socket, &self.tag)?;
+        Ok(self.egress.mtu() != before)
     }
 
     fn is_damaged(&mut self, name: &LinkName) -> bool {
@@ -299,6 +319,13 @@ fn fits(link: &Link, bridge: Option<&str>, value: &Value) -> bool {
 fn name(link: &LinkMessage) -> Option<LinkName> {
     link.attributes.iter().find_map(|attribute| match attribute {
         LinkAttribute::IfName(name) => name.parse().ok(),
+        _ => None,
+    })
+}
+
+fn mtu(link: &LinkMessage) -> Option<u32> {
+    link.attributes.iter().find_map(|attribute| match attribute {
+        LinkAttribute::Mtu(mtu) => Some(*mtu),
         _ => None,
     })
 }

@@ -140,6 +140,11 @@ impl Head {
         Self { kind: SOCKETS, flags: 0, family, sequence: 0, second: protocol, resource: 0 }
     }
 
+    /// A request that something be done about a socket.
+    pub(super) fn to_sockets(message: u16, family: u8, protocol: u8) -> Self {
+        Self { second: protocol, ..Self::new(0, message, NLM_F_ACK, family) }
+    }
+
     /// A message of nf_tables for the family inet.
     pub(super) fn nftables(message: u16, flags: u16, family: u8) -> Self {
         Self::new(SUBSYSTEM_NFTABLES, message, flags, family)

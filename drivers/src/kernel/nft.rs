@@ -16,12 +16,12 @@ mod sandbox;
 mod set;
 mod skeleton;
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use cnm::{Element, Key, Step, Value};
+use cnm::{Element, Key, LinkName, Step, Value};
 
 use encoder::{Entry, TableBatch};
 use expression::Family;
@@ -44,6 +44,9 @@ pub struct Nft {
     /// Elements for which the kernel has no table: they count as if they were there.
     absent: Mutex<BTreeMap<Element, Value>>,
 }
+
+/// Links between which nothing is forwarded: whether in IPv6, and their names.
+pub type Closed = BTreeSet<(bool, LinkName)>;
 
 /// What nf_tables would not do.
 #[derive(Debug, thiserror::Error)]
@@ -206,6 +209,11 @@ impl Nft {
     /// that are there. Says whether that was necessary.
     pub fn ensure_skeleton(&self) -> Result<bool, NftError> {
         self.writer().install().map(|anew| !anew.is_empty())
+    }
+
+    /// Forwards nothing between these links from now on. They are part of the table as its rules are.
+    pub fn close(&self, links: &Closed) -> Result<(), NftError> {
+        self.writer().close(links.clone())
     }
 
     /// A duplicate of the socket that owns the table, for a process that outlives this one.

@@ -19,6 +19,8 @@ pub struct Route {
     pub destination: IpNetwork,
     /// The gateway.
     pub via: Option<IpAddr>,
+    /// The address that the host itself sends from by it.
+    pub source: Option<IpAddr>,
     /// The number of the link it leaves by.
     pub link: Option<u32>,
     /// The table it is in.
@@ -32,6 +34,14 @@ pub struct Route {
 /// Adds a route to the main table.
 pub fn add(destination: IpNetwork, link: u32, via: Option<IpAddr>) -> Request {
     Request::create(RouteNetlinkMessage::NewRoute(message(destination, Some(link), via)))
+}
+
+/// Adds a route by which the host itself sends from an address of its own, or puts it in the place of
+/// the one with the same destination.
+pub fn set_from(destination: IpNetwork, link: u32, source: IpAddr) -> Request {
+    let mut message = message(destination, Some(link), None);
+    message.attributes.push(RouteAttribute::PrefSource(source.into()));
+    Request::replace(RouteNetlinkMessage::NewRoute(message))
 }
 
 /// Puts a route in the place of the one with the same destination.
@@ -91,12 +101,13 @@ fn route(message: RouteNetlinkMessage) -> Option<Route> {
         AddressFamily::Inet6 => Ipv6Addr::UNSPECIFIED.into(),
         _ => return None,
     };
-    let (mut to, mut via, mut link) = (unspecified, None, None);
+    let (mut to, mut via, mut source, mut link) = (unspecified, None, None, None);
     let mut table = u32::from(message.header.table);
     for attribute in &message.attributes {
         match attribute {
             RouteAttribute::Destination(address) => to = ip(address)?,
             RouteAttribute::Gateway(address) => via = ip(address),
+            RouteAttribute::PrefSource(address) => source = ip(address),
             RouteAttribute::Oif(index) => link = Some(*index),
             RouteAttribute::Table(id) => table = *id,
             _ => {}
@@ -105,6 +116,7 @@ fn route(message: RouteNetlinkMessage) -> Option<Route> {
     Some(Route {
         destination: IpNetwork::new(to, message.header.destination_prefix_length).ok()?,
         via,
+        source,
         link,
         table,
         protocol: message.header.protocol.into(),

@@ -2,7 +2,8 @@
 //!
 //! An observation cannot report every sysctl there is, and a desired state names only some. Both
 //! sides keep to the same lists: all of [`of_bridge`] for each bridge of ours, all of
-//! [`of_host_end`] for each macvlan link of ours on the host, all of [`of_interface`] for each interface of ours in a sandbox, [`FORWARDING`] as [`forwarding`]
+//! [`of_host_end`] for each macvlan link of ours on the host, all of [`of_end`] for each pair's end on
+//! the host that is no port of a bridge, all of [`of_interface`] for each interface of ours in a sandbox, [`FORWARDING`] as [`forwarding`]
 //! says, and those of a sandbox that its specification asked for, which are noted beside the
 //! namespace's file when they are written. A planner therefore gives each sysctl of the lists a
 //! value, whether it is the kernel's default or not.
@@ -30,6 +31,18 @@ pub fn of_bridge(bridge: &LinkName) -> [String; 8] {
         disable_ipv6(bridge),
         format!("net/ipv6/conf/{bridge}/proxy_ndp"),
         format!("net/ipv6/neigh/{bridge}/proxy_delay"),
+    ]
+}
+
+/// The sysctls of the end on the host of a pair that is no port of a bridge.
+pub fn of_end(link: &LinkName) -> [String; 6] {
+    [
+        format!("net/ipv4/conf/{link}/route_localnet"),
+        format!("net/ipv6/conf/{link}/accept_dad"),
+        format!("net/ipv6/conf/{link}/accept_ra"),
+        disable_ipv6(link),
+        format!("net/ipv6/conf/{link}/proxy_ndp"),
+        format!("net/ipv6/neigh/{link}/proxy_delay"),
     ]
 }
 
@@ -92,8 +105,8 @@ impl Links {
 }
 
 /// Forwarding belongs to the host and not to one network: it is wanted as long as there is a
-/// bridge, in IPv6 as long as there is one with IPv6, and it is never switched off again.
-/// So it is reported only while the bridge of a network that leads through the host needs it.
+/// bridge, in IPv6 as long as there is one with IPv6, and it is switched off again with the table
+/// only. So it is reported only while the bridge of a network that leads through the host needs it.
 pub fn forwarding(state: &State) -> impl Iterator<Item = &'static str> {
     let bridges = state.iter().filter_map(|(key, value)| match (key, value) {
         (Key::Link { name, .. }, Value::Link(link)) if leads_through(link) => Some(name),

@@ -24,6 +24,40 @@ fn ports_are_published_in_the_families_that_have_a_gateway() {
 }
 
 #[test]
+fn many_neighbouring_ports_that_lead_to_the_same_ones_are_one_element() {
+    let (network, many) = (network(1, &[V4, V6]), 30_000..=32_767);
+    let endpoint = endpoint(0xa0, &network, &["10.1.0.2/24", "fd00:1::2/64"]);
+    let mut ports: Vec<_> = many.clone().map(|port| ("0.0.0.0", port, port)).collect();
+    ports.extend(many.map(|port| ("::", port, port)));
+    // Few of them, others than the same, and a gap.
+    ports.extend((1..=3).map(|port| ("127.0.0.1", port, port)));
+    ports.extend((8..=9).map(|port| ("0.0.0.0", port, port + 100)));
+    ports.extend((100..=115).filter(|port| *port != 107).map(|port| ("192.0.2.1", port, port)));
+    check_lines(
+        "published",
+        &sandbox(&ports),
+        &[(&network, &endpoint)],
+        &expect![[r#"
+            + element published 0.0.0.0 8/tcp to 10.1.0.2:108
+            + element published 0.0.0.0 9/tcp to 10.1.0.2:109
+            + element published 127.0.0.1 1/tcp to 10.1.0.2:1
+            + element published 127.0.0.1 2/tcp to 10.1.0.2:2
+            + element published 127.0.0.1 3/tcp to 10.1.0.2:3
+            + element published 192.0.2.1 100/tcp to 10.1.0.2:100
+            + element published 192.0.2.1 101/tcp to 10.1.0.2:101
+            + element published 192.0.2.1 102/tcp to 10.1.0.2:102
+            + element published 192.0.2.1 103/tcp to 10.1.0.2:103
+            + element published 192.0.2.1 104/tcp to 10.1.0.2:104
+            + element published 192.0.2.1 105/tcp to 10.1.0.2:105
+            + element published 192.0.2.1 106/tcp to 10.1.0.2:106
+            + element published 0.0.0.0 30000-32767/tcp to 10.1.0.2:30000
+            + element published 192.0.2.1 108-115/tcp to 10.1.0.2:108
+            + element published :: 30000-32767/tcp to [fd00:1::2]:30000
+        "#]],
+    );
+}
+
+#[test]
 fn port_of_ipv6_is_not_published_by_a_sandbox_without_ipv6() {
     let ports = [("0.0.0.0", 8080, 80), ("::", 8080, 80)];
     let network = network(1, &[V4]);

@@ -87,6 +87,7 @@ pub fn config(invocation: Invocation, values: &Values) -> Result<Config> {
         default_pools: default_pools(values, is_docker)?,
         instance,
         default_network_options: network_options(values)?,
+        forwards_for_all: values.flag("ip-forward-no-drop").unwrap_or(false),
         default_bindings: bindings(values)?,
         plugin_places: plugin_places(values)?,
         plugin_timeout: u64::try_from(at_least_one(values, "plugin-timeout", 30)?)

@@ -199,12 +199,11 @@ pub const OPTIONS: &[Opt] = &[
     ),
     opt("ip", "ip", Text, "Address that ports are published on by default"),
     moot("ip-forward", "ip-forward", Flag, "true", "a bridge network works by forwarding"),
-    moot(
+    opt(
         "ip-forward-no-drop",
         "ip-forward-no-drop",
         Flag,
-        "false",
-        "policies of foreign chains are never set",
+        "Let links forward to each other that did not before forwarding was switched on for containers",
     ),
     opt("ip-masq", "ip-masq", Flag, "Masquerade what leaves the default network (default true)"),
     moot("ip6tables", "ip6tables", Flag, "true", NO_IPTABLES),

@@ -96,9 +96,13 @@ impl Engine {
             |link: &str| [filter("all"), filter(link)].iter().max().is_some_and(|v| v == "1");
         Ok(Surroundings {
             foreign: self.networks.kernel().foreign_rules()?,
-            legacy: read("/proc/net/ip_tables_names".to_owned())
-                .lines()
-                .map(str::to_owned)
+            legacy: [("iptables", "ip_tables"), ("ip6tables", "ip6_tables")]
+                .into_iter()
+                .filter(|(_, file)| {
+                    let tables = read(format!("/proc/net/{file}_names"));
+                    tables.lines().any(|table| table == "filter")
+                })
+                .map(|(program, _)| program)
                 .collect(),
             bridged_frames: switch("bridge/bridge-nf-call-iptables") == "1",
             strict: bridges.iter().map(|(name, _)| name.clone()).filter(|n| strict(n)).collect(),

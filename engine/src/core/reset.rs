@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use super::{Engine, directories};
+use super::{Engine, directories, unmanaged};
 use crate::container::Remove;
 use engine_error::{Error, Result};
 use runtime::cgroup;
@@ -12,8 +12,17 @@ use runtime::cgroup;
 const DATA: [&str; 5] = ["containers", "volumes", "images", "init", "store.redb"];
 
 /// What we make in the exec root.
-const EXEC: [&str; 8] =
-    ["ns", "ipc", "shim", "runtime", "view", "dns.sock", "dns.sock.lock", "dns.log"];
+const EXEC: [&str; 9] = [
+    "ns",
+    "closed-links",
+    "ipc",
+    "shim",
+    "runtime",
+    "view",
+    "dns.sock",
+    "dns.sock.lock",
+    "dns.log",
+];
 
 impl Engine {
     /// Removes everything that is ours: containers, networks, images, directories, the table. The
@@ -40,6 +49,7 @@ impl Engine {
             networks.part_with_plugins();
             networks.demolish()?;
             directories::unmount(&settings)?;
+            unmanaged::withdraw(&settings);
             cgroup::remove_empty(settings.cgroup_parent());
             let data = DATA.iter().map(|name| settings.data_root.join(name));
             let exec = EXEC.iter().map(|name| settings.exec_root.join(name));

@@ -41,6 +41,7 @@ pub fn of(config: &Config) -> Settings {
         default_network_options: config.default_network_options.clone(),
         plugin_places: config.plugin_places.clone(),
         plugin_patience: Duration::from_secs(config.plugin_timeout),
+        forwards_for_all: config.forwards_for_all,
         dns: config.dns.servers.clone(),
         dns_search: config.dns.search.clone(),
         dns_options: config.dns.options.clone(),

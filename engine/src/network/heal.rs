@@ -68,6 +68,7 @@ impl Networks {
         if self.is_at_rest() {
             return false;
         }
+        self.follow_egress();
         for _ in 0..ROUNDS {
             match self.heal_once(ills) {
                 Ok(round) => {
@@ -83,6 +84,21 @@ impl Networks {
             }
         }
         left_out
+    }
+
+    /// Notes how large a packet the host's way out takes.
+    pub(super) fn follow_egress(&self) {
+        match self.kernel.host_facts() {
+            Ok(facts) if self.controller().tell_egress_mtu(facts.egress_mtu) => {
+                let mtu = facts.egress_mtu;
+                tracing::info!(mtu, "networks without an MTU of their own follow the way out");
+            }
+            Ok(_) => {}
+            Err(error) => {
+                let error = Error::from(error).chain();
+                tracing::warn!(error, "cannot look at the host's way out");
+            }
+        }
     }
 
     fn heal_once(&self, ills: Ills) -> Result<Round> {

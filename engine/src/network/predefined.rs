@@ -251,6 +251,7 @@ mod tests {
             predefined: true,
             labels: BTreeMap::new(),
             parent: None,
+            egress_mtu: None,
         };
         let wanted = bridge(&is);
         let settings = Settings { default_bridge: is, ..Settings::default() };

@@ -22,6 +22,27 @@ fn main() {
     nft.apply(&many[1..].iter().collect::<Vec<_>>()).unwrap();
     let one = time(|| nft.apply(&[&many[0]]).unwrap());
     println!("one more beside 49,999: {one:.1?}");
+    println!("{:>9} {:>12} {:>12} {:>12}", "ranges", "add", "one more", "remove");
+    for count in [1, 10, 100, 1_000] {
+        let (add, remove) = ranges(count);
+        let added = time(|| nft.apply(&add[1..].iter().collect::<Vec<_>>()).unwrap());
+        let one = time(|| nft.apply(&[&add[0]]).unwrap());
+        let removed = time(|| nft.apply(&remove.iter().collect::<Vec<_>>()).unwrap());
+        println!("{count:>9} {added:>12.1?} {one:>12.1?} {removed:>12.1?}");
+    }
+}
+
+/// Ranges of 30 ports each.
+fn ranges(count: u16) -> (Vec<Step>, Vec<Step>) {
+    let element = |number| {
+        let (host, protocol, first) = ("0.0.0.0".parse().unwrap(), Protocol::Udp, number * 40);
+        let element = Element::PublishedRange { host, protocol, first, last: first + 29 };
+        let target = Value::Target { address: "10.1.0.2".parse().unwrap(), port: first };
+        (Key::Element(element), target)
+    };
+    let add = (1..=count).map(element).map(|(key, value)| Step::Add(key, value)).collect();
+    let remove = (1..=count).map(element).map(|(key, value)| Step::Remove(key, value)).collect();
+    (add, remove)
 }
 
 fn steps(count: u16) -> (Vec<Step>, Vec<Step>) {

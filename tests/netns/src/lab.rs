@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use cnm::SandboxId;
 use drivers::kernel::nft::Ownership;
-use drivers::kernel::{Linux, LinuxConfig, Netns};
+use drivers::kernel::{Forwarding, Linux, LinuxConfig, Netns};
 use nix::mount::{MntFlags, umount2};
 
 use crate::Host;
@@ -88,6 +88,7 @@ impl Lab {
             tag: name.to_owned(),
             owner: None,
             ownership,
+            forwarding: Forwarding::Ours,
         };
         self.host.run(|| Linux::open(config)).unwrap()
     }

@@ -40,6 +40,7 @@ impl Model {
             predefined: false,
             labels: BTreeMap::new(),
             parent: None,
+            egress_mtu: None,
             id,
         };
         self.networks.entry(n).or_insert(network)

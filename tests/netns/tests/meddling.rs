@@ -196,3 +196,22 @@ fn a_daemon_that_leaves_nothing_running_leaves_no_mount() {
         assert_eq!(own(&daemon), mounted);
     }
 }
+
+/// Both programs take every link for theirs that nobody says is not.
+#[test]
+fn programs_that_configure_links_are_told_to_leave_ours_alone() {
+    let lab = Lab::new();
+    let mut daemon = Daemon::start(&lab.host, &[]);
+    daemon.terminate();
+    let both = "mount -t tmpfs tmpfs /run && mkdir -p /run/systemd/network /run/NetworkManager";
+    assert!(daemon.command("sh").args(["-c", both]).status().unwrap().success());
+    daemon.restart();
+    let file = |path: &str| std::fs::read_to_string(daemon.root(path)).unwrap_or_default();
+    let files =
+        || ["run/systemd/network/05-rnet.network", "run/NetworkManager/conf.d/rnet.conf"].map(file);
+    let [networkd, manager] = files();
+    assert!(networkd.contains("Unmanaged=yes"), "{networkd}");
+    assert!(manager.contains("unmanaged-devices+=interface-name:rnet0"), "{manager}");
+    daemon.rnet("system reset --force");
+    assert_eq!(files(), ["", ""]);
+}

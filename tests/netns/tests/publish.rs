@@ -345,7 +345,13 @@ fn a_client_that_keeps_sending_follows_a_port_to_its_new_container() {
 
 #[test]
 fn packets_routed_to_the_same_port_of_somebody_else_are_not_touched() {
-    let (lab, daemon) = lab();
+    let lab = Lab::new();
+    for path in ["net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"] {
+        lab.host.set_sysctl(path, "1");
+    }
+    let daemon = Daemon::start(&lab.host, &[]);
+    daemon.rnet("network create --ipv6 n1");
+    daemon.rnet("network create --ipv6 n2");
     let _web = daemon.run("web", "--network n1 -p 8080:80").serve(80);
     let _theirs = lab.client.serve(8080);
     lab.client.add_route("198.51.100.0/24", "eth0", Lab::HOST[0]);

@@ -27,7 +27,8 @@ or a thousand.
   when both are gone. Where the kernel has no ownership (before Linux 6.9), they are restored when they
   are changed.
 - They set no policy, and drop nothing that does not concern rnet's own bridges, except packets to
-  127.0.0.0/8 from outside.
+  127.0.0.0/8 from outside, and between links that did not forward before rnet switched forwarding on
+  (`closed4`, `closed6`; the daemon's `--ip-forward-no-drop` keeps these sets empty).
 - Connections are translated where the destination is the host's own (`fib daddr type local`).
   Packets on their way through the host to the same port of somebody else are not touched.
 - Your own rules belong into `inet rnet-user`, which rnet makes once and never touches again.
@@ -152,6 +153,7 @@ fn scenarios() -> Vec<(&'static str, Vec<(Element, Value)>)> {
                 published("2001:db8::1", Protocol::Udp, 5000, "fd00:18::2"),
             ],
         ),
+        ("`--publish 30000-32767:30000-32767` and the same for `192.0.2.1` and UDP", ranges()),
     ]
 }
 
@@ -168,6 +170,21 @@ fn endpoint() -> Vec<Element> {
 fn published(host: &str, protocol: Protocol, port: u16, address: &str) -> (Element, Value) {
     let (host, address) = (host.parse().unwrap(), address.parse().unwrap());
     (Element::Published { host, protocol, port }, Value::Target { address, port: 80 })
+}
+
+fn ranges() -> Vec<(Element, Value)> {
+    vec![
+        range("0.0.0.0", Protocol::Tcp, "172.18.0.2"),
+        range("::", Protocol::Tcp, "fd00:18::2"),
+        range("192.0.2.1", Protocol::Udp, "172.18.0.2"),
+    ]
+}
+
+fn range(host: &str, protocol: Protocol, address: &str) -> (Element, Value) {
+    let (host, address) = (host.parse().unwrap(), address.parse().unwrap());
+    let (first, last) = (30_000, 32_767);
+    let element = Element::PublishedRange { host, protocol, first, last };
+    (element, Value::Target { address, port: first })
 }
 
 /// The sets and maps that have elements then.

@@ -46,6 +46,11 @@ fn every_option_of_the_bridge_driver_sets_its_field() {
         ("com.docker.network.bridge.default_bridge", "true"),
         ("rnet.bridge.host_address", "false"),
         ("rnet.bridge.any_source", "true"),
+        ("rnet.bridge.publish_policy", "host-firewall"),
+        ("rnet.bridge.topology", "l3"),
+        ("com.docker.network.bridge.trusted_host_interfaces", "eth1:wg0"),
+        ("com.docker.network.host_ipv4", "192.0.2.1"),
+        ("com.docker.network.host_ipv6", "2001:db8::1"),
     ]);
     let expected = BridgeOptions {
         bridge: "br7".parse().ok(),
@@ -58,6 +63,10 @@ fn every_option_of_the_bridge_driver_sets_its_field() {
         gateway_mode_ipv6: GatewayMode::NatUnprotected,
         inhibit_ipv4: true,
         host_address: false,
+        trusted: vec!["eth1".parse().unwrap(), "wg0".parse().unwrap()],
+        outbound: [Some("192.0.2.1".parse().unwrap()), Some("2001:db8::1".parse().unwrap())],
+        publish_policy: PublishPolicy::HostFirewall,
+        topology: Topology::L3,
         any_source: true,
     };
     assert_eq!(options, expected);
@@ -151,15 +160,15 @@ fn an_unknown_option_of_docker_s_vocabulary_is_an_error() {
 #[test]
 fn options_that_cannot_be_realised_are_warned_about() {
     let pairs = [
-        ("com.docker.network.bridge.trusted_host_interfaces", "eth0:eth1"),
-        ("com.docker.network.host_ipv4", "192.0.2.1"),
+        ("com.docker.network.advertise_addr_nmsgs", "1"),
+        ("com.docker.network.advertise_addr_ms", "200"),
     ];
     warnings(
         &crate::bridge::Bridge,
         &pairs,
         &expect![[r#"
-        option com.docker.network.bridge.trusted_host_interfaces is ignored: this version cannot do it
-        option com.docker.network.host_ipv4 is ignored: this version cannot do it"#]],
+        option com.docker.network.advertise_addr_ms is ignored: this version cannot do it
+        option com.docker.network.advertise_addr_nmsgs is ignored: this version cannot do it"#]],
     );
 }
 

@@ -22,7 +22,7 @@ use cnm::{Key, Link, LinkKind, LinkName, Ns, Plan, SandboxId, Step, Value};
 use super::parts::{Parts, Removals};
 use super::requests::{Requests, equipment, keep_autoconfiguration, undoing, unlinking};
 use super::unlink::unlink;
-use super::{Linux, pin, step as kernel_error};
+use super::{Linux, forwarding, pin, step as kernel_error};
 use crate::kernel::link::{New, PortFlags};
 use crate::kernel::netlink::{Refused, Request, Socket, errno};
 use crate::kernel::netns::{Netns, Visitor};
@@ -74,9 +74,9 @@ pub(super) fn run(
     let parts = Parts::of(plan);
     if parts.only_elements() {
         made();
-        let (old, new) = (&parts.removals.elements, &parts.elements);
-        let changed = [old, new].into_iter().filter(|steps| !steps.is_empty());
-        let failures = changed.filter_map(|steps| program(linux, steps).err()).collect();
+        // In one transaction: what leads elsewhere by another element leads somewhere all the time.
+        let steps = [parts.removals.elements, parts.elements].concat();
+        let failures = program(linux, &steps).err().into_iter().collect();
         return Outcome { failures, ..Outcome::default() };
     }
     Visitor::send(|visitor| {
@@ -123,6 +123,9 @@ struct Space {
 impl Run<'_> {
     fn removals(&mut self, parts: &Removals<'_>) {
         self.stage(|run| run.elements(&parts.elements));
+        for (sandbox, addresses) in &parts.addresses {
+            self.end_connections(sandbox, addresses);
+        }
         for (sandbox, steps) in &parts.sandboxes {
             self.stage(|run| run.strip(sandbox, steps));
         }
@@ -399,6 +402,9 @@ impl Run<'_> {
 
     fn write_host_sysctl(&mut self, path: &str, value: &str) -> io::Result<()> {
         self.visitor.enter(&self.linux.host)?;
+        if sysctl::is_shared(path) && value != "0" {
+            forwarding::close_others(self.linux, path)?;
+        }
         if path == sysctl::FORWARDING[1] {
             self.linux.with_socket(keep_autoconfiguration)?;
         }

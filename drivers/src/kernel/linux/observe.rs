@@ -61,8 +61,13 @@ fn observe_links(linux: &Linux, visitor: &mut Visitor, scope: Scope<'_>) -> io::
             state.extend(port(link, &view));
         }
     }
-    if state.iter().any(|(_, value)| is_tunnel(value)) {
-        linux.with_socket(|socket| view.report_neighbours(socket, &ours, &mut state))?;
+    for end in ends(&state) {
+        state.extend(read_sysctls(&Ns::Host, sysctl::of_end(&end)));
+    }
+    if state.iter().any(|(_, value)| has_known_neighbours(value)) {
+        let is_ours = |index: u32| ours.contains_key(&index);
+        let ns = Ns::Host;
+        linux.with_socket(|socket| view.report_neighbours(socket, &ns, is_ours, &mut state))?;
     }
     if state.iter().any(|(key, value)| answers_for_others(key, value)) {
         linux.with_socket(|socket| view.report_proxies(socket, &ours, &mut state))?;
@@ -186,23 +191,34 @@ impl View {
         address.protocol == Some(PROTOCOL) || (!kernel_tells && !automatic)
     }
 
+    /// Whether there is a route to one address alone, as to the gateway of an endpoint that is on no
+    /// bridge: it is a neighbour that nobody asks for.
+    fn has_gateway_alone(&self) -> bool {
+        let alone = |route: &Route| {
+            let longest = if route.destination.is_ipv6() { 128 } else { 32 };
+            route.is_ours() && route.via.is_none() && route.destination.prefix() == longest
+        };
+        self.routes.iter().any(alone)
+    }
+
     /// Our neighbours on links of ours, and what our tunnels forward.
     fn report_neighbours(
         &self,
         socket: &mut Socket,
-        ours: &Ours<'_>,
+        ns: &Ns,
+        is_ours: impl Fn(u32) -> bool,
         state: &mut State,
     ) -> io::Result<()> {
-        let name = |index: u32| ours.get(&index).and_then(|_| self.name(index));
+        let name = |index: u32| self.name(index).filter(|_| is_ours(index));
         for entry in neighbour::list(socket)? {
             let Some(link) = name(entry.link) else { continue };
-            let key = Key::Neighbour { ns: Ns::Host, link, address: entry.address };
+            let key = Key::Neighbour { ns: ns.clone(), link, address: entry.address };
             state.insert(key, Value::Neighbour { mac: entry.mac });
         }
         for entry in neighbour::forwards(socket)? {
             let Some(link) = name(entry.link) else { continue };
             let (mac, remote) = (entry.mac, entry.remote);
-            state.insert(Key::Fdb { ns: Ns::Host, link, mac, remote }, Value::Present);
+            state.insert(Key::Fdb { ns: ns.clone(), link, mac, remote }, Value::Present);
         }
         Ok(())
     }
@@ -234,7 +250,11 @@ impl View {
             let routes = self.routes.iter().filter(|r| r.is_ours() && r.link == Some(link.index));
             state.extend(routes.map(|r| {
                 let key = Key::Route { ns: ns.clone(), destination: r.destination };
-                (key, Value::Route { link: name.clone(), via: r.via })
+                let value = match r.source {
+                    Some(source) => Value::HostRoute { link: name.clone(), source },
+                    None => Value::Route { link: name.clone(), via: r.via },
+                };
+                (key, value)
             }));
         }
     }
@@ -250,12 +270,17 @@ fn observe_sandbox(
     state: &mut State,
 ) -> io::Result<Vec<Link>> {
     let ns = Ns::Sandbox(sandbox.clone());
-    let view = View::read(&mut Socket::open()?)?;
+    let mut socket = Socket::open()?;
+    let view = View::read(&mut socket)?;
     let marked = view.ours(&linux.config.tag);
     let is_ours =
         |link: &Link| marked.contains_key(&link.index) || host.tag_of(link, sandbox).is_some();
     state.insert(Key::Namespace { sandbox: sandbox.clone() }, Value::Present);
     view.report(&ns, is_ours, state);
+    if view.has_gateway_alone() {
+        let is_ours = |index| view.links.iter().any(|link| link.index == index && is_ours(link));
+        view.report_neighbours(&mut socket, &ns, is_ours, state)?;
+    }
     for (link, tag) in marked.values().filter(|(link, _)| host.tag_of(link, sandbox).is_none()) {
         report_link(&ns, link, tag, host.view.parent(link), state);
     }
@@ -341,8 +366,20 @@ fn answers_for_others(key: &Key, value: &Value) -> bool {
     on && matches!(key, Key::Sysctl { path, .. } if path.ends_with("/proxy_ndp"))
 }
 
-fn is_tunnel(value: &Value) -> bool {
-    value.link().is_some_and(|link| matches!(link.kind, LinkKind::Vxlan { .. }))
+/// The links that the host has a route to an endpoint by: ends of pairs that are ports of nothing.
+fn ends(state: &State) -> BTreeSet<LinkName> {
+    let end = |value: &Value| match value {
+        Value::HostRoute { link, .. } => Some(link.clone()),
+        _ => None,
+    };
+    state.iter().filter_map(|(_, value)| end(value)).collect()
+}
+
+/// Whether there are neighbours that nobody has to ask for: behind tunnels, and behind links to one
+/// endpoint each.
+fn has_known_neighbours(value: &Value) -> bool {
+    let is_tunnel = |link: &cnm::Link| matches!(link.kind, LinkKind::Vxlan { .. });
+    matches!(value, Value::HostRoute { .. }) || value.link().is_some_and(is_tunnel)
 }
 
 fn port(link: &Link, view: &View) -> Option<(Key, Value)> {

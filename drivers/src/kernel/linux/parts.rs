@@ -1,6 +1,7 @@
 //! A plan, sorted by where its steps go.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 use cnm::ground::Lost;
 use cnm::{Key, LinkName, Ns, Plan, SandboxId, Step};
@@ -32,6 +33,8 @@ pub(super) struct Parts<'p> {
 pub(super) struct Removals<'p> {
     /// Elements.
     pub(super) elements: Vec<&'p Step>,
+    /// Addresses that sandboxes lose which stay.
+    pub(super) addresses: BTreeMap<SandboxId, Vec<IpAddr>>,
     /// What happens inside the sandboxes that stay.
     pub(super) sandboxes: BTreeMap<SandboxId, Vec<&'p Step>>,
     /// Sysctls, addresses, routes and neighbours of the host.
@@ -57,6 +60,13 @@ impl<'p> Parts<'p> {
         let mut parts = Self::default();
         let doomed = Doomed::of(plan);
         for step in plan.steps() {
+            if let Step::Remove(Key::Address { ns: Ns::Sandbox(sandbox), address, .. }, _) = step
+                && !doomed.goes(sandbox)
+                && !doomed.comes_back(step.key())
+            {
+                let lost = parts.removals.addresses.entry(sandbox.clone()).or_default();
+                lost.push(address.ip());
+            }
             match step {
                 Step::Remove(key, _) if doomed.replaced.contains(key) => parts.elements.push(step),
                 Step::Remove(..) => parts.removals.take(step, &doomed),
@@ -131,6 +141,14 @@ impl<'p> Removals<'p> {
 }
 
 impl SandboxPart<'_> {
+    /// Whether neighbours on a link are known that nobody has to ask for. They know the link as well,
+    /// and an announcement would have the kernel forget them.
+    pub(super) fn knows_neighbours_of(&self, link: &Step) -> bool {
+        let Key::Link { name, .. } = link.key() else { return false };
+        let on = |step: &&Step| matches!(step.key(), Key::Neighbour { link, .. } if link == name);
+        self.steps.iter().any(on)
+    }
+
     /// Whether an observation reports the sysctl anyway, because it is on the list of an
     /// interface that is made here.
     pub(super) fn lists(&self, path: &str) -> bool {
@@ -145,8 +163,12 @@ impl SandboxPart<'_> {
 #[derive(Debug, Default)]
 struct Doomed<'p> {
     lost: Lost,
+    /// Sandboxes that go.
+    sandboxes: BTreeSet<&'p SandboxId>,
     /// Elements that come back in the same plan.
     replaced: BTreeSet<&'p Key>,
+    /// Addresses that do.
+    again: BTreeSet<&'p Key>,
 }
 
 impl<'p> Doomed<'p> {
@@ -154,7 +176,15 @@ impl<'p> Doomed<'p> {
         let mut doomed = Self::default();
         for step in plan.steps() {
             match step {
-                Step::Remove(key, value) => doomed.lost.add(key, value),
+                Step::Remove(key, value) => {
+                    doomed.lost.add(key, value);
+                    if let Key::Namespace { sandbox } = key {
+                        doomed.sandboxes.insert(sandbox);
+                    }
+                }
+                Step::Add(key @ Key::Address { .. }, _) => {
+                    doomed.again.insert(key);
+                }
                 Step::Add(key @ Key::Element(_), _) => {
                     doomed.replaced.insert(key);
                 }
@@ -162,5 +192,15 @@ impl<'p> Doomed<'p> {
             }
         }
         doomed
+    }
+
+    /// Whether a sandbox goes.
+    fn goes(&self, sandbox: &SandboxId) -> bool {
+        self.sandboxes.contains(sandbox)
+    }
+
+    /// Whether an address that is removed is added again.
+    fn comes_back(&self, address: &Key) -> bool {
+        self.again.contains(address)
     }
 }

@@ -53,7 +53,9 @@ pub(super) fn equipment<'p>(
 fn link_of(step: &Step) -> Option<&LinkName> {
     match (step.key(), wanted(step)) {
         (Key::Address { link, .. } | Key::Neighbour { link, .. } | Key::Fdb { link, .. }, _)
-        | (Key::Route { .. }, Value::Route { link, .. }) => Some(link),
+        | (Key::Route { .. }, Value::Route { link, .. } | Value::HostRoute { link, .. }) => {
+            Some(link)
+        }
         _ => None,
     }
 }
@@ -72,6 +74,9 @@ fn equip_request(step: &Step, link: u32) -> Option<Request> {
         (Step::Add(..), Key::Address { address, .. }, _) => Some(address::add(link, *address)),
         (Step::Add(..), Key::Route { destination, .. }, Value::Route { via, .. }) => {
             Some(route::add(*destination, link, *via))
+        }
+        (_, Key::Route { destination, .. }, Value::HostRoute { source, .. }) => {
+            Some(route::set_from(*destination, link, *source))
         }
         (Step::Change { .. }, Key::Route { destination, .. }, Value::Route { via, .. }) => {
             Some(route::replace(*destination, link, *via))

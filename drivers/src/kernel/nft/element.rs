@@ -6,14 +6,15 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use cnm::{Element, LinkName, Mac, Protocol, Value};
 use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};
 
-use super::encoder::{Entry, Listed};
+use super::encoder::{End, Entry, Listed};
 use super::guard::{GUARDED, HARDWARE, SOURCES4, SOURCES6};
 use super::rule::interface;
 use super::set::{Field, SetDefinition};
 use super::skeleton::{
-    APART, BRIDGES, GATEWAYS4, GATEWAYS6, INTERNAL, LOOPS, MASQUERADE4, MASQUERADE6, OPEN4, OPEN6,
-    PASSAGES4, PASSAGES6, PUBLISHED4, PUBLISHED4_ANY, PUBLISHED6, PUBLISHED6_ANY, UNPROTECTED4,
-    UNPROTECTED6,
+    APART, BEHIND4, BEHIND6, BRIDGES, CLOSED4, CLOSED6, DIRECT4, DIRECT6, ENDS, GATEWAYS4,
+    GATEWAYS6, INTERNAL, LOOPS, MASQUERADE4, MASQUERADE6, OPEN4, OPEN6, OUTBOUND4, OUTBOUND6,
+    PASSAGES4, PASSAGES6, PUBLISHED4, PUBLISHED4_ANY, PUBLISHED6, PUBLISHED6_ANY, RANGES4, RANGES6,
+    TOGETHER4, TOGETHER6, TRUSTED, UNPROTECTED4, UNPROTECTED6,
 };
 
 /// What an element of the model is in the kernel. `None` if the value does not fit the key.
@@ -37,7 +38,10 @@ pub(super) fn entries(element: &Element, value: &Value) -> Option<Vec<Entry>> {
             let set = if *ipv6 { &UNPROTECTED6 } else { &UNPROTECTED4 };
             Some(one(set, interface(link.as_str())))
         }
-        Element::Masquerade { subnet } if present => Some(vec![range(*subnet)]),
+        Element::Masquerade { subnet } if present => {
+            let set = if subnet.is_ipv4() { &MASQUERADE4 } else { &MASQUERADE6 };
+            Some(vec![range(*subnet, set, None)])
+        }
         Element::Open { address, protocol, port } if present => {
             let set = if address.is_ipv4() { &OPEN4 } else { &OPEN6 };
             let key = [address_bytes(*address), protocol_and_port(*protocol, *port)].concat();
@@ -69,8 +73,65 @@ pub(super) fn entries(element: &Element, value: &Value) -> Option<Vec<Entry>> {
             let Value::Target { address, port: target } = value else { return None };
             published(*host, *protocol, *port, (*address, *target))
         }
+        _ => others(element, value),
+    }
+}
+
+/// The same of elements that have come since.
+fn others(element: &Element, value: &Value) -> Option<Vec<Entry>> {
+    let target = |value: &Value| match value {
+        Value::Target { address, port } => Some((*address, *port)),
+        _ => None,
+    };
+    match element {
+        Element::Outbound { subnet } => {
+            let Value::Source { address } = value else { return None };
+            let set = if subnet.is_ipv4() { &OUTBOUND4 } else { &OUTBOUND6 };
+            let fits = subnet.is_ipv4() == address.is_ipv4();
+            fits.then(|| vec![range(*subnet, set, Some(address_bytes(*address)))])
+        }
+        Element::PublishedRange { host, protocol, first, last } => {
+            let (address, port) = target(value)?;
+            let fits = port == *first && first <= last && host.is_ipv4() == address.is_ipv4();
+            fits.then(|| vec![published_range(*host, *protocol, (*first, *last), address)])
+        }
+        _ if *value == Value::Present => one_more(element),
         _ => None,
     }
+}
+
+/// Those of them that are there or not.
+fn one_more(element: &Element) -> Option<Vec<Entry>> {
+    let one = |set: &SetDefinition, key| {
+        vec![Entry { family: set.family, set: set.name, key, data: None, end: None }]
+    };
+    match element {
+        Element::Trusted { from, to } => {
+            let [from, to] = [from, to].map(|link| interface(link.as_str()));
+            Some(one(&TRUSTED, [from, to].concat()))
+        }
+        Element::Direct { address, protocol, port } => {
+            let set = if address.is_ipv4() { &DIRECT4 } else { &DIRECT6 };
+            let key = [address_bytes(*address), protocol_and_port(*protocol, *port)].concat();
+            Some(one(set, key))
+        }
+        Element::End { link } => Some(one(&ENDS, interface(link.as_str()))),
+        Element::Behind { link, address } => {
+            let set = if address.is_ipv4() { &BEHIND4 } else { &BEHIND6 };
+            Some(one(set, [interface(link.as_str()), address_bytes(*address)].concat()))
+        }
+        Element::Together { from, to } if from.is_ipv4() == to.is_ipv4() => {
+            Some(vec![together(*from, *to)])
+        }
+        _ => None,
+    }
+}
+
+/// A link that nothing is forwarded to from others like it.
+pub(super) fn closed((ipv6, link): &(bool, LinkName)) -> Entry {
+    let set = if *ipv6 { &CLOSED6 } else { &CLOSED4 };
+    let key = interface(link.as_str());
+    Entry { family: set.family, set: set.name, key, data: None, end: None }
 }
 
 fn published(
@@ -95,8 +156,35 @@ fn published(
     Some(vec![Entry { family: set.family, set: set.name, key, data: Some(data), end: None }])
 }
 
-fn range(subnet: IpNetwork) -> Entry {
-    let set = if subnet.is_ipv4() { &MASQUERADE4 } else { &MASQUERADE6 };
+fn published_range(
+    host: IpAddr,
+    protocol: Protocol,
+    (first, last): (u16, u16),
+    address: IpAddr,
+) -> Entry {
+    let set = if host.is_ipv4() { &RANGES4 } else { &RANGES6 };
+    let key = |host: Vec<u8>, port| [host, protocol_and_port(protocol, port)].concat();
+    let beginning = address_bytes(host);
+    let all = vec![u8::MAX; beginning.len()];
+    let end = key(if host.is_unspecified() { all } else { beginning.clone() }, last);
+    Entry {
+        family: set.family,
+        set: set.name,
+        key: key(beginning, first),
+        data: Some(address_bytes(address)),
+        end: Some(End::With(end)),
+    }
+}
+
+/// Each field has a range of its own, from the first address of a subnet to its last.
+fn together(from: IpNetwork, to: IpNetwork) -> Entry {
+    let set = if from.is_ipv4() { &TOGETHER4 } else { &TOGETHER6 };
+    let key = [address_bytes(from.network()), address_bytes(to.network())].concat();
+    let last = [address_bytes(from.broadcast()), address_bytes(to.broadcast())].concat();
+    Entry { family: set.family, set: set.name, key, data: None, end: Some(End::With(last)) }
+}
+
+fn range(subnet: IpNetwork, set: &SetDefinition, data: Option<Vec<u8>>) -> Entry {
     let end = match subnet {
         IpNetwork::V4(net) => {
             net.broadcast().to_bits().checked_add(1).map(|next| next.to_be_bytes().to_vec())
@@ -106,7 +194,7 @@ fn range(subnet: IpNetwork) -> Entry {
         }
     };
     let key = address_bytes(subnet.network());
-    Entry { family: set.family, set: set.name, key, data: None, end }
+    Entry { family: set.family, set: set.name, key, data, end: end.map(End::Before) }
 }
 
 fn address_bytes(address: IpAddr) -> Vec<u8> {
@@ -130,11 +218,60 @@ fn port_bytes(port: u16) -> [u8; 4] {
 
 /// The elements of the model that a listed set holds. What is not ours to understand is left out.
 pub(super) fn decode(set: &SetDefinition, listed: &[Listed]) -> Vec<(Element, Value)> {
-    if set.interval {
-        let present = |subnet| (Element::Masquerade { subnet }, Value::Present);
-        return subnets(listed).into_iter().map(present).collect();
+    if set.interval && set.is_concatenation() && set.data.is_empty() {
+        return listed.iter().filter_map(two_subnets).collect();
     }
-    listed.iter().filter_map(|(key, data, _)| decode_one(set, key, data.as_deref())).collect()
+    if set.interval && set.is_concatenation() {
+        return listed.iter().filter_map(published_ports).collect();
+    }
+    if set.interval {
+        return subnets(listed).into_iter().filter_map(of_subnet).collect();
+    }
+    listed
+        .iter()
+        .filter_map(|listed| decode_one(set, &listed.key, listed.data.as_deref()))
+        .collect()
+}
+
+/// The two subnets that an element of a set of pairs is.
+fn two_subnets(listed: &Listed) -> Option<(Element, Value)> {
+    let ipv6 = listed.key.len() > 8;
+    let (mut first, mut last) = (listed.key.as_slice(), listed.last.as_deref()?);
+    let mut subnet = || {
+        let (first, last) = (take_address(&mut first, ipv6)?, take_address(&mut last, ipv6)?);
+        let prefix = match (first, last) {
+            (IpAddr::V4(first), IpAddr::V4(last)) => {
+                (first.to_bits() ^ last.to_bits()).leading_zeros()
+            }
+            (IpAddr::V6(first), IpAddr::V6(last)) => {
+                (first.to_bits() ^ last.to_bits()).leading_zeros()
+            }
+            _ => return None,
+        };
+        IpNetwork::new(first, u8::try_from(prefix).ok()?).ok()
+    };
+    let (from, to) = (subnet()?, subnet()?);
+    Some((Element::Together { from, to }, Value::Present))
+}
+
+/// What is set of a subnet: nothing but that it is there, or the address that it leaves by.
+fn of_subnet((subnet, data): (IpNetwork, Option<&[u8]>)) -> Option<(Element, Value)> {
+    let Some(mut data) = data else {
+        return Some((Element::Masquerade { subnet }, Value::Present));
+    };
+    let address = take_address(&mut data, subnet.is_ipv6())?;
+    Some((Element::Outbound { subnet }, Value::Source { address }))
+}
+
+/// The published ports that one element of a map of ranges is.
+fn published_ports(listed: &Listed) -> Option<(Element, Value)> {
+    let ipv6 = listed.data.as_ref()?.len() > 4;
+    let (mut first, mut last) = (listed.key.as_slice(), listed.last.as_deref()?);
+    let (host, _) = (take_address(&mut first, ipv6)?, take_address(&mut last, ipv6)?);
+    let ((protocol, first), (_, last)) = (take_port(first)?, take_port(last)?);
+    let address = take_address(&mut listed.data.as_deref()?, ipv6)?;
+    let element = Element::PublishedRange { host, protocol, first, last };
+    Some((element, Value::Target { address, port: first }))
 }
 
 fn decode_one(set: &SetDefinition, key: &[u8], data: Option<&[u8]>) -> Option<(Element, Value)> {
@@ -186,8 +323,33 @@ fn decode_one(set: &SetDefinition, key: &[u8], data: Option<&[u8]>) -> Option<(E
             let value = Value::Target { address, port: target };
             Some((Element::Published { host, protocol, port }, value))
         }
-        _ => None,
+        _ => decode_other(set, key),
     }
+}
+
+/// The same of elements that have come since.
+fn decode_other(set: &SetDefinition, key: &[u8]) -> Option<(Element, Value)> {
+    let ipv6 = set.key.contains(&Field::Ipv6);
+    let link = || link_name(key);
+    let mut rest = key;
+    let element = match set.name {
+        name if name == DIRECT4.name || name == DIRECT6.name => {
+            let address = take_address(&mut rest, ipv6)?;
+            let (protocol, port) = take_port(rest)?;
+            Element::Direct { address, protocol, port }
+        }
+        name if name == TRUSTED.name => {
+            let to = link_name(key.get(libc::IFNAMSIZ..)?)?;
+            Element::Trusted { from: link()?, to }
+        }
+        name if name == ENDS.name => Element::End { link: link()? },
+        name if name == BEHIND4.name || name == BEHIND6.name => {
+            let address = take_address(&mut key.get(libc::IFNAMSIZ..)?, ipv6)?;
+            Element::Behind { link: link()?, address }
+        }
+        _ => return None,
+    };
+    Some((element, Value::Present))
 }
 
 fn link_name(bytes: &[u8]) -> Option<LinkName> {
@@ -214,19 +376,19 @@ fn take_port(bytes: &[u8]) -> Option<(Protocol, u16)> {
 
 /// The kernel lists the two ends of a range by themselves, the ends of neighbouring ranges being
 /// the same key.
-fn subnets(listed: &[Listed]) -> Vec<IpNetwork> {
-    let mut ends = BTreeMap::<&[u8], (bool, bool)>::new();
-    for (key, _, is_end) in listed {
-        let entry = ends.entry(key).or_default();
-        if *is_end { entry.1 = true } else { entry.0 = true }
+fn subnets(listed: &[Listed]) -> Vec<(IpNetwork, Option<&[u8]>)> {
+    let mut ends = BTreeMap::<&[u8], (Option<&Listed>, bool)>::new();
+    for listed in listed {
+        let entry = ends.entry(&listed.key).or_default();
+        if listed.is_end { entry.1 = true } else { entry.0 = Some(listed) }
     }
-    let starts = ends.iter().filter(|(_, (start, _))| *start);
+    let starts = ends.iter().filter_map(|(key, (start, _))| Some((key, (*start)?)));
     starts
-        .filter_map(|(key, _)| {
+        .filter_map(|(key, start)| {
             use std::ops::Bound::{Excluded, Unbounded};
             let behind = ends.range::<[u8], _>((Excluded(*key), Unbounded));
             let end = behind.into_iter().find(|(_, (_, end))| *end).map(|(key, _)| *key);
-            subnet(key, end)
+            Some((subnet(key, end)?, start.data.as_deref()))
         })
         .collect()
 }

@@ -40,8 +40,12 @@ const NFTA_SET_ELEM_LIST_TABLE: u16 = 1;
 const NFTA_SET_ELEM_LIST_SET: u16 = 2;
 const NFTA_SET_ELEM_LIST_ELEMENTS: u16 = 3;
 
+const NFTA_SET_ELEM_KEY_END: u16 = 10;
+
 const NFT_SET_INTERVAL: u32 = 0x4;
 const NFT_SET_MAP: u32 = 0x8;
+/// Every field of a key has a range of its own.
+const NFT_SET_CONCAT: u32 = 0x80;
 const NFT_SET_ELEM_INTERVAL_END: u32 = 0x1;
 
 /// What `nft` keeps with an object to print it well: its type, its length, its value.
@@ -63,8 +67,17 @@ pub(super) struct Entry {
     pub(super) key: Vec<u8>,
     /// What a map maps the key to.
     pub(super) data: Option<Vec<u8>>,
-    /// The first key behind the range, if it is one and does not reach to the last key.
-    pub(super) end: Option<Vec<u8>>,
+    /// Where the range ends, if it is one and does not reach to the last key.
+    pub(super) end: Option<End>,
+}
+
+/// Where a range of keys ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    /// Right before this key: of sets whose keys have one field.
+    Before(Vec<u8>),
+    /// With this key, field by field: of sets whose keys have several.
+    With(Vec<u8>),
 }
 
 /// A table of one family, to which messages of a batch are addressed.
@@ -136,7 +149,11 @@ impl<'a> TableBatch<'a> {
     pub(super) fn add_set(&mut self, set: &SetDefinition, id: u32) {
         let table = self.table;
         let map = !set.data.is_empty();
-        let interval = if set.interval { NFT_SET_INTERVAL } else { 0 };
+        let interval = match (set.interval, set.is_concatenation()) {
+            (true, true) => NFT_SET_INTERVAL | NFT_SET_CONCAT,
+            (true, false) => NFT_SET_INTERVAL,
+            (false, _) => 0,
+        };
         self.push(NEWSET, NLM_F_CREATE, |m| {
             m.text(1, table);
             m.text(2, set.name);
@@ -146,6 +163,15 @@ impl<'a> TableBatch<'a> {
             if map {
                 m.number(6, type_number(set.data));
                 m.number(7, length(set.data));
+            }
+            if interval & NFT_SET_CONCAT != 0 {
+                m.nested(9, |description| {
+                    description.nested(2, |fields| {
+                        set.key.iter().for_each(|field| {
+                            fields.nested(1, |one| one.number(1, field.length()));
+                        });
+                    });
+                });
             }
             m.number(10, id);
             m.bytes(13, &set_userdata(set));
@@ -170,6 +196,11 @@ impl<'a> TableBatch<'a> {
         self.element(NEWSETELEM, NLM_F_CREATE | NLM_F_EXCL, entry, entry.data.as_deref())
     }
 
+    /// Adds an element without data, if it is not there.
+    pub(super) fn ensure_entry(&mut self, entry: &Entry) {
+        self.element(NEWSETELEM, NLM_F_CREATE, entry, None);
+    }
+
     /// Removes an element; refused if its key is not there. Returns the message's position.
     pub(super) fn remove_entry(&mut self, entry: &Entry) -> u32 {
         self.element(DELSETELEM, 0, entry, None)
@@ -187,8 +218,11 @@ impl<'a> TableBatch<'a> {
                     if let Some(data) = data {
                         e.nested(2, |value| value.bytes(NFTA_DATA_VALUE, data));
                     }
+                    if let Some(End::With(last)) = &entry.end {
+                        e.nested(NFTA_SET_ELEM_KEY_END, |key| key.bytes(NFTA_DATA_VALUE, last));
+                    }
                 });
-                if let Some(end) = &entry.end {
+                if let Some(End::Before(end)) = &entry.end {
                     list.nested(1, |e| {
                         e.nested(1, |key| key.bytes(NFTA_DATA_VALUE, end));
                         e.number(3, NFT_SET_ELEM_INTERVAL_END);
@@ -214,8 +248,18 @@ pub(super) fn name_set(request: &mut Train, table: &str, set: &str) {
     request.text(NFTA_SET_ELEM_LIST_SET, set);
 }
 
-/// An element as it is listed: its key, what it maps to, and whether it is the end of a range.
-pub(super) type Listed = (Vec<u8>, Option<Vec<u8>>, bool);
+/// An element as it is listed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Listed {
+    /// Its key; of a range of keys with several fields, its first.
+    pub(super) key: Vec<u8>,
+    /// The last one of such a range.
+    pub(super) last: Option<Vec<u8>>,
+    /// What it maps to.
+    pub(super) data: Option<Vec<u8>>,
+    /// Whether it is the end of a range of keys with one field.
+    pub(super) is_end: bool,
+}
 
 /// The elements in a message of a listing.
 pub(super) fn listed(message: Attributes<'_>) -> impl Iterator<Item = Listed> {
@@ -223,8 +267,9 @@ pub(super) fn listed(message: Attributes<'_>) -> impl Iterator<Item = Listed> {
         let element = Attributes::new(element);
         let key = element.within(1).find(NFTA_DATA_VALUE)?.to_vec();
         let data = element.within(2).find(NFTA_DATA_VALUE).map(<[u8]>::to_vec);
-        let end = element.number(3).unwrap_or(0) & NFT_SET_ELEM_INTERVAL_END != 0;
-        Some((key, data, end))
+        let last = element.within(NFTA_SET_ELEM_KEY_END).find(NFTA_DATA_VALUE);
+        let is_end = element.number(3).unwrap_or(0) & NFT_SET_ELEM_INTERVAL_END != 0;
+        Some(Listed { key, last: last.map(<[u8]>::to_vec), data, is_end })
     })
 }
 

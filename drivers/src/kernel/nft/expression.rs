@@ -28,8 +28,10 @@ pub(super) enum Expression {
     Map { map: &'static str, word: u32, to: u32 },
     /// Loads a constant.
     Load { word: u32, data: Vec<u8> },
-    /// Replaces the destination: its address if there is a word for it, and its port.
-    DestinationNat { family: Family, address: Option<u32>, port: u32 },
+    /// Replaces the destination: its address, its port, or both, whatever there is a word for.
+    DestinationNat { family: Family, address: Option<u32>, port: Option<u32> },
+    /// Replaces the source address.
+    SourceNat { family: Family, address: u32 },
     /// Replaces the source by an address of the link the packet leaves by.
     Masquerade,
     /// Lowers the segment size that a SYN announces to what the route can carry.
@@ -103,6 +105,7 @@ const NFT_JUMP: i32 = -3;
 const NFT_FIB_RESULT_ADDRTYPE: u32 = 3;
 const NFT_SOCKET_TRANSPARENT: u32 = 0;
 const NFT_LOOKUP_F_INV: u32 = 1;
+const NFT_NAT_SNAT: u32 = 0;
 const NFT_NAT_DNAT: u32 = 1;
 const NFT_RT_TCPMSS: u32 = 3;
 const NFT_BYTEORDER_HTON: u32 = 1;
@@ -167,6 +170,7 @@ impl Expression {
             Self::DestinationNat { family, address, port } => {
                 encode_nat(list, *family, *address, *port);
             }
+            Self::SourceNat { family, address } => encode_source_nat(list, *family, *address),
             Self::Masquerade => element(list, "masq", |_| {}),
             Self::ClampSegment { word } => encode_clamp(list, *word),
             Self::Verdict(verdict) => element(list, "immediate", |a| {
@@ -190,14 +194,24 @@ impl Verdict {
     }
 }
 
-fn encode_nat(list: &mut Train, family: Family, address: Option<u32>, port: u32) {
+fn encode_nat(list: &mut Train, family: Family, address: Option<u32>, port: Option<u32>) {
     element(list, "nat", |a| {
         a.number(1, NFT_NAT_DNAT);
         a.number(2, family as u32);
         if let Some(address) = address {
             a.number(3, register(address));
         }
-        a.number(5, register(port));
+        if let Some(port) = port {
+            a.number(5, register(port));
+        }
+    });
+}
+
+fn encode_source_nat(list: &mut Train, family: Family, address: u32) {
+    element(list, "nat", |a| {
+        a.number(1, NFT_NAT_SNAT);
+        a.number(2, family as u32);
+        a.number(3, register(address));
     });
 }
 

@@ -20,7 +20,7 @@ use super::expression::Family;
 use super::rule::Rule;
 use super::set::SetDefinition;
 use super::skeleton::{Chain, USER_CHAINS};
-use super::{NftError, element, guard, holder, skeleton};
+use super::{Closed, NftError, element, guard, holder, skeleton};
 
 const NFNLGRP_NFTABLES: u32 = libc::NFNLGRP_NFTABLES.cast_unsigned();
 const EVENT_BUFFER: usize = 1 << 20;
@@ -78,6 +78,8 @@ pub(super) struct Writer {
     flags: u32,
     /// Whether the kernel filters frames of bridges.
     guards: bool,
+    /// Links between which nothing is forwarded.
+    closed: Closed,
 }
 
 /// The table as the kernel has it.
@@ -105,7 +107,13 @@ impl Writer {
             Ownership::Preferred => OWNER | PERSIST,
             Ownership::Declined => 0,
         };
-        let mut writer = Self { socket, table: table.to_owned(), flags, guards: true };
+        let mut writer = Self {
+            socket,
+            table: table.to_owned(),
+            flags,
+            guards: true,
+            closed: Closed::default(),
+        };
         writer.install_or_go_without_owner()?;
         writer.install_user_table()?;
         Ok(writer)
@@ -157,6 +165,18 @@ impl Writer {
             }
         }
         Ok(())
+    }
+
+    /// Has nothing forwarded between links, whether the table knows them or not.
+    pub(super) fn close(&mut self, links: Closed) -> Result<(), NftError> {
+        self.closed = links;
+        if self.closed.is_empty() {
+            return Ok(());
+        }
+        let table = self.table.clone();
+        let mut batch = TableBatch::new(HOST.family, &table);
+        self.closed.iter().for_each(|link| batch.ensure_entry(&element::closed(link)));
+        self.commit(batch)?.map_err(|refusal| self.refused("change", &HOST, refusal))
     }
 
     fn parts(&self) -> &'static [&'static Part] {
@@ -275,6 +295,9 @@ impl Writer {
         }
         let ownership = batch.add_table(self.flags, Some(&version(part)));
         encode_constants(part, &mut batch);
+        if part.family == HOST.family {
+            self.closed.iter().for_each(|link| batch.ensure_entry(&element::closed(link)));
+        }
         for entry in kept.iter().filter_map(|(key, value)| element::entries(key, value)).flatten() {
             batch.add_entry(&entry);
         }

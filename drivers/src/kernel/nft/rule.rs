@@ -114,14 +114,16 @@ impl Rule {
 
     /// Packets to `fe80::/10`.
     pub(super) fn destination_is_link_local6(self) -> Self {
+        self.family(Family::Ipv6).link_local6(24)
+    }
+
+    /// Packets that have an address of `fe80::/10` at a place of the network header.
+    fn link_local6(self, offset: u32) -> Self {
         let mut mask = vec![0; 16];
         mask[..2].copy_from_slice(&[0xff, 0xc0]);
         let mut prefix = vec![0; 16];
         prefix[..2].copy_from_slice(&[0xfe, 0x80]);
-        self.family(Family::Ipv6)
-            .with(network(24, 16))
-            .with(Expression::Mask { word: 0, mask })
-            .equals(prefix)
+        self.with(network(offset, 16)).with(Expression::Mask { word: 0, mask }).equals(prefix)
     }
 
     /// Packets to one IPv4 address.
@@ -133,6 +135,19 @@ impl Rule {
     pub(super) fn source_in(self, family: Family, set: &SetDefinition) -> Self {
         let (offset, length) = if family == Family::Ipv4 { (12, 4) } else { (8, 16) };
         self.family(family).with(network(offset, length)).member(set, true)
+    }
+
+    /// Packets whose two addresses, from and to, are in a set.
+    pub(super) fn addresses_in(self, family: Family, set: &SetDefinition) -> Self {
+        let (offset, field) = source(family);
+        let (base, length) = (Base::Network, field.length());
+        let to = Expression::Payload { base, offset: offset + length, length, word: field.words() };
+        self.family(family).with(network(offset, length)).with(to).member(set, true)
+    }
+
+    /// Packets from `fe80::/10`.
+    pub(super) fn source_is_link_local6(self) -> Self {
+        self.family(Family::Ipv6).link_local6(8)
     }
 
     /// Packets whose destination is in a set of addresses.
@@ -208,6 +223,14 @@ impl Rule {
         self.family(family).load_destination(family).translate(family, map)
     }
 
+    /// Leads to the same port of where a map maps destination address, protocol and port to.
+    pub(super) fn translate_address(self, family: Family, map: &SetDefinition) -> Self {
+        self.family(family)
+            .load_destination(family)
+            .with(Expression::Map { map: map.name, word: 0, to: 0 })
+            .with(Expression::DestinationNat { family, address: Some(0), port: None })
+    }
+
     /// Leads to where a map maps protocol and port to.
     pub(super) fn translate_by_port(self, family: Family, map: &SetDefinition) -> Self {
         self.family(family)
@@ -219,12 +242,21 @@ impl Rule {
     /// Leads to another port of the same IPv4 address.
     pub(super) fn translate_to_port4(self, port: u16) -> Self {
         self.with(Expression::Load { word: 0, data: port.to_be_bytes().to_vec() })
-            .with(Expression::DestinationNat { family: Family::Ipv4, address: None, port: 0 })
+            .with(Expression::DestinationNat { family: Family::Ipv4, address: None, port: Some(0) })
     }
 
     /// Gives the packet's connection the source address of the link it leaves by.
     pub(super) fn masquerade(self) -> Self {
         self.with(Expression::Masquerade)
+    }
+
+    /// Gives the packet's connection the source address that a map maps its source to.
+    pub(super) fn translate_source(self, family: Family, map: &SetDefinition) -> Self {
+        let (offset, field) = source(family);
+        self.family(family)
+            .with(network(offset, field.length()))
+            .with(Expression::Map { map: map.name, word: 0, to: 0 })
+            .with(Expression::SourceNat { family, address: 0 })
     }
 
     /// Lowers the announced segment size to what the route can carry.
@@ -328,8 +360,9 @@ impl Rule {
 
     fn translate(self, family: Family, map: &SetDefinition) -> Self {
         let field = if family == Family::Ipv4 { Field::Ipv4 } else { Field::Ipv6 };
-        self.with(Expression::Map { map: map.name, word: 0, to: 0 })
-            .with(Expression::DestinationNat { family, address: Some(0), port: field.words() })
+        self.with(Expression::Map { map: map.name, word: 0, to: 0 }).with(
+            Expression::DestinationNat { family, address: Some(0), port: Some(field.words()) },
+        )
     }
 
     fn member(self, set: &SetDefinition, expected: bool) -> Self {

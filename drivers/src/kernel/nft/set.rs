@@ -13,10 +13,17 @@ pub(super) struct SetDefinition {
     pub(super) key: &'static [Field],
     /// The fields of what the keys are mapped to.
     pub(super) data: &'static [Field],
-    /// Whether it holds ranges of keys.
+    /// Whether it holds ranges of keys; of several fields each has a range of its own then.
     pub(super) interval: bool,
     /// The family of its table.
     pub(super) family: Family,
+}
+
+impl SetDefinition {
+    /// Whether its keys have several fields.
+    pub(super) fn is_concatenation(&self) -> bool {
+        self.key.len() > 1
+    }
 }
 
 /// A field of a key or a value. Every field takes whole words of 4 bytes.

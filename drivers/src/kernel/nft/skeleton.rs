@@ -31,6 +31,23 @@ pub(super) const MASQUERADE4: SetDefinition =
     ranges("masquerade4", "subnets that leave by the host's address", &[Ipv4]);
 pub(super) const MASQUERADE6: SetDefinition =
     ranges("masquerade6", "subnets that leave by the host's address", &[Ipv6]);
+pub(super) const OUTBOUND4: SetDefinition = SetDefinition {
+    interval: true,
+    ..map("outbound4", "subnets that leave by a certain address", &[Ipv4], &[Ipv4])
+};
+pub(super) const OUTBOUND6: SetDefinition = SetDefinition {
+    interval: true,
+    ..map("outbound6", "subnets that leave by a certain address", &[Ipv6], &[Ipv6])
+};
+pub(super) const TRUSTED: SetDefinition = set(
+    "trusted",
+    "links, and bridges whose published ports they reach directly",
+    &[Interface, Interface],
+);
+pub(super) const DIRECT4: SetDefinition =
+    set("direct4", "ports that trusted links may reach directly", &[Ipv4, Protocol, Port]);
+pub(super) const DIRECT6: SetDefinition =
+    set("direct6", "ports that trusted links may reach directly", &[Ipv6, Protocol, Port]);
 pub(super) const PUBLISHED4: SetDefinition =
     map("published4", "ports of one address of the host", &[Ipv4, Protocol, Port], &[Ipv4, Port]);
 pub(super) const PUBLISHED6: SetDefinition =
@@ -39,6 +56,14 @@ pub(super) const PUBLISHED4_ANY: SetDefinition =
     map("published4-any", "ports of all addresses of the host", &[Protocol, Port], &[Ipv4, Port]);
 pub(super) const PUBLISHED6_ANY: SetDefinition =
     map("published6-any", "ports of all addresses of the host", &[Protocol, Port], &[Ipv6, Port]);
+pub(super) const RANGES4: SetDefinition = SetDefinition {
+    interval: true,
+    ..map("published4-ranges", "ports that lead to the same ones", &[Ipv4, Protocol, Port], &[Ipv4])
+};
+pub(super) const RANGES6: SetDefinition = SetDefinition {
+    interval: true,
+    ..map("published6-ranges", "ports that lead to the same ones", &[Ipv6, Protocol, Port], &[Ipv6])
+};
 
 pub(super) const APART: SetDefinition = set(
     "apart",
@@ -50,8 +75,24 @@ pub(super) const PASSAGES4: SetDefinition =
 pub(super) const PASSAGES6: SetDefinition =
     set("passages6", "ports that one endpoint may reach at another", &[Ipv6, Ipv6, Protocol, Port]);
 
+pub(super) const CLOSED4: SetDefinition =
+    set("closed4", "links that did not forward before we switched it on", &[Interface]);
+pub(super) const CLOSED6: SetDefinition =
+    set("closed6", "links that did not forward before we switched it on", &[Interface]);
+
+pub(super) const ENDS: SetDefinition =
+    set("ends", "links to one endpoint each, which is on no bridge", &[Interface]);
+pub(super) const BEHIND4: SetDefinition =
+    set("behind4", "the addresses behind each of them", &[Interface, Ipv4]);
+pub(super) const BEHIND6: SetDefinition =
+    set("behind6", "the addresses behind each of them", &[Interface, Ipv6]);
+pub(super) const TOGETHER4: SetDefinition =
+    ranges("together4", "subnets whose endpoints behind such links may talk", &[Ipv4, Ipv4]);
+pub(super) const TOGETHER6: SetDefinition =
+    ranges("together6", "subnets whose endpoints behind such links may talk", &[Ipv6, Ipv6]);
+
 /// All sets and maps of the table.
-pub(super) const SETS: [&SetDefinition; 18] = [
+pub(super) const SETS: [&SetDefinition; 32] = [
     &BRIDGES,
     &LOOPS,
     &INTERNAL,
@@ -63,13 +104,27 @@ pub(super) const SETS: [&SetDefinition; 18] = [
     &OPEN6,
     &MASQUERADE4,
     &MASQUERADE6,
+    &OUTBOUND4,
+    &OUTBOUND6,
+    &TRUSTED,
+    &DIRECT4,
+    &DIRECT6,
     &PUBLISHED4,
     &PUBLISHED6,
     &PUBLISHED4_ANY,
     &PUBLISHED6_ANY,
+    &RANGES4,
+    &RANGES6,
     &APART,
     &PASSAGES4,
     &PASSAGES6,
+    &CLOSED4,
+    &CLOSED6,
+    &ENDS,
+    &BEHIND4,
+    &BEHIND6,
+    &TOGETHER4,
+    &TOGETHER6,
 ];
 
 /// A chain. Only chains with a hook see packets by themselves.
@@ -93,7 +148,8 @@ pub(super) struct Hook {
 }
 
 /// Chains in an order in which they can be made.
-pub(super) const CHAINS: [Chain; 10] = [
+pub(super) const CHAINS: [Chain; 11] = [
+    Chain { name: "behind", hook: None },
     Chain { name: "published", hook: None },
     Chain { name: "between", hook: None },
     Chain { name: "into", hook: None },
@@ -118,7 +174,7 @@ pub(super) const USER_CHAINS: [Chain; 6] = [
 
 /// All rules, in order.
 pub(super) fn rules() -> Vec<Rule> {
-    [guard(), publish(), input(), forward(), between(), into_bridges(), out_of_bridges()]
+    [guard(), behind(), publish(), input(), forward(), between(), into_bridges(), out_of_bridges()]
         .into_iter()
         .chain([postrouting()])
         .flatten()
@@ -129,7 +185,37 @@ pub(super) fn rules() -> Vec<Rule> {
 /// that the host reaches published ports at 127.0.0.1; what comes from outside must not.
 fn guard() -> Vec<Rule> {
     let rule = Rule::new("guard", "127.0.0.0/8 only from the host itself");
-    vec![rule.not_entering_by("lo").destination_is_loopback4().verdict(Verdict::Drop)]
+    let ends = Rule::new("guard", "from an endpoint that is on no bridge").entering_by_any(&ENDS);
+    vec![
+        rule.not_entering_by("lo").destination_is_loopback4().verdict(Verdict::Drop),
+        ends.verdict(Verdict::Jump("behind")),
+    ]
+}
+
+/// What comes by a link to one endpoint comes from that one. Endpoints on bridges are guarded before
+/// their frames get here.
+fn behind() -> Vec<Rule> {
+    let rule = |comment| Rule::new("behind", comment);
+    let own = "from its own address";
+    vec![
+        rule(own)
+            .family(Family::Ipv4)
+            .port_and_source(Family::Ipv4)
+            .known_to(&BEHIND4)
+            .verdict(Verdict::Accept),
+        rule(own)
+            .family(Family::Ipv6)
+            .port_and_source(Family::Ipv6)
+            .known_to(&BEHIND6)
+            .verdict(Verdict::Accept),
+        rule("to its neighbour, the host").source_is_link_local6().verdict(Verdict::Accept),
+        rule("has no address yet")
+            .family(Family::Ipv6)
+            .source_is_unspecified(Family::Ipv6)
+            .icmp6()
+            .verdict(Verdict::Accept),
+        rule("from another").verdict(Verdict::Drop),
+    ]
 }
 
 /// Only the first packet of a connection gets here; conntrack knows the others. Packets on their
@@ -141,6 +227,7 @@ fn guard() -> Vec<Rule> {
 fn publish() -> Vec<Rule> {
     let address = "to this address of the host";
     let any = "to any address of the host";
+    let range = "one of many ports";
     let left = "left to the socket that reserves the port";
     vec![
         Rule::new("prerouting", "from outside")
@@ -151,10 +238,12 @@ fn publish() -> Vec<Rule> {
             .verdict(Verdict::Jump("published")),
         Rule::new("published", address).translate_by_address(Family::Ipv4, &PUBLISHED4),
         Rule::new("published", any).translate_by_port(Family::Ipv4, &PUBLISHED4_ANY),
+        Rule::new("published", range).translate_address(Family::Ipv4, &RANGES4),
         Rule::new("published", left).destination_is_loopback6().verdict(Verdict::Accept),
         Rule::new("published", left).destination_is_link_local6().verdict(Verdict::Accept),
         Rule::new("published", address).translate_by_address(Family::Ipv6, &PUBLISHED6),
         Rule::new("published", any).translate_by_port(Family::Ipv6, &PUBLISHED6_ANY),
+        Rule::new("published", range).translate_address(Family::Ipv6, &RANGES6),
     ]
 }
 
@@ -181,7 +270,14 @@ fn input() -> Vec<Rule> {
     ]
 }
 
+/// What is from none of our networks and to none of them is none of our business, but that it would not
+/// be forwarded if we were not here.
 fn forward() -> Vec<Rule> {
+    let closed = |family, links| {
+        let rule = Rule::new("forward", "between links that did not forward before");
+        let between = rule.family(family).entering_by_any(links).leaving_by_any(links);
+        between.verdict(Verdict::Drop)
+    };
     let clamp = || Rule::new("forward", "fit segments to the path").first_segment();
     vec![
         clamp().leaving_by_any(&BRIDGES).clamp_segment(),
@@ -192,6 +288,8 @@ fn forward() -> Vec<Rule> {
         Rule::new("forward", "from our bridges")
             .entering_by_any(&BRIDGES)
             .verdict(Verdict::Jump("out-of")),
+        closed(Family::Ipv4, &CLOSED4),
+        closed(Family::Ipv6, &CLOSED6),
     ]
 }
 
@@ -213,17 +311,28 @@ fn into_bridges() -> Vec<Rule> {
     let rule = |comment| Rule::new("into", comment);
     let open = "port of a routed network";
     let unprotected = "unprotected network";
+    let ends = |comment| rule(comment).entering_by_any(&ENDS).leaving_by_any(&ENDS);
+    let together = |family, pairs| ends("same network, by the host").addresses_in(family, pairs);
+    let passage = |family, ports| ends("a passage, by the host").between_in(family, ports);
+    let trusted = "published port, from a trusted link";
+    let direct = |family, ports| rule(trusted).crossing(&TRUSTED).destination_in(family, ports);
     vec![
         rule("answers, and errors that belong to a connection")
             .states(ESTABLISHED | RELATED)
             .verdict(Verdict::Accept),
         rule("endpoints that do not talk").crossing(&APART).verdict(Verdict::Jump("between")),
         rule("same network").crossing(&LOOPS).verdict(Verdict::Accept),
+        together(Family::Ipv4, &TOGETHER4).verdict(Verdict::Accept),
+        together(Family::Ipv6, &TOGETHER6).verdict(Verdict::Accept),
+        passage(Family::Ipv4, &PASSAGES4).verdict(Verdict::Accept),
+        passage(Family::Ipv6, &PASSAGES6).verdict(Verdict::Accept),
         rule("into an internal network").leaving_by_any(&INTERNAL).verdict(Verdict::Drop),
         rule("out of an internal network").entering_by_any(&INTERNAL).verdict(Verdict::Drop),
         rule("published port").translated().verdict(Verdict::Accept),
         rule(open).destination_in(Family::Ipv4, &OPEN4).verdict(Verdict::Accept),
         rule(open).destination_in(Family::Ipv6, &OPEN6).verdict(Verdict::Accept),
+        direct(Family::Ipv4, &DIRECT4).verdict(Verdict::Accept),
+        direct(Family::Ipv6, &DIRECT6).verdict(Verdict::Accept),
         rule(unprotected)
             .family(Family::Ipv4)
             .entering_by_none_of(&BRIDGES)
@@ -252,6 +361,8 @@ fn out_of_bridges() -> Vec<Rule> {
 fn postrouting() -> Vec<Rule> {
     let rule = |comment| Rule::new("postrouting", comment);
     let leave = "leaves our networks";
+    let certain = "leaves our networks by a certain address";
+    let leaving = |comment| rule(comment).leaving_by_none(&BRIDGES);
     vec![
         rule("the host's own business").leaving_by("lo").verdict(Verdict::Accept),
         rule("a neighbour, by a port of the host").translated().crossing(&LOOPS).masquerade(),
@@ -265,6 +376,8 @@ fn postrouting() -> Vec<Rule> {
             .source_is_loopback4()
             .leaving_by_any(&BRIDGES)
             .masquerade(),
+        leaving(certain).translate_source(Family::Ipv4, &OUTBOUND4),
+        leaving(certain).translate_source(Family::Ipv6, &OUTBOUND6),
         rule(leave).source_in(Family::Ipv4, &MASQUERADE4).leaving_by_none(&BRIDGES).masquerade(),
         rule(leave).source_in(Family::Ipv6, &MASQUERADE6).leaving_by_none(&BRIDGES).masquerade(),
     ]

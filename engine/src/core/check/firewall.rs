@@ -12,8 +12,8 @@ use super::Finding;
 pub(super) struct Surroundings {
     /// What others have in nf_tables.
     pub(super) foreign: Foreign,
-    /// Tables of the iptables of old, which nf_tables knows nothing of.
-    pub(super) legacy: Vec<String>,
+    /// Programs of the iptables of old that filter here, which nf_tables knows nothing of.
+    pub(super) legacy: Vec<&'static str>,
     /// The bridges of our networks, and whether they have IPv6.
     pub(super) bridges: Vec<(String, bool)>,
     /// Whether frames within a bridge are shown to firewalls.
@@ -103,16 +103,17 @@ impl Surroundings {
         )
     }
 
-    fn legacy(&self) -> Option<Finding> {
-        let filter = self.legacy.iter().any(|table| table == "filter");
-        (filter && !self.bridges.is_empty()).then(|| Finding {
-            subject: "iptables-legacy".to_owned(),
+    fn legacy(&self) -> Vec<Finding> {
+        let finding = |program: &&str| Finding {
+            subject: format!("{program}-legacy"),
             problem: "it filters packets beside nf_tables, where its rules are not seen".to_owned(),
-            advice:
-                "`iptables-legacy -S FORWARD` shows whether it drops what goes through this host; \
-                     `iptables-legacy -P FORWARD ACCEPT` lets it pass"
-                    .to_owned(),
-        })
+            advice: format!(
+                "`{program}-legacy -S FORWARD` shows whether it drops what goes through this host; \
+                 `{program}-legacy -P FORWARD ACCEPT` lets it pass"
+            ),
+        };
+        let filters = self.legacy.iter().filter(|_| !self.bridges.is_empty());
+        filters.map(finding).collect()
     }
 
     fn reverse_path(&self) -> Option<Finding> {
@@ -187,7 +188,7 @@ mod tests {
         let mut host = with(Vec::new());
         assert_eq!(lines(&host), Vec::<String>::new());
         host.foreign.abandoned = vec!["rnet-old".to_owned()];
-        host.legacy = ["nat", "filter"].map(str::to_owned).into();
+        host.legacy = vec!["iptables"];
         host.strict = vec!["br-a".to_owned()];
         assert_eq!(lines(&host).len(), 2, "strictness matters to a container on several networks");
         host.several = true;

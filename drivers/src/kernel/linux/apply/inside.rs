@@ -14,7 +14,7 @@ use super::{Run, Space, kernel_error, wanted};
 use crate::kernel::netlink::Socket;
 use crate::kernel::netns::Netns;
 use crate::kernel::nft::SandboxTable;
-use crate::kernel::{KernelError, link, probe as kernel_probe, sysctl};
+use crate::kernel::{KernelError, link, probe as kernel_probe, sockets, sysctl};
 
 impl Run<'_> {
     pub(super) fn space(&mut self, sandbox: &SandboxId) -> io::Result<&mut Space> {
@@ -104,7 +104,8 @@ impl Run<'_> {
         });
         self.stage(|run| run.settle_all(socket, part));
         self.stage(|run| {
-            let requests: Vec<_> = part.links.iter().filter_map(|s| announcement(s)).collect();
+            let links = part.links.iter().filter(|step| !part.knows_neighbours_of(step));
+            let requests: Vec<_> = links.filter_map(|step| announcement(step)).collect();
             // The socket is of this namespace, whoever uses it later.
             match (requests.is_empty(), Socket::open()) {
                 (true, _) => {}
@@ -189,6 +190,21 @@ impl Run<'_> {
         match link.kind.peer() {
             Some(peer) => self.linux.with_socket(|socket| link::settle(socket, peer)),
             None => Ok(()),
+        }
+    }
+
+    /// Ends the connections of addresses that a sandbox loses, while there is still a way to the other
+    /// ends. Where that cannot be, they hang as they would have.
+    pub(super) fn end_connections(&mut self, sandbox: &SandboxId, addresses: &[IpAddr]) {
+        let ended = self
+            .space(sandbox)
+            .and_then(|space| space.netns.try_clone())
+            .and_then(|netns| self.visitor.enter(&netns))
+            .and_then(|()| sockets::reset(addresses));
+        let sandbox = sandbox.short();
+        match ended {
+            Ok(connections) => tracing::debug!(sandbox, connections, "ended"),
+            Err(error) => tracing::debug!(sandbox, %error, "connections cannot be ended"),
         }
     }
 

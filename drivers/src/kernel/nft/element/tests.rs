@@ -52,6 +52,20 @@ fn element() -> impl Strategy<Value = (Element, Value)> {
         (link(), any::<bool>())
             .prop_map(move |(link, ipv6)| present(Element::Unprotected { link, ipv6 })),
         subnet().prop_map(move |subnet| present(Element::Masquerade { subnet })),
+        link().prop_map(move |link| present(Element::End { link })),
+        (link(), address())
+            .prop_map(move |(link, address)| present(Element::Behind { link, address })),
+        (subnet(), subnet())
+            .prop_filter("of one family", |(from, to)| from.is_ipv4() == to.is_ipv4())
+            .prop_map(move |(from, to)| present(Element::Together { from, to })),
+        (link(), link()).prop_map(move |(from, to)| present(Element::Trusted { from, to })),
+        (subnet(), any::<Ipv4Addr>(), any::<Ipv6Addr>()).prop_map(|(subnet, v4, v6)| {
+            let address = if subnet.is_ipv4() { v4.into() } else { v6.into() };
+            (Element::Outbound { subnet }, Value::Source { address })
+        }),
+        (address(), protocol(), any::<u16>()).prop_map(move |(address, protocol, port)| {
+            present(Element::Direct { address, protocol, port })
+        }),
         (link(), any::<[u8; 6]>())
             .prop_map(move |(link, mac)| present(Element::Guarded { link, mac: mac.into() })),
         (link(), address())
@@ -63,6 +77,16 @@ fn element() -> impl Strategy<Value = (Element, Value)> {
             let key = Element::Published { host, protocol, port };
             target(host).prop_map(move |value| (key.clone(), value))
         }),
+        (address(), protocol(), any::<u16>(), any::<u16>()).prop_flat_map(
+            |(host, protocol, one, other)| {
+                let (first, last) = (one.min(other), one.max(other));
+                let key = Element::PublishedRange { host, protocol, first, last };
+                target(host).prop_map(move |value| {
+                    let Value::Target { address, .. } = value else { unreachable!("a target") };
+                    (key.clone(), Value::Target { address, port: first })
+                })
+            }
+        ),
     ]
 }
 
@@ -70,8 +94,15 @@ fn element() -> impl Strategy<Value = (Element, Value)> {
 fn listed(entries: &[Entry], set: &SetDefinition) -> Vec<Listed> {
     let mut listed = Vec::new();
     for entry in entries.iter().filter(|entry| entry.set == set.name) {
-        listed.push((entry.key.clone(), entry.data.clone(), false));
-        listed.extend(entry.end.iter().map(|end| (end.clone(), None, true)));
+        let (mut last, mut behind) = (None, None);
+        match entry.end.clone() {
+            Some(End::With(key)) => last = Some(key),
+            Some(End::Before(key)) => behind = Some(key),
+            None => {}
+        }
+        let (key, data) = (entry.key.clone(), entry.data.clone());
+        listed.push(Listed { key, last, data, is_end: false });
+        listed.extend(behind.map(|key| Listed { key, is_end: true, ..Listed::default() }));
     }
     listed
 }
@@ -83,7 +114,8 @@ proptest! {
         let mut expected = BTreeMap::<Element, Value>::new();
         for (element, value) in elements {
             let overlaps = |other: &Element| match (other, &element) {
-                (Element::Masquerade { subnet: a }, Element::Masquerade { subnet: b }) => {
+                (Element::Masquerade { subnet: a }, Element::Masquerade { subnet: b })
+                | (Element::Outbound { subnet: a }, Element::Outbound { subnet: b }) => {
                     a.contains(b.network()) || b.contains(a.network())
                 }
                 _ => false,
@@ -104,8 +136,11 @@ proptest! {
     #[test]
     fn what_nobody_of_us_wrote_is_left_out(key in any::<Vec<u8>>(), data in any::<Vec<u8>>()) {
         for set in SETS.into_iter().chain(guard::SETS) {
-            decode(set, &[(key.clone(), Some(data.clone()), false)]);
-            decode(set, &[(key.clone(), None, true)]);
+            let last = Some(data.clone());
+            let one = Listed { key: key.clone(), last, data: Some(data.clone()), is_end: false };
+            let end = Listed { key: key.clone(), is_end: true, ..Listed::default() };
+            decode(set, &[one]);
+            decode(set, &[end]);
         }
     }
 }
@@ -113,8 +148,10 @@ proptest! {
 #[test]
 fn neighbouring_subnets_stay_two() {
     let subnets = ["10.1.0.0/24", "10.1.1.0/24", "255.255.255.0/24", "0.0.0.0/8"];
-    let entries: Vec<_> = subnets.map(|subnet| range(subnet.parse().unwrap())).into();
-    let mut found = super::subnets(&listed(&entries, &MASQUERADE4));
+    let entry = |subnet: &str| range(subnet.parse().unwrap(), &MASQUERADE4, None);
+    let entries: Vec<_> = subnets.map(entry).into();
+    let listed = listed(&entries, &MASQUERADE4);
+    let mut found: Vec<_> = super::subnets(&listed).into_iter().map(|(subnet, _)| subnet).collect();
     found.sort();
     let mut expected: Vec<IpNetwork> = subnets.map(|subnet| subnet.parse().unwrap()).into();
     expected.sort();
