@@ -442,7 +442,8 @@ impl Networks {
             let model = self.controller();
             !model.sandboxes().is_empty() || !model.changing().is_empty()
         };
-        if serves { Ok(false) } else { self.demolish().map(|()| true) }
+        let was_reset = self.at_rest.load(Ordering::Acquire);
+        if serves || was_reset { Ok(false) } else { self.demolish().map(|()| true) }
     }
 
     /// Removes all that is ours in the kernel, and the resolver.

@@ -5,6 +5,7 @@ mod bridge;
 mod ipvlan;
 mod macvlan;
 mod moved;
+mod provisional;
 mod veth;
 mod vlan;
 mod vxlan;
@@ -21,6 +22,7 @@ use netlink_packet_route::link::{
 
 use super::netlink::{Request, Socket, errno};
 pub use moved::{move_back, move_to};
+pub use provisional::{provisional, rename};
 
 /// The MTU that the kernel gives to new links.
 pub const DEFAULT_MTU: u32 = 1500;

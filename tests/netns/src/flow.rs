@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use nix::sys::socket::{Shutdown, shutdown};
 
-use crate::host::{Host, TIMEOUT, wait_until};
+use crate::host::{Host, TIMEOUT, patient, wait_until};
 
 /// How much a round of TCP carries there and back.
 const BLOCK: usize = 16 << 10;
@@ -75,9 +75,10 @@ pub struct Flow {
 impl Flow {
     /// Begins to send over TCP.
     pub fn tcp(client: &Host, server: SocketAddr) -> Self {
-        let mut stream = client.run(|| TcpStream::connect_timeout(&server, TIMEOUT)).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        stream.set_write_timeout(Some(PATIENCE)).unwrap();
+        let mut stream =
+            client.run(|| TcpStream::connect_timeout(&server, patient(TIMEOUT))).unwrap();
+        stream.set_read_timeout(Some(patient(PATIENCE))).unwrap();
+        stream.set_write_timeout(Some(patient(PATIENCE))).unwrap();
         let (mut sent, mut back) = (vec![0; BLOCK], vec![0; BLOCK]);
         Self::start(format!("TCP to {server}"), move |round| {
             for (word, at) in sent.chunks_exact_mut(8).zip(0_u64..) {
@@ -94,7 +95,7 @@ impl Flow {
         let any = if server.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
         let socket = client.run(|| UdpSocket::bind(any)).unwrap();
         socket.connect(server).unwrap();
-        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        socket.set_read_timeout(Some(patient(PATIENCE))).unwrap();
         Self::start(format!("UDP to {server}"), move |round| {
             let (sent, mut back) = (round.to_be_bytes(), [0; 64]);
             socket.send(&sent)?;

@@ -277,6 +277,7 @@ fn a_reset_removes_what_is_ours_and_nothing_else() {
     std::fs::write(&theirs, "precious").unwrap();
     scene.daemon.rnet("system reset --force");
     scene.daemon.ends();
+    assert!(!scene.daemon.log().contains("is left"), "{}", scene.daemon.log());
     let left = traces(&scene);
     let tables: Vec<_> = left.iter().filter(|trace| trace.starts_with("table")).collect();
     assert!(tables.iter().any(|table| **table == "table inet theirs"), "{tables:?}");

@@ -6,7 +6,7 @@ use std::fmt::Write;
 
 use cnm::link::MacvlanMode;
 use cnm::{Key, Link, LinkKind, LinkName, Mac, Ns, Plan, SandboxId, State, Value, diff};
-use drivers::kernel::{Kernel, Memory, reconcile};
+use drivers::kernel::{Kernel, Memory, link as kernel_link, reconcile};
 use netns_tests::{Lab, Model};
 
 /// Runs each case once on each kernel.
@@ -32,6 +32,7 @@ fn memory() -> Memory {
 on_both![
     every_kind_of_link_is_made_recognised_and_removed,
     what_rests_on_a_replaced_link_comes_back_with_it,
+    a_link_of_a_sandbox_may_have_the_name_of_one_of_the_host,
     desired_state_is_reached_and_stays,
     empty_state_leaves_nothing,
     endpoint_joins_and_leaves_a_live_sandbox,
@@ -148,6 +149,36 @@ fn what_rests_on_a_replaced_link_comes_back_with_it(kernel: &dyn Kernel) {
     reconcile(kernel, &desired).unwrap();
     let plan = reconcile(kernel, &desired).unwrap();
     assert!(plan.is_empty(), "{plan}");
+}
+
+/// A macvlan link in a sandbox, called as its parent.
+fn namesake() -> State {
+    let sandbox = SandboxId::from_random([1; 32]);
+    let inside = Ns::Sandbox(sandbox.clone());
+    let kind = LinkKind::Macvlan { parent: "lan0".parse().unwrap(), mode: MacvlanMode::default() };
+    let mac = Some(Mac::from([2, 0, 0, 0, 0, 1]));
+    let namespace = (Key::Namespace { sandbox }, Value::Present);
+    State::from_iter([namespace, link(&inside, "lan0", kind, mac)])
+}
+
+fn a_link_of_a_sandbox_may_have_the_name_of_one_of_the_host(kernel: &dyn Kernel) {
+    let desired = settled(kernel, namesake());
+    let plan = reconcile(kernel, &desired).unwrap();
+    assert!(plan.is_empty(), "{plan}");
+}
+
+#[test]
+fn a_link_that_a_crash_left_under_its_first_name_is_in_nobodys_way() {
+    let lab = Lab::new();
+    let kernel = lab.open();
+    let (bare, desired): (State, _) = (namesake().into_iter().take(1).collect(), namesake());
+    reconcile(&kernel, &bare).unwrap();
+    let inside = lab.sandbox(&kernel, &SandboxId::from_random([1; 32]));
+    let first = kernel_link::provisional(&"lan0".parse().unwrap()).unwrap();
+    inside.add_bridge(first.as_str());
+    kernel.apply(&diff(&bare, &desired)).unwrap();
+    let names: Vec<_> = inside.links().into_iter().map(|link| link.name).collect();
+    assert_eq!(names, ["lo", "lan0"]);
 }
 
 fn two_networks() -> Model {

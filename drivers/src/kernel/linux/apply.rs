@@ -289,6 +289,7 @@ impl Run<'_> {
         } else if added {
             let parent = link.kind.parent().map(|parent| self.parent(parent, batch)).transpose()?;
             let mac = link.mac.or_else(|| stable_mac(ns, link));
+            let name = &self.first_name(ns, name, link)?;
             let netns = match ns {
                 // The request has the number of the descriptor only; the cache keeps it open.
                 Ns::Sandbox(sandbox) => Some(self.space(sandbox)?.netns.as_fd()),
@@ -307,6 +308,18 @@ impl Run<'_> {
         let dress = link::dress(end, alias, mtu, flags);
         batch.requests.push((port.unwrap_or(step), dress));
         Ok(())
+    }
+
+    /// What a new link is called until it is where it belongs. One that a crash left there goes.
+    fn first_name(&mut self, ns: &Ns, name: &LinkName, link: &Link) -> io::Result<LinkName> {
+        let (Ns::Sandbox(sandbox), Some(_)) = (ns, link.kind.parent()) else {
+            return Ok(name.clone());
+        };
+        let first = link::provisional(name)?;
+        let mut inside = self.enter(sandbox)?;
+        let refused = inside.batch(&[link::remove(&first)]).pop();
+        self.space(sandbox)?.socket = Some(inside);
+        refused.map_or(Ok(first), |refused| Err(refused.source))
     }
 
     fn port_requests<'p>(

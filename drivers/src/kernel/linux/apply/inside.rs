@@ -26,7 +26,7 @@ impl Run<'_> {
     }
 
     /// Goes into a sandbox and takes its socket out of the cache.
-    fn enter(&mut self, sandbox: &SandboxId) -> io::Result<Socket> {
+    pub(super) fn enter(&mut self, sandbox: &SandboxId) -> io::Result<Socket> {
         let netns = self.space(sandbox)?.netns.try_clone()?;
         self.visitor.enter(&netns)?;
         match self.space(sandbox)?.socket.take() {
@@ -58,6 +58,7 @@ impl Run<'_> {
             Err(source) => return self.fail(first, source),
         };
         let path = self.linux.namespace_path(sandbox);
+        self.stage(|run| run.name_links(&mut socket, &part.links));
         self.stage(|run| {
             // What is said of all interfaces reaches those that are there: it goes before what is
             // said of one.
@@ -81,6 +82,22 @@ impl Run<'_> {
         });
         if let Some(space) = self.spaces.get_mut(sandbox) {
             space.socket = Some(socket);
+        }
+    }
+
+    /// Links that were made under another name get their own.
+    fn name_links(&mut self, socket: &mut Socket, links: &[&Step]) {
+        for step in links {
+            let Step::Add(Key::Link { name, .. }, Value::Link(new)) = step else { continue };
+            if new.kind.parent().is_none() {
+                continue;
+            }
+            let found = link::provisional(name).and_then(|first| link::find(socket, &first));
+            let named = found.and_then(|found| {
+                let refused = socket.batch(&[link::rename(found.index, name)]).pop();
+                refused.map_or(Ok(()), |refused| Err(refused.source))
+            });
+            self.check(step, named);
         }
     }
 

@@ -1,0 +1,27 @@
+//! What a link that is made for a sandbox is called until it is there.
+//!
+//! Linux 6.1 refuses a new link whose name is taken where the request comes from, wherever the link is
+//! to be: the host's `eth0` would keep every sandbox from having one on a link of the host.
+
+use std::io;
+
+use cnm::LinkName;
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::link::{LinkAttribute, LinkMessage};
+
+use super::stable_mac;
+use crate::kernel::netlink::Request;
+
+/// The name until then; the same for the same name, so that what a crash left is found.
+pub fn provisional(name: &LinkName) -> io::Result<LinkName> {
+    let [_, a, b, c, d, e] = stable_mac(name.as_str()).octets();
+    format!("rn-{a:02x}{b:02x}{c:02x}{d:02x}{e:02x}").parse().map_err(io::Error::other)
+}
+
+/// Gives a link that is switched off another name.
+pub fn rename(index: u32, name: &LinkName) -> Request {
+    let mut message = LinkMessage::default();
+    message.header.index = index;
+    message.attributes.push(LinkAttribute::IfName(name.as_str().to_owned()));
+    Request::change(RouteNetlinkMessage::NewLink(message))
+}
