@@ -21,6 +21,7 @@ need openssl openssl
 need docker-registry docker-registry
 need skopeo skopeo
 need mkfs.ext4 e2fsprogs
+need dnsmasq dnsmasq-base
 need apparmor_parser apparmor
 need xz xz-utils
 if [ "${1:-}" = vm ]; then

@@ -26,6 +26,7 @@ mod parts;
 mod publish;
 mod sandbox;
 mod subnet;
+mod taken;
 mod update;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -54,6 +55,7 @@ pub use hold::{Asker, Hold};
 pub use intent::Live;
 pub(crate) use intent::{Change, Intent, Transition};
 use intent::{Open, lease_record};
+use taken::Taken;
 pub use update::{NetworkUpdate, Part};
 
 /// The record of the /48 that subnets for IPv6 come from where none is configured.
@@ -65,8 +67,7 @@ pub struct Controller {
     planner: Arc<dyn Planner>,
     config: ControllerConfig,
     networks: BTreeMap<NetworkId, Arc<Network>>,
-    /// Names of networks, those being created included.
-    names: BTreeMap<String, NetworkId>,
+    taken: Taken,
     sandboxes: BTreeMap<SandboxId, Live>,
     /// The endpoints in `sandboxes`, by network.
     members: BTreeMap<NetworkId, BTreeMap<EndpointId, Arc<Endpoint>>>,
@@ -264,7 +265,7 @@ impl Controller {
             planner,
             config,
             networks: BTreeMap::new(),
-            names: BTreeMap::new(),
+            taken: Taken::default(),
             sandboxes: BTreeMap::new(),
             members: BTreeMap::new(),
             peers: BTreeMap::new(),
@@ -287,13 +288,13 @@ impl Controller {
 
     /// All networks, by name.
     pub fn networks(&self) -> Vec<Arc<Network>> {
-        self.names.values().filter_map(|id| self.networks.get(id)).cloned().collect()
+        self.taken.names.values().filter_map(|id| self.networks.get(id)).cloned().collect()
     }
 
     /// The network with this full id, name or unique id prefix (in that order).
     pub fn network(&self, key: &str) -> Result<Arc<Network>, ControllerError> {
         let by_id = key.parse().ok().and_then(|id: NetworkId| self.networks.get(&id));
-        let by_name = || self.names.get(key).and_then(|id| self.networks.get(id));
+        let by_name = || self.taken.names.get(key).and_then(|id| self.networks.get(id));
         if let Some(network) = by_id.or_else(by_name) {
             return Ok(Arc::clone(network));
         }

@@ -29,6 +29,8 @@ pub struct Network {
     pub addressing: Addressing,
     /// The plugin that its pools, and addresses of those, are from.
     pub ipam: Option<IpamPlugin>,
+    /// Whether its device was there before it, is somebody else's, and stays after it.
+    pub borrowed: bool,
     /// Address pools, in the order they were given; empty where addresses do not come from pools.
     pub pools: Vec<Pool>,
     /// Whether endpoints get IPv4 addresses.
@@ -80,7 +82,7 @@ pub enum Addressing {
 
 impl Addressing {
     /// All there are.
-    pub const ALL: [Self; 2] = [Self::Pools, Self::Nobody];
+    pub const ALL: [Self; 3] = [Self::Pools, Self::Nobody, Self::Dhcp];
 
     /// The name that users write and read.
     pub fn name(self) -> &'static str {

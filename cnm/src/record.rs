@@ -73,6 +73,8 @@ struct NetworkRecord {
     addressing: Addressing,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     ipam: Option<IpamPlugin>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    borrowed: bool,
     #[serde(default)]
     pools: Vec<Pool>,
     ipv4: bool,
@@ -273,7 +275,8 @@ impl NetworkRecord {
         let driver = driver.ok_or(RecordError::Driver(name))?;
         driver.read(&crate::network::own_options(&self.given_options))?;
         let Self { id, name, created, given_options, pools, ipv4, ipv6, labels, .. } = self;
-        let Self { addressing, ipam, parent, internal, attachable, predefined, .. } = self;
+        let Self { addressing, ipam, borrowed, parent, .. } = self;
+        let Self { internal, attachable, predefined, .. } = self;
         Ok(Network {
             id,
             name,
@@ -282,6 +285,7 @@ impl NetworkRecord {
             given_options,
             addressing,
             ipam,
+            borrowed,
             pools,
             ipv4,
             ipv6,
@@ -413,6 +417,7 @@ impl From<&Network> for NetworkRecord {
             given_options: network.given_options,
             addressing: network.addressing,
             ipam: network.ipam,
+            borrowed: network.borrowed,
             pools: network.pools,
             ipv4: network.ipv4,
             ipv6: network.ipv6,

@@ -96,6 +96,13 @@ impl Driver for Bridge {
     fn check(&self, network: &Network) -> Result<(), OptionError> {
         let options = BridgeOptions::of(&network.given_options);
         let modes = [options.gateway_mode_ipv4, options.gateway_mode_ipv6];
+        if network.borrowed && (network.internal || !options.icc) {
+            return Err(OptionError::Contradiction(
+                "a bridge that is not rnet's leads wherever its owner wants: use neither --internal \
+                 nor enable_icc=false with it"
+                    .to_owned(),
+            ));
+        }
         if modes.contains(&GatewayMode::Isolated) && !network.internal {
             return Err(OptionError::Contradiction(
                 "gateway mode 'isolated' can only be used for an internal network: add --internal"
@@ -116,6 +123,8 @@ impl Driver for Bridge {
     fn profile(&self, network: &Network) -> Profile {
         let options = BridgeOptions::of(&network.given_options);
         let reach = |ipv6| match options.gateway_mode(ipv6) {
+            // The host is no gateway there, and addresses are everybody's.
+            _ if network.borrowed => Reach::Routed,
             GatewayMode::Nat | GatewayMode::NatUnprotected => Reach::Translated,
             GatewayMode::Routed => Reach::Routed,
             GatewayMode::Isolated => Reach::Closed,
@@ -129,6 +138,10 @@ impl Driver for Bridge {
     }
 
     fn network(&self, network: &Network, _peers: &[Peer]) -> Result<State, PlanError> {
+        // A bridge of somebody else's is not changed.
+        if network.borrowed {
+            return Ok(State::default());
+        }
         let options = BridgeOptions::of(&network.given_options);
         Ok(plan_network(network, &options))
     }
@@ -150,7 +163,7 @@ impl Driver for Bridge {
 
     fn publish(&self, binding: &PortBinding, to: Attachment<'_>) -> Vec<(Key, Value)> {
         let options = BridgeOptions::of(&to.network.given_options);
-        publish(binding, to, &options)
+        publish(binding, to, &options).filter(|_| !to.network.borrowed)
     }
 }
 

@@ -15,6 +15,7 @@ pub mod netlink;
 pub mod netns;
 mod nfnetlink;
 pub mod nft;
+mod packet;
 mod probe;
 pub mod reserve;
 pub mod route;

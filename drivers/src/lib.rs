@@ -4,6 +4,7 @@
 //! joined, and by what concerns it as a whole: its routes, its published ports and its sysctls.
 
 mod bridge;
+pub mod dhcp;
 mod gateway;
 mod guard;
 mod host;

@@ -25,6 +25,7 @@ fn network(digit: u8, subnets: &[&str]) -> Network {
         ipv6: pools.iter().any(|pool| pool.subnet.is_ipv6()),
         addressing: cnm::network::Addressing::default(),
         ipam: None,
+        borrowed: false,
         pools,
         internal: false,
         attachable: false,

@@ -5,13 +5,17 @@
 //! the change is committed. No lock is held over I/O, and nobody waits for somebody else's change:
 //! healing goes by networks and sandboxes, and leaves those alone that are being changed.
 
+mod brief;
+mod chance;
 mod change;
 mod claims;
 mod difference;
 mod flows;
 mod heal;
 mod journal;
+mod leases;
 mod operations;
+mod overlaps;
 mod ports;
 mod predefined;
 mod remote;
@@ -19,13 +23,12 @@ mod resolver;
 mod turns;
 mod update;
 
-use std::fmt::{Display, Formatter};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use cnm::controller::{
-    ChangeKind, Claims, ControllerConfig, ControllerError, Entropy, FirstJoin, HostFacts, JoinSpec,
+    ChangeKind, Claims, ControllerConfig, ControllerError, FirstJoin, HostFacts, JoinSpec,
     PortSpec, PortsChange, SandboxSpec, Subject,
 };
 use cnm::sandbox::Passage;
@@ -39,19 +42,20 @@ use drivers::kernel::{Announcements, Host, Linux, LinuxConfig};
 
 use crate::events::Events;
 use crate::settings::Settings;
+use brief::Brief;
+pub(crate) use chance::Chance;
 pub(crate) use change::Change;
 use claims::Claimed;
 use engine_error::{Error, Result};
 use journal::Journal;
+use leases::Leases;
 pub use operations::Filters;
+pub(crate) use overlaps::Overlap;
 use ports::{held, ports_of};
 use remote::{Asking, Remote};
 use resolver::Resolver;
 pub(crate) use resolver::{NetworkNames, SandboxNames};
 use turns::Turns;
-
-/// How many steps of a plan are logged.
-const BRIEF: usize = 100;
 
 /// The networks of one daemon.
 #[derive(Debug)]
@@ -64,6 +68,9 @@ pub struct Networks {
     turns: Turns,
     /// Plugins, and what they hold for us.
     remote: Remote,
+    /// What DHCP servers lend.
+    leases: Leases,
+    overlaps_told: Mutex<overlaps::Told>,
     /// Whether nothing is to be in the kernel any more.
     at_rest: AtomicBool,
     /// Whether records could not be read: what the kernel has and no record tells of may be theirs.
@@ -74,18 +81,6 @@ pub struct Networks {
 
 /// A network that is being created.
 type Begun = (Arc<Network>, Transaction);
-
-/// The chance of the operating system.
-#[derive(Debug)]
-pub(crate) struct Chance;
-
-impl Entropy for Chance {
-    fn bytes(&mut self) -> [u8; 32] {
-        let mut bytes = [0; 32];
-        getrandom::fill(&mut bytes).expect("Linux has getrandom(2)");
-        bytes
-    }
-}
 
 impl Networks {
     /// Opens the model and the kernel, and takes up the resolver that an earlier daemon left.
@@ -128,6 +123,8 @@ impl Networks {
             controller: Mutex::new(controller),
             remote,
             doubted,
+            leases: Leases::read(store.as_ref())?,
+            overlaps_told: Mutex::default(),
             journal: Journal::new(store),
             kernel,
             resolver,
@@ -240,7 +237,9 @@ impl Networks {
         made: &(dyn Fn() + Sync),
     ) -> Result<Announcements> {
         let transaction = &change.transaction;
-        let intent = self.controller().intent(transaction);
+        let mut intent = self.controller().intent(transaction);
+        // What is lent is given back whatever happens from here on.
+        intent.extend(leases::records(&change.endpoints, &change.lent));
         self.write_ahead(intent)?;
         let plan = diff(&transaction.before, &transaction.after);
         let sandbox = change.sandbox.id.short();
@@ -264,8 +263,11 @@ impl Networks {
     }
 
     /// Makes an applied change part of the model, together with records of the caller's.
-    pub(crate) fn finish(&self, change: Change, mut records: Batch) {
+    pub(crate) fn finish(&self, mut change: Change, mut records: Batch) {
         records.extend(self.ledger_of(&change));
+        let lent = std::mem::take(&mut change.lent);
+        self.keep_lent(&change.endpoints, lent);
+        records.extend(self.return_left(&change.gone));
         self.note(|model| model.commit(change.transaction), records, Durability::Eventual);
         self.give_back(&change.gone);
     }
@@ -282,8 +284,13 @@ impl Networks {
     /// Gives back what a change took from the model.
     pub(crate) fn abandon(&self, change: Change) {
         self.take_back_from(&change.transaction);
+        let mut records = Batch::default();
+        for (key, _) in leases::records(&change.endpoints, &change.lent).writes {
+            records.delete(key);
+        }
+        change.lent.iter().for_each(|holding| self.return_lease(holding));
         let forget = |model: &mut Controller| model.abort(change.transaction);
-        self.note(forget, Batch::default(), Durability::Eventual);
+        self.note(forget, records, Durability::Eventual);
         self.give_back(change.endpoints.iter().map(|endpoint| &endpoint.id));
     }
 
@@ -299,7 +306,7 @@ impl Networks {
         let transaction = self.once_settled(remove)?;
         let mut intent = self.controller().intent(&transaction);
         intent.extend(records.clone());
-        let (owed, durability) = match self.write_ahead(intent) {
+        let (mut owed, durability) = match self.write_ahead(intent) {
             Ok(()) => (Batch::default(), Durability::Eventual),
             Err(error) => {
                 tracing::warn!(sandbox = sandbox.short(), error = error.chain(), "no intent");
@@ -307,6 +314,7 @@ impl Networks {
             }
         };
         self.resolver.withdraw(sandbox);
+        owed.extend(self.return_leases(sandbox, &endpoints));
         let plan = diff(&transaction.before, &transaction.after);
         self.take_down(&transaction.subject, &plan);
         self.resolver.release(sandbox);
@@ -453,17 +461,6 @@ impl Networks {
         self.at_rest.store(true, Ordering::Release);
         self.dismantle(&diff(&self.kernel.observe()?, &State::default()));
         Ok(self.kernel.remove_table()?)
-    }
-}
-
-/// The beginning of a plan, for the log: thousands of ports say little.
-struct Brief<'a>(&'a Plan);
-
-impl Display for Brief<'_> {
-    fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
-        let steps = self.0.steps();
-        steps.iter().take(BRIEF).try_for_each(|step| writeln!(f, "{step}"))?;
-        if steps.len() > BRIEF { writeln!(f, "and {} more", steps.len() - BRIEF) } else { Ok(()) }
     }
 }
 

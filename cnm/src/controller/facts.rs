@@ -33,6 +33,8 @@ pub struct HostLink {
     pub loopback: bool,
     /// Whether it is a port of a bridge, or of anything like that.
     pub port: bool,
+    /// Whether it is a bridge.
+    pub bridge: bool,
     /// Whose it is, if it is one of ours: see [`crate::Link::tag`].
     pub tag: Option<String>,
 }

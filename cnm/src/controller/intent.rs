@@ -240,7 +240,7 @@ impl Controller {
         if let Some(Open { intent, previous }) = self.open.remove(&transaction.number) {
             self.give_back(previous, &intent.change.new_ports(), &intent.change.new_links());
             if let Change::Network(Transition::Create(network)) = &intent.change {
-                self.names.remove(&network.name);
+                self.taken.remove(network);
             }
         }
         let mut batch = self.take_garbage();
@@ -275,7 +275,7 @@ impl Controller {
         }
         self.links.extend(intent.change.new_links());
         if let Change::Network(Transition::Create(network)) = &intent.change {
-            self.names.insert(network.name.clone(), network.id.clone());
+            self.taken.add(network);
         }
         Open { intent, previous }
     }
@@ -324,13 +324,16 @@ impl Controller {
     }
 
     fn settle_network(&mut self, transition: &Transition<Arc<Network>>) {
-        if let (Some(_), Some(network)) = (transition.before(), transition.after()) {
+        if let (Some(before), Some(network)) = (transition.before(), transition.after()) {
+            // What a new one has is taken since it was begun.
+            self.taken.remove(before);
+            self.taken.add(network);
             self.ipam.grow(network);
             self.networks.insert(network.id.clone(), Arc::clone(network));
         } else if let Some(network) = transition.after() {
             self.insert_network(network);
         } else if let Some(network) = transition.before() {
-            self.names.remove(&network.name);
+            self.taken.remove(network);
             self.networks.remove(&network.id);
             self.peers.remove(&network.id);
             self.members.remove(&network.id);

@@ -1,7 +1,7 @@
 //! Addresses that somebody else lends: who is to be asked for them, and what becomes of an endpoint
 //! when it is lent another one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -10,9 +10,10 @@ use ipnetwork::IpNetwork;
 use super::draft::Draft;
 use super::intent::{Change, Live, Transition};
 use super::sandbox::Wanted;
-use super::{Controller, ControllerError, Lent, Transaction, WantedAddress};
+use super::{Controller, ControllerError, Entropy, Lent, Transaction, WantedAddress};
 use crate::ipam::{Holder, short};
-use crate::{Endpoint, Mac, Network, NetworkId, SandboxId};
+use crate::sandbox::Attachment;
+use crate::{Endpoint, EndpointId, Mac, Network, NetworkId, Sandbox, SandboxId, State};
 
 impl Controller {
     /// Begins to give an endpoint the address that is lent to it now instead of the one that was;
@@ -45,6 +46,46 @@ impl Controller {
         });
         let after = Live { sandbox: Arc::clone(&before.sandbox), endpoints };
         Draft::new(self).open(Change::Sandbox(Transition::Change { before, after }), now)
+    }
+
+    /// The kernel state of an endpoint with a hardware address that is to have an address and has none
+    /// yet: its link leads to whoever lends it one.
+    pub fn plan_visit(
+        &self,
+        network: &NetworkId,
+        mac: Mac,
+        entropy: &mut dyn Entropy,
+    ) -> Result<State, ControllerError> {
+        let known = self.networks.get(network);
+        let network = known.ok_or_else(|| ControllerError::not_found("network", network))?;
+        let nobody = Sandbox {
+            id: SandboxId::from_random(entropy.bytes()),
+            owner: String::new(),
+            ports: Vec::new(),
+            resolver: false,
+            sysctls: Vec::new(),
+            passages: Vec::new(),
+            closed: BTreeSet::new(),
+        };
+        let endpoint = Endpoint {
+            id: EndpointId::from_random(entropy.bytes()),
+            network: network.id.clone(),
+            sandbox: nobody.id.clone(),
+            interface: "eth0".parse()?,
+            mac,
+            addresses: Vec::new(),
+            gateways: Vec::new(),
+            aliases: Vec::new(),
+            gateway_priority: 0,
+            order: 0,
+            default_route: false,
+            any_source: false,
+            routes: Vec::new(),
+            sysctls: Vec::new(),
+            given_options: BTreeMap::new(),
+            handover: None,
+        };
+        Ok(network.driver.endpoint(&nobody, Attachment { network, endpoint: &endpoint })?)
     }
 
     /// Fails if an endpoint on the network has the address, or is about to; but this one may.

@@ -36,7 +36,7 @@ impl Controller {
                 reading.reject(&key, why)?;
                 continue;
             }
-            self.names.insert(network.name.clone(), network.id.clone());
+            self.taken.add(&network);
             self.insert_network(&network);
         }
         Ok(())

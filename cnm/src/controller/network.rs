@@ -10,10 +10,10 @@ use super::draft::Draft;
 use super::intent::{Change, Transition};
 use super::parent::gateway_warnings;
 use super::subnet::{Subnet, disabled, pool};
-use super::{Controller, ControllerError, Entropy, HostFacts, Subject, Transaction};
+use super::{Controller, ControllerError, Entropy, HostFacts, HostLink, Subject, Transaction};
 use crate::driver::{Driver, Reading};
 use crate::ipam::pools::{Supply, overlapped, taken_by_host};
-use crate::ipam::range::overlap;
+use crate::ipam::range::{overlap, span};
 use crate::ipam::short;
 use crate::name::check_network;
 use crate::network::{Addressing, PoolSpec, own_options, resolvers};
@@ -134,6 +134,7 @@ impl Controller {
             given_options: given,
             addressing: families.addressing,
             ipam: spec.ipam.clone(),
+            borrowed: false,
             pools: Vec::new(),
             ipv4: families.ipv4,
             ipv6: families.ipv6,
@@ -144,6 +145,7 @@ impl Controller {
             parent: None,
             egress_mtu: self.egress_mtu,
         };
+        network.borrowed = borrows(&network, host)?;
         driver.check(&network)?;
         reading.warnings.extend(self.place(&mut network, host)?);
         self.check_device(&network)?;
@@ -159,12 +161,12 @@ impl Controller {
         draft.warnings = reading.warnings;
         let change = Change::Network(Transition::Create(Arc::clone(&network)));
         let transaction = draft.open(change, now)?;
-        self.names.insert(network.name.clone(), network.id.clone());
+        self.taken.add(&network);
         Ok((network, transaction))
     }
 
     fn check_name(&self, name: &str) -> Result<(), ControllerError> {
-        if !self.names.contains_key(name) {
+        if !self.taken.names.contains_key(name) {
             return Ok(());
         }
         Err(ControllerError::conflict(format!("network with name {name} already exists")))
@@ -187,12 +189,9 @@ impl Controller {
     /// No two networks have the same device.
     fn check_device(&self, network: &Network) -> Result<(), ControllerError> {
         let Some(device) = network.profile().device else { return Ok(()) };
-        let same =
-            self.all_networks().find(|other| other.profile().device.as_ref() == Some(&device));
-        same.map_or(Ok(()), |other| {
+        self.taken.device(&device).map_or(Ok(()), |(id, name)| {
             Err(ControllerError::forbidden(format!(
-                "conflicts with network {} ({}): networks have same bridge name {device}",
-                other.id, other.name
+                "conflicts with network {id} ({name}): networks have same bridge name {device}"
             )))
         })
     }
@@ -263,9 +262,6 @@ impl Controller {
         subnet: IpNetwork,
         own: &[Pool],
     ) -> Result<IpNetwork, ControllerError> {
-        let others = self.all_networks();
-        let others =
-            others.flat_map(|network| network.pools.iter().map(move |p| (p.subnet, network)));
         let refuse = |other: IpNetwork, whose: String| {
             ControllerError::forbidden(format!(
                 "Pool overlaps with other one on this address space: \
@@ -275,10 +271,9 @@ impl Controller {
         if let Some(pool) = own.iter().find(|pool| overlap(pool.subnet, subnet)) {
             return Err(refuse(pool.subnet, "the same network".to_owned()));
         }
-        let found = others.into_iter().find(|(other, _)| overlap(*other, subnet));
-        found.map_or(Ok(subnet), |(other, network)| {
-            Err(refuse(other, format!("network {}", network.name)))
-        })
+        self.taken
+            .overlapping(subnet)
+            .map_or(Ok(subnet), |(other, name)| Err(refuse(*other, format!("network {name}"))))
     }
 
     /// A subnet from the default pools that nobody uses.
@@ -294,9 +289,10 @@ impl Controller {
         if ipv6 && !supernets.iter().any(|(net, _)| net.is_ipv6()) {
             supernets.push((*self.ula.get_or_insert_with(|| ula(entropy.bytes())), 64));
         }
-        let networks = self.all_networks().flat_map(|network| &network.pools);
-        let networks = networks.chain(own).map(|pool| pool.subnet);
-        let taken: Vec<IpNetwork> = networks.chain(taken_by_host(host)).collect();
+        let own = own.iter().map(|pool| pool.subnet).filter(|net| net.is_ipv6() == ipv6);
+        let own = own.map(|subnet| span(subnet).into_inner());
+        let taken = self.taken.spans(ipv6).iter().chain(own).chain(taken_by_host(host, ipv6));
+        let taken: Vec<_> = taken.collect();
         let supply = Supply { supernets: &supernets, taken: &taken };
         supply.first_free(ipv6, prefix).ok_or_else(|| {
             let family = supernets.iter().filter(|(net, _)| net.is_ipv6() == ipv6);
@@ -309,6 +305,24 @@ impl Controller {
                 if list.is_empty() { "any pool".to_owned() } else { list.join(", ") }
             ))
         })
+    }
+}
+
+/// Whether the network's device is there already and somebody else's. That is of use to a network whose
+/// addresses are not ours to give; any other one would change what its owner has made.
+fn borrows(network: &Network, host: &HostFacts) -> Result<bool, ControllerError> {
+    let foreign = |link: &HostLink| link.bridge && link.tag.is_none();
+    let there = network.profile().device;
+    let there = there.filter(|device| host.links.get(device).is_some_and(foreign));
+    match there {
+        Some(device) if network.addressing == Addressing::Pools => {
+            Err(ControllerError::conflict(format!(
+                "bridge {device} is there already and is not rnet's: choose another \
+                 com.docker.network.bridge.name, or join what is there with --ipam-driver dhcp or \
+                 --ipam-driver null"
+            )))
+        }
+        there => Ok(there.is_some()),
     }
 }
 

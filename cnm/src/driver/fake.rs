@@ -7,6 +7,11 @@ use crate::{Ns, PortBinding};
 /// The three that every daemon has.
 pub(crate) const DRIVERS: &[&dyn Driver] = &[&Fake::Bridge, &Fake::Host, &Fake::Null];
 
+thread_local! {
+    /// How often a driver was asked what a network is like.
+    pub(crate) static PROFILES: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+}
+
 /// A driver with some of the options of the real one.
 #[derive(Debug)]
 pub(crate) enum Fake {
@@ -152,6 +157,7 @@ impl Driver for Fake {
     }
 
     fn profile(&self, network: &Network) -> Profile {
+        PROFILES.set(PROFILES.get() + 1);
         let options = self.options(&network.given_options).unwrap_or_default();
         if !matches!(self, Self::Bridge) {
             let (device, interface_prefix, bindings) = Default::default();

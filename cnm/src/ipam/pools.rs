@@ -16,30 +16,26 @@ const DEFAULT_LIKE: u8 = 1;
 pub(crate) struct Supply<'a> {
     /// A supernet, and the prefix length of the subnets cut from it.
     pub(crate) supernets: &'a [(IpNetwork, u8)],
-    /// What must be avoided, overlapping or not, in any order.
-    pub(crate) taken: &'a [IpNetwork],
+    /// What must be avoided: first and last addresses of the family, overlapping or not, in any order.
+    pub(crate) taken: &'a [(u128, u128)],
 }
 
 impl Supply<'_> {
     /// The first subnet of a family that overlaps nothing taken; of another size than the usual
     /// one if `prefix` is given.
     pub(crate) fn first_free(&self, ipv6: bool, prefix: Option<u8>) -> Option<IpNetwork> {
-        let mut taken: Vec<_> = self.taken.iter().filter(|t| t.is_ipv6() == ipv6).collect();
-        taken.sort_by_cached_key(|taken| *span(**taken).start());
+        let mut taken = self.taken.to_vec();
+        taken.sort_unstable();
         let supernets = self.supernets.iter().filter(|(net, _)| net.is_ipv6() == ipv6);
         supernets.into_iter().find_map(|(supernet, usual)| {
             let prefix = prefix.unwrap_or(*usual);
-            first_free(*supernet, prefix, taken.iter().copied().copied())
+            first_free(*supernet, prefix, &taken)
         })
     }
 }
 
 /// The first subnet of the supernet that overlaps none of the taken ones, which come in order.
-fn first_free(
-    supernet: IpNetwork,
-    prefix: u8,
-    taken: impl Iterator<Item = IpNetwork>,
-) -> Option<IpNetwork> {
+fn first_free(supernet: IpNetwork, prefix: u8, taken: &[(u128, u128)]) -> Option<IpNetwork> {
     let width = width(supernet.is_ipv6());
     if prefix < supernet.prefix() || prefix > width {
         return None;
@@ -47,8 +43,7 @@ fn first_free(
     let (mut start, end) = span(supernet).into_inner();
     let last_offset =
         1_u128.checked_shl((width - prefix).into()).map_or(u128::MAX, |size| size - 1);
-    for taken in taken {
-        let (first, last) = span(taken).into_inner();
+    for &(first, last) in taken {
         if first > start.checked_add(last_offset)? {
             break;
         }
@@ -61,14 +56,16 @@ fn first_free(
     fits.then(|| IpNetwork::new(address(supernet.ip(), start), prefix).ok()).flatten()
 }
 
-/// What the host uses: its routes and its resolvers.
-pub(crate) fn taken_by_host(host: &HostFacts) -> impl Iterator<Item = IpNetwork> {
+/// What the host uses of a family: its routes and its resolvers.
+pub(crate) fn taken_by_host(host: &HostFacts, ipv6: bool) -> impl Iterator<Item = (u128, u128)> {
     let routes = host.routes.iter().copied().filter(|route| route.prefix() > DEFAULT_LIKE);
-    routes.chain(host.resolvers.iter().map(|resolver: &IpAddr| IpNetwork::from(*resolver)))
+    let resolvers = host.resolvers.iter().map(|resolver: &IpAddr| IpNetwork::from(*resolver));
+    let all = routes.chain(resolvers).filter(move |taken| taken.is_ipv6() == ipv6);
+    all.map(|taken| span(taken).into_inner())
 }
 
 /// What of the host's a subnet overlaps, as people would call it.
-pub(crate) fn overlapped(subnet: IpNetwork, host: &HostFacts) -> Option<String> {
+pub fn overlapped(subnet: IpNetwork, host: &HostFacts) -> Option<String> {
     let resolver = host.resolvers.iter().find(|resolver| subnet.contains(**resolver));
     let wide = |route: &&IpNetwork| route.prefix() > DEFAULT_LIKE;
     let route = || host.routes.iter().filter(wide).find(|route| overlap(**route, subnet));
@@ -82,15 +79,17 @@ mod tests {
 
     use super::*;
 
-    fn networks(texts: &[&str]) -> Vec<IpNetwork> {
-        texts.iter().map(|text| text.parse().unwrap()).collect()
+    fn spans(texts: &[&str], ipv6: bool) -> Vec<(u128, u128)> {
+        let networks = texts.iter().map(|text| text.parse::<IpNetwork>().unwrap());
+        let family = networks.filter(|network| network.is_ipv6() == ipv6);
+        family.map(|network| span(network).into_inner()).collect()
     }
 
     fn check(supernets: &[(&str, u8)], taken: &[&str], prefix: Option<u8>, expected: Option<&str>) {
         let supernets: Vec<(IpNetwork, u8)> =
             supernets.iter().map(|(net, size)| (net.parse().unwrap(), *size)).collect();
         let ipv6 = supernets[0].0.is_ipv6();
-        let supply = Supply { supernets: &supernets, taken: &networks(taken) };
+        let supply = Supply { supernets: &supernets, taken: &spans(taken, ipv6) };
         let found = supply.first_free(ipv6, prefix).map(|net| net.to_string());
         assert_eq!(found.as_deref(), expected, "{supernets:?} without {taken:?}");
     }
@@ -146,6 +145,7 @@ mod tests {
             let size = 1_u32 << (32 - prefix);
             let all = (0..(1_u32 << 14) / size).map(|i| (u16::try_from(i * size).unwrap(), prefix));
             let expected = all.map(network).find(|net| !taken.iter().any(|t| overlap(*t, *net)));
+            let taken: Vec<_> = taken.into_iter().map(|net| span(net).into_inner()).collect();
             let supply = Supply { supernets: &[(supernet, prefix)], taken: &taken };
             prop_assert_eq!(supply.first_free(false, None), expected);
         }

@@ -121,6 +121,44 @@ impl Ranges {
     }
 }
 
+/// Ranges of numbers that are in use, those that touch put together.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Spans(BTreeMap<u128, u128>);
+
+impl Spans {
+    /// Adds a range that none of them overlaps.
+    pub(crate) fn insert(&mut self, first: u128, last: u128) {
+        let (mut start, mut end) = (first, last);
+        if let Some((below, up_to)) = self.0.range(..first).next_back()
+            && up_to.checked_add(1) == Some(first)
+        {
+            start = *below;
+        }
+        if let Some(up_to) = last.checked_add(1).and_then(|above| self.0.remove(&above)) {
+            end = up_to;
+        }
+        self.0.insert(start, end);
+    }
+
+    /// Takes out a range that is in.
+    pub(crate) fn remove(&mut self, first: u128, last: u128) {
+        let around = self.0.range(..=first).next_back().map(|(start, end)| (*start, *end));
+        let Some((start, end)) = around.filter(|(_, end)| *end >= last) else { return };
+        self.0.remove(&start);
+        if start < first {
+            self.0.insert(start, first - 1);
+        }
+        if last < end {
+            self.0.insert(last + 1, end);
+        }
+    }
+
+    /// All of them, in order.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (u128, u128)> {
+        self.0.iter().map(|(start, end)| (*start, *end))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
@@ -166,6 +204,26 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn spans_are_ranges_that_do_not_touch(steps in prop::collection::vec((any::<bool>(), 0..12_u128), 0..80)) {
+            let mut spans = Spans::default();
+            let mut blocks = BTreeSet::new();
+            // Each of them has four numbers.
+            for (insert, block) in steps {
+                if insert && blocks.insert(block) {
+                    spans.insert(block * 4, block * 4 + 3);
+                } else if !insert && blocks.remove(&block) {
+                    spans.remove(block * 4, block * 4 + 3);
+                }
+                let members = |(start, end): (u128, u128)| (start..=end).collect::<Vec<_>>();
+                let all: Vec<_> = spans.iter().flat_map(members).collect();
+                let expected = blocks.iter().flat_map(|block| (block * 4)..(block * 4 + 4));
+                prop_assert_eq!(all, expected.collect::<Vec<_>>());
+                let touching = spans.iter().zip(spans.iter().skip(1)).any(|((_, e), (s, _))| e + 1 >= s);
+                prop_assert!(!touching);
+            }
+        }
+
         #[test]
         fn ranges_are_a_set(steps in prop::collection::vec((any::<bool>(), 0..40_u128), 0..200)) {
             let mut ranges = Ranges::of(&(10..=29));

@@ -1,48 +1,317 @@
-//! What the host uses already.
+//! What the host uses already: routes, resolvers, bridges that are not ours.
+//!
+//! Routes and links are listed once and then kept up by the kernel's notifications, so that it does
+//! not matter how many of our own there are. What a notification leaves open is listed again.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::IpAddr;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::sync::mpsc::{Receiver, TrySendError, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
 
 use cnm::controller::{HostFacts, HostLink};
 use ipnetwork::IpNetwork;
+use netlink_packet_core::{NLM_F_REPLACE, NetlinkMessage, NetlinkPayload};
+use netlink_packet_route::link::LinkMessage;
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{MsgFlags, recv};
 
 use super::egress::Egress;
+use super::link::{self, Link};
 use super::netlink::Socket;
+use super::route::{self, Route};
 use super::tag::Tag;
-use super::{link, route};
 
-/// Reads the routes of the socket's namespace, without those of links with our tag, and the
-/// resolvers.
-pub(super) fn read(socket: &mut Socket, tag: &str) -> io::Result<HostFacts> {
-    let (links, all) = (link::list(socket)?, route::list(socket)?);
-    let egress_mtu = Egress::of(&links, &all, tag).mtu();
-    let owner = |link: &link::Link| Some(Tag::parse(tag, link.alias.as_deref()?)?.owner);
-    let ours: BTreeSet<_> =
-        links.iter().filter(|link| owner(link).is_some()).map(|link| link.index).collect();
-    let is_ours = |index: Option<u32>| index.is_some_and(|index| ours.contains(&index));
-    let host_link = |link: &link::Link| {
+/// `RTNLGRP_LINK`, and those of addresses and routes of both families.
+const GROUPS: [u32; 5] = [1, 5, 7, 9, 11];
+
+/// What the kernel tells of a namespace.
+#[derive(Debug)]
+pub(super) struct Facts {
+    notifications: netlink_sys::Socket,
+    tag: String,
+    links: BTreeMap<u32, Known>,
+    /// How often there is each route that is not by a link of ours.
+    routes: BTreeMap<Way, usize>,
+    /// The ways out, which are listed again when anything of them changes.
+    egress: Egress,
+    /// Whether to list everything again.
+    stale: bool,
+    /// Whether something of it has changed since that was asked.
+    changed: bool,
+    buffer: Vec<u8>,
+}
+
+/// A link, with its name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Known {
+    name: String,
+    link: HostLink,
+}
+
+impl Known {
+    fn is_ours(&self) -> bool {
+        self.link.tag.is_some()
+    }
+}
+
+/// A route as far as it matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Way {
+    destination: IpNetwork,
+    table: u32,
+    link: Option<u32>,
+    via: Option<IpAddr>,
+}
+
+impl Facts {
+    /// Begins to listen in the namespace of the calling thread.
+    pub(super) fn open(tag: &str) -> io::Result<Self> {
+        let mut notifications = netlink_sys::Socket::new(netlink_sys::protocols::NETLINK_ROUTE)?;
+        notifications.bind_auto()?;
+        for group in GROUPS {
+            notifications.add_membership(group)?;
+        }
+        let (links, routes, egress) = Default::default();
+        let (tag, buffer) = (tag.to_owned(), vec![0; 64 << 10]);
+        let (stale, changed) = (true, false);
+        Ok(Self { notifications, tag, links, routes, egress, stale, changed, buffer })
+    }
+
+    /// Another handle of what tells of changes, to wait for them.
+    pub(super) fn bell(&self) -> io::Result<OwnedFd> {
+        self.notifications.as_fd().try_clone_to_owned()
+    }
+
+    /// What is used now. The other socket is in the same namespace.
+    pub(super) fn read(&mut self, socket: &mut Socket) -> io::Result<HostFacts> {
+        self.update(socket)?;
+        let routes: BTreeSet<IpNetwork> = self
+            .routes
+            .keys()
+            .filter(|way| !self.is_ours(way.link))
+            .map(|way| way.destination)
+            .collect();
+        let named = |known: &Known| Some((known.name.parse().ok()?, known.link.clone()));
+        let links = self.links.values().filter_map(named).collect();
+        let resolvers = match std::fs::read_to_string("/etc/resolv.conf") {
+            Ok(text) => nameservers(&text),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+            Err(error) => return Err(error),
+        };
+        let (routes, egress_mtu) = (routes.into_iter().collect(), self.egress.mtu());
+        Ok(HostFacts { routes, resolvers, links, egress_mtu })
+    }
+
+    /// Whether routes or links have changed since this was asked last.
+    pub(super) fn has_changed(&mut self) -> bool {
+        self.drain();
+        std::mem::take(&mut self.changed)
+    }
+
+    /// Reads what the kernel has told, and lists everything where that is not enough.
+    fn update(&mut self, socket: &mut Socket) -> io::Result<()> {
+        self.drain();
+        if !self.stale {
+            return Ok(());
+        }
+        tracing::debug!("list the host's links and routes");
+        // What is told from here on is read the next time.
+        self.stale = false;
+        let listed = link::list(socket).and_then(|links| Ok((links, route::list(socket)?)));
+        let (links, routes) = listed.inspect_err(|_| self.stale = true)?;
+        self.egress = Egress::of(&links, &routes, &self.tag);
+        self.links = links.iter().map(|link| (link.index, self.known(link))).collect();
+        self.routes.clear();
+        for route in routes {
+            self.add(&route);
+        }
+        Ok(())
+    }
+
+    fn drain(&mut self) {
+        loop {
+            let mut buffer = std::mem::take(&mut self.buffer);
+            let received =
+                recv(self.notifications.as_raw_fd(), &mut buffer, MsgFlags::MSG_DONTWAIT);
+            if let Ok(size) = received {
+                self.hear(&buffer[..size]);
+            }
+            self.buffer = buffer;
+            match received {
+                Ok(_) | Err(Errno::EINTR) => {}
+                Err(Errno::EAGAIN) => return,
+                // Some were lost, or the socket is broken.
+                Err(error) => {
+                    (self.stale, self.changed) = (true, true);
+                    if error != Errno::ENOBUFS {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    fn hear(&mut self, mut datagram: &[u8]) {
+        while let Ok(message) = NetlinkMessage::<RouteNetlinkMessage>::deserialize(datagram) {
+            let replaces = message.header.flags & NLM_F_REPLACE != 0;
+            if let NetlinkPayload::InnerMessage(told) = message.payload {
+                self.note(told, replaces);
+            }
+            let size = (message.header.length as usize).next_multiple_of(4);
+            let Some(rest) = datagram.get(size.max(4)..) else { return };
+            datagram = rest;
+        }
+    }
+
+    fn note(&mut self, told: RouteNetlinkMessage, replaces: bool) {
+        match told {
+            RouteNetlinkMessage::NewLink(message) if of_link(&message) => {
+                let index = message.header.index;
+                let Some(link) = link::read(RouteNetlinkMessage::NewLink(message)) else { return };
+                let known = self.known(&link);
+                // Routes of IPv4 go with their link, and nobody tells.
+                self.stale |= !known.is_ours() && !known.link.up && self.leads(index);
+                self.stale |= self.egress.differs(index, Some(link.mtu));
+                self.stale |= self.egress.contains(index) && !link.up;
+                self.links.insert(index, known);
+            }
+            RouteNetlinkMessage::DelLink(message) if of_link(&message) => {
+                let index = message.header.index;
+                self.links.remove(&index);
+                let lost = self.leads(index);
+                self.stale |= lost || self.egress.contains(index);
+                self.changed |= lost;
+            }
+            RouteNetlinkMessage::DelAddress(message)
+                if !self.is_ours(Some(message.header.index)) =>
+            {
+                self.stale |= self.leads(message.header.index);
+                self.changed |= self.stale;
+            }
+            RouteNetlinkMessage::NewRoute(_) => {
+                let Some(route) = route::read(told) else { return };
+                if replaces && !self.is_ours(route.link) {
+                    (self.stale, self.changed) = (true, true);
+                }
+                self.stale |= self.leads_out(&route);
+                self.changed |= self.add(&route);
+            }
+            RouteNetlinkMessage::DelRoute(message) => {
+                let Some(route) = route::read(RouteNetlinkMessage::NewRoute(message)) else {
+                    return;
+                };
+                self.stale |= self.leads_out(&route);
+                self.changed |= self.remove(&route);
+            }
+            _ => {}
+        }
+    }
+
+    /// Notes a route; says whether that matters.
+    fn add(&mut self, route: &Route) -> bool {
+        let matters = self.matters(route);
+        if matters {
+            *self.routes.entry(Way::of(route)).or_default() += 1;
+        }
+        matters
+    }
+
+    fn remove(&mut self, route: &Route) -> bool {
+        let way = Way::of(route);
+        match self.routes.get_mut(&way) {
+            Some(1) => self.routes.remove(&way).is_some(),
+            Some(times) => {
+                *times -= 1;
+                true
+            }
+            None => {
+                let unknown = self.matters(route);
+                self.stale |= unknown;
+                unknown
+            }
+        }
+    }
+
+    fn matters(&self, route: &Route) -> bool {
+        route.unicast && !self.is_ours(route.link) && !is_everywhere(route.destination)
+    }
+
+    /// Whether it is a default route, or one of the halves that a VPN puts over it.
+    fn leads_out(&self, route: &Route) -> bool {
+        route.unicast && route.destination.prefix() <= 1 && !self.is_ours(route.link)
+    }
+
+    fn is_ours(&self, link: Option<u32>) -> bool {
+        link.and_then(|index| self.links.get(&index)).is_some_and(Known::is_ours)
+    }
+
+    /// Whether routes lead by a link.
+    fn leads(&self, link: u32) -> bool {
+        self.routes.keys().any(|way| way.link == Some(link))
+    }
+
+    fn known(&self, link: &Link) -> Known {
+        let tag = link.alias.as_deref().and_then(|alias| Tag::parse(&self.tag, alias));
         let own = HostLink {
             mtu: link.mtu,
             up: link.up,
             loopback: link.loopback,
             port: link.bridge.is_some(),
-            tag: owner(link),
+            bridge: link.is_bridge(),
+            tag: tag.map(|tag| tag.owner),
         };
-        Some((link.name.parse().ok()?, own))
+        Known { name: link.name.clone(), link: own }
+    }
+}
+
+/// Tells of changes on a thread of its own, which ends when the other end of `stop` is closed.
+pub(super) fn watch(
+    bell: OwnedFd,
+    stop: OwnedFd,
+    facts: Arc<Mutex<Option<Facts>>>,
+) -> io::Result<Receiver<()>> {
+    let (sender, receiver) = sync_channel(1);
+    let watch = move || {
+        loop {
+            let mut sources =
+                [stop.as_fd(), bell.as_fd()].map(|fd| PollFd::new(fd, PollFlags::POLLIN));
+            match poll(&mut sources, PollTimeout::NONE) {
+                Ok(_) | Err(Errno::EINTR) => {}
+                Err(error) => {
+                    tracing::error!(%error, "cannot wait for changes of the host's routes");
+                    return;
+                }
+            }
+            if sources[0].any().unwrap_or(true) {
+                return;
+            }
+            let mut facts = facts.lock().unwrap_or_else(PoisonError::into_inner);
+            let changed = facts.as_mut().is_some_and(Facts::has_changed);
+            drop(facts);
+            if changed && sender.try_send(()) == Err(TrySendError::Disconnected(())) {
+                return;
+            }
+        }
     };
-    let routes: BTreeSet<IpNetwork> = all
-        .into_iter()
-        .filter(|r| r.unicast && !is_ours(r.link) && !is_everywhere(r.destination))
-        .map(|r| r.destination)
-        .collect();
-    let resolvers = match std::fs::read_to_string("/etc/resolv.conf") {
-        Ok(text) => nameservers(&text),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
-        Err(error) => return Err(error),
-    };
-    let links = links.iter().filter_map(host_link).collect();
-    Ok(HostFacts { routes: routes.into_iter().collect(), resolvers, links, egress_mtu })
+    thread::Builder::new().name("facts".to_owned()).spawn(watch)?;
+    Ok(receiver)
+}
+
+impl Way {
+    fn of(route: &Route) -> Self {
+        let Route { destination, table, link, via, .. } = *route;
+        Self { destination, table, link, via }
+    }
+}
+
+/// Whether it is about the link itself, and not about it as the port of a bridge.
+fn of_link(message: &LinkMessage) -> bool {
+    message.header.interface_family == AddressFamily::Unspec
 }
 
 /// Default routes, the halves that a VPN puts over them, and what every interface has.

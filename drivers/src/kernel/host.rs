@@ -17,6 +17,13 @@ use super::nft::Foreign;
 use super::{
     Announcements, HostPorts, Kernel, KernelError, Linux, Listeners, Memory, ResolverSockets,
 };
+use crate::dhcp::Port;
+
+/// What a host says that has no packets.
+const NO_DHCP: KernelError = KernelError::Unsupported {
+    what: "DHCP",
+    hint: "choose addresses with --subnet instead of --ipam-driver dhcp",
+};
 
 /// A kernel together with the host it runs.
 pub trait Host: Kernel {
@@ -40,6 +47,9 @@ pub trait Host: Kernel {
     fn supports(&self, _kinds: &[LinkKind]) -> Result<(), KernelError> {
         Ok(())
     }
+
+    /// Tells when what the host uses has changed.
+    fn fact_changes(&self) -> Result<Receiver<()>, KernelError>;
 
     /// What binds host ports, on the calling thread.
     fn host_ports(&self) -> Box<dyn BindPorts + '_>;
@@ -70,6 +80,21 @@ pub trait Host: Kernel {
     /// whether that was necessary.
     fn pin_again(&self, _sandbox: &SandboxId, _process: i32) -> Result<bool, KernelError> {
         Ok(false)
+    }
+
+    /// A way to the DHCP servers of a network by a link as it is planned for an endpoint.
+    fn visit(&self, _endpoint: &State) -> Result<Box<dyn Port>, KernelError> {
+        Err(NO_DHCP)
+    }
+
+    /// A way to the DHCP servers of a network by an interface of a sandbox.
+    fn messenger(
+        &self,
+        _sandbox: &SandboxId,
+        _interface: &LinkName,
+        _mac: Mac,
+    ) -> Result<Box<dyn Port>, KernelError> {
+        Err(NO_DHCP)
     }
 
     /// Opens the sockets of a sandbox's resolver.
@@ -119,6 +144,10 @@ impl Host for Linux {
         Self::host_facts(self)
     }
 
+    fn fact_changes(&self) -> Result<Receiver<()>, KernelError> {
+        Self::fact_changes(self)
+    }
+
     fn host_ports(&self) -> Box<dyn BindPorts + '_> {
         Box::new(Self::host_ports(self))
     }
@@ -149,6 +178,19 @@ impl Host for Linux {
 
     fn pin_again(&self, sandbox: &SandboxId, process: i32) -> Result<bool, KernelError> {
         Self::pin_again(self, sandbox, process)
+    }
+
+    fn visit(&self, endpoint: &State) -> Result<Box<dyn Port>, KernelError> {
+        Self::visit(self, endpoint)
+    }
+
+    fn messenger(
+        &self,
+        sandbox: &SandboxId,
+        interface: &LinkName,
+        mac: Mac,
+    ) -> Result<Box<dyn Port>, KernelError> {
+        Self::messenger(self, sandbox, interface, mac)
     }
 
     fn resolver_sockets(&self, sandbox: &SandboxId) -> Result<ResolverSockets, KernelError> {
@@ -201,6 +243,10 @@ impl Host for Memory {
 
     fn host_facts(&self) -> Result<HostFacts, KernelError> {
         Ok(HostFacts::default())
+    }
+
+    fn fact_changes(&self) -> Result<Receiver<()>, KernelError> {
+        self.changes()
     }
 
     fn host_ports(&self) -> Box<dyn BindPorts + '_> {

@@ -55,6 +55,13 @@ pub struct Link {
     pub(super) info: Vec<LinkInfo>,
 }
 
+impl Link {
+    /// Whether it is a bridge.
+    pub fn is_bridge(&self) -> bool {
+        self.info.contains(&LinkInfo::Kind(InfoKind::Bridge))
+    }
+}
+
 /// How a port of a bridge behaves.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PortFlags {
@@ -165,7 +172,7 @@ pub fn lacking(kind: &LinkKind) -> (&'static str, &'static str) {
 /// one is on; nothing if it is of no kind that we make.
 pub fn kind(link: &Link, other: Option<LinkName>) -> Option<LinkKind> {
     let is = |kind: &LinkInfo| link.info.contains(kind);
-    if is(&LinkInfo::Kind(InfoKind::Bridge)) {
+    if link.is_bridge() {
         return Some(LinkKind::Bridge);
     }
     if is(&LinkInfo::Kind(InfoKind::Veth)) {
@@ -285,7 +292,7 @@ pub fn list(socket: &mut Socket) -> io::Result<Vec<Link>> {
     let mut message = LinkMessage::default();
     message.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
     let found = socket.dump(&RouteNetlinkMessage::GetLink(message))?;
-    Ok(found.into_iter().filter_map(link).collect())
+    Ok(found.into_iter().filter_map(read).collect())
 }
 
 /// A hardware address that depends on nothing but the text: made again, a bridge has the old one.
@@ -308,7 +315,7 @@ pub fn near_mac(name: &LinkName) -> Mac {
 fn get(socket: &mut Socket, mut message: LinkMessage) -> io::Result<Link> {
     message.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
     let found = socket.get(&RouteNetlinkMessage::GetLink(message))?;
-    link(found).ok_or_else(|| io::ErrorKind::InvalidData.into())
+    read(found).ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 
 fn named(name: &LinkName) -> LinkMessage {
@@ -333,7 +340,8 @@ fn port_attribute(flags: PortFlags) -> LinkAttribute {
     ])
 }
 
-fn link(message: RouteNetlinkMessage) -> Option<Link> {
+/// The link that a message tells of.
+pub(super) fn read(message: RouteNetlinkMessage) -> Option<Link> {
     let RouteNetlinkMessage::NewLink(message) = message else { return None };
     let mut link = Link {
         index: message.header.index,

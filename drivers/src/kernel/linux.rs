@@ -7,6 +7,7 @@ mod parts;
 mod pin;
 mod requests;
 mod unlink;
+mod visit;
 
 use std::collections::BTreeSet;
 use std::io::{self, PipeWriter};
@@ -29,13 +30,16 @@ pub use self::apply::Announcements;
 use self::apply::OnFailure;
 use self::observe::Scope;
 use super::conntrack::{Conntrack, Way};
+use super::facts::{self, Facts};
 use super::listening::{Diagnosed, Listeners};
 use super::netlink::Socket;
 use super::netns::{Netns, Visitor};
 use super::nft::{Foreign, Nft, NftError};
+use super::packet::Packets;
 use super::reserve::ReserveError;
 use super::{Kernel, KernelError, LinuxConfig, RESOLVER_PORT, ResolverSockets};
-use super::{address, facts, link, monitor, reserve, sysctl};
+use super::{address, link, monitor, reserve, sysctl};
+use crate::dhcp::Port;
 
 /// The Linux kernel of this machine, and the network namespace of the thread that opened it.
 #[derive(Debug)]
@@ -47,6 +51,7 @@ pub struct Linux {
     nft: Arc<Nft>,
     conntrack: Conntrack,
     shadow: Arc<monitor::Shadow>,
+    facts: Arc<Mutex<Option<Facts>>>,
     /// Closed with the value, which ends the threads that watch for changes.
     watchers: Mutex<Vec<PipeWriter>>,
 }
@@ -74,14 +79,36 @@ impl Linux {
             sockets: Arc::new(Sockets { host: here, free: Mutex::new(vec![socket]) }),
             nft: Arc::new(nft),
             shadow: Arc::default(),
+            facts: Arc::default(),
             watchers: Mutex::default(),
         })
     }
 
     /// What the host uses already: routes of all tables, resolvers.
     pub fn host_facts(&self) -> Result<HostFacts, KernelError> {
-        self.with_socket(|socket| facts::read(socket, &self.config.tag))
-            .map_err(failed("list", "the host's routes"))
+        let read = self.with_facts(|facts| self.with_socket(|socket| facts.read(socket)));
+        read.map_err(failed("list", "the host's routes"))
+    }
+
+    /// Tells when routes of the host have changed, or bridges that are not ours. The receiver gets one
+    /// message per burst of changes.
+    pub fn fact_changes(&self) -> Result<Receiver<()>, KernelError> {
+        let failed = |error| failed("watch", "the host's routes")(error);
+        let (stop, writer) = io::pipe().map_err(failed)?;
+        let bell = self.with_facts(|facts| facts.bell()).map_err(failed)?;
+        self.watchers.lock().unwrap_or_else(PoisonError::into_inner).push(writer);
+        let facts = Arc::clone(&self.facts);
+        facts::watch(bell, stop.into(), facts).map_err(failed)
+    }
+
+    /// Uses what is known of the host, which is listened to from the first use on.
+    fn with_facts<T>(&self, f: impl FnOnce(&mut Facts) -> io::Result<T>) -> io::Result<T> {
+        let mut facts = self.facts.lock().unwrap_or_else(PoisonError::into_inner);
+        let facts = match &mut *facts {
+            Some(facts) => facts,
+            none => none.insert(self.host.run(|| Facts::open(&self.config.tag))??),
+        };
+        f(facts)
     }
 
     /// Opens the sockets of a sandbox's resolver.
@@ -155,6 +182,26 @@ impl Linux {
     pub fn adopt_namespace(&self, sandbox: &SandboxId, netns: &Netns) -> Result<(), KernelError> {
         pin::pin(netns, &self.namespace_path(sandbox))
             .map_err(failed("pin", &format!("namespace {}", sandbox.short())))
+    }
+
+    /// A way to the DHCP servers of a network before an endpoint is on it, or after, by a link as it is
+    /// planned for the endpoint. The link is there as long as what is returned.
+    pub fn visit(&self, endpoint: &State) -> Result<Box<dyn Port>, KernelError> {
+        let visit = visit::Visit::begin(self, endpoint);
+        Ok(Box::new(visit.map_err(failed("make", "a link to the network's DHCP servers"))?))
+    }
+
+    /// A way to the DHCP servers of a network by an interface of a sandbox.
+    pub fn messenger(
+        &self,
+        sandbox: &SandboxId,
+        interface: &LinkName,
+        mac: Mac,
+    ) -> Result<Box<dyn Port>, KernelError> {
+        let netns = Netns::open(self.namespace_path(sandbox));
+        let packets = netns.and_then(|netns| netns.run(|| Packets::open(interface, mac))?);
+        let object = format!("a packet socket of {interface} in {}", sandbox.short());
+        Ok(Box::new(packets.map_err(failed("open", &object))?))
     }
 
     /// What others have in nf_tables beside us.

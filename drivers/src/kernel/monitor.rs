@@ -5,7 +5,7 @@
 //! from it somebody else was there. It tells of a burst once and does not say what changed:
 //! notifications may be lost (`ENOBUFS`), and only an observation knows.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
@@ -33,41 +33,77 @@ const GROUPS: [u32; 5] = [1, 5, 7, 9, 11];
 
 /// What we made on the host: links, ports and addresses; and what is on links of the host.
 #[derive(Debug, Default)]
-pub(super) struct Shadow(Mutex<State>);
+pub(super) struct Shadow(Mutex<Made>);
+
+/// What we made, and which of it is about each link on the host.
+#[derive(Debug, Default)]
+struct Made {
+    state: State,
+    by_link: BTreeMap<LinkName, BTreeSet<Key>>,
+}
+
+impl Made {
+    fn insert(&mut self, key: &Key, value: &Value) {
+        self.remove(key);
+        if let Some(link) = host_link(key, value) {
+            self.by_link.entry(link.clone()).or_default().insert(key.clone());
+        }
+        self.state.insert(key.clone(), value.clone());
+    }
+
+    fn remove(&mut self, key: &Key) {
+        let Some(value) = self.state.remove(key) else { return };
+        let Some(link) = host_link(key, &value) else { return };
+        if let Some(keys) = self.by_link.get_mut(link) {
+            keys.remove(key);
+            if keys.is_empty() {
+                self.by_link.remove(link);
+            }
+        }
+    }
+
+    /// What is about a link on the host.
+    fn of_link(&self, link: &LinkName) -> impl Iterator<Item = &Value> {
+        let keys = self.by_link.get(link).into_iter().flatten();
+        keys.filter_map(|key| self.state.get(key))
+    }
+}
 
 impl Shadow {
     /// Takes over what was observed.
     pub(super) fn adopt(&self, observed: &State) {
         let mine = observed.iter().filter(|(key, value)| is_shadowed(key, value));
-        *self.lock() = mine.map(|(key, value)| (key.clone(), value.clone())).collect();
+        let mut made = Made::default();
+        mine.for_each(|(key, value)| made.insert(key, value));
+        *self.lock() = made;
     }
 
     /// To be called before a plan is applied: what it removes or changes is not missed.
     pub(super) fn release(&self, plan: &Plan) {
-        let mut state = self.lock();
+        let mut made = self.lock();
         for step in plan.steps() {
             if let Step::Remove(key, _) | Step::Change { key, .. } = step {
-                state.remove(key);
+                made.remove(key);
             }
         }
     }
 
     /// To be called after a plan was applied.
     pub(super) fn record(&self, plan: &Plan) {
-        let mut state = self.lock();
+        let mut made = self.lock();
         for step in plan.steps() {
             match step {
                 Step::Add(key, value) | Step::Change { key, to: value, .. }
                     if is_shadowed(key, value) =>
                 {
-                    state.insert(key.clone(), value.clone());
+                    made.insert(key, value);
                 }
                 _ => {}
             }
         }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Made> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -184,8 +220,7 @@ impl Monitor {
     }
 
     fn knows(&self, name: &LinkName) -> bool {
-        let state = self.shadow.lock();
-        state.iter().any(|(key, value)| host_link(key, value) == Some(name))
+        self.shadow.lock().by_link.contains_key(name)
     }
 
     /// Whether links of ours are on it: they go with it, also those in sandboxes, and can come back
@@ -193,7 +228,7 @@ impl Monitor {
     fn is_parent(&self, link: &LinkMessage) -> bool {
         let unbridged = link.header.interface_family == AddressFamily::Unspec;
         let Some(name) = name(link).filter(|_| unbridged) else { return false };
-        self.shadow.lock().iter().any(|(_, value)| parent(value) == Some(&name))
+        self.shadow.lock().state.iter().any(|(_, value)| parent(value) == Some(&name))
     }
 
     /// Whether the kernel differs from the shadow where there are doubts.
@@ -223,12 +258,9 @@ impl Monitor {
             Err(_) => return true,
         };
         let bridge = bridge.and_then(Result::ok);
-        let state = self.shadow.lock();
+        let made = self.shadow.lock();
         found.is_ok_and(|link| {
-            let wrong = |(key, value)| {
-                host_link(key, value) == Some(name) && !fits(&link, bridge.as_deref(), value)
-            };
-            state.iter().any(wrong)
+            made.of_link(name).any(|value| !fits(&link, bridge.as_deref(), value))
         })
     }
 
@@ -241,8 +273,8 @@ impl Monitor {
                 Some(Key::Address { ns: Ns::Host, link, address: a.address })
             })
             .collect();
-        let state = self.shadow.lock();
-        let mut keys = state.iter().map(|(key, _)| key);
+        let made = self.shadow.lock();
+        let mut keys = made.state.iter().map(|(key, _)| key);
         Ok(keys.any(|key| matches!(key, Key::Address { .. }) && !found.contains(key)))
     }
 }

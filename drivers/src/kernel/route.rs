@@ -61,7 +61,7 @@ pub fn list(socket: &mut Socket) -> io::Result<Vec<Route>> {
         let mut message = RouteMessage::default();
         message.header.address_family = family;
         let found = socket.dump(&RouteNetlinkMessage::GetRoute(message))?;
-        routes.extend(found.into_iter().filter_map(route));
+        routes.extend(found.into_iter().filter_map(read));
     }
     Ok(routes)
 }
@@ -94,7 +94,8 @@ fn message(destination: IpNetwork, link: Option<u32>, via: Option<IpAddr>) -> Ro
     message
 }
 
-fn route(message: RouteNetlinkMessage) -> Option<Route> {
+/// The route that a message tells of.
+pub(super) fn read(message: RouteNetlinkMessage) -> Option<Route> {
     let RouteNetlinkMessage::NewRoute(message) = message else { return None };
     let unspecified: IpAddr = match message.header.address_family {
         AddressFamily::Inet => Ipv4Addr::UNSPECIFIED.into(),

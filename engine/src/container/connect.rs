@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
+use cnm::controller::Lent;
 use cnm::store::{Batch, Durability};
-use cnm::{Controller, Kind, Network};
+use cnm::{Controller, Kind, Network, NetworkId, SandboxId};
 use drivers::kernel::Announcements;
 
 use super::Containers;
@@ -11,7 +12,7 @@ use super::create::reserve_addresses;
 use super::join::{Place, join_spec, ports};
 use super::live::Live;
 use super::run_spec::Connectivity;
-use super::{Container, EndpointSpec};
+use super::{Container, EndpointSpec, EndpointView};
 use crate::network::Change;
 use engine_error::{Error, Result};
 use runtime::spec::Namespace;
@@ -62,7 +63,7 @@ impl Containers {
         };
         let _turn = live.lifecycle.blocking_lock();
         let before = live.get();
-        let is_it = |id: Option<&cnm::NetworkId>, name: &str| {
+        let is_it = |id: Option<&NetworkId>, name: &str| {
             id == Some(&network.id) || (id.is_none() && name == network.name)
         };
         let place = before
@@ -151,8 +152,30 @@ impl Containers {
         self.write_hosts(&container, &connectivity)
     }
 
+    /// Gives a running container's endpoint the address that is lent to it now, or takes away the one
+    /// that is not lent any more. Blocks.
+    pub(crate) fn renumber(
+        &self,
+        sandbox: &SandboxId,
+        network: &NetworkId,
+        lent: Option<Lent>,
+    ) -> Result<()> {
+        let live = self.registry.find(&self.networks.sandbox(sandbox)?.0.owner)?;
+        let _turn = live.lifecycle.blocking_lock();
+        let before = live.get();
+        let change = self.networks.begin_renumber(sandbox, network, lent)?;
+        self.rewire(&live, &before, change)?;
+        let container = live.get();
+        let is_it = |endpoint: &&EndpointView| endpoint.network_id.as_ref() == Some(network);
+        if let Some(endpoint) = container.endpoints.iter().find(is_it) {
+            self.tell_network("renumber", endpoint, &container);
+        }
+        self.tell_linking(&container);
+        Ok(())
+    }
+
     /// A container that does not run will join the network when it starts.
-    fn note_connect(&self, live: &Live, view: super::EndpointView) -> Result<()> {
+    fn note_connect(&self, live: &Live, view: EndpointView) -> Result<()> {
         let mut after = Container::clone(&live.get());
         after.endpoints.retain(|endpoint| !self.is_none(endpoint));
         after.endpoints.push(view);
@@ -186,13 +209,13 @@ impl Containers {
         Err(Error::not_found(format!("No such container: {key}")))
     }
 
-    fn is_none(&self, endpoint: &super::EndpointView) -> bool {
+    fn is_none(&self, endpoint: &EndpointView) -> bool {
         self.network_of(endpoint).is_ok_and(|network| network.driver.traits().is_none())
     }
 }
 
 /// Lets go of the static addresses of an endpoint that is gone for good.
-fn release(model: &mut Controller, id: &str, endpoint: &super::EndpointView) -> Batch {
+fn release(model: &mut Controller, id: &str, endpoint: &EndpointView) -> Batch {
     let mut batch = Batch::default();
     let Some(network) = &endpoint.network_id else { return batch };
     for address in [endpoint.spec.ipv4, endpoint.spec.ipv6].into_iter().flatten() {

@@ -55,10 +55,19 @@ impl Containers {
         }
         // Ports of the engine's choice are not chosen twice.
         spec.ports.retain(|port| *port.host_ports.end() != 0);
+        // Nobody is asked to lend an address that is not used yet.
+        spec.joins.retain(|join| !self.is_lent(join.network.as_ref()));
         let change = self.begin(container, &spec)?;
         let warnings = change.warnings().to_vec();
         self.networks.abandon(change);
         Ok(warnings)
+    }
+}
+
+impl Containers {
+    fn is_lent(&self, network: Option<&cnm::NetworkId>) -> bool {
+        let network = network.and_then(|id| self.networks.network(id.as_str()).ok());
+        network.is_some_and(|network| network.addressing.is_lent())
     }
 }
 
@@ -93,7 +102,8 @@ fn wrong_address(network: &Network, address: IpAddr) -> Option<String> {
                     user configured subnets";
         return Some(text.to_owned());
     }
-    if network.pool_of(address).is_some() {
+    // Whoever lends addresses says which it has.
+    if network.pool_of(address).is_some() || (network.addressing.is_lent() && address.is_ipv4()) {
         return None;
     }
     let subnets: Vec<_> = network.pools.iter().map(|pool| pool.subnet.to_string()).collect();

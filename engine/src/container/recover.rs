@@ -63,6 +63,12 @@ impl Containers {
         self.sweep_shared_memory();
         self.sweep(&lost);
         self.networks.keep_healed()?;
+        self.networks.watch_overlaps()?;
+        let containers = Arc::downgrade(self);
+        self.networks.keep_leases(Box::new(move |sandbox, network, lent| {
+            let containers = containers.upgrade();
+            containers.map_or(Ok(()), |containers| containers.renumber(sandbox, network, lent))
+        }))?;
         self.tasks.spawn(self.networks.keep_paying());
         self.networks.keep_paying_plugins()?;
         self.resume();

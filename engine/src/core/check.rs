@@ -11,6 +11,7 @@ use cnm::store::record::{self, Unreadable};
 use cnm::{Element, Key};
 
 use super::Engine;
+use crate::network::Overlap;
 use engine_error::{Error, Result};
 use firewall::Surroundings;
 use volume::Damaged;
@@ -34,6 +35,7 @@ impl Engine {
         findings.extend(self.volumes.damaged().into_iter().map(Finding::of_volume));
         findings.extend(self.ill());
         findings.extend(self.owed_to_plugins());
+        findings.extend(self.networks.overlaps()?.into_iter().map(Finding::of_overlap));
         findings.extend(forwarding(|path| fs::read_to_string(path).ok()));
         findings.extend(self.surroundings()?.findings());
         Ok(findings)
@@ -145,6 +147,12 @@ impl Finding {
             None => "use the release that wrote it, or a later one".to_owned(),
         };
         Self { subject: format!("record {key}"), problem: why, advice }
+    }
+
+    fn of_overlap((network, subnet, what): Overlap) -> Self {
+        let problem = format!("its subnet {subnet} overlaps {what}: one of them is out of reach");
+        let advice = "make it anew with another --subnet, or take the route away".to_owned();
+        Self { subject: format!("network {}", network.name), problem, advice }
     }
 
     fn of_image((what, why): (String, String)) -> Self {

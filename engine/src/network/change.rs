@@ -11,6 +11,7 @@ use drivers::kernel::conntrack::Way;
 
 use super::claims::{Claimed, ClaimedPort};
 use super::flows::way;
+use super::leases::Holding;
 use engine_error::{Error, Result};
 
 /// What a sandbox is to become, and what that takes.
@@ -23,6 +24,8 @@ pub(crate) struct Change {
     pub(super) transaction: Transaction,
     /// The sockets of its new host ports.
     pub(super) bound: Vec<ClaimedPort>,
+    /// What was lent for its new endpoints.
+    pub(super) lent: Vec<Holding>,
     /// Addresses that the sandbox has no more.
     pub(super) left: Vec<IpAddr>,
     /// Endpoints that it has no more.
@@ -42,21 +45,29 @@ impl Change {
             transaction.sandbox_after().cloned().ok_or_else(missing)?;
         let before = transaction.sandbox_before().map_or(&[][..], |live| &live.endpoints);
         let gone = before.iter().filter(|old| !endpoints.iter().any(|kept| kept.id == old.id));
-        let gone: Vec<_> = gone.collect();
-        let left =
-            gone.iter().flat_map(|endpoint| &endpoint.addresses).map(ipnetwork::IpNetwork::ip);
-        let left = left.collect();
+        let gone = gone.map(|endpoint| endpoint.id.clone()).collect();
+        let left = before.iter().flat_map(|old| without(old, &endpoints)).collect();
         let old = transaction.sandbox_before().map_or(&[][..], |live| &live.sandbox.ports);
         let kept: HashSet<_> = sandbox.ports.iter().collect();
         let withdrawn: Vec<_> = old.iter().filter(|port| !kept.contains(port)).cloned().collect();
-        let gone = gone.into_iter().map(|endpoint| endpoint.id.clone()).collect();
         let Transaction { before, after, .. } = &transaction;
         let led = |port: &PortBinding| Some((port.clone(), way(before, port)?));
         let closed = withdrawn.iter().filter_map(led).collect();
         let moved = sandbox.ports.iter().filter(|port| way(before, port) != way(after, port));
         let moved = moved.cloned().collect();
-        let bound = claimed.of(&sandbox);
-        Ok(Self { sandbox, endpoints, transaction, bound, left, gone, withdrawn, closed, moved })
+        let (bound, lent) = claimed.of(&sandbox);
+        Ok(Self {
+            sandbox,
+            endpoints,
+            transaction,
+            bound,
+            lent,
+            left,
+            gone,
+            withdrawn,
+            closed,
+            moved,
+        })
     }
 
     /// Where the ports led that it withdraws, as far as the kernel led them.
@@ -73,4 +84,13 @@ impl Change {
     pub(crate) fn moves_address(&self) -> bool {
         self.transaction.moves_address
     }
+}
+
+/// The addresses of an endpoint that none of these has on its network.
+fn without(old: &Endpoint, endpoints: &[Arc<Endpoint>]) -> Vec<IpAddr> {
+    let has = |address: &&ipnetwork::IpNetwork| {
+        let mut same = endpoints.iter().filter(|endpoint| endpoint.network == old.network);
+        same.any(|endpoint| endpoint.addresses.contains(address))
+    };
+    old.addresses.iter().filter(|address| !has(address)).map(|address| address.ip()).collect()
 }

@@ -6,11 +6,12 @@ use std::io;
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 
-use cnm::controller::{Claims, ControllerError, Decision};
+use cnm::controller::{Claims, ControllerError, Decision, Unclaimed};
 use cnm::{Controller, EndpointId, PortBinding, Protocol, Sandbox, SandboxId};
 use drivers::kernel::{BindPorts, KernelError};
 
 use super::Networks;
+use super::leases::Holding;
 use super::remote::Held;
 use super::update::{PATIENCE, PAUSE};
 use engine_error::{Error, Result};
@@ -27,6 +28,8 @@ pub(super) struct ClaimedPort {
 pub(super) struct Claimed {
     pub(super) claims: Claims,
     ports: Vec<ClaimedPort>,
+    /// Addresses that DHCP servers lent.
+    lent: Vec<Holding>,
     /// Addresses that are held while plugins are asked.
     pub(super) held: Vec<Held>,
     /// The endpoints that plugins were asked for.
@@ -50,6 +53,7 @@ impl Networks {
                 Ok((made, claimed))
             }
             Err(error) => {
+                claimed.lent.iter().for_each(|holding| self.return_lease(holding));
                 self.forgo(claimed);
                 Err(error)
             }
@@ -79,19 +83,30 @@ impl Networks {
                 Decision::Unclaimed(wanted) => {
                     claimed.hold_again(&mut model)?;
                     drop(model);
-                    let Claimed { claims, ports, .. } = &mut *claimed;
-                    let host = self.kernel.host_ports();
-                    claims
-                        .claim_ports(&wanted.ports, &mut |group| bind(host.as_ref(), group, ports));
+                    self.claim(&wanted, claimed)?;
                 }
             }
         }
     }
+
+    /// Claims what a change needs. Ports come first: they take no time.
+    fn claim(&self, wanted: &Unclaimed, claimed: &mut Claimed) -> Result<()> {
+        let Claimed { claims, ports, lent, .. } = claimed;
+        let host = self.kernel.host_ports();
+        claims.claim_ports(&wanted.ports, &mut |group| bind(host.as_ref(), group, ports));
+        for address in &wanted.addresses {
+            let holding = self.borrow(address)?;
+            claims.add_address(&address.network, holding.lent());
+            lent.push(holding);
+        }
+        Ok(())
+    }
 }
 
 impl Claimed {
-    /// The sockets of the ports that a sandbox got. What was bound in vain is let go of.
-    pub(super) fn of(self, sandbox: &Sandbox) -> Vec<ClaimedPort> {
+    /// The sockets of the ports that a sandbox got, and what was lent to it. What was bound in vain is
+    /// let go of.
+    pub(super) fn of(self, sandbox: &Sandbox) -> (Vec<ClaimedPort>, Vec<Holding>) {
         let taken: BTreeMap<_, _> =
             sandbox.ports.iter().map(|port| (host_side(port), port)).collect();
         let used = |ClaimedPort { bindings, socket }: ClaimedPort| {
@@ -100,7 +115,7 @@ impl Claimed {
             let bindings: Vec<_> = bindings.cloned().collect();
             (!bindings.is_empty()).then_some(ClaimedPort { bindings, socket })
         };
-        self.ports.into_iter().filter_map(used).collect()
+        (self.ports.into_iter().filter_map(used).collect(), self.lent)
     }
 }
 

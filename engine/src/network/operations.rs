@@ -22,6 +22,7 @@ impl Networks {
         let created = self.create_by(begin);
         self.have_decided_network(spec.id.as_ref());
         let (network, warnings) = created?;
+        self.know_overlaps(&network);
         self.tell_of(&network, "create");
         Ok((network, warnings))
     }

@@ -9,12 +9,15 @@ use std::thread;
 use std::time::Duration;
 
 use cnm::controller::HostFacts;
-use cnm::{Key, NetworkSpec, PortBinding, Protocol};
+use cnm::{Key, LinkName, Mac, NetworkSpec, PortBinding, Protocol};
 use dns::protocol::SandboxView;
+use drivers::dhcp::Port;
 use drivers::kernel::conntrack::Way;
 use drivers::kernel::{BindPorts, Kernel, KernelError, Listeners, Memory, ResolverSockets};
 
 use super::*;
+
+mod leases;
 
 /// How long something may take that does not hang.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -23,6 +26,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 #[derive(Debug, Default)]
 struct Stubborn {
     memory: Memory,
+    server: Arc<leases::Server>,
     broken: Mutex<BTreeSet<SandboxId>>,
 }
 
@@ -73,6 +77,10 @@ impl Host for Stubborn {
         self.memory.host_facts()
     }
 
+    fn fact_changes(&self) -> Result<Receiver<()>, KernelError> {
+        self.memory.fact_changes()
+    }
+
     fn host_ports(&self) -> Box<dyn BindPorts + '_> {
         self.memory.host_ports()
     }
@@ -99,6 +107,19 @@ impl Host for Stubborn {
 
     fn listeners(&self, sandbox: &SandboxId) -> Result<Box<dyn Listeners>, KernelError> {
         self.memory.listeners(sandbox)
+    }
+
+    fn visit(&self, _endpoint: &State) -> Result<Box<dyn Port>, KernelError> {
+        Ok(Box::new(leases::Way(self.server.clone(), Vec::new())))
+    }
+
+    fn messenger(
+        &self,
+        _sandbox: &SandboxId,
+        _interface: &LinkName,
+        _mac: Mac,
+    ) -> Result<Box<dyn Port>, KernelError> {
+        Ok(Box::new(leases::Way(self.server.clone(), Vec::new())))
     }
 
     fn table_owner(&self) -> Option<OwnedFd> {
@@ -164,6 +185,12 @@ fn spec(owner: &str, network: &Network, port: u16) -> SandboxSpec {
 /// Decides and applies, as far as a start goes before the runtime is waited for.
 fn begin(networks: &Networks, spec: &SandboxSpec) -> Change {
     let change = networks.begin_open(spec).unwrap();
+    drop(networks.apply(&change, &names_of(&change), &|| ()).unwrap());
+    change
+}
+
+/// What is answered for the sandbox of a change: nothing.
+fn names_of(change: &Change) -> SandboxNames {
     let view = SandboxView {
         sandbox: change.sandbox.id.clone(),
         networks: Vec::new(),
@@ -172,9 +199,7 @@ fn begin(networks: &Networks, spec: &SandboxSpec) -> Change {
         forward: false,
         ttl: 5,
     };
-    let names = SandboxNames { view, resolver: false, endpoints: Vec::new() };
-    drop(networks.apply(&change, &names, &|| ()).unwrap());
-    change
+    SandboxNames { view, resolver: false, endpoints: Vec::new() }
 }
 
 fn start(networks: &Networks, spec: &SandboxSpec) -> SandboxId {

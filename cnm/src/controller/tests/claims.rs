@@ -150,3 +150,70 @@ fn a_port_that_somebody_got_meanwhile_is_refused_although_it_is_bound() {
         "Bind for 127.0.0.1:80 failed: port is already allocated",
     );
 }
+
+#[test]
+fn an_address_that_others_lend_is_asked_for_with_the_hardware_address_it_is_for() {
+    let mut engine = Engine::new();
+    let spec = NetworkSpec { ipam_driver: "dhcp".to_owned(), ..network("lan", &[]) };
+    let lan = engine.create(&spec).unwrap();
+    let wants = |engine: &mut Engine| {
+        let begun = begin_with(engine, &sandbox("a", &[&lan]), &Claims::none()).unwrap();
+        let Decision::Unclaimed(wanted) = begun else { panic!("nobody lent an address") };
+        wanted.addresses[0].clone()
+    };
+    let wanted = wants(&mut engine);
+    assert_eq!((&wanted.network, wanted.owner.as_str()), (&lan.id, "a"));
+    // The server may know the sandbox by it.
+    assert_eq!(wants(&mut engine).mac, wanted.mac);
+    let mut claims = Claims::default();
+    let (address, mac) = ("192.168.7.9/24".parse().unwrap(), Some(wanted.mac));
+    let gateway = "192.168.7.1".parse().ok();
+    claims.add_address(&lan.id, Lent { address, gateway, mac });
+    let begun = begin_with(&mut engine, &sandbox("a", &[&lan]), &claims).unwrap();
+    let (id, transaction) = made(begun);
+    engine.commit(transaction);
+    engine.restart();
+    let endpoint = &engine.endpoints(&id)[0];
+    assert_eq!((endpoint.mac, &endpoint.addresses[..]), (wanted.mac, &[address][..]));
+    assert_eq!(endpoint.gateways, Vec::from_iter(gateway));
+}
+
+#[test]
+fn an_endpoint_that_is_lent_another_address_stays_the_same_one() {
+    let mut engine = Engine::new();
+    let spec = NetworkSpec { ipam_driver: "dhcp".to_owned(), ..network("lan", &[]) };
+    let lan = engine.create(&spec).unwrap();
+    let n1 = engine.network("n1", &["10.1.0.0/24"]);
+    let mut claims = Claims::default();
+    claims.add_address(&lan.id, lent("192.168.7.9/24".parse().unwrap()));
+    let spec = sandbox("a", &[&n1, &lan]);
+    let (a, transaction) = made(begin_with(&mut engine, &spec, &claims).unwrap());
+    engine.commit(transaction);
+    let renumber = |engine: &mut Engine, address: Option<&str>| {
+        let lent = address.map(|address| lent(address.parse().unwrap()));
+        engine.controller.begin_renumber(&a, &lan.id, lent, engine.now)
+    };
+    let before = engine.endpoints(&a);
+    for (address, spelled) in [(Some("192.168.7.30/24"), "192.168.7.30/24"), (None, "")] {
+        let transaction = renumber(&mut engine, address).unwrap();
+        assert_ne!(transaction.before, transaction.after);
+        engine.commit(transaction);
+        for _ in 0..2 {
+            assert_eq!(engine.addresses(&a), format!("10.1.0.2/24@eth0 {spelled}@eth1"));
+            engine.restart();
+        }
+    }
+    assert_eq!(engine.endpoints(&a)[1].id, before[1].id);
+    // One that was not finished before a crash is given up, and the old address is in force.
+    let transaction = renumber(&mut engine, Some("192.168.7.40/24")).unwrap();
+    engine.journal(&transaction);
+    engine.restart();
+    let [unfinished] = &engine.controller.intents()[..] else { panic!("one is not finished") };
+    engine.abort(unfinished.clone());
+    assert_eq!(engine.addresses(&a), "10.1.0.2/24@eth0 @eth1");
+    refused(
+        engine.controller.begin_renumber(&a, &n1.id, None, engine.now),
+        Kind::Forbidden,
+        "nobody lends a an address on network n1",
+    );
+}

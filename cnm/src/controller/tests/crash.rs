@@ -305,7 +305,7 @@ impl Engine {
         prop_assert_eq!(&links, &self.controller.links);
         let members: usize = self.controller.members.values().map(BTreeMap::len).sum();
         prop_assert_eq!(members, endpoints.len());
-        let names: HashSet<_> = self.controller.names.values().collect();
+        let names: HashSet<_> = self.controller.taken.names.values().collect();
         prop_assert_eq!(names, self.controller.networks.keys().collect());
         self.check_store()
     }

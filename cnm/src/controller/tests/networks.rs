@@ -4,6 +4,7 @@ use expect_test::{Expect, expect};
 
 use super::*;
 use crate::HasKind;
+use crate::driver::fake::PROFILES;
 
 /// What there is of a network's addresses.
 fn summary(network: &Network) -> String {
@@ -219,7 +220,7 @@ fn contradictions() -> [NetworkSpec; 7] {
     let lone = PoolSpec { gateway: Some("10.1.0.1".to_owned()), ..PoolSpec::default() };
     [
         NetworkSpec { driver: "x".to_owned(), ..n1.clone() },
-        NetworkSpec { ipam_driver: "dhcp".to_owned(), ..n1.clone() },
+        NetworkSpec { ipam_driver: "infoblox".to_owned(), ..n1.clone() },
         NetworkSpec { ipam_driver: "null".to_owned(), ..v4.clone() },
         NetworkSpec { ipv4: Some(false), ..n1.clone() },
         NetworkSpec { ipv4: Some(false), ipv6: Some(true), ..v4 },
@@ -304,7 +305,7 @@ fn check(said: &str) {
         Invalid: invalid auxiliary address 10.2.0.1: parent subnet 10.1.0.0/24 doesn't contain it
         Invalid: auxiliary addresses a and b are both 10.1.0.5
         NotFound: could not find driver x: plugin "x" not found; known drivers are bridge, host, null
-        NotFound: could not find IPAM driver dhcp: plugin "dhcp" not found; known IPAM drivers are default, null
+        NotFound: could not find IPAM driver infoblox: plugin "infoblox" not found; known IPAM drivers are default, null, dhcp
         Invalid: null ipam driver does not handle specific address pool requests: leave out --subnet
         Invalid: IPv4 or IPv6 must be enabled
         Invalid: invalid subnet 10.1.0.0/24: IPv4 is disabled for this network; enable it or leave the subnet out
@@ -418,4 +419,27 @@ fn removing_twice_is_refused() {
     let gone = format!("network {} not found", n1.id);
     refused(engine.controller.begin_remove_network(&n1.id), Kind::NotFound, &gone);
     refused(engine.start(&sandbox("a", &[&n1])), Kind::NotFound, &gone);
+}
+
+#[test]
+fn the_last_of_two_thousand_networks_takes_the_work_of_the_first() {
+    let mut engine = Engine::new();
+    let mut work = Vec::new();
+    let mut subnets = BTreeSet::new();
+    for number in 0..2_000 {
+        let before = PROFILES.get();
+        let made = engine.network(&format!("n{number}"), &[]);
+        work.push(PROFILES.get() - before);
+        subnets.insert(made.pools[0].subnet.to_string());
+        // What is taken is a few ranges, however many networks have a part in them.
+        assert!(engine.controller.taken.spans(false).iter().count() <= 2, "{number}");
+    }
+    assert_eq!(subnets.len(), 2_000);
+    assert_eq!(work.first(), work.last());
+    // One that goes leaves its subnet to the next.
+    let gone = engine.controller.network("n700").unwrap();
+    let transaction = engine.controller.begin_remove_network(&gone.id).unwrap();
+    engine.commit(transaction);
+    engine.restart();
+    assert_eq!(engine.network("again", &[]).pools[0].subnet, gone.pools[0].subnet);
 }
