@@ -84,6 +84,7 @@ impl Controller {
             sysctls: Vec::new(),
             given_options: BTreeMap::new(),
             handover: None,
+            link_local: Vec::new(),
         };
         Ok(network.driver.endpoint(&nobody, Attachment { network, endpoint: &endpoint })?)
     }
