@@ -188,8 +188,8 @@ struct IntentRecord {
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum ChangeRecord {
-    Network(TransitionRecord<NetworkRecord>),
-    Sandbox(TransitionRecord<LiveRecord>),
+    Network(Box<TransitionRecord<NetworkRecord>>),
+    Sandbox(Box<TransitionRecord<LiveRecord>>),
 }
 
 #[derive(Serialize, Deserialize)]
@@ -385,10 +385,11 @@ pub(crate) fn encode_lease(lease: &Lease) -> Vec<u8> {
 pub(crate) fn encode_intent(intent: &Intent) -> Vec<u8> {
     let change = match &intent.change {
         Change::Network(networks) => {
-            ChangeRecord::Network(TransitionRecord::of(networks, |network| (&**network).into()))
+            let of = TransitionRecord::of(networks, |network| (&**network).into());
+            ChangeRecord::Network(Box::new(of))
         }
         Change::Sandbox(sandboxes) => {
-            ChangeRecord::Sandbox(TransitionRecord::of(sandboxes, |live| live.into()))
+            ChangeRecord::Sandbox(Box::new(TransitionRecord::of(sandboxes, |live| live.into())))
         }
     };
     let (kind, subject, now) = (intent.kind, intent.subject.clone(), intent.now);

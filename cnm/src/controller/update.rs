@@ -58,6 +58,7 @@ impl Controller {
         }
         self.check_idle(&Subject::Network(id.clone()))?;
         self.check_members_idle(&before)?;
+        refuse_to_plugins(&before, update)?;
         let (mut after, warnings) = changed(&before, update)?;
         for spec in &update.subnets {
             let pool = self.another_pool(&after, spec, host, entropy)?;
@@ -195,25 +196,41 @@ fn changed(
     Ok((after, reading.warnings))
 }
 
+/// A plugin was told of the network when it was made, and there is no way to tell it of a change.
+fn refuse_to_plugins(network: &Network, update: &NetworkUpdate) -> Result<(), ControllerError> {
+    let (maker, giver) = (network.driver.plugin(), network.ipam.as_ref().map(|ipam| &*ipam.name));
+    let closes = update.internal.is_some_and(|internal| internal != network.internal);
+    let what = match (maker, maker.or(giver)) {
+        (Some(plugin), _) if closes => Some(("whether it is internal", plugin)),
+        (_, Some(plugin)) if !update.subnets.is_empty() => Some(("its subnets", plugin)),
+        _ => None,
+    };
+    what.map_or(Ok(()), |(what, plugin)| {
+        Err(ControllerError::invalid(format!(
+            "{what} cannot be changed while network {} exists: plugin {plugin} cannot be told of it; \
+             make another network",
+            network.name
+        )))
+    })
+}
+
 /// All names of an option that can be changed.
 fn same_option<'a>(network: &Network, option: &'a str) -> Result<Vec<&'a str>, ControllerError> {
     if option == DNS {
         return Ok(vec![option]);
     }
     let changeable = network.driver.changeable();
-    match changeable.iter().find(|names| names.contains(&option)) {
-        Some(names) => Ok(names.to_vec()),
-        None => {
-            let proper = changeable.iter().filter_map(|names| names.first().copied());
-            let known: Vec<_> = proper.chain([DNS]).collect();
-            Err(ControllerError::invalid(format!(
-                "option {option} of network {} cannot be changed while the network exists, only {} \
-                 can: make another network with it, and connect its containers to that",
-                network.name,
-                known.join(", ")
-            )))
-        }
+    if let Some(names) = changeable.iter().find(|names| names.contains(&option)) {
+        return Ok(names.to_vec());
     }
+    let proper = changeable.iter().filter_map(|names| names.first().copied());
+    let known: Vec<_> = proper.chain([DNS]).collect();
+    Err(ControllerError::invalid(format!(
+        "option {option} of network {} cannot be changed while the network exists, only {} can: make \
+         another network with it, and connect its containers to that",
+        network.name,
+        known.join(", ")
+    )))
 }
 
 /// Nobody loses a link, whatever a driver would make of a change.

@@ -193,7 +193,7 @@ impl Plugin {
             let empty = text.trim().is_empty();
             let read = if empty { Ok(Value::Null) } else { serde_json::from_slice(body) };
             let or_nothing = |value: Value| {
-                if value.is_null() { Value::Object(Default::default()) } else { value }
+                if value.is_null() { Value::Object(serde_json::Map::new()) } else { value }
             };
             return read.map(or_nothing).map_err(|error| self.strange(method, &error));
         }

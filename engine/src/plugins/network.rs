@@ -88,7 +88,8 @@ struct InterfaceName {
 #[serde(default, rename_all = "PascalCase")]
 struct Route {
     destination: String,
-    route_type: i64,
+    #[serde(rename = "RouteType")]
+    kind: i64,
     next_hop: String,
 }
 
@@ -145,6 +146,7 @@ impl Plugin {
 
     /// Has an endpoint made.
     pub(crate) fn create_endpoint(&self, new: &NewEndpoint<'_>) -> Result<MadeEndpoint, CallError> {
+        const METHOD: &str = "NetworkDriver.CreateEndpoint";
         let address = |ipv6| new.addresses.iter().find(|address| address.is_ipv6() == ipv6);
         let text = |ipv6| address(ipv6).map(ToString::to_string).unwrap_or_default();
         let mac = new.mac.map(|mac| mac.to_string()).unwrap_or_default();
@@ -159,7 +161,6 @@ impl Plugin {
             "Interface": {"Address": text(false), "AddressIPv6": text(true), "MacAddress": mac},
             "Options": options,
         });
-        const METHOD: &str = "NetworkDriver.CreateEndpoint";
         let reply: CreateEndpointReply = self.call(METHOD, Some(&body))?;
         let interface = reply.interface.unwrap_or_default();
         let mut made =
@@ -291,7 +292,7 @@ fn static_route(route: &Route) -> Result<Option<StaticRoute>, CallError> {
     /// The destination is reached by a gateway.
     const NEXT_HOP: i64 = 0;
     let destination = read::<IpNetwork>(&route.destination, "the destination of a route")?;
-    let via = match route.route_type {
+    let via = match route.kind {
         NEXT_HOP => read(&route.next_hop, "the next hop of a route")?,
         _ => None,
     };

@@ -1,5 +1,7 @@
 //! Pools and addresses that plugins give, by the small plugin in `plugin/plugin.py`.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails where it stands")]
+
 use netns_tests::plugin::{Places, Plugin};
 use netns_tests::{Daemon, Host, Lab};
 use serde_json::{Value, json};
@@ -99,7 +101,7 @@ fn one_plugin_gives_addresses_and_makes_the_links_and_knows_the_hardware_address
     assert_eq!(daemon.addresses("one")["n1"], ["10.89.0.200".parse::<std::net::IpAddr>().unwrap()]);
     reach_each_other(&daemon, &one, &two);
     let told = plugin.log().into_iter().filter(|(call, _)| call == "IpamDriver.RequestAddress");
-    let told = told.last().unwrap().1;
+    let told = told.collect::<Vec<_>>().pop().unwrap().1;
     let mac = &told["Options"]["com.docker.network.endpoint.macaddress"];
     assert_eq!(*mac, two.link("net0").unwrap().mac.unwrap().to_string());
     daemon.rnet("rm -f one two");

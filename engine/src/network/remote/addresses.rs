@@ -117,12 +117,11 @@ impl Networks {
         let record = {
             let mut ledger = self.remote.ledger();
             let Some(entry) = ledger.networks.get_mut(id) else { return Ok(()) };
-            match entry.pools.iter_mut().find(|known| known.pool == pool) {
-                Some(known) => known.addresses.extend(address),
-                None => {
-                    let addresses = address.into_iter().collect();
-                    entry.pools.push(PoolEntry { pool: pool.to_owned(), addresses });
-                }
+            if let Some(known) = entry.pools.iter_mut().find(|known| known.pool == pool) {
+                known.addresses.extend(address);
+            } else {
+                let addresses = address.into_iter().collect();
+                entry.pools.push(PoolEntry { pool: pool.to_owned(), addresses });
             }
             Ledger::asked_network(id, entry)
         };

@@ -20,6 +20,9 @@ const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// The longest pause.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
+/// A call that is to be made if something is due.
+type Call<'a> = &'a dyn Fn() -> Result<(), CallError>;
+
 /// What to do with what the model has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Use {
@@ -79,12 +82,15 @@ impl Networks {
     /// Gives back what is owed, as far as that goes; tells whether that was all.
     pub(crate) fn pay_plugins(&self) -> bool {
         let (endpoints, networks) = self.debts();
-        let paid =
-            endpoints.iter().map(|id| self.pay_endpoint(id)).fold(true, |all, one| all && one);
-        networks
-            .iter()
-            .map(|id| self.pay_network(id, Use::Respected))
-            .fold(paid, |all, one| all && one)
+        let mut paid = true;
+        // One that cannot be given back is no reason to keep the others.
+        for id in &endpoints {
+            paid &= self.pay_endpoint(id);
+        }
+        for id in &networks {
+            paid &= self.pay_network(id, Use::Respected);
+        }
+        paid
     }
 
     /// Gives back all networks that plugins made, for nothing is to be left.
@@ -173,7 +179,7 @@ impl Networks {
         if let Some(driver) = entry.driver.as_ref().filter(|_| entry.created || entry.joined) {
             let Some(plugin) = self.creditor(driver, Trade::Network) else { return false };
             let at = At { network: &entry.network, endpoint: id };
-            let calls: [(bool, &dyn Fn() -> Result<(), CallError>); 3] = [
+            let calls: [(bool, Call<'_>); 3] = [
                 (entry.external, &|| plugin.revoke(&at)),
                 (entry.joined, &|| plugin.leave(&at)),
                 (entry.created, &|| plugin.delete_endpoint(&at)),

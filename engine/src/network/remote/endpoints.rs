@@ -92,8 +92,8 @@ impl Networks {
         let ipv6 = !lacks_ipv6(asking.sysctls, &first_interface(join)?);
         match ipam {
             Some(ipam) => {
-                let asker = (asking.owner, ipv6);
-                for lent in self.ask_for_addresses(&id, network, ipam, join, asker)? {
+                let whose = (asking.owner, ipv6);
+                for lent in self.ask_for_addresses(&id, network, ipam, join, whose)? {
                     claimed.claims.add_address(&network.id, lent);
                 }
             }
@@ -140,14 +140,13 @@ impl Networks {
     ) -> Result<ClaimedEndpoint> {
         let plugin = self.remote.plugins.find(plugin, Trade::Network)?;
         let sandbox = asking.sandbox.or(claimed.sandbox.as_ref()).cloned();
-        let sandbox = match sandbox {
-            Some(sandbox) => sandbox,
-            None => {
-                let sandbox = SandboxId::from_random(Chance.bytes());
-                claimed.ahead = Some(sandbox.clone());
-                self.make_ahead(&sandbox)?;
-                sandbox
-            }
+        let sandbox = if let Some(sandbox) = sandbox {
+            sandbox
+        } else {
+            let sandbox = SandboxId::from_random(Chance.bytes());
+            claimed.ahead = Some(sandbox.clone());
+            self.make_ahead(&sandbox)?;
+            sandbox
         };
         claimed.name_sandbox(&sandbox);
         let lent = claimed.claims.lent(&network.id);

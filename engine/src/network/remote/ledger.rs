@@ -108,7 +108,7 @@ impl NetworkEntry {
 impl NetworkEntry {
     /// Who is to have it back, in words.
     pub(super) fn creditors(&self) -> String {
-        creditors(&self.driver, &self.ipam)
+        creditors(self.driver.as_deref(), self.ipam.as_deref())
     }
 }
 
@@ -123,7 +123,7 @@ impl EndpointEntry {
 
     /// Who is to have it back, in words.
     pub(super) fn creditors(&self) -> String {
-        creditors(&self.driver, &self.ipam)
+        creditors(self.driver.as_deref(), self.ipam.as_deref())
     }
 
     /// As it may be when nobody knows how far the asking came.
@@ -167,8 +167,8 @@ impl Ledger {
     }
 }
 
-fn creditors(driver: &Option<String>, ipam: &Option<String>) -> String {
-    let mut names: Vec<_> = driver.iter().chain(ipam).map(String::as_str).collect();
+fn creditors(driver: Option<&str>, ipam: Option<&str>) -> String {
+    let mut names: Vec<_> = driver.into_iter().chain(ipam).collect();
     names.dedup();
     names.join(" and ")
 }
@@ -190,11 +190,11 @@ fn entries<I: std::str::FromStr + Ord, T: DeserializeOwned>(
     for (key, value) in store.list(prefix)? {
         let id = key.strip_prefix(prefix).and_then(|id| id.parse().ok());
         let entry = serde_json::from_slice::<T>(&value).ok();
-        match (id, entry.filter(|entry| version(entry) <= VERSION)) {
-            (Some(id), Some(entry)) => {
-                entries.insert(id, entry);
-            }
-            _ => tracing::error!(key, "what a plugin holds for us cannot be read, and stays there"),
+        let entry = entry.filter(|entry| version(entry) <= VERSION);
+        if let (Some(id), Some(entry)) = (id, entry) {
+            entries.insert(id, entry);
+        } else {
+            tracing::error!(key, "what a plugin holds for us cannot be read, and stays there");
         }
     }
     Ok(entries)
