@@ -66,6 +66,7 @@ pub struct Networks {
     resolver: Resolver,
     events: Arc<Events>,
     turns: Turns,
+    update_ends: update::Ends,
     /// Plugins, and what they hold for us.
     remote: Remote,
     /// What DHCP servers lend.
@@ -130,6 +131,7 @@ impl Networks {
             resolver,
             events,
             turns: Turns::default(),
+            update_ends: update::Ends::default(),
             at_rest: AtomicBool::default(),
             ill: Mutex::default(),
         };

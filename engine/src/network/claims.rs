@@ -13,7 +13,7 @@ use drivers::kernel::{BindPorts, KernelError};
 use super::Networks;
 use super::leases::Holding;
 use super::remote::Held;
-use super::update::{PATIENCE, PAUSE};
+use super::update::PATIENCE;
 use engine_error::{Error, Result};
 
 /// A socket that is bound to a port of the host, or to the same port of both families.
@@ -73,7 +73,7 @@ impl Networks {
                 Err(error) if error.is_passing() && start.elapsed() < PATIENCE => {
                     claimed.hold_again(&mut model)?;
                     drop(model);
-                    std::thread::sleep(PAUSE);
+                    self.update_ends.wait();
                     continue;
                 }
                 other => other?,

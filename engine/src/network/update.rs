@@ -1,6 +1,6 @@
 //! A network changes with everybody on it: one intent, and a difference for it and for each sandbox.
 
-use std::thread;
+use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use cnm::controller::{ControllerError, HostFacts, NetworkUpdate, Part, Subject};
@@ -13,8 +13,27 @@ use engine_error::{Error, Result};
 
 /// How long to wait for changes of sandboxes, or of a network, to come to their ends.
 pub(super) const PATIENCE: Duration = Duration::from_secs(20);
-/// How long between two looks: a change takes some milliseconds.
-pub(super) const PAUSE: Duration = Duration::from_millis(2);
+/// How long somebody waits at once to be told that a change is over.
+const PAUSE: Duration = Duration::from_millis(5);
+
+/// Tells those who wait that a change of a network is over.
+#[derive(Debug, Default)]
+pub(super) struct Ends {
+    waiting: Mutex<()>,
+    told: Condvar,
+}
+
+impl Ends {
+    /// Waits for the end of a change, and not for long: it may be over already.
+    pub(super) fn wait(&self) {
+        let waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        drop(self.told.wait_timeout(waiting, PAUSE));
+    }
+
+    fn tell(&self) {
+        self.told.notify_all();
+    }
+}
 
 /// What a change of a network came to.
 #[derive(Debug)]
@@ -35,10 +54,10 @@ impl Networks {
     ) -> Result<T, ControllerError> {
         let start = Instant::now();
         loop {
-            let begun = begin(&mut self.controller());
-            match begun {
+            let outcome = begin(&mut self.controller());
+            match outcome {
                 Err(error) if error.is_passing() && start.elapsed() < PATIENCE => {
-                    thread::sleep(PAUSE);
+                    self.update_ends.wait();
                 }
                 other => return other,
             }
@@ -67,9 +86,11 @@ impl Networks {
         let none = Batch::default();
         if let Err(error) = applied {
             self.note(|model| model.abort(transaction), none, Durability::Immediate);
+            self.update_ends.tell();
             return Err(error);
         }
         self.note(|model| model.commit(transaction), none, Durability::Immediate);
+        self.update_ends.tell();
         self.follow_ports(&parts);
         self.tell_of(&*self.network(id.as_str())?, "update");
         Ok(told)
@@ -118,8 +139,8 @@ impl Networks {
         for Part { subject, before, after } in parts {
             let Subject::Sandbox(id) = subject else { continue };
             let Ok((sandbox, _)) = self.sandbox(id) else { continue };
-            let ports = sandbox.ports.iter().filter(|port| way(before, port) != way(after, port));
-            moved.extend(ports.cloned());
+            let led = sandbox.ports.iter().filter(|port| way(before, port) != way(after, port));
+            moved.extend(led.cloned());
         }
         if let Err(error) = self.kernel.flush_ports(&moved) {
             let error = Error::from(error).chain();
