@@ -14,6 +14,7 @@ mod flows;
 mod heal;
 mod journal;
 mod leases;
+mod on_host;
 mod operations;
 mod overlaps;
 mod ports;
@@ -23,6 +24,7 @@ mod resolver;
 mod turns;
 mod update;
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -49,9 +51,10 @@ use claims::Claimed;
 use engine_error::{Error, Result};
 use journal::Journal;
 use leases::Leases;
+pub(crate) use on_host::HostNames;
 pub use operations::Filters;
 pub(crate) use overlaps::Overlap;
-use ports::{held, ports_of};
+use ports::{ephemeral_ports, held, ports_of};
 use remote::{Asking, Remote};
 use resolver::Resolver;
 pub(crate) use resolver::{NetworkNames, SandboxNames};
@@ -78,6 +81,8 @@ pub struct Networks {
     doubted: bool,
     /// What could not be healed last.
     ill: Mutex<Vec<heal::Ill>>,
+    /// Containers in the host's namespace that run, by their ids.
+    on_host: Mutex<BTreeMap<String, HostNames>>,
 }
 
 /// A network that is being created.
@@ -134,6 +139,7 @@ impl Networks {
             update_ends: update::Ends::default(),
             at_rest: AtomicBool::default(),
             ill: Mutex::default(),
+            on_host: Mutex::default(),
         };
         networks.follow_egress();
         Ok(networks)
@@ -476,17 +482,6 @@ fn controller_config(settings: &Settings) -> ControllerConfig {
         config.default_pools.clone_from(&settings.default_pools);
     }
     config
-}
-
-/// The ports that nobody expects to be free: `ip_local_port_range`.
-fn ephemeral_ports() -> std::ops::RangeInclusive<u16> {
-    let text =
-        std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
-    let mut numbers = text.split_ascii_whitespace().filter_map(|word| word.parse().ok());
-    match (numbers.next(), numbers.next()) {
-        (Some(first), Some(last)) if first < last => first..=last,
-        _ => 32_768..=60_999,
-    }
 }
 
 /// Nanoseconds since the Unix epoch.

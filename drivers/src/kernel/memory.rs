@@ -2,14 +2,16 @@
 //!
 //! The same tests run on it and on [`super::Linux`].
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::mpsc::Sender;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use cnm::controller::HostLink;
 use cnm::ground::{Ground, Lost, provides, rests_on};
 use cnm::{Key, LinkKind, LinkName, Ns, Plan, State, Step, Value};
 
+use super::link::DEFAULT_MTU;
 use super::{Kernel, KernelError, sysctl};
 
 /// Keeps kernel objects in memory.
@@ -41,6 +43,20 @@ impl Memory {
     /// Gives the host a link that is not ours.
     pub fn plug(&self, link: LinkName) {
         self.lock().foreign.insert(link);
+    }
+
+    /// The links of the host: those that are not ours, and those that are.
+    pub(super) fn host_links(&self) -> BTreeMap<LinkName, HostLink> {
+        let inner = self.lock();
+        let usual = HostLink { mtu: DEFAULT_MTU, up: true, ..HostLink::default() };
+        let foreign = inner.foreign.iter().map(|name| (name.clone(), usual.clone()));
+        let own = inner.state.iter().filter_map(|(key, value)| {
+            let (Key::Link { ns: Ns::Host, name }, Some(link)) = (key, value.link()) else {
+                return None;
+            };
+            Some((name.clone(), HostLink { tag: Some(link.tag.clone()), ..usual.clone() }))
+        });
+        foreign.chain(own).collect()
     }
 
     pub(super) fn keep_watcher(&self, watcher: Sender<()>) {

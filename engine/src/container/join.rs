@@ -12,7 +12,7 @@ use super::Containers;
 use super::foresee::check_endpoint;
 use super::readiness::conditions;
 use super::{Container, ContainerId, EndpointView, PublishedPort};
-use crate::network::{NetworkNames, SandboxNames};
+use crate::network::{HostNames, NetworkNames, SandboxNames};
 use engine_error::{Error, Result};
 use runtime::spec::network_sysctls;
 
@@ -143,7 +143,7 @@ impl Containers {
                 view.id = endpoint.id.to_string();
                 view.addresses.clone_from(&endpoint.addresses);
                 view.gateways = gateways(&network, endpoint);
-                view.mac = Some(endpoint.mac);
+                view.mac = network.driver.has_hardware_addresses().then_some(endpoint.mac);
                 view.names = names_of(container, &endpoint.aliases);
             }
             views.push(view);
@@ -195,6 +195,15 @@ fn names_of(container: &Container, aliases: &[String]) -> Vec<String> {
         }
     }
     names
+}
+
+/// What a container in the host's namespace is called.
+pub(super) fn host_names(container: &Container) -> HostNames {
+    HostNames {
+        owner: container.id.to_string(),
+        names: names_of(container, &[]),
+        services: services(container),
+    }
 }
 
 fn services(container: &Container) -> Vec<(cnm::Protocol, u16)> {

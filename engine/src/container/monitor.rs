@@ -128,6 +128,7 @@ impl Containers {
         if let Some(sandbox) = before.sandbox.as_ref().filter(|_| after.sandbox.is_none()) {
             return self.networks.close(sandbox, records);
         }
+        self.networks.release_on_host(&before.id);
         self.networks.note(|_| Batch::default(), records, Durability::Immediate);
         Ok(())
     }

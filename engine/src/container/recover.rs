@@ -17,7 +17,7 @@ use cnm::{Controller, Endpoint, Sandbox, Store};
 use dns::protocol::HeldPort;
 use futures_util::StreamExt;
 
-use super::join::Place;
+use super::join::{Place, host_names};
 use super::live::Live;
 use super::monitor::{is_gone, of_protocol};
 use super::record::Stored;
@@ -200,7 +200,9 @@ impl Containers {
                     container.sandbox_key = path;
                 }
             }
-            Place::Host => {}
+            Place::Host => {
+                served = Some(self.networks.adopt_on_host(host_names(&container))?);
+            }
         }
         self.note(&container, Durability::Eventual);
         live.change(|known| *known = container);

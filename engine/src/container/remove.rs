@@ -8,6 +8,7 @@ use cnm::Controller;
 use cnm::store::{Batch, Durability};
 
 use super::Containers;
+use super::join::{Place, host_names};
 use super::live::Live;
 use super::{Container, Remove, Status};
 use engine_error::{Error, Result};
@@ -132,7 +133,14 @@ impl Containers {
 
     /// Tells the resolver what a running container is called now.
     pub(super) fn republish(&self, container: &Container) -> Result<()> {
-        let Some(id) = &container.sandbox else { return Ok(()) };
+        let Some(id) = &container.sandbox else {
+            return match self.place(container)? {
+                Place::Host if container.state.has_process() => {
+                    self.networks.serve_on_host(host_names(container))
+                }
+                _ => Ok(()),
+            };
+        };
         let (sandbox, endpoints) = self.networks.sandbox(id)?;
         self.networks.publish(&self.sandbox_names(container, &sandbox, &endpoints)?)
     }

@@ -11,7 +11,7 @@ use cnm::store::{Batch, Durability};
 use cnm::{Kind, PortBinding, SandboxId};
 
 use super::Containers;
-use super::join::Place;
+use super::join::{Place, host_names};
 use super::live::Live;
 use super::run_spec::Connectivity;
 use super::{Container, Status};
@@ -107,7 +107,9 @@ impl Containers {
             },
             Place::Host => {
                 let host = Connectivity::borrowed(Place::Host, Namespace::Host);
-                self.run_with(live, &container, &host, None)
+                self.networks.serve_on_host(host_names(&container))?;
+                let run = self.run_with(live, &container, &host, None);
+                run.inspect_err(|_| self.networks.release_on_host(&container.id))
             }
             Place::Shared(other) => {
                 let (namespace, sandbox) = self.shared_sandbox(&other)?;

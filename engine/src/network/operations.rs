@@ -23,6 +23,7 @@ impl Networks {
         self.have_decided_network(spec.id.as_ref());
         let (network, warnings) = created?;
         self.know_overlaps(&network);
+        self.renew_on_host();
         self.tell_of(&network, "create");
         Ok((network, warnings))
     }
@@ -44,6 +45,7 @@ impl Networks {
         let network = self.network(key)?;
         self.remove_by(|model| model.begin_remove_network(&network.id))?;
         self.give_back_network(&network.id);
+        self.renew_on_host();
         self.tell_of(&network, "destroy");
         Ok(())
     }

@@ -57,3 +57,14 @@ fn held_port(bindings: &[PortBinding], carried: &Carried) -> HeldPort {
         twin: twin.map(|twin| Twin { host: twin.host, target: target(twin) }),
     }
 }
+
+/// The ports that nobody expects to be free: `ip_local_port_range`.
+pub(super) fn ephemeral_ports() -> std::ops::RangeInclusive<u16> {
+    let text =
+        std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
+    let mut numbers = text.split_ascii_whitespace().filter_map(|word| word.parse().ok());
+    match (numbers.next(), numbers.next()) {
+        (Some(first), Some(last)) if first < last => first..=last,
+        _ => 32_768..=60_999,
+    }
+}

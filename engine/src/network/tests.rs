@@ -418,3 +418,64 @@ fn nothing_is_taken_from_those_whose_record_cannot_be_read() {
         }
     }
 }
+
+fn lan(name: &str, parent: &str) -> NetworkSpec {
+    let options = [("parent".to_owned(), parent.to_owned())].into();
+    let driver = "macvlan".to_owned();
+    NetworkSpec { name: name.to_owned(), driver, options, ..NetworkSpec::default() }
+}
+
+fn has_link(site: &Site, name: &str) -> bool {
+    let link = name.parse().unwrap();
+    site.observed().get(&Key::Link { ns: cnm::Ns::Host, name: link }).is_some()
+}
+
+#[test]
+fn a_parent_that_was_made_is_shared_and_goes_with_the_last_network() {
+    let site = Site::default();
+    site.kernel.memory.plug("eth0".parse().unwrap());
+    let networks = site.open();
+    for name in ["n1", "n2"] {
+        networks.create(&lan(name, "eth0.100")).unwrap();
+    }
+    assert!(has_link(&site, "eth0.100"));
+    networks.remove("n1").unwrap();
+    assert!(has_link(&site, "eth0.100"), "n2 is on it");
+    networks.create(&lan("n3", "eth0.100")).unwrap();
+    drop(networks);
+    // Somebody removes it while there is no daemon.
+    site.damage(|key| matches!(key, Key::Link { .. }));
+    let networks = site.open();
+    networks.heal();
+    assert_eq!(site.observed(), networks.controller().desired());
+    // A network that cannot be made does not take along what others are on.
+    site.kernel.memory.fail_after(0);
+    networks.create(&lan("n4", "eth0.200")).unwrap_err();
+    assert!(!has_link(&site, "eth0.200") && has_link(&site, "eth0.100"));
+    networks.remove("n2").unwrap();
+    assert!(has_link(&site, "eth0.100"), "n3 is on it");
+    networks.remove("n3").unwrap();
+    assert_eq!(site.observed(), State::default());
+    // One that is there and not ours is left.
+    site.kernel.memory.plug("eth0.7".parse().unwrap());
+    networks.create(&lan("n7", "eth0.7")).unwrap();
+    assert_eq!(site.observed(), State::default());
+    networks.remove("n7").unwrap();
+    assert_eq!(site.observed(), State::default());
+}
+
+#[test]
+fn networks_that_cannot_share_a_parent_are_refused() {
+    let site = Site::default();
+    site.kernel.memory.plug("eth0".parse().unwrap());
+    let networks = site.open();
+    networks.create(&lan("n1", "eth0")).unwrap();
+    let ipvlan = NetworkSpec { driver: "ipvlan".to_owned(), ..lan("n2", "eth0") };
+    let mut passthru = lan("n2", "eth0");
+    passthru.options.insert("macvlan_mode".to_owned(), "passthru".to_owned());
+    for (spec, why) in [(ipvlan, "of driver macvlan"), (passthru, "cannot use mode passthru")] {
+        let refusal = networks.create(&spec).unwrap_err().to_string();
+        assert!(refusal.contains(why), "{refusal}");
+    }
+    networks.create(&lan("n2", "eth0")).unwrap();
+}

@@ -2,7 +2,10 @@
 
 #![expect(clippy::unwrap_used, reason = "a test")]
 
-use cnm::{Plan, State, Step, diff};
+use cnm::driver::HOST_ADDRESS;
+use cnm::network::Parent;
+use cnm::{Plan, Planner, State, Step, diff};
+use drivers::Drivers;
 use drivers::kernel::{Kernel, Memory, reconcile};
 use netns_tests::{Lab, Model};
 
@@ -67,7 +70,9 @@ macro_rules! broken_off {
 
             #[test]
             fn in_memory() {
-                run(&Memory::new());
+                let kernel = Memory::new();
+                kernel.plug("lan0".parse().unwrap());
+                run(&kernel);
             }
         }
     )*};
@@ -78,6 +83,10 @@ broken_off! {
     broken_creation_is_undone: empty to desired, then empty;
     broken_removal_is_finished: desired to empty, then empty;
     broken_removal_is_undone: desired to empty, then desired;
+    broken_creation_on_a_lan_is_finished: empty to on_a_lan, then on_a_lan;
+    broken_creation_on_a_lan_is_undone: empty to on_a_lan, then empty;
+    broken_removal_from_a_lan_is_finished: on_a_lan to empty, then empty;
+    broken_removal_from_a_lan_is_undone: on_a_lan to empty, then on_a_lan;
 }
 
 fn empty() -> State {
@@ -86,6 +95,24 @@ fn empty() -> State {
 
 fn desired() -> State {
     model().desired()
+}
+
+/// The same on a macvlan network that the host has access to.
+fn on_a_lan() -> State {
+    let mut model = Model::default();
+    let network = model.network(1);
+    let drivers: &dyn Planner = &Drivers;
+    network.driver = drivers.driver("macvlan").unwrap();
+    for (option, value) in [("parent", "lan0"), ("rnet.macvlan.host_access", "true")] {
+        network.given_options.insert(option.to_owned(), value.to_owned());
+    }
+    network.parent = Some(Parent { link: "lan0".parse().unwrap(), made: false, mtu: Some(1400) });
+    for pool in &mut network.pools {
+        let last = pool.subnet.iter().nth(200).unwrap();
+        pool.auxiliary.insert(HOST_ADDRESS.to_owned(), last);
+    }
+    model.sandbox(1, &[1]);
+    model.desired()
 }
 
 #[test]

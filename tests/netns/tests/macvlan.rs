@@ -134,6 +134,17 @@ fn modes_say_who_may_talk() {
 }
 
 #[test]
+fn an_internal_network_has_no_way_out_of_its_subnet() {
+    let (_lan, neighbour, _host, daemon) = start();
+    daemon.rnet(&create(16, " --internal"));
+    let one = daemon.run("one", "--network lan");
+    neighbour.add_address("lo", "203.0.113.1/32");
+    let _server = neighbour.serve(PORT);
+    passes(&one, &Lab::both(NEIGHBOUR));
+    assert!(one.is_cut_off_from("203.0.113.1:7".parse().unwrap()));
+}
+
+#[test]
 fn passthru_is_for_one_container_and_one_network() {
     let (_lan, neighbour, host, daemon) = start();
     let before = host.link("eth0").unwrap().mac;

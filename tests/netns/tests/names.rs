@@ -328,3 +328,32 @@ fn names_answer_again_when_the_resolver_was_killed() {
     // On a busy machine one of them may take longer, but hardly all.
     assert!(gaps.iter().min().unwrap() < &patient(Duration::from_millis(200)), "{gaps:?}");
 }
+
+#[test]
+fn a_container_of_the_host_is_found_where_the_host_is() {
+    let lab = Lab::new();
+    let mut daemon = Daemon::start(&lab.host, &[]);
+    daemon.rnet(&format!("{DUAL} n1"));
+    let asker = daemon.run("asker", "--network n1");
+    let web = daemon.run("web", "--network host");
+    let _server = web.serve(7);
+    let at = |gateways: [&str; 2]| Lab::both(gateways).to_vec();
+    assert_eq!(addresses(&asker, "web"), at(["10.7.0.1", "fd00:7::1"]));
+    for address in addresses(&asker, "web.n1") {
+        assert!(asker.tcp(address, 7).is_ok(), "{address}");
+    }
+    daemon.rnet("network create --ipv6 --subnet 10.8.0.0/24 --subnet fd00:8::/64 later");
+    let later = daemon.run("later", "--network later");
+    assert_eq!(addresses(&later, "web"), at(["10.8.0.1", "fd00:8::1"]));
+    daemon.kill();
+    daemon.signal(&daemon.resolver().unwrap(), "-KILL");
+    daemon.restart();
+    assert_eq!(addresses(&asker, "web"), at(["10.7.0.1", "fd00:7::1"]));
+    daemon.rnet("rename web site");
+    assert_eq!(addresses(&later, "site"), at(["10.8.0.1", "fd00:8::1"]));
+    assert!(unknown(&ask(&later, "web", "A")));
+    daemon.rnet("stop -t 0 site");
+    assert!(unknown(&ask(&asker, "site", "A")));
+    daemon.rnet("start site");
+    assert_eq!(addresses(&asker, "site"), at(["10.7.0.1", "fd00:7::1"]));
+}

@@ -189,18 +189,20 @@ pub fn inspect(network: &Network, endpoints: &[(Arc<Endpoint>, Option<Arc<Contai
             Some(container) => container.id.to_string(),
             None => format!("ep-{}", endpoint.id),
         };
-        (key, member(endpoint, container.as_deref()))
+        (key, member(network, endpoint, container.as_deref()))
     });
     value["Containers"] = Value::Object(entries.collect::<Map<_, _>>());
     value
 }
 
-fn member(endpoint: &Endpoint, container: Option<&Container>) -> Value {
+fn member(network: &Network, endpoint: &Endpoint, container: Option<&Container>) -> Value {
+    let own = network.driver.has_hardware_addresses();
+    let mac = own.then(|| endpoint.mac.to_string()).unwrap_or_default();
     let address = |ipv6| endpoint.address(ipv6).map(|a| a.to_string()).unwrap_or_default();
     json!({
         "Name": container.map(|container| container.name.as_str()).unwrap_or_default(),
         "EndpointID": endpoint.id.to_string(),
-        "MacAddress": endpoint.mac.to_string(),
+        "MacAddress": mac,
         "IPv4Address": address(false),
         "IPv6Address": address(true),
     })
