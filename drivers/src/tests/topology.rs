@@ -62,6 +62,8 @@ fn an_l3_endpoint_is_alone_on_its_link_and_reaches_everything_by_the_host() {
             + neighbour 10.1.0.2 dev vetha0a0a0a in host mac 02:00:00:00:00:a0
             + neighbour fd00:1::1 dev vetha0a0a0a in host proxied
             + neighbour fd00:1::2 dev vetha0a0a0a in host mac 02:00:00:00:00:a0
+            + neighbour 10.1.0.1 dev eth0 in 5b5b5b5b5b5b mac 3a:d0:e4:38:cf:8d
+            + neighbour fd00:1::1 dev eth0 in 5b5b5b5b5b5b mac 3a:d0:e4:38:cf:8d
             + element bridge vetha0a0a0a
             + element published 0.0.0.0 80/tcp to 10.1.0.2:80
             + element end vetha0a0a0a
