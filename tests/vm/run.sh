@@ -98,13 +98,13 @@ boot() {
     # A processor without AVX: what programs do with that, emulation does at half the speed.
     local accelerator=(-accel "tcg,thread=multi" -cpu Nehalem)
     [ "$patience" != 1 ] || accelerator=(-accel kvm -cpu host)
-    local share="local,path=/,security_model=passthrough,readonly=on,multidevs=remap"
+    local share="path=/,security_model=passthrough,readonly=on,multidevs=remap"
     local append="console=ttyS0 quiet panic=-1 mitigations=off random.trust_cpu=on apparmor=1 security=apparmor"
     timeout "$limit" qemu-system-x86_64 "${accelerator[@]}" -smp 2 -m "$memory" -display none -monitor none \
         -serial stdio -no-reboot -nic none -device virtio-rng-pci \
         -kernel "$lane/kernel/boot/vmlinuz-$version" -initrd "$lane/initramfs.gz" -append "$append" \
-        -fsdev "id=root,$share" -device virtio-9p-pci,fsdev=root,mount_tag=root \
-        -fsdev "id=out,local,path=$lane/out,security_model=none" -device virtio-9p-pci,fsdev=out,mount_tag=out \
+        -fsdev "local,id=root,$share" -device virtio-9p-pci,fsdev=root,mount_tag=root \
+        -fsdev "local,id=out,path=$lane/out,security_model=none" -device virtio-9p-pci,fsdev=out,mount_tag=out \
         </dev/null >"$lane/out/console" 2>&1 &
     machine=$!
     wait "$machine" || true
@@ -128,11 +128,12 @@ prepare "$@"
 echo "booting Linux $version (log: $lane/out/log)"
 began=$SECONDS
 : >"$lane/out/log"
-tail -f -n +1 "$lane/out/log" --pid=$$ &
+tail --follow --lines=+1 "$lane/out/log" &
 follower=$!
 machine=
 trap 'kill "$follower" $machine 2>/dev/null || true' EXIT
 boot
+sleep 1 # for the last lines
 took="$((SECONDS - began)) s on Linux $version"
 code=$(cat "$lane/out/code" 2>/dev/null) || { tail -n 20 "$lane/out/console"; fail "it did not end within $limit s, or never began"; }
 [ "$code" = 0 ] || fail "see above ($took)"
