@@ -66,7 +66,7 @@ fn common<T>() -> Vec<Spec<Draft<T>>> {
                 "eth0.100",
             ),
             expected: INTERFACE,
-            set: |to, text| put(&mut to.common.parent, parent(text)),
+            set: |to, text| set_parent(&mut to.common.parent, text),
             idle: false,
         },
         Spec {
@@ -163,8 +163,13 @@ pub(crate) fn parse<T: Default>(
 }
 
 /// An empty text means none, as it does to Docker.
-fn parent(text: &str) -> Option<Option<LinkName>> {
-    if text.is_empty() { Some(None) } else { text.parse().ok().map(Some) }
+fn set_parent(to: &mut Option<LinkName>, text: &str) -> bool {
+    let named = text.parse().ok();
+    let can_be = text.is_empty() || named.is_some();
+    if can_be {
+        *to = named;
+    }
+    can_be
 }
 
 fn prefix(text: &str) -> Option<String> {

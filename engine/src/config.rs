@@ -22,6 +22,7 @@ pub use flags::{Invocation, Request, parse};
 pub use host::Host;
 
 /// All that a daemon is told at its start.
+#[expect(clippy::struct_excessive_bools, reason = "independent flags")]
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     /// Where to listen.

@@ -221,13 +221,13 @@ impl Networks {
     pub(crate) fn begin_change_passages(
         &self,
         sandbox: &SandboxId,
-        passages: Vec<Passage>,
+        passages: &[Passage],
     ) -> Result<Option<Change>> {
         if self.sandbox(sandbox)?.0.passages == passages {
             return Ok(None);
         }
         let change =
-            |model: &mut Controller| model.begin_change_passages(sandbox, passages.clone(), now());
+            |model: &mut Controller| model.begin_change_passages(sandbox, passages.to_vec(), now());
         let transaction = self.once_settled(change)?;
         Change::of(transaction, Claimed::default()).map(Some)
     }

@@ -23,6 +23,7 @@ pub struct HostFacts {
 }
 
 /// A link that the host has.
+#[expect(clippy::struct_excessive_bools, reason = "independent properties")]
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HostLink {
     /// Its MTU in bytes.

@@ -249,8 +249,9 @@ fn address(bytes: &[u8]) -> Option<Ipv4Addr> {
 }
 
 fn is_usable(address: Ipv4Addr) -> bool {
-    !(address.is_unspecified() || address.is_broadcast())
-        && !(address.is_multicast() || address.is_loopback())
+    let of_nobody = address.is_unspecified() || address.is_broadcast();
+    let special = of_nobody || address.is_multicast() || address.is_loopback();
+    !special
 }
 
 /// What a server means that names no mask (RFC 950).

@@ -138,7 +138,7 @@ fn trusted_links_and_outbound_addresses_are_elements() {
     let plan = cnm::diff(&State::default(), &planned).to_string();
     let words = ["trusted", "outbound", "masquerade"];
     let lines = plan.lines().filter(|line| words.iter().any(|word| line.contains(word)));
-    let lines: String = lines.map(|line| format!("{line}\n")).collect();
+    let lines = lines.flat_map(|line| [line, "\n"]).collect::<String>();
     expect![[r#"
         + element masquerade 10.1.0.0/24
         + element masquerade fd00:1::/64

@@ -1,4 +1,4 @@
-//! Our links are nobody else's to configure: systemd-networkd and NetworkManager would give them
+//! Our links are nobody else's to configure: systemd-networkd and `NetworkManager` would give them
 //! addresses, or take those away that they have.
 //!
 //! Both read what they are to leave alone from files below `/run`; where there is no such directory

@@ -13,6 +13,7 @@ use super::claims::{Claimed, ClaimedPort};
 use super::flows::way;
 use super::leases::Holding;
 use engine_error::{Error, Result};
+use ipnetwork::IpNetwork;
 
 /// What a sandbox is to become, and what that takes.
 #[derive(Debug)]
@@ -55,12 +56,12 @@ impl Change {
         let closed = withdrawn.iter().filter_map(led).collect();
         let moved = sandbox.ports.iter().filter(|port| way(before, port) != way(after, port));
         let moved = moved.cloned().collect();
-        let (bound, lent) = claimed.of(&sandbox);
+        let (ports, lent) = claimed.of(&sandbox);
         Ok(Self {
             sandbox,
             endpoints,
             transaction,
-            bound,
+            bound: ports,
             lent,
             left,
             gone,
@@ -92,5 +93,5 @@ fn without(old: &Endpoint, endpoints: &[Arc<Endpoint>]) -> Vec<IpAddr> {
         let mut same = endpoints.iter().filter(|endpoint| endpoint.network == old.network);
         same.any(|endpoint| endpoint.addresses.contains(address))
     };
-    old.addresses.iter().filter(|address| !has(address)).map(|address| address.ip()).collect()
+    old.addresses.iter().filter(|address| !has(address)).map(IpNetwork::ip).collect()
 }

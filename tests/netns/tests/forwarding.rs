@@ -1,7 +1,5 @@
 //! Forwarding is switched on for containers, and for nobody else who did not have it.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails where it stands")]
-
 use std::net::SocketAddr;
 
 use netns_tests::{Daemon, Host, Lab, SILENCE};

@@ -120,10 +120,10 @@ fn neighbours_that_do_not_talk_have_their_passages_and_published_ports() {
     model.sandboxes.get_mut(&1).unwrap().0.passages = passages.collect();
     let (_kernel, [one, two, _, _]) = start(&lab, &model);
     let _servers = [two.serve(PORT), two.serve(7001)];
-    for family in 0..2 {
-        assert!(one.is_cut_off_from(SocketAddr::new(to[family], PORT)));
-        assert!(one.tcp(to[family], 7001).is_ok(), "the passage");
-        assert!(one.tcp(Lab::both(Lab::HOST)[family], 8080).is_ok(), "the published port");
+    for (to, host) in to.into_iter().zip(Lab::both(Lab::HOST)) {
+        assert!(one.is_cut_off_from(SocketAddr::new(to, PORT)));
+        assert!(one.tcp(to, 7001).is_ok(), "the passage");
+        assert!(one.tcp(host, 8080).is_ok(), "the published port");
     }
 }
 

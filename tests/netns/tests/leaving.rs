@@ -36,10 +36,11 @@ fn who_is_connected_to_a_container_that_leaves_a_network_is_told_at_once() {
     let at = |address: &IpAddr, port| SocketAddr::new(*address, port);
     let mut told = Vec::new();
     let mut kept = Vec::new();
-    for family in 0..2 {
-        told.push(connect(&lab.client, at(&Lab::both(Lab::HOST)[family], 8080), &server));
-        told.push(connect(&neighbour, at(&own["n1"][family], 80), &server));
-        kept.push(connect(&other, at(&own["n2"][family], 80), &server));
+    for (host, (left, stayed)) in Lab::both(Lab::HOST).iter().zip(own["n1"].iter().zip(&own["n2"]))
+    {
+        told.push(connect(&lab.client, at(host, 8080), &server));
+        told.push(connect(&neighbour, at(left, 80), &server));
+        kept.push(connect(&other, at(stayed, 80), &server));
     }
     let begun = Instant::now();
     daemon.rnet("network disconnect n1 web");

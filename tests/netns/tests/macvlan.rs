@@ -122,9 +122,9 @@ fn modes_say_who_may_talk() {
         let two = daemon.run("two", "--network lan");
         let _server = two.serve(PORT);
         if talk {
-            passes(&one, &own(&daemon, "two"))
+            passes(&one, &own(&daemon, "two"));
         } else {
-            fails(&one, &own(&daemon, "two"))
+            fails(&one, &own(&daemon, "two"));
         }
         passes(&one, &Lab::both(NEIGHBOUR));
         passes(&neighbour, &own(&daemon, "two"));

@@ -14,8 +14,9 @@ use crate::kernel::netlink::Request;
 
 /// The name until then; the same for the same name, so that what a crash left is found.
 pub fn provisional(name: &LinkName) -> io::Result<LinkName> {
-    let [_, a, b, c, d, e] = stable_mac(name.as_str()).octets();
-    format!("rn-{a:02x}{b:02x}{c:02x}{d:02x}{e:02x}").parse().map_err(io::Error::other)
+    let mut octets = [0; 8];
+    octets[3..].copy_from_slice(&stable_mac(name.as_str()).octets()[1..]);
+    format!("rn-{:010x}", u64::from_be_bytes(octets)).parse().map_err(io::Error::other)
 }
 
 /// Gives a link that is switched off another name.

@@ -11,10 +11,10 @@ use super::guard::{GUARDED, HARDWARE, SOURCES4, SOURCES6};
 use super::rule::interface;
 use super::set::{Field, SetDefinition};
 use super::skeleton::{
-    APART, BEHIND4, BEHIND6, BRIDGES, CLOSED4, CLOSED6, DIRECT4, DIRECT6, ENDS, GATEWAYS4,
-    GATEWAYS6, INTERNAL, LOOPS, MASQUERADE4, MASQUERADE6, OPEN4, OPEN6, OUTBOUND4, OUTBOUND6,
-    PASSAGES4, PASSAGES6, PUBLISHED4, PUBLISHED4_ANY, PUBLISHED6, PUBLISHED6_ANY, RANGES4, RANGES6,
-    TOGETHER4, TOGETHER6, TRUSTED, UNPROTECTED4, UNPROTECTED6,
+    APART, BEHIND4, BEHIND6, BRIDGES, CLOSED_LOOPS, CLOSED4, CLOSED6, DIRECT4, DIRECT6, ENDS,
+    GATEWAYS4, GATEWAYS6, INTERNAL, LOOPS, MASQUERADE4, MASQUERADE6, OPEN4, OPEN6, OUTBOUND4,
+    OUTBOUND6, PASSAGES4, PASSAGES6, PUBLISHED4, PUBLISHED4_ANY, PUBLISHED6, PUBLISHED6_ANY,
+    RANGES4, RANGES6, TOGETHER4, TOGETHER6, TRUSTED, UNPROTECTED4, UNPROTECTED6,
 };
 
 /// What an element of the model is in the kernel. `None` if the value does not fit the key.
@@ -128,10 +128,17 @@ fn one_more(element: &Element) -> Option<Vec<Entry>> {
 }
 
 /// A link that nothing is forwarded to from others like it.
-pub(super) fn closed((ipv6, link): &(bool, LinkName)) -> Entry {
-    let set = if *ipv6 { &CLOSED6 } else { &CLOSED4 };
-    let key = interface(link.as_str());
-    Entry { family: set.family, set: set.name, key, data: None, end: None }
+pub(super) fn closed((ipv6, link): &(bool, LinkName)) -> [Entry; 2] {
+    let name = interface(link.as_str());
+    let pair = [name.as_slice(), &name].concat();
+    let entry = |set: &SetDefinition, key| Entry {
+        family: set.family,
+        set: set.name,
+        key,
+        data: None,
+        end: None,
+    };
+    [entry(if *ipv6 { &CLOSED6 } else { &CLOSED4 }, name), entry(&CLOSED_LOOPS, pair)]
 }
 
 fn published(

@@ -175,7 +175,7 @@ impl Writer {
         }
         let table = self.table.clone();
         let mut batch = TableBatch::new(HOST.family, &table);
-        self.closed.iter().for_each(|link| batch.ensure_entry(&element::closed(link)));
+        self.closed.iter().flat_map(element::closed).for_each(|entry| batch.ensure_entry(&entry));
         self.commit(batch)?.map_err(|refusal| self.refused("change", &HOST, refusal))
     }
 
@@ -296,7 +296,10 @@ impl Writer {
         let ownership = batch.add_table(self.flags, Some(&version(part)));
         encode_constants(part, &mut batch);
         if part.family == HOST.family {
-            self.closed.iter().for_each(|link| batch.ensure_entry(&element::closed(link)));
+            self.closed
+                .iter()
+                .flat_map(element::closed)
+                .for_each(|entry| batch.ensure_entry(&entry));
         }
         for entry in kept.iter().filter_map(|(key, value)| element::entries(key, value)).flatten() {
             batch.add_entry(&entry);

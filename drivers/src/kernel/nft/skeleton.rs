@@ -80,6 +80,9 @@ pub(super) const CLOSED4: SetDefinition =
 pub(super) const CLOSED6: SetDefinition =
     set("closed6", "links that did not forward before we switched it on", &[Interface]);
 
+pub(super) const CLOSED_LOOPS: SetDefinition =
+    set("closed-loops", "those links, as way in and way out", &[Interface, Interface]);
+
 pub(super) const ENDS: SetDefinition =
     set("ends", "links to one endpoint each, which is on no bridge", &[Interface]);
 pub(super) const BEHIND4: SetDefinition =
@@ -92,7 +95,7 @@ pub(super) const TOGETHER6: SetDefinition =
     ranges("together6", "subnets whose endpoints behind such links may talk", &[Ipv6, Ipv6]);
 
 /// All sets and maps of the table.
-pub(super) const SETS: [&SetDefinition; 32] = [
+pub(super) const SETS: [&SetDefinition; 33] = [
     &BRIDGES,
     &LOOPS,
     &INTERNAL,
@@ -120,6 +123,7 @@ pub(super) const SETS: [&SetDefinition; 32] = [
     &PASSAGES6,
     &CLOSED4,
     &CLOSED6,
+    &CLOSED_LOOPS,
     &ENDS,
     &BEHIND4,
     &BEHIND6,
@@ -288,6 +292,10 @@ fn forward() -> Vec<Rule> {
         Rule::new("forward", "from our bridges")
             .entering_by_any(&BRIDGES)
             .verdict(Verdict::Jump("out-of")),
+        // What a bridge of somebody's hands from port to port comes by here where br_netfilter is on.
+        Rule::new("forward", "not forwarded, but bridged")
+            .crossing(&CLOSED_LOOPS)
+            .verdict(Verdict::Accept),
         closed(Family::Ipv4, &CLOSED4),
         closed(Family::Ipv6, &CLOSED6),
     ]

@@ -197,7 +197,7 @@ pub fn inspect(network: &Network, endpoints: &[(Arc<Endpoint>, Option<Arc<Contai
 
 fn member(network: &Network, endpoint: &Endpoint, container: Option<&Container>) -> Value {
     let own = network.driver.has_hardware_addresses();
-    let mac = own.then(|| endpoint.mac.to_string()).unwrap_or_default();
+    let mac = if own { endpoint.mac.to_string() } else { String::new() };
     let address = |ipv6| endpoint.address(ipv6).map(|a| a.to_string()).unwrap_or_default();
     json!({
         "Name": container.map(|container| container.name.as_str()).unwrap_or_default(),

@@ -168,7 +168,7 @@ impl Containers {
         let Some(id) = container.sandbox.as_ref().filter(|_| container.state.has_process()) else {
             return Ok(());
         };
-        match self.networks.begin_change_passages(id, self.passages(&container))? {
+        match self.networks.begin_change_passages(id, &self.passages(&container))? {
             Some(change) => {
                 let applied = self
                     .sandbox_names(&container, &change.sandbox, &change.endpoints)

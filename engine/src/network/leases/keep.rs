@@ -154,7 +154,7 @@ impl Networks {
         let asked = now();
         match self.ask_servers(sandbox, endpoint, &holding) {
             Ok(lease) => {
-                self.take(sandbox, endpoint, Holding { lease, since: asked, ..holding }, renumber)
+                self.take(sandbox, endpoint, Holding { lease, since: asked, ..holding }, renumber);
             }
             Err(error) => self.go_without(sandbox, endpoint, &error, renumber),
         }
@@ -204,13 +204,11 @@ impl Networks {
         let holding = Holding::new(holding.network, holding.mac, holding.lease, holding.since);
         let lent = holding.lent();
         let same = holding.is_of(endpoint) && endpoint.gateways.first().copied() == lent.gateway;
-        if !same {
-            if let Err(error) = renumber(sandbox, &holding.network, Some(lent)) {
-                let (error, address) = (error.chain(), lent.address);
-                tracing::error!(error, %address, "an endpoint cannot follow its lease");
-                self.put_off(&endpoint.id);
-                return;
-            }
+        if !same && let Err(error) = renumber(sandbox, &holding.network, Some(lent)) {
+            let (error, address) = (error.chain(), lent.address);
+            tracing::error!(error, %address, "an endpoint cannot follow its lease");
+            self.put_off(&endpoint.id);
+            return;
         }
         let mut records = Batch::default();
         records.put(record::key(&endpoint.id), record::encode(&holding));
@@ -238,7 +236,7 @@ impl Networks {
             match renumber(sandbox, &holding.network, None) {
                 Ok(()) => tracing::warn!(%address, "a lease has run out, and is not used any more"),
                 Err(error) => {
-                    tracing::error!(error = error.chain(), "an expired lease stays in use")
+                    tracing::error!(error = error.chain(), "an expired lease stays in use");
                 }
             }
         }
