@@ -316,16 +316,17 @@ impl Drop for Daemon {
     }
 }
 
-/// Makes the namespaces. Their first process buries whoever is orphaned.
+/// Makes the namespaces. Their first process buries whoever is orphaned, and goes with the test: by then
+/// nobody writes into its input any more.
 fn hold_namespaces(host: &Host, directory: &Path) -> Child {
-    let script = "mount --bind \"$0\" /etc && { sleep infinity & } && echo ready && \
-                  while :; do wait; done";
+    let script = "mount --bind \"$0\" /etc && exec 3<&0 && { cat <&3 >&2 & } && echo ready && \
+                  while kill -0 $! 2>&-; do wait; done";
     let mut holder = host.run(|| {
         Command::new("unshare")
             .args(["--mount", "--propagation", "private"])
             .args(["--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c", script])
             .arg(directory.join("etc"))
-            .stdin(Stdio::null())
+            .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
             .unwrap()
