@@ -1,7 +1,11 @@
 //! Forwarding is switched on for containers, and for nobody else who did not have it.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails where it stands")]
+
 use std::net::SocketAddr;
 
+use drivers::kernel::link;
+use netns_tests::matrix::knows_br_netfilter;
 use netns_tests::{Daemon, Host, Lab, SILENCE};
 
 const PORT: u16 = 7000;
@@ -99,5 +103,39 @@ fn a_daemon_that_is_told_to_forwards_for_everybody() {
     let lab = lab();
     let daemon = Daemon::start(&lab.host, &["--ip-forward-no-drop"]);
     assert_eq!(forwarded(&lab), [true; 2]);
+    daemon.rnet("info");
+}
+
+/// A machine of somebody's at a port of a bridge of the host's.
+fn at_bridge(lab: &Lab, bridge: &str, number: u8) -> Host {
+    let machine = Host::new();
+    let port = format!("tap{number}");
+    lab.host.connect(&port, &machine, "eth0");
+    let index = lab.host.link(bridge).unwrap().index;
+    lab.host.request(&[link::set_bridge(&port.parse().unwrap(), index)]);
+    machine.add_address("eth0", &format!("203.0.113.{number}/24"));
+    machine.add_address("eth0", &format!("2001:db8:7::{number}/64"));
+    machine
+}
+
+#[test]
+fn a_bridge_of_somebody_elses_hands_on_frames_whether_br_netfilter_is_on_or_off() {
+    let lab = lab();
+    lab.host.add_bridge("virbr0");
+    lab.host.request(&[link::switch_on(&"virbr0".parse().unwrap(), None, None)]);
+    let [one, two] = [1, 2].map(|number| at_bridge(&lab, "virbr0", number));
+    let daemon = Daemon::start(&lab.host, &[]);
+    assert_eq!(SWITCHES.map(|path| lab.host.sysctl(path)), ["1", "1"]);
+    let _server = two.serve(PORT);
+    let switches = if knows_br_netfilter(&lab.host) { &["0", "1"][..] } else { &[] };
+    for on in switches {
+        for family in ["ip", "ip6"] {
+            lab.host.set_sysctl(&format!("net/bridge/bridge-nf-call-{family}tables"), on);
+        }
+        for address in ["203.0.113.2", "2001:db8:7::2"] {
+            let server = SocketAddr::new(address.parse().unwrap(), PORT);
+            assert!(one.tcp_to(server, SILENCE).is_ok(), "{server} with br_netfilter {on}");
+        }
+    }
     daemon.rnet("info");
 }
