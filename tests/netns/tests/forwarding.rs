@@ -127,14 +127,15 @@ fn a_bridge_of_somebody_elses_hands_on_frames_whether_br_netfilter_is_on_or_off(
     let daemon = Daemon::start(&lab.host, &[]);
     assert_eq!(SWITCHES.map(|path| lab.host.sysctl(path)), ["1", "1"]);
     let _server = two.serve(PORT);
-    let switches = if knows_br_netfilter(&lab.host) { &["0", "1"][..] } else { &[] };
+    let switches =
+        if knows_br_netfilter(&lab.host) { vec![Some("0"), Some("1")] } else { vec![None] };
     for on in switches {
-        for family in ["ip", "ip6"] {
+        for (family, on) in ["ip", "ip6"].into_iter().zip(on.iter().cycle()) {
             lab.host.set_sysctl(&format!("net/bridge/bridge-nf-call-{family}tables"), on);
         }
         for address in ["203.0.113.2", "2001:db8:7::2"] {
             let server = SocketAddr::new(address.parse().unwrap(), PORT);
-            assert!(one.tcp_to(server, SILENCE).is_ok(), "{server} with br_netfilter {on}");
+            assert!(one.tcp_to(server, SILENCE).is_ok(), "{server}, br_netfilter {on:?}");
         }
     }
     daemon.rnet("info");
