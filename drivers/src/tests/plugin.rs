@@ -26,8 +26,8 @@ fn a_link_that_a_plugin_made_is_moved_and_its_gateway_and_routes_are_the_plugins
         + link eth0 in 5b5b5b5b5b5b moved from tap7 mac 02:00:00:00:00:a0
         + addr 10.1.0.2/24 dev eth0 in 5b5b5b5b5b5b
         + addr fd00:1::2/64 dev eth0 in 5b5b5b5b5b5b
-        + route 0.0.0.0/0 in 5b5b5b5b5b5b via 192.0.2.1 dev eth0
         + route 192.0.2.1/32 in 5b5b5b5b5b5b dev eth0
+        + route 0.0.0.0/0 in 5b5b5b5b5b5b via 192.0.2.1 dev eth0
         + route 198.51.100.0/24 in 5b5b5b5b5b5b via 192.0.2.1 dev eth0"#]]
     .assert_eq(&of_link.join("\n"));
     // Without a link there is nothing to plan for.
