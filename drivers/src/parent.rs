@@ -163,13 +163,9 @@ pub(crate) fn parse<T: Default>(
 }
 
 /// An empty text means none, as it does to Docker.
-fn set_parent(to: &mut Option<LinkName>, text: &str) -> bool {
-    let named = text.parse().ok();
-    let can_be = text.is_empty() || named.is_some();
-    if can_be {
-        *to = named;
-    }
-    can_be
+fn set_parent(to: &mut Option<LinkName>, text: &str) -> Option<()> {
+    *to = if text.is_empty() { None } else { Some(text.parse().ok()?) };
+    Some(())
 }
 
 fn prefix(text: &str) -> Option<String> {
