@@ -56,13 +56,13 @@ impl Change {
         let closed = withdrawn.iter().filter_map(led).collect();
         let moved = sandbox.ports.iter().filter(|port| way(before, port) != way(after, port));
         let moved = moved.cloned().collect();
-        let (ports, lent) = claimed.of(&sandbox);
+        let (bound, leases) = claimed.of(&sandbox);
         Ok(Self {
             sandbox,
             endpoints,
             transaction,
-            bound: ports,
-            lent,
+            bound,
+            lent: leases,
             left,
             gone,
             withdrawn,
@@ -89,7 +89,7 @@ impl Change {
 
 /// The addresses of an endpoint that none of these has on its network.
 fn without(old: &Endpoint, endpoints: &[Arc<Endpoint>]) -> Vec<IpAddr> {
-    let has = |address: &&ipnetwork::IpNetwork| {
+    let has = |address: &&IpNetwork| {
         let mut same = endpoints.iter().filter(|endpoint| endpoint.network == old.network);
         same.any(|endpoint| endpoint.addresses.contains(address))
     };
