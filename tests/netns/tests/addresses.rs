@@ -5,6 +5,7 @@
 use std::net::IpAddr;
 use std::process::Command;
 
+use ipnetwork::IpNetwork;
 use netns_tests::{Daemon, Lab, wait_until};
 
 const PORT: u16 = 7;
@@ -71,7 +72,7 @@ fn a_network_without_addresses_joins_containers_by_their_frames_only() {
     daemon.rnet("network create --ipam-driver null -o com.docker.network.bridge.name=bare bare");
     let refusal = daemon.refusal("network create --ipam-driver null --subnet 10.9.0.0/24 x");
     assert!(refusal.contains("null ipam driver does not handle specific address pool requests"));
-    assert!(lab.host.addresses("bare").iter().all(IpAddr::is_ipv6), "the bridge has none");
+    assert!(lab.host.addresses("bare").iter().all(IpNetwork::is_ipv6), "the bridge has none");
     let [a, b] = ["aa", "bb"].map(|name| daemon.run(name, "--network bare --cap-add NET_ADMIN"));
     assert_eq!(own(&daemon, "aa"), Vec::<IpAddr>::new());
     assert_eq!(daemon.rnet("network inspect -f {{.IPAM.Driver}} bare"), "null");
