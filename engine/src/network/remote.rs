@@ -2,7 +2,7 @@
 //!
 //! A plugin is asked in the claim step of a change, outside of every lock, and what it hands over goes
 //! into the decision as data: a link of the host's that is to move into a sandbox, with its gateways and
-//! routes. Before it is asked for anything, that is written into the [ledger](ledger) durably. The
+//! routes. Before it is asked for anything, that is written into the [ledger] durably. The
 //! ledger is what plugins hold for us; the model says what they should. What the ledger has and the model
 //! has not is given back, by one path: after a failure, when a sandbox leaves, and after a crash. A
 //! plugin that cannot be reached is owed that, and tried again now and then; nobody waits for it.
