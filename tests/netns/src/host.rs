@@ -74,7 +74,9 @@ impl Host {
             parent: None,
             bridge: None,
         };
-        self.request(&[link::create(&pair)]);
+        // Several hosts may have an interface of that name on one LAN.
+        let mac = link::stable_mac(&format!("{:?} {interface} {:?}", self.0, other.0));
+        self.request(&[link::create(&pair), link::announce(&name, mac)]);
         other.request(&[link::switch_on(&far, None, None)]);
         for (host, end) in [(self, &name), (other, &far)] {
             host.run(|| link::settle(&mut Socket::open().unwrap(), end)).unwrap();
