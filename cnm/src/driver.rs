@@ -33,7 +33,9 @@ pub trait Driver: fmt::Debug + Send + Sync {
     fn about(&self) -> &'static str;
 
     /// What is true of all its networks.
-    fn traits(&self) -> Traits;
+    fn traits(&self) -> Traits {
+        Traits::ORDINARY
+    }
 
     /// The plugin that makes its networks and endpoints, where it does not plan their links itself.
     fn plugin(&self) -> Option<&'static str> {
@@ -173,6 +175,16 @@ pub struct Traits {
 }
 
 impl Traits {
+    /// Those of networks of one host that sandboxes join, with an address on each of them.
+    pub const ORDINARY: Self = Self {
+        addresses: true,
+        namespace: Namespace::Own,
+        single: false,
+        company: true,
+        publishes: true,
+        scope: Scope::Local,
+    };
+
     /// Whether a sandbox on it is the host's own namespace.
     pub fn is_of_host(self) -> bool {
         self.namespace == Namespace::Host

@@ -5,7 +5,7 @@ mod options;
 
 use std::collections::BTreeMap;
 
-use cnm::driver::{Driver, Namespace, Peer, Profile, Reach, Reading, Scope, Traits};
+use cnm::driver::{Driver, Peer, Profile, Reach, Reading};
 use cnm::options::{BOOLEAN, Described, OptionError, Spec, boolean, described, manual, set};
 use cnm::sandbox::Attachment;
 use cnm::{
@@ -60,17 +60,6 @@ impl Driver for Bridge {
     fn about(&self) -> &'static str {
         "A network of its own on one host: a Linux bridge, and for each container a pair of virtual cables to it. The host is \
          the gateway, translates what goes out, and leads published ports in."
-    }
-
-    fn traits(&self) -> Traits {
-        Traits {
-            addresses: true,
-            namespace: Namespace::Own,
-            single: false,
-            company: true,
-            publishes: true,
-            scope: Scope::Local,
-        }
     }
 
     fn read(&self, options: &BTreeMap<String, String>) -> Result<Reading, OptionError> {

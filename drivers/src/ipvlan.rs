@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use cnm::controller::HostFacts;
-use cnm::driver::{Driver, Namespace, Peer, Probe, Profile, Reach, Reading, Scope, Traits};
+use cnm::driver::{Driver, Peer, Probe, Profile, Reach, Reading};
 use cnm::link::{IpvlanFlag, IpvlanMode};
 use cnm::network::Parent;
 use cnm::options::{Described, OptionError, Spec, manual, put};
@@ -49,14 +49,8 @@ fn specs() -> Vec<Spec<Draft<Own>>> {
     ]
 }
 
-fn parse(given: &BTreeMap<String, String>) -> Result<(Own, Options, Reading), OptionError> {
-    parent::parse(specs(), given, "ipvlan")
-}
-
-/// The options of a network. That they can be read was checked when it was made.
 fn options(network: &Network) -> (Own, Options) {
-    let parsed = parse(&network.given_options).ok();
-    parsed.map(|(own, common, _)| (own, common)).unwrap_or_default()
+    parent::options(specs(), network)
 }
 
 fn mode(text: &str) -> Option<IpvlanMode> {
@@ -87,19 +81,8 @@ impl Driver for Ipvlan {
          the parent, which tells them apart by their addresses."
     }
 
-    fn traits(&self) -> Traits {
-        Traits {
-            addresses: true,
-            namespace: Namespace::Own,
-            single: false,
-            company: true,
-            publishes: true,
-            scope: Scope::Local,
-        }
-    }
-
     fn read(&self, options: &BTreeMap<String, String>) -> Result<Reading, OptionError> {
-        parse(options).map(|(_, _, reading)| reading)
+        parent::parse(specs(), options, self.name()).map(|(_, _, reading)| reading)
     }
 
     fn options(&self) -> Vec<Described> {

@@ -4,9 +4,7 @@
 use std::collections::BTreeMap;
 
 use cnm::controller::HostFacts;
-use cnm::driver::{
-    Driver, HOST_ADDRESS, Namespace, Peer, Probe, Profile, Reach, Reading, Scope, Traits,
-};
+use cnm::driver::{Driver, HOST_ADDRESS, Peer, Probe, Profile, Reach, Reading};
 use cnm::link::MacvlanMode;
 use cnm::network::Parent;
 use cnm::options::{BOOLEAN, Described, OptionError, Spec, boolean, manual, put};
@@ -58,14 +56,8 @@ fn specs() -> Vec<Spec<Draft<Own>>> {
     ]
 }
 
-fn parse(given: &BTreeMap<String, String>) -> Result<(Own, Options, Reading), OptionError> {
-    parent::parse(specs(), given, "macvlan")
-}
-
-/// The options of a network. That they can be read was checked when it was made.
 fn options(network: &Network) -> (Own, Options) {
-    let parsed = parse(&network.given_options).ok();
-    parsed.map(|(own, common, _)| (own, common)).unwrap_or_default()
+    parent::options(specs(), network)
 }
 
 fn mode(text: &str) -> Option<MacvlanMode> {
@@ -88,19 +80,8 @@ impl Driver for Macvlan {
          addresses and all ports of their own. The host does not stand between them and the others there."
     }
 
-    fn traits(&self) -> Traits {
-        Traits {
-            addresses: true,
-            namespace: Namespace::Own,
-            single: false,
-            company: true,
-            publishes: true,
-            scope: Scope::Local,
-        }
-    }
-
     fn read(&self, options: &BTreeMap<String, String>) -> Result<Reading, OptionError> {
-        parse(options).map(|(_, _, reading)| reading)
+        parent::parse(specs(), options, self.name()).map(|(_, _, reading)| reading)
     }
 
     fn options(&self) -> Vec<Described> {

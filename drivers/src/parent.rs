@@ -162,6 +162,12 @@ pub(crate) fn parse<T: Default>(
     Ok((own, common, reading))
 }
 
+/// What the options of a network say. That they can be read was checked when it was made.
+pub(crate) fn options<T: Default>(own: Vec<Spec<Draft<T>>>, network: &Network) -> (T, Options) {
+    let parsed = parse(own, &network.given_options, network.driver.name()).ok();
+    parsed.map(|(own, common, _)| (own, common)).unwrap_or_default()
+}
+
 /// An empty text means none, as it does to Docker.
 fn set_parent(to: &mut Option<LinkName>, text: &str) -> Option<()> {
     *to = if text.is_empty() { None } else { Some(text.parse().ok()?) };

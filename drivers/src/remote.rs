@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
 
-use cnm::driver::{Driver, Namespace, Peer, Profile, Reach, Reading, Scope, Traits};
+use cnm::driver::{Driver, Peer, Profile, Reach, Reading};
 use cnm::options::OptionError;
 use cnm::sandbox::Attachment;
 use cnm::{Key, Link, LinkKind, Network, Ns, PlanError, Sandbox, State, Value};
@@ -41,17 +41,6 @@ impl Driver for Remote {
 
     fn about(&self) -> &'static str {
         "A plugin's networks: the plugin makes links on the host, which are moved into sandboxes."
-    }
-
-    fn traits(&self) -> Traits {
-        Traits {
-            addresses: true,
-            namespace: Namespace::Own,
-            single: false,
-            company: true,
-            publishes: true,
-            scope: Scope::Local,
-        }
     }
 
     fn plugin(&self) -> Option<&'static str> {

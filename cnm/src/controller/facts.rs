@@ -17,7 +17,7 @@ pub struct HostFacts {
     /// The addresses of the host's resolvers.
     pub resolvers: Vec<IpAddr>,
     /// The host's links.
-    pub links: BTreeMap<LinkName, HostLink>,
+    pub links: Arc<BTreeMap<LinkName, HostLink>>,
     /// The smallest MTU of the links that default routes leave by.
     pub egress_mtu: Option<u32>,
 }

@@ -199,7 +199,8 @@ impl Controller {
     /// The driver that a network is to have.
     fn driver(&self, spec: &NetworkSpec) -> Result<&'static dyn Driver, ControllerError> {
         let name = &spec.driver;
-        let remote = || self.planner.remote(name).filter(|_| spec.plugin);
+        // A driver of a plugin stays for ever: not for a name that no plugin has.
+        let remote = || if spec.plugin { self.planner.remote(name) } else { None };
         self.planner.driver(name).or_else(remote).ok_or_else(|| {
             let known: Vec<_> = self.planner.drivers().iter().map(|known| known.name()).collect();
             let known = known.join(", ");

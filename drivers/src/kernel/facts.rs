@@ -11,6 +11,7 @@ use std::sync::mpsc::{Receiver, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
+use cnm::LinkName;
 use cnm::controller::{HostFacts, HostLink};
 use ipnetwork::IpNetwork;
 use netlink_packet_core::{NLM_F_REPLACE, NetlinkMessage, NetlinkPayload};
@@ -35,6 +36,8 @@ pub(super) struct Facts {
     notifications: netlink_sys::Socket,
     tag: String,
     links: BTreeMap<u32, Known>,
+    /// The same by name. Who asked has let go of it when the next change is told, as a rule.
+    by_name: Arc<BTreeMap<LinkName, HostLink>>,
     /// How often there is each route that is not by a link of ours.
     routes: BTreeMap<Way, usize>,
     /// The ways out, which are listed again when anything of them changes.
@@ -49,14 +52,8 @@ pub(super) struct Facts {
 /// A link, with its name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Known {
-    name: String,
-    link: HostLink,
-}
-
-impl Known {
-    fn is_ours(&self) -> bool {
-        self.link.tag.is_some()
-    }
+    name: Option<LinkName>,
+    ours: bool,
 }
 
 /// A route as far as it matters.
@@ -76,10 +73,10 @@ impl Facts {
         for group in GROUPS {
             notifications.add_membership(group)?;
         }
-        let (links, routes, egress) = Default::default();
+        let (links, by_name, routes, egress) = Default::default();
         let (tag, buffer) = (tag.to_owned(), vec![0; 64 << 10]);
         let (stale, changed) = (true, false);
-        Ok(Self { notifications, tag, links, routes, egress, stale, changed, buffer })
+        Ok(Self { notifications, tag, links, by_name, routes, egress, stale, changed, buffer })
     }
 
     /// Another handle of what tells of changes, to wait for them.
@@ -96,8 +93,7 @@ impl Facts {
             .filter(|way| !self.is_ours(way.link))
             .map(|way| way.destination)
             .collect();
-        let named = |known: &Known| Some((known.name.parse().ok()?, known.link.clone()));
-        let links = self.links.values().filter_map(named).collect();
+        let links = Arc::clone(&self.by_name);
         let resolvers = match std::fs::read_to_string("/etc/resolv.conf") {
             Ok(text) => nameservers(&text),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
@@ -125,7 +121,11 @@ impl Facts {
         let listed = link::list(socket).and_then(|links| Ok((links, route::list(socket)?)));
         let (links, routes) = listed.inspect_err(|_| self.stale = true)?;
         self.egress = Egress::of(&links, &routes, &self.tag);
-        self.links = links.iter().map(|link| (link.index, self.known(link))).collect();
+        self.links.clear();
+        self.by_name = Arc::default();
+        for link in &links {
+            self.know(link);
+        }
         self.routes.clear();
         for route in routes {
             self.add(&route);
@@ -173,16 +173,15 @@ impl Facts {
             RouteNetlinkMessage::NewLink(message) if of_link(&message) => {
                 let index = message.header.index;
                 let Some(link) = link::read(RouteNetlinkMessage::NewLink(message)) else { return };
-                let known = self.known(&link);
+                self.know(&link);
                 // Routes of IPv4 go with their link, and nobody tells.
-                self.stale |= !known.is_ours() && !known.link.up && self.leads(index);
+                self.stale |= !self.is_ours(Some(index)) && !link.up && self.leads(index);
                 self.stale |= self.egress.differs(index, Some(link.mtu));
                 self.stale |= self.egress.contains(index) && !link.up;
-                self.links.insert(index, known);
             }
             RouteNetlinkMessage::DelLink(message) if of_link(&message) => {
                 let index = message.header.index;
-                self.links.remove(&index);
+                self.forget(index);
                 let lost = self.leads(index);
                 self.stale |= lost || self.egress.contains(index);
                 self.changed |= lost;
@@ -247,7 +246,7 @@ impl Facts {
     }
 
     fn is_ours(&self, link: Option<u32>) -> bool {
-        link.and_then(|index| self.links.get(&index)).is_some_and(Known::is_ours)
+        link.and_then(|index| self.links.get(&index)).is_some_and(|link| link.ours)
     }
 
     /// Whether routes lead by a link.
@@ -255,7 +254,9 @@ impl Facts {
         self.routes.keys().any(|way| way.link == Some(link))
     }
 
-    fn known(&self, link: &Link) -> Known {
+    /// Notes a link, under the name that it has now.
+    fn know(&mut self, link: &Link) {
+        self.forget(link.index);
         let tag = link.alias.as_deref().and_then(|alias| Tag::parse(&self.tag, alias));
         let own = HostLink {
             mtu: link.mtu,
@@ -265,7 +266,18 @@ impl Facts {
             bridge: link.is_bridge(),
             tag: tag.map(|tag| tag.owner),
         };
-        Known { name: link.name.clone(), link: own }
+        let (name, ours) = (link.name.parse::<LinkName>().ok(), own.tag.is_some());
+        if let Some(name) = &name {
+            Arc::make_mut(&mut self.by_name).insert(name.clone(), own);
+        }
+        self.links.insert(link.index, Known { name, ours });
+    }
+
+    fn forget(&mut self, index: u32) {
+        let name = self.links.remove(&index).and_then(|link| link.name);
+        if let Some(name) = name {
+            Arc::make_mut(&mut self.by_name).remove(&name);
+        }
     }
 }
 

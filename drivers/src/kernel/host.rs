@@ -242,7 +242,7 @@ impl Host for Memory {
     }
 
     fn host_facts(&self) -> Result<HostFacts, KernelError> {
-        Ok(HostFacts { links: self.host_links(), ..HostFacts::default() })
+        Ok(HostFacts { links: self.host_links().into(), ..HostFacts::default() })
     }
 
     fn fact_changes(&self) -> Result<Receiver<()>, KernelError> {

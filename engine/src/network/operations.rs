@@ -6,6 +6,7 @@ use std::sync::Arc;
 use cnm::controller::HostFacts;
 use cnm::{Controller, Network, NetworkSpec, Planner};
 
+use super::overlaps::overlaps_of;
 use super::{Chance, Networks, now};
 use engine_error::{Error, Result};
 
@@ -16,13 +17,17 @@ impl Networks {
     /// Creates a network; the texts are warnings. Blocks.
     pub fn create(&self, spec: &NetworkSpec) -> Result<(Arc<Network>, Vec<String>)> {
         let spec = &self.with_plugins(spec)?;
+        let mut overlaps = Vec::new();
         let begin = |model: &mut Controller, facts: &HostFacts| {
-            model.begin_create_network(spec, facts, &mut Chance, now())
+            let begun = model.begin_create_network(spec, facts, &mut Chance, now())?;
+            overlaps = overlaps_of(&begun.0, facts);
+            Ok(begun)
         };
         let created = self.create_by(begin);
         self.have_decided_network(spec.id.as_ref());
         let (network, warnings) = created?;
-        self.know_overlaps(&network);
+        // The warnings have told of them.
+        self.know_overlaps(&overlaps);
         self.renew_on_host();
         self.tell_of(&network, "create");
         Ok((network, warnings))

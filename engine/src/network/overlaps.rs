@@ -22,7 +22,7 @@ impl Networks {
     /// The subnets that overlap what the host uses.
     pub(crate) fn overlaps(&self) -> Result<Vec<Overlap>> {
         let facts = self.kernel.host_facts()?;
-        Ok(self.all().iter().flat_map(|network| of_network(network, &facts)).collect())
+        Ok(self.all().iter().flat_map(|network| overlaps_of(network, &facts)).collect())
     }
 
     /// Tells of overlaps whenever the host's routes change, for as long as the networks are used; each
@@ -41,10 +41,9 @@ impl Networks {
         started.map(drop).map_err(|error| Error::internal("cannot watch the host's routes", error))
     }
 
-    /// The user was told of those of a new network when that was made.
-    pub(super) fn know_overlaps(&self, network: &Arc<Network>) {
-        let Ok(facts) = self.kernel.host_facts() else { return };
-        self.told().extend(of_network(network, &facts).iter().map(key));
+    /// Whoever made a network has been told of these.
+    pub(super) fn know_overlaps(&self, overlaps: &[Overlap]) {
+        self.told().extend(overlaps.iter().map(key));
     }
 
     fn tell_overlaps(&self) {
@@ -78,7 +77,8 @@ impl Networks {
     }
 }
 
-fn of_network(network: &Arc<Network>, facts: &HostFacts) -> Vec<Overlap> {
+/// The overlaps of one network.
+pub(super) fn overlaps_of(network: &Arc<Network>, facts: &HostFacts) -> Vec<Overlap> {
     let overlap = |pool: &cnm::Pool| {
         let what = overlapped(pool.subnet, facts)?;
         Some((Arc::clone(network), pool.subnet, what))

@@ -238,6 +238,11 @@ impl Daemon {
         Host::from_netns(Netns::open(self.root(&format!("proc/{pid}/ns/net"))).unwrap())
     }
 
+    /// The addresses that a container has on all of its networks.
+    pub fn addresses_of(&self, container: &str) -> Vec<IpAddr> {
+        self.addresses(container).into_values().flatten().collect()
+    }
+
     /// The addresses of a container, IPv4 first, by the name of the network.
     pub fn addresses(&self, container: &str) -> BTreeMap<String, Vec<IpAddr>> {
         let text = self.rnet(&format!("inspect {container}"));

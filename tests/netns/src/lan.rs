@@ -1,18 +1,45 @@
 //! A LAN that any number of hosts are on.
 
 use std::cell::Cell;
+use std::net::{IpAddr, SocketAddr};
 
 use cnm::LinkName;
 use drivers::kernel::link;
 use drivers::kernel::netlink::Socket;
 
-use crate::Host;
+use crate::{Daemon, Host};
 
 /// A switch with its cables.
 #[derive(Debug)]
 pub struct Lan {
     switch: Host,
     ports: Cell<usize>,
+}
+
+/// What servers of [`Lan::with_daemon`] listen on.
+pub const PORT: u16 = 7;
+
+/// A neighbour of the host on [`Lan::with_daemon`].
+pub const NEIGHBOUR: [&str; 2] = ["10.7.0.1", "fd00:7::1"];
+
+/// The host there.
+pub const HOST: [&str; 2] = ["10.7.0.2", "fd00:7::2"];
+
+/// Fails unless somebody reaches these addresses of both families over TCP and UDP.
+pub fn passes(from: &Host, to: &[IpAddr]) {
+    assert_eq!(to.len(), 2, "{to:?}");
+    for address in to {
+        assert!(from.tcp(*address, PORT).is_ok(), "{address}");
+        assert!(from.udp(*address, PORT).is_ok(), "{address}");
+    }
+}
+
+/// Fails if somebody reaches any of these addresses of both families.
+pub fn fails(from: &Host, to: &[IpAddr]) {
+    assert_eq!(to.len(), 2, "{to:?}");
+    for address in to {
+        assert!(from.is_cut_off_from(SocketAddr::new(*address, PORT)), "{address}");
+    }
 }
 
 const BRIDGE: &str = "switch";
@@ -24,6 +51,15 @@ impl Lan {
         switch.add_bridge(BRIDGE);
         switch.request(&[link::switch_on(&name(BRIDGE), None, None)]);
         Self { switch, ports: Cell::new(0) }
+    }
+
+    /// One with a neighbour and the host of a daemon.
+    pub fn with_daemon() -> (Self, Host, Host, Daemon) {
+        let lan = Self::new();
+        let [neighbour, host] = [NEIGHBOUR, HOST]
+            .map(|[ipv4, ipv6]| lan.host(&[&format!("{ipv4}/24"), &format!("{ipv6}/64")]));
+        let daemon = Daemon::start(&host, &[]);
+        (lan, neighbour, host, daemon)
     }
 
     /// A host with an interface on it, `eth0`, which has these addresses.

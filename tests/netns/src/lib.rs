@@ -10,7 +10,7 @@ mod daemon;
 mod flow;
 mod host;
 mod lab;
-mod lan;
+pub mod lan;
 pub mod lookup;
 pub mod matrix;
 mod model;

@@ -17,10 +17,6 @@ fn start() -> (Lab, Daemon) {
 }
 
 /// The addresses of a container on its only network, IPv4 first.
-fn own(daemon: &Daemon, container: &str) -> Vec<IpAddr> {
-    daemon.addresses(container).into_values().flatten().collect()
-}
-
 #[test]
 fn a_network_with_several_subnets_grows_into_the_next_when_one_is_full() {
     let (lab, daemon) = start();
@@ -36,9 +32,9 @@ fn a_network_with_several_subnets_grows_into_the_next_when_one_is_full() {
     let a = daemon.run("aa", "--network grow");
     let b = daemon.run("bb", "--network grow");
     let c = daemon.run("cc", "--network grow --ip 10.9.2.6 -p 8080:7");
-    assert_eq!(own(&daemon, "aa"), Lab::both(["10.9.1.2", "fd00:91::2"]));
-    assert_eq!(own(&daemon, "bb"), Lab::both(["10.9.2.2", "fd00:91::3"]));
-    assert_eq!(own(&daemon, "cc"), Lab::both(["10.9.2.6", "fd00:92::2"]));
+    assert_eq!(daemon.addresses_of("aa"), Lab::both(["10.9.1.2", "fd00:91::2"]));
+    assert_eq!(daemon.addresses_of("bb"), Lab::both(["10.9.2.2", "fd00:91::3"]));
+    assert_eq!(daemon.addresses_of("cc"), Lab::both(["10.9.2.6", "fd00:92::2"]));
     for (from, name) in [(&a, "aa"), (&b, "bb"), (&c, "cc")] {
         let _server = lab.client.serve(PORT);
         for (number, client) in Lab::both(Lab::CLIENT).into_iter().enumerate() {
@@ -51,7 +47,9 @@ fn a_network_with_several_subnets_grows_into_the_next_when_one_is_full() {
         [(&a, "aa", &c, "cc"), (&c, "cc", &a, "aa"), (&b, "bb", &c, "cc")]
     {
         let _server = to.serve(PORT);
-        for (source, target) in own(&daemon, source).into_iter().zip(own(&daemon, target)) {
+        for (source, target) in
+            daemon.addresses_of(source).into_iter().zip(daemon.addresses_of(target))
+        {
             assert_eq!(from.tcp(target, PORT).unwrap(), source, "to {target}");
         }
     }
@@ -74,7 +72,7 @@ fn a_network_without_addresses_joins_containers_by_their_frames_only() {
     assert!(refusal.contains("null ipam driver does not handle specific address pool requests"));
     assert!(lab.host.addresses("bare").iter().all(IpNetwork::is_ipv6), "the bridge has none");
     let [a, b] = ["aa", "bb"].map(|name| daemon.run(name, "--network bare --cap-add NET_ADMIN"));
-    assert_eq!(own(&daemon, "aa"), Vec::<IpAddr>::new());
+    assert_eq!(daemon.addresses_of("aa"), Vec::<IpAddr>::new());
     assert_eq!(daemon.rnet("network inspect -f {{.IPAM.Driver}} bare"), "null");
     let refusal = daemon.refusal("run --network bare --ip 10.9.0.2 rnet/toolbox true");
     assert!(refusal.contains("10.9.0.2"), "{refusal}");

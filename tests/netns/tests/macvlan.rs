@@ -3,14 +3,9 @@
 use std::net::{IpAddr, SocketAddr};
 
 use drivers::kernel::link;
+use netns_tests::lan::{HOST, NEIGHBOUR, PORT, fails, passes};
 use netns_tests::lookup::addresses;
 use netns_tests::{Daemon, Host, Lab, Lan, SILENCE, wait_until};
-
-const PORT: u16 = 7;
-
-/// A neighbour of the host, and what it is called.
-const NEIGHBOUR: [&str; 2] = ["10.7.0.1", "fd00:7::1"];
-const HOST: [&str; 2] = ["10.7.0.2", "fd00:7::2"];
 
 /// `network create` with both families on the LAN, and room for the addresses of one host.
 fn create(range: u8, more: &str) -> String {
@@ -19,27 +14,6 @@ fn create(range: u8, more: &str) -> String {
          --gateway 10.7.0.1 --subnet fd00:7::/64 --ip-range fd00:7::{range:x}/125 \
          --gateway fd00:7::1 -o parent=eth0{more} lan"
     )
-}
-
-/// A LAN with a neighbour and the host of a daemon.
-fn start() -> (Lan, Host, Host, Daemon) {
-    let lan = Lan::new();
-    let [neighbour, host] = [NEIGHBOUR, HOST]
-        .map(|[ipv4, ipv6]| lan.host(&[&format!("{ipv4}/24"), &format!("{ipv6}/64")]));
-    let daemon = Daemon::start(&host, &[]);
-    (lan, neighbour, host, daemon)
-}
-
-fn own(daemon: &Daemon, container: &str) -> Vec<IpAddr> {
-    daemon.addresses(container).into_values().flatten().collect()
-}
-
-fn passes(from: &Host, to: &[IpAddr]) {
-    assert_eq!(to.len(), 2, "{to:?}");
-    for address in to {
-        assert!(from.tcp(*address, PORT).is_ok(), "{address}");
-        assert!(from.udp(*address, PORT).is_ok(), "{address}");
-    }
 }
 
 /// Waits until a host reaches what was broken a moment ago.
@@ -51,16 +25,9 @@ fn comes_back(from: &Host, to: &[IpAddr]) {
     passes(from, to);
 }
 
-fn fails(from: &Host, to: &[IpAddr]) {
-    assert_eq!(to.len(), 2, "{to:?}");
-    for address in to {
-        assert!(from.is_cut_off_from(SocketAddr::new(*address, PORT)), "{address}");
-    }
-}
-
 #[test]
 fn containers_on_two_hosts_reach_each_other_and_all_their_neighbours() {
-    let (lan, neighbour, _host, daemon) = start();
+    let (lan, neighbour, _host, daemon) = Lan::with_daemon();
     let second = lan.host(&[]);
     let other = Daemon::start(&second, &[]);
     daemon.rnet(&create(16, ""));
@@ -68,11 +35,11 @@ fn containers_on_two_hosts_reach_each_other_and_all_their_neighbours() {
     let one = daemon.run("one", "--network lan");
     let two = other.run("two", "--network lan");
     let _servers = [one.serve(PORT), two.serve(PORT), neighbour.serve(PORT)];
-    passes(&one, &own(&other, "two"));
-    passes(&two, &own(&daemon, "one"));
+    passes(&one, &other.addresses_of("two"));
+    passes(&two, &daemon.addresses_of("one"));
     passes(&one, &Lab::both(NEIGHBOUR));
-    passes(&neighbour, &own(&other, "two"));
-    for (address, seen) in own(&other, "two").into_iter().zip(own(&daemon, "one")) {
+    passes(&neighbour, &other.addresses_of("two"));
+    for (address, seen) in other.addresses_of("two").into_iter().zip(daemon.addresses_of("one")) {
         assert_eq!(one.tcp(address, PORT).unwrap(), seen, "nobody translates");
     }
     // What is beyond the LAN is reached by its router.
@@ -85,11 +52,11 @@ fn containers_on_two_hosts_reach_each_other_and_all_their_neighbours() {
 
 #[test]
 fn the_host_is_kept_from_its_containers_unless_it_is_to_have_access() {
-    let (_lan, neighbour, host, daemon) = start();
+    let (_lan, neighbour, host, daemon) = Lan::with_daemon();
     daemon.rnet(&create(16, ""));
     let one = daemon.run("one", "--network lan");
     let _servers = [one.serve(PORT), host.serve(PORT), neighbour.serve(PORT)];
-    fails(&host, &own(&daemon, "one"));
+    fails(&host, &daemon.addresses_of("one"));
     fails(&one, &Lab::both(HOST));
     daemon.rnet("rm -f one");
     daemon.rnet("network rm lan");
@@ -97,12 +64,12 @@ fn the_host_is_kept_from_its_containers_unless_it_is_to_have_access() {
     let one = daemon.run("one", "--network lan");
     let two = daemon.run("two", "--network lan");
     let _inside = [one.serve(PORT), two.serve(PORT)];
-    passes(&host, &own(&daemon, "one"));
+    passes(&host, &daemon.addresses_of("one"));
     let host_end = Lab::both(["10.7.0.23", "fd00:7::17"]);
     passes(&one, &host_end);
     passes(&two, &host_end);
     assert!(one.tcp(Lab::both(HOST)[0], PORT).is_ok(), "the address that the host had before");
-    passes(&neighbour, &own(&daemon, "two"));
+    passes(&neighbour, &daemon.addresses_of("two"));
     passes(&host, &Lab::both(NEIGHBOUR));
     for name in ["one", "two"] {
         daemon.rnet(&format!("rm -f {name}"));
@@ -114,7 +81,7 @@ fn the_host_is_kept_from_its_containers_unless_it_is_to_have_access() {
 
 #[test]
 fn modes_say_who_may_talk() {
-    let (_lan, neighbour, _host, daemon) = start();
+    let (_lan, neighbour, _host, daemon) = Lan::with_daemon();
     let _server = neighbour.serve(PORT);
     for (mode, talk) in [("bridge", true), ("private", false), ("vepa", false)] {
         daemon.rnet(&create(16, &format!(" -o macvlan_mode={mode}")));
@@ -122,12 +89,12 @@ fn modes_say_who_may_talk() {
         let two = daemon.run("two", "--network lan");
         let _server = two.serve(PORT);
         if talk {
-            passes(&one, &own(&daemon, "two"));
+            passes(&one, &daemon.addresses_of("two"));
         } else {
-            fails(&one, &own(&daemon, "two"));
+            fails(&one, &daemon.addresses_of("two"));
         }
         passes(&one, &Lab::both(NEIGHBOUR));
-        passes(&neighbour, &own(&daemon, "two"));
+        passes(&neighbour, &daemon.addresses_of("two"));
         daemon.rnet("rm -f one two");
         daemon.rnet("network rm lan");
     }
@@ -135,7 +102,7 @@ fn modes_say_who_may_talk() {
 
 #[test]
 fn an_internal_network_has_no_way_out_of_its_subnet() {
-    let (_lan, neighbour, _host, daemon) = start();
+    let (_lan, neighbour, _host, daemon) = Lan::with_daemon();
     daemon.rnet(&create(16, " --internal"));
     let one = daemon.run("one", "--network lan");
     neighbour.add_address("lo", "203.0.113.1/32");
@@ -146,7 +113,7 @@ fn an_internal_network_has_no_way_out_of_its_subnet() {
 
 #[test]
 fn passthru_is_for_one_container_and_one_network() {
-    let (_lan, neighbour, host, daemon) = start();
+    let (_lan, neighbour, host, daemon) = Lan::with_daemon();
     let before = host.link("eth0").unwrap().mac;
     daemon.rnet(&create(16, " -o macvlan_mode=passthru"));
     let mac = "02:42:ac:11:00:07";
@@ -154,7 +121,7 @@ fn passthru_is_for_one_container_and_one_network() {
     let _servers = [one.serve(PORT), neighbour.serve(PORT)];
     assert_eq!(one.link("eth0").unwrap().mac.unwrap().to_string(), mac);
     passes(&one, &Lab::both(NEIGHBOUR));
-    passes(&neighbour, &own(&daemon, "one"));
+    passes(&neighbour, &daemon.addresses_of("one"));
     let refusal = daemon.refusal("run -d --network lan rnet/toolbox sleep 1000");
     assert!(refusal.contains("network lan has room for 1 endpoint only"), "{refusal}");
     let refusal = daemon.refusal(
@@ -168,23 +135,23 @@ fn passthru_is_for_one_container_and_one_network() {
 
 #[test]
 fn names_are_answered_and_addresses_stay() {
-    let (_lan, _neighbour, _host, daemon) = start();
+    let (_lan, _neighbour, _host, daemon) = Lan::with_daemon();
     daemon.rnet(&create(16, ""));
     let one = daemon.run("one", "--network lan --network-alias alias");
     let two = daemon.run("two", "--network lan");
-    let (first, second) = (own(&daemon, "one"), own(&daemon, "two"));
+    let (first, second) = (daemon.addresses_of("one"), daemon.addresses_of("two"));
     assert_eq!(addresses(&two, "one"), first);
     assert_eq!(addresses(&two, "alias.lan"), first);
     assert_eq!(addresses(&one, "two"), second);
     let mac = one.link("eth0").unwrap().mac;
     daemon.rnet("restart -t 0 two one");
-    assert_eq!((own(&daemon, "one"), own(&daemon, "two")), (first, second));
+    assert_eq!((daemon.addresses_of("one"), daemon.addresses_of("two")), (first, second));
     assert_eq!(daemon.inside("one").link("eth0").unwrap().mac, mac);
 }
 
 #[test]
 fn many_networks_are_on_one_parent_and_a_container_on_several() {
-    let (_lan, _neighbour, host, daemon) = start();
+    let (_lan, _neighbour, host, daemon) = Lan::with_daemon();
     host.add_address("eth0", "10.8.0.1/24");
     for number in 0..8 {
         daemon.rnet(&format!(
@@ -204,12 +171,12 @@ fn many_networks_are_on_one_parent_and_a_container_on_several() {
     let left: Vec<_> = one.links().into_iter().map(|link| link.name).collect();
     assert_eq!(left, ["lo", "eth0"]);
     daemon.run("chosen", "--network n3 --ip 10.9.3.77");
-    assert_eq!(own(&daemon, "chosen"), ["10.9.3.77".parse::<IpAddr>().unwrap()]);
+    assert_eq!(daemon.addresses_of("chosen"), ["10.9.3.77".parse::<IpAddr>().unwrap()]);
 }
 
 #[test]
 fn an_address_that_somebody_has_is_not_used() {
-    let (_lan, neighbour, _host, daemon) = start();
+    let (_lan, neighbour, _host, daemon) = Lan::with_daemon();
     daemon.rnet(&create(16, ""));
     neighbour.add_address("eth0", "10.7.0.18/24");
     neighbour.add_address("eth0", "fd00:7::12/64");
@@ -234,15 +201,15 @@ fn an_address_that_somebody_has_is_not_used() {
 
 #[test]
 fn a_network_without_a_parent_is_for_its_containers_only() {
-    let (_lan, neighbour, host, daemon) = start();
+    let (_lan, neighbour, host, daemon) = Lan::with_daemon();
     daemon.rnet("network create -d macvlan --ipv6 --subnet 10.9.0.0/24 --subnet fd00:9::/64 alone");
     let id = daemon.rnet("network inspect -f {{.Id}} alone");
     let [one, two] = ["one", "two"].map(|name| daemon.run(name, "--network alone"));
     let _servers = [one.serve(PORT), neighbour.serve(PORT)];
-    passes(&two, &own(&daemon, "one"));
+    passes(&two, &daemon.addresses_of("one"));
     fails(&two, &Lab::both(NEIGHBOUR));
-    fails(&host, &own(&daemon, "one"));
-    assert_eq!(addresses(&two, "one"), own(&daemon, "one"));
+    fails(&host, &daemon.addresses_of("one"));
+    assert_eq!(addresses(&two, "one"), daemon.addresses_of("one"));
     let device = format!("dm-{}", &id[..12]);
     assert!(host.link(&device).is_some());
     daemon.rnet("rm -f one two");
@@ -252,7 +219,7 @@ fn a_network_without_a_parent_is_for_its_containers_only() {
 
 #[test]
 fn a_parent_that_cannot_be_is_refused_when_the_network_is_made() {
-    let (_lan, _neighbour, host, daemon) = start();
+    let (_lan, _neighbour, host, daemon) = Lan::with_daemon();
     host.add_bridge("br0");
     let far = Host::new();
     host.connect("eth1", &far, "far");
@@ -285,7 +252,7 @@ fn a_parent_that_cannot_be_is_refused_when_the_network_is_made() {
 
 #[test]
 fn a_parent_that_is_gone_is_told_and_what_was_on_it_comes_back_with_it() {
-    let (lan, neighbour, host, daemon) = start();
+    let (lan, neighbour, host, daemon) = Lan::with_daemon();
     daemon.rnet(&create(16, ""));
     let one = daemon.run("one", "--network lan");
     host.request(&[link::remove(&"eth0".parse().unwrap())]);
@@ -298,12 +265,12 @@ fn a_parent_that_is_gone_is_told_and_what_was_on_it_comes_back_with_it() {
     let [ipv4, ipv6] = HOST;
     lan.connect(&host, "eth0", &[&format!("{ipv4}/24"), &format!("{ipv6}/64")]);
     let _server = one.serve(PORT);
-    comes_back(&neighbour, &own(&daemon, "one"));
+    comes_back(&neighbour, &daemon.addresses_of("one"));
 }
 
 #[test]
 fn published_ports_are_said_to_be_of_no_use() {
-    let (_lan, _neighbour, _host, daemon) = start();
+    let (_lan, _neighbour, _host, daemon) = Lan::with_daemon();
     daemon.rnet(&create(16, ""));
     let warnings =
         daemon.warnings("run -d --name one --network lan -p 8080:7 rnet/toolbox sleep 9");
@@ -314,11 +281,11 @@ fn published_ports_are_said_to_be_of_no_use() {
 
 #[test]
 fn a_daemon_that_is_killed_leaves_the_network_working_and_takes_it_up_again() {
-    let (_lan, neighbour, host, mut daemon) = start();
+    let (_lan, neighbour, host, mut daemon) = Lan::with_daemon();
     daemon.rnet(&create(16, " -o rnet.macvlan.host_access=true"));
     let one = daemon.run("one", "--network lan");
     let _server = one.serve(PORT);
-    let to = own(&daemon, "one");
+    let to = daemon.addresses_of("one");
     let index = one.link("eth0").unwrap().index;
     daemon.kill();
     passes(&neighbour, &to);

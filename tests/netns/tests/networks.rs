@@ -59,7 +59,8 @@ impl Wish {
         let mut model = Controller::load(&Memory::new(), Arc::new(Drivers), config).unwrap();
         let link = HostLink { mtu: 1500, up: true, ..HostLink::default() };
         let links = BTreeMap::from([("eth0".parse().unwrap(), link)]);
-        let (mut chance, host) = (Counter(0), HostFacts { links, ..HostFacts::default() });
+        let (mut chance, host) =
+            (Counter(0), HostFacts { links: links.into(), ..HostFacts::default() });
         let mut spec = self.network(driver);
         let (network, transaction) = if driver.traits().single {
             "predefined".clone_into(&mut spec.name);

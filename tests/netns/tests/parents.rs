@@ -5,18 +5,13 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails where it stands")]
 
-use std::net::{IpAddr, SocketAddr};
-
 use cnm::LinkKind;
 use cnm::link::{IpvlanFlag, IpvlanMode};
 use drivers::kernel::link;
 use drivers::kernel::netlink::Socket;
+use netns_tests::lan::{HOST, NEIGHBOUR, PORT, fails, passes};
 use netns_tests::lookup::addresses;
 use netns_tests::{Daemon, Host, Lab, Lan};
-
-const PORT: u16 = 7;
-const NEIGHBOUR: [&str; 2] = ["10.7.0.1", "fd00:7::1"];
-const HOST: [&str; 2] = ["10.7.0.2", "fd00:7::2"];
 
 fn vlan() -> LinkKind {
     LinkKind::Vlan { parent: "eth0".parse().unwrap(), id: 100 }
@@ -31,15 +26,6 @@ fn has(host: &Host, kind: &LinkKind) -> bool {
     host.run(|| link::knows_kind(&mut Socket::open().unwrap(), kind)).unwrap()
 }
 
-/// A LAN with a neighbour and the host of a daemon.
-fn start() -> (Lan, Host, Host, Daemon) {
-    let lan = Lan::new();
-    let [neighbour, host] = [NEIGHBOUR, HOST]
-        .map(|[ipv4, ipv6]| lan.host(&[&format!("{ipv4}/24"), &format!("{ipv6}/64")]));
-    let daemon = Daemon::start(&host, &[]);
-    (lan, neighbour, host, daemon)
-}
-
 /// `network create` with both families, of one of the hosts on the LAN.
 fn create(range: u8, more: &str) -> String {
     format!(
@@ -47,25 +33,6 @@ fn create(range: u8, more: &str) -> String {
          --gateway 10.7.0.1 --subnet fd00:7::/64 --ip-range fd00:7::{range:x}/125 \
          --gateway fd00:7::1 {more}"
     )
-}
-
-fn own(daemon: &Daemon, container: &str) -> Vec<IpAddr> {
-    daemon.addresses(container).into_values().flatten().collect()
-}
-
-fn passes(from: &Host, to: &[IpAddr]) {
-    assert_eq!(to.len(), 2, "{to:?}");
-    for address in to {
-        assert!(from.tcp(*address, PORT).is_ok(), "{address}");
-        assert!(from.udp(*address, PORT).is_ok(), "{address}");
-    }
-}
-
-fn fails(from: &Host, to: &[IpAddr]) {
-    assert_eq!(to.len(), 2, "{to:?}");
-    for address in to {
-        assert!(from.is_cut_off_from(SocketAddr::new(*address, PORT)), "{address}");
-    }
 }
 
 #[test]
@@ -78,7 +45,7 @@ fn a_kernel_without_the_kind_of_link_is_told_of_when_the_network_is_made() {
             "this kernel cannot do VLAN interfaces (802.1Q)",
         ),
     ];
-    let (_lan, _neighbour, host, daemon) = start();
+    let (_lan, _neighbour, host, daemon) = Lan::with_daemon();
     let before = host.links().len();
     for (kind, words, sentence) in wanted {
         let made = daemon.fails(&create(16, words));
@@ -95,7 +62,7 @@ fn a_kernel_without_the_kind_of_link_is_told_of_when_the_network_is_made() {
 #[test]
 #[ignore = "needs a kernel with 802.1q: make test-vm"]
 fn containers_on_two_hosts_reach_each_other_by_a_vlan() {
-    let (lan, neighbour, host, mut daemon) = start();
+    let (lan, neighbour, host, mut daemon) = Lan::with_daemon();
     let second = lan.host(&[]);
     let other = Daemon::start(&second, &[]);
     daemon.rnet(&create(16, "-d macvlan -o parent=eth0.100 -o rnet.macvlan.host_access=1 blue"));
@@ -103,12 +70,12 @@ fn containers_on_two_hosts_reach_each_other_by_a_vlan() {
     let one = daemon.run("one", "--network blue");
     let two = other.run("two", "--network blue");
     let _servers = [one.serve(PORT), two.serve(PORT), neighbour.serve(PORT)];
-    passes(&one, &own(&other, "two"));
-    passes(&two, &own(&daemon, "one"));
-    passes(&host, &own(&daemon, "one"));
-    fails(&neighbour, &own(&daemon, "one"));
+    passes(&one, &other.addresses_of("two"));
+    passes(&two, &daemon.addresses_of("one"));
+    passes(&host, &daemon.addresses_of("one"));
+    fails(&neighbour, &daemon.addresses_of("one"));
     fails(&two, &Lab::both(NEIGHBOUR));
-    let to = own(&daemon, "one");
+    let to = daemon.addresses_of("one");
     daemon.kill();
     passes(&two, &to);
     daemon.restart();
@@ -118,7 +85,7 @@ fn containers_on_two_hosts_reach_each_other_by_a_vlan() {
 #[test]
 #[ignore = "needs a kernel with 802.1q: make test-vm"]
 fn a_vlan_that_was_made_goes_with_the_last_network_on_it() {
-    let (_lan, _neighbour, host, mut daemon) = start();
+    let (_lan, _neighbour, host, mut daemon) = Lan::with_daemon();
     let made = || host.link("eth0.100").is_some_and(|link| link.up);
     let network = |number: u8| {
         format!(
@@ -157,7 +124,7 @@ fn a_vlan_that_was_made_goes_with_the_last_network_on_it() {
 #[test]
 #[ignore = "needs a kernel with ipvlan: make test-vm"]
 fn ipvlan_containers_share_the_address_of_their_parent() {
-    let (lan, neighbour, host, mut daemon) = start();
+    let (lan, neighbour, host, mut daemon) = Lan::with_daemon();
     let second = lan.host(&[]);
     let other = Daemon::start(&second, &[]);
     daemon.rnet(&create(16, "-d ipvlan -o parent=eth0 lan"));
@@ -167,11 +134,11 @@ fn ipvlan_containers_share_the_address_of_their_parent() {
     let two = other.run("two", "--network lan");
     let _servers = [one.serve(PORT), two.serve(PORT), neighbour.serve(PORT)];
     for from in [&two, &neighbour, &beside] {
-        passes(from, &own(&daemon, "one"));
+        passes(from, &daemon.addresses_of("one"));
     }
-    passes(&one, &own(&other, "two"));
+    passes(&one, &other.addresses_of("two"));
     passes(&one, &Lab::both(NEIGHBOUR));
-    assert_eq!(addresses(&one, "beside"), own(&daemon, "beside"));
+    assert_eq!(addresses(&one, "beside"), daemon.addresses_of("beside"));
     assert_eq!(one.link("eth0").unwrap().mac, host.link("eth0").unwrap().mac);
     let mac = daemon.rnet("inspect -f {{.NetworkSettings.Networks.lan.MacAddress}} one");
     assert_eq!(mac, "", "it has none of its own");
@@ -201,7 +168,7 @@ fn ipvlan_containers_share_the_address_of_their_parent() {
 #[ignore = "needs a kernel with ipvlan: make test-vm"]
 fn ipvlan_routes_between_subnets_where_it_is_to() {
     for mode in ["l3", "l3s"] {
-        let (_lan, neighbour, _host, daemon) = start();
+        let (_lan, neighbour, _host, daemon) = Lan::with_daemon();
         daemon.rnet(&format!(
             "network create -d ipvlan --ipv6 --subnet 10.8.1.0/24 --subnet 10.8.2.0/24 \
              --subnet fd00:8:1::/64 --subnet fd00:8:2::/64 -o parent=eth0 -o ipvlan_mode={mode} far"
@@ -209,11 +176,11 @@ fn ipvlan_routes_between_subnets_where_it_is_to() {
         let chosen = |n: u8| format!("--network far --ip 10.8.{n}.9 --ip6 fd00:8:{n}::9");
         let [one, two] = [1, 2].map(|n| daemon.run(&format!("c{n}"), &chosen(n)));
         let _servers = [one.serve(PORT), neighbour.serve(PORT)];
-        passes(&two, &own(&daemon, "c1"));
+        passes(&two, &daemon.addresses_of("c1"));
         // The neighbour knows the way: the host is the router.
         neighbour.add_route("10.8.0.0/16", "eth0", HOST[0]);
         neighbour.add_route("fd00:8::/32", "eth0", HOST[1]);
-        passes(&neighbour, &own(&daemon, "c1"));
+        passes(&neighbour, &daemon.addresses_of("c1"));
         passes(&two, &Lab::both(NEIGHBOUR));
     }
 }

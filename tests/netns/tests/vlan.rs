@@ -31,10 +31,6 @@ fn start() -> (Lan, [(Host, Daemon); 2]) {
     (lan, sides)
 }
 
-fn own(daemon: &Daemon, container: &str) -> Vec<IpAddr> {
-    daemon.addresses(container).into_values().flatten().collect()
-}
-
 fn passes(from: &Host, to: &[IpAddr]) {
     assert!(!to.is_empty());
     for address in to {
@@ -52,11 +48,11 @@ fn macvlan_networks_on_a_vlan_join_two_hosts_and_other_vlans_stay_apart() {
     let here = one.run("here", "--network mynet");
     let there = two.run("there", "--network mynet");
     let _servers = [here.serve(PORT), there.serve(PORT)];
-    passes(&here, &own(&two, "there"));
-    passes(&there, &own(&one, "here"));
+    passes(&here, &two.addresses_of("there"));
+    passes(&there, &one.addresses_of("here"));
     // Who is on the LAN without a tag, or with another one, is not there for them.
     let plain = lan.host(&["10.0.0.77/24"]);
-    let server = SocketAddr::new(own(&one, "here")[0], PORT);
+    let server = SocketAddr::new(one.addresses_of("here")[0], PORT);
     assert!(plain.is_cut_off_from(server));
     for host in [&first, &second] {
         assert!(host.link("eth0.100").is_some());
@@ -85,9 +81,9 @@ fn a_vlan_interface_of_the_user_is_used_and_left_and_one_of_ours_is_healed() {
     daemon.kill();
     passes(&two, &own_by(&one));
     daemon.restart();
-    passes(&two, &own(&daemon, "one"));
+    passes(&two, &daemon.addresses_of("one"));
     ip(&host, "link del eth0.8");
-    let server = SocketAddr::new(own(&daemon, "one")[0], PORT);
+    let server = SocketAddr::new(daemon.addresses_of("one")[0], PORT);
     wait_until("it is healed", || two.tcp_to(server, SILENCE).is_ok());
     daemon.rnet("system reset --force");
     daemon.ends();
@@ -105,16 +101,16 @@ fn ipvlan_networks_join_two_hosts_with_the_hardware_address_of_the_parent() {
     let near = one.run("near", "--network mynet");
     let there = two.run("there", "--network mynet");
     let _servers = [here.serve(PORT), near.serve(PORT), there.serve(PORT)];
-    passes(&here, &own(&two, "there"));
-    passes(&here, &own(&one, "near"));
-    passes(&there, &own(&one, "here"));
+    passes(&here, &two.addresses_of("there"));
+    passes(&here, &one.addresses_of("near"));
+    passes(&there, &one.addresses_of("here"));
     assert_eq!(here.link("eth0").unwrap().mac, host.link("eth0").unwrap().mac);
-    assert_eq!(addresses(&near, "here")[..1], own(&one, "here")[..1]);
+    assert_eq!(addresses(&near, "here")[..1], one.addresses_of("here")[..1]);
     let index = here.link("eth0").unwrap().index;
     one.kill();
     one.restart();
     assert_eq!(here.link("eth0").unwrap().index, index, "it was not made again");
-    passes(&there, &own(&one, "here"));
+    passes(&there, &one.addresses_of("here"));
 }
 
 #[test]
@@ -131,9 +127,9 @@ fn modes_and_flags_of_ipvlan_say_who_may_talk() {
         daemon.rnet(&create("ipvlan", 0, &format!("eth0 -o {options}")));
         let [one, two] = ["one", "two"].map(|name| daemon.run(name, "--network mynet"));
         let _server = one.serve(PORT);
-        let server = SocketAddr::new(own(&daemon, "one")[0], PORT);
+        let server = SocketAddr::new(daemon.addresses_of("one")[0], PORT);
         if talk {
-            passes(&two, &own(&daemon, "one"));
+            passes(&two, &daemon.addresses_of("one"));
         } else {
             assert!(two.is_cut_off_from(server), "{options}");
         }
@@ -156,7 +152,7 @@ fn where_ipvlan_routes_another_machine_reaches_containers_by_the_host() {
     let [ipv4, ipv6] = Lab::HOST;
     lab.client.add_route("10.0.0.0/24", "eth0", ipv4);
     lab.client.add_route("fd00:a::/64", "eth0", ipv6);
-    passes(&lab.client, &own(&daemon, "one"));
+    passes(&lab.client, &daemon.addresses_of("one"));
 }
 
 /// The IPv4 address of a container that no daemon can be asked about.
