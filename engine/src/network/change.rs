@@ -10,7 +10,7 @@ use cnm::{Endpoint, EndpointId, Kind, PortBinding, Sandbox, Transaction};
 use drivers::kernel::conntrack::Way;
 
 use super::claims::{Claimed, ClaimedPort};
-use super::flows::way;
+use super::flows::{Ways, moved};
 use super::leases::Holding;
 use engine_error::{Error, Result};
 use ipnetwork::IpNetwork;
@@ -52,10 +52,10 @@ impl Change {
         let kept: HashSet<_> = sandbox.ports.iter().collect();
         let withdrawn: Vec<_> = old.iter().filter(|port| !kept.contains(port)).cloned().collect();
         let Transaction { before, after, .. } = &transaction;
-        let led = |port: &PortBinding| Some((port.clone(), way(before, port)?));
+        let ways = Ways::of(before);
+        let led = |port: &PortBinding| Some((port.clone(), ways.way(port)?));
         let closed = withdrawn.iter().filter_map(led).collect();
-        let moved = sandbox.ports.iter().filter(|port| way(before, port) != way(after, port));
-        let moved = moved.cloned().collect();
+        let moved = moved(&sandbox.ports, before, after);
         let (bound, leases) = claimed.of(&sandbox);
         Ok(Self {
             sandbox,

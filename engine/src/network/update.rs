@@ -7,8 +7,7 @@ use cnm::controller::{ControllerError, HostFacts, NetworkUpdate, Part, Subject};
 use cnm::store::{Batch, Durability};
 use cnm::{Controller, NetworkId, Plan, SandboxId, Transaction, diff};
 
-use super::flows::way;
-use super::{Chance, Networks, now};
+use super::{Chance, Networks, flows, now};
 use engine_error::{Error, Result};
 
 /// How long to wait for changes of sandboxes, or of a network, to come to their ends.
@@ -139,8 +138,7 @@ impl Networks {
         for Part { subject, before, after } in parts {
             let Subject::Sandbox(id) = subject else { continue };
             let Ok((sandbox, _)) = self.sandbox(id) else { continue };
-            let led = sandbox.ports.iter().filter(|port| way(before, port) != way(after, port));
-            moved.extend(led.cloned());
+            moved.extend(flows::moved(&sandbox.ports, before, after));
         }
         if let Err(error) = self.kernel.flush_ports(&moved) {
             let error = Error::from(error).chain();

@@ -121,6 +121,27 @@ fn a_connection_to_a_withdrawn_port_ends_at_once() {
 }
 
 #[test]
+fn a_port_that_is_taken_out_of_a_range_ends_its_connections_and_no_others() {
+    let (lab, daemon) = lab();
+    let range = "8000-8009:8000-8009";
+    let web = daemon.run("web", &format!("--network n1 -p {range} -p {range}/udp"));
+    let _echoes = [8003, 8007].map(|port| Echo::start(&web, port));
+    let of_one = at(8003).map(|to| Flow::tcp(&lab.client, to));
+    let others = Flow::all(&lab.client, at(8007));
+    go_on(&of_one);
+    go_on(&others);
+    daemon.rnet("port rm web 8003 8003/udp");
+    for flow in of_one {
+        let error = flow.breaks();
+        assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset, "{error}");
+    }
+    go_on(&others);
+    daemon.rnet("port add web 8003:8003 8003:8003/udp");
+    go_on(&others);
+    others.into_iter().for_each(Flow::end);
+}
+
+#[test]
 fn connections_to_a_port_that_drains_go_on_for_their_time_and_new_ones_go_elsewhere() {
     let (lab, mut daemon) = lab();
     let old = daemon.run("old", "--network n1 -p 8080:80 -p 8081:80 --restart always");
