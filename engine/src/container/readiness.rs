@@ -158,7 +158,7 @@ impl Containers {
 /// Looks at a container again and again.
 async fn watch(containers: Weak<Containers>, live: Arc<Live>, ends: u64) {
     let mut progress = live.progress.subscribe();
-    let mut listeners: Option<Box<dyn Listeners>> = None;
+    let mut listeners: Opened = None;
     loop {
         let Some(owner) = containers.upgrade() else { return };
         let container = live.get();
@@ -174,8 +174,14 @@ async fn watch(containers: Weak<Containers>, live: Arc<Live>, ends: u64) {
         let pause = match (&container.sandbox, &mut listeners) {
             (Some(sandbox), listeners) => {
                 let asks = conditions.values().any(|when| *when == PublishWhen::Listening);
-                let listening =
-                    if asks { owner.listening(sandbox, listeners) } else { BTreeSet::new() };
+                let listening = if asks {
+                    let looked = look(owner.clone(), sandbox.clone(), listeners.take()).await;
+                    let Some((found, kept)) = looked else { return };
+                    *listeners = kept;
+                    found
+                } else {
+                    BTreeSet::new()
+                };
                 let health = container.state.health.as_ref().map(|health| health.status);
                 let healthy = health == Some(HealthStatus::Healthy);
                 let closed = unready(&conditions, healthy, &listening);
@@ -195,13 +201,23 @@ async fn watch(containers: Weak<Containers>, live: Arc<Live>, ends: u64) {
     }
 }
 
+/// Where one looks who listens, once it is opened.
+type Opened = Option<Box<dyn Listeners>>;
+
+/// The ports that somebody listens at in a sandbox, with what was opened for that. All sockets of the
+/// sandbox are listed, which takes its time, so a thread does it that may block.
+async fn look(
+    containers: Arc<Containers>,
+    sandbox: SandboxId,
+    mut listeners: Opened,
+) -> Option<(BTreeSet<Port>, Opened)> {
+    let look = move || (containers.listening(&sandbox, &mut listeners), listeners);
+    tokio::task::spawn_blocking(look).await.ok()
+}
+
 impl Containers {
     /// The ports that somebody listens at in a sandbox; none if it cannot be found out.
-    fn listening(
-        &self,
-        sandbox: &SandboxId,
-        listeners: &mut Option<Box<dyn Listeners>>,
-    ) -> BTreeSet<Port> {
+    fn listening(&self, sandbox: &SandboxId, listeners: &mut Opened) -> BTreeSet<Port> {
         let opened = match listeners {
             Some(opened) => Ok(opened),
             None => self.networks.kernel().listeners(sandbox).map(|new| listeners.insert(new)),
