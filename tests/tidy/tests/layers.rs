@@ -10,6 +10,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("drivers", &["cnm"]),
     ("dns", &["cnm"]),
     ("engine/error", &["cnm"]),
+    ("engine/cluster", &["cnm", "engine-error"]),
     ("engine/shim", &["cnm"]),
     ("engine/runtime", &["cnm", "shim"]),
     ("engine/tree", &[]),

@@ -1,0 +1,191 @@
+//! What is written into the store: keys, and values as JSON.
+//!
+//! Ids are in the keys and names in the values. Every value has a version; one that is newer than
+//! this program knows is left alone. New fields have defaults.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use cnm::{EndpointId, Mac, NetworkId};
+use ipnetwork::IpNetwork;
+use serde::{Deserialize, Serialize};
+
+/// The version of the records that this program writes.
+pub const VERSION: u32 = 1;
+
+/// A host of the cluster (`nodes/<id>`). It stays until somebody removes it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeRecord {
+    /// See [`VERSION`].
+    pub version: u32,
+    /// Its name.
+    pub name: String,
+    /// A small number that no other host has (`ix/number/<number>`).
+    pub number: u32,
+    /// Where tunnels to it end.
+    pub address: IpAddr,
+    /// The largest packet that its way to the others takes, in bytes.
+    pub mtu: u32,
+    /// How often it has booted, as far as it knows.
+    pub epoch: u64,
+    /// The version of its rnet.
+    #[serde(default)]
+    pub release: String,
+    /// Labels.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+}
+
+/// That a host is there (`live/<id>`), bound to a lease.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LiveRecord {
+    /// See [`VERSION`].
+    pub version: u32,
+    /// That of the host.
+    pub epoch: u64,
+    /// What tells two hosts apart that have the same id.
+    pub instance: String,
+}
+
+/// A network (`networks/<id>`).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetworkRecord {
+    /// See [`VERSION`].
+    pub version: u32,
+    /// Its name (`ix/net/<name>`).
+    pub name: String,
+    /// The driver's name.
+    pub driver: String,
+    /// The number of its tunnels (`ix/vni/<vni>`).
+    pub vni: u32,
+    /// The tunnels' UDP port.
+    pub port: u16,
+    /// When it was made, in nanoseconds since the Unix epoch.
+    pub created: u64,
+    /// Its pools.
+    pub pools: Vec<cnm::Pool>,
+    /// The options as they were given.
+    #[serde(default)]
+    pub options: BTreeMap<String, String>,
+    /// Labels.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+    /// Whether endpoints get IPv4 addresses.
+    pub ipv4: bool,
+    /// Whether endpoints get IPv6 addresses.
+    pub ipv6: bool,
+    /// Whether it is cut off from everything outside it.
+    #[serde(default)]
+    pub internal: bool,
+    /// Whether single containers may join it.
+    #[serde(default)]
+    pub attachable: bool,
+}
+
+/// Whose an address is (`ipam/<network>/<address>`).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AddressRecord {
+    /// See [`VERSION`].
+    pub version: u32,
+    /// The host.
+    pub node: String,
+    /// The epoch in which the host got it.
+    pub epoch: u64,
+    /// Who has it there: an endpoint, a stopped container that keeps it, or nobody yet.
+    #[serde(default)]
+    pub holder: Option<String>,
+}
+
+/// An endpoint (`eps/<network>/<id>`): what tunnels, neighbours and names are made of everywhere else.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EndpointRecord {
+    /// See [`VERSION`].
+    pub version: u32,
+    /// The host that it is on.
+    pub node: String,
+    /// The epoch of the host.
+    pub epoch: u64,
+    /// Its hardware address.
+    pub mac: Mac,
+    /// Its addresses.
+    pub addresses: Vec<IpNetwork>,
+    /// The container's name.
+    pub name: String,
+    /// The container's id.
+    #[serde(default)]
+    pub container: String,
+    /// Other names that it has on this network.
+    #[serde(default)]
+    pub aliases: Vec<String>,
+}
+
+/// Where all records of a cluster are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Keys(String);
+
+impl Keys {
+    /// Those of the cluster with a name.
+    pub fn of(cluster: &str) -> Self {
+        Self(format!("/rnet/v1/{cluster}/"))
+    }
+
+    /// What all of them begin with.
+    pub fn root(&self) -> &str {
+        &self.0
+    }
+
+    /// A host's record.
+    pub fn node(&self, id: &str) -> String {
+        format!("{}nodes/{id}", self.0)
+    }
+
+    /// That a host is there.
+    pub fn live(&self, id: &str) -> String {
+        format!("{}live/{id}", self.0)
+    }
+
+    /// Who has a number.
+    pub fn number(&self, number: u32) -> String {
+        format!("{}ix/number/{number}", self.0)
+    }
+
+    /// A network's record.
+    pub fn network(&self, id: &NetworkId) -> String {
+        format!("{}networks/{id}", self.0)
+    }
+
+    /// Which network has a name.
+    pub fn network_name(&self, name: &str) -> String {
+        format!("{}ix/net/{name}", self.0)
+    }
+
+    /// Which network has a tunnel number.
+    pub fn vni(&self, vni: u32) -> String {
+        format!("{}ix/vni/{vni}", self.0)
+    }
+
+    /// What changes with the set of all subnets.
+    pub fn subnets(&self) -> String {
+        format!("{}ix/subnets", self.0)
+    }
+
+    /// All addresses of a network that are somebody's.
+    pub fn addresses(&self, network: &NetworkId) -> String {
+        format!("{}ipam/{network}/", self.0)
+    }
+
+    /// Whose an address is.
+    pub fn address(&self, network: &NetworkId, address: IpAddr) -> String {
+        format!("{}{address}", self.addresses(network))
+    }
+
+    /// All endpoints of a network.
+    pub fn endpoints(&self, network: &NetworkId) -> String {
+        format!("{}eps/{network}/", self.0)
+    }
+
+    /// An endpoint's record.
+    pub fn endpoint(&self, network: &NetworkId, id: &EndpointId) -> String {
+        format!("{}{id}", self.endpoints(network))
+    }
+}
