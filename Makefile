@@ -12,7 +12,7 @@ test: setup
 	cargo nextest run --workspace
 
 # Formatting, lints and documentation, warnings denied; the layers of the crates.
-lint:
+lint: setup
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items

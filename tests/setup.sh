@@ -10,6 +10,7 @@ need() { # need COMMAND PACKAGE
 
 need cc gcc
 need c++ g++
+need protoc protobuf-compiler
 need crun crun
 need runc runc
 need nft nftables
@@ -22,6 +23,8 @@ need docker-registry docker-registry
 need skopeo skopeo
 need mkfs.ext4 e2fsprogs
 need dnsmasq dnsmasq-base
+need etcd etcd-server
+need etcdctl etcd-client
 need apparmor_parser apparmor
 need xz xz-utils
 if [ "${1:-}" = vm ]; then
@@ -30,6 +33,7 @@ if [ "${1:-}" = vm ]; then
     need cpio cpio
 fi
 python3 -c "import docker" 2>/dev/null || packages+=(python3-docker)
+[ -e /usr/include/google/protobuf/empty.proto ] || packages+=(libprotobuf-dev)
 [ -e /usr/lib/x86_64-linux-gnu/libc.a ] || [ "$(uname -m)" != x86_64 ] || packages+=(libc6-dev)
 
 if [ "${#packages[@]}" -gt 0 ]; then

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::net::IpAddr;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -12,6 +12,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use drivers::kernel::Netns;
 
+use crate::namespaces::Namespaces;
 use crate::{Host, patient};
 
 /// The longest that a start of the daemon may take on a busy machine.
@@ -23,8 +24,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub struct Daemon {
     directory: PathBuf,
-    /// The parent of the first process in the namespaces.
-    holder: Child,
+    namespaces: Namespaces,
     process: Option<Child>,
     flags: Vec<String>,
 }
@@ -86,10 +86,11 @@ impl Daemon {
             let _ = fs::copy(Path::new("/etc").join(file), directory.join("etc").join(file));
         }
         fs::write(directory.join("etc/resolv.conf"), "").unwrap();
-        let holder = hold_namespaces(host, &directory);
+        let etc = directory.join("etc");
+        let namespaces = Namespaces::hold(host, &etc, "mount --bind \"$0\" /etc");
         let own = ["--ipv6", "--fixed-cidr-v6", "fd00:99::/64"];
         let flags = own.iter().chain(flags).map(|flag| (*flag).to_owned()).collect();
-        Self { directory, holder, process: None, flags }
+        Self { directory, namespaces, process: None, flags }
     }
 
     /// Starts another daemon with the same directories, and waits until it answers.
@@ -146,20 +147,12 @@ impl Daemon {
 
     /// Sends a signal to a process, by its number on the daemon's host.
     pub fn signal(&self, pid: &str, signal: &str) {
-        assert!(self.command("kill").args([signal, pid]).status().unwrap().success());
+        self.namespaces.signal(pid, signal);
     }
 
     /// A program on the daemon's host.
     pub fn command(&self, program: &str) -> Command {
-        let namespaces = format!("/proc/{}/ns", self.holder.id());
-        let mut command = Command::new("nsenter");
-        command.args([
-            format!("--mount={namespaces}/mnt"),
-            format!("--net={namespaces}/net"),
-            format!("--pid={namespaces}/pid_for_children"),
-        ]);
-        command.arg("--").arg(program);
-        command
+        self.namespaces.command(program)
     }
 
     /// What `rnet` prints, given words. It must succeed.
@@ -275,7 +268,7 @@ impl Daemon {
 
     /// A file as the daemon's host sees it.
     pub fn root(&self, path: &str) -> PathBuf {
-        PathBuf::from(format!("/proc/{}/root", self.holder.id())).join(path)
+        self.namespaces.root(path)
     }
 
     /// A file in the daemon's directory.
@@ -308,9 +301,7 @@ impl Drop for Daemon {
             reset.arg(limit).arg(programs().join("rnet")).arg("-H").arg(self.url());
             let _ = reset.args(["system", "reset", "--force"]).stdin(Stdio::null()).output();
         }
-        // The first process goes with its parent, all others with the first.
-        let _ = self.holder.kill();
-        let _ = self.holder.wait();
+        self.namespaces.end();
         if let Some(mut process) = self.process.take() {
             let _ = process.wait();
         }
@@ -319,27 +310,6 @@ impl Drop for Daemon {
             std::thread::yield_now();
         }
     }
-}
-
-/// Makes the namespaces. Their first process buries whoever is orphaned, and goes with the test: by then
-/// nobody writes into its input any more.
-fn hold_namespaces(host: &Host, directory: &Path) -> Child {
-    let script = "mount --bind \"$0\" /etc && exec 3<&0 && { cat <&3 >&2 & } && echo ready && \
-                  while kill -0 $! 2>&-; do wait; done";
-    let mut holder = host.run(|| {
-        Command::new("unshare")
-            .args(["--mount", "--propagation", "private"])
-            .args(["--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c", script])
-            .arg(directory.join("etc"))
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap()
-    });
-    let mut line = String::new();
-    BufReader::new(holder.stdout.take().unwrap()).read_line(&mut line).unwrap();
-    assert_eq!(line, "ready\n", "namespaces are made");
-    holder
 }
 
 /// Where the programs are. They belong to other packages, and are built if that was not done since

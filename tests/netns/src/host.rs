@@ -3,6 +3,7 @@
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd};
+use std::process::{Command, Output, Stdio};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -188,6 +189,37 @@ impl Host {
                 Err(_) => {}
             }
         }
+    }
+
+    /// What a program prints here, given words. It must succeed.
+    pub fn output(&self, words: &str) -> String {
+        self.output_with(words, "")
+    }
+
+    /// The same with an input.
+    pub fn output_with(&self, words: &str, input: &str) -> String {
+        let output = self.program(words, input);
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{words} {input}: {error}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// What a program complains of here, given words. It must fail.
+    pub fn complaint(&self, words: &str) -> String {
+        let output = self.program(words, "");
+        assert!(!output.status.success(), "{words}: succeeded");
+        String::from_utf8(output.stderr).unwrap()
+    }
+
+    fn program(&self, words: &str, input: &str) -> Output {
+        let words: Vec<_> = words.split(' ').collect();
+        self.run(|| {
+            let mut command = Command::new(words[0]);
+            command.args(&words[1..]).stdin(Stdio::piped());
+            let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+            child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+            child.wait_with_output().unwrap()
+        })
     }
 
     fn index(&self, name: &str) -> u32 {

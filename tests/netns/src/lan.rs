@@ -69,8 +69,8 @@ impl Lan {
         host
     }
 
-    /// Gives a host an interface on it, with addresses.
-    pub fn connect(&self, host: &Host, interface: &str, addresses: &[&str]) {
+    /// Gives a host an interface on it, with addresses; returns the other end of the cable.
+    pub fn connect(&self, host: &Host, interface: &str, addresses: &[&str]) -> String {
         let port = name(&format!("port{}", self.ports.get()));
         self.ports.set(self.ports.get() + 1);
         host.connect(interface, &self.switch, port.as_str());
@@ -80,6 +80,48 @@ impl Lan {
         for address in addresses {
             host.add_address(interface, address);
         }
+        port.to_string()
+    }
+
+    /// Pulls a cable out of the switch.
+    pub fn unplug(&self, port: &str) {
+        self.switch.request(&[link::switch_off(&name(port))]);
+    }
+
+    /// Puts it back.
+    pub fn plug(&self, port: &str) {
+        self.switch.request(&[link::switch_on(&name(port), None, None)]);
+        self.switch.run(|| link::settle(&mut Socket::open().unwrap(), &name(port))).unwrap();
+    }
+
+    /// Drops what comes in at one port and would go out at another, either way, until [`Lan::mend`].
+    pub fn cut(&self, one: &str, other: &str) {
+        for (from, to) in [(one, other), (other, one)] {
+            self.filter(&format!("iifname {from} oifname {to} drop"));
+        }
+    }
+
+    /// Adds a rule to what the switch hands on, in the words of `nft`, until [`Lan::mend`].
+    pub fn filter(&self, rule: &str) {
+        self.nft(&format!(
+            "add table bridge faults\n\
+             add chain bridge faults forward {{ type filter hook forward priority 0; }}\n\
+             add rule bridge faults forward {rule}\n"
+        ));
+    }
+
+    /// Takes back every rule.
+    pub fn mend(&self) {
+        self.nft("add table bridge faults\ndelete table bridge faults\n");
+    }
+
+    /// What the switch knows of its rules, counters among it.
+    pub fn rules(&self) -> String {
+        self.switch.output("nft list ruleset")
+    }
+
+    fn nft(&self, lines: &str) {
+        self.switch.output_with("nft -f -", lines);
     }
 }
 

@@ -6,7 +6,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails where it stands")]
 
+pub mod authority;
 mod daemon;
+mod etcd;
 mod flow;
 mod host;
 mod lab;
@@ -14,12 +16,16 @@ pub mod lan;
 pub mod lookup;
 pub mod matrix;
 mod model;
+pub mod namespaces;
 pub mod plugin;
+pub mod rack;
 pub mod site;
 
 pub use daemon::Daemon;
+pub use etcd::Etcd;
 pub use flow::{Echo, Flow};
 pub use host::{Host, SILENCE, Server, TIMEOUT, patient, wait_until};
 pub use lab::Lab;
 pub use lan::Lan;
 pub use model::Model;
+pub use rack::Rack;

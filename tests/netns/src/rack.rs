@@ -1,0 +1,109 @@
+//! Machines on a switch, and etcd beside them: what a cluster runs on.
+
+use crate::{Daemon, Etcd, Host, Lan};
+
+/// Machines on one switch, each with what it runs, and the members of an etcd.
+///
+/// ```text
+/// machines    192.0.2.1, 2001:db8::1, and so on
+/// members     192.0.2.101, 2001:db8::101, and so on
+/// ```
+#[derive(Debug)]
+pub struct Rack {
+    /// The machines.
+    pub machines: Vec<Machine>,
+    /// The members of etcd, if there are any.
+    pub etcd: Etcd,
+    /// The switch.
+    pub lan: Lan,
+}
+
+/// A machine.
+#[derive(Debug)]
+pub struct Machine {
+    /// Its network.
+    pub host: Host,
+    /// Its addresses, IPv4 first.
+    pub addresses: [String; 2],
+    /// The switch's end of its cable.
+    pub port: String,
+    daemon: Option<Daemon>,
+}
+
+impl Rack {
+    /// So many machines with nothing on them, and so many members of etcd that answer.
+    pub fn bare(machines: usize, members: usize) -> Self {
+        Self::with(machines, |lan| Etcd::start(lan, members))
+    }
+
+    /// The same where etcd asks for certificates.
+    pub fn bare_with_tls(machines: usize, members: usize) -> Self {
+        Self::with(machines, |lan| Etcd::start_with_tls(lan, members))
+    }
+
+    fn with(machines: usize, etcd: impl FnOnce(&Lan) -> Etcd) -> Self {
+        let lan = Lan::new();
+        let etcd = etcd(&lan);
+        let machines = (1..=machines).map(|number| Machine::new(&lan, number)).collect();
+        Self { machines, etcd, lan }
+    }
+
+    /// Pulls the cable of a machine.
+    pub fn unplug(&self, machine: usize) {
+        self.lan.unplug(&self.machines[machine].port);
+    }
+
+    /// Puts it back.
+    pub fn plug(&self, machine: usize) {
+        self.lan.plug(&self.machines[machine].port);
+    }
+
+    /// Has the switch drop whatever two machines send each other, until [`Lan::mend`].
+    pub fn cut(&self, one: usize, other: usize) {
+        self.lan.cut(&self.machines[one].port, &self.machines[other].port);
+    }
+
+    /// Has the switch drop whatever a machine and the members of etcd send each other.
+    pub fn cut_from_etcd(&self, machine: usize) {
+        for port in self.etcd.ports() {
+            self.lan.cut(&self.machines[machine].port, port);
+        }
+    }
+}
+
+impl Machine {
+    fn new(lan: &Lan, number: usize) -> Self {
+        let addresses = [format!("192.0.2.{number}"), format!("2001:db8::{number}")];
+        let (host, [ipv4, ipv6]) = (Host::new(), &addresses);
+        let port = lan.connect(&host, "eth0", &[&format!("{ipv4}/24"), &format!("{ipv6}/64")]);
+        Self { host, addresses, port, daemon: None }
+    }
+
+    /// Starts its daemon.
+    pub fn start(&mut self, flags: &[&str]) {
+        self.daemon = Some(Daemon::start(&self.host, flags));
+    }
+
+    /// Its daemon.
+    pub fn daemon(&self) -> &Daemon {
+        self.daemon.as_ref().expect("the machine has a daemon")
+    }
+
+    /// The same, to end and start it.
+    pub fn daemon_mut(&mut self) -> &mut Daemon {
+        self.daemon.as_mut().expect("the machine has a daemon")
+    }
+
+    /// Exchanges an address for another of the same net.
+    pub fn change_address(&mut self, family: usize, address: &str) {
+        let length = [24, 64][family];
+        self.host.add_address("eth0", &format!("{address}/{length}"));
+        let old = std::mem::replace(&mut self.addresses[family], address.to_owned());
+        self.host.remove_address("eth0", &format!("{old}/{length}"));
+    }
+
+    /// What its cable carries at most, at both ends.
+    pub fn set_mtu(&self, mtu: u32) {
+        self.host.output(&format!("ip link set eth0 mtu {mtu}"));
+    }
+}
