@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+use cluster::Place;
 use cnm::LinkName;
 use ipnetwork::IpNetwork;
 
@@ -52,6 +53,11 @@ pub struct Config {
     pub default_pools: Vec<(IpNetwork, u8)>,
     /// Driver options of every new network, by driver.
     pub default_network_options: BTreeMap<String, BTreeMap<String, String>>,
+    /// The cluster that the daemon is told to be in.
+    pub cluster: Option<Place>,
+    /// The address for the others of a cluster, or the interface that has it; chosen by the way to
+    /// the cluster's store if absent.
+    pub advertise: Option<String>,
     /// Whether links forward to each other that did not before it was switched on for containers.
     pub forwards_for_all: bool,
     /// Addresses that ports are published on where nothing else says so (`--ip`).

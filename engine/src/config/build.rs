@@ -15,6 +15,8 @@ use super::{
     Seccomp, Tls,
 };
 
+mod cluster;
+
 type Result<T, E = ConfigError> = std::result::Result<T, E>;
 
 /// Where things are unless an option says otherwise.
@@ -87,6 +89,8 @@ pub fn config(invocation: Invocation, values: &Values) -> Result<Config> {
         default_pools: default_pools(values, is_docker)?,
         instance,
         default_network_options: network_options(values)?,
+        cluster: cluster::place(values)?,
+        advertise: cluster::advertise(values)?,
         forwards_for_all: values.flag("ip-forward-no-drop").unwrap_or(false),
         default_bindings: bindings(values)?,
         plugin_places: plugin_places(values)?,

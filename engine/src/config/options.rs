@@ -77,6 +77,12 @@ const NO_REALTIME: &str = "cgroups above containers keep the real-time runtime t
 /// All options, by name.
 pub const OPTIONS: &[Opt] = &[
     opt("add-runtime", "runtimes", Map, "A runtime that containers may name: name=path"),
+    opt(
+        "advertise-addr",
+        "advertise-addr",
+        Text,
+        "Address of this host, or the interface that has it, for the others of its cluster",
+    ),
     moot(
         "allow-direct-routing",
         "allow-direct-routing",
@@ -101,6 +107,16 @@ pub const OPTIONS: &[Opt] = &[
     moot("bridge-accept-fwmark", "bridge-accept-fwmark", Text, "", "marks are not looked at"),
     moot("cdi-spec-dir", "cdi-spec-dirs", List, "", "CDI devices are not supported"),
     opt("cgroup-parent", "cgroup-parent", Text, "Parent cgroup of all containers"),
+    opt("cluster", "cluster", Text, "Cluster to be in: etcd://host:port,host:port[/name]"),
+    opt("cluster-advertise", "cluster-advertise", Text, "As --advertise-addr; a port is left out"),
+    opt(
+        "cluster-opt",
+        "cluster-opts",
+        Map,
+        "How to get into the cluster's store: cacert, cert, key, user, password-file",
+    ),
+    opt("cluster-store", "cluster-store", Text, "As --cluster"),
+    opt("cluster-store-opt", "cluster-store-opts", Map, "As --cluster-opt: kv.cacertfile=file"),
     opt("config-file", "", Text, "The daemon's configuration file"),
     moot("containerd", "containerd", Text, "", NO_CONTAINERD),
     moot("containerd-namespace", "containerd-namespace", Text, "moby", NO_CONTAINERD),

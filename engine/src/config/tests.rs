@@ -223,3 +223,26 @@ fn every_flag_of_dockerd_is_known() {
     assert!(flags("--no-such-flag").unwrap_err().contains("--no-such-flag"));
     assert!(flags("positional").is_err());
 }
+
+#[test]
+fn a_cluster_is_named_by_our_words_or_by_dockerds_old_ones() {
+    let ours = "--cluster etcd://h1,h2/blue --advertise-addr eth0 --cluster-opt cacert=/ca";
+    let old = "--cluster-store etcd://h1,h2/blue --cluster-advertise eth0:2376 \
+               --cluster-store-opt kv.cacertfile=/ca";
+    let file = r#"{"cluster": "etcd://h1,h2/blue", "advertise-addr": "eth0",
+                   "cluster-opts": {"cacert": "/ca"}}"#;
+    let config = load(ours, "").unwrap();
+    assert_eq!(config.cluster.as_ref().unwrap().endpoints, ["h1:2379", "h2:2379"]);
+    assert_eq!(config.advertise.as_deref(), Some("eth0"));
+    assert_eq!(load(old, "").unwrap(), config);
+    assert_eq!(load("", file).unwrap(), config);
+    assert_eq!(load("", "").unwrap().cluster, None);
+}
+
+#[test]
+fn a_cluster_that_cannot_be_is_refused_before_anything_happens() {
+    assert!(error("--cluster zk://h1", "").starts_with("invalid value for --cluster: `zk://h1`"));
+    assert!(error("--cluster-opt user=a", "").contains("needs --cluster"));
+    let two = error("--cluster etcd://h1 --cluster-store etcd://h2", "");
+    assert!(two.contains("say different things"), "{two}");
+}

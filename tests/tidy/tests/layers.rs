@@ -18,7 +18,18 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("engine/volume", &["engine-error", "tree"]),
     (
         "engine",
-        &["cnm", "dns", "drivers", "engine-error", "image", "runtime", "shim", "tree", "volume"],
+        &[
+            "cluster",
+            "cnm",
+            "dns",
+            "drivers",
+            "engine-error",
+            "image",
+            "runtime",
+            "shim",
+            "tree",
+            "volume",
+        ],
     ),
     ("cni-adapter", &["cnm", "drivers"]),
 ];
