@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::Daemon;
+use crate::{Daemon, patient};
 
 /// How long something may take that does not hang.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -67,7 +67,7 @@ impl Plugin {
     pub fn wait(&self, mut done: impl FnMut() -> bool) {
         let start = Instant::now();
         while !done() {
-            assert!(start.elapsed() < PATIENCE, "{:#?}", self.calls());
+            assert!(start.elapsed() < patient(PATIENCE), "{:#?}", self.calls());
             std::thread::yield_now();
         }
     }

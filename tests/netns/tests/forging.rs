@@ -8,7 +8,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::process::{Command, Stdio};
 
-use netns_tests::{Daemon, Host, Lab};
+use netns_tests::{Daemon, Host, Lab, TIMEOUT, patient};
 
 /// Writes frames as they are given.
 const SEND: &str = "\
@@ -19,12 +19,12 @@ for frame in sys.argv[1:]:
     s.send(bytes.fromhex(frame))
 ";
 
-/// Prints the marks of the frames that arrive, up to the last one.
+/// Prints the marks of the frames that arrive, up to the last one, and waits so many seconds for each.
 const RECEIVE: &str = "\
-import socket
+import socket, sys
 s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
 s.bind(('eth0', 0))
-s.settimeout(20)
+s.settimeout(float(sys.argv[1]))
 print('ready', flush=True)
 mark = ''
 while mark != 'last':
@@ -158,7 +158,8 @@ fn frames(own: &Known, other: &Known, to: &Known) -> [Vec<Vec<u8>>; 2] {
 /// Sends frames, and gives back the marks of those that arrived.
 fn arrived(from: &Host, to: &Host, frames: &[Vec<u8>]) -> BTreeSet<String> {
     let mut receive = Command::new("python3");
-    receive.args(["-c", RECEIVE]).stdout(Stdio::piped());
+    let limit = patient(TIMEOUT * 2).as_secs().to_string();
+    receive.args(["-c", RECEIVE, &limit]).stdout(Stdio::piped());
     let mut receiver = to.run(|| receive.spawn().unwrap());
     let mut output = BufReader::new(receiver.stdout.take().unwrap());
     let mut line = String::new();
