@@ -155,6 +155,18 @@ impl Daemon {
         self.namespaces.command(program)
     }
 
+    /// Has a shell of the daemon's host do a line in which `rnet` is known and knows the daemon. Whether that went
+    /// well, and what was printed.
+    pub fn shell(&self, line: &str) -> (bool, String) {
+        let path = std::env::var("PATH").unwrap_or_default();
+        let mut command = self.command("sh");
+        command.args(["-c", line]).stdin(Stdio::null()).env("RNET_HOST", self.url());
+        command.env("PATH", format!("{}:{path}", programs().display()));
+        let output = command.output().unwrap();
+        let printed = [output.stdout, output.stderr].concat();
+        (output.status.success(), String::from_utf8_lossy(&printed).into_owned())
+    }
+
     /// What `rnet` prints, given words. It must succeed.
     pub fn rnet(&self, words: &str) -> String {
         let words: Vec<_> = words.split(' ').collect();
@@ -319,7 +331,8 @@ fn programs() -> &'static Path {
     PROGRAMS.get_or_init(|| {
         let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
         let test = std::env::current_exe().unwrap();
-        let directory = test.parent().and_then(Path::parent).unwrap().to_owned();
+        let directory = test.ancestors().skip(1).find(|place| !place.ends_with("deps"));
+        let directory = directory.unwrap().to_owned();
         let modified = |path: &Path| path.metadata().and_then(|m| m.modified()).ok();
         let names = ["rnet", "rnet-shim", "rnet-dns"];
         let oldest = names.iter().map(|name| modified(&directory.join(name))).min().flatten();

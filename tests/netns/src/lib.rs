@@ -19,6 +19,7 @@ mod model;
 pub mod namespaces;
 pub mod plugin;
 pub mod rack;
+pub mod recipe;
 pub mod site;
 
 pub use daemon::Daemon;

@@ -1,6 +1,11 @@
 //! Machines on a switch, and etcd beside them: what a cluster runs on.
 
+mod agreement;
+mod records;
+
 use crate::{Daemon, Etcd, Host, Lan};
+
+pub use records::Records;
 
 /// Machines on one switch, each with what it runs, and the members of an etcd.
 ///
