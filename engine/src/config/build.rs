@@ -94,8 +94,7 @@ pub fn config(invocation: Invocation, values: &Values) -> Result<Config> {
         forwards_for_all: values.flag("ip-forward-no-drop").unwrap_or(false),
         default_bindings: bindings(values)?,
         plugin_places: plugin_places(values)?,
-        plugin_timeout: u64::try_from(at_least_one(values, "plugin-timeout", 30)?)
-            .unwrap_or(u64::MAX),
+        plugin_timeout: at_least_one(values, "plugin-timeout", 30)?.try_into().unwrap_or(u64::MAX),
         dns: dns(values)?,
         host_gateway: parse_all("host-gateway-ip", &values.texts("host-gateway-ip"))?,
         default_runtime: default_runtime(values, &runtimes)?,
