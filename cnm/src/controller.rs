@@ -11,6 +11,7 @@
 //! refused until the first is committed or aborted.
 
 mod claims;
+mod cluster;
 mod config;
 mod draft;
 mod error;
@@ -35,7 +36,7 @@ use std::sync::Arc;
 
 use ipnetwork::IpNetwork;
 
-use crate::driver::{Peer, Probe};
+use crate::driver::Probe;
 use crate::endpoint::{Mac, Protocol, StaticRoute};
 use crate::ipam::{Ipam, Lease};
 use crate::ports::Ports;
@@ -49,6 +50,7 @@ use crate::{
 
 pub(crate) use claims::Binding;
 pub use claims::{ClaimedEndpoint, Claims, Decision, Lent, Unclaimed, WantedAddress};
+use cluster::Peers;
 pub use error::ControllerError;
 pub use facts::{HostFacts, HostLink};
 pub use hold::{Asker, Hold};
@@ -71,8 +73,10 @@ pub struct Controller {
     sandboxes: BTreeMap<SandboxId, Live>,
     /// The endpoints in `sandboxes`, by network.
     members: BTreeMap<NetworkId, BTreeMap<EndpointId, Arc<Endpoint>>>,
-    /// Endpoints on other hosts, by network.
-    peers: BTreeMap<NetworkId, Vec<Peer>>,
+    /// Endpoints on other hosts, by network; nothing of those of which nobody has told.
+    peers: BTreeMap<NetworkId, Peers>,
+    /// The cluster's other hosts, by number, if somebody has told of them.
+    nodes: Option<BTreeMap<u32, IpAddr>>,
     /// Host ends of all endpoints, those being created included: they have but 28 random bits.
     links: BTreeSet<LinkName>,
     ipam: Ipam,
@@ -83,8 +87,11 @@ pub struct Controller {
     recovered: BTreeSet<u64>,
     next: u64,
     ula: Option<IpNetwork>,
-    /// The MTU of the host's way out.
+    /// The MTU of the host's way out, and that of its ways to the cluster's other hosts.
     egress_mtu: Option<u32>,
+    tunnel_mtu: Option<u32>,
+    /// Where tunnels are sent from.
+    tunnel_local: Option<IpAddr>,
     unreadable: Vec<Unreadable>,
 }
 
@@ -249,6 +256,8 @@ pub enum Subject {
     Network(NetworkId),
     /// A sandbox is created, changed or removed.
     Sandbox(SandboxId),
+    /// What all networks of a cluster share. No transaction is about it.
+    Cluster,
 }
 
 impl Controller {
@@ -269,12 +278,15 @@ impl Controller {
             sandboxes: BTreeMap::new(),
             members: BTreeMap::new(),
             peers: BTreeMap::new(),
+            nodes: None,
             links: BTreeSet::new(),
             open: BTreeMap::new(),
             recovered: BTreeSet::new(),
             next: 1,
             ula: None,
             egress_mtu: None,
+            tunnel_mtu: None,
+            tunnel_local: None,
             unreadable: Vec::new(),
         };
         controller.read(store)?;
@@ -349,7 +361,7 @@ impl Controller {
 
     /// The kernel state of the whole model.
     pub fn desired(&self) -> State {
-        let mut state = State::default();
+        let mut state = self.plan_cluster();
         for network in self.networks.values() {
             // That it can be planned was checked when it became part of the model.
             state.extend(self.plan_network(network).unwrap_or_default());
@@ -364,14 +376,6 @@ impl Controller {
     pub fn desired_of_network(&self, network: &NetworkId) -> State {
         let network = self.networks.get(network);
         network.and_then(|network| self.plan_network(network).ok()).unwrap_or_default()
-    }
-
-    /// Replaces what is known of a network's endpoints on other hosts. Nothing of it is kept in the
-    /// store: who tells it knows it after a restart, too.
-    pub fn tell_peers(&mut self, network: &NetworkId, peers: Vec<Peer>) {
-        if self.networks.contains_key(network) {
-            self.peers.insert(network.clone(), peers);
-        }
     }
 
     /// The kernel state of one sandbox.
@@ -458,7 +462,7 @@ impl Controller {
                 let name = self.networks.get(id).map(|network| network.name.as_str());
                 return Err(ControllerError::passing(name.unwrap_or(id.short())));
             }
-            Subject::Network(_) => {}
+            Subject::Network(_) | Subject::Cluster => {}
             Subject::Sandbox(id) => self.check_networks_settled(id)?,
         }
         if !self.open_changes().any(|change| change.subject() == *subject) {
@@ -470,6 +474,7 @@ impl Controller {
                 format!("network {}", name.unwrap_or_else(|| id.short().to_owned()))
             }
             Subject::Sandbox(id) => format!("sandbox {}", id.short()),
+            Subject::Cluster => "what the cluster's networks share".to_owned(),
         };
         let message =
             format!("{noun} is being changed by another request: try again when it is done");

@@ -71,6 +71,9 @@ fn changes_in_place(from: &Value, to: &Value) -> bool {
         (Value::Link(from), Value::Link(to)) => same_link(from, to),
         (Value::Port { .. }, Value::Port { .. })
         | (Value::Neighbour { .. }, Value::Neighbour { .. })
+        | (Value::Nexthop { .. }, Value::Nexthop { .. })
+        | (Value::NexthopGroup { .. }, Value::NexthopGroup { .. })
+        | (Value::Via { .. }, Value::Via { .. })
         | (Value::Text(_), Value::Text(_))
         | (Value::Route { .. }, Value::Route { .. })
         | (Value::HostRoute { .. }, Value::HostRoute { .. }) => true,
@@ -83,7 +86,19 @@ fn changes_in_place(from: &Value, to: &Value) -> bool {
 /// its ports stay.
 fn same_link(from: &Link, to: &Link) -> bool {
     let owner = from.tag == to.tag || to.kind == LinkKind::Bridge;
-    from.kind == to.kind && from.mac == to.mac && owner
+    same_kind(&from.kind, &to.kind) && from.mac == to.mac && owner
+}
+
+/// A tunnel may send from another address of the same family.
+fn same_kind(from: &LinkKind, to: &LinkKind) -> bool {
+    match (from, to) {
+        (LinkKind::Vxlan { local: before, .. }, LinkKind::Vxlan { vni, port, local, proxy }) => {
+            let as_before =
+                LinkKind::Vxlan { vni: *vni, port: *port, local: *before, proxy: *proxy };
+            *from == as_before && before.is_ipv4() == local.is_ipv4()
+        }
+        _ => from == to,
+    }
 }
 
 impl Plan {

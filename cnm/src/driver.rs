@@ -12,8 +12,8 @@ use crate::network::Parent;
 use crate::options::{Described, OptionError};
 use crate::sandbox::Attachment;
 use crate::{
-    HasKind, Key, Kind, LinkKind, LinkName, Mac, Network, Ns, PortBinding, Sandbox, SandboxId,
-    State, Value,
+    EndpointId, HasKind, Key, Kind, LinkKind, LinkName, Mac, Network, Ns, PortBinding, Sandbox,
+    SandboxId, State, Value,
 };
 
 /// A driver: what networks of one kind are like, and which kernel state realises them.
@@ -95,9 +95,14 @@ pub trait Driver: fmt::Debug + Send + Sync {
     /// What the model has to know of a network with these options.
     fn profile(&self, network: &Network) -> Profile;
 
-    /// The kernel state of a network by itself: its devices, their addresses, set elements; and
-    /// where its endpoints on other hosts are.
-    fn network(&self, network: &Network, peers: &[Peer]) -> Result<State, PlanError>;
+    /// The kernel state of a network by itself: its devices, their addresses, set elements.
+    fn network(&self, network: &Network) -> Result<State, PlanError>;
+
+    /// What leads to an endpoint of the network on another host, as far as that is no matter of the
+    /// host ([`Planner::cluster`]).
+    fn peer(&self, _network: &Network, _peer: &Peer) -> Result<State, PlanError> {
+        Ok(State::default())
+    }
 
     /// The kernel state of an endpoint: its link, the link's addresses. What concerns the sandbox
     /// as a whole is planned for all drivers alike.
@@ -282,12 +287,32 @@ impl Profile {
 /// An endpoint of a network on another host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Peer {
+    /// Its identity.
+    pub endpoint: EndpointId,
     /// Its hardware address.
     pub mac: Mac,
     /// Its addresses.
-    pub addresses: Vec<IpNetwork>,
-    /// The other host.
-    pub host: IpAddr,
+    pub addresses: Vec<IpAddr>,
+    /// The number of the other host.
+    pub node: u32,
+}
+
+/// What becomes of endpoints on other hosts.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PeersChange {
+    /// Those that are there, or are different from now on.
+    pub put: Vec<Peer>,
+    /// Those that are not there any more.
+    pub gone: Vec<EndpointId>,
+}
+
+/// Another host of the cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Node {
+    /// Its number, which no other host has.
+    pub number: u32,
+    /// Where tunnels to it end.
+    pub address: IpAddr,
 }
 
 impl PartialEq for dyn Driver {
@@ -316,6 +341,12 @@ pub trait Planner: fmt::Debug + Send + Sync {
         sandbox: &Sandbox,
         attachments: &[Attachment<'_>],
     ) -> Result<State, PlanError>;
+
+    /// The kernel state that all networks of a cluster share: the ways to its other hosts, and whose
+    /// tunnels are let in.
+    fn cluster(&self, _nodes: &[Node]) -> State {
+        State::default()
+    }
 
     /// Where what arrives at the sockets that reserve a sandbox's ports is to be carried, because
     /// the kernel does not translate it. A port that is not among them leads nowhere: whoever holds

@@ -140,6 +140,19 @@ pub enum Element {
         /// The address.
         address: IpAddr,
     },
+    /// What the frames of a tunnel of ours are known by: they are let in from
+    /// [`Element::TunnelSource`]s only. Present.
+    Tunnel {
+        /// The UDP port.
+        port: u16,
+        /// The network's number.
+        vni: u32,
+    },
+    /// A host of the cluster, from which frames of our tunnels are let in. Present.
+    TunnelSource {
+        /// Its address.
+        address: IpAddr,
+    },
     /// Two subnets of one network whose endpoints, behind such links, may talk. Present.
     Together {
         /// The subnet of the one that begins.
@@ -174,6 +187,8 @@ impl fmt::Display for Element {
             Self::Source { link, address } => write!(f, "source {link} {address}"),
             Self::End { link } => write!(f, "end {link}"),
             Self::Behind { link, address } => write!(f, "behind {link} {address}"),
+            Self::Tunnel { port, vni } => write!(f, "tunnel {vni} port {port}"),
+            Self::TunnelSource { address } => write!(f, "tunnel source {address}"),
             Self::Together { from, to } => write!(f, "together {from} to {to}"),
             Self::Open { address, protocol, port } => write!(f, "open {address} {port}/{protocol}"),
             Self::Apart { link } => write!(f, "apart {link}"),

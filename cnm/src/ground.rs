@@ -14,6 +14,10 @@ pub enum Ground {
     Namespace(Ns),
     /// A link in a namespace.
     Link(Ns, LinkName),
+    /// A host link as a port of a bridge.
+    Port(LinkName),
+    /// A way to other hosts, or a group of such.
+    Nexthop(u32),
     /// An address of a family on a link, which routes lead through. The kernel does not take every
     /// such route along.
     Address {
@@ -45,9 +49,18 @@ pub fn rests_on(key: &Key, value: &Value) -> Vec<Ground> {
             let link = link_of(path);
             [inside(ns)].into_iter().chain(link.map(|link| on(ns, &link))).collect()
         }
-        Key::Address { ns, link, .. }
-        | Key::Neighbour { ns, link, .. }
-        | Key::Fdb { ns, link, .. } => vec![inside(ns), on(ns, link)],
+        Key::Address { ns, link, .. } | Key::Neighbour { ns, link, .. } => {
+            vec![inside(ns), on(ns, link)]
+        }
+        Key::Nexthop { .. } => match value {
+            Value::NexthopGroup { of } => vec![Ground::Nexthop(*of)],
+            _ => Vec::new(),
+        },
+        Key::Fdb { link, .. } => match value {
+            Value::Via { group } => vec![host(link), Ground::Nexthop(*group)],
+            _ => vec![host(link)],
+        },
+        Key::Station { port, .. } => vec![host(port), Ground::Port(port.clone())],
         Key::Route { ns, destination } => match value {
             Value::Route { link, .. } => {
                 let (ns_, link_, ipv6) = (ns.clone(), link.clone(), destination.is_ipv6());
@@ -74,6 +87,8 @@ pub fn provides(key: &Key, value: &Value) -> Vec<Ground> {
             }
             links
         }
+        Key::Nexthop { id } => vec![Ground::Nexthop(*id)],
+        Key::Port { link } => vec![Ground::Port(link.clone())],
         Key::Address { ns, link, address } => {
             let (ns, link, ipv6) = (ns.clone(), link.clone(), address.is_ipv6());
             vec![Ground::Address { ns, link, ipv6 }]

@@ -50,6 +50,23 @@ pub struct Network {
     /// The MTU of the host's way out, as far as it is known: the daemon's to tell, and no part of a
     /// record.
     pub egress_mtu: Option<u32>,
+    /// How its parts on other hosts are reached, if it is one of a cluster's.
+    pub tunnel: Option<Tunnel>,
+}
+
+/// How the parts of a network on several hosts are joined.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tunnel {
+    /// The number by which its frames are known from those of others, of 24 bits.
+    pub vni: u32,
+    /// The UDP port that they are sent to.
+    pub port: u16,
+    /// The address of this host that they are sent from. The daemon tells it if it is another one.
+    pub local: IpAddr,
+    /// The largest packet that the ways to all other hosts take, as far as it is known: the daemon's to
+    /// tell, and no part of a record.
+    #[serde(skip)]
+    pub mtu: Option<u32>,
 }
 
 /// A link of the host that networks are on.
@@ -78,24 +95,33 @@ pub enum Addressing {
     /// Servers that the network leads to lend them.
     #[serde(rename = "dhcp")]
     Dhcp,
+    /// The cluster that the network is of does, from the network's pools: an address is this host's
+    /// before an endpoint gets it.
+    #[serde(rename = "cluster")]
+    Cluster,
 }
 
 impl Addressing {
-    /// All there are.
+    /// All that users can name.
     pub const ALL: [Self; 3] = [Self::Pools, Self::Nobody, Self::Dhcp];
 
     /// The name that users write and read.
     pub fn name(self) -> &'static str {
         match self {
-            Self::Pools => "default",
+            Self::Pools | Self::Cluster => "default",
             Self::Nobody => "null",
             Self::Dhcp => "dhcp",
         }
     }
 
-    /// Whether addresses are somebody else's, who lends them for a time.
+    /// Whether addresses are somebody else's, who lends them for a time and may lend others later.
     pub fn is_lent(self) -> bool {
         self == Self::Dhcp
+    }
+
+    /// Whether an address has to be had of others before an endpoint is there.
+    pub fn is_claimed(self) -> bool {
+        matches!(self, Self::Dhcp | Self::Cluster)
     }
 
     /// Whether there is one of the name, without any plugin.
@@ -156,6 +182,8 @@ pub struct NetworkSpec {
     pub id: Option<NetworkId>,
     /// The plugin that gave the pools below.
     pub ipam: Option<IpamPlugin>,
+    /// What makes it a network of a cluster, which gave the pools below.
+    pub tunnel: Option<Tunnel>,
     /// Options of the IPAM driver.
     pub ipam_options: BTreeMap<String, String>,
     /// Driver options.

@@ -89,6 +89,8 @@ struct NetworkRecord {
     labels: BTreeMap<String, String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     parent: Option<crate::network::Parent>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    tunnel: Option<crate::network::Tunnel>,
 }
 
 /// The driver's name; with its options in the first form.
@@ -275,7 +277,7 @@ impl NetworkRecord {
         let driver = driver.ok_or(RecordError::Driver(name))?;
         driver.read(&crate::network::own_options(&self.given_options))?;
         let Self { id, name, created, given_options, pools, ipv4, ipv6, labels, .. } = self;
-        let Self { addressing, ipam, borrowed, parent, .. } = self;
+        let Self { addressing, ipam, borrowed, parent, tunnel, .. } = self;
         let Self { internal, attachable, predefined, .. } = self;
         Ok(Network {
             id,
@@ -295,6 +297,7 @@ impl NetworkRecord {
             labels,
             parent,
             egress_mtu: None,
+            tunnel,
         })
     }
 }
@@ -427,6 +430,7 @@ impl From<&Network> for NetworkRecord {
             predefined: network.predefined,
             labels: network.labels,
             parent: network.parent,
+            tunnel: network.tunnel,
         }
     }
 }

@@ -62,6 +62,13 @@ pub enum Key {
         /// The destination; `0.0.0.0/0` and `::/0` are the default routes.
         destination: IpNetwork,
     },
+    /// A way to the end of tunnels on another host, or a group of such ways. The group of one way
+    /// stays where the way is changed, with all that leads to it. Value: [`Value::Nexthop`] or
+    /// [`Value::NexthopGroup`].
+    Nexthop {
+        /// Its number in the kernel.
+        id: u32,
+    },
     /// A neighbour that nobody has to ask for, or that the link answers for. Value:
     /// [`Value::Neighbour`] or [`Value::Proxied`].
     Neighbour {
@@ -72,16 +79,20 @@ pub enum Key {
         /// Its address.
         address: IpAddr,
     },
-    /// Where a tunnel sends frames for a hardware address. Value: [`Value::Present`].
+    /// Where a tunnel of the host sends frames for a hardware address. Value: [`Value::Via`].
     Fdb {
-        /// The namespace.
-        ns: Ns,
         /// The tunnel.
         link: LinkName,
-        /// The hardware address; that of all zeros stands for all that are not known.
+        /// The hardware address.
         mac: Mac,
-        /// The tunnel's other end.
-        remote: IpAddr,
+    },
+    /// A hardware address that is behind a port of a bridge for good: the bridge need not learn it,
+    /// nor believe anybody who uses it elsewhere. Value: [`Value::Present`].
+    Station {
+        /// The port's link.
+        port: LinkName,
+        /// The hardware address.
+        mac: Mac,
     },
     /// The redirection of port 53 of 127.0.0.11 to the resolver's port. Value: [`Value::Present`].
     Resolver {
@@ -110,6 +121,9 @@ pub enum Value {
         isolated: bool,
         /// Whether frames may leave through the port they came in by.
         hairpin: bool,
+        /// Whether it leads to other hosts: the bridge learns nothing from it, and answers itself for
+        /// the neighbours that it knows there.
+        tunnel: bool,
     },
     /// The value of a sysctl, without the line feed.
     Text(String),
@@ -133,6 +147,23 @@ pub enum Value {
         /// Its hardware address.
         mac: Mac,
     },
+    /// A way to the end of tunnels at an address.
+    Nexthop {
+        /// The address.
+        via: IpAddr,
+    },
+    /// A group of one way.
+    NexthopGroup {
+        /// The number of the way.
+        of: u32,
+    },
+    /// By a group of ways.
+    Via {
+        /// The number of the group.
+        group: u32,
+    },
+    /// To addresses, as nothing of ours does: observed, never desired.
+    Astray,
     /// A neighbour that the link answers for, with its own hardware address, so that what is sent
     /// to it comes to the host.
     Proxied,
@@ -230,9 +261,12 @@ impl Key {
             | Self::Sysctl { ns, .. }
             | Self::Address { ns, .. }
             | Self::Route { ns, .. }
-            | Self::Neighbour { ns, .. }
-            | Self::Fdb { ns, .. } => ns,
-            Self::Port { .. } | Self::Element(_) => return None,
+            | Self::Neighbour { ns, .. } => ns,
+            Self::Port { .. }
+            | Self::Nexthop { .. }
+            | Self::Fdb { .. }
+            | Self::Station { .. }
+            | Self::Element(_) => return None,
         };
         match ns {
             Ns::Sandbox(sandbox) => Some(sandbox),
@@ -296,9 +330,9 @@ impl fmt::Display for Key {
             Self::Neighbour { ns, link, address } => {
                 write!(f, "neighbour {address} dev {link} in {ns}")
             }
-            Self::Fdb { ns, link, mac, remote } => {
-                write!(f, "fdb {mac} to {remote} dev {link} in {ns}")
-            }
+            Self::Nexthop { id } => write!(f, "nexthop {id}"),
+            Self::Fdb { link, mac } => write!(f, "fdb {mac} dev {link}"),
+            Self::Station { port, mac } => write!(f, "station {mac} port {port}"),
             Self::Resolver { sandbox } => write!(f, "resolver in {}", sandbox.short()),
             Self::Element(element) => write!(f, "element {element}"),
         }
@@ -313,10 +347,15 @@ impl fmt::Display for Value {
             Self::Damaged(damage) => write!(f, " damaged: {}", damage.what),
             Self::Neighbour { mac } => write!(f, " mac {mac}"),
             Self::Proxied => f.write_str(" proxied"),
-            Self::Port { bridge, isolated, hairpin } => {
+            Self::Nexthop { via } => write!(f, " via {via}"),
+            Self::NexthopGroup { of } => write!(f, " group of {of}"),
+            Self::Via { group } => write!(f, " via group {group}"),
+            Self::Astray => f.write_str(" astray"),
+            Self::Port { bridge, isolated, hairpin, tunnel } => {
                 write!(f, " of {bridge}")?;
                 f.write_str(if *isolated { " isolated" } else { "" })?;
-                f.write_str(if *hairpin { " hairpin" } else { "" })
+                f.write_str(if *hairpin { " hairpin" } else { "" })?;
+                f.write_str(if *tunnel { " tunnel" } else { "" })
             }
             Self::Text(text) => write!(f, " = {text}"),
             Self::Route { link, via: Some(via) } => write!(f, " via {via} dev {link}"),

@@ -5,7 +5,7 @@ mod options;
 
 use std::collections::BTreeMap;
 
-use cnm::driver::{Driver, Peer, Profile, Reach, Reading};
+use cnm::driver::{Driver, Profile, Reach, Reading};
 use cnm::options::{BOOLEAN, Described, OptionError, Spec, boolean, described, manual, set};
 use cnm::sandbox::Attachment;
 use cnm::{
@@ -126,7 +126,7 @@ impl Driver for Bridge {
         }
     }
 
-    fn network(&self, network: &Network, _peers: &[Peer]) -> Result<State, PlanError> {
+    fn network(&self, network: &Network) -> Result<State, PlanError> {
         // A bridge of somebody else's is not changed.
         if network.borrowed {
             return Ok(State::default());
@@ -214,6 +214,7 @@ fn plan_endpoint(
         bridge: device(network, options),
         isolated: !options.icc,
         hairpin: hairpin.unwrap_or(true),
+        tunnel: false,
     };
     let mut state = State::from_iter([(link, Value::Link(pair)), (Key::Port { link: name }, port)]);
     state.extend(interface_sysctls(&ns, interface, endpoint.address(true).is_some()));

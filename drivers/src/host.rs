@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use cnm::driver::{Driver, Namespace, Peer, Profile, Reach, Reading, Scope, Traits};
+use cnm::driver::{Driver, Namespace, Profile, Reach, Reading, Scope, Traits};
 use cnm::options::{OptionError, read};
 use cnm::sandbox::Attachment;
 use cnm::{Network, PlanError, Sandbox, State};
@@ -41,7 +41,7 @@ impl Driver for Host {
         Profile { device, interface_prefix, bindings, reach: [Reach::Closed; 2] }
     }
 
-    fn network(&self, _network: &Network, _peers: &[Peer]) -> Result<State, PlanError> {
+    fn network(&self, _network: &Network) -> Result<State, PlanError> {
         Ok(State::default())
     }
 

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use cnm::controller::HostFacts;
-use cnm::driver::{Driver, Peer, Probe, Profile, Reach, Reading};
+use cnm::driver::{Driver, Probe, Profile, Reach, Reading};
 use cnm::link::{IpvlanFlag, IpvlanMode};
 use cnm::network::Parent;
 use cnm::options::{Described, OptionError, Spec, manual, put};
@@ -135,7 +135,7 @@ impl Driver for Ipvlan {
         }
     }
 
-    fn network(&self, network: &Network, _peers: &[Peer]) -> Result<State, PlanError> {
+    fn network(&self, network: &Network) -> Result<State, PlanError> {
         Ok(parent::state(network))
     }
 

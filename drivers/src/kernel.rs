@@ -13,6 +13,7 @@ mod monitor;
 pub mod neighbour;
 pub mod netlink;
 pub mod netns;
+pub mod nexthop;
 mod nfnetlink;
 pub mod nft;
 mod packet;

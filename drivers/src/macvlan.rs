@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use cnm::controller::HostFacts;
-use cnm::driver::{Driver, HOST_ADDRESS, Peer, Probe, Profile, Reach, Reading};
+use cnm::driver::{Driver, HOST_ADDRESS, Probe, Profile, Reach, Reading};
 use cnm::link::MacvlanMode;
 use cnm::network::Parent;
 use cnm::options::{BOOLEAN, Described, OptionError, Spec, boolean, manual, put};
@@ -149,7 +149,7 @@ impl Driver for Macvlan {
         }
     }
 
-    fn network(&self, network: &Network, _peers: &[Peer]) -> Result<State, PlanError> {
+    fn network(&self, network: &Network) -> Result<State, PlanError> {
         let mut state = parent::state(network);
         if options(network).0.host_access {
             state.extend(host_end(network));

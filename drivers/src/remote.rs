@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
 
-use cnm::driver::{Driver, Peer, Profile, Reach, Reading};
+use cnm::driver::{Driver, Profile, Reach, Reading};
 use cnm::options::OptionError;
 use cnm::sandbox::Attachment;
 use cnm::{Key, Link, LinkKind, Network, Ns, PlanError, Sandbox, State, Value};
@@ -63,7 +63,7 @@ impl Driver for Remote {
     }
 
     /// What the network is made of is the plugin's.
-    fn network(&self, _network: &Network, _peers: &[Peer]) -> Result<State, PlanError> {
+    fn network(&self, _network: &Network) -> Result<State, PlanError> {
         Ok(State::default())
     }
 

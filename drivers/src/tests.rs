@@ -34,6 +34,7 @@ fn network(digit: u8, subnets: &[&str]) -> Network {
         labels: BTreeMap::new(),
         parent: None,
         egress_mtu: None,
+        tunnel: None,
         id,
     }
 }
@@ -110,7 +111,7 @@ fn check_lines(
 }
 
 fn plan_network(network: &Network) -> Result<State, PlanError> {
-    network.driver.network(network, &[])
+    network.driver.network(network)
 }
 
 fn plan(sandbox: &Sandbox, attachments: &[(&Network, &Endpoint)]) -> Result<State, PlanError> {

@@ -429,7 +429,8 @@ impl Networks {
                     transaction.sandbox_after().is_some_and(|live| lives(&live.sandbox.owner))
                 }
                 // Nobody was told that it was done.
-                (ChangeKind::Create, Subject::Network(_)) | (ChangeKind::Change, _) => false,
+                (ChangeKind::Create, Subject::Network(_) | Subject::Cluster)
+                | (ChangeKind::Change, _) => false,
             };
             tracing::info!(subject = ?transaction.subject, keep, "settle an unfinished change");
             let settle = |model: &mut Controller| {

@@ -64,7 +64,7 @@ fn sample(sandbox: SandboxId) -> State {
             Key::Link { ns: inside, name: inner },
             made(LinkKind::Veth { peer: link.clone() }, mac, "pair"),
         ),
-        (Key::Port { link }, Value::Port { bridge, isolated: true, hairpin: true }),
+        (Key::Port { link }, Value::Port { bridge, isolated: true, hairpin: true, tunnel: false }),
         (
             Key::Element(element(host)),
             Value::Target { address: IpAddr::from([192, 0, 2, 2]), port: 80 },

@@ -59,8 +59,12 @@ pub struct WantedAddress {
     pub owner: String,
     /// The hardware address of the endpoint.
     pub mac: Mac,
-    /// The address that the user wants.
-    pub wanted: Option<IpAddr>,
+    /// Whether one of IPv4 is needed.
+    pub ipv4: bool,
+    /// Whether one of IPv6 is.
+    pub ipv6: bool,
+    /// The addresses that the user wants, at most one of a family that is needed.
+    pub wanted: Vec<IpAddr>,
 }
 
 /// What is to be claimed before a change can be decided.

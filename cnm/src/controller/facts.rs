@@ -7,6 +7,7 @@ use std::sync::Arc;
 use ipnetwork::IpNetwork;
 
 use super::Controller;
+use crate::network::Tunnel;
 use crate::{LinkName, Network};
 
 /// What the host already uses, to be avoided by the default pools.
@@ -54,11 +55,17 @@ impl Controller {
         true
     }
 
-    /// A network as it is with the host's way out.
+    /// A network as it is with the host's way out, and its ways to other hosts.
     pub(super) fn on_its_way_out(&self, network: &Arc<Network>) -> Arc<Network> {
         let mut network = Arc::clone(network);
         if network.egress_mtu != self.egress_mtu {
             Arc::make_mut(&mut network).egress_mtu = self.egress_mtu;
+        }
+        let (mtu, local) = (self.tunnel_mtu, self.tunnel_local);
+        let of = |tunnel: Tunnel| Tunnel { mtu, local: local.unwrap_or(tunnel.local), ..tunnel };
+        let tunnel = network.tunnel.map(of);
+        if network.tunnel != tunnel {
+            Arc::make_mut(&mut network).tunnel = tunnel;
         }
         network
     }

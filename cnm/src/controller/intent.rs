@@ -387,8 +387,9 @@ impl Controller {
     }
 
     pub(super) fn plan_network(&self, network: &Network) -> Result<State, ControllerError> {
-        let peers = self.peers.get(&network.id).map_or(&[][..], Vec::as_slice);
-        Ok(network.driver.network(network, peers)?)
+        let mut state = network.driver.network(network)?;
+        state.extend(self.plan_all_peers(network));
+        Ok(state)
     }
 
     pub(super) fn plan_sandbox(&self, live: &Live) -> Result<State, ControllerError> {

@@ -9,7 +9,7 @@ use ipnetwork::IpNetwork;
 
 use super::draft::Draft;
 use super::intent::{Change, Live, Transition};
-use super::sandbox::Wanted;
+use super::sandbox::{Wanted, second_of_family};
 use super::{Controller, ControllerError, Entropy, Lent, Transaction, WantedAddress};
 use crate::ipam::{Holder, short};
 use crate::sandbox::Attachment;
@@ -115,7 +115,18 @@ impl Controller {
 impl Draft<'_> {
     /// The hardware address of a sandbox that has been on the network before. One with a lent address
     /// always has the same: whoever lends it may know it by that.
-    pub(super) fn sticky_mac(&self, network: &Network, owner: &str) -> Option<Mac> {
+    ///
+    /// On a network of a cluster it follows from the endpoint, which no other one is: who gets the
+    /// address of one that has gone, on whichever host, has another one.
+    pub(super) fn sticky_mac(
+        &self,
+        network: &Network,
+        owner: &str,
+        cluster: Option<&EndpointId>,
+    ) -> Option<Mac> {
+        if let Some(endpoint) = cluster {
+            return Some(Mac::derived(&[endpoint.as_str()]));
+        }
         let claimed = self.claims.lent(&network.id).iter().find_map(|lent| lent.mac);
         let derived = || {
             let lent = network.addressing.is_lent() && !owner.is_empty();
@@ -142,9 +153,48 @@ impl Draft<'_> {
         }
         if let (true, Some(mac)) = (claimed.is_empty(), holder.mac) {
             let (network, owner) = (network.id.clone(), holder.owner.to_owned());
-            let wanted = wanted.addresses.first().copied();
-            self.unclaimed.addresses.push(WantedAddress { network, owner, mac, wanted });
+            let (ipv4, ipv6) = (true, false);
+            let wanted = wanted.addresses.iter().take(1).copied().collect();
+            let wanted = WantedAddress { network, owner, mac, ipv4, ipv6, wanted };
+            self.unclaimed.addresses.push(wanted);
         }
+        Ok(claimed)
+    }
+
+    /// The addresses on a network where the cluster gives them, one of each family; what was not
+    /// claimed yet is to be.
+    pub(super) fn cluster_addresses(
+        &mut self,
+        network: &Network,
+        wanted: &Wanted<'_>,
+        holder: &Holder<'_>,
+        mut claimed: Vec<IpNetwork>,
+    ) -> Result<Vec<IpNetwork>, ControllerError> {
+        let mut asked: Vec<IpAddr> = Vec::new();
+        for address in wanted.addresses {
+            if address.is_ipv6() && !wanted.ipv6 {
+                self.warnings.push(format!(
+                    "{address} is not used on network {}: a sysctl switches IPv6 off",
+                    network.name
+                ));
+            } else if asked.iter().any(|other| other.is_ipv6() == address.is_ipv6()) {
+                return Err(second_of_family(*address, network));
+            } else {
+                asked.push(*address);
+            }
+        }
+        let lacks = |ipv6| {
+            let has = claimed.iter().any(|address| address.is_ipv6() == ipv6);
+            !has && network.pools.iter().any(|pool| pool.subnet.is_ipv6() == ipv6)
+        };
+        let (ipv4, ipv6) = (lacks(false), lacks(true) && wanted.ipv6);
+        if let Some(mac) = holder.mac.filter(|_| ipv4 || ipv6) {
+            asked.retain(|address| if address.is_ipv6() { ipv6 } else { ipv4 });
+            let (network, owner) = (network.id.clone(), holder.owner.to_owned());
+            let wanted = WantedAddress { network, owner, mac, ipv4, ipv6, wanted: asked };
+            self.unclaimed.addresses.push(wanted);
+        }
+        claimed.sort_by_key(IpNetwork::is_ipv6);
         Ok(claimed)
     }
 }

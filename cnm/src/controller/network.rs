@@ -16,7 +16,7 @@ use crate::ipam::pools::{Supply, overlapped, taken_by_host};
 use crate::ipam::range::{overlap, span};
 use crate::ipam::short;
 use crate::name::check_network;
-use crate::network::{Addressing, PoolSpec, own_options, resolvers};
+use crate::network::{Addressing, PoolSpec, Tunnel, own_options, resolvers};
 use crate::{Kind, Network, NetworkId, NetworkSpec, Pool};
 
 /// Names that mean something of their own where a network is named.
@@ -144,6 +144,7 @@ impl Controller {
             labels: spec.labels.clone(),
             parent: None,
             egress_mtu: self.egress_mtu,
+            tunnel: spec.tunnel.map(|tunnel| Tunnel { mtu: self.tunnel_mtu, ..tunnel }),
         };
         network.borrowed = borrows(&network, host)?;
         driver.check(&network)?;
@@ -354,7 +355,8 @@ impl Families {
     ) -> Result<Self, ControllerError> {
         let addressing = addressing(spec, driver)?;
         let traits = driver.traits();
-        let pools = addressing == Addressing::Pools && traits.addresses;
+        let ours = matches!(addressing, Addressing::Pools | Addressing::Cluster);
+        let pools = ours && traits.addresses;
         let any_v6 = spec.pools.iter().filter_map(|pool| pool.subnet.as_deref());
         let any_v6 = any_v6.into_iter().any(|subnet| subnet.contains(':'));
         let ipv4 = spec.ipv4.or(options.ipv4).unwrap_or(true);
@@ -383,16 +385,23 @@ fn addressing(spec: &NetworkSpec, driver: &dyn Driver) -> Result<Addressing, Con
         );
         ControllerError::new(Kind::NotFound, message)
     })?;
+    let addressing = match (addressing, spec.tunnel) {
+        (Addressing::Pools, Some(_)) => Addressing::Cluster,
+        (addressing, _) => addressing,
+    };
     let name = driver.name();
     if addressing.is_lent() && !driver.traits().addresses {
         let message = format!("driver {name} has no addresses: leave out --ipam-driver");
         return Err(ControllerError::invalid(message));
     }
-    if spec.pools.is_empty() || (addressing == Addressing::Pools && driver.traits().addresses) {
+    let own = matches!(addressing, Addressing::Pools | Addressing::Cluster);
+    if spec.pools.is_empty() || (own && driver.traits().addresses) {
         return Ok(addressing);
     }
     Err(ControllerError::invalid(match addressing {
-        Addressing::Pools => format!("driver {name} takes no subnets: leave out --subnet"),
+        Addressing::Pools | Addressing::Cluster => {
+            format!("driver {name} takes no subnets: leave out --subnet")
+        }
         // Docker's words come first.
         Addressing::Nobody => "null ipam driver does not handle specific address pool requests: \
                                leave out --subnet"

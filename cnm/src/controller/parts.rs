@@ -5,12 +5,12 @@ use super::{Controller, Subject};
 use crate::State;
 
 impl Controller {
-    /// The kernel state of each network and of each sandbox; networks come first, for sandboxes rest
-    /// on them.
+    /// The kernel state of what networks share, of each network and of each sandbox, in this order:
+    /// the later ones rest on the earlier ones.
     pub fn desired_by_subject(&self) -> Vec<(Subject, State)> {
         let networks = self.networks.keys().cloned().map(Subject::Network);
         let sandboxes = self.sandboxes.keys().cloned().map(Subject::Sandbox);
-        let subjects = networks.chain(sandboxes);
+        let subjects = [Subject::Cluster].into_iter().chain(networks).chain(sandboxes);
         subjects
             .filter_map(|subject| self.desired_by(&subject).map(|state| (subject, state)))
             .collect()
@@ -44,6 +44,7 @@ impl Controller {
         match subject {
             Subject::Network(id) => self.plan_network(self.networks.get(id)?).ok(),
             Subject::Sandbox(id) => self.plan_sandbox(self.sandboxes.get(id)?).ok(),
+            Subject::Cluster => Some(self.plan_cluster()),
         }
     }
 }

@@ -13,6 +13,7 @@ use super::{
     PortsChange, SandboxSpec, Subject, Transaction,
 };
 use crate::ipam::{Holder, short};
+use crate::network::Addressing;
 use crate::options::EndpointOptions;
 use crate::sandbox::{Passage, lacks_ipv6};
 use crate::{
@@ -312,12 +313,18 @@ impl Draft<'_> {
         // What is said of the endpoint comes after what is said of the sandbox.
         let all = [joining.sysctls, &sysctls].concat();
         let wanted = Wanted { addresses: &join.addresses, ipv6: !lacks_ipv6(&all, &interface) };
-        let sticky = || self.sticky_mac(&network, joining.owner);
+        let cluster = network.addressing == Addressing::Cluster;
+        let early =
+            cluster.then(|| self.endpoint_id(made.as_ref(), joining.entropy)).transpose()?;
+        let sticky = || self.sticky_mac(&network, joining.owner, early.as_ref());
         let mac = made.as_ref().and_then(|made| made.mac).or(join.mac).or_else(sticky);
         let mac = mac.unwrap_or_else(|| random_mac(joining.entropy));
         let holder = Holder { owner: joining.owner, mac: Some(mac), now: joining.now };
         Ok(Endpoint {
-            id: self.endpoint_id(made.as_ref(), joining.entropy)?,
+            id: match early {
+                Some(id) => id,
+                None => self.endpoint_id(made.as_ref(), joining.entropy)?,
+            },
             addresses: self.addresses(&network, &wanted, &holder)?,
             gateways: self.claims.lent(id).iter().filter_map(|lent| lent.gateway).collect(),
             network: id.clone(),
@@ -426,6 +433,9 @@ impl Draft<'_> {
             return self.lent_addresses(network, wanted, holder, addresses);
         }
         addresses.retain(|address| wanted.ipv6 || address.is_ipv4());
+        if network.addressing.is_claimed() {
+            return self.cluster_addresses(network, wanted, holder, addresses);
+        }
         for address in wanted.addresses {
             if addresses.iter().any(|claimed| claimed.ip() == *address) {
                 continue;
@@ -470,7 +480,7 @@ fn check_hardware_address(network: &Network, join: &JoinSpec) -> Result<(), Cont
     }
 }
 
-fn second_of_family(address: IpAddr, network: &Network) -> ControllerError {
+pub(super) fn second_of_family(address: IpAddr, network: &Network) -> ControllerError {
     ControllerError::invalid(format!(
         "{address} is a second address of its family on network {}: one is possible",
         network.name

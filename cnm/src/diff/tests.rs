@@ -63,7 +63,7 @@ fn target(last: u8, port: u16) -> Value {
 /// A network with one sandbox on it.
 fn settled() -> State {
     let default = Key::Route { ns: inside(1), destination: "0.0.0.0/0".parse().unwrap() };
-    let port = Value::Port { bridge: name("br0"), isolated: false, hairpin: false };
+    let port = Value::Port { bridge: name("br0"), isolated: false, hairpin: false, tunnel: false };
     let path = "net/ipv4/conf/eth0/arp_notify".to_owned();
     State::from_iter([
         (Key::Namespace { sandbox: sandbox(1) }, Value::Present),
@@ -135,7 +135,7 @@ fn what_can_change_in_place_is_not_interrupted() {
     desired.insert(veth(1), veth_value(1, 1, Some(1400)));
     desired.insert(
         Key::Port { link: name("veth1") },
-        Value::Port { bridge: name("br0"), isolated: true, hairpin: false },
+        Value::Port { bridge: name("br0"), isolated: true, hairpin: false, tunnel: false },
     );
     check(
         &settled(),
@@ -291,7 +291,7 @@ fn object() -> impl Strategy<Value = (Key, Value)> {
         )),
         (digit.clone(), digit.clone(), bit).prop_map(move |(d, of, isolated)| {
             let bridge = name(&format!("br{of}"));
-            let value = Value::Port { bridge, isolated, hairpin: false };
+            let value = Value::Port { bridge, isolated, hairpin: false, tunnel: false };
             (Key::Port { link: name(&format!("veth{d}")) }, value)
         }),
         (digit.clone(), digit.clone()).prop_map(|(d, value)| {

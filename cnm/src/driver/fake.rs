@@ -1,6 +1,7 @@
 //! Drivers that spell their networks out, for the tests of the model.
 
 use super::*;
+use crate::network::Tunnel;
 use crate::options::{BOOLEAN, INTERFACE, Spec, boolean, manual, number, put, read};
 use crate::{Ns, PortBinding};
 
@@ -172,12 +173,24 @@ impl Driver for Fake {
         }
     }
 
-    fn network(&self, network: &Network, peers: &[Peer]) -> Result<State, PlanError> {
+    fn network(&self, network: &Network) -> Result<State, PlanError> {
         let path = format!("network/{}", network.name);
         let pools = network.pools.iter().map(|pool| pool.subnet.to_string());
-        let peers = peers.iter().map(|peer| format!("peer {}", peer.host));
-        let text = pools.chain(peers).collect::<Vec<_>>().join(" ");
+        let tunnel = network.tunnel.map(|Tunnel { vni, local, mtu, .. }| {
+            let mtu = mtu.map_or_else(String::new, |mtu| format!(" mtu {mtu}"));
+            format!("tunnel {vni} from {local}{mtu}")
+        });
+        let text = pools.chain(tunnel).collect::<Vec<_>>().join(" ");
         Ok(State::from_iter([(Key::Sysctl { ns: Ns::Host, path }, Value::Text(text))]))
+    }
+
+    fn peer(&self, network: &Network, peer: &Peer) -> Result<State, PlanError> {
+        let entry = |what: String| {
+            let path = format!("network/{}/{what}", network.name);
+            (Key::Sysctl { ns: Ns::Host, path }, Value::Text(format!("at {}", peer.node)))
+        };
+        let addresses = peer.addresses.iter().map(ToString::to_string);
+        Ok(addresses.chain([peer.mac.to_string()]).map(entry).collect())
     }
 
     fn endpoint(&self, sandbox: &Sandbox, of: Attachment<'_>) -> Result<State, PlanError> {

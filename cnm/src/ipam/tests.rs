@@ -37,6 +37,7 @@ fn network(pools: Vec<Pool>) -> Network {
         labels: BTreeMap::new(),
         parent: None,
         egress_mtu: None,
+        tunnel: None,
     }
 }
 

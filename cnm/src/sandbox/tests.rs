@@ -54,6 +54,7 @@ fn joined(name: &str, subnets: &[&str], priority: i32) -> (Network, Endpoint) {
         labels: BTreeMap::new(),
         parent: None,
         egress_mtu: None,
+        tunnel: None,
     };
     (network, endpoint)
 }

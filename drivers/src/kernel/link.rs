@@ -13,7 +13,7 @@ mod vxlan;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-use cnm::{LinkKind, LinkName, Mac};
+use cnm::{LinkKind, LinkName, Mac, Value};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{
     InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoPortKind, LinkAttribute, LinkExtentMask,
@@ -23,6 +23,7 @@ use netlink_packet_route::link::{
 use super::netlink::{Request, Socket, errno};
 pub use moved::{move_back, move_to};
 pub use provisional::{provisional, rename};
+pub use vxlan::relocate;
 
 /// The MTU that the kernel gives to new links.
 pub const DEFAULT_MTU: u32 = 1500;
@@ -69,6 +70,20 @@ pub struct PortFlags {
     pub isolated: bool,
     /// Frames may leave by the port they came in by.
     pub hairpin: bool,
+    /// Nothing is learned from it, and neighbours that are known to be there are answered for.
+    pub tunnel: bool,
+}
+
+impl PortFlags {
+    /// Those of a port that is wanted.
+    pub(super) fn of(port: &Value) -> Option<Self> {
+        match port {
+            Value::Port { isolated, hairpin, tunnel, .. } => {
+                Some(Self { isolated: *isolated, hairpin: *hairpin, tunnel: *tunnel })
+            }
+            _ => None,
+        }
+    }
 }
 
 /// A link to be made.
@@ -185,6 +200,11 @@ pub fn kind(link: &Link, other: Option<LinkName>) -> Option<LinkKind> {
         LinkInfo::Data(InfoData::Vxlan(data)) => vxlan::read(data),
         _ => None,
     })
+}
+
+/// Whether a link is a tunnel.
+pub(super) fn is_tunnel(link: &Link) -> bool {
+    link.info.contains(&LinkInfo::Kind(InfoKind::Vxlan))
 }
 
 /// Marks a link, sets its MTU and switches it on; if it is a port of a bridge, sets its flags.
@@ -336,6 +356,8 @@ fn port_attribute(flags: PortFlags) -> LinkAttribute {
         LinkInfo::PortData(InfoPortData::BridgePort(vec![
             InfoBridgePort::Isolated(flags.isolated),
             InfoBridgePort::HairpinMode(flags.hairpin),
+            InfoBridgePort::Learning(!flags.tunnel),
+            InfoBridgePort::NeighSupress(flags.tunnel),
         ])),
     ])
 }
@@ -378,15 +400,19 @@ pub(super) fn read(message: RouteNetlinkMessage) -> Option<Link> {
 
 fn port_flags(infos: &[LinkInfo]) -> PortFlags {
     let mut flags = PortFlags::default();
+    let (mut learns, mut suppresses) = (true, false);
     for info in infos {
         let LinkInfo::PortData(InfoPortData::BridgePort(attributes)) = info else { continue };
         for attribute in attributes {
             match attribute {
                 InfoBridgePort::Isolated(isolated) => flags.isolated = *isolated,
                 InfoBridgePort::HairpinMode(hairpin) => flags.hairpin = *hairpin,
+                InfoBridgePort::Learning(learning) => learns = *learning,
+                InfoBridgePort::NeighSupress(suppress) => suppresses = *suppress,
                 _ => {}
             }
         }
     }
+    flags.tunnel = !learns && suppresses;
     flags
 }

@@ -233,6 +233,7 @@ impl Inner {
             }
             // A route that needs one says so by its gateway.
             Ground::Address { .. } => (true, 0),
+            Ground::Nexthop(_) | Ground::Port(_) => (false, libc::EINVAL),
         };
         if always || self.state.iter().any(here) { Ok(()) } else { Err(errno(missing)) }
     }

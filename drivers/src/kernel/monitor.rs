@@ -22,7 +22,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{MsgFlags, recv};
 
 use super::egress::Egress;
-use super::link::{self, DEFAULT_MTU, Link};
+use super::link::{self, DEFAULT_MTU, Link, PortFlags};
 use super::netlink::{Socket, errno};
 use super::nft::Nft;
 use super::{address, netns::Netns};
@@ -339,10 +339,8 @@ fn fits(link: &Link, bridge: Option<&str>, value: &Value) -> bool {
             link.up && link.alias.is_some() && mtu
         }
         Value::Damaged(_) => false,
-        Value::Port { bridge: wanted, isolated, hairpin } => {
-            bridge == Some(wanted.as_str())
-                && link.flags.isolated == *isolated
-                && link.flags.hairpin == *hairpin
+        Value::Port { bridge: wanted, .. } => {
+            bridge == Some(wanted.as_str()) && PortFlags::of(value) == Some(link.flags)
         }
         _ => true,
     }

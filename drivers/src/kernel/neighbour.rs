@@ -1,9 +1,11 @@
-//! Neighbours that nobody asks for, and where tunnels send frames (the forwarding database).
+//! Neighbours that nobody asks for, and what tunnels and bridges are told of hardware addresses (the
+//! forwarding database).
 
 use std::io;
 use std::net::IpAddr;
 
 use cnm::Mac;
+use netlink_packet_core::{DefaultNla, Nla};
 use netlink_packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
 };
@@ -24,16 +26,32 @@ pub struct Neighbour {
     pub mac: Mac,
 }
 
-/// An entry of a tunnel's forwarding database.
+/// An entry of a forwarding database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Forward {
-    /// The tunnel's number.
+    /// The number of the tunnel, or of the bridge's port.
     pub link: u32,
     /// The hardware address; that of all zeros stands for all that are not known.
     pub mac: Mac,
-    /// The tunnel's other end.
-    pub remote: IpAddr,
+    /// Where it leads.
+    pub to: Way,
 }
+
+/// Where an entry of a forwarding database leads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// By a group of ways to the ends of a tunnel.
+    Group(u32),
+    /// To addresses, as nothing of ours.
+    Addresses,
+    /// A bridge's: by the port, for good.
+    Port,
+    /// A bridge's: by the port, until it is seen elsewhere.
+    PortForNow,
+}
+
+/// `NDA_NH_ID`
+const GROUP: u16 = 13;
 
 /// Makes a neighbour known, whatever was known of it.
 pub fn set(link: u32, address: IpAddr, mac: Mac) -> Request {
@@ -86,15 +104,31 @@ pub fn unproxy(link: u32, address: IpAddr) -> Request {
     Request::remove(RouteNetlinkMessage::DelNeighbour(proxied(link, address)))
 }
 
-/// Has a tunnel send frames for a hardware address to its other end at an address, in addition to
-/// others that it sends them to.
-pub fn forward(link: u32, mac: Mac, remote: IpAddr) -> Request {
-    Request::append(RouteNetlinkMessage::NewNeighbour(entry(link, mac, remote)))
+/// Has a tunnel send frames for a hardware address by a group of ways, and nowhere else.
+pub fn forward(link: u32, mac: Mac, group: u32) -> Request {
+    let mut message = entry(link, mac, NeighbourFlags::Own, NeighbourState::Permanent);
+    let group = DefaultNla::new(GROUP, group.to_ne_bytes().to_vec());
+    message.attributes.push(NeighbourAttribute::Other(group));
+    Request::replace(RouteNetlinkMessage::NewNeighbour(message))
 }
 
-/// Has a tunnel no more send frames for a hardware address there.
-pub fn unforward(link: u32, mac: Mac, remote: IpAddr) -> Request {
-    Request::remove(RouteNetlinkMessage::DelNeighbour(entry(link, mac, remote)))
+/// Has a tunnel no more send frames for a hardware address anywhere.
+pub fn unforward(link: u32, mac: Mac) -> Request {
+    let message = entry(link, mac, NeighbourFlags::Own, NeighbourState::Permanent);
+    Request::remove(RouteNetlinkMessage::DelNeighbour(message))
+}
+
+/// Tells a bridge that a hardware address is behind one of its ports, wherever else it may seem to be.
+pub fn place(port: u32, mac: Mac) -> Request {
+    let flags = NeighbourFlags::Controller | NeighbourFlags::Sticky;
+    let message = entry(port, mac, flags, NeighbourState::Noarp);
+    Request::replace(RouteNetlinkMessage::NewNeighbour(message))
+}
+
+/// Has a bridge forget what is behind one of its ports.
+pub fn displace(port: u32, mac: Mac) -> Request {
+    let message = entry(port, mac, NeighbourFlags::Controller, NeighbourState::Noarp);
+    Request::remove(RouteNetlinkMessage::DelNeighbour(message))
 }
 
 /// All neighbours of the socket's namespace that are ours.
@@ -111,12 +145,13 @@ pub fn proxies(socket: &mut Socket) -> io::Result<Vec<(u32, IpAddr)>> {
     Ok(found.into_iter().filter_map(read_proxy).collect())
 }
 
-/// All permanent entries of the forwarding databases of tunnels of the socket's namespace.
+/// All entries of forwarding databases of the socket's namespace, but those of the addresses that
+/// bridges and their ports have themselves.
 pub fn forwards(socket: &mut Socket) -> io::Result<Vec<Forward>> {
     let mut message = NeighbourMessage::default();
     message.header.family = AddressFamily::Bridge;
     let found = socket.dump(&RouteNetlinkMessage::GetNeighbour(message))?;
-    Ok(found.into_iter().filter_map(read_forward).collect())
+    Ok(found.iter().filter_map(read_forward).collect())
 }
 
 fn neighbour(link: u32, address: IpAddr) -> NeighbourMessage {
@@ -135,14 +170,13 @@ fn proxied(link: u32, address: IpAddr) -> NeighbourMessage {
     message
 }
 
-fn entry(link: u32, mac: Mac, remote: IpAddr) -> NeighbourMessage {
+fn entry(link: u32, mac: Mac, flags: NeighbourFlags, state: NeighbourState) -> NeighbourMessage {
     let mut message = NeighbourMessage::default();
     message.header.family = AddressFamily::Bridge;
     message.header.ifindex = link;
-    message.header.state = NeighbourState::Permanent;
-    message.header.flags = NeighbourFlags::Own;
+    message.header.state = state;
+    message.header.flags = flags;
     message.attributes.push(NeighbourAttribute::LinkLayerAddress(mac.octets().to_vec()));
-    message.attributes.push(NeighbourAttribute::Destination(remote.into()));
     message
 }
 
@@ -161,9 +195,37 @@ fn read_proxy(message: RouteNetlinkMessage) -> Option<(u32, IpAddr)> {
     is_ours.then(|| Some((message.header.ifindex, destination(&message)?)))?
 }
 
-fn read_forward(message: RouteNetlinkMessage) -> Option<Forward> {
-    let (link, message) = permanent(message)?;
-    Some(Forward { link, remote: destination(&message)?, mac: mac(&message)? })
+/// The entry of a forwarding database that a message tells of, whether it is there or gone.
+pub(super) fn read_forward(message: &RouteNetlinkMessage) -> Option<Forward> {
+    let (RouteNetlinkMessage::NewNeighbour(message) | RouteNetlinkMessage::DelNeighbour(message)) =
+        message
+    else {
+        return None;
+    };
+    let (flags, state) = (message.header.flags, message.header.state);
+    let to = if message.header.family != AddressFamily::Bridge {
+        return None;
+    } else if flags.contains(NeighbourFlags::Own) {
+        group(message).map_or(Way::Addresses, Way::Group)
+    } else if state == NeighbourState::Permanent {
+        return None;
+    } else if state == NeighbourState::Noarp && flags.contains(NeighbourFlags::Sticky) {
+        Way::Port
+    } else {
+        Way::PortForNow
+    };
+    Some(Forward { link: message.header.ifindex, mac: mac(message)?, to })
+}
+
+fn group(message: &NeighbourMessage) -> Option<u32> {
+    message.attributes.iter().find_map(|attribute| match attribute {
+        NeighbourAttribute::Other(nla) if nla.kind() == GROUP => {
+            let mut bytes = [0; 4];
+            (nla.value_len() == bytes.len()).then(|| nla.emit_value(&mut bytes))?;
+            Some(u32::from_ne_bytes(bytes))
+        }
+        _ => None,
+    })
 }
 
 fn permanent(message: RouteNetlinkMessage) -> Option<(u32, NeighbourMessage)> {
@@ -176,11 +238,6 @@ fn destination(message: &NeighbourMessage) -> Option<IpAddr> {
     message.attributes.iter().find_map(|attribute| match attribute {
         NeighbourAttribute::Destination(NeighbourAddress::Inet(ip)) => Some((*ip).into()),
         NeighbourAttribute::Destination(NeighbourAddress::Inet6(ip)) => Some((*ip).into()),
-        // An entry of a tunnel is of the bridges' family, whatever its other end is.
-        NeighbourAttribute::Destination(NeighbourAddress::Other(bytes)) => {
-            let ipv4 = <[u8; 4]>::try_from(bytes.as_slice()).map(IpAddr::from);
-            ipv4.or_else(|_| <[u8; 16]>::try_from(bytes.as_slice()).map(IpAddr::from)).ok()
-        }
         _ => None,
     })
 }

@@ -35,11 +35,31 @@ pub struct Socket {
     received: Vec<u8>,
 }
 
+/// What a request says.
+#[derive(Clone, Debug)]
+pub enum Message {
+    /// What can be put in words.
+    Route(RouteNetlinkMessage),
+    /// What is put together elsewhere.
+    Raw {
+        /// Its number.
+        kind: u16,
+        /// All of it but its header.
+        bytes: Vec<u8>,
+    },
+}
+
+impl From<RouteNetlinkMessage> for Message {
+    fn from(message: RouteNetlinkMessage) -> Self {
+        Self::Route(message)
+    }
+}
+
 /// One request of a batch.
 #[derive(Clone, Debug)]
 pub struct Request {
     flags: u16,
-    message: RouteNetlinkMessage,
+    message: Message,
     forgiven: &'static [i32],
 }
 
@@ -55,28 +75,24 @@ pub struct Refused {
 impl Request {
     /// Makes an object; that it exists already is an error.
     pub fn create(message: RouteNetlinkMessage) -> Self {
-        Self { flags: NLM_F_CREATE | NLM_F_EXCL, message, forgiven: &[] }
+        Self { flags: NLM_F_CREATE | NLM_F_EXCL, message: message.into(), forgiven: &[] }
     }
 
     /// Changes an object that exists.
     pub fn change(message: RouteNetlinkMessage) -> Self {
-        Self { flags: 0, message, forgiven: &[] }
+        Self { flags: 0, message: message.into(), forgiven: &[] }
     }
 
     /// Makes an object, in place of the one that may be there.
-    pub fn replace(message: RouteNetlinkMessage) -> Self {
-        Self { flags: NLM_F_CREATE | netlink_packet_core::NLM_F_REPLACE, message, forgiven: &[] }
-    }
-
-    /// Makes an object beside others of the same name.
-    pub fn append(message: RouteNetlinkMessage) -> Self {
-        Self { flags: NLM_F_CREATE | netlink_packet_core::NLM_F_APPEND, message, forgiven: &[] }
+    pub fn replace(message: impl Into<Message>) -> Self {
+        let flags = NLM_F_CREATE | netlink_packet_core::NLM_F_REPLACE;
+        Self { flags, message: message.into(), forgiven: &[] }
     }
 
     /// Removes an object. That it is gone is a success.
-    pub fn remove(message: RouteNetlinkMessage) -> Self {
+    pub fn remove(message: impl Into<Message>) -> Self {
         const GONE: &[i32] = &[libc::ENODEV, libc::ENOENT, libc::ESRCH, libc::EADDRNOTAVAIL];
-        Self { flags: 0, message, forgiven: GONE }
+        Self { flags: 0, message: message.into(), forgiven: GONE }
     }
 }
 
@@ -103,8 +119,21 @@ impl Socket {
 
     /// All objects of a kind, of one moment.
     pub fn dump(&mut self, message: &RouteNetlinkMessage) -> io::Result<Vec<RouteNetlinkMessage>> {
+        self.dump_with(&message.clone().into(), |frame| frame.decode())
+    }
+
+    /// The same of what is read elsewhere: all of each object's message but its header.
+    pub fn dump_raw(&mut self, message: &Message) -> io::Result<Vec<Vec<u8>>> {
+        self.dump_with(message, |frame| frame.bytes.get(HEADER..).map(<[u8]>::to_vec))
+    }
+
+    fn dump_with<T>(
+        &mut self,
+        message: &Message,
+        decode: impl Fn(&Frame<'_>) -> Option<T>,
+    ) -> io::Result<Vec<T>> {
         for _ in 0..DUMP_ATTEMPTS {
-            if let Some(found) = self.dump_once(message)? {
+            if let Some(found) = self.dump_once(message, &decode)? {
                 return Ok(found);
             }
         }
@@ -118,7 +147,7 @@ impl Socket {
     pub fn get(&mut self, message: &RouteNetlinkMessage) -> io::Result<RouteNetlinkMessage> {
         self.sequence = self.sequence.wrapping_add(1);
         let mut bytes = Vec::new();
-        append(&mut bytes, message, NLM_F_REQUEST, self.sequence);
+        append(&mut bytes, &message.clone().into(), NLM_F_REQUEST, self.sequence);
         self.inner.send(&bytes, 0)?;
         loop {
             self.receive()?;
@@ -163,10 +192,11 @@ impl Socket {
     }
 
     /// `None` if the objects changed meanwhile.
-    fn dump_once(
+    fn dump_once<T>(
         &mut self,
-        message: &RouteNetlinkMessage,
-    ) -> io::Result<Option<Vec<RouteNetlinkMessage>>> {
+        message: &Message,
+        decode: impl Fn(&Frame<'_>) -> Option<T>,
+    ) -> io::Result<Option<Vec<T>>> {
         self.sequence = self.sequence.wrapping_add(1);
         let mut bytes = Vec::new();
         append(&mut bytes, message, NLM_F_REQUEST | NLM_F_DUMP, self.sequence);
@@ -180,7 +210,7 @@ impl Socket {
                 match frame.kind {
                     NLMSG_DONE => return Ok((!interrupted).then_some(found)),
                     NLMSG_ERROR => return frame.error().map_or(Ok(Some(Vec::new())), Err),
-                    _ => found.extend(frame.decode()),
+                    _ => found.extend(decode(&frame)),
                 }
             }
         }
@@ -296,7 +326,21 @@ fn frames(mut datagram: &[u8]) -> impl Iterator<Item = Frame<'_>> {
     })
 }
 
-fn append(bytes: &mut Vec<u8>, message: &RouteNetlinkMessage, flags: u16, sequence: u32) {
+fn append(bytes: &mut Vec<u8>, message: &Message, flags: u16, sequence: u32) {
+    let message = match message {
+        Message::Route(message) => message,
+        Message::Raw { kind, bytes: body } => {
+            let size = u32::try_from(HEADER + body.len()).unwrap_or_default();
+            bytes.extend(size.to_ne_bytes());
+            bytes.extend(kind.to_ne_bytes());
+            bytes.extend(flags.to_ne_bytes());
+            bytes.extend(sequence.to_ne_bytes());
+            bytes.extend([0; 4]);
+            bytes.extend(body);
+            bytes.resize(bytes.len().next_multiple_of(4), 0);
+            return;
+        }
+    };
     let mut header = NetlinkHeader::default();
     header.flags = flags;
     header.sequence_number = sequence;

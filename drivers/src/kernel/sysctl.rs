@@ -2,7 +2,7 @@
 //!
 //! An observation cannot report every sysctl there is, and a desired state names only some. Both
 //! sides keep to the same lists: all of [`of_bridge`] for each bridge of ours, all of
-//! [`of_host_end`] for each macvlan link of ours on the host, all of [`of_end`] for each pair's end on
+//! [`of_host_end`] for each macvlan link of ours on the host, all of [`of_tunnel`] for each tunnel, all of [`of_end`] for each pair's end on
 //! the host that is no port of a bridge, all of [`of_interface`] for each interface of ours in a sandbox, [`FORWARDING`] as [`forwarding`]
 //! says, and those of a sandbox that its specification asked for, which are noted beside the
 //! namespace's file when they are written. A planner therefore gives each sysctl of the lists a
@@ -55,6 +55,11 @@ pub fn of_interface(interface: &LinkName) -> [String; 5] {
         format!("net/ipv6/conf/{interface}/accept_ra"),
         disable_ipv6(interface),
     ]
+}
+
+/// The sysctls of a tunnel, which is a port of a bridge and nothing else.
+pub fn of_tunnel(link: &LinkName) -> [String; 1] {
+    [disable_ipv6(link)]
 }
 
 /// The sysctls of the host's own link on the parent of a network.

@@ -1,6 +1,6 @@
 //! The mark on links that are ours: an alias that starts with the daemon's tag.
 //!
-//! `rnet:network/<id>` on a bridge, `rnet:endpoint/<id>` on a link that is in a sandbox and nowhere
+//! `rnet:network/<id>` on a bridge, `rnet:tunnel/<id>` on a tunnel, `rnet:endpoint/<id>` on a link that is in a sandbox and nowhere
 //! else. A pair is marked on the host, where the container cannot remove the mark, and the mark
 //! says where the other end is: `rnet:endpoint/<id>@<sandbox>/eth0`. So what a link is for can be
 //! told from the link alone, even when the sandbox has vanished. A link that somebody else made says
@@ -42,6 +42,12 @@ impl Tag {
         let (sandbox, interface) = far.split_once('/')?;
         let far = Some((sandbox.parse().ok()?, interface.parse().ok()?));
         Some(Self { owner: owner.to_owned(), far, from: None })
+    }
+
+    /// Whether a link that is not ours is another daemon's tunnel.
+    pub(super) fn is_tunnel_of_another(link: &super::link::Link) -> bool {
+        let alias = link.alias.as_deref().unwrap_or_default();
+        super::link::is_tunnel(link) && alias.contains(":tunnel/")
     }
 
     /// The alias.

@@ -56,7 +56,7 @@ impl Containers {
         // Ports of the engine's choice are not chosen twice.
         spec.ports.retain(|port| *port.host_ports.end() != 0);
         // Nobody is asked to lend an address that is not used yet.
-        spec.joins.retain(|join| !self.is_lent(join.network.as_ref()));
+        spec.joins.retain(|join| !self.is_claimed(join.network.as_ref()));
         let change = self.begin(container, &spec)?;
         let warnings = change.warnings().to_vec();
         self.networks.abandon(change);
@@ -65,9 +65,9 @@ impl Containers {
 }
 
 impl Containers {
-    fn is_lent(&self, network: Option<&cnm::NetworkId>) -> bool {
+    fn is_claimed(&self, network: Option<&cnm::NetworkId>) -> bool {
         let network = network.and_then(|id| self.networks.network(id.as_str()).ok());
-        network.is_some_and(|network| network.addressing.is_lent())
+        network.is_some_and(|network| network.addressing.is_claimed())
     }
 }
 

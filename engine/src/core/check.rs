@@ -59,7 +59,7 @@ impl Engine {
                 Subject::Sandbox(id) => {
                     self.networks.sandbox(id).ok().map(|(of, _)| of.owner.clone())
                 }
-                Subject::Network(_) => None,
+                Subject::Network(_) | Subject::Cluster => None,
             };
             let name = containers.iter().find(|c| owner.as_deref() == Some(c.id.as_str()));
             let advice = match name {
@@ -69,6 +69,7 @@ impl Engine {
             let subject = match subject {
                 Subject::Sandbox(id) => format!("sandbox {}", id.short()),
                 Subject::Network(id) => format!("network {}", id.short()),
+                Subject::Cluster => "the ways to the cluster's other hosts".to_owned(),
             };
             Finding { subject, problem: format!("it cannot be healed: {why}"), advice }
         };

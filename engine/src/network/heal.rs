@@ -133,7 +133,9 @@ impl Networks {
             }
         }
         *self.ills() = ill;
-        if !self.doubted && observed.iter().any(|(key, _)| !known.contains(key)) {
+        let unknown: Vec<_> = observed.iter().filter(|(key, _)| !known.contains(key)).collect();
+        let stray = unknown.iter().any(|(key, _)| !self.controller().awaits(key));
+        if !self.doubted && stray {
             round.healed |= self.remove_strays()?;
         }
         Ok(round)
@@ -215,7 +217,7 @@ impl Networks {
         let Some(desired) = settled.filter(|_| !self.is_at_rest()) else { return Ok(()) };
         let only: BTreeSet<SandboxId> = match subject {
             Subject::Sandbox(id) => BTreeSet::from([id.clone()]),
-            Subject::Network(_) => BTreeSet::new(),
+            Subject::Network(_) | Subject::Cluster => BTreeSet::new(),
         };
         let observed = self.kernel.observe_only(&only)?;
         if lost(&observed, &desired).is_some() {
@@ -235,15 +237,14 @@ impl Networks {
     fn remove_strays(&self) -> Result<bool> {
         let _turn = self.turns.take_all();
         let observed = self.kernel.observe()?;
-        let kept = {
+        let strays: State = {
             let model = self.controller();
             let mut kept = model.desired();
             kept.extend(model.changing().into_iter().flat_map(|(_, state)| state));
             kept.extend(self.ahead());
-            kept
+            let is_stray = |key: &Key| kept.get(key).is_none() && !model.awaits(key);
+            observed.into_iter().filter(|(key, _)| is_stray(key)).collect()
         };
-        let strays: State =
-            observed.into_iter().filter(|(key, _)| kept.get(key).is_none()).collect();
         if strays.is_empty() {
             return Ok(false);
         }

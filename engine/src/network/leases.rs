@@ -96,10 +96,10 @@ impl Networks {
         };
         let mut port = self.visit(&wanted.network, wanted.mac)?;
         let mut client = Client::new(port.as_mut(), wanted.mac, transaction());
-        let asked = match wanted.wanted {
-            Some(IpAddr::V4(address)) => Some(address),
-            _ => None,
-        };
+        let asked = wanted.wanted.iter().find_map(|address| match address {
+            IpAddr::V4(address) => Some(*address),
+            IpAddr::V6(_) => None,
+        });
         let since = now();
         let lease = client.acquire(asked, LIMIT).map_err(|error| cannot(error.to_string()))?;
         if let Some(asked) = asked.filter(|asked| lease.address.ip() != *asked) {

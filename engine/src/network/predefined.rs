@@ -253,6 +253,7 @@ mod tests {
             labels: BTreeMap::new(),
             parent: None,
             egress_mtu: None,
+            tunnel: None,
         };
         let wanted = bridge(&is);
         let settings = Settings { default_bridge: is, ..Settings::default() };

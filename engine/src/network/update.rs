@@ -154,7 +154,7 @@ fn plan_of(part: &Part) -> Plan {
 fn told(parts: &[Part], transaction: &Transaction) -> Updated {
     let members = parts.iter().filter_map(|part| match &part.subject {
         Subject::Sandbox(id) => Some(id.clone()),
-        Subject::Network(_) => None,
+        Subject::Network(_) | Subject::Cluster => None,
     });
     Updated {
         plan: parts.iter().flat_map(|part| lines(&plan_of(part))).collect(),

@@ -42,6 +42,7 @@ impl Model {
             labels: BTreeMap::new(),
             parent: None,
             egress_mtu: None,
+            tunnel: None,
             id,
         };
         self.networks.entry(n).or_insert(network)
@@ -132,7 +133,7 @@ impl Model {
     pub fn desired(&self) -> State {
         let mut state = State::default();
         for network in self.networks.values() {
-            state.extend(network.driver.network(network, &[]).unwrap());
+            state.extend(network.driver.network(network).unwrap());
         }
         for n in self.sandboxes.keys() {
             state.extend(self.desired_of(*n));

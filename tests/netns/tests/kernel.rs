@@ -79,12 +79,20 @@ fn many_kinds() -> State {
         let key = Key::Neighbour { ns: Ns::Host, link: vx4.clone(), address };
         state.insert(key, Value::Neighbour { mac: mac(9) });
     }
-    for (mac, remote) in
-        [(mac(9), "192.0.2.9"), (Mac::UNSPECIFIED, "192.0.2.9"), (Mac::UNSPECIFIED, "192.0.2.10")]
-    {
-        let (link, remote) = (vx4.clone(), remote.parse().unwrap());
-        state.insert(Key::Fdb { ns: Ns::Host, link, mac, remote }, Value::Present);
+    for (id, via) in [(70, "192.0.2.9"), (72, "fd00::9")] {
+        let via = via.parse().unwrap();
+        state.insert(Key::Nexthop { id }, Value::Nexthop { via });
+        state.insert(Key::Nexthop { id: id + 1 }, Value::NexthopGroup { of: id });
     }
+    for last in [9, 10] {
+        let (link, port, mac) = (vx4.clone(), vx4.clone(), mac(last));
+        state.insert(Key::Fdb { link, mac }, Value::Via { group: 71 });
+        state.insert(Key::Station { port, mac }, Value::Present);
+    }
+    state.extend([link(&Ns::Host, "br4", LinkKind::Bridge, None)]);
+    let bridge = "br4".parse().unwrap();
+    let port = Value::Port { bridge, isolated: false, hairpin: false, tunnel: true };
+    state.insert(Key::Port { link: vx4 }, port);
     state.extend(["10.9.0.3/24", "fd09::3/64"].map(|address| {
         let link = "eth1".parse().unwrap();
         (
@@ -109,7 +117,8 @@ fn every_kind_of_link_is_made_recognised_and_removed(kernel: &dyn Kernel) {
     assert!(plan.is_empty(), "{plan}");
     let mut fewer = desired.clone();
     for (key, _) in desired.iter().filter(|(key, _)| match key {
-        Key::Fdb { mac, .. } => *mac == Mac::UNSPECIFIED,
+        Key::Fdb { mac, .. } | Key::Station { mac, .. } => mac.octets()[5] == 10,
+        Key::Nexthop { id } => *id >= 72,
         Key::Neighbour { address, .. } => address.is_ipv6(),
         Key::Link { name, .. } => name.as_str() == "eth3",
         Key::Sysctl { path, .. } => path.contains("/eth3/"),

@@ -194,7 +194,7 @@ fn eleven_hundred_endpoints_of_one_network_are_all_reached() {
     let network = network.clone();
     model.sandbox(1, &[1]);
     let endpoints = many(&model, MANY);
-    let mut state = network.driver.network(&network, &[]).unwrap();
+    let mut state = network.driver.network(&network).unwrap();
     for (sandbox, endpoint) in &endpoints {
         let of = Attachment { network: &network, endpoint };
         state.extend(Drivers.sandbox(sandbox, &[of]).unwrap());

@@ -2,24 +2,41 @@
 
 use std::net::IpAddr;
 
-use cnm::LinkKind;
-use netlink_packet_route::link::{InfoData, InfoKind, InfoVxlan, LinkInfo};
+use cnm::{LinkKind, LinkName};
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::link::{InfoData, InfoKind, InfoVxlan, LinkAttribute, LinkInfo};
+
+use crate::kernel::netlink::Request;
 
 /// What the kernel is told of a new one. Frames of neighbours that nobody told of are no reason to
 /// send to an address: anybody could send such.
 pub(super) fn info(vni: u32, port: u16, local: IpAddr, proxy: bool) -> Vec<LinkInfo> {
-    let local = match local {
-        IpAddr::V4(local) => InfoVxlan::Local(local),
-        IpAddr::V6(local) => InfoVxlan::Local6(local),
-    };
     let data = vec![
         InfoVxlan::Id(vni),
-        local,
+        from(local),
         InfoVxlan::Port(port),
         InfoVxlan::Learning(false),
         InfoVxlan::Proxy(proxy),
     ];
     vec![LinkInfo::Kind(InfoKind::Vxlan), LinkInfo::Data(InfoData::Vxlan(data))]
+}
+
+/// Has one send from another address of the same family.
+pub fn relocate(name: &LinkName, vni: u32, local: IpAddr) -> Request {
+    let mut message = super::named(name);
+    let info = vec![
+        LinkInfo::Kind(InfoKind::Vxlan),
+        LinkInfo::Data(InfoData::Vxlan(vec![InfoVxlan::Id(vni), from(local)])),
+    ];
+    message.attributes.push(LinkAttribute::LinkInfo(info));
+    Request::change(RouteNetlinkMessage::NewLink(message))
+}
+
+fn from(local: IpAddr) -> InfoVxlan {
+    match local {
+        IpAddr::V4(local) => InfoVxlan::Local(local),
+        IpAddr::V6(local) => InfoVxlan::Local6(local),
+    }
 }
 
 /// What the kernel tells of one. One that learns is none of ours.

@@ -241,8 +241,11 @@ impl Run<'_> {
     /// Sends what was gathered, if this step or its port rests on something of it: the kernel is
     /// told of links by their numbers, which new ones get when they are made.
     fn settle_ground(&mut self, batch: &mut LinkBatch<'_>, step: &Step) {
-        let peer = wanted(step).link().and_then(|link| link.kind.peer());
-        let port = peer.and_then(|peer| batch.ports.get(peer).copied());
+        let end = match (step.key(), wanted(step)) {
+            (Key::Link { ns, name }, Value::Link(link)) => outer_end(ns, name, link),
+            _ => None,
+        };
+        let port = end.and_then(|end| batch.ports.get(end).copied());
         let awaited = [Some(step), port].into_iter().flatten();
         let awaited = awaited.flat_map(|step| rests_on(step.key(), wanted(step)));
         if awaited.into_iter().any(|ground| batch.awaited.contains(&ground)) {
@@ -275,9 +278,9 @@ impl Run<'_> {
         let end = outer_end(ns, name, link);
         let port = end.filter(|_| added).and_then(|end| batch.ports.remove(end));
         let (mut bridge, mut flags) = (None, None);
-        if let Some(Value::Port { bridge: of, isolated, hairpin }) = port.map(wanted) {
+        if let Some(port @ Value::Port { bridge: of, .. }) = port.map(wanted) {
             bridge = Some(self.index(of, batch)?);
-            flags = Some(PortFlags { isolated: *isolated, hairpin: *hairpin });
+            flags = PortFlags::of(port);
         }
         let mtu = self.mtu(link)?;
         if added && let LinkKind::Moved { from } = &link.kind {
@@ -297,6 +300,9 @@ impl Run<'_> {
             };
             let new = New { name, kind: &link.kind, mac, mtu, netns, parent, bridge };
             batch.requests.push((step, link::create(&new)));
+        }
+        if let (Step::Change { .. }, LinkKind::Vxlan { vni, local, .. }) = (step, &link.kind) {
+            batch.requests.push((step, link::relocate(name, *vni, *local)));
         }
         let Some(end) = end else { return Ok(()) };
         let far = match ns {
@@ -328,11 +334,11 @@ impl Run<'_> {
         step: &'p Step,
         batch: &mut LinkBatch<'p>,
     ) -> io::Result<()> {
-        let Value::Port { bridge, isolated, hairpin } = wanted(step) else { return Ok(()) };
+        let Value::Port { bridge, .. } = wanted(step) else { return Ok(()) };
         let index = self.index(bridge, batch)?;
         batch.requests.push((step, link::set_bridge(name, index)));
-        let flags = PortFlags { isolated: *isolated, hairpin: *hairpin };
-        batch.requests.push((step, link::set_port(name, flags)));
+        let flags = PortFlags::of(wanted(step));
+        batch.requests.extend(flags.map(|flags| (step, link::set_port(name, flags))));
         Ok(())
     }
 

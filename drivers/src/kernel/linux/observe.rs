@@ -14,9 +14,10 @@ use super::{Linux, failed, pin};
 use crate::kernel::KernelError;
 use crate::kernel::address::{self, Address, PROTOCOL};
 use crate::kernel::link::{self, DEFAULT_MTU, Link};
-use crate::kernel::neighbour;
+use crate::kernel::neighbour::{self, Forward, Way};
 use crate::kernel::netlink::Socket;
 use crate::kernel::netns::{Netns, Visitor};
+use crate::kernel::nexthop;
 use crate::kernel::nft::SandboxTable;
 use crate::kernel::route::{self, Route};
 use crate::kernel::sysctl;
@@ -69,6 +70,7 @@ fn observe_links(linux: &Linux, visitor: &mut Visitor, scope: Scope<'_>) -> io::
         let ns = Ns::Host;
         linux.with_socket(|socket| view.report_neighbours(socket, &ns, is_ours, &mut state))?;
     }
+    linux.with_socket(|socket| view.report_forwards(socket, &ours, &mut state))?;
     if state.iter().any(|(key, value)| answers_for_others(key, value)) {
         linux.with_socket(|socket| view.report_proxies(socket, &ours, &mut state))?;
     }
@@ -215,10 +217,40 @@ impl View {
             let key = Key::Neighbour { ns: ns.clone(), link, address: entry.address };
             state.insert(key, Value::Neighbour { mac: entry.mac });
         }
-        for entry in neighbour::forwards(socket)? {
-            let Some(link) = name(entry.link) else { continue };
-            let (mac, remote) = (entry.mac, entry.remote);
-            state.insert(Key::Fdb { ns: ns.clone(), link, mac, remote }, Value::Present);
+        Ok(())
+    }
+
+    /// What tunnels of ours forward where, and what their bridges think is behind them.
+    fn report_forwards(
+        &self,
+        socket: &mut Socket,
+        ours: &Ours<'_>,
+        state: &mut State,
+    ) -> io::Result<()> {
+        let tunnels: BTreeMap<u32, LinkName> = ours
+            .values()
+            .filter(|(link, _)| link::is_tunnel(link))
+            .filter_map(|(link, _)| Some((link.index, link.name.parse().ok()?)))
+            .collect();
+        if !tunnels.is_empty() {
+            for Forward { link, mac, to } in neighbour::forwards(socket)? {
+                let Some(link) = tunnels.get(&link).cloned() else { continue };
+                let (key, value) = match to {
+                    Way::Group(group) => (Key::Fdb { link, mac }, Value::Via { group }),
+                    Way::Addresses => (Key::Fdb { link, mac }, Value::Astray),
+                    Way::Port => (Key::Station { port: link, mac }, Value::Present),
+                    Way::PortForNow => (Key::Station { port: link, mac }, Value::Astray),
+                };
+                state.insert(key, value);
+            }
+        }
+        // They say whose they are, but not which daemon's.
+        let others = self.links.iter().filter(|link| !ours.contains_key(&link.index));
+        if !tunnels.is_empty() || !others.into_iter().any(Tag::is_tunnel_of_another) {
+            state.extend(nexthop::list(socket)?.into_iter().map(|nexthop| {
+                let value = nexthop.value.unwrap_or(Value::Astray);
+                (Key::Nexthop { id: nexthop.id }, value)
+            }));
         }
         Ok(())
     }
@@ -305,6 +337,9 @@ fn report_link(ns: &Ns, link: &Link, tag: &Tag, parent: Option<&Link>, state: &m
         Some(LinkKind::Bridge) if *ns == Ns::Host => {
             state.extend(read_sysctls(ns, sysctl::of_bridge(&name)));
         }
+        Some(LinkKind::Vxlan { .. }) if *ns == Ns::Host => {
+            state.extend(read_sysctls(ns, sysctl::of_tunnel(&name)));
+        }
         Some(LinkKind::Macvlan { .. }) if *ns == Ns::Host => {
             state.extend(read_sysctls(ns, sysctl::of_host_end(&name)));
         }
@@ -386,7 +421,8 @@ fn port(link: &Link, view: &View) -> Option<(Key, Value)> {
     let bridge = view.name(link.bridge?)?;
     let key = Key::Port { link: link.name.parse().ok()? };
     let Link { flags, .. } = link;
-    Some((key, Value::Port { bridge, isolated: flags.isolated, hairpin: flags.hairpin }))
+    let link::PortFlags { isolated, hairpin, tunnel } = *flags;
+    Some((key, Value::Port { bridge, isolated, hairpin, tunnel }))
 }
 
 /// Reads sysctls in the namespace of the calling thread. One that has just vanished is left out.

@@ -11,7 +11,7 @@ use super::apply::{failure, wanted};
 use crate::kernel::netlink::{Request, Socket};
 use crate::kernel::netns::Netns;
 use crate::kernel::tag::Tag;
-use crate::kernel::{KernelError, address, link, neighbour, route, sysctl};
+use crate::kernel::{KernelError, address, link, neighbour, nexthop, route, sysctl};
 
 /// Requests with the steps they are for.
 pub(super) type Requests<'p> = Vec<(&'p Step, Request)>;
@@ -31,7 +31,10 @@ pub(super) fn equipment<'p>(
         .copied()
         .partition(|step| matches!(wanted(step), Value::Route { via: Some(_), .. }));
     for step in near.into_iter().chain(behind) {
-        let Some(link) = link_of(step) else { continue };
+        let Some(link) = link_of(step) else {
+            requests.extend(nexthop_request(step).map(|request| (step, request)));
+            continue;
+        };
         let known = indexes.get(link).copied();
         let index = known.map_or_else(|| link::index(socket, link), Ok);
         let request = match index {
@@ -52,7 +55,13 @@ pub(super) fn equipment<'p>(
 /// The link that an address, a route or a neighbour is on.
 fn link_of(step: &Step) -> Option<&LinkName> {
     match (step.key(), wanted(step)) {
-        (Key::Address { link, .. } | Key::Neighbour { link, .. } | Key::Fdb { link, .. }, _)
+        (
+            Key::Address { link, .. }
+            | Key::Neighbour { link, .. }
+            | Key::Fdb { link, .. }
+            | Key::Station { port: link, .. },
+            _,
+        )
         | (Key::Route { .. }, Value::Route { link, .. } | Value::HostRoute { link, .. }) => {
             Some(link)
         }
@@ -68,9 +77,10 @@ fn equip_request(step: &Step, link: u32) -> Option<Request> {
         (_, Key::Neighbour { address, .. }, Value::Proxied) => {
             Some(neighbour::proxy(link, *address))
         }
-        (Step::Add(..), Key::Fdb { mac, remote, .. }, _) => {
-            Some(neighbour::forward(link, *mac, *remote))
+        (_, Key::Fdb { mac, .. }, Value::Via { group }) => {
+            Some(neighbour::forward(link, *mac, *group))
         }
+        (_, Key::Station { mac, .. }, _) => Some(neighbour::place(link, *mac)),
         (Step::Add(..), Key::Address { address, .. }, _) => Some(address::add(link, *address)),
         (Step::Add(..), Key::Route { destination, .. }, Value::Route { via, .. }) => {
             Some(route::add(*destination, link, *via))
@@ -81,6 +91,15 @@ fn equip_request(step: &Step, link: u32) -> Option<Request> {
         (Step::Change { .. }, Key::Route { destination, .. }, Value::Route { via, .. }) => {
             Some(route::replace(*destination, link, *via))
         }
+        _ => None,
+    }
+}
+
+/// The request for a way to another host, or for a group of such.
+fn nexthop_request(step: &Step) -> Option<Request> {
+    match (step.key(), wanted(step)) {
+        (Key::Nexthop { id }, Value::Nexthop { via }) => Some(nexthop::set(*id, *via)),
+        (Key::Nexthop { id }, Value::NexthopGroup { of }) => Some(nexthop::set_group(*id, *of)),
         _ => None,
     }
 }
@@ -102,9 +121,16 @@ pub(super) fn undoing<'p>(
             requests.extend(back.map(|request| (*step, request)));
             continue;
         }
-        if let Key::Route { destination, .. } = step.key() {
-            requests.push((step, route::remove(*destination)));
-            continue;
+        match step.key() {
+            Key::Route { destination, .. } => {
+                requests.push((step, route::remove(*destination)));
+                continue;
+            }
+            Key::Nexthop { id } => {
+                requests.push((step, nexthop::remove(*id)));
+                continue;
+            }
+            _ => {}
         }
         requests.extend(unlinking(step, ns).into_iter().map(|request| (*step, request)));
         let index = link_of(step).and_then(|link| link::index(socket, link).ok());
@@ -114,7 +140,8 @@ pub(super) fn undoing<'p>(
                 Some(neighbour::unproxy(index, *address))
             }
             (Key::Neighbour { address, .. }, _) => Some(neighbour::unset(index, *address)),
-            (Key::Fdb { mac, remote, .. }, _) => Some(neighbour::unforward(index, *mac, *remote)),
+            (Key::Fdb { mac, .. }, _) => Some(neighbour::unforward(index, *mac)),
+            (Key::Station { mac, .. }, _) => Some(neighbour::displace(index, *mac)),
             _ => None,
         });
         requests.extend(request.map(|request| (*step, request)));

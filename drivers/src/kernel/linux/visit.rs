@@ -41,8 +41,8 @@ impl Planned<'_> {
         })?;
         let mut port = (None, PortFlags::default());
         for (_, value) in endpoint.iter() {
-            if let Value::Port { bridge, isolated, hairpin } = value {
-                port = (Some(bridge), PortFlags { isolated: *isolated, hairpin: *hairpin });
+            if let Value::Port { bridge, .. } = value {
+                port = (Some(bridge), PortFlags::of(value).unwrap_or_default());
             }
         }
         Some(Planned { interface, link, mac: link.mac?, bridge: port.0, flags: port.1 })

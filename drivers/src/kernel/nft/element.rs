@@ -14,7 +14,8 @@ use super::skeleton::{
     APART, BEHIND4, BEHIND6, BRIDGES, CLOSED_LOOPS, CLOSED4, CLOSED6, DIRECT4, DIRECT6, ENDS,
     GATEWAYS4, GATEWAYS6, INTERNAL, LOOPS, MASQUERADE4, MASQUERADE6, OPEN4, OPEN6, OUTBOUND4,
     OUTBOUND6, PASSAGES4, PASSAGES6, PUBLISHED4, PUBLISHED4_ANY, PUBLISHED6, PUBLISHED6_ANY,
-    RANGES4, RANGES6, TOGETHER4, TOGETHER6, TRUSTED, UNPROTECTED4, UNPROTECTED6,
+    RANGES4, RANGES6, TOGETHER4, TOGETHER6, TRUSTED, TUNNEL_SOURCES4, TUNNEL_SOURCES6, TUNNELS,
+    UNPROTECTED4, UNPROTECTED6,
 };
 
 /// What an element of the model is in the kernel. `None` if the value does not fit the key.
@@ -122,6 +123,14 @@ fn one_more(element: &Element) -> Option<Vec<Entry>> {
         }
         Element::Together { from, to } if from.is_ipv4() == to.is_ipv4() => {
             Some(vec![together(*from, *to)])
+        }
+        Element::Tunnel { port, vni } => {
+            let vni = vni.checked_mul(1 << 8)?.to_be_bytes();
+            Some(one(&TUNNELS, [port_bytes(*port), vni].concat()))
+        }
+        Element::TunnelSource { address } => {
+            let set = if address.is_ipv4() { &TUNNEL_SOURCES4 } else { &TUNNEL_SOURCES6 };
+            Some(one(set, address_bytes(*address)))
         }
         _ => None,
     }
@@ -353,6 +362,16 @@ fn decode_other(set: &SetDefinition, key: &[u8]) -> Option<(Element, Value)> {
         name if name == BEHIND4.name || name == BEHIND6.name => {
             let address = take_address(&mut key.get(libc::IFNAMSIZ..)?, ipv6)?;
             Element::Behind { link: link()?, address }
+        }
+        name if name == TUNNELS.name => {
+            let [high, low, _, _, vni @ ..] = *key.first_chunk::<8>()?;
+            Element::Tunnel {
+                port: u16::from_be_bytes([high, low]),
+                vni: u32::from_be_bytes(vni) >> 8,
+            }
+        }
+        name if name == TUNNEL_SOURCES4.name || name == TUNNEL_SOURCES6.name => {
+            Element::TunnelSource { address: take_address(&mut rest, ipv6)? }
         }
         _ => return None,
     };

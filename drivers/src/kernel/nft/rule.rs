@@ -145,6 +145,19 @@ impl Rule {
         self.family(family).with(network(offset, length)).with(to).member(set, true)
     }
 
+    /// Datagrams whose port, and number of a tunnel's network, are in a set.
+    pub(super) fn tunnelled_in(self, set: &SetDefinition) -> Self {
+        let word = Field::Port.words();
+        let number = Expression::Payload { base: Base::Transport, offset: 12, length: 3, word };
+        self.protocol(Protocol::Udp).with(destination_port(0)).with(number).member(set, true)
+    }
+
+    /// Packets whose source is not in a set of addresses.
+    pub(super) fn source_not_in(self, family: Family, set: &SetDefinition) -> Self {
+        let (offset, field) = source(family);
+        self.family(family).with(network(offset, field.length())).member(set, false)
+    }
+
     /// Packets from `fe80::/10`.
     pub(super) fn source_is_link_local6(self) -> Self {
         self.family(Family::Ipv6).link_local6(8)

@@ -35,6 +35,8 @@ pub(super) enum Field {
     Port,
     Interface,
     Mac,
+    /// The number of a tunnel's network (VXLAN).
+    Vni,
 }
 
 impl Field {
@@ -43,6 +45,7 @@ impl Field {
         match self {
             Self::Protocol => 1,
             Self::Port => 2,
+            Self::Vni => 3,
             Self::Ipv4 => 4,
             Self::Mac => 6,
             Self::Ipv6 | Self::Interface => 16,
@@ -57,7 +60,8 @@ impl Field {
     /// The number by which `nft` knows the type; the kernel only keeps it.
     const fn type_number(self) -> u32 {
         match self {
-            Self::Ipv4 => 7,
+            // `nft` has no type for them; so it shows them as addresses, 4096 as 0.16.0.0.
+            Self::Ipv4 | Self::Vni => 7,
             Self::Ipv6 => 8,
             Self::Mac => 9,
             Self::Protocol => 12,

@@ -8,7 +8,7 @@ use super::expression::{Family, Verdict};
 use super::rule::{ESTABLISHED, INVALID, NEW, RELATED, Rule, UNTRACKED};
 use super::set::{Field, SetDefinition};
 
-use Field::{Interface, Ipv4, Ipv6, Port, Protocol};
+use Field::{Interface, Ipv4, Ipv6, Port, Protocol, Vni};
 
 pub(super) const BRIDGES: SetDefinition = set("bridges", "our bridges", &[Interface]);
 pub(super) const LOOPS: SetDefinition =
@@ -94,8 +94,15 @@ pub(super) const TOGETHER4: SetDefinition =
 pub(super) const TOGETHER6: SetDefinition =
     ranges("together6", "subnets whose endpoints behind such links may talk", &[Ipv6, Ipv6]);
 
+pub(super) const TUNNELS: SetDefinition =
+    set("tunnels", "ports and network numbers of our tunnels", &[Port, Vni]);
+pub(super) const TUNNEL_SOURCES4: SetDefinition =
+    set("tunnel-sources4", "hosts whose tunnels are let in", &[Ipv4]);
+pub(super) const TUNNEL_SOURCES6: SetDefinition =
+    set("tunnel-sources6", "hosts whose tunnels are let in", &[Ipv6]);
+
 /// All sets and maps of the table.
-pub(super) const SETS: [&SetDefinition; 33] = [
+pub(super) const SETS: [&SetDefinition; 36] = [
     &BRIDGES,
     &LOOPS,
     &INTERNAL,
@@ -129,6 +136,9 @@ pub(super) const SETS: [&SetDefinition; 33] = [
     &BEHIND6,
     &TOGETHER4,
     &TOGETHER6,
+    &TUNNELS,
+    &TUNNEL_SOURCES4,
+    &TUNNEL_SOURCES6,
 ];
 
 /// A chain. Only chains with a hook see packets by themselves.
@@ -187,11 +197,20 @@ pub(super) fn rules() -> Vec<Rule> {
 
 /// The localhost of the host is nobody else's: bridges route 127.0.0.0/8 (`route_localnet`), so
 /// that the host reaches published ports at 127.0.0.1; what comes from outside must not.
+///
+/// Whoever can send a datagram to the host could send a frame into one of its tunnels. Other people's
+/// tunnels, to the same port, have other numbers.
 fn guard() -> Vec<Rule> {
+    let strange = |family, hosts| {
+        let rule = Rule::new("guard", "into a tunnel of ours, from none of its hosts");
+        rule.tunnelled_in(&TUNNELS).source_not_in(family, hosts).verdict(Verdict::Drop)
+    };
     let rule = Rule::new("guard", "127.0.0.0/8 only from the host itself");
     let ends = Rule::new("guard", "from an endpoint that is on no bridge").entering_by_any(&ENDS);
     vec![
         rule.not_entering_by("lo").destination_is_loopback4().verdict(Verdict::Drop),
+        strange(Family::Ipv4, &TUNNEL_SOURCES4),
+        strange(Family::Ipv6, &TUNNEL_SOURCES6),
         ends.verdict(Verdict::Jump("behind")),
     ]
 }

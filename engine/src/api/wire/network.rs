@@ -130,6 +130,7 @@ impl Create {
             plugin: false,
             id: None,
             ipam: None,
+            tunnel: None,
             ipam_options: self.ipam.options,
             options: self.options,
             ipam_driver: self.ipam.driver,

@@ -48,6 +48,9 @@ fn element() -> impl Strategy<Value = (Element, Value)> {
     prop_oneof![
         link().prop_map(move |link| present(Element::Bridge { link })),
         link().prop_map(move |link| present(Element::Internal { link })),
+        (any::<u16>(), 0..1_u32 << 24)
+            .prop_map(move |(port, vni)| present(Element::Tunnel { port, vni })),
+        address().prop_map(move |address| present(Element::TunnelSource { address })),
         address().prop_map(move |address| present(Element::Gateway { address })),
         (link(), any::<bool>())
             .prop_map(move |(link, ipv6)| present(Element::Unprotected { link, ipv6 })),

@@ -1,0 +1,224 @@
+//! What others tell of a cluster: its hosts, and where endpoints of its networks are.
+//!
+//! Nothing of it is kept in the store, for who tells it knows it after a restart, too. Until it was
+//! told, nobody knows what is too much: what the kernel has of it stays ([`Controller::awaits`]).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::Controller;
+use crate::driver::{Node, Peer, PeersChange};
+use crate::{Element, EndpointId, Key, Mac, Network, NetworkId, State};
+
+/// The endpoints of a network on other hosts. The same hardware address or address may be told of
+/// two of them for a while; then it is the one's that was told last.
+#[derive(Debug, Default)]
+pub(super) struct Peers {
+    /// In the order in which they were told.
+    all: BTreeMap<u64, Peer>,
+    numbers: BTreeMap<EndpointId, u64>,
+    by_mac: BTreeSet<(Mac, u64)>,
+    by_address: BTreeSet<(IpAddr, u64)>,
+    last: u64,
+}
+
+impl Peers {
+    fn put(&mut self, peer: Peer) {
+        self.remove(&peer.endpoint);
+        self.last += 1;
+        self.numbers.insert(peer.endpoint.clone(), self.last);
+        self.by_mac.insert((peer.mac, self.last));
+        self.by_address.extend(peer.addresses.iter().map(|address| (*address, self.last)));
+        self.all.insert(self.last, peer);
+    }
+
+    fn remove(&mut self, id: &EndpointId) {
+        let Some(number) = self.numbers.remove(id) else { return };
+        let Some(peer) = self.all.remove(&number) else { return };
+        self.by_mac.remove(&(peer.mac, number));
+        for address in peer.addresses {
+            self.by_address.remove(&(address, number));
+        }
+    }
+
+    fn apply(&mut self, change: PeersChange) {
+        change.gone.iter().for_each(|id| self.remove(id));
+        change.put.into_iter().for_each(|peer| self.put(peer));
+    }
+
+    /// What has to be told for these to be all there are.
+    fn change_to(&self, all: Vec<Peer>) -> PeersChange {
+        let wanted: BTreeSet<_> = all.iter().map(|peer| &peer.endpoint).collect();
+        let gone = self.numbers.keys().filter(|id| !wanted.contains(id)).cloned().collect();
+        let known = |peer: &Peer| {
+            let number = self.numbers.get(&peer.endpoint);
+            number.and_then(|number| self.all.get(number)) == Some(peer)
+        };
+        let put = all.iter().filter(|peer| !known(peer)).cloned().collect();
+        PeersChange { put, gone }
+    }
+
+    /// Who is known of those that change, and of those that have an address in common with them.
+    fn concerned(&self, change: &PeersChange) -> BTreeSet<u64> {
+        let ids = change.put.iter().map(|peer| &peer.endpoint).chain(&change.gone);
+        let old: Vec<_> = ids.filter_map(|id| self.numbers.get(id)).copied().collect();
+        let peers = old.iter().filter_map(|number| self.all.get(number)).chain(&change.put);
+        let mut numbers = BTreeSet::new();
+        for peer in peers {
+            let of_mac = self.by_mac.range((peer.mac, 0)..=(peer.mac, u64::MAX));
+            numbers.extend(of_mac.map(|(_, number)| *number));
+            for address in &peer.addresses {
+                let of_address = self.by_address.range((*address, 0)..=(*address, u64::MAX));
+                numbers.extend(of_address.map(|(_, number)| *number));
+            }
+        }
+        numbers.extend(old);
+        numbers
+    }
+
+    fn of(&self, numbers: &BTreeSet<u64>) -> impl Iterator<Item = &Peer> {
+        numbers.iter().filter_map(|number| self.all.get(number))
+    }
+}
+
+impl Controller {
+    /// Notes which endpoints of a network have come, changed or gone on other hosts. Gives back the
+    /// kernel state of those before and after; nothing if there is no such network here.
+    ///
+    /// The first time everything is to be told: from then on, what is not among it is too much.
+    pub fn tell_peers(
+        &mut self,
+        network: &NetworkId,
+        change: PeersChange,
+    ) -> Option<(State, State)> {
+        let known = Arc::clone(self.networks.get(network)?);
+        let mut peers = self.peers.remove(network).unwrap_or_default();
+        let concerned = peers.concerned(&change);
+        let before = self.plan_peers(&known, peers.of(&concerned));
+        let put: Vec<_> = change.put.iter().map(|peer| peer.endpoint.clone()).collect();
+        peers.apply(change);
+        let new = put.iter().filter_map(|id| peers.numbers.get(id)).copied();
+        let concerned = concerned.into_iter().chain(new).collect();
+        let after = self.plan_peers(&known, peers.of(&concerned));
+        self.peers.insert(network.clone(), peers);
+        Some((before, after))
+    }
+
+    /// The same, where these are all there are.
+    pub fn tell_all_peers(
+        &mut self,
+        network: &NetworkId,
+        all: Vec<Peer>,
+    ) -> Option<(State, State)> {
+        let change = match self.peers.get(network) {
+            Some(peers) => peers.change_to(all),
+            None => PeersChange { put: all, gone: Vec::new() },
+        };
+        self.tell_peers(network, change)
+    }
+
+    /// What is known of a network's endpoints on other hosts, in the order in which it was told.
+    pub fn peers_of(&self, network: &NetworkId) -> Vec<Peer> {
+        let peers = self.peers.get(network).into_iter().flat_map(|peers| peers.all.values());
+        peers.cloned().collect()
+    }
+
+    /// Notes which other hosts the cluster has. Gives back the kernel state of what all networks
+    /// share, and of the endpoints on hosts that come or go, before and after.
+    pub fn tell_nodes(&mut self, nodes: &[Node]) -> (State, State) {
+        let after: BTreeMap<_, _> = nodes.iter().map(|node| (node.number, node.address)).collect();
+        let known = self.nodes.clone().unwrap_or_default();
+        let is_there = |of: &BTreeMap<u32, IpAddr>, peer: &Peer| of.contains_key(&peer.node);
+        let moves = |peer: &Peer| is_there(&known, peer) != is_there(&after, peer);
+        let before = self.plan_shared(moves);
+        self.nodes = Some(after.clone());
+        (before, self.plan_shared(moves))
+    }
+
+    /// Notes the largest packet that the ways to all other hosts take, which networks have that were
+    /// given no MTU. What the kernel has is then to be healed. Returns whether it is another one.
+    pub fn tell_tunnel_mtu(&mut self, mtu: Option<u32>) -> bool {
+        let changed = self.tunnel_mtu != mtu;
+        self.tunnel_mtu = mtu;
+        changed && self.follow_tunnels()
+    }
+
+    /// Notes the address that tunnels are sent from. What the kernel has is then to be healed. Returns
+    /// whether a network had another one.
+    pub fn tell_local_address(&mut self, local: IpAddr) -> bool {
+        self.tunnel_local = Some(local);
+        self.follow_tunnels()
+    }
+
+    /// Whether an object that nothing wants may turn out to be wanted, because others have not told
+    /// yet what there is on other hosts.
+    pub fn awaits(&self, key: &Key) -> bool {
+        match key {
+            Key::Nexthop { .. } | Key::Element(Element::TunnelSource { .. }) => {
+                self.nodes.is_none()
+            }
+            Key::Fdb { link, .. }
+            | Key::Station { port: link, .. }
+            | Key::Neighbour { link, .. } => {
+                self.nodes.is_none() || self.awaited().any(|id| link.as_str().ends_with(id.short()))
+            }
+            _ => false,
+        }
+    }
+
+    /// The networks whose endpoints on other hosts nobody has told of.
+    fn awaited(&self) -> impl Iterator<Item = &NetworkId> {
+        let tunnelled = self.networks.iter().filter(|(_, network)| network.tunnel.is_some());
+        tunnelled.map(|(id, _)| id).filter(|id| !self.peers.contains_key(*id))
+    }
+
+    /// The kernel state that all networks share.
+    pub(super) fn plan_cluster(&self) -> State {
+        let nodes = self.nodes.iter().flatten();
+        let nodes: Vec<_> =
+            nodes.map(|(number, address)| Node { number: *number, address: *address }).collect();
+        self.planner.cluster(&nodes)
+    }
+
+    /// That, and some endpoints on other hosts.
+    fn plan_shared(&self, wanted: impl Fn(&Peer) -> bool) -> State {
+        let mut state = self.plan_cluster();
+        for (id, peers) in &self.peers {
+            let Some(network) = self.networks.get(id) else { continue };
+            let some = peers.all.values().filter(|peer| wanted(peer));
+            let numbers = some.filter_map(|peer| peers.numbers.get(&peer.endpoint)).copied();
+            let numbers: BTreeSet<_> = numbers.collect();
+            if !numbers.is_empty() {
+                state.extend(self.plan_peers(network, peers.of(&numbers)));
+            }
+        }
+        state
+    }
+
+    /// What leads to all endpoints of a network on other hosts.
+    pub(super) fn plan_all_peers(&self, network: &Network) -> State {
+        let peers = self.peers.get(&network.id);
+        self.plan_peers(network, peers.into_iter().flat_map(|peers| peers.all.values()))
+    }
+
+    /// What leads to some endpoints, as far as their hosts are there. One that cannot be planned is
+    /// left out.
+    fn plan_peers<'a>(&self, network: &Network, peers: impl Iterator<Item = &'a Peer>) -> State {
+        let Some(nodes) = &self.nodes else { return State::default() };
+        let reachable = peers.filter(|peer| nodes.contains_key(&peer.node));
+        let states = reachable.filter_map(|peer| network.driver.peer(network, peer).ok());
+        states.flatten().collect()
+    }
+
+    fn follow_tunnels(&mut self) -> bool {
+        let mut changed = false;
+        for id in self.networks.keys().cloned().collect::<Vec<_>>() {
+            let Some(network) = self.networks.get(&id) else { continue };
+            let followed = self.on_its_way_out(network);
+            changed |= followed.tunnel != network.tunnel;
+            self.networks.insert(id, followed);
+        }
+        changed
+    }
+}
