@@ -7,7 +7,7 @@
 
 mod pool;
 pub mod pools;
-pub(crate) mod range;
+pub mod range;
 mod withheld;
 
 use std::collections::{BTreeMap, BTreeSet};

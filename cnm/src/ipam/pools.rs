@@ -56,6 +56,19 @@ fn first_free(supernet: IpNetwork, prefix: u8, taken: &[(u128, u128)]) -> Option
     fits.then(|| IpNetwork::new(address(supernet.ip(), start), prefix).ok()).flatten()
 }
 
+/// The first subnet of a family, of supernets with the usual prefix lengths, that overlaps nothing
+/// taken; of another size than the usual one if `prefix` is given.
+pub fn free_subnet(
+    supernets: &[(IpNetwork, u8)],
+    taken: &[IpNetwork],
+    ipv6: bool,
+    prefix: Option<u8>,
+) -> Option<IpNetwork> {
+    let wide = |net: &&IpNetwork| net.prefix() > DEFAULT_LIKE && net.is_ipv6() == ipv6;
+    let taken: Vec<_> = taken.iter().filter(wide).map(|net| span(*net).into_inner()).collect();
+    Supply { supernets, taken: &taken }.first_free(ipv6, prefix)
+}
+
 /// What the host uses of a family: its routes and its resolvers.
 pub(crate) fn taken_by_host(host: &HostFacts, ipv6: bool) -> impl Iterator<Item = (u128, u128)> {
     let routes = host.routes.iter().copied().filter(|route| route.prefix() > DEFAULT_LIKE);

@@ -7,7 +7,7 @@ use std::ops::RangeInclusive;
 use ipnetwork::IpNetwork;
 
 /// The address as a number.
-pub(crate) fn number(address: IpAddr) -> u128 {
+pub fn number(address: IpAddr) -> u128 {
     match address {
         IpAddr::V4(address) => u32::from(address).into(),
         IpAddr::V6(address) => address.into(),
@@ -15,7 +15,7 @@ pub(crate) fn number(address: IpAddr) -> u128 {
 }
 
 /// The address with this number, in the family of `like`.
-pub(crate) fn address(like: IpAddr, number: u128) -> IpAddr {
+pub fn address(like: IpAddr, number: u128) -> IpAddr {
     match like {
         IpAddr::V4(_) => {
             let [.., a, b, c, d] = number.to_be_bytes();
@@ -31,18 +31,18 @@ pub(crate) fn width(ipv6: bool) -> u8 {
 }
 
 /// All addresses of the network, with the first and the last.
-pub(crate) fn span(network: IpNetwork) -> RangeInclusive<u128> {
+pub fn span(network: IpNetwork) -> RangeInclusive<u128> {
     number(network.network())..=number(network.broadcast())
 }
 
 /// Whether the two have an address in common.
-pub(crate) fn overlap(a: IpNetwork, b: IpNetwork) -> bool {
+pub fn overlap(a: IpNetwork, b: IpNetwork) -> bool {
     let (x, y) = (span(a), span(b));
     a.is_ipv6() == b.is_ipv6() && x.start() <= y.end() && y.start() <= x.end()
 }
 
 /// Whether all addresses of `inner` are in `outer`.
-pub(crate) fn within(inner: IpNetwork, outer: IpNetwork) -> bool {
+pub fn within(inner: IpNetwork, outer: IpNetwork) -> bool {
     inner.is_ipv6() == outer.is_ipv6()
         && outer.prefix() <= inner.prefix()
         && outer.contains(inner.network())
@@ -51,7 +51,7 @@ pub(crate) fn within(inner: IpNetwork, outer: IpNetwork) -> bool {
 /// The addresses that may be handed out: not the one of the network itself (which is the
 /// routers' anycast address in IPv6), not IPv4's broadcast address. The two of a point-to-point
 /// subnet (RFC 3021, RFC 6164) and single addresses are all usable.
-pub(crate) fn usable(subnet: IpNetwork) -> RangeInclusive<u128> {
+pub fn usable(subnet: IpNetwork) -> RangeInclusive<u128> {
     let (first, last) = span(subnet).into_inner();
     if subnet.prefix() + 1 >= width(subnet.is_ipv6()) {
         return first..=last;

@@ -4,10 +4,14 @@
 //! transactions, distribution from its watches. Nothing but liveness is bound to a lease: what a
 //! host has written stays while the host is away.
 
+mod etcd;
+mod memory;
 mod place;
 pub mod record;
 mod store;
 
+pub use etcd::{Etcd, EtcdOptions, EtcdTls};
+pub use memory::{Memory, Saved};
 pub use place::{DEFAULT_NAME, Place, PlaceError, Tls, User};
 pub use store::{
     ClusterStore, Compare, Entry, Event, Health, LeaseId, Outcome, Pending, Revision, Snapshot,

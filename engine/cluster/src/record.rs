@@ -119,6 +119,73 @@ pub struct EndpointRecord {
     pub aliases: Vec<String>,
 }
 
+/// What the whole store is in (`meta/schema`).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SchemaRecord {
+    /// The version that the first host of the cluster wrote.
+    pub version: u32,
+    /// The least version that a host must know.
+    #[serde(default)]
+    pub least: u32,
+}
+
+/// Which cluster this is (`meta/identity`): a store that lost its data has none, or an old one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IdentityRecord {
+    /// See [`VERSION`].
+    pub version: u32,
+    /// Made at random by the first host.
+    pub id: String,
+    /// How often the store was set back, and somebody said that the hosts know better.
+    #[serde(default)]
+    pub generation: u64,
+}
+
+/// A record that was read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Read<T> {
+    /// It is this.
+    Record(T),
+    /// It cannot be read, and why.
+    Not(String),
+}
+
+/// What every record has.
+#[derive(Deserialize)]
+struct Versioned {
+    version: u32,
+}
+
+/// Reads a record, unless a later release wrote it.
+pub fn read<T: serde::de::DeserializeOwned>(value: &[u8]) -> Read<T> {
+    match serde_json::from_slice::<Versioned>(value) {
+        Ok(Versioned { version }) if version > VERSION => Read::Not(format!(
+            "it is of version {version}, and this release knows {VERSION} and earlier ones"
+        )),
+        Ok(_) => match serde_json::from_slice(value) {
+            Ok(record) => Read::Record(record),
+            Err(error) => Read::Not(error.to_string()),
+        },
+        Err(error) => Read::Not(error.to_string()),
+    }
+}
+
+impl<T> Read<T> {
+    /// The record, if it is one.
+    pub fn ok(self) -> Option<T> {
+        match self {
+            Self::Record(record) => Some(record),
+            Self::Not(_) => None,
+        }
+    }
+}
+
+/// A record as it is written.
+pub fn write<T: Serialize>(record: &T) -> Vec<u8> {
+    // Our records have nothing in them that JSON has not.
+    serde_json::to_vec(record).unwrap_or_default()
+}
+
 /// Where all records of a cluster are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Keys(String);
@@ -132,6 +199,56 @@ impl Keys {
     /// What all of them begin with.
     pub fn root(&self) -> &str {
         &self.0
+    }
+
+    /// What the store is in.
+    pub fn schema(&self) -> String {
+        format!("{}meta/schema", self.0)
+    }
+
+    /// Which cluster it is.
+    pub fn identity(&self) -> String {
+        format!("{}meta/identity", self.0)
+    }
+
+    /// What all keys about the cluster itself begin with.
+    pub fn meta(&self) -> String {
+        format!("{}meta/", self.0)
+    }
+
+    /// What all hosts' records begin with.
+    pub fn nodes(&self) -> String {
+        format!("{}nodes/", self.0)
+    }
+
+    /// What all keys begin with that say who is there.
+    pub fn lives(&self) -> String {
+        format!("{}live/", self.0)
+    }
+
+    /// What all networks' records begin with.
+    pub fn networks(&self) -> String {
+        format!("{}networks/", self.0)
+    }
+
+    /// All addresses of all networks.
+    pub fn all_addresses(&self) -> String {
+        format!("{}ipam/", self.0)
+    }
+
+    /// All endpoints of all networks.
+    pub fn all_endpoints(&self) -> String {
+        format!("{}eps/", self.0)
+    }
+
+    /// Which endpoints of a network have a hardware address that somebody chose.
+    pub fn macs(&self, network: &NetworkId) -> String {
+        format!("{}ix/mac/{network}/", self.0)
+    }
+
+    /// Who has a hardware address.
+    pub fn mac(&self, network: &NetworkId, mac: Mac) -> String {
+        format!("{}{mac}", self.macs(network))
     }
 
     /// A host's record.

@@ -1,5 +1,6 @@
 //! The store that all hosts see, as far as this crate needs one. Its rules are etcd's.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
@@ -73,6 +74,8 @@ pub struct Entry {
 pub struct Snapshot {
     /// The revision.
     pub revision: Revision,
+    /// The identity of the store, as in [`Health::cluster`].
+    pub cluster: u64,
     /// The entries, in the order of their keys.
     pub entries: Vec<Entry>,
 }
@@ -91,12 +94,37 @@ pub enum Event {
     },
 }
 
-/// Writes that happen together, if the comparisons hold. At most 128 of both together.
+impl Event {
+    /// The key.
+    pub fn key(&self) -> &str {
+        match self {
+            Self::Put(entry) => &entry.key,
+            Self::Deleted { key, .. } => key,
+        }
+    }
+}
+
+impl Write {
+    /// Puts a value that no lease takes away.
+    pub fn put(key: impl Into<String>, value: Vec<u8>) -> Self {
+        Self::Put { key: key.into(), value, lease: None }
+    }
+}
+
+/// What of a map has keys that begin with a prefix.
+pub(crate) fn below<'a, T>(
+    map: &'a BTreeMap<String, T>,
+    prefix: &'a str,
+) -> impl Iterator<Item = (&'a String, &'a T)> {
+    map.range(prefix.to_owned()..).take_while(move |(key, _)| key.starts_with(prefix))
+}
+
+/// Writes that happen together, if the comparisons hold. At most 128 of each.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Txn {
     /// What has to be true.
     pub when: Vec<Compare>,
-    /// What is written then. No key may be there twice.
+    /// What is written then. No key that is put may be there twice.
     pub then: Vec<Write>,
 }
 
@@ -109,6 +137,8 @@ pub enum Compare {
     Present(String),
     /// It was last changed then.
     ModifiedAt(String, Revision),
+    /// It has this value.
+    Is(String, Vec<u8>),
     /// No key begins with this.
     NoneBelow(String),
 }

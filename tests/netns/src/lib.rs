@@ -22,6 +22,7 @@ pub mod rack;
 pub mod recipe;
 pub mod site;
 
+pub use authority::{Authority, Certificate};
 pub use daemon::Daemon;
 pub use etcd::Etcd;
 pub use flow::{Echo, Flow};
