@@ -21,6 +21,7 @@ use etcd_client::{
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
+use crate::place::Place;
 use crate::store::{
     ClusterStore, Compare, Entry, Health, LeaseId, Outcome, Pending, Revision, Snapshot,
     StoreError, Txn, Watch, Write,
@@ -66,14 +67,21 @@ impl fmt::Debug for Etcd {
 }
 
 impl Etcd {
-    /// Nothing is connected to before the first call.
-    pub fn open(options: EtcdOptions) -> Result<Self, StoreError> {
+    /// The etcd of a place, whose calls take so long at most. Nothing is connected to before the
+    /// first of them.
+    pub fn open(place: &Place, limit: Duration) -> engine_error::Result<Self> {
+        Ok(Self::with(EtcdOptions { limit: Some(limit), ..EtcdOptions::of(place)? })?)
+    }
+
+    /// The same by options.
+    pub fn with(options: EtcdOptions) -> Result<Self, StoreError> {
         Ok(Self { members: RwLock::new(Arc::new(Members::new(options)?)) })
     }
 
     /// From here on there are other members, or other certificates. What goes on goes on.
-    pub fn reopen(&self, options: EtcdOptions) -> Result<(), StoreError> {
-        let members = Arc::new(Members::new(options)?);
+    pub fn reopen(&self, place: &Place) -> engine_error::Result<()> {
+        let limit = Some(self.members().limit);
+        let members = Arc::new(Members::new(EtcdOptions { limit, ..EtcdOptions::of(place)? })?);
         *self.members.write().unwrap_or_else(PoisonError::into_inner) = members;
         Ok(())
     }
@@ -131,7 +139,11 @@ impl Members {
             return Ok(client.clone());
         }
         let connected = Client::connect([&endpoint.url], Some(self.connect.clone())).await;
-        let client = connected.map_err(|error| Failure::of(&error).unsent())?;
+        let mut client = connected.map_err(|error| Failure::of(&error).unsent())?;
+        // Whether a member takes our certificate shows with the first answer only. Nothing that
+        // matters is asked before.
+        let answer = client.status().await;
+        answer.map_err(|error| Failure::of(&error).at_the_door(&endpoint.url))?;
         *known = Some(client.clone());
         Ok(client)
     }

@@ -6,6 +6,8 @@ use std::future::Future;
 use std::pin::Pin;
 use std::time::Duration;
 
+use cnm::{HasKind, Kind};
+
 /// What is being waited for.
 pub type Pending<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
@@ -206,4 +208,14 @@ pub enum StoreError {
     /// It cannot do this.
     #[error("the cluster's store refuses: {0}")]
     Refused(String),
+}
+
+impl HasKind for StoreError {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::Unavailable(_) | Self::Unknown(_) => Kind::Unavailable,
+            Self::Denied(_) => Kind::Forbidden,
+            Self::Compacted(_) | Self::LeaseEnded | Self::Refused(_) => Kind::Internal,
+        }
+    }
 }

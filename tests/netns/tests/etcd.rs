@@ -43,7 +43,7 @@ async fn write_at_last(store: &Etcd, key: &str) {
 fn one_member_obeys_the_rules_of_a_store() {
     let rack = Rack::bare(1, 1);
     let runtime = runtime();
-    let store = Etcd::open(options(&rack)).unwrap();
+    let store = Etcd::with(options(&rack)).unwrap();
     on(&rack, &runtime, rules::all(&store));
 }
 
@@ -51,7 +51,7 @@ fn one_member_obeys_the_rules_of_a_store() {
 fn three_members_obey_the_rules_of_a_store() {
     let rack = Rack::bare(1, 3);
     let runtime = runtime();
-    let store = Etcd::open(options(&rack)).unwrap();
+    let store = Etcd::with(options(&rack)).unwrap();
     on(&rack, &runtime, rules::all(&store));
 }
 
@@ -59,7 +59,7 @@ fn three_members_obey_the_rules_of_a_store() {
 fn a_store_without_its_leader_is_back_in_seconds_killed_or_hung() {
     let mut rack = Rack::bare(1, 3);
     let runtime = runtime();
-    let store = Etcd::open(options(&rack)).unwrap();
+    let store = Etcd::with(options(&rack)).unwrap();
     on(&rack, &runtime, write_at_last(&store, "/before"));
     let leader = rack.etcd.leader();
     rack.etcd.kill(leader);
@@ -77,7 +77,7 @@ fn a_store_without_its_leader_is_back_in_seconds_killed_or_hung() {
 fn a_watch_goes_on_where_it_was_when_its_member_is_gone() {
     let mut rack = Rack::bare(1, 3);
     let runtime = runtime();
-    let store = Etcd::open(options(&rack)).unwrap();
+    let store = Etcd::with(options(&rack)).unwrap();
     on(&rack, &runtime, async {
         write_at_last(&store, "/w/1").await;
     });
@@ -94,7 +94,7 @@ fn a_watch_goes_on_where_it_was_when_its_member_is_gone() {
 fn without_a_majority_nothing_is_said_to_be_done() {
     let mut rack = Rack::bare(1, 3);
     let runtime = runtime();
-    let store = Etcd::open(options(&rack)).unwrap();
+    let store = Etcd::with(options(&rack)).unwrap();
     on(&rack, &runtime, write_at_last(&store, "/before"));
     let member = rack.etcd.leader();
     let others = (0..3).filter(|other| *other != member);
@@ -111,7 +111,7 @@ fn without_a_majority_nothing_is_said_to_be_done() {
 fn who_was_away_for_a_compaction_is_told() {
     let rack = Rack::bare(1, 1);
     let runtime = runtime();
-    let store = Etcd::open(options(&rack)).unwrap();
+    let store = Etcd::with(options(&rack)).unwrap();
     on(&rack, &runtime, async {
         for key in ["/a", "/b", "/c"] {
             write_at_last(&store, key).await;
@@ -144,7 +144,7 @@ fn a_user_with_a_password_gets_in_and_nobody_else() {
     }
     let as_user = |user: Option<(&str, &str)>| {
         let user = user.map(|(name, password)| (name.to_owned(), password.to_owned()));
-        Etcd::open(EtcdOptions { user, ..options(&rack) }).unwrap()
+        Etcd::with(EtcdOptions { user, ..options(&rack) }).unwrap()
     };
     let denied = |store: &Etcd, key: &str| {
         let error = on(&rack, &runtime, store.transact(put(key))).unwrap_err();
@@ -168,7 +168,7 @@ fn a_certificate_of_the_authority_gets_in_and_no_other_one() {
             .map(|own| (fs::read(&own.certificate).unwrap(), fs::read(&own.key).unwrap())),
     };
     let write = |tls: EtcdTls| {
-        let store = Etcd::open(EtcdOptions { tls: Some(tls), ..options(&rack) }).unwrap();
+        let store = Etcd::with(EtcdOptions { tls: Some(tls), ..options(&rack) }).unwrap();
         on(&rack, &runtime, async move { store.transact(put("/a")).await })
     };
     let good = authority.certify("node", &[]);
@@ -184,6 +184,6 @@ fn a_certificate_of_the_authority_gets_in_and_no_other_one() {
     fs::remove_dir_all(&elsewhere).unwrap();
     for answer in refused {
         let error = answer.unwrap_err();
-        assert!(!matches!(error, StoreError::Unknown(_)), "{error:?}");
+        assert!(matches!(error, StoreError::Denied(_)), "{error:?}");
     }
 }

@@ -103,6 +103,21 @@ impl Failure {
         Self { fate, ..self }
     }
 
+    /// The same of the first thing that a member was asked on a connection.
+    pub(super) fn at_the_door(self, url: &str) -> Self {
+        let failure = self.unsent();
+        let closed = |why: &String| why.contains("connection closed") || why.contains("reset");
+        match failure.error {
+            StoreError::Unavailable(why) if url.starts_with("https") && closed(&why) => Self {
+                error: StoreError::Denied(format!(
+                    "{url} closes the connection; it may not take this host's certificate: {why}"
+                )),
+                ..failure
+            },
+            error => Self { error, ..failure },
+        }
+    }
+
     /// What the caller is told; whether its request only reads.
     pub(super) fn told(self, reads: bool) -> StoreError {
         match (self.fate, self.error) {
