@@ -241,6 +241,11 @@ impl Keys {
         format!("{}eps/", self.0)
     }
 
+    /// Who has which hardware address on any network.
+    pub fn all_macs(&self) -> String {
+        format!("{}ix/mac/", self.0)
+    }
+
     /// Which endpoints of a network have a hardware address that somebody chose.
     pub fn macs(&self, network: &NetworkId) -> String {
         format!("{}ix/mac/{network}/", self.0)
@@ -279,6 +284,11 @@ impl Keys {
     /// Which network has a tunnel number.
     pub fn vni(&self, vni: u32) -> String {
         format!("{}ix/vni/{vni}", self.0)
+    }
+
+    /// What all keys begin with that say which network has a tunnel number.
+    pub fn vnis(&self) -> String {
+        format!("{}ix/vni/", self.0)
     }
 
     /// What changes with the set of all subnets.

@@ -1,0 +1,406 @@
+//! What lives on this host is told to the others, and what does not any more is withdrawn.
+//!
+//! What is to be told is written down with the change that it follows from, and told when the store
+//! answers. So it may come late; it never gets lost, whichever of the two dies between.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use cnm::store::Batch;
+use cnm::{EndpointId, NetworkId};
+use engine_error::Result;
+
+use crate::cluster::Cluster;
+use crate::follow::Pauses;
+use crate::knowledge::Part;
+use crate::local::{Local, OwnRecord};
+use crate::record::{AddressRecord, EndpointRecord, VERSION, read, write};
+use crate::restore::kept;
+use crate::store::{Compare, Snapshot, StoreError, Write};
+use crate::view::{Delta, lock};
+
+/// How many endpoints go into one transaction.
+const BATCH: usize = 30;
+
+/// How often a transaction that lost a race is tried again.
+const TRIES: usize = 5;
+
+/// An endpoint that lives on this host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Publication {
+    /// Its network.
+    pub network: NetworkId,
+    /// Its id.
+    pub endpoint: EndpointId,
+    /// What the others are to know; version, host and epoch are filled in.
+    pub record: EndpointRecord,
+}
+
+/// An endpoint whose record is to be put or deleted.
+#[derive(Clone, Debug)]
+struct Owed {
+    network: NetworkId,
+    endpoint: EndpointId,
+    /// How often it was said anew when this was read.
+    said: u64,
+    own: OwnRecord,
+}
+
+/// What an address is to be in the same transaction.
+#[derive(Clone, Debug)]
+struct Holding {
+    network: NetworkId,
+    address: IpAddr,
+    before: Option<Vec<u8>>,
+    after: Vec<u8>,
+    holder: Option<String>,
+}
+
+impl Cluster {
+    /// What is to be written with the commit of an endpoint, so that the others hear of it: call
+    /// [`Cluster::wake`] after that.
+    pub fn publish(
+        &self,
+        network: &NetworkId,
+        endpoint: &EndpointId,
+        record: EndpointRecord,
+    ) -> Result<Batch> {
+        let record = EndpointRecord {
+            version: VERSION,
+            node: self.node.clone(),
+            epoch: self.epoch,
+            ..record
+        };
+        let addresses = record.addresses.iter().map(|address| address.ip()).collect();
+        let own = OwnRecord { version: VERSION, record: Some(record), addresses };
+        self.say(network, endpoint);
+        Ok(Local::owe(network, endpoint, &own))
+    }
+
+    /// The same when an endpoint ended; whether its owner, who is stopped only, keeps the addresses.
+    pub fn withdraw(
+        &self,
+        network: &NetworkId,
+        endpoint: &EndpointId,
+        addresses: &[IpAddr],
+        keep: bool,
+    ) -> Result<Batch> {
+        let now = self.now();
+        if let Some(all) = lock(&self.state).addresses.get_mut(network) {
+            addresses.iter().for_each(|address| all.release(*address, Some(keep), now));
+        }
+        self.say(network, endpoint);
+        let own = OwnRecord { version: VERSION, record: None, addresses: addresses.to_vec() };
+        Ok(Local::owe(network, endpoint, &own))
+    }
+
+    /// Something that is owed is written down: it can be told.
+    pub fn wake(&self) {
+        self.owed.notify_one();
+        self.refill.notify_one();
+    }
+
+    /// Endpoints that the others do not know of yet, or still know of.
+    pub fn pending(&self) -> Result<BTreeSet<(NetworkId, EndpointId)>> {
+        Ok(self.local.owed()?.into_iter().collect())
+    }
+
+    /// What lives on this host after a start, and the owners that are there and may be stopped: nobody
+    /// has an address but these, and what was published besides is withdrawn.
+    pub fn reconcile(&self, own: &[Publication], owners: &BTreeSet<String>) -> Result<()> {
+        let now = self.now();
+        let mut state = lock(&self.state);
+        for publication in own {
+            let owner = &publication.record.container;
+            let Ok(all) = self.addresses_of(&mut state, &publication.network) else { continue };
+            for address in &publication.record.addresses {
+                // If the store does not know that it is this host's, it is told with the endpoint.
+                all.adopt(address.ip(), owner);
+            }
+        }
+        for all in state.addresses.values_mut() {
+            all.forget(|owner| !owners.contains(owner), now);
+        }
+        state.owners = Some(owners.clone());
+        drop(state);
+        let alive: BTreeSet<_> =
+            own.iter().map(|one| (one.network.clone(), one.endpoint.clone())).collect();
+        for (network, endpoint) in self.local.own()? {
+            if !alive.contains(&(network.clone(), endpoint.clone())) {
+                self.withdraw_lost(&network, &endpoint)?;
+            }
+        }
+        for publication in own {
+            self.publish_missing(publication)?;
+        }
+        self.wake();
+        Ok(())
+    }
+
+    fn withdraw_lost(&self, network: &NetworkId, endpoint: &EndpointId) -> Result<()> {
+        let known = self.local.own_record(network, endpoint)?;
+        let addresses = known.map(|own| own.addresses).unwrap_or_default();
+        let own = OwnRecord { version: VERSION, record: None, addresses };
+        self.say(network, endpoint);
+        self.local.commit(&Local::owe(network, endpoint, &own))
+    }
+
+    fn publish_missing(&self, publication: &Publication) -> Result<()> {
+        let (network, endpoint) = (&publication.network, &publication.endpoint);
+        let known = self.local.own_record(network, endpoint)?.and_then(|own| own.record);
+        let record = EndpointRecord {
+            version: VERSION,
+            node: self.node.clone(),
+            epoch: self.epoch,
+            ..publication.record.clone()
+        };
+        if known.as_ref() == Some(&record) {
+            return Ok(());
+        }
+        let batch = self.publish(network, endpoint, record)?;
+        self.local.commit(&batch)
+    }
+
+    /// What this host owes for an endpoint is told again.
+    pub(crate) fn owe_again(&self, network: &NetworkId, endpoint: &EndpointId) -> Result<()> {
+        let Some(own) = self.local.own_record(network, endpoint)? else { return Ok(()) };
+        self.say(network, endpoint);
+        self.local.commit(&Local::owe(network, endpoint, &own))
+    }
+
+    /// Of a network that was read whole: what is there of this host and does not live here is withdrawn,
+    /// what lives here and is not there is told.
+    pub(crate) fn audit_own(&self, part: &Part, snapshot: &Snapshot) {
+        let Part::Endpoints(network) = part else { return };
+        if lock(&self.state).owners.is_none() {
+            return;
+        }
+        let prefix = self.keys.endpoints(network);
+        let there = snapshot.entries.iter().filter_map(|entry| {
+            let id: EndpointId = entry.key.strip_prefix(&prefix)?.parse().ok()?;
+            let record = read::<EndpointRecord>(&entry.value).ok()?;
+            (record.node == self.node).then_some((id, record))
+        });
+        let there: std::collections::BTreeMap<_, _> = there.collect();
+        let audited = || -> Result<()> {
+            let own = self.local.own()?.into_iter().filter(|(of, _)| of == network);
+            let own: BTreeSet<EndpointId> = own.map(|(_, id)| id).collect();
+            for id in there.keys().filter(|id| !own.contains(id)) {
+                self.withdraw_lost(network, id)?;
+            }
+            for id in &own {
+                let known = self.local.own_record(network, id)?.and_then(|own| own.record);
+                if known.as_ref() != there.get(id) {
+                    self.owe_again(network, id)?;
+                }
+            }
+            Ok(())
+        };
+        if let Err(error) = audited() {
+            tracing::warn!(%error, "this host's endpoints were not compared with the cluster's");
+        }
+        self.owed.notify_one();
+    }
+
+    /// Something new is owed for an endpoint.
+    fn say(&self, network: &NetworkId, endpoint: &EndpointId) {
+        let mut state = lock(&self.state);
+        *state.owing.entry((network.clone(), endpoint.clone())).or_default() += 1;
+    }
+
+    /// Tells what is owed, for ever.
+    pub(crate) async fn keep_published(self: Arc<Self>) {
+        let mut pauses = Pauses::new();
+        self.wait_until_joined().await;
+        loop {
+            let owed = self.owed.notified();
+            match self.tell_owed().await {
+                Ok(true) => {
+                    pauses.reset();
+                    owed.await;
+                }
+                Ok(false) => pauses.wait().await,
+                Err(error) => {
+                    tracing::debug!(%error, "endpoints are not told to the cluster");
+                    pauses.wait().await;
+                }
+            }
+        }
+    }
+
+    /// Tells what is owed now; whether nothing is left that has to be tried again.
+    async fn tell_owed(&self) -> Result<bool, StoreError> {
+        let owed = self.owed_now()?;
+        if owed.is_empty() {
+            return Ok(true);
+        }
+        self.check_trust()?;
+        // What is gone first: its addresses may have other owners already.
+        let (published, withdrawn): (Vec<_>, Vec<_>) =
+            owed.into_iter().partition(|owed| owed.own.record.is_some());
+        let mut whole = true;
+        for part in withdrawn.chunks(BATCH).chain(published.chunks(BATCH)) {
+            if self.tell(part).await? {
+                continue;
+            }
+            for one in part {
+                whole &= self.tell_one(one).await?;
+            }
+        }
+        self.told(Delta { status: true, ..Delta::default() });
+        Ok(whole)
+    }
+
+    fn owed_now(&self) -> Result<Vec<Owed>, StoreError> {
+        let mut all = Vec::new();
+        for (network, endpoint) in self.local.owed().map_err(kept)? {
+            let key = (network.clone(), endpoint.clone());
+            let said = lock(&self.state).owing.get(&key).copied().unwrap_or_default();
+            match self.local.own_record(&network, &endpoint).map_err(kept)? {
+                Some(own) => all.push(Owed { network, endpoint, said, own }),
+                None => self.local.settle(&network, &endpoint, true).map_err(kept)?,
+            }
+        }
+        Ok(all)
+    }
+
+    /// Tells of some endpoints in one transaction; whether it happened.
+    async fn tell(&self, owed: &[Owed]) -> Result<bool, StoreError> {
+        let mut when = BTreeSet::new();
+        let (mut then, mut holdings) = (Vec::new(), Vec::new());
+        for one in owed {
+            let key = self.keys.endpoint(&one.network, &one.endpoint);
+            match &one.own.record {
+                Some(record) => {
+                    when.insert(self.keys.network(&one.network));
+                    then.push(Write::put(key, write(record)));
+                }
+                None => then.push(Write::Delete(key)),
+            }
+            holdings.extend(self.holdings(one));
+        }
+        let mut when: Vec<_> = when.into_iter().map(Compare::Present).collect();
+        for holding in &holdings {
+            let key = self.keys.address(&holding.network, holding.address);
+            when.push(match &holding.before {
+                Some(before) => Compare::Is(key.clone(), before.clone()),
+                None => Compare::Absent(key.clone()),
+            });
+            then.push(Write::put(key, holding.after.clone()));
+        }
+        if !self.done(when, then).await? {
+            return Ok(false);
+        }
+        for holding in holdings {
+            let (address, holder) = (holding.address, holding.holder);
+            self.note_own(&holding.network, &[(address, holding.after, holder)])?;
+        }
+        for one in owed {
+            self.settle(one)?;
+        }
+        Ok(true)
+    }
+
+    /// What becomes of an endpoint's addresses: they are whose they are now. Those that a withdrawn
+    /// one had and this host has not are not its business.
+    fn holdings(&self, owed: &Owed) -> Vec<Holding> {
+        let state = lock(&self.state);
+        let all = state.addresses.get(&owed.network);
+        let holding = |address: &IpAddr| {
+            let mine = all.and_then(|all| all.mine().get(address));
+            let (before, holder) = match (mine, &owed.own.record) {
+                (Some(mine), _) => (mine.record.clone(), mine.holder.owner().map(str::to_owned)),
+                (None, Some(record)) => (Vec::new(), Some(record.container.clone())),
+                (None, None) => return None,
+            };
+            Some(Holding {
+                network: owed.network.clone(),
+                address: *address,
+                before: (!before.is_empty()).then_some(before),
+                after: self.address_record(holder.as_deref()),
+                holder,
+            })
+        };
+        owed.own.addresses.iter().filter_map(holding).collect()
+    }
+
+    /// What was told is not owed any more, unless something else was said meanwhile.
+    fn settle(&self, owed: &Owed) -> Result<(), StoreError> {
+        let key = (owed.network.clone(), owed.endpoint.clone());
+        let mut state = lock(&self.state);
+        state.unpublished.remove(&key);
+        if state.owing.get(&key).copied().unwrap_or_default() != owed.said {
+            return Ok(());
+        }
+        state.owing.remove(&key);
+        let gone = owed.own.record.is_none();
+        self.local.settle(&owed.network, &owed.endpoint, gone).map_err(kept)
+    }
+
+    /// Tells of one endpoint by itself, after a look at why that was refused; whether it need not be tried
+    /// again soon.
+    async fn tell_one(&self, owed: &Owed) -> Result<bool, StoreError> {
+        for _ in 0..TRIES {
+            if self.tell(std::slice::from_ref(owed)).await? {
+                return Ok(true);
+            }
+            if let Some(why) = self.find_obstacle(owed).await? {
+                let key = (owed.network.clone(), owed.endpoint.clone());
+                let changed = lock(&self.state).unpublished.insert(key, why.clone());
+                if changed.as_ref() != Some(&why) {
+                    tracing::warn!(endpoint = owed.endpoint.short(), why, "cannot be published");
+                }
+                return Ok(false);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Why an endpoint cannot be told of; nothing if that may have changed with the look.
+    async fn find_obstacle(&self, owed: &Owed) -> Result<Option<String>, StoreError> {
+        let network = self.entry(&self.keys.network(&owed.network)).await?;
+        if network.is_none() && owed.own.record.is_some() {
+            return Ok(Some("its network was removed from the cluster".to_owned()));
+        }
+        for address in &owed.own.addresses {
+            let key = self.keys.address(&owed.network, *address);
+            let found = self.entry(&key).await?;
+            let record = found.as_ref().and_then(|e| read::<AddressRecord>(&e.value).ok());
+            match (found, record) {
+                (Some(entry), Some(record)) if record.node == self.node => {
+                    self.note_own(&owed.network, &[(*address, entry.value, record.holder)])?;
+                }
+                (Some(_), record) if owed.own.record.is_some() => {
+                    let node = record.map(|record| record.node).unwrap_or_default();
+                    let host = self.host_name(&node);
+                    return Ok(Some(format!(
+                        "its address {address} was given to host {host}: restart the container"
+                    )));
+                }
+                // Somebody else's by now, or nobody's.
+                (Some(_), _) => self.lose(&owed.network, *address)?,
+                (None, _) => self.unknown_to_store(&owed.network, *address, owed),
+            }
+        }
+        Ok(None)
+    }
+
+    /// The store does not know an address to be anybody's: it is claimed with the endpoint.
+    fn unknown_to_store(&self, network: &NetworkId, address: IpAddr, owed: &Owed) {
+        let mut state = lock(&self.state);
+        let Some(all) = state.addresses.get_mut(network) else { return };
+        if owed.own.record.is_some() {
+            all.unrecord(address);
+        } else {
+            all.disown(address);
+        }
+    }
+
+    fn lose(&self, network: &NetworkId, address: IpAddr) -> Result<(), StoreError> {
+        if let Some(all) = lock(&self.state).addresses.get_mut(network) {
+            all.disown(address);
+        }
+        self.local.write_addresses(network, &[(address, None)]).map_err(kept)
+    }
+}
