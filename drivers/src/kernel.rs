@@ -2,6 +2,7 @@
 
 pub mod address;
 pub mod conntrack;
+pub mod echo;
 mod egress;
 mod facts;
 mod host;

@@ -37,6 +37,14 @@ impl Daemon {
         daemon
     }
 
+    /// The same on a host with a name.
+    pub fn start_named(host: &Host, name: &str, flags: &[&str]) -> Self {
+        let mut daemon = Self::prepare(host, flags);
+        assert!(daemon.command("hostname").arg(name).status().unwrap().success(), "{name}");
+        daemon.restart();
+        daemon
+    }
+
     /// The same with its data on a disk of its own that holds so many bytes.
     pub fn start_on_disk(host: &Host, size: usize) -> Self {
         Self::start_on(host, &format!("mount -t tmpfs -o size={size} tmpfs $0"))
@@ -132,6 +140,20 @@ impl Daemon {
     /// Ends the daemon as a service manager would.
     pub fn terminate(&mut self) {
         self.end("-TERM");
+    }
+
+    /// Ends the daemon, its containers and what it had in memory, and has the next one find another boot.
+    pub fn lose_power(&mut self) {
+        self.kill();
+        let script = "for p in /proc/[0-9]*; do case $(cat $p/comm 2>&-) in sh|cat) ;; \
+                      *) kill -9 ${p#/proc/} 2>&- ;; esac; done; \
+                      while grep -q \" $0/run/\" /proc/mounts; do \
+                      umount -l $(grep -o \"$0/run/[^ ]*\" /proc/mounts); done; rm -rf $0/run; \
+                      cat /proc/sys/kernel/random/uuid >$0/boot && \
+                      mount --bind $0/boot /proc/sys/kernel/random/boot_id";
+        let mut command = self.command("sh");
+        let done = command.args(["-c", script]).arg(&self.directory).status().unwrap();
+        assert!(done.success(), "the power is gone");
     }
 
     /// Waits for a daemon that ends by itself.

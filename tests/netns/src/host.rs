@@ -154,6 +154,19 @@ impl Host {
         self.udp_to(SocketAddr::new(address.into(), port), TIMEOUT)
     }
 
+    /// Whether a server sends a datagram back within a time, at the first attempt.
+    pub fn echoes(&self, server: SocketAddr, limit: Duration) -> bool {
+        let any = if server.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+        let socket = self.run(|| UdpSocket::bind(any)).unwrap();
+        let (mut buffer, text) = ([0; 8], b"echo");
+        let asked = socket.connect(server).and_then(|()| {
+            socket.set_read_timeout(Some(patient(limit)))?;
+            socket.send(text)?;
+            socket.recv(&mut buffer)
+        });
+        asked.is_ok_and(|size| buffer[..size] == *text)
+    }
+
     /// Whether a server answers neither over TCP nor over UDP.
     pub fn is_cut_off_from(&self, server: SocketAddr) -> bool {
         thread::scope(|scope| {

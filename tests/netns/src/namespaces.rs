@@ -1,4 +1,4 @@
-//! Mounts and processes of their own on a host, for programs that keep files and start others.
+//! Mounts, processes and a name of their own on a host, for programs that keep files and start others.
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 
 use crate::Host;
 
-/// Namespaces of mounts and processes on a [`Host`]. All that runs in them ends with the value, and with
+/// Namespaces of mounts, processes and the host's name on a [`Host`]. All that runs in them ends with the value, and with
 /// the test if that is killed.
 #[derive(Debug)]
 pub struct Namespaces {
@@ -26,7 +26,7 @@ impl Namespaces {
         );
         let mut holder = host.run(|| {
             Command::new("unshare")
-                .args(["--mount", "--propagation", "private"])
+                .args(["--mount", "--propagation", "private", "--uts"])
                 .args(["--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c", &script])
                 .arg(directory)
                 .stdin(Stdio::piped())
@@ -47,6 +47,7 @@ impl Namespaces {
         command.args([
             format!("--mount={namespaces}/mnt"),
             format!("--net={namespaces}/net"),
+            format!("--uts={namespaces}/uts"),
             format!("--pid={namespaces}/pid_for_children"),
         ]);
         command.arg("--").arg(program);

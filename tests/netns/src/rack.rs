@@ -3,9 +3,14 @@
 mod agreement;
 mod records;
 
-use crate::{Daemon, Etcd, Host, Lan};
+use std::thread;
+
+use crate::{Daemon, Etcd, Host, Lan, wait_until};
 
 pub use records::Records;
+
+/// What machines are called, in their order.
+pub const NAMES: [&str; 5] = ["one", "two", "three", "four", "five"];
 
 /// Machines on one switch, each with what it runs, and the members of an etcd.
 ///
@@ -26,6 +31,8 @@ pub struct Rack {
 /// A machine.
 #[derive(Debug)]
 pub struct Machine {
+    /// What it is called.
+    pub name: &'static str,
     /// Its network.
     pub host: Host,
     /// Its addresses, IPv4 first.
@@ -44,6 +51,56 @@ impl Rack {
     /// The same where etcd asks for certificates.
     pub fn bare_with_tls(machines: usize, members: usize) -> Self {
         Self::with(machines, |lan| Etcd::start_with_tls(lan, members))
+    }
+
+    /// So many machines that are one cluster, and so many members of etcd.
+    pub fn cluster(machines: usize, members: usize) -> Self {
+        let mut rack = Self::bare(machines, members);
+        rack.join(0);
+        rack
+    }
+
+    /// Starts the daemons of all machines that have none. Their tunnels are of one family: 0 for IPv4, 1 for IPv6.
+    pub fn join(&mut self, family: usize) {
+        let url = self.etcd.url();
+        thread::scope(|scope| {
+            for machine in self.machines.iter_mut().filter(|machine| machine.daemon.is_none()) {
+                let url = &url;
+                scope.spawn(move || {
+                    let address = machine.addresses[family].clone();
+                    machine.start(&["--cluster", url, "--advertise-addr", &address]);
+                });
+            }
+        });
+    }
+
+    /// The daemon of a machine.
+    pub fn daemon(&self, machine: usize) -> &Daemon {
+        self.machines[machine].daemon()
+    }
+
+    /// Makes an overlay network with both families on a machine, and waits until all have it.
+    pub fn network(&self, machine: usize, words: &str, name: &str) {
+        let create = "network create -d overlay --attachable --ipv6";
+        self.daemon(machine).rnet(&format!("{create} {words} {name}").replace("  ", " "));
+        for daemon in self.machines.iter().filter_map(|machine| machine.daemon.as_ref()) {
+            wait_until("the network is everywhere", || {
+                let names = daemon.rnet("network ls --filter driver=overlay --format {{.Name}}");
+                names.lines().any(|line| line == name)
+            });
+        }
+    }
+
+    /// The id that a machine has as a node.
+    pub fn node(&self, machine: usize) -> String {
+        let nodes = self.records().nodes;
+        let own = nodes.iter().find(|(_, record)| self.machines[machine].has(&record["address"]));
+        own.map(|(id, _)| id.clone()).expect("the machine is a node")
+    }
+
+    /// What etcd holds of the cluster.
+    pub fn records(&self) -> Records {
+        Records::read(&self.etcd)
     }
 
     fn with(machines: usize, etcd: impl FnOnce(&Lan) -> Etcd) -> Self {
@@ -81,12 +138,12 @@ impl Machine {
         let addresses = [format!("192.0.2.{number}"), format!("2001:db8::{number}")];
         let (host, [ipv4, ipv6]) = (Host::new(), &addresses);
         let port = lan.connect(&host, "eth0", &[&format!("{ipv4}/24"), &format!("{ipv6}/64")]);
-        Self { host, addresses, port, daemon: None }
+        Self { name: NAMES[number - 1], host, addresses, port, daemon: None }
     }
 
     /// Starts its daemon.
     pub fn start(&mut self, flags: &[&str]) {
-        self.daemon = Some(Daemon::start(&self.host, flags));
+        self.daemon = Some(Daemon::start_named(&self.host, self.name, flags));
     }
 
     /// Its daemon.
@@ -97,6 +154,27 @@ impl Machine {
     /// The same, to end and start it.
     pub fn daemon_mut(&mut self) -> &mut Daemon {
         self.daemon.as_mut().expect("the machine has a daemon")
+    }
+
+    /// Loses its daemon and all of its containers.
+    pub fn loses_daemon(&mut self) {
+        self.daemon = None;
+    }
+
+    /// Everything on it ends at once, and its daemon starts after another boot.
+    pub fn reboot(&mut self) {
+        let daemon = self.daemon.as_mut().expect("the machine has a daemon");
+        daemon.lose_power();
+        let made = |link: &str| link != "lo" && link != "eth0";
+        for link in self.host.links().into_iter().filter(|link| made(&link.name)) {
+            // The other end of a pair went with the first.
+            if self.host.link(&link.name).is_some() {
+                self.host.output(&format!("ip link del {}", link.name));
+            }
+        }
+        self.host.output("ip nexthop flush");
+        self.host.output("nft flush ruleset");
+        daemon.restart();
     }
 
     /// Exchanges an address for another of the same net.

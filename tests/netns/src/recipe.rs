@@ -6,10 +6,8 @@
 
 use std::time::{Duration, Instant};
 
+use crate::rack::NAMES;
 use crate::{Rack, patient};
-
-/// The names of the machines, in the order of the rack.
-const MACHINES: [&str; 3] = ["one", "two", "three"];
 
 /// The longest until a machine knows what was done on another.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -52,7 +50,7 @@ impl Recipe {
     }
 
     fn is_place(text: &str) -> bool {
-        MACHINES.contains(&text) || text == "etcd"
+        NAMES.contains(&text) || text == "etcd"
     }
 
     /// Does all of it, and tells of each step with what it printed.
@@ -66,7 +64,7 @@ impl Recipe {
 
 impl Step {
     fn run(&self, rack: &mut Rack) -> String {
-        let machine = MACHINES.iter().position(|name| *name == self.machine);
+        let machine = NAMES.iter().position(|name| *name == self.machine);
         match (machine, self.command.as_str()) {
             (None, "systemctl stop etcd") => rack.etcd.kill_all(),
             (None, "systemctl start etcd") => rack.etcd.restart_all(),

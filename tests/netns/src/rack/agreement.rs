@@ -15,6 +15,9 @@ use crate::{Daemon, Host, lookup, patient};
 /// What listens in every container while it is asked who reaches whom.
 const PORT: u16 = 7007;
 
+/// How a complaint of something that is missing ends.
+const ONLY_IN_THE_STORE: &str = " is only in the store";
+
 /// A container on an overlay network.
 struct Member {
     network: String,
@@ -81,7 +84,7 @@ impl Rack {
 }
 
 impl Machine {
-    fn has(&self, address: &Value) -> bool {
+    pub(super) fn has(&self, address: &Value) -> bool {
         self.addresses.iter().any(|own| own == address)
     }
 }
@@ -155,7 +158,6 @@ fn made(machine: &Machine, members: &[Member], records: &Records, node: &str) ->
         }
         let remote = records.endpoints.iter().filter(|((network, _), _)| network == id);
         let remote = remote.map(|(_, record)| record).filter(|record| record["node"] != node);
-        let remote: Vec<_> = if here.is_empty() { Vec::new() } else { remote.collect() };
         let (mut forwards, mut neighbours) = (BTreeSet::new(), BTreeSet::new());
         for record in remote {
             let mac = text(&record["mac"]);
@@ -164,8 +166,16 @@ fn made(machine: &Machine, members: &[Member], records: &Records, node: &str) ->
             forwards.insert(format!("{mac} by {bridge} to {tunnel}"));
             neighbours.extend(addresses(record).into_iter().map(|ip| format!("{ip} at {mac}")));
         }
-        wrong.extend(differences("forward", &kernel.forwards(&bridge, &tunnel), &forwards));
-        wrong.extend(differences("neighbour", &kernel.neighbours(&bridge), &neighbours));
+        let pairs = [
+            ("forward", kernel.forwards(&bridge, &tunnel), forwards),
+            ("neighbour", kernel.neighbours(&bridge), neighbours),
+        ];
+        for (what, found, wanted) in pairs {
+            let wrongs = differences(what, &found, &wanted);
+            // Who has nobody on a network may know who else is there, or not; but nothing else.
+            let lacks = |text: &String| text.ends_with(ONLY_IN_THE_STORE);
+            wrong.extend(wrongs.into_iter().filter(|text| !here.is_empty() || !lacks(text)));
+        }
     }
     let known: BTreeSet<_> =
         records.networks.keys().map(|id| format!("vx-{}", &id[..12])).collect();
@@ -179,7 +189,37 @@ fn made(machine: &Machine, members: &[Member], records: &Records, node: &str) ->
         })
         .collect();
     wrong.extend(differences("nexthop", &kernel.nexthops(), &hops));
+    wrong.extend(admitted(machine, records, node));
     wrong
+}
+
+/// Where a ruleset lets other tunnels in than those of the cluster's networks from its other machines.
+fn admitted(machine: &Machine, records: &Records, node: &str) -> Vec<String> {
+    let tunnels = records.networks.values().map(|network| {
+        let number = u32::try_from(network["vni"].as_u64().unwrap()).unwrap();
+        format!("{} {}", network["port"], std::net::Ipv4Addr::from(number << 8))
+    });
+    let mut wrong = differences("tunnel", &elements(machine, &["tunnels"]), &tunnels.collect());
+    let others = records.nodes.iter().filter(|(id, _)| *id != node);
+    let others = others.map(|(_, record)| text(&record["address"])).collect();
+    let sources = elements(machine, &["tunnel-sources4", "tunnel-sources6"]);
+    wrong.extend(differences("source of tunnels", &sources, &others));
+    wrong
+}
+
+/// The elements of sets of a machine's ruleset.
+fn elements(machine: &Machine, sets: &[&str]) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    for set in sets {
+        let listed = machine.host.output(&format!("nft -j list set inet rnet {set}"));
+        let listed: Value = serde_json::from_str(&listed).unwrap();
+        for element in listed["nftables"][1]["set"]["elem"].as_array().into_iter().flatten() {
+            let words = element["concat"].as_array().map(|words| words.iter().map(text).collect());
+            let words: Vec<_> = words.unwrap_or_else(|| vec![text(element)]);
+            found.insert(words.join(" "));
+        }
+    }
+    found
 }
 
 /// The nexthop group of the node with a number.
@@ -190,7 +230,7 @@ fn group(number: u64) -> u64 {
 /// What is there and should not be, and what is not there and should be.
 fn differences(what: &str, found: &BTreeSet<String>, wanted: &BTreeSet<String>) -> Vec<String> {
     let surplus = found.difference(wanted).map(|one| format!("{what} {one} is not of the store"));
-    let missing = wanted.difference(found).map(|one| format!("{what} {one} is only in the store"));
+    let missing = wanted.difference(found).map(|one| format!("{what} {one}{ONLY_IN_THE_STORE}"));
     surplus.chain(missing).collect()
 }
 
