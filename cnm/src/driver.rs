@@ -238,6 +238,10 @@ pub struct Reading {
     pub ipv6: Option<bool>,
     /// Whether it is internal, the same as the request's own field.
     pub internal: Option<bool>,
+    /// The number that its tunnels are to have ([`crate::network::Tunnel::vni`]).
+    pub vni: Option<u32>,
+    /// The port that its tunnels are to have.
+    pub port: Option<u16>,
     /// Options that have no effect, in sentences.
     pub warnings: Vec<String>,
 }
@@ -392,6 +396,12 @@ pub enum PlanError {
         network: String,
         /// The plugin's name.
         plugin: String,
+    },
+    /// Nobody told of the tunnel of a network that is one of a cluster's.
+    #[error("network {network} is one of a cluster, and nobody told of its tunnel")]
+    NoTunnel {
+        /// The network's name.
+        network: String,
     },
     /// A sandbox of its own cannot join the host's network.
     #[error("sandbox {sandbox} cannot join network {network}: it is the host's own namespace")]

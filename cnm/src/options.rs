@@ -65,7 +65,7 @@ impl HasKind for OptionError {
 }
 
 /// One option: its names (the first is the proper one), what it accepts, and what it does.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Spec<T> {
     /// Its names.
     pub names: &'static [&'static str],

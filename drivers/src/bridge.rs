@@ -16,8 +16,11 @@ use ipnetwork::IpNetwork;
 
 use crate::kernel::link::DEFAULT_MTU;
 use crate::kernel::sysctl;
-use crate::{isolation, link_addresses, neighbouring_subnets, portmap};
-pub(crate) use options::{BridgeOptions, GatewayMode, PublishPolicy, Topology};
+use crate::{isolation, link_addresses, neighbouring_subnets, overlay, portmap};
+pub(crate) use options::{
+    BridgeOptions, GatewayMode, MTU_NAMES, Parsed, PublishPolicy, Topology, mtu_of, read_with,
+    shared,
+};
 
 /// The device of the predefined network, where no option names another.
 const DEFAULT_DEVICE: &str = "rnet0";
@@ -71,7 +74,7 @@ impl Driver for Bridge {
     }
 
     fn endpoint_options(&self) -> Vec<Described> {
-        described(ENDPOINT)
+        endpoint_manuals()
     }
 
     fn changeable(&self) -> &'static [&'static [&'static str]] {
@@ -79,7 +82,7 @@ impl Driver for Bridge {
     }
 
     fn read_endpoint(&self, name: &str, value: &str) -> Result<bool, OptionError> {
-        set(ENDPOINT, &mut (), name, value).map(|spec| spec.is_some())
+        read_endpoint(name, value)
     }
 
     fn check(&self, network: &Network) -> Result<(), OptionError> {
@@ -98,11 +101,7 @@ impl Driver for Bridge {
                     .to_owned(),
             ));
         }
-        if let Some(mtu) = options.mtu.filter(|mtu| network.ipv6 && *mtu < IPV6_MTU) {
-            return Err(OptionError::Contradiction(format!(
-                "an MTU of {mtu} bytes is too small for IPv6: use {IPV6_MTU} or more, or no IPv6"
-            )));
-        }
+        check_mtu(network, &options)?;
         if options.topology == Topology::L3 {
             return l3::check(&options);
         }
@@ -110,20 +109,7 @@ impl Driver for Bridge {
     }
 
     fn profile(&self, network: &Network) -> Profile {
-        let options = BridgeOptions::of(&network.given_options);
-        let reach = |ipv6| match options.gateway_mode(ipv6) {
-            // The host is no gateway there, and addresses are everybody's.
-            _ if network.borrowed => Reach::Routed,
-            GatewayMode::Nat | GatewayMode::NatUnprotected => Reach::Translated,
-            GatewayMode::Routed => Reach::Routed,
-            GatewayMode::Isolated => Reach::Closed,
-        };
-        Profile {
-            device: Some(device(network, &options)),
-            interface_prefix: Some(options.interface_prefix.clone()),
-            reach: [false, true].map(reach),
-            bindings: options.host_bindings,
-        }
+        profile(network, BridgeOptions::of(&network.given_options))
     }
 
     fn network(&self, network: &Network) -> Result<State, PlanError> {
@@ -144,10 +130,7 @@ impl Driver for Bridge {
     }
 
     fn guarded(&self, of: Attachment<'_>) -> Option<LinkName> {
-        let options = BridgeOptions::of(&of.network.given_options);
-        // Behind a route there is no frame to look at: see `l3`.
-        let any = options.any_source || of.endpoint.any_source || options.topology == Topology::L3;
-        (!any).then(|| of.endpoint.host_link())
+        guarded(of, &BridgeOptions::of(&of.network.given_options))
     }
 
     fn publish(&self, binding: &PortBinding, to: Attachment<'_>) -> Vec<(Key, Value)> {
@@ -157,8 +140,52 @@ impl Driver for Bridge {
     }
 }
 
+/// What the manual says of the options of endpoints on bridges.
+pub(crate) fn endpoint_manuals() -> Vec<Described> {
+    described(ENDPOINT)
+}
+
+/// Reads an option of an endpoint on a bridge.
+pub(crate) fn read_endpoint(name: &str, value: &str) -> Result<bool, OptionError> {
+    set(ENDPOINT, &mut (), name, value).map(|spec| spec.is_some())
+}
+
+/// Refuses an MTU that IPv6 does not work with.
+pub(crate) fn check_mtu(network: &Network, options: &BridgeOptions) -> Result<(), OptionError> {
+    match options.mtu.filter(|mtu| network.ipv6 && *mtu < IPV6_MTU) {
+        Some(mtu) => Err(OptionError::Contradiction(format!(
+            "an MTU of {mtu} bytes is too small for IPv6: use {IPV6_MTU} or more, or no IPv6"
+        ))),
+        None => Ok(()),
+    }
+}
+
+/// What the model has to know of a network with a bridge.
+pub(crate) fn profile(network: &Network, options: BridgeOptions) -> Profile {
+    let reach = |ipv6| match options.gateway_mode(ipv6) {
+        // The host is no gateway there, and addresses are everybody's.
+        _ if network.borrowed => Reach::Routed,
+        GatewayMode::Nat | GatewayMode::NatUnprotected => Reach::Translated,
+        GatewayMode::Routed => Reach::Routed,
+        GatewayMode::Isolated => Reach::Closed,
+    };
+    Profile {
+        device: Some(device(network, &options)),
+        interface_prefix: Some(options.interface_prefix.clone()),
+        reach: [false, true].map(reach),
+        bindings: options.host_bindings,
+    }
+}
+
+/// The port that an endpoint is behind, if what it sends is looked at.
+pub(crate) fn guarded(of: Attachment<'_>, options: &BridgeOptions) -> Option<LinkName> {
+    // Behind a route there is no frame to look at: see `l3`.
+    let any = options.any_source || of.endpoint.any_source || options.topology == Topology::L3;
+    (!any).then(|| of.endpoint.host_link())
+}
+
 /// The bridge of a network.
-fn device(network: &Network, options: &BridgeOptions) -> LinkName {
+pub(crate) fn device(network: &Network, options: &BridgeOptions) -> LinkName {
     let derived = || {
         let own = format!("br-{}", network.id.short());
         let name = if network.predefined { DEFAULT_DEVICE } else { &own };
@@ -168,7 +195,7 @@ fn device(network: &Network, options: &BridgeOptions) -> LinkName {
 }
 
 /// The bridge, the gateways' addresses on it, and the permissions of the network.
-fn plan_network(network: &Network, options: &BridgeOptions) -> State {
+pub(crate) fn plan_network(network: &Network, options: &BridgeOptions) -> State {
     let name = &device(network, options);
     let bridge = Link {
         kind: LinkKind::Bridge,
@@ -193,7 +220,7 @@ fn plan_network(network: &Network, options: &BridgeOptions) -> State {
 }
 
 /// The pair that joins a sandbox to the bridge, and its addresses.
-fn plan_endpoint(
+pub(crate) fn plan_endpoint(
     sandbox: &Sandbox,
     attachment: Attachment<'_>,
     options: &BridgeOptions,
@@ -250,7 +277,7 @@ fn proxied(ns: &Ns, of: Attachment<'_>, options: &BridgeOptions) -> Vec<(Key, Va
 }
 
 /// What leads from a port of the host to an endpoint, or opens the endpoint's own.
-fn publish(
+pub(crate) fn publish(
     binding: &PortBinding,
     to: Attachment<'_>,
     options: &BridgeOptions,
@@ -289,11 +316,18 @@ pub(crate) fn gateway_address(pool: &Pool, options: &BridgeOptions) -> Option<Ip
     IpNetwork::new(pool.gateway?, pool.subnet.prefix()).ok()
 }
 
-/// The user's word, or what the host's way out takes. A value of its own only where it is not the
-/// kernel's default.
-fn mtu(network: &Network, options: &BridgeOptions) -> Option<u32> {
+/// The user's word, or what the host's way out takes, or the ways to other hosts. A value of its own
+/// only where it is not the kernel's default.
+pub(crate) fn mtu(network: &Network, options: &BridgeOptions) -> Option<u32> {
     let least = if network.ipv6 { IPV6_MTU } else { MTU };
-    let followed = network.egress_mtu.filter(|_| !network.internal);
+    let followed = match &network.tunnel {
+        // What gets into the tunnel has to fit, wherever else it may go.
+        Some(tunnel) => {
+            let whole = tunnel.mtu.unwrap_or(DEFAULT_MTU);
+            Some(whole.saturating_sub(overlay::overhead(tunnel)))
+        }
+        None => network.egress_mtu.filter(|_| !network.internal),
+    };
     let followed = followed.map(|mtu| mtu.max(least));
     options.mtu.or(followed).filter(|mtu| *mtu != DEFAULT_MTU)
 }

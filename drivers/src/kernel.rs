@@ -1,6 +1,7 @@
 //! The kernel: the one place in the workspace that changes the host.
 
 pub mod address;
+mod announce;
 pub mod conntrack;
 pub mod echo;
 mod egress;

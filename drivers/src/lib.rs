@@ -13,6 +13,7 @@ mod isolation;
 pub mod kernel;
 mod macvlan;
 mod null;
+mod overlay;
 mod parent;
 mod portmap;
 mod remote;
@@ -25,8 +26,14 @@ use cnm::sandbox::Attachment;
 use cnm::{Key, Ns, PlanError, Planner, PortBinding, Sandbox, State, Value};
 
 /// The drivers there are: a new one is a file and a line here.
-const DRIVERS: &[&dyn Driver] =
-    &[&bridge::Bridge, &host::Host, &ipvlan::Ipvlan, &macvlan::Macvlan, &null::Null];
+const DRIVERS: &[&dyn Driver] = &[
+    &bridge::Bridge,
+    &host::Host,
+    &ipvlan::Ipvlan,
+    &macvlan::Macvlan,
+    &null::Null,
+    &overlay::Overlay,
+];
 
 /// All drivers, behind the model's one [`Planner`].
 #[derive(Clone, Copy, Debug, Default)]
@@ -62,6 +69,10 @@ impl Planner for Drivers {
         // The sandbox's own wishes go over what its networks would like.
         state.extend(sysctls(sandbox, &sandbox.sysctls));
         Ok(state)
+    }
+
+    fn cluster(&self, nodes: &[cnm::driver::Node]) -> State {
+        overlay::cluster(nodes)
     }
 
     fn carried(

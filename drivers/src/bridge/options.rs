@@ -83,17 +83,21 @@ pub(crate) enum Topology {
 }
 
 /// What options of the bridge driver set.
-#[derive(Debug, Default)]
-struct Bridge {
-    options: BridgeOptions,
-    reading: Reading,
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Parsed {
+    pub(crate) options: BridgeOptions,
+    pub(crate) reading: Reading,
 }
+
+/// The names of the option that sets the MTU.
+pub(crate) const MTU_NAMES: &[&str] =
+    &["com.docker.network.driver.mtu", "com.docker.network.mtu", "mtu"];
 
 const MODE: &str = "nat, nat-unprotected, routed or isolated";
 
 /// What can be changed while containers are on the network.
 pub(super) const CHANGEABLE: &[&[&str]] = &[
-    &["com.docker.network.driver.mtu", "com.docker.network.mtu", "mtu"],
+    MTU_NAMES,
     &["com.docker.network.bridge.enable_icc"],
     &["com.docker.network.bridge.enable_ip_masquerade"],
     &["com.docker.network.bridge.host_binding_ipv4"],
@@ -101,7 +105,7 @@ pub(super) const CHANGEABLE: &[&[&str]] = &[
     &["rnet.bridge.any_source"],
 ];
 
-const BRIDGE: &[Spec<Bridge>] = &[
+const BRIDGE: &[Spec<Parsed>] = &[
     Spec {
         names: &["com.docker.network.bridge.name", "interface_name"],
         manual: manual(
@@ -136,16 +140,14 @@ const BRIDGE: &[Spec<Bridge>] = &[
         idle: false,
     },
     Spec {
-        names: &["com.docker.network.driver.mtu", "com.docker.network.mtu", "mtu"],
+        names: MTU_NAMES,
         manual: manual(
             "The largest packet, in bytes.",
             "that of the host's way out, which it follows; 1500 on internal networks",
             "1400",
         ),
         expected: "a number of bytes from 68 to 65535, or 0 for the default,",
-        set: |to, text| {
-            put(&mut to.options.mtu, mtu(text).map(|bytes| (bytes > 0).then_some(bytes)))
-        },
+        set: |to, text| put(&mut to.options.mtu, mtu_of(text)),
         idle: false,
     },
     Spec {
@@ -419,14 +421,30 @@ pub(super) fn manuals() -> Vec<Described> {
 pub(super) fn parse(
     given: &BTreeMap<String, String>,
 ) -> Result<(BridgeOptions, Reading), OptionError> {
-    let mut to = Bridge::default();
-    to.reading.warnings = read(BRIDGE, &mut to, given, "driver bridge")?;
+    read_with(BRIDGE, given, "driver bridge")
+}
+
+/// Reads options by a table that sets those of bridge networks.
+pub(crate) fn read_with(
+    specs: &[Spec<Parsed>],
+    given: &BTreeMap<String, String>,
+    of: &str,
+) -> Result<(BridgeOptions, Reading), OptionError> {
+    let mut to = Parsed::default();
+    to.reading.warnings = read(specs, &mut to, given, of)?;
     Ok((to.options, to.reading))
 }
 
-fn mtu(text: &str) -> Option<u32> {
+/// The options with these proper names, for a driver whose networks have them as well.
+pub(crate) fn shared(names: &[&str]) -> impl Iterator<Item = Spec<Parsed>> {
+    BRIDGE.iter().filter(|spec| names.contains(&spec.names[0])).cloned()
+}
+
+/// A number of bytes; nothing in particular where it is 0.
+pub(crate) fn mtu_of(text: &str) -> Option<Option<u32>> {
     // 68 bytes is the least that IPv4 works with (RFC 791).
-    text.parse().ok().filter(|bytes| *bytes == 0 || (68..=65_535).contains(bytes))
+    let bytes = text.parse().ok().filter(|bytes| *bytes == 0 || (68..=65_535).contains(bytes))?;
+    Some((bytes > 0).then_some(bytes))
 }
 
 fn mode(text: &str) -> Option<GatewayMode> {

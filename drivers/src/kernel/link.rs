@@ -207,6 +207,16 @@ pub(super) fn is_tunnel(link: &Link) -> bool {
     link.info.contains(&LinkInfo::Kind(InfoKind::Vxlan))
 }
 
+/// The tunnel with a number and a port, if there is one.
+pub fn tunnel(socket: &mut Socket, vni: u32, port: u16) -> io::Result<Option<String>> {
+    let is_it = |info: &LinkInfo| match info {
+        LinkInfo::Data(InfoData::Vxlan(data)) => vxlan::number(data) == Some((vni, port)),
+        _ => false,
+    };
+    let found = list(socket)?.into_iter().find(|link| link.info.iter().any(is_it));
+    Ok(found.map(|link| link.name))
+}
+
 /// Marks a link, sets its MTU and switches it on; if it is a port of a bridge, sets its flags.
 pub fn dress(name: &LinkName, alias: String, mtu: u32, port: Option<PortFlags>) -> Request {
     let mut message = up(named(name));

@@ -29,6 +29,7 @@ use nix::sys::socket::{
 pub use self::apply::Announcements;
 use self::apply::OnFailure;
 use self::observe::Scope;
+use super::announce::Announcers;
 use super::conntrack::{Conntrack, Way};
 use super::facts::{self, Facts};
 use super::listening::{Diagnosed, Listeners};
@@ -50,6 +51,7 @@ pub struct Linux {
     sockets: Arc<Sockets>,
     nft: Arc<Nft>,
     conntrack: Conntrack,
+    announcers: Mutex<Announcers>,
     shadow: Arc<monitor::Shadow>,
     facts: Arc<Mutex<Option<Facts>>>,
     /// Closed with the value, which ends the threads that watch for changes.
@@ -76,6 +78,7 @@ impl Linux {
             host,
             links,
             conntrack,
+            announcers: Mutex::default(),
             sockets: Arc::new(Sockets { host: here, free: Mutex::new(vec![socket]) }),
             nft: Arc::new(nft),
             shadow: Arc::default(),

@@ -162,7 +162,7 @@ fn pseudo(source: Ipv4Addr, destination: Ipv4Addr, length: u16) -> Vec<u8> {
 }
 
 /// The checksum of RFC 1071.
-fn checksum(bytes: &[u8]) -> u16 {
+pub(super) fn checksum(bytes: &[u8]) -> u16 {
     let words = bytes.chunks(2).map(|pair| {
         u32::from(u16::from_be_bytes([pair[0], pair.get(1).copied().unwrap_or_default()]))
     });

@@ -14,6 +14,7 @@ mod host;
 mod lab;
 pub mod lan;
 pub mod lookup;
+pub mod machines;
 pub mod matrix;
 mod model;
 pub mod namespaces;

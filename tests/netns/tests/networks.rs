@@ -11,14 +11,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use cnm::controller::{
-    Claims, Controller, ControllerConfig, Decision, Entropy, HostFacts, HostLink, JoinSpec,
+    Claims, Controller, ControllerConfig, Decision, Entropy, HostFacts, HostLink, JoinSpec, Lent,
     PortSpec, SandboxSpec,
 };
-use cnm::driver::{Namespace, Traits};
-use cnm::network::PoolSpec;
+use cnm::driver::{Namespace, Node, Peer, Scope, Traits};
+use cnm::network::{PoolSpec, Tunnel};
 use cnm::options::{Described, EndpointOptions};
 use cnm::store::Memory;
-use cnm::{Driver, NetworkSpec, Planner, Protocol, State, diff};
+use cnm::{Driver, EndpointId, Mac, NetworkId, NetworkSpec, Planner, Protocol, State, diff};
 use drivers::Drivers;
 
 /// Everything of it is the same every time.
@@ -70,6 +70,9 @@ impl Wish {
         }
         .map_err(|error| error.to_string())?;
         model.commit(transaction);
+        if network.tunnel.is_some() {
+            elsewhere(&mut model, &network.id);
+        }
         let join = JoinSpec {
             network: Some(network.id.clone()),
             options: self.endpoint.clone(),
@@ -94,6 +97,16 @@ impl Wish {
                     claims.claim_ports(&wanted.ports, &mut |ports| {
                         ports.iter().map(|_| Ok(true)).collect()
                     });
+                    for wanted in &wanted.addresses {
+                        for address in ["10.1.0.2/24", "fd00:1::2/64"] {
+                            let address = address.parse().unwrap();
+                            let lent = Lent { address, gateway: None, mac: None };
+                            let has = if address.is_ipv6() { wanted.ipv6 } else { wanted.ipv4 };
+                            if has {
+                                claims.add_address(&wanted.network, lent);
+                            }
+                        }
+                    }
                 }
             }
         }
@@ -105,7 +118,15 @@ impl Wish {
             has.then(|| PoolSpec { subnet: Some(subnet.to_owned()), ..PoolSpec::default() })
         };
         let addresses = driver.traits().addresses;
+        let reading = driver.read(&self.network).unwrap();
+        let tunnel = Tunnel {
+            vni: reading.vni.unwrap_or(4096),
+            port: reading.port.unwrap_or(4789),
+            local: "192.0.2.1".parse().unwrap(),
+            mtu: None,
+        };
         NetworkSpec {
+            tunnel: (driver.traits().scope == Scope::Cluster).then_some(tunnel),
             name: "example".to_owned(),
             driver: driver.name().to_owned(),
             options: self.network.clone(),
@@ -116,6 +137,18 @@ impl Wish {
             ..NetworkSpec::default()
         }
     }
+}
+
+/// Another host, with a container on the network.
+fn elsewhere(model: &mut Controller, network: &NetworkId) {
+    model.tell_nodes(&[Node { number: 2, address: "192.0.2.2".parse().unwrap() }]);
+    let peer = Peer {
+        endpoint: EndpointId::from_random([2; 32]),
+        mac: Mac::from([2, 0, 0, 0, 0, 2]),
+        addresses: ["10.1.0.3", "fd00:1::3"].map(|address| address.parse().unwrap()).to_vec(),
+        node: 2,
+    };
+    model.tell_all_peers(network, vec![peer]).unwrap();
 }
 
 fn published(traits: Traits) -> Vec<PortSpec> {
@@ -193,7 +226,11 @@ fn page(driver: &dyn Driver) -> String {
         driver.about()
     );
     let published = if driver.traits().publishes { ", port 80 published as 8080" } else { "" };
-    let _ = write!(text, "\n## A network with a container{published}\n");
+    let elsewhere = match driver.traits().scope {
+        Scope::Cluster => ", and with a container on another host",
+        Scope::Local => "",
+    };
+    let _ = write!(text, "\n## A network with a container{published}{elsewhere}\n");
     match Wish::usual(driver).state(driver) {
         Ok(state) if state.is_empty() => text += "\nThere is nothing in the kernel of it.\n",
         Ok(state) => {

@@ -39,6 +39,19 @@ fn from(local: IpAddr) -> InfoVxlan {
     }
 }
 
+/// The number and the port of one, whoever made it.
+pub(super) fn number(data: &[InfoVxlan]) -> Option<(u32, u16)> {
+    let vni = data.iter().find_map(|attribute| match attribute {
+        InfoVxlan::Id(id) => Some(*id),
+        _ => None,
+    });
+    let port = data.iter().find_map(|attribute| match attribute {
+        InfoVxlan::Port(port) => Some(*port),
+        _ => None,
+    });
+    Some((vni?, port?))
+}
+
 /// What the kernel tells of one. One that learns is none of ours.
 pub(super) fn read(data: &[InfoVxlan]) -> Option<LinkKind> {
     let (mut vni, mut port, mut local, mut proxy) = (None, None, None, false);

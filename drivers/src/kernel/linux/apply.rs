@@ -20,7 +20,9 @@ use cnm::ground::{Ground, Lost, provides, rests_on};
 use cnm::{Key, Link, LinkKind, LinkName, Ns, Plan, SandboxId, Step, Value};
 
 use super::parts::{Parts, Removals};
-use super::requests::{Requests, equipment, keep_autoconfiguration, undoing, unlinking};
+use super::requests::{
+    Requests, announce, equipment, explained, keep_autoconfiguration, undoing, unlinking,
+};
 use super::unlink::unlink;
 use super::{Linux, forwarding, pin, step as kernel_error};
 use crate::kernel::link::{New, PortFlags};
@@ -174,6 +176,7 @@ impl Run<'_> {
         if let Step::Add(key, value) = step {
             self.lost.add(key, value);
         }
+        let source = explained(self.linux, step, source);
         self.outcome.failures.push(failure(step, source));
     }
 
@@ -381,6 +384,9 @@ impl Run<'_> {
         let (requests, failures) = requests.unwrap_or_default();
         self.outcome.failures.extend(failures);
         self.host_batch(requests);
+        if let Err(error) = announce(self.linux, self.visitor, steps) {
+            tracing::warn!(%error, "endpoints may send to the last owners of addresses for a while");
+        }
     }
 
     fn strip_host(&mut self, steps: &[&Step]) {

@@ -3,13 +3,15 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::AsFd;
+use std::sync::PoisonError;
 
 use cnm::link::MacvlanMode;
 use cnm::{Key, Link, LinkKind, LinkName, Ns, Step, Value};
 
+use super::Linux;
 use super::apply::{failure, wanted};
-use crate::kernel::netlink::{Request, Socket};
-use crate::kernel::netns::Netns;
+use crate::kernel::netlink::{Request, Socket, errno};
+use crate::kernel::netns::{Netns, Visitor};
 use crate::kernel::tag::Tag;
 use crate::kernel::{KernelError, address, link, neighbour, nexthop, route, sysctl};
 
@@ -102,6 +104,54 @@ fn nexthop_request(step: &Step) -> Option<Request> {
         (Key::Nexthop { id }, Value::NexthopGroup { of }) => Some(nexthop::set_group(*id, *of)),
         _ => None,
     }
+}
+
+/// Tells the endpoints on bridges of the host whose addresses behind tunnels are now.
+pub(super) fn announce(linux: &Linux, visitor: &mut Visitor, steps: &[&Step]) -> io::Result<()> {
+    let mut bridges = BTreeMap::new();
+    let mut announcers = linux.announcers.lock().unwrap_or_else(PoisonError::into_inner);
+    for step in steps {
+        let (Key::Neighbour { link, address, .. }, Value::Neighbour { mac }) =
+            (step.key(), wanted(step))
+        else {
+            continue;
+        };
+        let is_bridge = match bridges.get(link).copied() {
+            Some(known) => known,
+            None => {
+                visitor.enter(&linux.host)?;
+                linux.with_socket(|socket| link::find(socket, link))?.is_bridge()
+            }
+        };
+        bridges.insert(link, is_bridge);
+        if is_bridge {
+            announcers.tell(link, *address, *mac)?;
+        }
+    }
+    Ok(())
+}
+
+/// Why a tunnel cannot be made, where that is somebody else's doing: says whose.
+pub(super) fn explained(linux: &Linux, step: &Step, source: io::Error) -> io::Error {
+    let Some(LinkKind::Vxlan { vni, port, .. }) = wanted(step).link().map(|link| &link.kind) else {
+        return source;
+    };
+    let message = match errno(&source) {
+        Some(libc::EEXIST) => {
+            let other = linux.with_socket(|socket| link::tunnel(socket, *vni, *port));
+            let other = match other {
+                Ok(Some(name)) => format!("link {name} has"),
+                _ => "a link that was made here and is in another namespace now has".to_owned(),
+            };
+            format!(
+                "{other} the network number {vni} at port {port} already: remove it, or make the \
+                     network with another number (-o com.docker.network.driver.overlay.vxlanid_list)"
+            )
+        }
+        Some(libc::EADDRINUSE) => format!("another program has UDP port {port}: end it"),
+        _ => return source,
+    };
+    io::Error::new(source.kind(), message)
 }
 
 /// The requests that remove addresses, routes and neighbours, and links of the namespace. What is

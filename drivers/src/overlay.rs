@@ -1,0 +1,197 @@
+//! The `overlay` driver: one bridge per network and host, and a tunnel that joins them.
+//!
+//! On each host it is a bridge network with one more port, which leads to the other hosts: the host is
+//! the gateway, with the same addresses everywhere, and what is published is published where the
+//! container is. Nothing is learned and nothing is flooded: where an endpoint on another host is,
+//! and which hardware address it has, is known from the cluster, and told to the tunnel, to the bridge
+//! and to the host's own neighbour table, by which the bridge answers its ports.
+//!
+//! An entry of a tunnel leads to a group of ways that holds the one way to a host. Where that host
+//! gets another address, the way is changed, and whatever number of entries with it.
+
+mod options;
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use cnm::driver::{Driver, Node, Peer, Profile, Reading, Scope, Traits};
+use cnm::network::Tunnel;
+use cnm::options::{Described, OptionError};
+use cnm::sandbox::Attachment;
+use cnm::{
+    Element, Key, Link, LinkKind, LinkName, Network, Ns, PlanError, PortBinding, Sandbox, State,
+    Value,
+};
+
+use crate::bridge;
+use crate::kernel::sysctl;
+
+/// The number of the way to the host with the number 0: `rn` and two bytes more.
+const FIRST_WAY: u32 = 0x726e_0000;
+
+/// The `overlay` driver.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Overlay;
+
+impl Driver for Overlay {
+    fn name(&self) -> &'static str {
+        "overlay"
+    }
+
+    fn about(&self) -> &'static str {
+        "A network of all hosts of a cluster: on each of them a Linux bridge, as of the bridge driver, and a VXLAN tunnel \
+         from it to the others. Each host is the gateway of the containers on it, with the same address, and leads in what is \
+         published there."
+    }
+
+    fn traits(&self) -> Traits {
+        Traits { scope: Scope::Cluster, ..Traits::ORDINARY }
+    }
+
+    fn read(&self, options: &BTreeMap<String, String>) -> Result<Reading, OptionError> {
+        options::parse(options).map(|(_, reading)| reading)
+    }
+
+    fn options(&self) -> Vec<Described> {
+        options::manuals()
+    }
+
+    fn endpoint_options(&self) -> Vec<Described> {
+        bridge::endpoint_manuals()
+    }
+
+    fn changeable(&self) -> &'static [&'static [&'static str]] {
+        options::CHANGEABLE
+    }
+
+    fn read_endpoint(&self, name: &str, value: &str) -> Result<bool, OptionError> {
+        bridge::read_endpoint(name, value)
+    }
+
+    fn check(&self, network: &Network) -> Result<(), OptionError> {
+        if options::is_encrypted(&network.given_options) {
+            return Err(OptionError::Contradiction(
+                "an overlay network cannot be encrypted by this version, and nothing is sent in the clear \
+                 that should be: leave out --opt encrypted, or encrypt what is between the hosts (WireGuard, \
+                 IPsec) and have them advertise the addresses in there"
+                    .to_owned(),
+            ));
+        }
+        bridge::check_mtu(network, &options::of(network))?;
+        if network.tunnel.is_none() {
+            return Err(OptionError::Contradiction(
+                "an overlay network is one of a cluster, and this host is in none: have it join one with \
+                 `rnet cluster join`, or use the bridge driver"
+                    .to_owned(),
+            ));
+        }
+        Ok(())
+    }
+
+    fn kinds(&self, network: &Network) -> Vec<LinkKind> {
+        network.tunnel.as_ref().map(kind).into_iter().collect()
+    }
+
+    fn profile(&self, network: &Network) -> Profile {
+        bridge::profile(network, options::of(network))
+    }
+
+    fn network(&self, network: &Network) -> Result<State, PlanError> {
+        let options = options::of(network);
+        let tunnel = tunnel(network)?;
+        let name = link(network);
+        let mut state = bridge::plan_network(network, &options);
+        let value = Link {
+            kind: kind(tunnel),
+            mac: None,
+            mtu: bridge::mtu(network, &options),
+            up: true,
+            tag: format!("tunnel/{}", network.id),
+        };
+        state.insert(Key::Link { ns: Ns::Host, name: name.clone() }, Value::Link(value));
+        let port = Value::Port {
+            bridge: bridge::device(network, &options),
+            isolated: false,
+            hairpin: false,
+            tunnel: true,
+        };
+        state.insert(Key::Port { link: name.clone() }, port);
+        let off = Value::Text("1".to_owned());
+        state.extend(
+            sysctl::of_tunnel(&name).map(|path| (Key::Sysctl { ns: Ns::Host, path }, off.clone())),
+        );
+        let Tunnel { vni, port, .. } = *tunnel;
+        state.insert(Key::Element(Element::Tunnel { port, vni }), Value::Present);
+        Ok(state)
+    }
+
+    fn peer(&self, network: &Network, peer: &Peer) -> Result<State, PlanError> {
+        let device = bridge::device(network, &options::of(network));
+        let (link, mac) = (link(network), peer.mac);
+        let port = link.clone();
+        let (_, group) = way(peer.node);
+        let neighbour = |address: &IpAddr| {
+            let (link, address) = (device.clone(), *address);
+            (Key::Neighbour { ns: Ns::Host, link, address }, Value::Neighbour { mac })
+        };
+        let entries = [
+            (Key::Fdb { link, mac }, Value::Via { group }),
+            (Key::Station { port, mac }, Value::Present),
+        ];
+        Ok(peer.addresses.iter().map(neighbour).chain(entries).collect())
+    }
+
+    fn endpoint(&self, sandbox: &Sandbox, of: Attachment<'_>) -> Result<State, PlanError> {
+        bridge::plan_endpoint(sandbox, of, &options::of(of.network))
+    }
+
+    fn guarded(&self, of: Attachment<'_>) -> Option<LinkName> {
+        bridge::guarded(of, &options::of(of.network))
+    }
+
+    fn publish(&self, binding: &PortBinding, to: Attachment<'_>) -> Vec<(Key, Value)> {
+        bridge::publish(binding, to, &options::of(to.network))
+    }
+}
+
+/// The ways to the other hosts of a cluster, and whose tunnels are let in.
+pub(crate) fn cluster(nodes: &[Node]) -> State {
+    let of_node = |node: &Node| {
+        let ((id, group), Node { address, .. }) = (way(node.number), *node);
+        let source = Key::Element(Element::TunnelSource { address });
+        [
+            (Key::Nexthop { id }, Value::Nexthop { via: address }),
+            (Key::Nexthop { id: group }, Value::NexthopGroup { of: id }),
+            (source, Value::Present),
+        ]
+    };
+    nodes.iter().flat_map(of_node).collect()
+}
+
+/// What of a packet the tunnel takes for itself: frame, VXLAN, UDP and the outer IP header.
+pub(crate) fn overhead(tunnel: &Tunnel) -> u32 {
+    if tunnel.local.is_ipv6() { 70 } else { 50 }
+}
+
+/// The numbers of the way to a host, and of the group of it.
+fn way(node: u32) -> (u32, u32) {
+    let way = FIRST_WAY.wrapping_add(node.wrapping_mul(2));
+    (way, way.wrapping_add(1))
+}
+
+fn tunnel(network: &Network) -> Result<&Tunnel, PlanError> {
+    let without = || PlanError::NoTunnel { network: network.name.clone() };
+    network.tunnel.as_ref().ok_or_else(without)
+}
+
+/// The tunnel's link on the host.
+fn link(network: &Network) -> LinkName {
+    let name = format!("vx-{}", network.id.short()).parse();
+    name.unwrap_or_else(|_| unreachable!("15 bytes are a link name"))
+}
+
+fn kind(tunnel: &Tunnel) -> LinkKind {
+    let Tunnel { vni, port, local, .. } = *tunnel;
+    // The bridge answers for neighbours, for it knows of those that are on this host.
+    LinkKind::Vxlan { vni, port, local, proxy: false }
+}

@@ -1,0 +1,242 @@
+//! Machines on a switch with an overlay network, told by hand what there is on the others: the
+//! kernel's part of a cluster, without daemons and without a store.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use cnm::controller::{
+    Claims, Controller, ControllerConfig, Decision, Entropy, HostFacts, JoinSpec, Lent, SandboxSpec,
+};
+use cnm::driver::{Node, Peer, PeersChange};
+use cnm::network::{PoolSpec, Tunnel};
+use cnm::store::Memory;
+use cnm::{NetworkId, NetworkSpec, SandboxId, State, diff};
+use drivers::Drivers;
+use drivers::kernel::{Kernel, Linux, reconcile};
+use ipnetwork::IpNetwork;
+
+use crate::{Host, Lab, Lan};
+
+/// Machines with one overlay network.
+#[derive(Debug)]
+pub struct Machines {
+    /// The switch.
+    pub lan: Lan,
+    /// The machines; the first has the number 1.
+    pub all: Vec<Machine>,
+    /// The network.
+    pub network: NetworkId,
+}
+
+/// A machine: `eth0` is on the switch, and behind `lan0` and `lan1` are neighbours of its own.
+#[derive(Debug)]
+pub struct Machine {
+    /// It and its neighbours.
+    pub lab: Lab,
+    /// Its kernel.
+    pub kernel: Linux,
+    /// Its model.
+    pub model: Controller,
+    /// How the others know it.
+    pub node: Node,
+    chance: Counter,
+    network: NetworkId,
+}
+
+/// A container.
+#[derive(Debug)]
+pub struct Container {
+    /// Its sandbox, and the machine that it is on.
+    pub sandbox: SandboxId,
+    /// What is in it.
+    pub host: Host,
+    /// How the others know it.
+    pub peer: Peer,
+}
+
+/// What the network is like.
+#[derive(Clone, Copy, Debug)]
+pub struct Shape {
+    /// Whether the machines talk IPv6 to each other.
+    pub outer_ipv6: bool,
+    /// Whether containers have IPv4.
+    pub ipv4: bool,
+    /// Whether they have IPv6.
+    pub ipv6: bool,
+}
+
+/// The usual one: both families over IPv4.
+pub const USUAL: Shape = Shape { outer_ipv6: false, ipv4: true, ipv6: true };
+
+/// The number of the network's tunnels, and their port.
+pub const VNI: u32 = 4097;
+/// See [`VNI`].
+pub const PORT: u16 = 4789;
+
+/// The same numbers every time, others on each machine.
+#[derive(Debug)]
+struct Counter(u8, u32);
+
+impl Entropy for Counter {
+    fn bytes(&mut self) -> [u8; 32] {
+        self.1 += 1;
+        let spread = self.1.wrapping_mul(0x9e37_79b1).to_be_bytes();
+        let mut bytes = [self.0; 32];
+        bytes[..4].copy_from_slice(&spread);
+        bytes
+    }
+}
+
+impl Machines {
+    /// So many machines, all with the network.
+    pub fn new(number: u8, shape: Shape) -> Self {
+        let (lan, network) = (Lan::new(), NetworkId::from_random([0x9c; 32]));
+        let all = (1..=number).map(|number| Machine::new(&lan, number, shape, &network)).collect();
+        let mut machines = Self { lan, all, network };
+        let nodes: Vec<_> = machines.all.iter().map(|machine| machine.node).collect();
+        for machine in &mut machines.all {
+            machine.tell_nodes(&nodes);
+            machine.model.tell_all_peers(&machines.network, Vec::new()).unwrap();
+        }
+        machines
+    }
+
+    /// Starts a container on a machine, with `10.9.0.<n>` and `fd09::<n>`, and tells the others.
+    pub fn start(&mut self, machine: usize, n: u8) -> Container {
+        let container = self.all[machine].start(n);
+        for other in self.others(machine) {
+            other.tell(vec![container.peer.clone()], Vec::new());
+        }
+        container
+    }
+
+    /// Ends it, and tells the others.
+    pub fn stop(&mut self, machine: usize, container: &Container) {
+        self.all[machine].stop(&container.sandbox);
+        for other in self.others(machine) {
+            other.tell(Vec::new(), vec![container.peer.endpoint.clone()]);
+        }
+    }
+
+    fn others(&mut self, machine: usize) -> impl Iterator<Item = &mut Machine> {
+        let all = self.all.iter_mut().enumerate();
+        all.filter(move |(at, _)| *at != machine).map(|(_, machine)| machine)
+    }
+}
+
+impl Machine {
+    fn new(lan: &Lan, number: u8, shape: Shape, network: &NetworkId) -> Self {
+        let addresses = [format!("203.0.113.{number}/24"), format!("2001:db8:7::{number}/64")];
+        let host = lan.host(&addresses.each_ref().map(String::as_str));
+        let lab = Lab::around(host);
+        let address: IpNetwork = addresses[usize::from(shape.outer_ipv6)].parse().unwrap();
+        let node = Node { number: number.into(), address: address.ip() };
+        let (kernel, config) = (lab.open(), ControllerConfig::default());
+        let model = Controller::load(&Memory::new(), Arc::new(Drivers), config).unwrap();
+        let (chance, network) = (Counter(number, 0), network.clone());
+        let mut machine = Self { lab, kernel, model, node, chance, network };
+        machine.create(shape);
+        machine
+    }
+
+    fn create(&mut self, shape: Shape) {
+        let subnets = [(shape.ipv4, "10.9.0.0/24"), (shape.ipv6, "fd09::/64")];
+        let pools = subnets
+            .into_iter()
+            .filter(|(has, _)| *has)
+            .map(|(_, subnet)| PoolSpec { subnet: Some(subnet.to_owned()), ..PoolSpec::default() });
+        let local = self.node.address;
+        let spec = NetworkSpec {
+            name: "app".to_owned(),
+            driver: "overlay".to_owned(),
+            id: Some(self.network.clone()),
+            tunnel: Some(Tunnel { vni: VNI, port: PORT, local, mtu: None }),
+            pools: pools.collect(),
+            ipv4: Some(shape.ipv4),
+            ipv6: Some(shape.ipv6),
+            ..NetworkSpec::default()
+        };
+        let facts = HostFacts::default();
+        let (_, transaction) =
+            self.model.begin_create_network(&spec, &facts, &mut self.chance, 1).unwrap();
+        self.apply(&transaction.before, &transaction.after);
+        self.model.commit(transaction);
+    }
+
+    /// Makes the difference of two states in the kernel.
+    pub fn apply(&self, before: &State, after: &State) {
+        self.kernel.apply(&diff(before, after)).unwrap();
+    }
+
+    /// Makes the kernel what the model says; tells what had to be done for it.
+    pub fn heal(&self) -> String {
+        reconcile(&self.kernel, &self.model.desired()).unwrap().to_string()
+    }
+
+    /// What of the kernel is its own.
+    pub fn kernel_state(&self) -> State {
+        self.kernel.observe().unwrap()
+    }
+
+    /// Tells it which machines there are.
+    pub fn tell_nodes(&mut self, all: &[Node]) {
+        let others = all.iter().copied().filter(|node| node.number != self.node.number);
+        let (before, after) = self.model.tell_nodes(&others.collect::<Vec<_>>());
+        self.apply(&before, &after);
+    }
+
+    /// Tells it of containers on others.
+    pub fn tell(&mut self, put: Vec<Peer>, gone: Vec<cnm::EndpointId>) {
+        let told = self.model.tell_peers(&self.network, PeersChange { put, gone });
+        let (before, after) = told.unwrap();
+        self.apply(&before, &after);
+    }
+
+    fn start(&mut self, n: u8) -> Container {
+        let join = JoinSpec { network: Some(self.network.clone()), ..JoinSpec::default() };
+        let owner = format!("c{n}");
+        let spec = SandboxSpec { owner, joins: vec![join], ..SandboxSpec::default() };
+        let mut claims = Claims::default();
+        let (id, transaction) = loop {
+            let begun = self.model.begin_create_sandbox(&spec, &claims, &mut self.chance, 1);
+            match begun.unwrap() {
+                Decision::Made(made) => break made,
+                Decision::Unclaimed(wanted) => {
+                    let wanted = &wanted.addresses[0];
+                    let families = [
+                        (wanted.ipv4, format!("10.9.0.{n}/24")),
+                        (wanted.ipv6, format!("fd09::{n:x}/64")),
+                    ];
+                    for (_, address) in families.into_iter().filter(|(lacks, _)| *lacks) {
+                        let address = address.parse().unwrap();
+                        let lent = Lent { address, gateway: None, mac: None };
+                        claims.add_address(&wanted.network, lent);
+                    }
+                }
+            }
+        };
+        self.apply(&transaction.before, &transaction.after);
+        self.model.commit(transaction);
+        let (_, endpoints) = self.model.sandbox(&id).unwrap();
+        let peer = Peer {
+            endpoint: endpoints[0].id.clone(),
+            mac: endpoints[0].mac,
+            addresses: endpoints[0].addresses.iter().map(IpNetwork::ip).collect(),
+            node: self.node.number,
+        };
+        Container { host: self.lab.sandbox(&self.kernel, &id), sandbox: id, peer }
+    }
+
+    fn stop(&mut self, sandbox: &SandboxId) {
+        let transaction = self.model.begin_remove_sandbox(sandbox, 1).unwrap();
+        self.apply(&transaction.before, &transaction.after);
+        self.model.commit(transaction);
+    }
+}
+
+impl Container {
+    /// Its addresses, IPv4 first.
+    pub fn addresses(&self) -> &[IpAddr] {
+        &self.peer.addresses
+    }
+}

@@ -1,0 +1,247 @@
+//! The kernel's part of overlay networks: machines on a switch that are told by hand what there is on
+//! the others.
+
+#![expect(clippy::unwrap_used, reason = "a test")]
+
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+
+use cnm::driver::Node;
+use cnm::{Element, Key, diff};
+use drivers::kernel::Kernel;
+use netns_tests::machines::{Container, Machines, PORT, Shape, USUAL, VNI};
+use netns_tests::{Echo, Flow, Host, Lan};
+use rustix::net::sockopt::{Ipv4PathMtuDiscovery, set_ip_mtu_discover};
+use rustix::net::sockopt::{Ipv6PathMtuDiscovery, set_ipv6_mtu_discover};
+
+/// What containers serve.
+const SERVED: u16 = netns_tests::lan::PORT;
+
+/// Fails unless a container reaches all addresses of another one, over TCP and UDP, and is seen by
+/// the address that it has.
+fn reaches(from: &Container, to: &Container) {
+    let _server = to.host.serve(SERVED);
+    for (at, address) in to.addresses().iter().enumerate() {
+        assert_eq!(from.host.tcp(*address, SERVED).unwrap(), from.addresses()[at]);
+        assert_eq!(from.host.udp(*address, SERVED).unwrap(), from.addresses()[at]);
+    }
+}
+
+/// How many packets a rule of the switch has seen, found by what it says.
+fn seen(lan: &Lan, rule: &str) -> u64 {
+    let rules = lan.rules();
+    let line = rules.lines().find(|line| line.contains(rule)).unwrap_or_else(|| panic!("{rules}"));
+    let count = line.split_once("packets ").unwrap().1.split(' ').next().unwrap();
+    count.parse().unwrap()
+}
+
+#[test]
+fn containers_reach_each_other_by_every_family_in_tunnels_of_every_family() {
+    for outer_ipv6 in [false, true] {
+        for (ipv4, ipv6) in [(true, false), (false, true), (true, true)] {
+            let mut site = Machines::new(2, Shape { outer_ipv6, ipv4, ipv6 });
+            let (one, two) = (site.start(0, 11), site.start(1, 12));
+            reaches(&one, &two);
+            reaches(&two, &one);
+            for machine in &site.all {
+                assert_eq!(machine.heal(), "", "it is as it was planned");
+            }
+        }
+    }
+}
+
+#[test]
+fn nobody_asks_for_a_neighbour_in_a_tunnel_and_nothing_is_flooded() {
+    let mut site = Machines::new(3, USUAL);
+    site.lan.filter("udp dport 4789 counter comment tunnelled");
+    // The first bit of the frame inside that says it is for more than one.
+    site.lan.filter("udp dport 4789 @th,135,1 1 counter comment many");
+    let all = [site.start(0, 11), site.start(1, 12), site.start(2, 13)];
+    for from in &all {
+        for to in all.iter().filter(|to| to.sandbox != from.sandbox) {
+            reaches(from, to);
+        }
+    }
+    // Who is not there is asked for in vain, on this machine.
+    let nobody = SocketAddr::new("10.9.0.99".parse().unwrap(), SERVED);
+    assert!(all[0].host.is_cut_off_from(nobody));
+    assert!(seen(&site.lan, "tunnelled") > 0);
+    assert_eq!(seen(&site.lan, "many"), 0, "{}", site.lan.rules());
+}
+
+#[test]
+fn what_fits_into_a_tunnel_passes_and_one_byte_more_is_refused_to_the_sender() {
+    let mut site = Machines::new(2, USUAL);
+    let (one, two) = (site.start(0, 11), site.start(1, 12));
+    for (address, header) in two.addresses().iter().zip([28, 48]) {
+        let any = if address.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+        let server = two.host.run(|| UdpSocket::bind(SocketAddr::new(*address, SERVED))).unwrap();
+        let client = one.host.run(|| UdpSocket::bind(any)).unwrap();
+        match address {
+            IpAddr::V4(_) => set_ip_mtu_discover(&client, Ipv4PathMtuDiscovery::DO).unwrap(),
+            IpAddr::V6(_) => set_ipv6_mtu_discover(&client, Ipv6PathMtuDiscovery::DO).unwrap(),
+        }
+        client.connect((*address, SERVED)).unwrap();
+        let largest = 1450 - header;
+        client.send(&vec![0; largest]).unwrap();
+        assert_eq!(server.recv(&mut [0; 2000]).unwrap(), largest);
+        let refused = client.send(&vec![0; largest + 1]).unwrap_err();
+        assert_eq!(refused.raw_os_error(), Some(nix::libc::EMSGSIZE), "{refused}");
+    }
+}
+
+#[test]
+fn networks_follow_what_the_ways_between_the_machines_take() {
+    let mut site = Machines::new(1, USUAL);
+    let one = site.start(0, 11);
+    let machine = &mut site.all[0];
+    assert_eq!(one.host.link("eth0").unwrap().mtu, 1450);
+    assert!(machine.model.tell_tunnel_mtu(Some(1400)));
+    assert!(!machine.model.tell_tunnel_mtu(Some(1400)));
+    machine.heal();
+    let bridge = machine.lab.host.links().into_iter().filter(|link| link.mtu == 1350).count();
+    assert_eq!((one.host.link("eth0").unwrap().mtu, bridge), (1350, 3));
+    assert_eq!(machine.heal(), "");
+}
+
+#[test]
+fn a_machine_that_gets_another_address_is_reached_by_one_change_of_the_kernel() {
+    let mut site = Machines::new(2, USUAL);
+    let (one, two) = (site.start(0, 11), site.start(1, 12));
+    let (_echo, server) =
+        (Echo::start(&two.host, SERVED), SocketAddr::new(two.addresses()[0], SERVED));
+    let flow = Flow::tcp(&one.host, server);
+    let address: IpAddr = "203.0.113.77".parse().unwrap();
+    let moved = Node { number: 2, address };
+    site.all[1].lab.host.set_sysctl("net/ipv4/conf/all/promote_secondaries", "1");
+    site.all[1].lab.host.add_address("eth0", "203.0.113.77/24");
+    let (before, after) = site.all[0].model.tell_nodes(&[moved]);
+    let plan = diff(&before, &after);
+    let others = plan.steps().iter().filter(|step| !matches!(step.key(), Key::Element(_)));
+    assert_eq!(others.count(), 1, "{plan}");
+    site.all[0].apply(&before, &after);
+    let index = |site: &Machines| {
+        let links = site.all[1].lab.host.links().into_iter();
+        links.filter(|link| link.name.starts_with("vx-")).map(|link| link.index).collect::<Vec<_>>()
+    };
+    let tunnel = index(&site);
+    assert!(site.all[1].model.tell_local_address(address));
+    assert!(site.all[1].heal().starts_with("~ link vx-"), "it is changed in place");
+    assert_eq!(index(&site), tunnel);
+    site.all[1].lab.host.remove_address("eth0", "203.0.113.2/24");
+    flow.goes_on();
+    reaches(&two, &one);
+}
+
+#[test]
+fn frames_of_a_stranger_do_not_get_in_and_tunnels_of_others_are_left_alone() {
+    let mut site = Machines::new(1, USUAL);
+    let one = site.start(0, 11);
+    let mac = one.peer.mac;
+    let _server = one.host.serve(SERVED);
+    let stranger = site.lan.host(&["203.0.113.66/24"]);
+    let forged = |vni: u32| {
+        stranger.output(&format!("ip link add vx{vni} type vxlan id {vni} dstport {PORT} remote 203.0.113.1 local 203.0.113.66"));
+        stranger.output(&format!("ip link set vx{vni} up"));
+    };
+    forged(VNI);
+    stranger.output(&format!("ip addr add 10.9.0.66/24 dev vx{VNI}"));
+    stranger.output(&format!("ip neigh replace 10.9.0.11 lladdr {mac} dev vx{VNI}"));
+    // What gets to the container; its answers need not get back.
+    let socket = one.host.run(|| UdpSocket::bind("10.9.0.11:9999")).unwrap();
+    let arrives = || {
+        let sender = stranger.run(|| UdpSocket::bind("10.9.0.66:0")).unwrap();
+        sender.send_to(b"x", "10.9.0.11:9999").unwrap();
+        socket.set_read_timeout(Some(netns_tests::SILENCE)).unwrap();
+        socket.recv(&mut [0; 8]).is_ok()
+    };
+    assert!(!arrives(), "a stranger is let in");
+    // The way is there: a machine of the cluster may use it.
+    let stranger_is_one = Node { number: 6, address: "203.0.113.66".parse().unwrap() };
+    site.all[0].tell_nodes(&[stranger_is_one]);
+    assert!(arrives());
+    site.all[0].tell_nodes(&[]);
+    assert!(!arrives());
+    // Somebody else's tunnel, to the same port.
+    forged(77);
+    let machine = &site.all[0].lab.host;
+    machine.output(
+        "ip link add vx77 type vxlan id 77 dstport 4789 remote 203.0.113.66 local 203.0.113.1",
+    );
+    machine.output("ip link set vx77 up");
+    machine.output("ip addr add 10.77.0.1/24 dev vx77");
+    stranger.output("ip addr add 10.77.0.66/24 dev vx77");
+    let _foreign = machine.serve(SERVED);
+    assert!(stranger.tcp("10.77.0.1".parse::<IpAddr>().unwrap(), SERVED).is_ok());
+}
+
+#[test]
+fn a_number_that_somebody_elses_tunnel_has_is_refused_with_the_name_of_that() {
+    let mut site = Machines::new(1, USUAL);
+    let machine = &mut site.all[0];
+    let observed = machine.model.desired();
+    machine.kernel.dismantle(&diff(&observed, &cnm::State::default()));
+    let host = &machine.lab.host;
+    host.output(&format!(
+        "ip link add theirs type vxlan id {VNI} dstport {PORT} local 203.0.113.1"
+    ));
+    let refused = drivers::kernel::reconcile(&machine.kernel, &observed).unwrap_err();
+    let why = std::error::Error::source(&refused).unwrap().to_string();
+    assert!(why.contains("theirs"), "{refused}: {why}");
+    host.output("ip link del theirs");
+    machine.heal();
+    assert_eq!(machine.heal(), "");
+}
+
+#[test]
+fn the_way_out_and_published_addresses_are_those_of_the_machine_that_a_container_is_on() {
+    let mut site = Machines::new(2, USUAL);
+    let (one, two) = (site.start(0, 11), site.start(1, 12));
+    for (container, machine) in [(&one, &site.all[0]), (&two, &site.all[1])] {
+        let _server = machine.lab.client.serve(SERVED);
+        for (number, client) in netns_tests::Lab::CLIENT.into_iter().enumerate() {
+            let client: IpAddr = client.parse().unwrap();
+            let host: IpAddr = netns_tests::Lab::HOST[number].parse().unwrap();
+            assert_eq!(container.host.tcp(client, SERVED).unwrap(), host);
+        }
+    }
+    // The gateway has the same hardware address everywhere: a container that moves finds it.
+    let mac = |host: &Host| {
+        let links = host.links().into_iter();
+        links.filter(|link| link.name.starts_with("br-")).find_map(|link| link.mac)
+    };
+    assert_eq!(mac(&site.all[0].lab.host), mac(&site.all[1].lab.host));
+    assert!(mac(&site.all[0].lab.host).is_some());
+}
+
+#[test]
+fn an_address_that_is_used_again_on_another_machine_is_reached_there() {
+    let mut site = Machines::new(3, USUAL);
+    let client = site.start(2, 11);
+    for round in 0..60 {
+        let at = round % 2;
+        let server = site.start(at, 12);
+        reaches(&client, &server);
+        site.stop(at, &server);
+    }
+    let left = site.all[2].kernel_state();
+    let peers = left.iter().filter(|(key, _)| matches!(key, Key::Fdb { .. } | Key::Station { .. }));
+    assert_eq!(peers.count(), 0);
+}
+
+#[test]
+fn a_machine_that_leaves_takes_what_leads_to_it_along() {
+    let mut site = Machines::new(2, USUAL);
+    let (one, two) = (site.start(0, 11), site.start(1, 12));
+    reaches(&one, &two);
+    site.all[0].tell_nodes(&[]);
+    assert_eq!(site.all[0].heal(), "");
+    let gone = |key: &Key| {
+        let source = matches!(key, Key::Element(Element::TunnelSource { .. }));
+        source || matches!(key, Key::Nexthop { .. } | Key::Fdb { .. } | Key::Station { .. })
+    };
+    assert!(!site.all[0].kernel_state().iter().any(|(key, _)| gone(key)));
+    // It is back with all that it had.
+    let node = site.all[1].node;
+    site.all[0].tell_nodes(&[node]);
+    reaches(&one, &two);
+}
