@@ -5,6 +5,8 @@
 //! from it somebody else was there. It tells of a burst once and does not say what changed:
 //! notifications may be lost (`ENOBUFS`), and only an observation knows.
 
+mod entries;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -21,15 +23,20 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{MsgFlags, recv};
 
+use self::entries::{Found, Names, Told};
 use super::egress::Egress;
 use super::link::{self, DEFAULT_MTU, Link, PortFlags};
 use super::netlink::{Socket, errno};
+use super::nexthop;
 use super::nft::Nft;
 use super::{address, netns::Netns};
 
-/// `RTNLGRP_LINK`, `RTNLGRP_IPV4_IFADDR`, `RTNLGRP_IPV4_ROUTE`, `RTNLGRP_IPV6_IFADDR` and
-/// `RTNLGRP_IPV6_ROUTE`.
-const GROUPS: [u32; 5] = [1, 5, 7, 9, 11];
+/// `RTNLGRP_LINK`, `RTNLGRP_NEIGH`, `RTNLGRP_IPV4_IFADDR`, `RTNLGRP_IPV4_ROUTE`, `RTNLGRP_IPV6_IFADDR`
+/// and `RTNLGRP_IPV6_ROUTE`.
+const GROUPS: [u32; 6] = [1, 3, 5, 7, 9, 11];
+
+/// `RTNLGRP_NEXTHOP`, which kernels before 5.3 do not have.
+const WAYS: u32 = 32;
 
 /// What we made on the host: links, ports and addresses; and what is on links of the host.
 #[derive(Debug, Default)]
@@ -40,11 +47,15 @@ pub(super) struct Shadow(Mutex<Made>);
 struct Made {
     state: State,
     by_link: BTreeMap<LinkName, BTreeSet<Key>>,
+    told: Told,
 }
 
 impl Made {
     fn insert(&mut self, key: &Key, value: &Value) {
         self.remove(key);
+        if self.told.insert(key, value) {
+            return;
+        }
         if let Some(link) = host_link(key, value) {
             self.by_link.entry(link.clone()).or_default().insert(key.clone());
         }
@@ -52,6 +63,7 @@ impl Made {
     }
 
     fn remove(&mut self, key: &Key) {
+        self.told.remove(key);
         let Some(value) = self.state.remove(key) else { return };
         let Some(link) = host_link(key, &value) else { return };
         if let Some(keys) = self.by_link.get_mut(link) {
@@ -116,13 +128,14 @@ pub(super) fn start(
     tag: &str,
     stop: OwnedFd,
 ) -> io::Result<Receiver<()>> {
-    let (routes, mut socket, events) = host.run(|| {
+    let (routes, mut socket, names, events) = host.run(|| {
         let events = nft.events().map_err(io::Error::other)?;
-        Ok::<_, io::Error>((subscribe()?, Socket::open()?, events))
+        let names = Names::new(Socket::open()?);
+        Ok::<_, io::Error>((subscribe()?, Socket::open()?, names, events))
     })??;
     let (sender, receiver) = sync_channel(1);
     let (egress, tag) = (Egress::read(&mut socket, tag)?, tag.to_owned());
-    let monitor = Monitor { routes, events, stop, socket, nft, shadow, tag, egress, sender };
+    let monitor = Monitor { routes, events, stop, socket, names, nft, shadow, tag, egress, sender };
     thread::Builder::new().name("monitor".to_owned()).spawn(|| monitor.run())?;
     Ok(receiver)
 }
@@ -133,6 +146,7 @@ struct Monitor {
     events: OwnedFd,
     stop: OwnedFd,
     socket: Socket,
+    names: Names,
     nft: Arc<Nft>,
     shadow: Arc<Shadow>,
     tag: String,
@@ -145,6 +159,8 @@ struct Monitor {
 struct Doubts {
     links: BTreeSet<LinkName>,
     addresses: bool,
+    /// What was told of other hosts.
+    told: bool,
     /// The host's way out.
     egress: bool,
     /// Something was changed for certain, or notifications were lost.
@@ -189,27 +205,46 @@ impl Monitor {
         doubts
     }
 
-    fn read_routes(&self, mut datagram: &[u8], doubts: &mut Doubts) {
+    fn read_routes(&mut self, mut datagram: &[u8], doubts: &mut Doubts) {
+        if let Some((kind, body)) = nexthop(datagram) {
+            let gone = kind == nexthop::GONE;
+            let way = nexthop::read(body);
+            let made = self.shadow.lock();
+            doubts.told |= way.is_some_and(|way| made.told.contradicts_way(&way, gone));
+            return;
+        }
         while let Ok(message) = NetlinkMessage::<RouteNetlinkMessage>::deserialize(datagram) {
             match message.payload {
                 NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(link)) => {
                     let doubtful =
                         !link.header.flags.contains(LinkFlags::Up) || controller(&link).is_none();
-                    doubts.links.extend(name(&link).filter(|name| doubtful && self.knows(name)));
+                    let doubtful = |name: &LinkName| doubtful || self.is_tunnel(name);
+                    let name = name(&link).filter(|name| doubtful(name) && self.knows(name));
+                    doubts.links.extend(name);
                     let up = link.header.flags & link.header.change_mask;
                     doubts.certain |= up.contains(LinkFlags::Up) && self.is_parent(&link);
                     doubts.egress |= self.egress.differs(link.header.index, mtu(&link));
+                    self.names.forget(link.header.index);
                 }
                 NetlinkPayload::InnerMessage(RouteNetlinkMessage::DelLink(link)) => {
                     doubts.links.extend(name(&link).filter(|name| self.knows(name)));
                     doubts.certain |= self.is_parent(&link);
                     doubts.egress |= self.egress.contains(link.header.index);
+                    self.names.forget(link.header.index);
                 }
                 NetlinkPayload::InnerMessage(
                     RouteNetlinkMessage::NewRoute(route) | RouteNetlinkMessage::DelRoute(route),
                 ) => doubts.egress |= route.header.destination_prefix_length <= 1,
                 NetlinkPayload::InnerMessage(RouteNetlinkMessage::DelAddress(address)) => {
                     doubts.addresses |= is_ours(&address);
+                }
+                NetlinkPayload::InnerMessage(
+                    neighbour @ (RouteNetlinkMessage::NewNeighbour(_)
+                    | RouteNetlinkMessage::DelNeighbour(_)),
+                ) => {
+                    let told = &self.shadow.lock().told;
+                    doubts.told |=
+                        !told.is_empty() && told.contradicts(&neighbour, &mut self.names);
                 }
                 _ => {}
             }
@@ -221,6 +256,12 @@ impl Monitor {
 
     fn knows(&self, name: &LinkName) -> bool {
         self.shadow.lock().by_link.contains_key(name)
+    }
+
+    /// Whether it is a tunnel of ours: there are few, and much depends on how they are ports.
+    fn is_tunnel(&self, name: &LinkName) -> bool {
+        let made = self.shadow.lock();
+        made.of_link(name).any(|value| matches!(value, Value::Port { tunnel: true, .. }))
     }
 
     /// Whether links of ours are on it: they go with it, also those in sandboxes, and can come back
@@ -238,6 +279,9 @@ impl Monitor {
         }
         let names = doubts.links.clone();
         if names.iter().any(|name| self.is_damaged(name)) {
+            return true;
+        }
+        if doubts.told && self.lacks_told().unwrap_or(true) {
             return true;
         }
         doubts.addresses && self.lacks_addresses().unwrap_or(true)
@@ -264,6 +308,18 @@ impl Monitor {
         })
     }
 
+    /// Whether something is missing that was told of other hosts. What is told meanwhile may seem to be,
+    /// but not twice.
+    fn lacks_told(&mut self) -> io::Result<bool> {
+        for _ in 0..2 {
+            let found = Found::read(&mut self.socket)?;
+            if !self.shadow.lock().told.lacks(&found) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
     fn lacks_addresses(&mut self) -> io::Result<bool> {
         let links = link::list(&mut self.socket)?;
         let found: BTreeSet<Key> = address::list(&mut self.socket)?
@@ -288,7 +344,16 @@ fn subscribe() -> io::Result<netlink_sys::Socket> {
     for group in GROUPS {
         socket.add_membership(group)?;
     }
+    let _ = socket.add_membership(WAYS);
     Ok(socket)
+}
+
+/// What a datagram tells of a way to another host: the kernel sends each by itself.
+fn nexthop(datagram: &[u8]) -> Option<(u16, &[u8])> {
+    let kind = u16::from_ne_bytes([*datagram.get(4)?, *datagram.get(5)?]);
+    let length = u32::from_ne_bytes(*datagram.first_chunk()?);
+    let body = datagram.get(16..usize::try_from(length).ok()?)?;
+    matches!(kind, nexthop::NEW | nexthop::GONE).then_some((kind, body))
 }
 
 /// Receives what is there; `None` if nothing is.
@@ -311,7 +376,8 @@ fn receive(socket: &impl AsFd, buffer: &mut [u8], doubts: &mut Doubts) -> Option
 
 fn is_shadowed(key: &Key, value: &Value) -> bool {
     match key {
-        Key::Address { ns, .. } => *ns == Ns::Host,
+        Key::Address { ns, .. } | Key::Neighbour { ns, .. } => *ns == Ns::Host,
+        Key::Nexthop { .. } | Key::Fdb { .. } | Key::Station { .. } => true,
         _ => host_link(key, value).is_some() || parent(value).is_some(),
     }
 }

@@ -217,6 +217,19 @@ pub(super) fn read_forward(message: &RouteNetlinkMessage) -> Option<Forward> {
     Some(Forward { link: message.header.ifindex, mac: mac(message)?, to })
 }
 
+/// What a message tells of a neighbour, whether it is there or gone: its link, its address, and the
+/// hardware address that it has for good.
+pub(super) fn told(message: &RouteNetlinkMessage) -> Option<(u32, IpAddr, Option<Mac>)> {
+    let (RouteNetlinkMessage::NewNeighbour(message) | RouteNetlinkMessage::DelNeighbour(message)) =
+        message
+    else {
+        return None;
+    };
+    let permanent = message.header.state == NeighbourState::Permanent;
+    let mac = mac(message).filter(|_| permanent);
+    Some((message.header.ifindex, destination(message)?, mac))
+}
+
 fn group(message: &NeighbourMessage) -> Option<u32> {
     message.attributes.iter().find_map(|attribute| match attribute {
         NeighbourAttribute::Other(nla) if nla.kind() == GROUP => {

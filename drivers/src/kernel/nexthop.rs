@@ -17,11 +17,13 @@ pub const NEW: u16 = 104;
 pub const GONE: u16 = 105;
 const GET: u16 = 106;
 
-/// A way, or a group of them, that is ours.
+/// A way, or a group of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Nexthop {
     /// Its number.
     pub id: u32,
+    /// Whether it is ours.
+    pub ours: bool,
     /// What it is; nothing if it is nothing that we would make.
     pub value: Option<Value>,
 }
@@ -69,19 +71,20 @@ pub fn list(socket: &mut Socket) -> io::Result<Vec<Nexthop>> {
     let bytes = vec![0; HEADER];
     let listed = socket.dump_raw(&Message::Raw { kind: GET, bytes });
     match listed {
-        Ok(found) => Ok(found.iter().filter_map(|body| read(body)).collect()),
+        Ok(found) => {
+            let all = found.iter().filter_map(|body| read(body));
+            Ok(all.filter(|nexthop| nexthop.ours).collect())
+        }
         // Kernels before 5.3 have none.
         Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => Ok(Vec::new()),
         Err(error) => Err(error),
     }
 }
 
-/// The way or group that a message tells of, if it is ours.
+/// The way or group that a message tells of.
 pub fn read(body: &[u8]) -> Option<Nexthop> {
     let [family, _, protocol, ..] = *body else { return None };
-    if protocol != PROTOCOL {
-        return None;
-    }
+    let ours = protocol == PROTOCOL;
     let (mut id, mut value, mut fdb) = (None, None, false);
     let mut rest = body.get(HEADER..)?;
     while let [a, b, c, d, ..] = *rest {
@@ -101,7 +104,7 @@ pub fn read(body: &[u8]) -> Option<Nexthop> {
         }
         rest = rest.get(size.next_multiple_of(4)..).unwrap_or_default();
     }
-    Some(Nexthop { id: id?, value: value.filter(|_| fdb) })
+    Some(Nexthop { id: id?, ours, value: value.filter(|_| fdb) })
 }
 
 fn gateway(family: u8, content: &[u8]) -> Option<IpAddr> {
@@ -146,7 +149,7 @@ mod tests {
             let attributes: [(u16, &[u8]); 3] = [(ID, &id), (GATEWAY, &gateway.1), (FDB, &[])];
             let read = read(&body(message(NEW, gateway.0, &attributes)));
             let value = Some(Value::Nexthop { via });
-            assert_eq!(read, Some(Nexthop { id: 7, value }));
+            assert_eq!(read, Some(Nexthop { id: 7, ours: true, value }));
         }
     }
 
@@ -154,14 +157,14 @@ mod tests {
     fn one_that_is_not_for_forwarding_databases_is_nothing_of_ours() {
         let (id, gateway) = (7_u32.to_ne_bytes(), [192, 0, 2, 1]);
         let read = read(&body(message(NEW, libc::AF_INET, &[(ID, &id), (GATEWAY, &gateway)])));
-        assert_eq!(read, Some(Nexthop { id: 7, value: None }));
+        assert_eq!(read, Some(Nexthop { id: 7, ours: true, value: None }));
     }
 
     #[test]
-    fn one_of_somebody_elses_is_not_looked_at() {
+    fn one_of_somebody_elses_is_known_as_such() {
         let id = 7_u32.to_ne_bytes();
         let mut bytes = body(message(NEW, libc::AF_INET, &[(ID, &id)]));
         bytes[2] = 4;
-        assert_eq!(read(&bytes), None);
+        assert_eq!(read(&bytes), Some(Nexthop { id: 7, ours: false, value: None }));
     }
 }

@@ -4,14 +4,14 @@
 #![expect(clippy::unwrap_used, reason = "a test")]
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::time::Duration;
 
 use cnm::driver::Node;
 use cnm::{Element, Key, diff};
 use drivers::kernel::Kernel;
 use netns_tests::machines::{Container, Machines, PORT, Shape, USUAL, VNI};
-use netns_tests::{Echo, Flow, Host, Lan};
-use rustix::net::sockopt::{Ipv4PathMtuDiscovery, set_ip_mtu_discover};
-use rustix::net::sockopt::{Ipv6PathMtuDiscovery, set_ipv6_mtu_discover};
+use netns_tests::{Echo, Flow, Host, Lan, patient};
+use nix::sys::socket::{setsockopt, sockopt};
 
 /// What containers serve.
 const SERVED: u16 = netns_tests::lan::PORT;
@@ -69,24 +69,35 @@ fn nobody_asks_for_a_neighbour_in_a_tunnel_and_nothing_is_flooded() {
 }
 
 #[test]
-fn what_fits_into_a_tunnel_passes_and_one_byte_more_is_refused_to_the_sender() {
+fn what_fits_into_a_tunnel_passes_whole_and_one_byte_more_does_not() {
     let mut site = Machines::new(2, USUAL);
     let (one, two) = (site.start(0, 11), site.start(1, 12));
-    for (address, header) in two.addresses().iter().zip([28, 48]) {
-        let any = if address.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
-        let server = two.host.run(|| UdpSocket::bind(SocketAddr::new(*address, SERVED))).unwrap();
+    site.lan.filter("udp dport 4789 counter comment tunnelled");
+    site.lan.filter("ip frag-off & 0x3fff != 0 counter comment broken");
+    let client = |at: usize| {
+        let any = ["0.0.0.0:0", "[::]:0"][at];
         let client = one.host.run(|| UdpSocket::bind(any)).unwrap();
-        match address {
-            IpAddr::V4(_) => set_ip_mtu_discover(&client, Ipv4PathMtuDiscovery::DO).unwrap(),
-            IpAddr::V6(_) => set_ipv6_mtu_discover(&client, Ipv6PathMtuDiscovery::DO).unwrap(),
-        }
-        client.connect((*address, SERVED)).unwrap();
-        let largest = 1450 - header;
-        client.send(&vec![0; largest]).unwrap();
-        assert_eq!(server.recv(&mut [0; 2000]).unwrap(), largest);
-        let refused = client.send(&vec![0; largest + 1]).unwrap_err();
-        assert_eq!(refused.raw_os_error(), Some(nix::libc::EMSGSIZE), "{refused}");
-    }
+        client.connect((two.addresses()[at], SERVED)).unwrap();
+        client
+    };
+    let servers = [0, 1].map(|at| {
+        let address = SocketAddr::new(two.addresses()[at], SERVED);
+        two.host.run(|| UdpSocket::bind(address)).unwrap()
+    });
+    let passes = |at: usize, client: &UdpSocket, size: usize| {
+        let before = seen(&site.lan, "tunnelled");
+        client.send(&vec![0; size]).unwrap();
+        assert_eq!(servers[at].recv(&mut [0; 2000]).unwrap(), size);
+        seen(&site.lan, "tunnelled") - before
+    };
+    let (ipv4, ipv6) = (client(0), client(1));
+    assert_eq!(passes(0, &ipv4, 1422), 1);
+    assert_eq!(passes(0, &ipv4, 1423), 2, "the sender itself makes two of it");
+    setsockopt(&ipv6, sockopt::Ipv6DontFrag, &true).unwrap();
+    assert_eq!(passes(1, &ipv6, 1402), 1);
+    let refused = ipv6.send(&[0; 1403]).unwrap_err();
+    assert_eq!(refused.raw_os_error(), Some(nix::libc::EMSGSIZE), "{refused}");
+    assert_eq!(seen(&site.lan, "broken"), 0, "no host breaks what it sends to another");
 }
 
 #[test]
@@ -244,4 +255,53 @@ fn a_machine_that_leaves_takes_what_leads_to_it_along() {
     let node = site.all[1].node;
     site.all[0].tell_nodes(&[node]);
     reaches(&one, &two);
+}
+
+/// Damage that somebody else does to what leads to a container, in the words of iproute2.
+const DAMAGE: [&str; 12] = [
+    "bridge fdb del MAC dev VX self",
+    // The kernel does not replace one that leads by a group.
+    "bridge fdb del MAC dev VX self; bridge fdb add MAC dev VX dst 203.0.113.99 self permanent",
+    "bridge fdb del MAC dev VX master",
+    "bridge fdb replace MAC dev VETH master static",
+    "ip neigh del 10.9.0.12 dev BR",
+    "ip neigh replace 10.9.0.12 lladdr 02:00:00:00:00:99 dev BR",
+    "ip -6 neigh replace fd09::c lladdr 02:00:00:00:00:99 dev BR nud reachable",
+    "ip nexthop del id GROUP",
+    "ip nexthop replace id WAY via 203.0.113.99 fdb",
+    "bridge link set dev VX learning on",
+    "ip link del VX",
+    "ip link set BR down",
+];
+
+#[test]
+fn what_somebody_else_breaks_of_a_way_to_another_machine_is_noticed_and_comes_back() {
+    let mut site = Machines::new(2, USUAL);
+    let (one, two) = (site.start(0, 11), site.start(1, 12));
+    let machine = &site.all[0];
+    let changes = machine.kernel.changes().unwrap();
+    let links = machine.lab.host.links();
+    let name = |prefix: &str| {
+        links.iter().find(|link| link.name.starts_with(prefix)).unwrap().name.clone()
+    };
+    let way = 0x726e_0000 + 2 * 2;
+    for damage in DAMAGE {
+        let words = damage
+            .replace("MAC", &two.peer.mac.to_string())
+            .replace("VX", &name("vx-"))
+            .replace("BR", &name("br-"))
+            .replace("VETH", &name("veth"))
+            .replace("GROUP", &format!("{}", way + 1))
+            .replace("WAY", &format!("{way}"));
+        for words in words.split("; ") {
+            machine.lab.host.output(words);
+        }
+        let told = changes.recv_timeout(patient(Duration::from_secs(2)));
+        assert!(told.is_ok(), "{words}: nobody noticed");
+        assert_ne!(machine.heal(), "", "{words}");
+        reaches(&one, &two);
+        assert_eq!(machine.heal(), "", "{words}");
+        // What healing did is nobody else's doing.
+        while changes.try_recv().is_ok() {}
+    }
 }
