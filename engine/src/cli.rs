@@ -6,6 +6,7 @@
 
 mod attach;
 mod client;
+mod cluster;
 mod commands;
 mod container;
 mod create;
@@ -71,6 +72,7 @@ async fn dispatch(cli: Cli) -> Outcome {
     let client = std::sync::Arc::new(client::Client::new(cli.host.as_deref(), &cli.tls)?);
     match cli.command {
         Command::Attach(args) => attach::attach(&client, args).await,
+        Command::Cluster(command) => cluster::command(&client, command).await,
         Command::Container(command) => container::command(&client, command).await,
         Command::Create(args) => run::create(&client, *args).await,
         Command::Events(args) => events::events(&client, args).await,
@@ -85,6 +87,7 @@ async fn dispatch(cli: Cli) -> Outcome {
         Command::Load(args) => image::load(&client, args).await,
         Command::Logs(args) => logs::logs(&client, args).await,
         Command::Network(command) => network::command(&client, command).await,
+        Command::Node(command) => cluster::node(&client, command).await,
         Command::Pause(args) => container::each(&client, args, "pause").await,
         Command::Port(args) => port::command(&client, args).await,
         Command::Ps(args) => list::ps(&client, args).await,

@@ -18,6 +18,7 @@ use cnm::{Kind, Store};
 use nix::mount::{MntFlags, umount2};
 use tokio::runtime::Handle;
 
+use crate::cluster::Membership;
 use crate::container::{Below, Containers, init};
 use crate::events::Events;
 use crate::file_systems::FileSystems;
@@ -49,6 +50,8 @@ pub struct Engine {
     pub file_systems: FileSystems,
     /// The containers.
     pub containers: Arc<Containers>,
+    /// The cluster that this host is in.
+    pub membership: Arc<Membership>,
     store: Arc<dyn Store>,
     /// Records that cannot be read and are where they were.
     stayed: Vec<Unreadable>,
@@ -81,7 +84,11 @@ impl Engine {
             let store: Arc<dyn Store> = Arc::new(store);
             let mut engine = Self::assemble(settings, store, images, tasks)?;
             let mut unreadable = engine.networks.controller().unreadable().to_vec();
+            // What other hosts have is known before anything is healed or answered.
+            engine.membership.open()?;
             unreadable.extend(engine.containers.recover(engine.store.as_ref())?);
+            engine.membership.go_on()?;
+            engine.containers.resume();
             engine
                 .stayed
                 .extend(unreadable.into_iter().filter(|record| record.place == record.key));
@@ -123,6 +130,13 @@ impl Engine {
             runner,
             tasks: tasks.clone(),
         });
+        let membership = Arc::new(Membership::new(
+            settings.clone(),
+            networks.clone(),
+            containers.clone(),
+            store.clone(),
+            tasks.clone(),
+        ));
         let stayed = Vec::new();
         Ok(Self {
             settings,
@@ -133,6 +147,7 @@ impl Engine {
             networks,
             file_systems,
             containers,
+            membership,
             store,
             stayed,
             tasks,
@@ -143,6 +158,9 @@ impl Engine {
     /// none, nothing of ours stays in the kernel, mounts included.
     pub async fn close(&self) {
         self.tasks.end().await;
+        let membership = self.membership.clone();
+        // That blocks.
+        let _ = tokio::task::spawn_blocking(move || membership.close()).await;
         let (networks, settings) = (self.networks.clone(), self.settings.clone());
         // One with the host's network has no sandbox.
         let runs = self.containers.list().iter().any(|container| container.state.has_process());

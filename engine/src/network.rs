@@ -19,27 +19,27 @@ mod operations;
 mod overlaps;
 mod ports;
 mod predefined;
+mod recovery;
 mod remote;
 mod resolver;
+mod shared;
 mod turns;
 mod update;
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use cnm::controller::{
-    ChangeKind, Claims, ControllerConfig, ControllerError, FirstJoin, HostFacts, JoinSpec,
-    PortSpec, PortsChange, SandboxSpec, Subject,
+    Claims, ControllerConfig, ControllerError, FirstJoin, HostFacts, JoinSpec, PortSpec,
+    PortsChange, SandboxSpec, Subject,
 };
 use cnm::sandbox::Passage;
 use cnm::store::{Batch, Durability};
 use cnm::{
-    Controller, Endpoint, Network, NetworkId, Plan, Sandbox, SandboxId, State, Store, Transaction,
-    diff,
+    Controller, Endpoint, Network, NetworkId, Plan, Sandbox, SandboxId, Store, Transaction, diff,
 };
-use dns::protocol::HeldPort;
 use drivers::kernel::{Announcements, Host, Linux, LinuxConfig};
 
 use crate::events::Events;
@@ -58,7 +58,9 @@ use ports::{ephemeral_ports, held, ports_of};
 use remote::{Asking, Remote};
 use resolver::Resolver;
 pub(crate) use resolver::{NetworkNames, SandboxNames};
+pub(crate) use shared::{Draft, Published, Sharing};
 use turns::Turns;
+pub(crate) use update::Updated;
 
 /// The networks of one daemon.
 #[derive(Debug)]
@@ -74,6 +76,10 @@ pub struct Networks {
     remote: Remote,
     /// What DHCP servers lend.
     leases: Leases,
+    /// Who shares networks with other hosts, if somebody does.
+    sharing: Mutex<Option<Arc<dyn Sharing>>>,
+    /// Held while one of those networks appears on this host, or goes.
+    appearing: Mutex<()>,
     overlaps_told: Mutex<overlaps::Told>,
     /// Whether nothing is to be in the kernel any more.
     at_rest: AtomicBool,
@@ -131,6 +137,8 @@ impl Networks {
             doubted,
             leases: Leases::read(store.as_ref())?,
             overlaps_told: Mutex::default(),
+            sharing: Mutex::default(),
+            appearing: Mutex::default(),
             journal: Journal::new(store),
             kernel,
             resolver,
@@ -276,7 +284,9 @@ impl Networks {
         let lent = std::mem::take(&mut change.lent);
         self.keep_lent(&change.endpoints, lent);
         records.extend(self.return_left(&change.gone));
+        records.extend(self.tell_change(&change));
         self.note(|model| model.commit(change.transaction), records, Durability::Eventual);
+        self.send_records();
         self.give_back(&change.gone);
     }
 
@@ -297,6 +307,7 @@ impl Networks {
             records.delete(key);
         }
         change.lent.iter().for_each(|holding| self.return_lease(holding));
+        self.unclaim_shared(&change.claimed);
         let forget = |model: &mut Controller| model.abort(change.transaction);
         self.note(forget, records, Durability::Eventual);
         self.give_back(change.endpoints.iter().map(|endpoint| &endpoint.id));
@@ -323,18 +334,22 @@ impl Networks {
         };
         self.resolver.withdraw(sandbox);
         owed.extend(self.return_leases(sandbox, &endpoints));
+        owed.extend(self.tell_gone(&old, &endpoints));
         let plan = diff(&transaction.before, &transaction.after);
         self.take_down(&transaction.subject, &plan);
         self.resolver.release(sandbox);
         self.forget_flows(&old, &endpoints);
         self.note(|model| model.commit(transaction), owed, durability);
+        self.send_records();
         self.give_back(endpoints.iter().map(|endpoint| &endpoint.id));
         Ok(())
     }
 
     /// Replaces what the resolver answers for a sandbox: after a rename.
     pub(crate) fn publish(&self, served: &SandboxNames) -> Result<()> {
-        self.resolver.serve(served, &self.held_ports(&served.view.sandbox), &[])
+        self.resolver.serve(served, &self.held_ports(&served.view.sandbox), &[])?;
+        self.tell_names(&served.view.sandbox);
+        Ok(())
     }
 
     /// A sandbox with its endpoints.
@@ -414,62 +429,6 @@ impl Networks {
         for error in self.kernel.dismantle(plan) {
             tracing::warn!(error = Error::from(error).chain(), "cannot dismantle");
         }
-    }
-
-    // === Recovery and the end ===
-
-    /// Decides every unfinished change: what was to go goes, a new sandbox whose owner lives stays,
-    /// and everything else that was to come is given up.
-    pub(crate) fn settle_intents(&self, lives: impl Fn(&str) -> bool) {
-        let intents = self.controller().intents();
-        for transaction in intents {
-            let keep = match (transaction.kind, &transaction.subject) {
-                (ChangeKind::Remove, _) => true,
-                (ChangeKind::Create, Subject::Sandbox(_)) => {
-                    transaction.sandbox_after().is_some_and(|live| lives(&live.sandbox.owner))
-                }
-                // Nobody was told that it was done.
-                (ChangeKind::Create, Subject::Network(_) | Subject::Cluster)
-                | (ChangeKind::Change, _) => false,
-            };
-            tracing::info!(subject = ?transaction.subject, keep, "settle an unfinished change");
-            let settle = |model: &mut Controller| {
-                if keep { model.commit(transaction) } else { model.abort(transaction) }
-            };
-            self.note(settle, Batch::default(), Durability::Immediate);
-        }
-    }
-
-    /// Starts the resolver, or takes it up, with what it is to serve.
-    pub(crate) fn start_resolver(&self, served: Vec<(SandboxNames, Vec<HeldPort>)>) -> Result<()> {
-        self.resolver.start(served)
-    }
-
-    /// What rnet-dns is to hold for a sandbox.
-    pub(crate) fn held_ports(&self, sandbox: &SandboxId) -> Vec<HeldPort> {
-        let controller = self.controller();
-        let Some((sandbox, endpoints)) = controller.sandbox(sandbox) else { return Vec::new() };
-        ports_of(&sandbox, &controller.carried(&sandbox, &endpoints))
-    }
-
-    /// Leaves nothing in the kernel, and no resolver, if nobody is served by them. The next daemon
-    /// makes it all again; one with other directories finds the place free. Tells whether it is so.
-    pub(crate) fn rest(&self) -> Result<bool> {
-        let serves = {
-            let model = self.controller();
-            !model.sandboxes().is_empty() || !model.changing().is_empty()
-        };
-        let was_reset = self.at_rest.load(Ordering::Acquire);
-        if serves || was_reset { Ok(false) } else { self.demolish().map(|()| true) }
-    }
-
-    /// Removes all that is ours in the kernel, and the resolver.
-    pub(crate) fn demolish(&self) -> Result<()> {
-        self.resolver.end();
-        let _turn = self.turns.take_all();
-        self.at_rest.store(true, Ordering::Release);
-        self.dismantle(&diff(&self.kernel.observe()?, &State::default()));
-        Ok(self.kernel.remove_table()?)
     }
 }
 

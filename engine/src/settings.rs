@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use cluster::Place;
 use drivers::kernel::Forwarding;
 use ipnetwork::IpNetwork;
 
@@ -33,6 +34,10 @@ pub struct Settings {
     pub default_bridge: DefaultBridge,
     /// `--default-address-pool`: supernets and the prefix lengths cut from them; ours if empty.
     pub default_pools: Vec<(IpNetwork, u8)>,
+    /// `--cluster`: the cluster to be in.
+    pub cluster: Option<Place>,
+    /// `--advertise-addr`: the address for the others there, or the interface that has it.
+    pub advertise: Option<String>,
     /// `--default-network-opt`: options by driver.
     pub default_network_options: BTreeMap<String, BTreeMap<String, String>>,
     /// Where plugins are looked for before Docker's places.
@@ -131,6 +136,8 @@ impl Default for Settings {
             images: image::Options::default(),
             default_bridge: DefaultBridge::default(),
             default_pools: Vec::new(),
+            cluster: None,
+            advertise: None,
             default_network_options: BTreeMap::new(),
             plugin_places: Vec::new(),
             plugin_patience: Duration::from_secs(30),

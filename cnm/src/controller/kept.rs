@@ -10,6 +10,12 @@ use crate::ipam::Lease;
 use crate::store::Batch;
 
 impl Controller {
+    /// Whether an address is kept for an owner, used or not.
+    pub fn keeps(&self, network: &NetworkId, address: IpAddr, owner: &str) -> bool {
+        let lease = self.ipam.lease(network, address);
+        lease.is_some_and(|lease| lease.reserved && lease.owner == owner)
+    }
+
     /// Keeps an address, or does not keep it any more, after an abort as well.
     pub(super) fn keep_in_open(
         &mut self,

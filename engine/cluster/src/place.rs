@@ -22,6 +22,9 @@ pub struct Place {
     /// How members and this host are known to each other; plain text if absent.
     #[serde(default)]
     pub tls: Option<Tls>,
+    /// What this host is called there; by its own name if absent.
+    #[serde(default)]
+    pub node: Option<String>,
     /// As whom this host asks, where the store wants to know that.
     #[serde(default)]
     pub user: Option<User>,
@@ -59,13 +62,15 @@ pub enum PlaceError {
     /// One of its endpoints cannot be one.
     #[error("`{0}` is no endpoint of a cluster's store: use host, host:port or [address]:port")]
     Endpoint(String),
-    /// Its name cannot be one.
+    /// Its name, or that of this host there, cannot be one.
     #[error(
-        "`{0}` is no name of a cluster: letters, digits, dots, dashes and underscores make one"
+        "`{0}` is no name in a cluster: letters, digits, dots, dashes and underscores make one"
     )]
     Name(String),
     /// There is no such option.
-    #[error("unknown cluster option `{0}`: cacert, cert, key, user and password-file are known")]
+    #[error(
+        "unknown cluster option `{0}`: cacert, cert, key, user, password-file and node are known"
+    )]
     Option(String),
     /// An option is of no use without another one.
     #[error("cluster option {given} needs {missing}, too")]
@@ -79,7 +84,7 @@ pub enum PlaceError {
 
 impl Place {
     /// Reads `etcd://host:port,host:port/name`, and options: `cacert`, `cert`, `key`, `user`,
-    /// `password-file`, or dockerd's old words for the first three and for the name.
+    /// `password-file`, `node`, or dockerd's old words for the first three and for the name.
     pub fn parse(text: &str, options: &BTreeMap<String, String>) -> Result<Self, PlaceError> {
         let scheme = || PlaceError::Scheme(text.to_owned());
         let (secure, rest) = match text.split_once("://").ok_or_else(scheme)? {
@@ -99,7 +104,11 @@ impl Place {
         let cluster = named.unwrap_or_else(|| DEFAULT_NAME.to_owned());
         check_name(&cluster)?;
         let tls = given.tls()?.or_else(|| secure.then(Tls::default));
-        Ok(Self { endpoints, cluster, tls, user: given.user()? })
+        let node = given.node.take();
+        if let Some(node) = &node {
+            check_name(node)?;
+        }
+        Ok(Self { endpoints, cluster, tls, node, user: given.user()? })
     }
 }
 
@@ -118,6 +127,7 @@ struct Options {
     user: Option<String>,
     password_file: Option<PathBuf>,
     name: Option<String>,
+    node: Option<String>,
 }
 
 impl Options {
@@ -130,6 +140,7 @@ impl Options {
                 "key" | "kv.keyfile" => read.key = Some(value.into()),
                 "user" => read.user = Some(value.clone()),
                 "password-file" => read.password_file = Some(value.into()),
+                "node" => read.node = Some(value.clone()),
                 "kv.path" => read.name = Some(value.trim_matches('/').to_owned()),
                 // Who is there is known by leases of our own.
                 "discovery.heartbeat" | "discovery.ttl" => {}
@@ -187,7 +198,7 @@ fn endpoint(text: &str) -> Result<String, PlaceError> {
     }
 }
 
-/// A cluster's name is one part of the keys.
+/// A cluster's name is one part of the keys, and hosts are named like it.
 fn check_name(name: &str) -> Result<(), PlaceError> {
     let known = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
     if !name.is_empty() && name.len() <= 64 && name.chars().all(known) {
@@ -233,7 +244,7 @@ mod tests {
             ("etcd://h1:port", &[], "`h1:port` is no endpoint"),
             ("etcd://[fd00", &[], "`[fd00` is no endpoint"),
             ("etcd://[fd00::1]2379", &[], "`[fd00::1]2379` is no endpoint"),
-            ("etcd://h1/a/b", &[], "`a/b` is no name of a cluster"),
+            ("etcd://h1/a/b", &[], "`a/b` is no name in a cluster"),
             ("etcd://h1", &[("certs", "/x")], "unknown cluster option `certs`"),
             ("etcd://h1", &[("cert", "/x")], "cluster option cert needs key, too"),
             ("etcd://h1", &[("key", "/x")], "cluster option key needs cert, too"),

@@ -34,7 +34,7 @@ pub fn list(api: &Api, request: &Request) -> Result<Response> {
             && filters.exact("driver", network.driver.name())
             && filters.any("id", |wanted| network.id.as_str().starts_with(wanted))
             && filters.matches("name", &network.name)
-            && filters.exact("scope", "local")
+            && filters.exact("scope", network.driver.traits().scope.as_str())
             && filters.exact("type", if network.predefined { "builtin" } else { "custom" })
             && dangling.is_none_or(|dangling| unused(network) == dangling)
     };
@@ -55,11 +55,16 @@ pub async fn create(api: &Api, request: Request) -> Result<Response> {
 /// `GET /networks/{id}`.
 pub fn inspect(api: &Api, key: &str, request: &Request) -> Result<Response> {
     let network = api.engine.networks.network(key)?;
-    match request.query.text("scope") {
-        None | Some("local") => {}
-        Some(_) => return Err(Error::not_found(format!("network {key} not found"))),
+    let scope = network.driver.traits().scope.as_str();
+    if request.query.text("scope").is_some_and(|wanted| wanted != scope) {
+        return Err(Error::not_found(format!("network {key} not found")));
     }
-    Ok(body::json(&network::inspect(&network, &api.engine.containers.on_network(&network.id))))
+    let mut shown = network::inspect(&network, &api.engine.containers.on_network(&network.id));
+    if let (Some(_), Some(member)) = (network.tunnel, api.engine.membership.member()) {
+        let verbose = request.query.flag("verbose");
+        super::wire::cluster::add_network(&mut shown, &network, &member, verbose);
+    }
+    Ok(body::json(&shown))
 }
 
 /// `DELETE /networks/{id}`.

@@ -13,7 +13,8 @@ use super::body::{self, Response};
 use super::error::page_not_found;
 use super::request::Request;
 use super::{
-    Api, containers, events, exec, images, logs, networks, ports, system, transfer, volumes,
+    Api, cluster, containers, events, exec, images, logs, networks, ports, system, transfer,
+    volumes,
 };
 use engine_error::{Error, Result};
 
@@ -63,9 +64,28 @@ async fn other(api: Arc<Api>, method: &str, path: &[&str], request: Request) -> 
         ("POST", ["rnet", "networks", key @ .., "update"]) if !key.is_empty() => {
             networks::update(&api, &key.join("/"), request).await
         }
+        (_, ["rnet", "cluster", ..]) => in_cluster(api, method, &path[2..], request).await,
         ("GET", ["rnet", "check"]) => system::check(&api).await,
         ("POST", ["rnet", "discard"]) => system::discard(&api, &request).await,
         ("POST", ["rnet", "reset"]) => system::reset(&api).await,
+        _ => Err(page_not_found()),
+    }
+}
+
+async fn in_cluster(
+    api: Arc<Api>,
+    method: &str,
+    path: &[&str],
+    request: Request,
+) -> Result<Response> {
+    match (method, path) {
+        ("GET", []) => cluster::inspect(&api).await,
+        ("POST", ["join"]) => cluster::join(&api, request).await,
+        ("POST", ["leave"]) => cluster::leave(&api, &request).await,
+        ("POST", ["adopt"]) => cluster::adopt(&api).await,
+        ("GET", ["nodes"]) => cluster::nodes(&api).await,
+        ("GET", ["nodes", key]) => cluster::node(&api, key).await,
+        ("DELETE", ["nodes", key]) => cluster::remove_node(&api, key, &request).await,
         _ => Err(page_not_found()),
     }
 }

@@ -156,6 +156,10 @@ fn daemon(api: &Api) -> Daemon {
         mirrors: config.mirrors.clone(),
         insecure: config.insecure_registries.clone(),
         drivers: engine.networks.drivers(),
+        cluster: engine
+            .membership
+            .member()
+            .map(|member| (member.place().to_string(), member.address().to_string())),
         pools: config.default_pools.iter().map(|(net, size)| (net.to_string(), *size)).collect(),
         warnings: warnings(api),
     }
@@ -190,7 +194,12 @@ fn id(root: &Path) -> String {
 /// `GET /rnet/check`: what is wrong and does not show by itself.
 pub async fn check(api: &Api) -> Result<Response> {
     let engine = api.engine.clone();
-    let findings = blocking(move || engine.check()).await?;
+    let findings = blocking(move || {
+        let mut findings = engine.check()?;
+        findings.extend(engine.check_store());
+        Ok(findings)
+    });
+    let findings = findings.await?;
     Ok(body::json(&wire::findings(&findings)))
 }
 

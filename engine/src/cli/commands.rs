@@ -1,5 +1,6 @@
 //! The grammar: every command with its arguments.
 
+mod cluster;
 mod container;
 mod create;
 mod image;
@@ -9,6 +10,7 @@ use std::path::PathBuf;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
+pub(crate) use self::cluster::*;
 pub(crate) use self::container::*;
 pub(crate) use self::create::*;
 pub(crate) use self::image::*;
@@ -120,6 +122,12 @@ pub(crate) enum Command {
     /// Manage volumes
     #[command(subcommand)]
     Volume(VolumeCommand),
+    /// Manage the cluster that this host is in
+    #[command(subcommand)]
+    Cluster(ClusterCommand),
+    /// Manage the hosts of the cluster
+    #[command(subcommand)]
+    Node(NodeCommand),
     /// Manage rnet
     #[command(subcommand)]
     System(SystemCommand),

@@ -113,7 +113,7 @@ pub const OPTIONS: &[Opt] = &[
         "cluster-opt",
         "cluster-opts",
         Map,
-        "How to get into the cluster's store: cacert, cert, key, user, password-file",
+        "How to get into the cluster's store: cacert, cert, key, user, password-file; node: a name",
     ),
     opt("cluster-store", "cluster-store", Text, "As --cluster"),
     opt("cluster-store-opt", "cluster-store-opts", Map, "As --cluster-opt: kv.cacertfile=file"),

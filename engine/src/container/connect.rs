@@ -90,10 +90,15 @@ impl Containers {
                 self.rewire(&live, &after, change)?;
                 let release = |model: &mut Controller| release(model, &before.id, &gone);
                 self.networks.note(release, Batch::default(), Durability::Immediate);
+                self.networks.forget_on(&network, &before.id);
                 self.tell_network("disconnect", &gone, &before);
                 Ok(())
             }
-            _ => self.note_disconnect(&live, after),
+            _ => {
+                self.note_disconnect(&live, after)?;
+                self.networks.forget_on(&network, &before.id);
+                Ok(())
+            }
         }
     }
 

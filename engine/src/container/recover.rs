@@ -71,7 +71,6 @@ impl Containers {
         }))?;
         self.tasks.spawn(self.networks.keep_paying());
         self.networks.keep_paying_plugins()?;
-        self.resume();
         self.runner.prepare_next_shim();
         Ok(unreadable)
     }
@@ -259,7 +258,7 @@ impl Containers {
     }
 
     /// Starts what its policy wants to run, and removes what was to go with its end.
-    fn resume(self: &Arc<Self>) {
+    pub(crate) fn resume(self: &Arc<Self>) {
         for live in self.registry.all() {
             let container = live.get();
             if container.state.starts_with_daemon(container.spec.restart) {

@@ -77,6 +77,7 @@ impl Containers {
                 self.remove_unrecorded(&container, volumes, records);
             }
         }
+        self.networks.forget_shared(&container.id);
         self.end_links_to(&container);
         self.registry.remove(&container.id);
         self.tell(&container, "destroy", &[]);

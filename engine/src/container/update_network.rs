@@ -1,10 +1,12 @@
 //! Changing a network, and what containers on it see of that.
 
+use cnm::NetworkId;
 use cnm::controller::NetworkUpdate;
 use cnm::store::Durability;
 
 use super::Containers;
 use super::live::Live;
+use crate::network::Updated;
 use engine_error::Result;
 
 /// What a change of a network does, or would do.
@@ -25,26 +27,35 @@ impl Containers {
         dry_run: bool,
     ) -> Result<NetworkUpdated> {
         let network = self.networks.network(key)?;
-        let updated = if dry_run {
-            self.networks.rehearse_update(&network.id, update)?
-        } else {
-            self.networks.update(&network.id, update)?
-        };
-        if !dry_run {
-            for sandbox in &updated.members {
-                let owner =
-                    self.networks.sandbox(sandbox).map(|(sandbox, _)| sandbox.owner.clone());
-                let live = owner.and_then(|owner| self.registry.find(&owner));
-                if let Ok(live) = live
-                    && let Err(error) = self.see_networks(&live)
-                {
-                    let (container, error) = (live.get(), error.chain());
-                    let container = container.short_id();
-                    tracing::error!(container, error, "it does not see the change of its network");
-                }
+        if dry_run {
+            let rehearsed = self.networks.rehearse_update(&network.id, update)?;
+            return Ok(NetworkUpdated { plan: rehearsed.plan, warnings: rehearsed.warnings });
+        }
+        let updated = self.networks.update(&network.id, update)?;
+        self.see_update(&updated);
+        Ok(NetworkUpdated { plan: updated.plan, warnings: updated.warnings })
+    }
+
+    /// Changes a network as another host of the cluster has changed it. Blocks.
+    pub(crate) fn follow_network(&self, id: &NetworkId, update: &NetworkUpdate) -> Result<()> {
+        let updated = self.networks.update_here(id, update)?;
+        self.see_update(&updated);
+        Ok(())
+    }
+
+    /// Containers see what became of a network that they are on.
+    fn see_update(&self, updated: &Updated) {
+        for sandbox in &updated.members {
+            let owner = self.networks.sandbox(sandbox).map(|(sandbox, _)| sandbox.owner.clone());
+            let live = owner.and_then(|owner| self.registry.find(&owner));
+            if let Ok(live) = live
+                && let Err(error) = self.see_networks(&live)
+            {
+                let (container, error) = (live.get(), error.chain());
+                let container = container.short_id();
+                tracing::error!(container, error, "it does not see the change of its network");
             }
         }
-        Ok(NetworkUpdated { plan: updated.plan, warnings: updated.warnings })
     }
 
     /// Has a running container, and who asks for it, see its networks as they are now.

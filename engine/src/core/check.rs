@@ -8,7 +8,7 @@ use std::fs;
 
 use cnm::controller::Subject;
 use cnm::store::record::{self, Unreadable};
-use cnm::{Element, Key};
+use cnm::{Element, Key, Kind};
 
 use super::Engine;
 use crate::network::Overlap;
@@ -35,6 +35,7 @@ impl Engine {
         findings.extend(self.volumes.damaged().into_iter().map(Finding::of_volume));
         findings.extend(self.ill());
         findings.extend(self.owed_to_plugins());
+        findings.extend(self.cluster());
         findings.extend(self.networks.overlaps()?.into_iter().map(Finding::of_overlap));
         findings.extend(forwarding(|path| fs::read_to_string(path).ok()));
         findings.extend(self.surroundings()?.findings());
@@ -49,6 +50,43 @@ impl Engine {
             advice: format!("it is told as soon as plugin {plugin} answers"),
         };
         self.networks.owed_to_plugins().into_iter().map(finding).collect()
+    }
+
+    /// What is wrong with the cluster's store itself, which is asked for that. Blocks.
+    pub fn check_store(&self) -> Vec<Finding> {
+        let Some(member) = self.membership.member() else { return Vec::new() };
+        let finding = |problem: String, advice: &str| {
+            let subject = format!("cluster {}", member.place());
+            Finding { subject, problem, advice: advice.to_owned() }
+        };
+        match member.health() {
+            Ok(report) => {
+                let advice = "what runs goes on; see `etcdctl endpoint status` and docs/overlay.md";
+                report.hints.into_iter().map(|hint| finding(hint, advice)).collect()
+            }
+            // That it does not answer is told already.
+            Err(error) if error.kind() == Kind::Unavailable => Vec::new(),
+            Err(error) => vec![finding(error.chain(), "see the store's own log")],
+        }
+    }
+
+    /// What of the cluster cannot be had or made true here.
+    fn cluster(&self) -> Vec<Finding> {
+        let Some(member) = self.membership.member() else { return Vec::new() };
+        let mut findings = Vec::new();
+        let status = member.status();
+        if let Some(problem) = status.problem {
+            let advice = "what runs goes on; look at the store, and at the way to it";
+            let subject = format!("cluster {}", member.place());
+            findings.push(Finding { subject, problem, advice: advice.to_owned() });
+        }
+        let advice = "it is tried again by itself; mend what is in its way on this host";
+        findings.extend(member.troubles().into_iter().map(|(subject, problem)| Finding {
+            subject,
+            problem,
+            advice: advice.to_owned(),
+        }));
+        findings
     }
 
     /// What of networks and sandboxes cannot be healed.

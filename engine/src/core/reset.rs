@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use super::{Engine, directories, unmanaged};
+use crate::cluster::Leave;
 use crate::container::Remove;
 use engine_error::{Error, Result};
 use runtime::cgroup;
@@ -12,8 +13,9 @@ use runtime::cgroup;
 const DATA: [&str; 5] = ["containers", "volumes", "images", "init", "store.redb"];
 
 /// What we make in the exec root.
-const EXEC: [&str; 9] = [
+const EXEC: [&str; 10] = [
     "ns",
+    "instance",
     "closed-links",
     "ipc",
     "shim",
@@ -45,7 +47,12 @@ impl Engine {
             }
         }
         let (networks, settings) = (self.networks.clone(), self.settings.clone());
+        let membership = self.membership.clone();
         let work = tokio::task::spawn_blocking(move || {
+            // The others are told, if they can be.
+            if membership.member().is_some() {
+                membership.leave(Leave::Forced)?;
+            }
             networks.part_with_plugins();
             networks.demolish()?;
             directories::unmount(&settings)?;

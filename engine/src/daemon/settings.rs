@@ -38,6 +38,8 @@ pub fn of(config: &Config) -> Settings {
             attempts: config.max_download_attempts,
         },
         default_pools: config.default_pools.clone(),
+        cluster: config.cluster.clone(),
+        advertise: config.advertise.clone(),
         default_network_options: config.default_network_options.clone(),
         plugin_places: config.plugin_places.clone(),
         plugin_patience: Duration::from_secs(config.plugin_timeout),

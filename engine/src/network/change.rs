@@ -12,6 +12,7 @@ use drivers::kernel::conntrack::Way;
 use super::claims::{Claimed, ClaimedPort};
 use super::flows::{Ways, moved};
 use super::leases::Holding;
+use super::shared::Claim;
 use engine_error::{Error, Result};
 use ipnetwork::IpNetwork;
 
@@ -27,6 +28,8 @@ pub(crate) struct Change {
     pub(super) bound: Vec<ClaimedPort>,
     /// What was lent for its new endpoints.
     pub(super) lent: Vec<Holding>,
+    /// What was claimed for them of the cluster.
+    pub(super) claimed: Vec<Claim>,
     /// Addresses that the sandbox has no more.
     pub(super) left: Vec<IpAddr>,
     /// Endpoints that it has no more.
@@ -56,13 +59,14 @@ impl Change {
         let led = |port: &PortBinding| Some((port.clone(), ways.way(port)?));
         let closed = withdrawn.iter().filter_map(led).collect();
         let moved = moved(&sandbox.ports, before, after);
-        let (bound, leases) = claimed.of(&sandbox);
+        let (bound, leases, claimed) = claimed.of(&sandbox);
         Ok(Self {
             sandbox,
             endpoints,
             transaction,
             bound,
             lent: leases,
+            claimed,
             left,
             gone,
             withdrawn,

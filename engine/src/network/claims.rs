@@ -13,6 +13,7 @@ use drivers::kernel::{BindPorts, KernelError};
 use super::Networks;
 use super::leases::Holding;
 use super::remote::Held;
+use super::shared::{Claim, is_shared};
 use super::update::PATIENCE;
 use engine_error::{Error, Result};
 
@@ -30,6 +31,8 @@ pub(super) struct Claimed {
     ports: Vec<ClaimedPort>,
     /// Addresses that DHCP servers lent.
     lent: Vec<Holding>,
+    /// Addresses that the cluster gave.
+    shared: Vec<Claim>,
     /// Addresses that are held while plugins are asked.
     pub(super) held: Vec<Held>,
     /// The endpoints that plugins were asked for.
@@ -54,6 +57,7 @@ impl Networks {
             }
             Err(error) => {
                 claimed.lent.iter().for_each(|holding| self.return_lease(holding));
+                self.unclaim_shared(&claimed.shared);
                 self.forgo(claimed);
                 Err(error)
             }
@@ -91,10 +95,16 @@ impl Networks {
 
     /// Claims what a change needs. Ports come first: they take no time.
     fn claim(&self, wanted: &Unclaimed, claimed: &mut Claimed) -> Result<()> {
-        let Claimed { claims, ports, lent, .. } = claimed;
+        let Claimed { claims, ports, lent, shared, .. } = claimed;
         let host = self.kernel.host_ports();
         claims.claim_ports(&wanted.ports, &mut |group| bind(host.as_ref(), group, ports));
         for address in &wanted.addresses {
+            if is_shared(&*self.network(address.network.as_str())?) {
+                let claim = self.claim_shared(address)?;
+                claim.lent().for_each(|given| claims.add_address(&address.network, given));
+                shared.push(claim);
+                continue;
+            }
             let holding = self.borrow(address)?;
             claims.add_address(&address.network, holding.lent());
             lent.push(holding);
@@ -104,9 +114,9 @@ impl Networks {
 }
 
 impl Claimed {
-    /// The sockets of the ports that a sandbox got, and what was lent to it. What was bound in vain is
-    /// let go of.
-    pub(super) fn of(self, sandbox: &Sandbox) -> (Vec<ClaimedPort>, Vec<Holding>) {
+    /// The sockets of the ports that a sandbox got, and what it was lent and given. What was bound in
+    /// vain is let go of.
+    pub(super) fn of(self, sandbox: &Sandbox) -> (Vec<ClaimedPort>, Vec<Holding>, Vec<Claim>) {
         let taken: BTreeMap<_, _> =
             sandbox.ports.iter().map(|port| (host_side(port), port)).collect();
         let used = |ClaimedPort { bindings, socket }: ClaimedPort| {
@@ -115,7 +125,7 @@ impl Claimed {
             let bindings: Vec<_> = bindings.cloned().collect();
             (!bindings.is_empty()).then_some(ClaimedPort { bindings, socket })
         };
-        (self.ports.into_iter().filter_map(used).collect(), self.lent)
+        (self.ports.into_iter().filter_map(used).collect(), self.lent, self.shared)
     }
 }
 

@@ -206,7 +206,7 @@ impl Networks {
         own.map(|(key, value)| (key.clone(), value.clone())).collect()
     }
 
-    fn is_at_rest(&self) -> bool {
+    pub(super) fn is_at_rest(&self) -> bool {
         self.at_rest.load(Ordering::Acquire)
     }
 

@@ -7,6 +7,7 @@ use cnm::controller::HostFacts;
 use cnm::{Controller, Network, NetworkSpec, Planner};
 
 use super::overlaps::overlaps_of;
+use super::shared::{is_of_cluster, is_shared};
 use super::{Chance, Networks, now};
 use engine_error::{Error, Result};
 
@@ -16,6 +17,9 @@ pub type Filters = BTreeMap<String, Vec<String>>;
 impl Networks {
     /// Creates a network; the texts are warnings. Blocks.
     pub fn create(&self, spec: &NetworkSpec) -> Result<(Arc<Network>, Vec<String>)> {
+        if is_of_cluster(&spec.driver) {
+            return self.create_shared(spec);
+        }
         let spec = &self.with_plugins(spec)?;
         let mut overlaps = Vec::new();
         let begin = |model: &mut Controller, facts: &HostFacts| {
@@ -48,6 +52,10 @@ impl Networks {
     /// Removes a network. Blocks.
     pub fn remove(&self, key: &str) -> Result<()> {
         let network = self.network(key)?;
+        if is_shared(&network) {
+            self.remove_from_all(&network)?;
+            return self.vanish(&network.id);
+        }
         self.remove_by(|model| model.begin_remove_network(&network.id))?;
         self.give_back_network(&network.id);
         self.renew_on_host();

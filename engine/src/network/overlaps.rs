@@ -35,6 +35,7 @@ impl Networks {
             while changes.recv().is_ok() {
                 let Some(networks) = networks.upgrade() else { return };
                 networks.tell_overlaps();
+                networks.tell_host_changed();
             }
         };
         let started = std::thread::Builder::new().name("overlaps".to_owned()).spawn(watch);

@@ -14,8 +14,8 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
-use cnm::SandboxId;
-use dns::protocol::HeldPort;
+use cnm::{EndpointId, NetworkId, SandboxId};
+use dns::protocol::{EndpointNames, HeldPort};
 use drivers::kernel::Host;
 
 use desired::Service;
@@ -109,6 +109,41 @@ impl Resolver {
         );
         if let Err(error) = released {
             tracing::warn!(error = error.chain(), "cannot release names and ports");
+        }
+    }
+
+    /// What a sandbox sees and is called.
+    pub(super) fn names_of(&self, sandbox: &SandboxId) -> Option<SandboxNames> {
+        self.supervisor.names(sandbox)
+    }
+
+    /// Answers for endpoints on other hosts, and for some no more.
+    pub(super) fn tell_remote(
+        &self,
+        network: &NetworkId,
+        name: &str,
+        named: &[EndpointNames],
+        gone: &[EndpointId],
+    ) -> Result<()> {
+        self.supervisor.change(
+            |desired| desired.tell_remote(network, name, named, gone),
+            |(), client| {
+                if !gone.is_empty() {
+                    client.withdraw(network, gone)?;
+                }
+                if named.is_empty() { Ok(()) } else { client.publish(network, name, named) }
+            },
+        )
+    }
+
+    /// Answers for nobody of a network on other hosts any more.
+    pub(super) fn forget_remote(&self, network: &NetworkId) {
+        let forgotten = self.supervisor.change(
+            |desired| desired.forget_remote(network),
+            |gone, client| if gone.is_empty() { Ok(()) } else { client.withdraw(network, &gone) },
+        );
+        if let Err(error) = forgotten {
+            tracing::warn!(error = error.chain(), "cannot withdraw names of other hosts");
         }
     }
 

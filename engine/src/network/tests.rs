@@ -9,7 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use cnm::controller::HostFacts;
-use cnm::{Key, LinkName, Mac, NetworkSpec, PortBinding, Protocol};
+use cnm::{Key, LinkName, Mac, NetworkSpec, PortBinding, Protocol, State};
 use dns::protocol::SandboxView;
 use drivers::dhcp::Port;
 use drivers::kernel::conntrack::Way;
@@ -18,6 +18,7 @@ use drivers::kernel::{BindPorts, Kernel, KernelError, Listeners, Memory, Resolve
 use super::*;
 
 mod leases;
+mod shared;
 
 /// How long something may take that does not hang.
 const PATIENCE: Duration = Duration::from_secs(20);

@@ -7,6 +7,7 @@ use cnm::controller::{ControllerError, HostFacts, NetworkUpdate, Part, Subject};
 use cnm::store::{Batch, Durability};
 use cnm::{Controller, NetworkId, Plan, SandboxId, Transaction, diff};
 
+use super::shared::is_shared;
 use super::{Chance, Networks, flows, now};
 use engine_error::{Error, Result};
 
@@ -76,8 +77,19 @@ impl Networks {
         Ok(told)
     }
 
-    /// Changes a network and what those on it have of it. After an error all is as before. Blocks.
+    /// Changes a network and what those on it have of it; a cluster's on all hosts. After an error all
+    /// is as before. Blocks.
     pub(crate) fn update(&self, id: &NetworkId, update: &NetworkUpdate) -> Result<Updated> {
+        let network = self.network(id.as_str())?;
+        if is_shared(&network) {
+            self.rehearse_update(id, update)?;
+            self.shared_by()?.update(&network, update)?;
+        }
+        self.update_here(id, update)
+    }
+
+    /// Changes a network on this host.
+    pub(crate) fn update_here(&self, id: &NetworkId, update: &NetworkUpdate) -> Result<Updated> {
         let (parts, transaction) = self.begin_update(id, update)?;
         let told = told(&parts, &transaction);
         let intent = self.controller().intent(&transaction);

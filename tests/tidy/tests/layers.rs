@@ -46,9 +46,11 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("network", &["settings", "events", "tasks", "plugins"]),
     ("runner", &["settings", "tasks"]),
     ("container", &["settings", "events", "file_systems", "tasks", "volume", "network", "runner"]),
+    ("cluster", &["settings", "tasks", "network", "container"]),
     (
         "core",
         &[
+            "cluster",
             "settings",
             "events",
             "file_systems",
@@ -60,7 +62,7 @@ const ROOMS: &[(&str, &[&str])] = &[
         ],
     ),
     ("config", &[]),
-    ("api", &["config", "settings", "events", "volume", "network", "container", "core"]),
+    ("api", &["cluster", "config", "settings", "events", "volume", "network", "container", "core"]),
     ("daemon", &["config", "settings", "core", "api"]),
     ("cli", &["config"]),
 ];

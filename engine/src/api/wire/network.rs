@@ -5,8 +5,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use cnm::controller::NetworkUpdate;
+use cnm::driver::Scope;
 use cnm::network::{Addressing, PoolSpec};
-use cnm::{Endpoint, Network, NetworkSpec};
+use cnm::{Endpoint, Network, NetworkSpec, Planner};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
@@ -115,7 +116,8 @@ impl Create {
         if self.config_only || !from.is_empty() {
             return Err(unsupported("configuration-only networks are not supported"));
         }
-        if self.ingress || matches!(self.scope.as_str(), "swarm" | "global") {
+        let wide = matches!(self.scope.as_str(), "swarm" | "global");
+        if self.ingress || wide && !reaches_all(&self.driver) {
             return Err(unsupported("this node is not part of a cluster: use a local network"));
         }
         let ours = self.ipam.driver.is_empty() || Addressing::is_known(&self.ipam.driver);
@@ -142,6 +144,12 @@ impl Create {
             labels: self.labels,
         })
     }
+}
+
+/// Whether networks of a driver reach all hosts of a cluster.
+fn reaches_all(driver: &str) -> bool {
+    let planner: &dyn Planner = &drivers::Drivers;
+    planner.driver(driver).is_some_and(|driver| driver.traits().scope == Scope::Cluster)
 }
 
 fn unsupported(message: &str) -> Error {

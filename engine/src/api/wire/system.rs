@@ -91,6 +91,8 @@ pub struct Daemon {
     pub insecure: Vec<String>,
     /// Drivers of networks.
     pub drivers: Vec<String>,
+    /// The cluster that this host is in, and the address that it has there.
+    pub cluster: Option<(String, String)>,
     /// Pools of subnets.
     pub pools: Vec<(String, u8)>,
     /// What a user should know.
@@ -146,6 +148,10 @@ pub fn info(host: &Host, daemon: &Daemon) -> Value {
     if !daemon.pools.is_empty() {
         let pool = |(base, size): &(String, u8)| json!({"Base": base, "Size": size});
         info["DefaultAddressPools"] = daemon.pools.iter().map(pool).collect();
+    }
+    if let Some((store, advertise)) = &daemon.cluster {
+        info["ClusterStore"] = json!(store);
+        info["ClusterAdvertise"] = json!(advertise);
     }
     if let (Value::Object(info), Value::Object(machine)) = (&mut info, machine(host)) {
         info.extend(machine);

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use cnm::{NetworkId, PortBinding, SandboxId};
+use cnm::{EndpointId, NetworkId, PortBinding, SandboxId};
 use dns::protocol::{EndpointNames, HeldPort, SandboxView};
 
 /// The names around one sandbox: those that it sees, and those that it has.
@@ -37,17 +37,58 @@ pub(super) struct Service {
 /// What is to be done for all of them, by sandbox.
 pub(super) type Services = BTreeMap<SandboxId, Service>;
 
-/// The services, and how often they changed.
+/// The names of endpoints on other hosts, by network.
+pub(super) type Remote = BTreeMap<NetworkId, Zone>;
+
+/// The names on one network.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Zone {
+    /// The network's name.
+    pub(super) name: String,
+    pub(super) endpoints: BTreeMap<EndpointId, EndpointNames>,
+}
+
+/// The services, what is answered beside them, and how often that changed.
 #[derive(Debug, Default)]
 pub(super) struct Desired {
     services: Services,
+    remote: Remote,
     version: u64,
 }
 
 impl Desired {
-    /// All services, and the version that they are.
-    pub(super) fn all(&self) -> (u64, Services) {
-        (self.version, self.services.clone())
+    /// All services, all names from elsewhere, and the version that they are.
+    pub(super) fn all(&self) -> (u64, Services, Remote) {
+        (self.version, self.services.clone(), self.remote.clone())
+    }
+
+    /// What a sandbox sees and is called.
+    pub(super) fn names(&self, sandbox: &SandboxId) -> Option<SandboxNames> {
+        self.services.get(sandbox).map(|service| service.names.clone())
+    }
+
+    /// Answers for endpoints on other hosts, and for some no more.
+    pub(super) fn tell_remote(
+        &mut self,
+        network: &NetworkId,
+        name: &str,
+        named: &[EndpointNames],
+        gone: &[EndpointId],
+    ) {
+        self.version += 1;
+        let zone = self.remote.entry(network.clone()).or_default();
+        name.clone_into(&mut zone.name);
+        for id in gone {
+            zone.endpoints.remove(id);
+        }
+        zone.endpoints.extend(named.iter().map(|names| (names.endpoint.clone(), names.clone())));
+    }
+
+    /// Answers for nobody of a network on other hosts any more; returns for whom it did.
+    pub(super) fn forget_remote(&mut self, network: &NetworkId) -> Vec<EndpointId> {
+        self.version += 1;
+        let zone = self.remote.remove(network).unwrap_or_default();
+        zone.endpoints.into_keys().collect()
     }
 
     /// Whether this is still the version.

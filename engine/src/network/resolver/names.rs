@@ -8,7 +8,7 @@ use dns::client::{Client, ClientError};
 use dns::protocol::{EndpointNames, SandboxView};
 use drivers::kernel::Host;
 
-use super::desired::{SandboxNames, Services};
+use super::desired::{Remote, SandboxNames, Services};
 use engine_error::Error;
 
 /// Says what changed for one sandbox.
@@ -46,7 +46,7 @@ pub(super) fn withdraw(client: &Client, old: &SandboxNames) -> Result<(), Client
 pub(super) fn synchronise(
     kernel: &dyn Host,
     client: &Client,
-    services: &Services,
+    (services, remote): (&Services, &Remote),
     known: &[SandboxId],
 ) -> Result<(), ClientError> {
     let served: HashSet<&SandboxId> = known.iter().collect();
@@ -58,18 +58,22 @@ pub(super) fn synchronise(
             (false, _) => {}
         }
     }
-    publish_all(client, services)?;
+    publish_all(client, services, remote)?;
     let wanted = |id: &SandboxId| services.get(id).is_some_and(|service| service.names.resolver);
     known.iter().filter(|id| !wanted(id)).try_for_each(|id| client.release(id))
 }
 
-fn publish_all(client: &Client, services: &Services) -> Result<(), ClientError> {
+fn publish_all(client: &Client, services: &Services, remote: &Remote) -> Result<(), ClientError> {
     let mut networks: BTreeMap<&NetworkId, (&str, Vec<EndpointNames>)> = BTreeMap::new();
     for endpoint in services.values().flat_map(|service| &service.names.endpoints) {
         let (_, names) = networks
             .entry(&endpoint.network)
             .or_insert_with(|| (&endpoint.network_name, Vec::new()));
         names.push(endpoint.names.clone());
+    }
+    for (network, zone) in remote {
+        let (_, names) = networks.entry(network).or_insert_with(|| (&zone.name, Vec::new()));
+        names.extend(zone.endpoints.values().cloned());
     }
     let mut kept: BTreeMap<NetworkId, Vec<EndpointId>> = BTreeMap::new();
     for (network, (name, endpoints)) in networks {

@@ -10,12 +10,13 @@ use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use cnm::SandboxId;
 use dns::client::{Client, ClientError};
 use drivers::kernel::Host;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
-use super::desired::{Desired, Services};
+use super::desired::{Desired, Remote, SandboxNames, Services};
 use super::process::{Process, Program};
 use super::{names, ports};
 use engine_error::{Error, Result};
@@ -93,6 +94,11 @@ impl Supervisor {
             tracing::warn!(error = error.chain(), "rnet-dns is started again");
             self.revive()
         })
+    }
+
+    /// What a sandbox sees and is called.
+    pub(super) fn names(&self, sandbox: &SandboxId) -> Option<SandboxNames> {
+        self.lock().desired.names(sandbox)
     }
 
     /// Changes what is desired, and says so to the process. If that is gone or hangs, the next one
@@ -230,8 +236,8 @@ impl Supervisor {
         let (client, process) = self.program.find_or_start()?;
         let client = Arc::new(client);
         loop {
-            let (version, services) = self.lock().desired.all();
-            if let Err(error) = self.synchronise(&client, &services) {
+            let (version, services, remote) = self.lock().desired.all();
+            if let Err(error) = self.synchronise(&client, &services, &remote) {
                 // One that refuses is not to blame for long: the next one starts from nothing.
                 self.program.kill(&process)?;
                 return Err(error.into());
@@ -248,13 +254,18 @@ impl Supervisor {
     }
 
     /// Tells a process what it does not know yet, and takes away what it should not know.
-    fn synchronise(&self, client: &Client, services: &Services) -> Result<(), ClientError> {
+    fn synchronise(
+        &self,
+        client: &Client,
+        services: &Services,
+        remote: &Remote,
+    ) -> Result<(), ClientError> {
         client.follow_host(&self.resolv_conf)?;
         if let Some(owner) = self.kernel.table_owner() {
             client.keep_owner(owner.as_fd())?;
         }
         let known = client.status()?;
-        names::synchronise(self.kernel(), client, services, &known.sandboxes)?;
+        names::synchronise(self.kernel(), client, (services, remote), &known.sandboxes)?;
         ports::synchronise(self.kernel(), client, services, &known.ports)
     }
 

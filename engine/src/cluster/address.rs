@@ -1,0 +1,158 @@
+//! The address that the other hosts know this one by, and how large a packet it takes.
+
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs, UdpSocket};
+
+use cluster::Place;
+use cnm::LinkName;
+use cnm::controller::HostFacts;
+use nix::ifaddrs::getifaddrs;
+use nix::sys::socket::SockaddrStorage;
+
+use engine_error::{Error, Result};
+
+/// The MTU of a link that does not say.
+const ETHERNET: u32 = 1500;
+
+/// An address of this host, with what its link takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Advertised {
+    /// The address.
+    pub address: IpAddr,
+    /// The largest packet, in bytes.
+    pub mtu: u32,
+}
+
+/// An address that a link of this host has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Owned {
+    link: String,
+    address: IpAddr,
+}
+
+/// Finds the address: the one that is named, one of the link that is named, or the one that this host
+/// reaches the store by.
+pub(super) fn find(
+    advertise: Option<&str>,
+    place: &Place,
+    facts: &HostFacts,
+) -> Result<Advertised> {
+    let all = addresses()?;
+    let owned = match advertise {
+        Some(text) => named(text, &all)?,
+        None => {
+            let address = towards(place)?;
+            all.iter().find(|owned| owned.address == address).cloned().ok_or_else(|| {
+                Error::invalid(format!("{address} is no address of this host: name one"))
+            })?
+        }
+    };
+    let link: Option<LinkName> = owned.link.parse().ok();
+    let mtu = link.and_then(|link| facts.links.get(&link)).map_or(ETHERNET, |link| link.mtu);
+    Ok(Advertised { address: owned.address, mtu })
+}
+
+fn named(text: &str, all: &[Owned]) -> Result<Owned> {
+    if let Ok(address) = text.parse::<IpAddr>() {
+        let refuse = |why: &str| Err(Error::invalid(format!("--advertise-addr {text}: {why}")));
+        if address.is_unspecified() || address.is_loopback() || address.is_multicast() {
+            return refuse("other hosts cannot reach this one there");
+        }
+        return match all.iter().find(|owned| owned.address == address) {
+            Some(owned) => Ok(owned.clone()),
+            None => refuse("it is no address of this host: see `ip address`"),
+        };
+    }
+    let on = |owned: &&Owned| owned.link == text;
+    // IPv4 comes first, as in most networks below.
+    let mut found: Vec<_> = all.iter().filter(on).filter(|o| is_of_use(o.address)).collect();
+    found.sort_by_key(|owned| owned.address.is_ipv6());
+    found.first().map(|owned| (*owned).clone()).ok_or_else(|| {
+        Error::invalid(format!(
+            "--advertise-addr {text}: no interface of this host has that name and an address; name \
+             another one, or an address"
+        ))
+    })
+}
+
+/// Addresses of one link are none to others.
+fn is_of_use(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => !address.is_link_local(),
+        IpAddr::V6(address) => !address.is_unicast_link_local(),
+    }
+}
+
+/// The address that this host sends from on its way to the store. Nothing is sent.
+fn towards(place: &Place) -> Result<IpAddr> {
+    let mut why = "it has no members".to_owned();
+    for endpoint in &place.endpoints {
+        let found = endpoint.to_socket_addrs().and_then(|mut all| {
+            let none = || std::io::Error::other("it has no address");
+            all.next().ok_or_else(none).and_then(source)
+        });
+        match found {
+            Ok(address) if !address.is_loopback() => return Ok(address),
+            Ok(address) => why = format!("{endpoint} is on this host, at {address}"),
+            Err(error) => why = format!("{endpoint}: {error}"),
+        }
+    }
+    Err(Error::invalid(format!(
+        "cannot tell which address of this host the others reach it at ({why}): name it with \
+         --advertise-addr"
+    )))
+}
+
+fn source(to: SocketAddr) -> std::io::Result<IpAddr> {
+    let any: SocketAddr = if to.is_ipv4() { ([0; 4], 0).into() } else { ([0_u16; 8], 0).into() };
+    let socket = UdpSocket::bind(any)?;
+    socket.connect(to)?;
+    Ok(socket.local_addr()?.ip())
+}
+
+fn addresses() -> Result<Vec<Owned>> {
+    let all = getifaddrs().map_err(|error| Error::internal("cannot list addresses", error))?;
+    let owned = all.filter_map(|entry| {
+        let address = entry.address.as_ref().and_then(ip)?;
+        Some(Owned { link: entry.interface_name, address })
+    });
+    Ok(owned.collect())
+}
+
+fn ip(address: &SockaddrStorage) -> Option<IpAddr> {
+    let v4 = address.as_sockaddr_in().map(|address| IpAddr::V4(address.ip()));
+    v4.or_else(|| address.as_sockaddr_in6().map(|address| IpAddr::V6(address.ip())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn owned(link: &str, address: &str) -> Owned {
+        Owned { link: link.to_owned(), address: address.parse().unwrap() }
+    }
+
+    #[test]
+    fn an_address_is_named_by_itself_or_by_its_link() {
+        let all = [
+            owned("lo", "127.0.0.1"),
+            owned("eth0", "fe80::1"),
+            owned("eth0", "fd00::1"),
+            owned("eth0", "10.0.0.1"),
+            owned("eth1", "fe80::2"),
+        ];
+        let address = |text| named(text, &all).map(|owned| owned.address.to_string());
+        assert_eq!(address("10.0.0.1").unwrap(), "10.0.0.1");
+        assert_eq!(address("eth0").unwrap(), "10.0.0.1");
+        assert_eq!(address("fd00::1").unwrap(), "fd00::1");
+        for (text, why) in [
+            ("10.0.0.2", "it is no address of this host"),
+            ("127.0.0.1", "other hosts cannot reach this one there"),
+            ("0.0.0.0", "other hosts cannot reach this one there"),
+            ("eth1", "no interface of this host has that name and an address"),
+            ("eth9", "no interface of this host has that name and an address"),
+        ] {
+            let error = address(text).unwrap_err().to_string();
+            assert!(error.contains(why), "{text}: {error}");
+        }
+    }
+}

@@ -1,0 +1,324 @@
+//! This host as a member of a cluster: what it is there, and what goes on for it.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use cluster::{Cluster, Etcd, Options, Place, Status};
+use cnm::controller::Entropy;
+use cnm::{Kind, NetworkId, Store};
+use tokio::runtime::Handle;
+use tokio_util::sync::CancellationToken;
+
+use super::address::{self, Advertised};
+use super::instance_file;
+use super::nodes::{self, NodeView};
+use super::record::Joined;
+use super::sharing::Shared;
+use super::told::Told;
+use crate::container::Containers;
+use crate::network::{Chance, Networks, Sharing};
+use crate::settings::Settings;
+use engine_error::{Error, Result};
+
+/// How long one call of the store may take.
+const LIMIT: Duration = Duration::from_secs(5);
+
+/// What the room stands on.
+#[derive(Clone, Debug)]
+pub(super) struct Below {
+    pub(super) settings: Arc<Settings>,
+    pub(super) networks: Arc<Networks>,
+    pub(super) containers: Arc<Containers>,
+    pub(super) store: Arc<dyn Store>,
+    pub(super) runtime: Handle,
+}
+
+/// This host in a cluster.
+#[derive(Debug)]
+pub struct Member {
+    pub(super) below: Below,
+    pub(super) cluster: Arc<Cluster>,
+    etcd: Arc<Etcd>,
+    place: Mutex<Place>,
+    /// The address for the others, as the user named it.
+    advertise: Option<String>,
+    here: Mutex<Advertised>,
+    /// What of other hosts has been made true here.
+    pub(super) told: Mutex<Told>,
+    /// When nothing of it is to go on.
+    pub(super) over: CancellationToken,
+}
+
+impl Member {
+    /// Begins to be one: what is known of the cluster is there at once, everything else comes when
+    /// the store answers.
+    pub(super) fn begin(below: Below, joined: &Joined) -> Result<Arc<Self>> {
+        let here = here(&below, joined)?;
+        let etcd = Arc::new(Etcd::open(&joined.place, LIMIT)?);
+        let options = Options {
+            cluster: joined.place.cluster.clone(),
+            name: joined.place.node.clone().unwrap_or_else(host_name),
+            address: here.address,
+            mtu: here.mtu,
+            release: env!("CARGO_PKG_VERSION").to_owned(),
+            labels: std::collections::BTreeMap::new(),
+            boot: boot()?,
+            instance: instance(&below.settings)?,
+            evict_after: None,
+        };
+        let store = below.store.clone();
+        let cluster = Cluster::start(etcd.clone(), store, options, &below.runtime)?;
+        Ok(Arc::new(Self {
+            below,
+            cluster,
+            etcd,
+            place: Mutex::new(joined.place.clone()),
+            advertise: joined.advertise.clone(),
+            here: Mutex::new(here),
+            told: Mutex::default(),
+            over: CancellationToken::new(),
+        }))
+    }
+
+    /// The cluster, as users write it.
+    pub fn place(&self) -> Place {
+        self.place.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The address that the others know this host by.
+    pub fn address(&self) -> IpAddr {
+        self.here().address
+    }
+
+    /// The largest packet that this host's way to the others takes.
+    pub fn mtu(&self) -> u32 {
+        self.here().mtu
+    }
+
+    /// This host's identity in the cluster.
+    pub fn id(&self) -> &str {
+        self.cluster.id()
+    }
+
+    /// How it stands.
+    pub fn status(&self) -> Status {
+        self.cluster.status()
+    }
+
+    /// What is in the cluster, as far as it is known here.
+    pub fn view(&self) -> cluster::View {
+        self.cluster.view()
+    }
+
+    /// All hosts of the cluster, by name.
+    pub fn nodes(&self) -> Vec<NodeView> {
+        nodes::all(&self.cluster)
+    }
+
+    /// One host, by its id, its name or a prefix of its id.
+    pub fn node(&self, key: &str) -> Result<NodeView> {
+        nodes::find(&self.nodes(), key)
+    }
+
+    /// Removes a host for good, with all that it had. One that is there is not removed, unless that is
+    /// wanted all the same. Blocks.
+    pub fn remove_node(&self, key: &str, how: Removal) -> Result<NodeView> {
+        let node = self.node(key)?;
+        if node.own {
+            return Err(Error::new(
+                Kind::Forbidden,
+                format!("node {key} is this host: `rnet cluster leave` takes it out"),
+            ));
+        }
+        if node.live && how == Removal::OfOneAway {
+            return Err(Error::new(
+                Kind::Forbidden,
+                format!(
+                    "node {key} is not away and can't be removed: run `rnet cluster leave` on it, \
+                     or remove it with --force"
+                ),
+            ));
+        }
+        let force = how == Removal::OfAny;
+        self.below.runtime.block_on(self.cluster.remove_node(&node.id, force))?;
+        Ok(node)
+    }
+
+    /// The endpoints here that the others have not been told of yet.
+    pub fn pending(&self) -> Vec<(NetworkId, cnm::EndpointId)> {
+        self.cluster.pending().unwrap_or_default().into_iter().collect()
+    }
+
+    /// What of the cluster could not be made true here: about what, and why.
+    pub fn troubles(&self) -> Vec<(String, String)> {
+        let view = self.cluster.view();
+        let told = self.told();
+        let name = |id: &NetworkId| {
+            let name = view.networks.get(id).map(|record| record.name.clone());
+            format!("network {}", name.unwrap_or_else(|| id.short().to_owned()))
+        };
+        let networks = told.troubles.iter().map(|(id, why)| (name(id), why.clone()));
+        let unpublished = self.cluster.status().unpublished;
+        let unpublished = unpublished.iter().map(|((network, endpoint), why)| {
+            (format!("endpoint {} of {}", endpoint.short(), name(network)), why.clone())
+        });
+        let networks = networks.chain(unpublished);
+        let unreadable = view.unreadable.iter();
+        let unreadable = unreadable.map(|(key, why)| (format!("record {key}"), why.clone()));
+        networks.chain(unreadable).collect()
+    }
+
+    /// The hosts that have endpoints on a network, this one included, as far as that is known here.
+    pub fn peers(&self, network: &NetworkId) -> Vec<NodeView> {
+        let view = self.cluster.view();
+        let Some(endpoints) = view.endpoints.get(network) else { return Vec::new() };
+        let on: std::collections::BTreeSet<_> =
+            endpoints.values().map(|record| record.node.as_str()).collect();
+        self.nodes().into_iter().filter(|node| on.contains(node.id.as_str())).collect()
+    }
+
+    /// Waits until the store has let this host in, or says why not. Blocks.
+    pub(super) fn await_joined(&self, patience: Duration) -> Result<()> {
+        let place = self.place();
+        let joined = async { tokio::time::timeout(patience, self.cluster.joined()).await };
+        match self.below.runtime.block_on(joined) {
+            Ok(outcome) => outcome,
+            Err(_) => {
+                let why = self.cluster.status().problem;
+                let why = why.unwrap_or_else(|| "its store does not answer".to_owned());
+                Err(Error::new(Kind::Unavailable, format!("cannot join cluster {place}: {why}")))
+            }
+        }
+    }
+
+    /// Other ways to the store, or other certificates.
+    pub(super) fn reopen(&self, place: &Place) -> Result<()> {
+        self.etcd.reopen(place)?;
+        *self.place.lock().unwrap_or_else(PoisonError::into_inner) = place.clone();
+        Ok(())
+    }
+
+    /// What this host has is put again into a store that was emptied, or is an old one. Blocks.
+    pub fn adopt(&self) -> Result<()> {
+        self.below.runtime.block_on(self.cluster.adopt())
+    }
+
+    /// How the store itself is, with what to do about it. Blocks.
+    pub fn health(&self) -> Result<cluster::Report> {
+        self.below.runtime.block_on(self.cluster.health())
+    }
+
+    /// Takes this host out of the cluster. Blocks.
+    pub(super) fn leave(&self) -> Result<()> {
+        self.below.runtime.block_on(self.cluster.leave())
+    }
+
+    /// What is written here of the cluster goes.
+    pub(super) fn forget(&self) -> Result<()> {
+        cluster::forget(self.below.store.as_ref())
+    }
+
+    /// Ends what goes on.
+    pub(super) fn stop(&self) {
+        self.over.cancel();
+        self.cluster.stop();
+    }
+
+    /// The cluster learns which endpoints are here, whatever it knew.
+    pub(super) fn reconcile(&self) -> Result<()> {
+        let published = self.below.networks.published();
+        let all: Vec<_> = published.iter().map(Shared::publication).collect();
+        let owners = self.below.containers.list();
+        let owners = owners.iter().map(|container| container.id.to_string()).collect();
+        self.cluster.reconcile(&all, &owners)
+    }
+
+    /// The way by which networks are shared.
+    pub(super) fn sharing(self: &Arc<Self>) -> Arc<dyn Sharing> {
+        Arc::new(Shared(Arc::downgrade(self)))
+    }
+
+    /// Links or addresses of this host have changed: the others are told where it is now.
+    pub(super) fn look_around(&self) {
+        let Ok(facts) = self.below.networks.kernel().host_facts() else { return };
+        let found = address::find(self.advertise.as_deref(), &self.place(), &facts);
+        let now = match found {
+            Ok(now) => now,
+            // It may come back in a moment.
+            Err(error) => {
+                tracing::warn!(error = error.chain(), "the others cannot reach this host");
+                return;
+            }
+        };
+        let before = std::mem::replace(&mut *self.here(), now);
+        if before != now {
+            tracing::info!(address = %now.address, mtu = now.mtu, "this host is elsewhere now");
+            self.cluster.describe(now.address, now.mtu);
+            self.tell_way(&self.cluster.view());
+        }
+    }
+
+    pub(super) fn told(&self) -> MutexGuard<'_, Told> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn here(&self) -> MutexGuard<'_, Advertised> {
+        self.here.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Which hosts can be removed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Removal {
+    /// Those that have not been heard of.
+    OfOneAway,
+    /// All.
+    OfAny,
+}
+
+/// Where this host is. One that was in the cluster before is where it was, as long as nothing better
+/// is known.
+fn here(below: &Below, joined: &Joined) -> Result<Advertised> {
+    let facts = below.networks.kernel().host_facts()?;
+    let found = address::find(joined.advertise.as_deref(), &joined.place, &facts);
+    match (found, joined.address) {
+        (Err(error), Some(address)) => {
+            tracing::warn!(error = error.chain(), %address, "the address is the one of last time");
+            Ok(Advertised { address, mtu: facts.egress_mtu.unwrap_or(1500) })
+        }
+        (found, _) => found,
+    }
+}
+
+fn host_name() -> String {
+    let uname = nix::sys::utsname::uname();
+    uname.map(|uname| uname.nodename().to_string_lossy().into_owned()).unwrap_or_default()
+}
+
+/// What the kernel calls this boot.
+fn boot() -> Result<String> {
+    const PLACE: &str = "/proc/sys/kernel/random/boot_id";
+    let read = fs::read_to_string(PLACE);
+    let text = read.map_err(|error| Error::internal(format!("cannot read {PLACE}"), error))?;
+    Ok(text.trim().to_owned())
+}
+
+/// The word by which a restart of this daemon is known. A reboot loses it, as it loses all processes.
+fn instance(settings: &Settings) -> Result<String> {
+    let file = instance_file(settings);
+    let failed = |error| {
+        Error::internal(format!("cannot tell this daemon from others: {}", file.display()), error)
+    };
+    match fs::read_to_string(&file) {
+        Ok(text) if !text.is_empty() => return Ok(text),
+        Ok(_) => {}
+        Err(error) if error.kind() == ErrorKind::NotFound => {}
+        Err(error) => return Err(failed(error)),
+    }
+    let word: String = Chance.bytes()[..8].iter().map(|byte| format!("{byte:02x}")).collect();
+    fs::write(&file, &word).map_err(failed)?;
+    Ok(word)
+}

@@ -1,0 +1,84 @@
+//! What other hosts of a cluster are and have: told here, made true in the kernel, and answered.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use cnm::controller::Subject;
+use cnm::driver::{Node, Peer, PeersChange};
+use cnm::{EndpointId, NetworkId, State, diff};
+use dns::protocol::EndpointNames;
+
+use crate::network::Networks;
+use engine_error::Result;
+
+impl Networks {
+    /// Endpoints of a network have come, changed or gone on other hosts.
+    pub(crate) fn tell_peers(&self, network: &NetworkId, change: PeersChange) -> Result<()> {
+        self.make_true(&Subject::Network(network.clone()), |networks| {
+            networks.controller().tell_peers(network, change)
+        })
+    }
+
+    /// These are all endpoints that a network has on other hosts.
+    pub(crate) fn tell_all_peers(&self, network: &NetworkId, all: Vec<Peer>) -> Result<()> {
+        self.make_true(&Subject::Network(network.clone()), |networks| {
+            networks.controller().tell_all_peers(network, all)
+        })
+    }
+
+    /// These are all other hosts.
+    pub(crate) fn tell_nodes(&self, nodes: &[Node]) -> Result<()> {
+        self.make_true(&Subject::Cluster, |networks| Some(networks.controller().tell_nodes(nodes)))
+    }
+
+    /// What is known of other hosts before anything of it is looked at in the kernel.
+    pub(crate) fn know_others(&self, nodes: &[Node], peers: BTreeMap<NetworkId, Vec<Peer>>) {
+        let mut model = self.controller();
+        // Healing makes it true.
+        let _ = model.tell_nodes(nodes);
+        for (network, all) in peers {
+            let _ = model.tell_all_peers(&network, all);
+        }
+    }
+
+    /// Tunnels are sent from this address, and their ways take packets of this size.
+    pub(crate) fn tell_way(&self, local: IpAddr, mtu: Option<u32>) {
+        let changed = {
+            let mut model = self.controller();
+            let moved = model.tell_local_address(local);
+            model.tell_tunnel_mtu(mtu) || moved
+        };
+        if changed {
+            tracing::info!(%local, mtu, "networks of the cluster follow the way to the others");
+            self.heal();
+        }
+    }
+
+    /// What endpoints of a network on other hosts are called from now on, and which have no name any
+    /// more.
+    pub(crate) fn tell_remote_names(
+        &self,
+        network: &NetworkId,
+        named: Vec<EndpointNames>,
+        gone: Vec<EndpointId>,
+    ) -> Result<()> {
+        let name = self.network(network.as_str())?.name.clone();
+        self.resolver.tell_remote(network, &name, &named, &gone)
+    }
+
+    /// Makes a difference true that somebody else has brought about. What fails is healed.
+    fn make_true(
+        &self,
+        subject: &Subject,
+        tell: impl FnOnce(&Self) -> Option<(State, State)>,
+    ) -> Result<()> {
+        let _turn = self.turns.take(subject);
+        let Some((before, after)) = tell(self) else { return Ok(()) };
+        let plan = diff(&before, &after);
+        if plan.is_empty() || self.is_at_rest() {
+            return Ok(());
+        }
+        tracing::debug!(?subject, steps = plan.steps().len(), "follow other hosts");
+        Ok(self.kernel.apply(&plan)?)
+    }
+}

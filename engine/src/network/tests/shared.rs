@@ -1,0 +1,240 @@
+//! Networks that are shared by somebody who keeps a list.
+
+use std::net::Ipv4Addr;
+
+use cnm::controller::{NetworkUpdate, WantedAddress};
+use cnm::driver::{Node, Peer, PeersChange};
+use cnm::network::{PoolSpec, Tunnel};
+use cnm::{EndpointId, Kind};
+use ipnetwork::IpNetwork;
+
+use super::*;
+use crate::network::shared::{Draft, Published, Sharing};
+
+/// Who shares, and all that he was told, one line each.
+#[derive(Debug, Default)]
+struct List {
+    lines: Mutex<Vec<String>>,
+    given: Mutex<u8>,
+}
+
+impl List {
+    fn add(&self, line: String) {
+        self.lines.lock().unwrap().push(line);
+    }
+
+    /// What was told since somebody asked last.
+    fn told(&self) -> Vec<String> {
+        std::mem::take(&mut *self.lines.lock().unwrap())
+    }
+}
+
+impl Sharing for List {
+    fn create(&self, draft: &Draft) -> Result<NetworkSpec> {
+        let network = &draft.network;
+        self.add(format!("create {}", network.name));
+        if network.name == "taken" {
+            return Err(Error::conflict("network with name taken already exists"));
+        }
+        let pool = |subnet: &str| PoolSpec { subnet: Some(subnet.into()), ..PoolSpec::default() };
+        Ok(NetworkSpec {
+            name: network.name.clone(),
+            driver: network.driver.name().to_owned(),
+            id: Some(network.id.clone()),
+            tunnel: Some(tunnel()),
+            pools: vec![pool("10.128.0.0/20")],
+            ..NetworkSpec::default()
+        })
+    }
+
+    fn remove(&self, network: &Network) -> Result<()> {
+        self.add(format!("remove {}", network.name));
+        Ok(())
+    }
+
+    fn update(&self, network: &Network, update: &NetworkUpdate) -> Result<()> {
+        self.add(format!("update {} {:?}", network.name, update.labels));
+        Ok(())
+    }
+
+    fn claim(&self, wanted: &WantedAddress) -> Result<Vec<IpNetwork>> {
+        let mut given = self.given.lock().unwrap();
+        *given += 1;
+        let any = Ipv4Addr::new(10, 128, 0, 10 + *given).into();
+        let address = wanted.wanted.first().copied().unwrap_or(any);
+        self.add(format!("claim {address} for {}", wanted.owner));
+        Ok(vec![IpNetwork::new(address, 20).unwrap()])
+    }
+
+    fn unclaim(&self, _network: &NetworkId, addresses: &[IpAddr]) {
+        self.add(format!("unclaim {addresses:?}"));
+    }
+
+    fn publish(&self, endpoint: &Published) -> Result<Batch> {
+        let mut records = Batch::default();
+        let address = endpoint.addresses[0];
+        records.put(format!("queue/{}", endpoint.endpoint), b"here".to_vec());
+        self.add(format!("publish {} at {address}", endpoint.owner));
+        Ok(records)
+    }
+
+    fn withdraw(
+        &self,
+        _network: &NetworkId,
+        endpoint: &EndpointId,
+        addresses: &[IpAddr],
+        kept: bool,
+    ) -> Result<Batch> {
+        let mut records = Batch::default();
+        records.put(format!("queue/{endpoint}"), b"gone".to_vec());
+        self.add(format!("withdraw {addresses:?} kept {kept}"));
+        Ok(records)
+    }
+
+    fn forget(&self, _network: &NetworkId, owner: &str) {
+        self.add(format!("forget {owner}"));
+    }
+
+    fn wake(&self) {
+        self.add("wake".to_owned());
+    }
+
+    fn host_changed(&self) {}
+}
+
+fn tunnel() -> Tunnel {
+    Tunnel { vni: 4096, port: 4789, local: [192, 0, 2, 1].into(), mtu: None }
+}
+
+/// A daemon that shares, a network of it that is there, and the list.
+fn sharing(site: &Site) -> (Networks, Arc<Network>, Arc<List>) {
+    let (networks, list) = (site.open(), Arc::new(List::default()));
+    networks.share_by(Some(list.clone()));
+    let network = networks.create(&overlay("app")).unwrap().0;
+    assert_eq!(list.told(), ["create app"]);
+    (networks, network, list)
+}
+
+fn overlay(name: &str) -> NetworkSpec {
+    let driver = "overlay".to_owned();
+    NetworkSpec { name: name.to_owned(), driver, attachable: true, ..NetworkSpec::default() }
+}
+
+fn join(owner: &str, network: &Network, address: Option<&str>) -> SandboxSpec {
+    let addresses = address.map(|text| text.parse().unwrap()).into_iter().collect();
+    let join = JoinSpec { network: Some(network.id.clone()), addresses, ..JoinSpec::default() };
+    SandboxSpec { owner: owner.to_owned(), joins: vec![join], ..SandboxSpec::default() }
+}
+
+fn queued(site: &Site) -> Vec<Vec<u8>> {
+    site.store.list("queue/").unwrap().into_iter().map(|(_, value)| value).collect()
+}
+
+#[test]
+fn without_a_cluster_its_networks_are_refused_with_what_to_do() {
+    let site = Site::default();
+    let error = site.open().create(&overlay("app")).unwrap_err();
+    assert_eq!(error.kind(), Kind::Forbidden);
+    assert!(error.to_string().contains("`rnet cluster join etcd://host:2379`"), "{error}");
+}
+
+#[test]
+fn a_network_is_made_known_before_it_is_made_and_unknown_before_it_goes() {
+    let site = Site::default();
+    let (networks, network, list) = sharing(&site);
+    assert_eq!(network.tunnel.map(|tunnel| tunnel.vni), Some(4096));
+    assert_eq!(network.pools[0].subnet.to_string(), "10.128.0.0/20");
+    assert_eq!(networks.create(&overlay("taken")).unwrap_err().kind(), Kind::Conflict);
+    assert!(networks.network("taken").is_err());
+    list.told();
+    networks.remove("app").unwrap();
+    assert_eq!(list.told(), ["remove app"]);
+    assert_eq!(site.observed(), State::default());
+}
+
+#[test]
+fn one_that_another_host_made_appears_once_and_goes() {
+    let site = Site::default();
+    let networks = site.open();
+    let id = NetworkId::from_random([7; 32]);
+    let spec = NetworkSpec { id: Some(id.clone()), tunnel: Some(tunnel()), ..overlay("app") };
+    let network = networks.appear(&spec, 5).unwrap();
+    assert_eq!((&network.id, network.created), (&id, 5));
+    assert_eq!(networks.appear(&spec, 5).unwrap().id, id);
+    assert_eq!(networks.shared_networks().len(), 1);
+    networks.vanish(&id).unwrap();
+    networks.vanish(&id).unwrap();
+    assert_eq!(networks.shared_networks().len(), 0);
+}
+
+#[test]
+fn an_endpoint_is_told_with_what_makes_it_true_and_again_with_what_ends_it() {
+    let site = Site::default();
+    let (networks, network, list) = sharing(&site);
+    let change = begin(&networks, &join("c1", &network, None));
+    assert_eq!(list.told(), ["claim 10.128.0.11 for c1"]);
+    assert_eq!(queued(&site), [b""; 0]);
+    let id = change.sandbox.id.clone();
+    networks.finish(change, Batch::default());
+    assert_eq!(list.told(), ["publish c1 at 10.128.0.11/20", "wake"]);
+    networks.pay().unwrap();
+    assert_eq!(queued(&site), [b"here"]);
+    let error = networks.remove("app").unwrap_err();
+    assert!(error.to_string().contains("has active endpoints"), "{error}");
+    networks.close(&id, Batch::default()).unwrap();
+    assert_eq!(list.told(), ["withdraw [10.128.0.11] kept false", "wake"]);
+    networks.pay().unwrap();
+    assert_eq!(queued(&site), [b"gone"]);
+}
+
+#[test]
+fn a_start_that_fails_gives_back_what_was_claimed_for_it() {
+    let site = Site::default();
+    let (networks, network, list) = sharing(&site);
+    let change = begin(&networks, &join("c1", &network, None));
+    list.told();
+    networks.undo(&change);
+    networks.abandon(change);
+    assert_eq!(list.told(), ["unclaim [10.128.0.11]"]);
+    let mut never = join("c2", &network, None);
+    never.joins.push(JoinSpec { interface: Some("lo".to_owned()), ..never.joins[0].clone() });
+    networks.begin_open(&never).unwrap_err();
+    assert_eq!(list.told(), [""; 0]);
+}
+
+#[test]
+fn an_address_that_is_kept_for_its_owner_is_withdrawn_as_kept() {
+    let site = Site::default();
+    let (networks, network, list) = sharing(&site);
+    let address: IpAddr = [10, 128, 1, 1].into();
+    let keep = |model: &mut Controller| model.reserve_static("c1", &network.id, address).unwrap();
+    networks.note(keep, Batch::default(), Durability::Immediate);
+    let id = start(&networks, &join("c1", &network, Some("10.128.1.1")));
+    list.told();
+    networks.close(&id, Batch::default()).unwrap();
+    assert_eq!(list.told(), ["withdraw [10.128.1.1] kept true", "wake"]);
+}
+
+#[test]
+fn what_other_hosts_have_is_made_true_and_healed_and_goes() {
+    let site = Site::default();
+    let (networks, network, _) = sharing(&site);
+    networks.tell_nodes(&[Node { number: 2, address: [192, 0, 2, 2].into() }]).unwrap();
+    networks.tell_all_peers(&network.id, Vec::new()).unwrap();
+    let without = site.observed();
+    let peer = Peer {
+        endpoint: EndpointId::from_random([9; 32]),
+        mac: Mac::from_random([9; 6]),
+        addresses: vec![[10, 128, 0, 99].into()],
+        node: 2,
+    };
+    let gone = vec![peer.endpoint.clone()];
+    networks.tell_peers(&network.id, PeersChange { put: vec![peer], gone: Vec::new() }).unwrap();
+    let with = site.observed();
+    assert_ne!(with, without);
+    site.damage(|key| with.get(key).is_some() && without.get(key).is_none());
+    networks.heal();
+    assert_eq!(site.observed(), with);
+    networks.tell_peers(&network.id, PeersChange { put: Vec::new(), gone }).unwrap();
+    assert_eq!(site.observed(), without);
+}
