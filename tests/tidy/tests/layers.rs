@@ -12,6 +12,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("engine/error", &["cnm"]),
     ("engine/cluster", &["cnm", "engine-error"]),
     ("engine/shim", &["cnm"]),
+    ("engine/swarm", &["cluster", "engine-error"]),
     ("engine/runtime", &["cnm", "shim"]),
     ("engine/tree", &[]),
     ("engine/image", &["cnm", "engine-error", "tree"]),

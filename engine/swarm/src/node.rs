@@ -1,0 +1,341 @@
+//! This node of a swarm: brought in, kept as it is to be, and taken out.
+//!
+//! What it is to be is written down before anything is done for it: its state on disk, and its record
+//! in the store. [`Node::settle`] does what is missing, after a beginning, a restart, a promotion or a
+//! crash alike.
+
+mod departure;
+mod keep;
+mod manage;
+mod operations;
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cluster::Etcd;
+use engine_error::{Error, Kind, Result};
+use tokio::sync::{Mutex, Notify, watch};
+use tokio::task::JoinHandle;
+
+use crate::admin::Admin;
+use crate::authority::{Authority, NODE_LIFE, Subject};
+use crate::certificate::KeyAndRequest;
+use crate::client::{self, Identity};
+use crate::files::{self, Files, Phase, State};
+use crate::member::{self, Member};
+use crate::protocol::{Admission, Description, Join, Request};
+use crate::record::{Register, SwarmRecord};
+use crate::server::Lock;
+use crate::standing::{Membership, Standing, members, place};
+use crate::token::{Role, Token};
+
+pub use operations::{Listed, ManagerStatus, NodeChange, OUT, Rotate, WORKER};
+
+/// How long it may take until a node is all that it is to be.
+const SETTLES: Duration = Duration::from_secs(60);
+
+/// How long the store may take for an answer.
+const LIMIT: Duration = Duration::from_secs(5);
+
+/// How long to wait between two attempts at it.
+const MOMENT: Duration = Duration::from_millis(100);
+
+/// This node, whether it is in a swarm or not.
+#[derive(Debug)]
+pub struct Node {
+    files: Files,
+    log: PathBuf,
+    works: Mutex<Works>,
+    standing: watch::Sender<Standing>,
+    nudge: Notify,
+}
+
+/// What runs for it. Whoever holds it is the only one to change the node.
+#[derive(Debug, Default)]
+struct Works {
+    member: Option<Member>,
+    door: Option<Open>,
+    store: Option<Arc<Etcd>>,
+    admin: Option<Arc<Admin>>,
+    /// With which members and which certificate both were opened.
+    opened: [Option<Opened>; 2],
+    renewals: u64,
+}
+
+/// The members, and the certificate's number.
+type Opened = (Vec<String>, u64);
+
+/// The managers' port, open.
+#[derive(Debug)]
+struct Open {
+    lock: Lock,
+    task: JoinHandle<()>,
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// Who this node is to be.
+#[derive(Clone, Debug)]
+pub struct Own {
+    /// Its identity.
+    pub node: String,
+    /// Its name.
+    pub name: String,
+    /// Where the others reach it.
+    pub address: IpAddr,
+    /// Where it lets others in, if it is a manager.
+    pub listen: SocketAddr,
+    /// Under which port of its address the others find that.
+    pub port: u16,
+    /// What it is.
+    pub description: Description,
+}
+
+impl Own {
+    fn state(&self, cluster: &str) -> State {
+        State {
+            version: files::VERSION,
+            cluster: cluster.to_owned(),
+            node: self.node.clone(),
+            name: self.name.clone(),
+            address: self.address,
+            listen: self.listen,
+            port: self.port,
+            phase: Phase::In,
+            beginning: None,
+            managers: Vec::new(),
+            description: self.description.clone(),
+        }
+    }
+}
+
+impl Node {
+    /// What an earlier daemon left in a directory. `log` is where the member of the store complains.
+    pub fn open(directory: PathBuf, log: PathBuf) -> Result<Arc<Self>> {
+        let files = Files::new(directory);
+        let node = Self {
+            files,
+            log,
+            works: Mutex::default(),
+            standing: watch::channel(Standing::default()).0,
+            nudge: Notify::new(),
+        };
+        node.tell(&Works::default(), None)?;
+        Ok(Arc::new(node))
+    }
+
+    /// Where what it keeps on disk is.
+    pub fn directory(&self) -> &std::path::Path {
+        self.files.directory()
+    }
+
+    /// How it stands now.
+    pub fn standing(&self) -> Standing {
+        self.standing.borrow().clone()
+    }
+
+    /// How it stands, and when that changes.
+    pub fn watch(&self) -> watch::Receiver<Standing> {
+        self.standing.subscribe()
+    }
+
+    /// Makes a swarm with this node as its first manager. `life` is how long certificates of its nodes
+    /// are good for, if it is not as long as usual.
+    pub async fn init(
+        &self,
+        own: &Own,
+        life: Option<Duration>,
+        labels: BTreeMap<String, String>,
+    ) -> Result<()> {
+        let mut works = self.works.lock().await;
+        self.must_be_out().await?;
+        member::program()?;
+        let failed = |error| Error::internal("no random numbers", error);
+        let node_life = life.unwrap_or(NODE_LIFE).as_secs();
+        let swarm = SwarmRecord { labels, node_life, ..SwarmRecord::new().map_err(failed)? };
+        let (authority, keys) = (Authority::create()?, KeyAndRequest::new()?);
+        let addresses = [own.address];
+        let subject = Subject {
+            cluster: &swarm.id,
+            node: &own.node,
+            role: Role::Manager,
+            addresses: &addresses,
+        };
+        let certificate = authority.certify(&keys.request, &subject, swarm.life())?;
+        let identity =
+            Identity { certificate, key: keys.key, authority: authority.certificate().to_owned() };
+        self.files.put_identity(&identity)?;
+        self.files.write("authority.key", authority.key())?;
+        let beginning = Some(swarm.clone());
+        self.files.put_state(&State { beginning, ..own.state(&swarm.id) })?;
+        self.settle_or_undo(&mut works).await
+    }
+
+    /// Has managers let this node in, by a token.
+    pub async fn join(&self, own: &Own, token: &str, managers: &[String]) -> Result<()> {
+        let mut works = self.works.lock().await;
+        self.must_be_out().await?;
+        let parsed: Token =
+            token.parse().map_err(|error: crate::NoToken| Error::invalid(error.to_string()))?;
+        let keys = KeyAndRequest::new()?;
+        let join = Join {
+            token: token.trim().to_owned(),
+            request: keys.request,
+            node: own.node.clone(),
+            name: own.name.clone(),
+            address: own.address,
+            description: own.description.clone(),
+        };
+        let request = Request::Join(Box::new(join));
+        let admission = client::ask(managers, parsed.digest, None, &request).await?;
+        if admission.role == Role::Manager {
+            member::program()?;
+        }
+        self.take(&admission, &keys.key)?;
+        let state = State { managers: admission.managers, ..own.state(&admission.cluster) };
+        self.files.put_state(&state)?;
+        self.settle_or_undo(&mut works).await
+    }
+
+    /// Keeps what a manager gave.
+    fn take(&self, admission: &Admission, key: &str) -> Result<()> {
+        if let Some(authority_key) = &admission.authority_key {
+            self.files.write("authority.key", authority_key)?;
+        }
+        self.files.put_identity(&Identity {
+            certificate: admission.certificate.clone(),
+            key: key.to_owned(),
+            authority: admission.authority.clone(),
+        })
+    }
+
+    /// What is left of an attempt that a crash ended is of no swarm.
+    async fn must_be_out(&self) -> Result<()> {
+        if self.files.state()?.is_some() {
+            return Err(Error::new(Kind::Unavailable, IN_ALREADY));
+        }
+        member::end(&self.files.path("data")).await?;
+        self.files.clear()
+    }
+
+    async fn settle_or_undo(&self, works: &mut Works) -> Result<()> {
+        let Err(error) = self.settle_in_time(works).await else {
+            self.nudge.notify_one();
+            return Ok(());
+        };
+        if let Err(undo) = self.depart(works).await {
+            tracing::warn!(error = undo.chain(), "something is left of a swarm");
+        }
+        Err(error)
+    }
+
+    /// Tries until it is done, or the time is over.
+    async fn settle_in_time(&self, works: &mut Works) -> Result<()> {
+        let last = std::sync::Mutex::new(None);
+        let attempts = async {
+            while let Err(error) = self.settle(works).await {
+                tracing::debug!(error = error.chain(), "not all that it is to be yet");
+                *last.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(error);
+                tokio::time::sleep(MOMENT).await;
+            }
+        };
+        if tokio::time::timeout(SETTLES, attempts).await.is_ok() {
+            return Ok(());
+        }
+        let last = last.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+        Err(last.unwrap_or_else(|| Error::new(Kind::Unavailable, "the swarm does not answer")))
+    }
+
+    /// Does what is missing for this node to be what it is to be.
+    async fn settle(&self, works: &mut Works) -> Result<()> {
+        let Some(state) = self.files.state()? else { return self.tell(works, None) };
+        if state.phase == Phase::Leaving {
+            return self.depart(works).await;
+        }
+        let identity = self.files.identity()?;
+        let role = files::role(&identity)?;
+        let done = match role {
+            Role::Manager => self.manage(works, state, &identity).await,
+            Role::Worker => self.work(works, &state).await,
+        };
+        self.tell(works, done.as_ref().err().map(Error::chain))?;
+        done
+    }
+
+    /// A worker has nothing that managers have.
+    async fn work(&self, works: &mut Works, state: &State) -> Result<()> {
+        works.door = None;
+        match works.member.take() {
+            Some(member) => member.end().await?,
+            None => member::end(&self.files.path("data")).await?,
+        }
+        self.files.forget_manager()?;
+        self.register(works, state, Role::Worker)?.read().await.map(|_| ())
+    }
+
+    /// The swarm's records, through a store that knows all members that this node knows.
+    fn register(&self, works: &mut Works, state: &State, role: Role) -> Result<Register> {
+        let place = place(&self.files, state, role);
+        let wanted = (place.endpoints.clone(), works.renewals);
+        let store = match &works.store {
+            Some(store) if works.opened[0].as_ref() == Some(&wanted) => store.clone(),
+            Some(store) => {
+                store.reopen(&place)?;
+                store.clone()
+            }
+            None => Arc::new(Etcd::open(&place, LIMIT)?),
+        };
+        works.store = Some(store.clone());
+        works.opened[0] = Some(wanted);
+        Ok(Register::new(store))
+    }
+
+    /// The store's own business, with the same members.
+    async fn admin(
+        &self,
+        works: &mut Works,
+        state: &State,
+        identity: &Identity,
+    ) -> Result<Arc<Admin>> {
+        let wanted = (members(state, Role::Manager), works.renewals);
+        let admin = match &works.admin {
+            Some(admin) if works.opened[1].as_ref() == Some(&wanted) => admin.clone(),
+            Some(admin) => {
+                admin.reopen(&wanted.0, identity).await?;
+                admin.clone()
+            }
+            None => Arc::new(Admin::connect(&wanted.0, identity).await?),
+        };
+        works.admin = Some(admin.clone());
+        works.opened[1] = Some(wanted);
+        Ok(admin)
+    }
+
+    /// Says how this node stands.
+    fn tell(&self, works: &Works, problem: Option<String>) -> Result<()> {
+        let state = self.files.state()?.filter(|state| state.phase == Phase::In);
+        let membership = match state {
+            None => None,
+            Some(state) => {
+                let role = files::role(&self.files.identity()?)?;
+                let place = place(&self.files, &state, role);
+                let settled = works.store.is_some() && problem.is_none();
+                let renewals = works.renewals;
+                Some(Membership { state, role, place, renewals, settled })
+            }
+        };
+        self.standing.send_replace(Standing { membership, problem });
+        Ok(())
+    }
+}
+
+/// Docker's words.
+pub const IN_ALREADY: &str = "This node is already part of a swarm. Use \"docker swarm leave\" to leave \
+                          this swarm and join another one.";
