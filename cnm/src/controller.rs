@@ -25,6 +25,7 @@ mod network;
 mod parent;
 mod parts;
 mod publish;
+mod room;
 mod sandbox;
 mod subnet;
 mod taken;

@@ -109,7 +109,7 @@ pub trait Driver: fmt::Debug + Send + Sync {
     fn endpoint(&self, sandbox: &Sandbox, of: Attachment<'_>) -> Result<State, PlanError>;
 
     /// How many endpoints a network has room for, if that is limited.
-    fn room(&self, _network: &Network) -> Option<usize> {
+    fn room(&self, _network: &Network) -> Option<Room> {
         None
     }
 
@@ -138,6 +138,15 @@ pub trait Driver: fmt::Debug + Send + Sync {
     fn publish(&self, _binding: &PortBinding, _to: Attachment<'_>) -> Vec<(Key, Value)> {
         Vec::new()
     }
+}
+
+/// How many endpoints a network has room for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Room {
+    /// So many.
+    pub endpoints: usize,
+    /// Why there is not more, and what has.
+    pub because: &'static str,
 }
 
 /// The auxiliary address that is the host's own.

@@ -29,6 +29,8 @@ pub struct Network {
     pub addressing: Addressing,
     /// The plugin that its pools, and addresses of those, are from.
     pub ipam: Option<IpamPlugin>,
+    /// What was asked of who gives its addresses (`--ipam-opt`) where that is no plugin: nothing comes of it.
+    pub ipam_options: BTreeMap<String, String>,
     /// Whether its device was there before it, is somebody else's, and stays after it.
     pub borrowed: bool,
     /// Address pools, in the order they were given; empty where addresses do not come from pools.

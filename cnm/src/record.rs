@@ -73,6 +73,8 @@ struct NetworkRecord {
     addressing: Addressing,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     ipam: Option<IpamPlugin>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    ipam_options: BTreeMap<String, String>,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     borrowed: bool,
     #[serde(default)]
@@ -277,7 +279,7 @@ impl NetworkRecord {
         let driver = driver.ok_or(RecordError::Driver(name))?;
         driver.read(&crate::network::own_options(&self.given_options))?;
         let Self { id, name, created, given_options, pools, ipv4, ipv6, labels, .. } = self;
-        let Self { addressing, ipam, borrowed, parent, tunnel, .. } = self;
+        let Self { addressing, ipam, ipam_options, borrowed, parent, tunnel, .. } = self;
         let Self { internal, attachable, predefined, .. } = self;
         Ok(Network {
             id,
@@ -287,6 +289,7 @@ impl NetworkRecord {
             given_options,
             addressing,
             ipam,
+            ipam_options,
             borrowed,
             pools,
             ipv4,
@@ -421,6 +424,7 @@ impl From<&Network> for NetworkRecord {
             given_options: network.given_options,
             addressing: network.addressing,
             ipam: network.ipam,
+            ipam_options: network.ipam_options,
             borrowed: network.borrowed,
             pools: network.pools,
             ipv4: network.ipv4,

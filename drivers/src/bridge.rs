@@ -5,7 +5,7 @@ mod options;
 
 use std::collections::BTreeMap;
 
-use cnm::driver::{Driver, Profile, Reach, Reading};
+use cnm::driver::{Driver, Profile, Reach, Reading, Room};
 use cnm::options::{BOOLEAN, Described, OptionError, Spec, boolean, described, manual, set};
 use cnm::sandbox::Attachment;
 use cnm::{
@@ -30,6 +30,15 @@ const MTU: u32 = 68;
 
 /// The least MTU that IPv6 works with (RFC 8200).
 const IPV6_MTU: u32 = 1280;
+
+/// A bridge of Linux has 1,023 ports, and copies a broadcast to all of them at once: past the length of the
+/// kernel's queue (`net.core.netdev_max_backlog`, 1,000) the copies are lost, always those to the same ports.
+/// Who is there would not be found by its neighbours.
+pub(crate) const ROOM: Room = Room {
+    endpoints: 1_000,
+    because: "a bridge does not copy a broadcast to more; make it with -o rnet.bridge.topology=l3, \
+              which needs no bridge",
+};
 
 /// The option of an endpoint that says whether frames may leave by the port they came in by.
 const HAIRPIN: &str = "rnet.endpoint.hairpin";
@@ -119,6 +128,11 @@ impl Driver for Bridge {
         }
         let options = BridgeOptions::of(&network.given_options);
         Ok(plan_network(network, &options))
+    }
+
+    fn room(&self, network: &Network) -> Option<Room> {
+        let options = BridgeOptions::of(&network.given_options);
+        (options.topology == Topology::Bridge).then_some(ROOM)
     }
 
     fn endpoint(&self, sandbox: &Sandbox, of: Attachment<'_>) -> Result<State, PlanError> {

@@ -4,12 +4,12 @@
 use std::collections::BTreeMap;
 
 use cnm::controller::HostFacts;
-use cnm::driver::{Driver, HOST_ADDRESS, Probe, Profile, Reach, Reading};
+use cnm::driver::{Driver, HOST_ADDRESS, Probe, Profile, Reach, Reading, Room};
 use cnm::link::MacvlanMode;
 use cnm::network::Parent;
 use cnm::options::{BOOLEAN, Described, OptionError, Spec, boolean, manual, put};
 use cnm::sandbox::Attachment;
-use cnm::{Key, Link, LinkKind, LinkName, Network, Ns, PlanError, Sandbox, State, Value};
+use cnm::{Element, Key, Link, LinkKind, LinkName, Network, Ns, PlanError, Sandbox, State, Value};
 use ipnetwork::IpNetwork;
 
 use crate::kernel::sysctl;
@@ -127,8 +127,10 @@ impl Driver for Macvlan {
         parent::kinds(network, kind(network))
     }
 
-    fn room(&self, network: &Network) -> Option<usize> {
-        (options(network).0.mode == MacvlanMode::Passthru).then_some(1)
+    fn room(&self, network: &Network) -> Option<Room> {
+        let because =
+            "macvlan_mode passthru hands the parent to one; make the network with mode bridge";
+        (options(network).0.mode == MacvlanMode::Passthru).then_some(Room { endpoints: 1, because })
     }
 
     fn host_joins(&self, network: &Network) -> bool {
@@ -201,6 +203,10 @@ fn host_end(network: &Network) -> State {
             Key::Address { ns: Ns::Host, link: name.clone(), address: alone((*address).into()) };
         (key, Value::Present)
     }));
+    // Else the host would lead in whoever sends to it: containers of other networks, other LANs of its.
+    let internal = network.internal.then(|| Element::Internal { link: name.clone() });
+    let elements = internal.into_iter().chain([Element::Bridge { link: name }]);
+    state.extend(elements.map(|element| (Key::Element(element), Value::Present)));
     state
 }
 

@@ -162,6 +162,8 @@ pub struct EndpointView {
     pub mac: Option<Mac>,
     /// The names that are answered on this network.
     pub names: Vec<String>,
+    /// Whether no port is published on it: its network is cut off, or leads past the host.
+    pub unpublished: bool,
 }
 
 /// The files of a container on the host.
@@ -213,6 +215,12 @@ impl Container {
             }
         }
         ports
+    }
+
+    /// Whether its ports are told: those that it exposes, and where they are published. A container
+    /// that is not reached by the host tells of none.
+    pub fn tells_ports(&self) -> bool {
+        self.state.is_running() && self.endpoints.iter().any(|endpoint| !endpoint.unpublished)
     }
 
     /// The first 12 digits of the id.

@@ -134,6 +134,7 @@ impl Controller {
             given_options: given,
             addressing: families.addressing,
             ipam: spec.ipam.clone(),
+            ipam_options: idle_options(spec),
             borrowed: false,
             pools: Vec::new(),
             ipv4: families.ipv4,
@@ -148,6 +149,7 @@ impl Controller {
         };
         network.borrowed = borrows(&network, host)?;
         driver.check(&network)?;
+        reading.warnings.extend(without_effect(&network));
         reading.warnings.extend(self.place(&mut network, host)?);
         self.check_device(&network)?;
         if families.pools {
@@ -412,6 +414,19 @@ fn addressing(spec: &NetworkSpec, driver: &dyn Driver) -> Result<Addressing, Con
                 .to_owned()
         }
     }))
+}
+
+/// Options of an IPAM driver that is ours and has none: Docker takes any of them, and tells them.
+fn idle_options(spec: &NetworkSpec) -> BTreeMap<String, String> {
+    if spec.ipam.is_some() { BTreeMap::new() } else { spec.ipam_options.clone() }
+}
+
+fn without_effect(network: &Network) -> Option<String> {
+    let options: Vec<_> = network.ipam_options.keys().map(String::as_str).collect();
+    (!options.is_empty()).then(|| {
+        let name = network.addressing.name();
+        format!("IPAM driver {name} has no options: {} has no effect", options.join(", "))
+    })
 }
 
 /// What a network that was asked for makes unreachable.

@@ -1,6 +1,6 @@
 //! Creating and removing sandboxes; joining and leaving networks.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -172,22 +172,6 @@ impl Controller {
         let sandbox = Arc::new(Sandbox { passages, ..Sandbox::clone(&before.sandbox) });
         let after = Live { sandbox, endpoints: before.endpoints.clone() };
         Draft::new(self).open(Change::Sandbox(Transition::Change { before, after }), now)
-    }
-
-    /// Fails if the network has no room for one more endpoint.
-    fn check_room(&self, network: &Network) -> Result<(), ControllerError> {
-        let Some(room) = network.driver.room(network) else { return Ok(()) };
-        let coming = self.open_changes().filter_map(|change| change.sandboxes().1);
-        let coming = coming.flat_map(|live| &live.endpoints);
-        let members = self.members.get(&network.id).into_iter().flat_map(BTreeMap::values);
-        let all = members.chain(coming.filter(|endpoint| endpoint.network == network.id));
-        let all: BTreeSet<_> = all.map(|endpoint| &endpoint.id).collect();
-        if all.len() < room {
-            return Ok(());
-        }
-        let name = &network.name;
-        let message = format!("network {name} has room for {room} endpoint only, and it is taken");
-        Err(ControllerError::forbidden(message))
     }
 
     pub(super) fn idle_sandbox(&self, id: &SandboxId) -> Result<Live, ControllerError> {

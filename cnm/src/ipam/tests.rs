@@ -29,6 +29,7 @@ fn network(pools: Vec<Pool>) -> Network {
         ipv6: pools.iter().any(|pool| pool.subnet.is_ipv6()),
         addressing: crate::network::Addressing::default(),
         ipam: None,
+        ipam_options: BTreeMap::new(),
         borrowed: false,
         pools,
         internal: false,

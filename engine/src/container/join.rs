@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use cnm::controller::{JoinSpec, PortSpec, SandboxSpec};
+use cnm::driver::Reach;
 use cnm::sandbox::Attachment;
 use cnm::{Endpoint, Network, Sandbox};
 use dns::protocol::{EndpointNames, SandboxView};
@@ -137,6 +138,7 @@ impl Containers {
                 network: network.name.clone(),
                 network_id: Some(network.id.clone()),
                 spec: wanted.spec.clone(),
+                unpublished: !publishes(&network),
                 ..EndpointView::default()
             };
             if let Some(endpoint) = endpoints.iter().find(|e| e.network == network.id) {
@@ -208,6 +210,13 @@ pub(super) fn host_names(container: &Container) -> HostNames {
 
 fn services(container: &Container) -> Vec<(cnm::Protocol, u16)> {
     container.resolved.exposed.iter().map(|&(port, protocol)| (protocol, port)).collect()
+}
+
+/// Whether ports are published on a network, in one family or both.
+fn publishes(network: &Network) -> bool {
+    let profile = network.profile();
+    let leads = |ipv6| matches!(profile.reach(ipv6), Reach::Translated | Reach::Routed);
+    network.driver.traits().publishes && !network.internal && [false, true].into_iter().any(leads)
 }
 
 fn gateways(network: &Network, endpoint: &Endpoint) -> Vec<IpAddr> {

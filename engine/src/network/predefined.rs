@@ -243,6 +243,7 @@ mod tests {
             given_options: spec.options.clone(),
             addressing: cnm::network::Addressing::default(),
             ipam: None,
+            ipam_options: BTreeMap::new(),
             borrowed: false,
             pools: pools.collect(),
             ipv4: true,

@@ -18,6 +18,7 @@ use drivers::kernel::{BindPorts, Kernel, KernelError, Listeners, Memory, Resolve
 use super::*;
 
 mod leases;
+mod room;
 mod shared;
 
 /// How long something may take that does not hang.

@@ -164,7 +164,10 @@ impl Daemon {
     /// A dual-stack network of a kind.
     pub(crate) fn create_network(&self, name: &str, number: u8, kind: &str) {
         let option = |name: &str| format!("com.docker.network.bridge.{name}");
+        let driver = if matches!(kind, "macvlan" | "ipvlan") { kind } else { "bridge" };
         let options = match kind {
+            "macvlan" => json!({"parent": "lan0", "rnet.macvlan.host_access": "true"}),
+            "ipvlan" => json!({"parent": "lan1"}),
             "apart" => json!({option("enable_icc"): "false"}),
             "routed" => json!({
                 option("gateway_mode_ipv4"): "routed",
@@ -175,7 +178,7 @@ impl Daemon {
         let pools = [format!("10.77.{number}.0/24"), format!("fd77:{number}::/64")];
         let pools = pools.map(|subnet| json!({"Subnet": subnet}));
         let body = json!({
-            "Name": name, "EnableIPv6": true, "IPAM": {"Config": pools}, "Options": options,
+            "Name": name, "Driver": driver, "EnableIPv6": true, "IPAM": {"Config": pools}, "Options": options,
             "Internal": kind == "internal",
         });
         self.insist("POST", "/networks/create", &body.to_string(), &[409]);

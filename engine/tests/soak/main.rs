@@ -29,8 +29,18 @@ const CYCLES: u32 = 200;
 const LAST_FLUSH: u32 = CYCLES / 2;
 
 /// What the networks are, by number from 1. Containers begin on one of the first three, whose ports
-/// are published by the host's addresses, and join another one.
-const KINDS: [&str; 5] = ["", "", "apart", "routed", "internal"];
+/// are published by the host's addresses, or on a LAN, and join another one.
+const KINDS: [&str; 6] = ["", "", "apart", "routed", "internal", "macvlan"];
+
+/// The number of the network that is on a LAN, which the host has access to.
+const LAN: u8 = 6;
+
+/// Another LAN, by ipvlan, where the kernel has that: else a network like any other.
+const OTHER_LAN: u8 = 7;
+
+/// A cable for the LANs: two links on one parent are of one driver.
+const PREPARE: &str = "ip link set lo up && ip link add lan0 type veth peer name lan1 && \
+                       ip link set lan0 up && ip link set lan1 up && \"$@\"; exit $?";
 const INSIDE: &str = "RNET_SOAK_INSIDE";
 const SEED: &str = "RNET_SOAK_SEED";
 const NAME: &str = "nothing_is_left_when_the_daemon_is_killed_at_random_moments";
@@ -47,7 +57,7 @@ fn nothing_is_left_when_the_daemon_is_killed_at_random_moments() {
     let status = Command::new("unshare")
         .args(["--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"])
         // The shell is the first process, which has to bury orphans.
-        .args(["--propagation", "private", "sh", "-c", "ip link set lo up; \"$@\"; exit $?", "sh"])
+        .args(["--propagation", "private", "sh", "-c", PREPARE, "sh"])
         .arg(std::env::current_exe().unwrap())
         .args(["--exact", NAME, "--nocapture"])
         .env(INSIDE, &directory)
@@ -77,7 +87,9 @@ fn soak(directory: &Path) {
     eprintln!("seed {seed}: set {SEED} to have the same moments again");
     let daemon = Daemon::new(directory);
     daemon.start();
-    for (number, kind) in (1..).zip(KINDS) {
+    let other_lan = if has_ipvlan() { "ipvlan" } else { "" };
+    eprintln!("the other LAN is of kind {other_lan:?}");
+    for (number, kind) in (1..).zip(KINDS.into_iter().chain([other_lan])) {
         daemon.create_network(&format!("net{number}"), number, kind);
     }
     // The first container has things made that stay, the cgroup above it for one.
@@ -92,14 +104,22 @@ fn soak(directory: &Path) {
     before.assert_is_back(&daemon);
     // Somebody runs while no daemon does, for otherwise nothing would stay in the kernel.
     daemon.start();
-    let last = Cycle { daemon: &daemon, number: CYCLES + 1 };
-    last.begin();
+    let last = [CYCLES + 1, CYCLES + 4].map(|number| Cycle { daemon: &daemon, number });
+    last.iter().for_each(Cycle::begin);
+    assert_ne!(last[0].networks()[0], LAN);
+    assert_eq!(last[1].networks()[0], LAN);
     daemon.stop();
     daemon.start();
     assert!(!daemon.healed(), "the kernel was not what the model says:\n{}", daemon.log());
-    last.end();
+    last.iter().for_each(Cycle::end);
     daemon.stop();
     before.assert_is_back(&daemon);
+}
+
+/// Whether the kernel has links of that type.
+fn has_ipvlan() -> bool {
+    let ip = |words: &str| Command::new("ip").args(words.split(' ')).status().unwrap().success();
+    ip("link add trial link lan1 type ipvlan") && ip("link del trial")
 }
 
 /// Runs the cycles and returns how often the daemon was killed.
@@ -159,16 +179,30 @@ impl Cycle<'_> {
         u16::try_from(20_000 + self.number % 50).unwrap()
     }
 
-    fn networks(&self) -> [String; 2] {
-        let numbers = match self.number % 6 {
+    fn networks(&self) -> [u8; 2] {
+        match self.number % 9 {
             0 => [1, 2],
             1 => [2, 1],
             2 => [3, 5],
-            3 => [1, 5],
+            3 => [1, LAN],
             4 => [2, 3],
-            _ => [3, 4],
-        };
-        numbers.map(|number| format!("net{number}"))
+            5 => [3, 4],
+            6 => [LAN, 1],
+            7 => [1, OTHER_LAN],
+            _ => [1, 5],
+        }
+    }
+
+    /// Where it answers: at a port of the host, or at its own address on the LAN.
+    fn server(&self) -> SocketAddr {
+        match self.networks() {
+            [LAN, _] => SocketAddr::new(self.address().parse().unwrap(), 80),
+            _ => SocketAddr::from(([127, 0, 0, 1], self.port())),
+        }
+    }
+
+    fn address(&self) -> String {
+        format!("10.77.{LAN}.{}", 100 + self.number % 50)
     }
 
     fn ask(&self, path: &str, body: &serde_json::Value, done: &[u16]) {
@@ -178,16 +212,25 @@ impl Cycle<'_> {
     /// Starts the container, and sees that it answers.
     fn begin(&self) {
         let (name, port, [first, _]) = (self.name(), self.port(), self.networks());
+        let network = format!("net{first}");
+        let endpoint = match first {
+            LAN => json!({"IPAMConfig": {"IPv4Address": self.address()}}),
+            _ => json!({}),
+        };
         let host = json!({
-            "NetworkMode": first,
+            "NetworkMode": network,
             "CgroupParent": snapshot::parent(self.daemon.directory()),
             "PortBindings": {"80/tcp": [{"HostPort": port.to_string()}]},
         });
-        let body = json!({"Image": "rnet/toolbox", "Cmd": ["httpd"], "HostConfig": host});
+        let endpoints = json!({"EndpointsConfig": {network: endpoint}});
+        let body = json!({
+            "Image": "rnet/toolbox", "Cmd": ["httpd"], "HostConfig": host,
+            "NetworkingConfig": endpoints,
+        });
         self.ask(&format!("/containers/create?name={name}"), &body, &[409]);
         self.ask(&format!("/containers/{name}/start"), &json!({}), &[304]);
         // From here on it answers, whoever is killed.
-        until("the published port answers", || answers(port));
+        until("it answers", || self.answers());
     }
 
     /// Stops the container and removes it.
@@ -197,18 +240,31 @@ impl Cycle<'_> {
         self.daemon.insist("DELETE", &format!("/containers/{name}"), "", &[404]);
     }
 
+    /// Whether the container says who asked.
+    fn answers(&self) -> bool {
+        let ask = || -> std::io::Result<String> {
+            let mut stream = TcpStream::connect_timeout(&self.server(), PATIENCE)?;
+            stream.set_read_timeout(Some(PATIENCE))?;
+            stream.write_all(b"GET / HTTP/1.0\r\n\r\n")?;
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer)?;
+            Ok(answer)
+        };
+        ask().is_ok_and(|answer| answer.starts_with("HTTP/1.1 200"))
+    }
+
     fn run(&self) {
-        let (name, port, [_, second]) = (self.name(), self.port(), self.networks());
+        let (name, [_, second]) = (self.name(), self.networks());
         self.begin();
-        let connect = format!("/networks/{second}/connect");
+        let connect = format!("/networks/net{second}/connect");
         self.ask(&connect, &json!({"Container": name}), &[403, 409]);
-        assert!(answers(port), "{name} does not answer when it is on two networks");
-        let disconnect = format!("/networks/{second}/disconnect");
+        assert!(self.answers(), "{name} does not answer when it is on two networks");
+        let disconnect = format!("/networks/net{second}/disconnect");
         self.ask(&disconnect, &json!({"Container": name}), &[403, 404, 409, 500]);
-        assert!(answers(port), "{name} does not answer when it left a network");
+        assert!(self.answers(), "{name} does not answer when it left a network");
         if self.number % 7 == 3 && self.number < LAST_FLUSH {
             assert!(Command::new("nft").args(["flush", "ruleset"]).status().unwrap().success());
-            assert!(answers(port), "{name} does not answer when somebody flushed the ruleset");
+            assert!(self.answers(), "{name} does not answer when somebody flushed the ruleset");
         }
         self.end();
         if self.number % 10 == 5 {
@@ -218,20 +274,6 @@ impl Cycle<'_> {
             self.daemon.insist("DELETE", &format!("/networks/{extra}"), "", &[404]);
         }
     }
-}
-
-/// Whether the container says who asked.
-fn answers(port: u16) -> bool {
-    let ask = || -> std::io::Result<String> {
-        let address = SocketAddr::from(([127, 0, 0, 1], port));
-        let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        stream.write_all(b"GET / HTTP/1.0\r\n\r\n")?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer)?;
-        Ok(answer)
-    };
-    ask().is_ok_and(|answer| answer.starts_with("HTTP/1.1 200"))
 }
 
 /// Numbers that look random and are the same for the same seed (splitmix64).

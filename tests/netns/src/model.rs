@@ -32,6 +32,7 @@ impl Model {
             given_options: BTreeMap::new(),
             addressing: cnm::network::Addressing::default(),
             ipam: None,
+            ipam_options: BTreeMap::new(),
             borrowed: false,
             pools: subnets.iter().map(|subnet| pool(subnet)).collect(),
             ipv4: true,

@@ -117,13 +117,19 @@ fn on_a_lan() -> State {
 
 #[test]
 fn failed_step_leaves_a_state_from_which_both_ways_lead() {
-    let desired = model().desired();
-    let steps = diff(&State::default(), &desired).steps().len();
+    for desired in [desired(), on_a_lan()] {
+        any_failed_step_leads_to(&desired);
+    }
+}
+
+fn any_failed_step_leads_to(desired: &State) {
+    let steps = diff(&State::default(), desired).steps().len();
     for k in 0..steps {
-        for goal in [&desired, &State::default()] {
+        for goal in [desired, &State::default()] {
             let kernel = Memory::new();
+            kernel.plug("lan0".parse().unwrap());
             kernel.fail_after(k);
-            reconcile(&kernel, &desired).unwrap_err();
+            reconcile(&kernel, desired).unwrap_err();
             reconcile(&kernel, goal).unwrap();
             assert_eq!(&kernel.observe().unwrap(), goal, "after {k} steps");
         }
@@ -196,9 +202,10 @@ fn daemons_side_by_side_see_only_what_is_theirs() {
 
 #[test]
 fn another_daemon_adopts_everything() {
-    let lab = Lab::new();
-    let desired = model().desired();
-    reconcile(&lab.open(), &desired).unwrap();
-    let plan = reconcile(&lab.open(), &desired).unwrap();
-    assert!(plan.is_empty(), "{plan}");
+    for desired in [desired(), on_a_lan()] {
+        let lab = Lab::new();
+        reconcile(&lab.open(), &desired).unwrap();
+        let plan = reconcile(&lab.open(), &desired).unwrap();
+        assert!(plan.is_empty(), "{plan}");
+    }
 }

@@ -77,6 +77,8 @@ const ENDPOINTS: &str = "
 --network name=cli-net,gw-priority=7
 --network cli-net --publish 127.0.0.1:8099:80
 --network cli-net --publish 8099:80/udp
+--network cli-lan --publish 8099:80 --expose 90
+--network cli-inside --publish 8099:80 --expose 90
 --network host
 --network none
 --network cli-net --ip 10.99.0.9
@@ -115,8 +117,13 @@ fn ask(engine: &Engine) -> BTreeMap<String, String> {
         };
         all.insert(options.to_owned(), told);
     }
-    let pools = "--ipv6 --subnet 10.62.0.0/24 --subnet fd00:62::/64";
-    engine.docker(&format!("network create {pools} cli-net")).unwrap();
+    for options in [
+        "--ipv6 --subnet 10.62.0.0/24 --subnet fd00:62::/64 cli-net",
+        "-d macvlan -o parent=eth0 --subnet 10.63.0.0/24 --gateway 10.63.0.1 cli-lan",
+        "--internal --subnet 10.61.0.0/24 --gateway 10.61.0.1 cli-inside",
+    ] {
+        engine.docker(&format!("network create {options}")).unwrap();
+    }
     let plain = endpoint(engine, "--network cli-net").unwrap();
     for options in ENDPOINTS.lines().skip(1) {
         let same = !options.contains("cli-net ") && !options.contains("cli-net,");
@@ -133,7 +140,9 @@ fn ask(engine: &Engine) -> BTreeMap<String, String> {
 /// Removes what is ours, of an earlier time as well.
 fn clear(engine: &Engine) {
     let _ = engine.docker("rm -f cli-container");
-    let _ = engine.docker("network rm cli-net");
+    for name in ["cli-net", "cli-lan", "cli-inside"] {
+        let _ = engine.docker(&format!("network rm {name}"));
+    }
 }
 
 fn network(engine: &Engine, options: &str) -> Result<Value, String> {
@@ -266,7 +275,8 @@ const CONTAINERS: &str = "
 ## `docker run`
 
 On a network with the subnets 10.62.0.0/24 and fd00:62::/64: `NetworkSettings` of the container. The first row is
-of a container with nothing but the network; the others say what is told beside that or instead of it.
+of a container with nothing but the network; the others say what is told beside that or instead of it. Those on
+`cli-lan`, a macvlan network, on `cli-inside`, an internal one, on `host` and `none` are told whole.
 ";
 
 fn page(docker: &dyn Fn(&str) -> String, rnet: &BTreeMap<String, String>) -> String {

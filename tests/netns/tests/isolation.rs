@@ -27,6 +27,8 @@ reached: `yes` are all, `no` is none. `·` is where there is no such address.
 | outside with a route | one that sends through the host what is for containers |
 | a network whose containers do not talk | `com.docker.network.bridge.enable_icc=false` |
 | a routed, an unprotected, an isolated network | gateway modes `routed`, `nat-unprotected`, and `isolated` with `--internal` |
+| a macvlan network | `--driver macvlan -o parent=…`, on another LAN of the host |
+| a macvlan network that the host is on | the same with `-o rnet.macvlan.host_access=true` |
 | link-local | the IPv6 address of an interface, on the link of who tries |
 | multicast | a group that who is tried has joined; a datagram may pass eight routers |
 
@@ -36,6 +38,8 @@ reached: `yes` are all, `no` is none. `·` is where there is no such address.
   to who has a route, as it is with Docker.
 - Where containers do not talk and `br_netfilter` is on, a neighbour does not reach published ports by the host's
   addresses ([ADR 13](../adr/0013-port-isolation-and-br-netfilter.md)).
+- On a macvlan network nothing is published: its containers are hosts on the LAN, with all their ports, and the host's
+  own addresses are kept from them by the kernel. Where the host is on it, it leads nobody else there.
 - Where other engines differ is in [isolation-docker.md](isolation-docker.md).
 ";
 

@@ -2,17 +2,13 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails where it stands")]
 
-use std::io::ErrorKind;
-use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
-use std::thread;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 
-use cnm::sandbox::{Attachment, Passage};
-use cnm::{Endpoint, EndpointId, Mac, Planner, Protocol, Sandbox, SandboxId, State, diff};
-use drivers::Drivers;
+use cnm::sandbox::Passage;
+use cnm::{Protocol, diff};
 use drivers::kernel::{Kernel, Linux, reconcile};
-use ipnetwork::IpNetwork;
 use netns_tests::lookup::addresses;
-use netns_tests::{Daemon, Host, Lab, Model, SILENCE, TIMEOUT, wait_until};
+use netns_tests::{Daemon, Host, Lab, Model, SILENCE, wait_until};
 
 const PORT: u16 = 7000;
 
@@ -148,75 +144,6 @@ fn an_endpoint_cannot_send_from_an_address_of_a_neighbour() {
         send(model.addresses(1, 1)[family]);
         receiver.recv(&mut [0; 8]).unwrap();
     }
-}
-
-/// Sandboxes like one of the model, with addresses of their own: there are more than it has numbers for.
-fn many(model: &Model, count: u16) -> Vec<(Sandbox, Endpoint)> {
-    let (like, endpoints) = &model.sandboxes[&1];
-    let one = |n: u16| {
-        let mut bytes = [0; 32];
-        bytes[..2].copy_from_slice(&n.to_be_bytes());
-        let (id, [high, low]) = (SandboxId::from_random(bytes), n.to_be_bytes());
-        let address = |like: &IpNetwork| {
-            let address = match like.network() {
-                IpAddr::V4(ip) => IpAddr::from((u32::from(ip) + u32::from(n) + 2).to_be_bytes()),
-                IpAddr::V6(ip) => IpAddr::from((u128::from(ip) + u128::from(n) + 2).to_be_bytes()),
-            };
-            IpNetwork::new(address, like.prefix()).unwrap()
-        };
-        let endpoint = Endpoint {
-            id: EndpointId::from_random(bytes),
-            sandbox: id.clone(),
-            mac: Mac::from([2, 0, 0, 9, high, low]),
-            addresses: endpoints[0].addresses.iter().map(address).collect(),
-            ..endpoints[0].clone()
-        };
-        (Sandbox { id, resolver: false, ..like.clone() }, endpoint)
-    };
-    (0..count).map(one).collect()
-}
-
-/// Nobody listens, and who is reached says so.
-fn assert_reached(from: &Host, to: SocketAddr) {
-    let tried = from.run(|| TcpStream::connect_timeout(&to, TIMEOUT));
-    let error = tried.expect_err("nobody listens");
-    assert_eq!(error.kind(), ErrorKind::ConnectionRefused, "{to}: {error}");
-}
-
-/// A bridge has 1,023 ports at most.
-#[test]
-fn eleven_hundred_endpoints_of_one_network_are_all_reached() {
-    const MANY: u16 = 1_100;
-    let (lab, mut model) = (Lab::new(), Model::default());
-    let network = model.network(1);
-    network.given_options.insert("rnet.bridge.topology".to_owned(), "l3".to_owned());
-    network.pools[0].subnet = "10.1.0.0/20".parse().unwrap();
-    let network = network.clone();
-    model.sandbox(1, &[1]);
-    let endpoints = many(&model, MANY);
-    let mut state = network.driver.network(&network).unwrap();
-    for (sandbox, endpoint) in &endpoints {
-        let of = Attachment { network: &network, endpoint };
-        state.extend(Drivers.sandbox(sandbox, &[of]).unwrap());
-    }
-    let kernel = lab.open();
-    kernel.apply(&diff(&State::default(), &state)).unwrap();
-    let first = lab.sandbox(&kernel, &endpoints[0].0.id);
-    thread::scope(|scope| {
-        for part in endpoints.chunks(100) {
-            let (first, lab) = (&first, &lab);
-            scope.spawn(move || {
-                for (_, endpoint) in part {
-                    for address in &endpoint.addresses {
-                        let to = SocketAddr::new(address.ip(), 9);
-                        assert_reached(&lab.host, to);
-                        assert_reached(first, to);
-                    }
-                }
-            });
-        }
-    });
-    assert_eq!(kernel.dismantle(&diff(&state, &State::default())).len(), 0);
 }
 
 #[test]

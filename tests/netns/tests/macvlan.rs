@@ -112,6 +112,37 @@ fn an_internal_network_has_no_way_out_of_its_subnet() {
 }
 
 #[test]
+fn the_host_leads_nobody_into_a_network_that_it_is_on() {
+    let (_lan, neighbour, host, daemon) = Lan::with_daemon();
+    let far = Host::new();
+    host.connect("eth1", &far, "eth0");
+    for (machine, interface, number) in [(&host, "eth1", 1), (&far, "eth0", 2)] {
+        machine.add_address(interface, &format!("192.0.2.{number}/24"));
+        machine.add_address(interface, &format!("2001:db8:1::{number}/64"));
+    }
+    far.add_route("0.0.0.0/0", "eth0", "192.0.2.1");
+    far.add_route("::/0", "eth0", "2001:db8:1::1");
+    // Who is on the LAN finds the way back.
+    neighbour.add_route("0.0.0.0/0", "eth0", HOST[0]);
+    neighbour.add_route("::/0", "eth0", HOST[1]);
+    neighbour.set_sysctl("net/ipv4/ip_forward", "1");
+    neighbour.set_sysctl("net/ipv6/conf/all/forwarding", "1");
+    daemon.rnet("network create --ipv6 other");
+    let other = daemon.run("other", "--network other");
+    for internal in ["", " --internal"] {
+        daemon.rnet(&create(16, &format!(" -o rnet.macvlan.host_access=true{internal}")));
+        let one = daemon.run("one", "--network lan");
+        let _server = one.serve(PORT);
+        let to = daemon.addresses_of("one");
+        passes(&host, &to);
+        fails(&other, &to);
+        fails(&far, &to);
+        daemon.rnet("rm -f one");
+        daemon.rnet("network rm lan");
+    }
+}
+
+#[test]
 fn passthru_is_for_one_container_and_one_network() {
     let (_lan, neighbour, host, daemon) = Lan::with_daemon();
     let before = host.link("eth0").unwrap().mac;
@@ -123,7 +154,7 @@ fn passthru_is_for_one_container_and_one_network() {
     passes(&one, &Lab::both(NEIGHBOUR));
     passes(&neighbour, &daemon.addresses_of("one"));
     let refusal = daemon.refusal("run -d --network lan rnet/toolbox sleep 1000");
-    assert!(refusal.contains("network lan has room for 1 endpoint only"), "{refusal}");
+    assert!(refusal.contains("network lan has room for one endpoint only"), "{refusal}");
     let refusal = daemon.refusal(
         "network create -d macvlan --subnet 10.8.0.0/24 --gateway 10.8.0.1 -o parent=eth0 other",
     );
@@ -301,6 +332,18 @@ fn a_daemon_that_is_killed_leaves_the_network_working_and_takes_it_up_again() {
     daemon.restart();
     comes_back(&neighbour, &to);
     comes_back(&host, &to);
+    // Somebody flushes the rules of the host while a daemon is there, and while none is.
+    for alone in [false, true] {
+        if alone {
+            daemon.kill();
+        }
+        let flushed = daemon.command("nft").args(["flush", "ruleset"]).status().unwrap();
+        assert!(flushed.success());
+        passes(&neighbour, &to);
+        passes(&host, &to);
+        assert_eq!(addresses(&one, "one"), to, "names are answered");
+    }
+    daemon.restart();
     // Somebody removes the host's end while the daemon looks.
     host.request(&[link::remove(&name)]);
     comes_back(&host, &to);

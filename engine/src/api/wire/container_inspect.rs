@@ -160,8 +160,7 @@ pub fn mounts(container: &Container) -> Vec<Value> {
 }
 
 fn network_settings(container: &Container) -> Value {
-    let running = container.state.is_running();
-    let ports = if running {
+    let ports = if container.tells_ports() {
         ports::port_map(&container.resolved.exposed, &container.ports)
     } else {
         ports::PortMap::new()

@@ -59,8 +59,7 @@ fn command(container: &Container) -> String {
 }
 
 fn ports(container: &Container) -> Vec<Value> {
-    // Disconnected from its last network, nothing of it is exposed to anybody.
-    if !container.state.is_running() || container.endpoints.is_empty() {
+    if !container.tells_ports() {
         return Vec::new();
     }
     let mut bound = container.ports.clone();

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use cnm::controller::NetworkUpdate;
 use cnm::driver::Scope;
-use cnm::network::{Addressing, PoolSpec};
+use cnm::network::PoolSpec;
 use cnm::{Endpoint, Network, NetworkSpec, Planner};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -120,12 +120,6 @@ impl Create {
         if self.ingress || wide && !reaches_all(&self.driver) {
             return Err(unsupported("this node is not part of a cluster: use a local network"));
         }
-        let ours = self.ipam.driver.is_empty() || Addressing::is_known(&self.ipam.driver);
-        if let Some(option) = self.ipam.options.keys().next().filter(|_| ours) {
-            return Err(Error::invalid(format!(
-                "unknown option `{option}` of the IPAM driver default"
-            )));
-        }
         Ok(NetworkSpec {
             name: self.name,
             driver: self.driver,
@@ -238,7 +232,7 @@ fn ipam(network: &Network) -> Value {
     let config = if config.is_empty() { Value::Null } else { Value::Array(config) };
     let (driver, options) = match &network.ipam {
         Some(plugin) => (plugin.name.as_str(), json!(plugin.options)),
-        None => (network.addressing.name(), json!({})),
+        None => (network.addressing.name(), json!(network.ipam_options)),
     };
     json!({"Driver": driver, "Options": options, "Config": config})
 }

@@ -197,6 +197,7 @@ form!(EndpointForm of EndpointView {
         gateways: Vec<IpAddr>,
         mac: Option<Mac>,
         names: Vec<String>,
+        unpublished: bool,
     }
     spec: EndpointSpecForm,
 });

@@ -17,6 +17,8 @@ pub(super) const MACHINES: [&str; 3] = ["the host", "outside", "outside with a r
 
 pub(super) const HOST: &str = "the host";
 pub(super) const LOCALHOST: &str = "the host, at its localhost";
+pub(super) const SAME: &str = "the same network";
+pub(super) const ON_ITS_LAN: &str = "a machine on its LAN";
 pub(super) const OUTSIDE: &str = "outside";
 pub(super) const ROUTED: &str = "outside with a route";
 
@@ -27,8 +29,8 @@ pub(super) struct Source {
     pub(super) host: Host,
     /// The number of its network.
     pub(super) network: Option<usize>,
-    /// Whether it is there for who is on the same network.
-    pub(super) only_neighbours: bool,
+    /// What it is called by who is on the same network, if it is there for those alone.
+    pub(super) neighbour: Option<&'static str>,
     /// The interfaces that it tries by, and their numbers: of the host, one for each network.
     pub(super) devices: Vec<(String, u32)>,
     /// What it knows the host by.
@@ -148,7 +150,8 @@ pub(super) fn trials(sources: &[Source], targets: &[Target]) -> Vec<Trial> {
             trials.extend(by_the_host(*number, source, row, target));
         }
     }
-    let others = || sources.iter().enumerate().filter(|(_, s)| s.only_neighbours || is_outside(s));
+    let is_container = |source: &Source| source.neighbour == Some(SAME);
+    let others = || sources.iter().enumerate().filter(|(_, s)| is_container(s) || is_outside(s));
     for (number, source) in others() {
         trials.extend(to_the_host(number, source));
     }
@@ -167,10 +170,10 @@ fn is_outside(source: &Source) -> bool {
 
 /// Whether somebody tries to reach a container, and what that is called.
 fn who<'a>((n, source): (usize, &'a Source), to: &Target) -> Option<(usize, &'a Source, &'a str)> {
-    match (source.only_neighbours, source.network == Some(to.network)) {
-        (true, true) => Some((n, source, "the same network")),
-        (true, false) => None,
-        (false, _) => Some((n, source, &source.row)),
+    match (source.neighbour, source.network == Some(to.network)) {
+        (Some(row), true) => Some((n, source, row)),
+        (Some(_), false) => None,
+        (None, _) => Some((n, source, &source.row)),
     }
 }
 

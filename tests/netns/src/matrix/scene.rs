@@ -12,7 +12,7 @@ use super::trial::{self, Outcome, Trial};
 use crate::{Host, Lab, wait_until};
 
 /// The kinds of networks: what they are called, and how they are made.
-const KINDS: [(&str, &str); 6] = [
+const KINDS: [(&str, &str); 8] = [
     ("a bridge network", ""),
     ("a network whose containers do not talk", "-o com.docker.network.bridge.enable_icc=false"),
     (
@@ -31,7 +31,21 @@ const KINDS: [(&str, &str); 6] = [
         "--internal -o com.docker.network.bridge.gateway_mode_ipv4=isolated \
          -o com.docker.network.bridge.gateway_mode_ipv6=isolated",
     ),
+    ("a macvlan network", "-d macvlan -o parent=lan2"),
+    (
+        "a macvlan network that the host is on",
+        "-d macvlan -o parent=lan3 -o rnet.macvlan.host_access=true",
+    ),
 ];
+
+/// The kinds that are on a LAN, and the host's link to that.
+const ON_A_LAN: [(usize, &str); 2] = [(6, "lan2"), (7, "lan3")];
+
+/// The last part of the addresses of the machine on such a LAN.
+const OUTSIDER: &str = "99";
+
+/// What the host's own ends on networks that are on a LAN begin with.
+const HOST_END: &str = "mv-";
 
 /// The kinds that there is another network of, so that there is an other one for each of them.
 const TWICE: [usize; 3] = [0, 4, 5];
@@ -49,6 +63,8 @@ pub(super) struct Scene<'a> {
     /// Whom they try to reach; they end before what was made is removed.
     listeners: Vec<Listener>,
     networks: Vec<String>,
+    /// The host's links to them, by their numbers.
+    devices: Vec<String>,
     containers: Vec<String>,
 }
 
@@ -63,6 +79,7 @@ impl<'a> Scene<'a> {
             journal: Journal::default(),
             listeners: Vec::new(),
             networks: Vec::new(),
+            devices: Vec::new(),
             containers: Vec::new(),
         };
         scene.make_networks()?;
@@ -82,14 +99,59 @@ impl<'a> Scene<'a> {
     fn make_networks(&mut self) -> Result<(), String> {
         for (number, kind) in (0..KINDS.len()).chain(TWICE).enumerate() {
             let (_, options) = KINDS[kind];
-            let (name, bridge) = (format!("matrix-{number}"), bridge(number));
+            let name = format!("matrix-{number}");
+            let (ipv4, ipv6) = (format!("10.231.{number}"), format!("fd00:231:{number}:"));
+            let on = ON_A_LAN.iter().find(|(lan, _)| *lan == number).map(|(_, parent)| *parent);
+            if let Some(parent) = on {
+                self.add_lan(number, parent, [&ipv4, &ipv6]);
+            }
+            let more = match on {
+                None => format!("-o com.docker.network.bridge.name=matrix{number}"),
+                Some(_) => format!("--gateway {ipv4}.{OUTSIDER} --gateway {ipv6}:{OUTSIDER}"),
+            };
             self.engine.docker(&format!(
-                "network create --ipv6 --subnet 10.231.{number}.0/24 --subnet fd00:231:{number}::/64 \
-                 -o com.docker.network.bridge.name={bridge} {options} {name}"
+                "network create --ipv6 --subnet {ipv4}.0/24 --subnet {ipv6}:/64 {more} {options} {name}"
             ))?;
             self.networks.push(name);
+            let device = match on {
+                None => format!("matrix{number}"),
+                Some(parent) => self.host_end().unwrap_or_else(|| parent.to_owned()),
+            };
+            self.devices.push(device);
         }
         Ok(())
+    }
+
+    /// A LAN of the host, and a machine on it with addresses of the network there.
+    fn add_lan(&mut self, number: usize, parent: &str, [ipv4, ipv6]: [&str; 2]) {
+        let machine = Host::new();
+        self.lab.host.connect(parent, &machine, "eth0");
+        machine.add_address("eth0", &format!("{ipv4}.{OUTSIDER}/24"));
+        machine.add_address("eth0", &format!("{ipv6}:{OUTSIDER}/64"));
+        self.sources.push(Source {
+            row: plan::ON_ITS_LAN.to_owned(),
+            network: Some(number),
+            neighbour: Some(plan::ON_ITS_LAN),
+            devices: vec![device(&machine, "eth0")],
+            // Nobody leads from there to where the host has its addresses.
+            knows: Known::default(),
+            gateway: Known::default(),
+            host: machine,
+        });
+    }
+
+    /// The host's own end on the network that was made last, if it has one.
+    fn host_end(&self) -> Option<String> {
+        let mut links = self.lab.host.links().into_iter().map(|link| link.name);
+        links.find(|name| name.starts_with(HOST_END) && !self.devices.contains(name))
+    }
+
+    /// The host as it is known on a network: nobody there if it only leads there.
+    fn host_on(&self, number: usize) -> Known {
+        let device = &self.devices[number];
+        let is_parent = ON_A_LAN.iter().any(|(_, parent)| parent == device);
+        let known = Known::of(&self.lab.host, device);
+        if is_parent { Known { link_local: known.link_local, ..Known::default() } } else { known }
     }
 
     /// The containers that are tried, one on each kind of network.
@@ -121,14 +183,15 @@ impl<'a> Scene<'a> {
         let words = |n| (format!("matrix-source-{n}"), format!("--network matrix-{n}"));
         let hosts = self.run(&(0..kinds.len()).map(words).collect::<Vec<_>>())?;
         for ((number, kind), host) in kinds.into_iter().enumerate().zip(hosts) {
-            let link_local = Known::of(&self.lab.host, &bridge(number)).link_local;
+            let gateway = self.host_on(number);
+            let link_local = gateway.link_local;
             self.sources.push(Source {
                 row: KINDS[kind].0.to_owned(),
                 network: Some(number),
-                only_neighbours: number < KINDS.len(),
+                neighbour: (number < KINDS.len()).then_some(plan::SAME),
                 devices: vec![device(&host, "eth0")],
                 knows: Known { link_local, ..Known::from_pair(Lab::HOST) },
-                gateway: Known::of(&self.lab.host, &bridge(number)),
+                gateway,
                 host,
             });
         }
@@ -138,12 +201,12 @@ impl<'a> Scene<'a> {
     /// The host itself, by two of its addresses, and those outside.
     fn add_machines(&mut self) {
         let host = &self.lab.host;
-        let bridges: Vec<_> = (0..KINDS.len()).map(|n| device(host, &bridge(n))).collect();
+        let links: Vec<_> = (0..KINDS.len()).map(|n| device(host, &self.devices[n])).collect();
         let (near, far) = (Known::of(host, "lan0"), Known::of(host, "lan1"));
         let by_lan = |machine: &Host| vec![device(machine, "eth0")];
         let machines = [
-            (plan::HOST, host, bridges.clone(), Known { link_local: None, ..near }),
-            (plan::LOCALHOST, host, bridges, Known::from_pair(["127.0.0.1", "::1"])),
+            (plan::HOST, host, links.clone(), Known { link_local: None, ..near }),
+            (plan::LOCALHOST, host, links, Known::from_pair(["127.0.0.1", "::1"])),
             (plan::OUTSIDE, &self.lab.client, by_lan(&self.lab.client), near),
             (plan::ROUTED, &self.lab.other, by_lan(&self.lab.other), far),
         ];
@@ -151,10 +214,10 @@ impl<'a> Scene<'a> {
             self.sources.push(Source {
                 row: row.to_owned(),
                 network: None,
-                only_neighbours: false,
+                neighbour: None,
                 devices,
                 knows,
-                gateway: Known::of(&self.lab.host, &bridge(0)),
+                gateway: self.host_on(0),
                 host: host.another(),
             });
         }
@@ -263,10 +326,6 @@ fn said(trial: &Trial, outcome: &Outcome) -> Option<String> {
         Outcome::Reached => Some(word),
         Outcome::By(other) => Some(format!("{word} answered by {other}")),
     }
-}
-
-fn bridge(number: usize) -> String {
-    format!("matrix{number}")
 }
 
 fn host_port(number: usize) -> u16 {

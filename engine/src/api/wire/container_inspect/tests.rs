@@ -151,6 +151,17 @@ fn a_container_without_networks_exposes_nothing() {
 }
 
 #[test]
+fn a_container_that_is_reached_past_the_host_exposes_nothing() {
+    let mut container = container();
+    container.ports.clear();
+    container.endpoints[0].unpublished = true;
+    let now = DateTime::from_timestamp(2000, 0).unwrap();
+    assert_eq!(container_list::entry(&container, &called(&[]), None, now)["Ports"], json!([]));
+    let told = inspect(&container, &Beside::default());
+    assert_eq!(told["NetworkSettings"]["Ports"], json!({}));
+}
+
+#[test]
 fn a_list_s_entry_has_the_columns_of_ps() {
     let now = DateTime::from_timestamp(1006, 0).unwrap();
     let names = ["/app/db", "/web"].map(str::to_owned);
