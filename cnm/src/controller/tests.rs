@@ -9,6 +9,7 @@ use crate::store::{Durability, Memory};
 use crate::{Key, NetworkSpec, PlanError, PortBinding, Value};
 
 mod claims;
+mod cluster;
 mod crash;
 mod names;
 mod networks;

@@ -4,12 +4,12 @@
 #![expect(clippy::unwrap_used, reason = "a test")]
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use cnm::driver::Node;
-use cnm::{Element, Key, diff};
+use cnm::driver::{Node, Peer, PeersChange};
+use cnm::{Element, EndpointId, Key, Mac, diff};
 use drivers::kernel::Kernel;
-use netns_tests::machines::{Container, Machines, PORT, Shape, USUAL, VNI};
+use netns_tests::machines::{Container, Machine, Machines, PORT, Shape, USUAL, VNI};
 use netns_tests::{Echo, Flow, Host, Lan, patient};
 use nix::sys::socket::{setsockopt, sockopt};
 
@@ -304,4 +304,48 @@ fn what_somebody_else_breaks_of_a_way_to_another_machine_is_noticed_and_comes_ba
         // What healing did is nobody else's doing.
         while changes.try_recv().is_ok() {}
     }
+}
+
+#[test]
+#[ignore = "a measurement, which it prints: ten thousand containers on other machines"]
+fn ten_thousand_containers_on_other_machines_are_told_in_a_second() {
+    let mut site = Machines::new(2, USUAL);
+    let peer = |n: u32| {
+        let mut bytes = [7; 32];
+        bytes[..4].copy_from_slice(&n.to_be_bytes());
+        let [_, _, high, low] = n.to_be_bytes();
+        Peer {
+            endpoint: EndpointId::from_random(bytes),
+            mac: Mac::from([2, 7, 0, 0, high, low]),
+            addresses: vec![
+                IpAddr::from([10, 9, high, low]),
+                IpAddr::from([0xfd09, 0, 0, 0, 0, 0, 7, u16::from_be_bytes([high, low])]),
+            ],
+            node: 2,
+        }
+    };
+    let (network, machine) = (site.network.clone(), &mut site.all[0]);
+    let _changes = machine.kernel.changes().unwrap();
+    let measure = |what: &str, machine: &mut Machine, put: Vec<Peer>| {
+        let begun = Instant::now();
+        let change = PeersChange { put, gone: Vec::new() };
+        let (before, after) = machine.model.tell_peers(&network, change).unwrap();
+        let planned = begun.elapsed();
+        machine.apply(&before, &after);
+        println!("{what}: {} objects, planned {planned:?}, all {:?}", after.len(), begun.elapsed());
+        after.len()
+    };
+    assert_eq!(measure("10,000", machine, (0..10_000).map(peer).collect()), 40_000);
+    assert_eq!(measure("one more", machine, vec![peer(10_001)]), 4);
+    assert_eq!(measure("one more", machine, vec![peer(10_002)]), 4);
+    let begun = Instant::now();
+    assert_eq!(machine.heal(), "");
+    println!("looked at: {:?}", begun.elapsed());
+    let begun = Instant::now();
+    machine.tell_nodes(&[Node { number: 2, address: "203.0.113.9".parse().unwrap() }]);
+    println!("another address: {:?}", begun.elapsed());
+    let begun = Instant::now();
+    machine.tell_nodes(&[]);
+    println!("gone: {:?}", begun.elapsed());
+    assert_eq!(machine.heal(), "");
 }

@@ -25,7 +25,7 @@ fn lent(address: IpNetwork) -> Lent {
     Lent { address, gateway: None, mac: None }
 }
 
-fn begin_with(
+pub(super) fn begin_with(
     engine: &mut Engine,
     spec: &SandboxSpec,
     claims: &Claims,
@@ -34,7 +34,7 @@ fn begin_with(
     controller.begin_create_sandbox(spec, claims, entropy, *now)
 }
 
-fn made<T: std::fmt::Debug>(decision: Decision<T>) -> T {
+pub(super) fn made<T: std::fmt::Debug>(decision: Decision<T>) -> T {
     match decision {
         Decision::Made(made) => made,
         Decision::Unclaimed(wanted) => panic!("unclaimed: {wanted:?}"),
