@@ -284,9 +284,10 @@ impl Networks {
         let lent = std::mem::take(&mut change.lent);
         self.keep_lent(&change.endpoints, lent);
         records.extend(self.return_left(&change.gone));
-        records.extend(self.tell_change(&change));
+        let told = self.tell_change(&change);
+        records.extend(told.clone());
         self.note(|model| model.commit(change.transaction), records, Durability::Eventual);
-        self.send_records();
+        self.send(&told);
         self.give_back(&change.gone);
     }
 
@@ -334,13 +335,14 @@ impl Networks {
         };
         self.resolver.withdraw(sandbox);
         owed.extend(self.return_leases(sandbox, &endpoints));
-        owed.extend(self.tell_gone(&old, &endpoints));
+        let told = self.tell_gone(&old, &endpoints);
+        owed.extend(told.clone());
         let plan = diff(&transaction.before, &transaction.after);
         self.take_down(&transaction.subject, &plan);
         self.resolver.release(sandbox);
         self.forget_flows(&old, &endpoints);
         self.note(|model| model.commit(transaction), owed, durability);
-        self.send_records();
+        self.send(&told);
         self.give_back(endpoints.iter().map(|endpoint| &endpoint.id));
         Ok(())
     }

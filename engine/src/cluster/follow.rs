@@ -51,9 +51,14 @@ impl Member {
         let nodes = self.others(&view);
         let mut peers = BTreeMap::new();
         for network in &shared {
-            let Some(endpoints) = view.endpoints.get(&network.id) else { continue };
-            let all = endpoints.iter().filter_map(|(id, record)| self.peer(&view, id, record));
-            peers.insert(network.id.clone(), all.collect());
+            let used = self.told().followed.contains_key(&network.id);
+            let all = match view.endpoints.get(&network.id).filter(|_| used) {
+                Some(all) => all.iter().filter_map(|(id, of)| self.peer(&view, id, of)).collect(),
+                // What nobody here needs is too much.
+                None if !used => Vec::new(),
+                None => continue,
+            };
+            peers.insert(network.id.clone(), all);
         }
         self.below.networks.know_others(&nodes, peers);
         for network in &shared {
@@ -143,6 +148,7 @@ impl Member {
                     told.followed.remove(&id);
                     drop(told);
                     self.cluster.unfollow(&id);
+                    self.see_endpoints(&self.cluster.view(), &id, None);
                 }
                 (false, Some(_)) => {}
             }

@@ -110,6 +110,15 @@ impl Journal {
         }
     }
 
+    /// Has all written that stands in line, if somebody writes after he has done so.
+    pub(super) fn settle(&self) {
+        let _pen = self.pen.lock().unwrap_or_else(PoisonError::into_inner);
+        let entries = std::mem::take(&mut self.line().entries);
+        if !entries.is_empty() {
+            self.write(&entries);
+        }
+    }
+
     /// Writes what nobody waits for, unless somebody is writing, who looks again afterwards.
     fn write_idle(&self) {
         loop {

@@ -15,7 +15,7 @@ use std::sync::{Arc, MutexGuard, PoisonError};
 use cnm::controller::{HostFacts, NetworkUpdate, WantedAddress};
 use cnm::driver::Scope;
 use cnm::network::Tunnel;
-use cnm::store::{Batch, Durability};
+use cnm::store::Batch;
 use cnm::{Controller, EndpointId, Kind, Mac, Network, NetworkId, NetworkSpec, Planner};
 use ipnetwork::IpNetwork;
 
@@ -192,12 +192,12 @@ impl Networks {
         self.appearing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Writes down what is to be sent, and has it sent.
-    fn send(&self, records: Batch) {
-        if records.writes.is_empty() {
+    /// What was noted is sent, if it is anything: who sends it reads what is written.
+    pub(super) fn send(&self, noted: &Batch) {
+        if noted.writes.is_empty() {
             return;
         }
-        self.note(|_| Batch::default(), records, Durability::Immediate);
+        self.journal.settle();
         if let Some(sharing) = self.sharing() {
             sharing.wake();
         }

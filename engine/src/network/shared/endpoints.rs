@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use cnm::controller::{Lent, WantedAddress};
-use cnm::store::Batch;
+use cnm::store::{Batch, Durability};
 use cnm::{Endpoint, Network, NetworkId, Sandbox, SandboxId};
 use ipnetwork::IpNetwork;
 
@@ -76,14 +76,8 @@ impl Networks {
         for endpoint in &endpoints {
             records.extend(self.publication(endpoint, &sandbox));
         }
-        self.send(records);
-    }
-
-    /// What was written down with a change is sent.
-    pub(in super::super) fn send_records(&self) {
-        if let Some(sharing) = self.sharing() {
-            sharing.wake();
-        }
+        self.note(|_| Batch::default(), records.clone(), Durability::Eventual);
+        self.send(&records);
     }
 
     /// All endpoints of this host that other hosts are to know.

@@ -177,13 +177,11 @@ fn an_endpoint_is_told_with_what_makes_it_true_and_again_with_what_ends_it() {
     let id = change.sandbox.id.clone();
     networks.finish(change, Batch::default());
     assert_eq!(list.told(), ["publish c1 at 10.128.0.11/20", "wake"]);
-    networks.pay().unwrap();
     assert_eq!(queued(&site), [b"here"]);
     let error = networks.remove("app").unwrap_err();
     assert!(error.to_string().contains("has active endpoints"), "{error}");
     networks.close(&id, Batch::default()).unwrap();
     assert_eq!(list.told(), ["withdraw [10.128.0.11] kept false", "wake"]);
-    networks.pay().unwrap();
     assert_eq!(queued(&site), [b"gone"]);
 }
 
