@@ -173,6 +173,7 @@ impl Networks {
     /// Decides on a sandbox with its endpoints and ports. Host ports are bound when this returns.
     pub(crate) fn begin_open(&self, spec: &SandboxSpec) -> Result<Change> {
         let SandboxSpec { owner, sysctls, joins, ports, .. } = spec;
+        self.claim_macs(joins, owner)?;
         let asked = self.ask(&Asking { sandbox: None, owner, sysctls, joins, ports })?;
         let ((_, mut transaction), claimed) = self.decide(asked, |model, claims| {
             model.begin_create_sandbox(spec, claims, &mut Chance, now())
@@ -192,6 +193,7 @@ impl Networks {
         let (known, endpoints) = self.sandbox(sandbox)?;
         let is_first = endpoints.is_empty();
         let (owner, sysctls, joins) = (&known.owner, &known.sysctls, std::slice::from_ref(join));
+        self.claim_macs(joins, owner)?;
         let asking = Asking { sandbox: Some(sandbox), owner, sysctls, joins, ports };
         let asked = self.ask(&asking)?;
         let (transaction, claimed) = self.decide(asked, |model, claims| {

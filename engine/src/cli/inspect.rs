@@ -152,6 +152,9 @@ async fn find(
         if args.size && *kind == "container" {
             path.push_str("?size=1");
         }
+        if args.verbose && *kind == "network" {
+            path.push_str("?verbose=true");
+        }
         match client.get(&path).await {
             Err(error) if error.status == Some(404) => {
                 if kinds.len() == 1 {

@@ -8,7 +8,7 @@ use cluster::{Choose, Publication};
 use cnm::controller::{NetworkUpdate, WantedAddress};
 use cnm::network::{PoolSpec, Tunnel, own_options};
 use cnm::store::Batch;
-use cnm::{EndpointId, Kind, Network, NetworkId, NetworkSpec, Pool};
+use cnm::{EndpointId, Kind, Mac, Network, NetworkId, NetworkSpec, Pool};
 use ipnetwork::IpNetwork;
 
 use super::member::Member;
@@ -143,9 +143,20 @@ impl Sharing for Shared {
         self.member()?.cluster.withdraw(network, endpoint, addresses, kept)
     }
 
-    fn forget(&self, network: &NetworkId, owner: &str) {
-        if let Ok(member) = self.member() {
-            member.cluster.forget(network, owner);
+    fn claim_mac(&self, network: &NetworkId, mac: Mac, owner: &str) -> Result<()> {
+        let member = self.member()?;
+        member.below.runtime.block_on(member.cluster.claim_mac(network, mac, owner))
+    }
+
+    fn forget(&self, network: &NetworkId, owner: &str, mac: Option<Mac>) {
+        let Ok(member) = self.member() else { return };
+        member.cluster.forget(network, owner);
+        let released = mac.map(|mac| {
+            member.below.runtime.block_on(member.cluster.release_mac(network, mac, owner))
+        });
+        if let Some(Err(error)) = released {
+            let (network, error) = (network.short(), error.chain());
+            tracing::warn!(network, error, "a hardware address stays claimed");
         }
     }
 

@@ -90,13 +90,13 @@ impl Containers {
                 self.rewire(&live, &after, change)?;
                 let release = |model: &mut Controller| release(model, &before.id, &gone);
                 self.networks.note(release, Batch::default(), Durability::Immediate);
-                self.networks.forget_on(&network, &before.id);
+                self.networks.forget_on(&network, &before.id, gone.spec.mac);
                 self.tell_network("disconnect", &gone, &before);
                 Ok(())
             }
             _ => {
                 self.note_disconnect(&live, after)?;
-                self.networks.forget_on(&network, &before.id);
+                self.networks.forget_on(&network, &before.id, gone.spec.mac);
                 Ok(())
             }
         }

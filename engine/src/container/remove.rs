@@ -77,7 +77,11 @@ impl Containers {
                 self.remove_unrecorded(&container, volumes, records);
             }
         }
-        self.networks.forget_shared(&container.id);
+        for endpoint in &container.endpoints {
+            if let Ok(network) = self.network_of(endpoint) {
+                self.networks.forget_on(&network, &container.id, endpoint.spec.mac);
+            }
+        }
         self.end_links_to(&container);
         self.registry.remove(&container.id);
         self.tell(&container, "destroy", &[]);

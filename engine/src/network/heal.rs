@@ -211,7 +211,7 @@ impl Networks {
     }
 
     /// Heals one network or sandbox, unless it is being changed, or gone.
-    fn heal_subject(&self, subject: &Subject) -> Result<()> {
+    pub(super) fn heal_subject(&self, subject: &Subject) -> Result<()> {
         let _turn = self.turns.take(subject);
         let settled = self.controller().settled(subject);
         let Some(desired) = settled.filter(|_| !self.is_at_rest()) else { return Ok(()) };

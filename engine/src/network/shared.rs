@@ -53,8 +53,11 @@ pub(crate) trait Sharing: fmt::Debug + Send + Sync {
         kept: bool,
     ) -> Result<Batch>;
 
-    /// Lets go of what is kept for somebody on a network.
-    fn forget(&self, network: &NetworkId, owner: &str);
+    /// Claims a hardware address that a user chose. Fails if somebody else has it on the network.
+    fn claim_mac(&self, network: &NetworkId, mac: Mac, owner: &str) -> Result<()>;
+
+    /// Lets go of what is kept for somebody on a network, the hardware address that he chose, too.
+    fn forget(&self, network: &NetworkId, owner: &str, mac: Option<Mac>);
 
     /// There may be records to be sent.
     fn wake(&self);

@@ -3,9 +3,9 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use cnm::controller::{Lent, WantedAddress};
+use cnm::controller::{JoinSpec, Lent, WantedAddress};
 use cnm::store::{Batch, Durability};
-use cnm::{Endpoint, Network, NetworkId, Sandbox, SandboxId};
+use cnm::{Endpoint, Kind, Mac, Network, NetworkId, Sandbox, SandboxId};
 use ipnetwork::IpNetwork;
 
 use super::{Published, is_shared};
@@ -93,17 +93,28 @@ impl Networks {
         all
     }
 
-    /// Lets go of what is kept for an owner on all shared networks.
-    pub(crate) fn forget_shared(&self, owner: &str) {
-        for network in self.shared_networks() {
-            self.forget_on(&network, owner);
+    /// Claims the hardware addresses that a user chose on shared networks. What cannot be asked for
+    /// now was asked for when it was new.
+    pub(in super::super) fn claim_macs(&self, joins: &[JoinSpec], owner: &str) -> Result<()> {
+        for join in joins {
+            let (Some(id), Some(mac)) = (&join.network, join.mac) else { continue };
+            let is_shared = self.network(id.as_str()).is_ok_and(|network| is_shared(&network));
+            let Some(sharing) = self.sharing().filter(|_| is_shared) else { continue };
+            match sharing.claim_mac(id, mac, owner) {
+                Err(error) if error.kind() == Kind::Unavailable => {
+                    let error = error.chain();
+                    tracing::warn!(%mac, error, "nobody knows whether somebody else has it, too");
+                }
+                claimed => claimed?,
+            }
         }
+        Ok(())
     }
 
     /// Lets go of what is kept for an owner on a network, if that is shared.
-    pub(crate) fn forget_on(&self, network: &Network, owner: &str) {
+    pub(crate) fn forget_on(&self, network: &Network, owner: &str, mac: Option<Mac>) {
         if let Some(sharing) = self.sharing().filter(|_| is_shared(network)) {
-            sharing.forget(&network.id, owner);
+            sharing.forget(&network.id, owner, mac);
         }
     }
 

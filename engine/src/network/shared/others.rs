@@ -9,7 +9,7 @@ use cnm::{EndpointId, NetworkId, State, diff};
 use dns::protocol::EndpointNames;
 
 use crate::network::Networks;
-use engine_error::Result;
+use engine_error::{Error, Result};
 
 impl Networks {
     /// Endpoints of a network have come, changed or gone on other hosts.
@@ -72,13 +72,19 @@ impl Networks {
         subject: &Subject,
         tell: impl FnOnce(&Self) -> Option<(State, State)>,
     ) -> Result<()> {
-        let _turn = self.turns.take(subject);
+        let turn = self.turns.take(subject);
         let Some((before, after)) = tell(self) else { return Ok(()) };
         let plan = diff(&before, &after);
         if plan.is_empty() || self.is_at_rest() {
             return Ok(());
         }
         tracing::debug!(?subject, steps = plan.steps().len(), "follow other hosts");
-        Ok(self.kernel.apply(&plan)?)
+        let applied = self.kernel.apply(&plan);
+        drop(turn);
+        let Err(error) = applied else { return Ok(()) };
+        // The kernel may have some of it already, of an earlier daemon that knew more.
+        let error = Error::from(error).chain();
+        tracing::debug!(?subject, error, "look at what there is");
+        self.heal_subject(subject)
     }
 }

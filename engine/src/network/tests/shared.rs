@@ -91,8 +91,13 @@ impl Sharing for List {
         Ok(records)
     }
 
-    fn forget(&self, _network: &NetworkId, owner: &str) {
-        self.add(format!("forget {owner}"));
+    fn claim_mac(&self, _network: &NetworkId, mac: Mac, owner: &str) -> Result<()> {
+        self.add(format!("claim {mac} for {owner}"));
+        if owner == "late" { Err(Error::conflict("in use")) } else { Ok(()) }
+    }
+
+    fn forget(&self, _network: &NetworkId, owner: &str, mac: Option<Mac>) {
+        self.add(format!("forget {owner} {mac:?}"));
     }
 
     fn wake(&self) {
@@ -211,6 +216,22 @@ fn an_address_that_is_kept_for_its_owner_is_withdrawn_as_kept() {
     list.told();
     networks.close(&id, Batch::default()).unwrap();
     assert_eq!(list.told(), ["withdraw [10.128.1.1] kept true", "wake"]);
+}
+
+#[test]
+fn a_hardware_address_that_a_user_chose_is_claimed_before_anything_else() {
+    let site = Site::default();
+    let (networks, network, list) = sharing(&site);
+    let mut spec = join("late", &network, None);
+    spec.joins[0].mac = Some("02:00:00:00:00:07".parse().unwrap());
+    assert_eq!(networks.begin_open(&spec).unwrap_err().kind(), Kind::Conflict);
+    assert_eq!(list.told(), ["claim 02:00:00:00:00:07 for late"]);
+    spec.owner = "early".to_owned();
+    start(&networks, &spec);
+    let told = list.told();
+    assert_eq!(told[..2], ["claim 02:00:00:00:00:07 for early", "claim 10.128.0.11 for early"]);
+    networks.forget_on(&network, "early", spec.joins[0].mac);
+    assert_eq!(list.told(), [format!("forget early {:?}", spec.joins[0].mac)]);
 }
 
 #[test]
