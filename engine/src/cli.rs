@@ -21,6 +21,7 @@ mod network;
 mod port;
 mod ports;
 mod run;
+mod swarm;
 mod system;
 mod table;
 mod template;
@@ -88,6 +89,7 @@ async fn dispatch(cli: Cli) -> Outcome {
         Command::Logs(args) => logs::logs(&client, args).await,
         Command::Network(command) => network::command(&client, command).await,
         Command::Node(command) => cluster::node(&client, command).await,
+        Command::Swarm(command) => swarm::command(&client, command).await,
         Command::Pause(args) => container::each(&client, args, "pause").await,
         Command::Port(args) => port::command(&client, args).await,
         Command::Ps(args) => list::ps(&client, args).await,

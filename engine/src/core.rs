@@ -25,6 +25,7 @@ use crate::file_systems::FileSystems;
 use crate::network::Networks;
 use crate::runner::Runner;
 use crate::settings::Settings;
+use crate::swarm::Swarm;
 use crate::tasks::Tasks;
 use engine_error::{Error, Result};
 use image::{Images, builtin};
@@ -52,6 +53,8 @@ pub struct Engine {
     pub containers: Arc<Containers>,
     /// The cluster that this host is in.
     pub membership: Arc<Membership>,
+    /// The swarm that is that cluster, if it is one.
+    pub swarm: Arc<Swarm>,
     store: Arc<dyn Store>,
     /// Records that cannot be read and are where they were.
     stayed: Vec<Unreadable>,
@@ -88,6 +91,7 @@ impl Engine {
             engine.membership.open()?;
             unreadable.extend(engine.containers.recover(engine.store.as_ref())?);
             engine.membership.go_on()?;
+            engine.swarm.go_on(&engine.tasks);
             engine.containers.resume();
             engine
                 .stayed
@@ -137,6 +141,7 @@ impl Engine {
             store.clone(),
             tasks.clone(),
         ));
+        let swarm = Arc::new(Swarm::open(&settings, store.clone(), membership.clone())?);
         let stayed = Vec::new();
         Ok(Self {
             settings,
@@ -148,6 +153,7 @@ impl Engine {
             file_systems,
             containers,
             membership,
+            swarm,
             store,
             stayed,
             tasks,

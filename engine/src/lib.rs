@@ -16,4 +16,5 @@ pub mod network;
 mod plugins;
 pub mod runner;
 pub mod settings;
+pub mod swarm;
 pub mod tasks;

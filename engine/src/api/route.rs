@@ -13,8 +13,8 @@ use super::body::{self, Response};
 use super::error::page_not_found;
 use super::request::Request;
 use super::{
-    Api, cluster, containers, events, exec, images, logs, networks, ports, system, transfer,
-    volumes,
+    Api, cluster, containers, events, exec, images, logs, networks, nodes, ports, swarm, system,
+    transfer, volumes,
 };
 use engine_error::{Error, Result};
 
@@ -33,8 +33,11 @@ pub async fn dispatch(api: Arc<Api>, request: Request) -> Result<Response> {
         Some("images") => image(api, method, path, request).await,
         Some("networks") => network(api, method, path, request).await,
         Some("volumes") => volume(api, method, path, request).await,
-        Some("swarm") if method == "POST" => Err(unsupported("swarm mode is not supported")),
-        Some("swarm" | "nodes" | "services" | "tasks" | "secrets" | "configs") => Err(no_swarm()),
+        Some("swarm") => swarm::dispatch(&api, &path[1..], request).await,
+        Some("nodes") => nodes::dispatch(&api, &path[1..], request).await,
+        Some(noun @ ("services" | "tasks" | "secrets" | "configs")) => {
+            swarm::without(&api, noun, method, &path[1..])
+        }
         Some("plugins") => plugin(method, path),
         _ => other(api, method, path, request).await,
     }
@@ -42,7 +45,7 @@ pub async fn dispatch(api: Arc<Api>, request: Request) -> Result<Response> {
 
 async fn other(api: Arc<Api>, method: &str, path: &[&str], request: Request) -> Result<Response> {
     match (method, path) {
-        ("GET" | "HEAD", ["_ping"]) => Ok(system::ping(method == "HEAD")),
+        ("GET" | "HEAD", ["_ping"]) => Ok(system::ping(&api, method == "HEAD")),
         ("GET", ["version"]) => Ok(system::version(&api).await),
         ("GET", ["info"]) => system::info(&api).await,
         ("GET", ["events"]) => events::stream(&api, &request),
@@ -212,7 +215,7 @@ async fn volume(api: Arc<Api>, method: &str, path: &[&str], request: Request) ->
         ("DELETE", name) if !name.is_empty() => {
             volumes::remove(&api, &name.join("/"), &request).await
         }
-        ("PUT", [_]) => Err(no_swarm()),
+        ("PUT", [_]) => swarm::without_volumes(&api),
         _ => Err(page_not_found()),
     }
 }
@@ -229,14 +232,6 @@ fn plugin(method: &str, path: &[&str]) -> Result<Response> {
 
 fn done(result: Result<()>) -> Result<Response> {
     result.map(|()| body::no_content())
-}
-
-fn no_swarm() -> Error {
-    Error::new(
-        Kind::Unavailable,
-        "This node is not a swarm manager. Use \"docker swarm init\" or \"docker swarm join\" to \
-         connect this node to swarm and try again.",
-    )
 }
 
 /// What is understood and not there.

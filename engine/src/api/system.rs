@@ -16,7 +16,7 @@ use super::containers::blocking;
 use super::request::Request;
 use super::wire::system as wire;
 use super::wire::system::{Daemon, Host};
-use super::{Api, server};
+use super::{Api, server, swarm};
 use crate::config::Seccomp;
 use crate::container::Status;
 use crate::core::check::Finding;
@@ -27,11 +27,11 @@ pub mod limits;
 pub mod usage;
 
 /// `GET` and `HEAD /_ping`.
-pub fn ping(head: bool) -> Response {
+pub fn ping(api: &Api, head: bool) -> Response {
     let text = if head { "" } else { "OK" };
     let mut response = body::text(StatusCode::OK, text);
     response.headers_mut().insert("Builder-Version", HeaderValue::from_static("1"));
-    response.headers_mut().insert("Swarm", HeaderValue::from_static("inactive"));
+    response.headers_mut().insert("Swarm", swarm::header(api));
     server::no_cache(&mut response);
     response
 }
@@ -58,7 +58,9 @@ async fn runtime_version(api: &Api, name: &str) -> Vec<(String, String)> {
 /// `GET /info`.
 pub async fn info(api: &Arc<Api>) -> Result<Response> {
     let api = api.clone();
-    let value = blocking(move || Ok(wire::info(&host(), &daemon(&api)))).await?;
+    let swarm = swarm::info(&api).await;
+    let mut value = blocking(move || Ok(wire::info(&host(), &daemon(&api)))).await?;
+    value["Swarm"] = swarm;
     Ok(body::json(&value))
 }
 

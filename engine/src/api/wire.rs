@@ -15,5 +15,6 @@ pub mod go;
 pub mod image;
 pub mod network;
 pub mod ports;
+pub mod swarm;
 pub mod system;
 pub mod time;

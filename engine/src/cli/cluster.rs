@@ -8,7 +8,7 @@ use super::commands::{
     NodeLsArgs, NodeRmArgs,
 };
 use super::template::{self, Format};
-use super::{Outcome, complain, create, say};
+use super::{Outcome, complain, create, say, swarm};
 
 /// `cluster …`.
 pub(crate) async fn command(client: &Client, command: ClusterCommand) -> Outcome {
@@ -24,6 +24,9 @@ pub(crate) async fn command(client: &Client, command: ClusterCommand) -> Outcome
 /// `node …`.
 pub(crate) async fn node(client: &Client, command: NodeCommand) -> Outcome {
     match command {
+        NodeCommand::Demote(nodes) => swarm::make(client, nodes, "worker").await,
+        NodeCommand::Promote(nodes) => swarm::make(client, nodes, "manager").await,
+        NodeCommand::Update(args) => swarm::update_node(client, args).await,
         NodeCommand::Inspect(args) => inspect_nodes(client, args).await,
         NodeCommand::Ls(args) => ls_nodes(client, args).await,
         NodeCommand::Rm(args) => rm_nodes(client, args).await,

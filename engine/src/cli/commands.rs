@@ -5,6 +5,7 @@ mod container;
 mod create;
 mod image;
 mod network;
+mod swarm;
 
 use std::path::PathBuf;
 
@@ -15,6 +16,7 @@ pub(crate) use self::container::*;
 pub(crate) use self::create::*;
 pub(crate) use self::image::*;
 pub(crate) use self::network::*;
+pub(crate) use self::swarm::*;
 
 /// A flag that may be written alone, or with `=true` and `=false`. The name keeps clap from
 /// taking it for a flag without a value.
@@ -128,6 +130,9 @@ pub(crate) enum Command {
     /// Manage the hosts of the cluster
     #[command(subcommand)]
     Node(NodeCommand),
+    /// Manage a cluster that keeps its own store
+    #[command(subcommand)]
+    Swarm(SwarmCommand),
     /// Manage rnet
     #[command(subcommand)]
     System(SystemCommand),

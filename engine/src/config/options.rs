@@ -71,7 +71,8 @@ const fn moot(
 const NO_CONTAINERD: &str = "every container has a shim of its own, there is no containerd";
 const NO_PROXY: &str = "nf_tables forwards published ports for every client, there is no proxy";
 const NO_IPTABLES: &str = "rules live in a table of rnet's own in nf_tables, iptables is not used";
-const NO_SWARM: &str = "there is no swarm mode";
+const NO_SWARM: &str = "swarm mode has no use for it";
+const SWARM_ADDRESS: &str = "give --advertise-addr to swarm init and swarm join";
 const NO_REALTIME: &str = "cgroups above containers keep the real-time runtime that they have";
 
 /// All options, by name.
@@ -294,7 +295,7 @@ pub const OPTIONS: &[Opt] = &[
     ),
     short('s', opt("storage-driver", "storage-driver", Text, "Storage driver: overlay2 or vfs")),
     moot("storage-opt", "storage-opts", List, "", "storage drivers have no options"),
-    moot("swarm-default-advertise-addr", "swarm-default-advertise-addr", Text, "", NO_SWARM),
+    moot("swarm-default-advertise-addr", "swarm-default-advertise-addr", Text, "", SWARM_ADDRESS),
     opt("tls", "tls", Flag, "As --tlsverify: clients are always verified"),
     opt("tlscacert", "tlscacert", Text, "Certificate that signs clients"),
     opt("tlscert", "tlscert", Text, "The daemon's certificate"),

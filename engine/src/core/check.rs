@@ -36,6 +36,7 @@ impl Engine {
         findings.extend(self.ill());
         findings.extend(self.owed_to_plugins());
         findings.extend(self.cluster());
+        findings.extend(self.swarm());
         findings.extend(self.networks.overlaps()?.into_iter().map(Finding::of_overlap));
         findings.extend(forwarding(|path| fs::read_to_string(path).ok()));
         findings.extend(self.surroundings()?.findings());
@@ -87,6 +88,14 @@ impl Engine {
             advice: advice.to_owned(),
         }));
         findings
+    }
+
+    /// Why this host is not what it is to be in its swarm.
+    fn swarm(&self) -> Option<Finding> {
+        let problem = self.swarm.standing().problem?;
+        let log = self.settings.exec_root.join("etcd.log");
+        let advice = format!("it is tried again by itself; {} has what etcd says", log.display());
+        Some(Finding { subject: "swarm".to_owned(), problem, advice })
     }
 
     /// What of networks and sandboxes cannot be healed.

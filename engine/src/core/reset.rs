@@ -10,10 +10,11 @@ use engine_error::{Error, Result};
 use runtime::cgroup;
 
 /// What we make in the data root.
-const DATA: [&str; 5] = ["containers", "volumes", "images", "init", "store.redb"];
+const DATA: [&str; 6] = ["containers", "volumes", "images", "init", "store.redb", "swarm"];
 
 /// What we make in the exec root.
-const EXEC: [&str; 10] = [
+const EXEC: [&str; 11] = [
+    "etcd.log",
     "ns",
     "instance",
     "closed-links",
@@ -46,6 +47,8 @@ impl Engine {
                 Err(error) => return Err(error),
             }
         }
+        // The others are told, if they can be; so while the store is still there.
+        self.swarm.reset().await?;
         let (networks, settings) = (self.networks.clone(), self.settings.clone());
         let membership = self.membership.clone();
         let work = tokio::task::spawn_blocking(move || {

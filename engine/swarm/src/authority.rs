@@ -35,7 +35,7 @@ const AUTHORITY_LIFE: Duration = Duration::from_secs(10 * 365 * 86400);
 pub const NODE_LIFE: Duration = Duration::from_secs(90 * 86400);
 
 /// How much earlier than now a certificate begins: clocks differ.
-const EARLIER: Duration = Duration::from_secs(3600);
+pub(crate) const EARLIER: Duration = Duration::from_secs(3600);
 
 /// What signs the certificates of a cluster.
 pub struct Authority {

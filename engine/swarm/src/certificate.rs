@@ -10,7 +10,7 @@ use x509_parser::certificate::X509Certificate;
 use x509_parser::prelude::FromDer;
 use x509_parser::x509::AttributeTypeAndValue;
 
-use crate::authority::{digest_of, failed};
+use crate::authority::{EARLIER, digest_of, failed};
 use crate::token::Role;
 
 /// Docker's word for a role in a certificate.
@@ -67,7 +67,8 @@ impl Holder {
 }
 
 fn half_time(from: SystemTime, until: SystemTime) -> SystemTime {
-    from + until.duration_since(from).unwrap_or_default() / 2
+    let issued = from + EARLIER;
+    issued + until.duration_since(issued).unwrap_or_default() / 2
 }
 
 /// When half of the time of any certificate is over.

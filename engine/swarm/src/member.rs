@@ -12,12 +12,13 @@ use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use engine_error::{Error, Kind, Result};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tokio::io::unix::AsyncFd;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
@@ -126,7 +127,7 @@ pub fn program() -> Result<PathBuf> {
 pub struct Member {
     plan: Plan,
     problem: watch::Receiver<Option<String>>,
-    stop: Option<oneshot::Sender<()>>,
+    stop: Arc<Notify>,
     task: JoinHandle<()>,
 }
 
@@ -135,10 +136,10 @@ impl Member {
     /// ends.
     pub fn keep(plan: Plan) -> Result<Self> {
         let program = program()?;
-        let (stop, stopped) = oneshot::channel();
+        let stop = Arc::new(Notify::new());
         let (tell, problem) = watch::channel(None);
-        let task = tokio::spawn(supervise(program, plan.clone(), tell, stopped));
-        Ok(Self { plan, problem, stop: Some(stop), task })
+        let task = tokio::spawn(supervise(program, plan.clone(), tell, stop.clone()));
+        Ok(Self { plan, problem, stop, task })
     }
 
     /// What it runs with.
@@ -153,10 +154,7 @@ impl Member {
 
     /// Ends the process.
     pub async fn end(mut self) -> Result<()> {
-        if let Some(stop) = self.stop.take() {
-            // That it has ended already is no error.
-            let _ = stop.send(());
-        }
+        self.stop.notify_one();
         // It has its own limits.
         let _ = (&mut self.task).await;
         end(&self.plan.data()).await
@@ -174,11 +172,14 @@ impl Drop for Member {
 pub async fn end(data: &Path) -> Result<()> {
     let Some(process) = find(data) else { return Ok(()) };
     let failed = |error| Error::internal("cannot end the member of etcd", error);
-    let ended = watched(process).map_err(failed)?;
+    terminate(&watched(process).map_err(failed)?).await
+}
+
+async fn terminate(process: &AsyncFd<OwnedFd>) -> Result<()> {
     for signal in [Signal::TERM, Signal::KILL] {
         // That it has ended already is no error.
-        let _ = pidfd_send_signal(ended.get_ref(), signal);
-        if tokio::time::timeout(END, ended.readable()).await.is_ok() {
+        let _ = pidfd_send_signal(process.get_ref(), signal);
+        if tokio::time::timeout(END, process.readable()).await.is_ok() {
             return Ok(());
         }
     }
@@ -189,54 +190,63 @@ async fn supervise(
     program: PathBuf,
     plan: Plan,
     problem: watch::Sender<Option<String>>,
-    mut stopped: oneshot::Receiver<()>,
+    stop: Arc<Notify>,
 ) {
     let mut wait = BACK_OFF[0];
     loop {
         let begun = Instant::now();
-        let why = tokio::select! {
-            _ = &mut stopped => return,
-            why = run(&program, &plan, &problem) => why,
-        };
+        let Some(why) = run(&program, &plan, &problem, &stop).await else { return };
         tracing::warn!(why, again = ?wait, "the member of etcd ended");
         problem.send_replace(Some(why));
         if begun.elapsed() > WELL {
             wait = BACK_OFF[0];
         }
         tokio::select! {
-            _ = &mut stopped => return,
+            () = stop.notified() => return,
             () = tokio::time::sleep(wait) => {}
         }
         wait = (wait * 2).min(BACK_OFF[1]);
     }
 }
 
-/// Runs it until it ends. Why it did.
-async fn run(program: &Path, plan: &Plan, problem: &watch::Sender<Option<String>>) -> String {
+/// Runs it until it ends. Why it did, unless it was told to.
+async fn run(
+    program: &Path,
+    plan: &Plan,
+    problem: &watch::Sender<Option<String>>,
+    stop: &Notify,
+) -> Option<String> {
     let (process, mut child) = match find(&plan.data()) {
         Some(process) => (process, None),
         None => match start(program, plan) {
             Ok((process, child)) => (process, Some(child)),
-            Err(error) => return format!("cannot start {}: {error}", program.display()),
+            Err(error) => return Some(format!("cannot start {}: {error}", program.display())),
         },
     };
     let ended = match watched(process) {
         Ok(ended) => ended,
-        Err(error) => return format!("cannot watch it: {error}"),
+        Err(error) => return Some(format!("cannot watch it: {error}")),
     };
     let begun = Instant::now();
-    while tokio::time::timeout(LOG.0, ended.readable()).await.is_err() {
+    let told = loop {
+        tokio::select! {
+            () = stop.notified() => break true,
+            ready = tokio::time::timeout(LOG.0, ended.readable()) => if ready.is_ok() { break false },
+        }
         trim(&plan.log);
         if begun.elapsed() >= WELL {
             problem.send_replace(None);
         }
+    };
+    if told && let Err(error) = terminate(&ended).await {
+        tracing::error!(error = error.chain(), "a member of etcd does not end");
+        return None;
     }
+    // Nobody else takes note of a child's end.
     let status = child.as_mut().and_then(|child| child.wait().ok());
     let how = status.map_or_else(|| "it is gone".to_owned(), |status| status.to_string());
-    match last_words(&plan.log) {
-        Some(words) => format!("{how}: {words}"),
-        None => how,
-    }
+    let words = last_words(&plan.log).map(|words| format!(": {words}")).unwrap_or_default();
+    (!told).then(|| format!("{how}{words}"))
 }
 
 /// Starts it in a group of its own, so that what ends the daemon does not end it.

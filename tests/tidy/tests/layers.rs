@@ -28,6 +28,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "image",
             "runtime",
             "shim",
+            "swarm",
             "tree",
             "volume",
         ],
@@ -48,6 +49,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("runner", &["settings", "tasks"]),
     ("container", &["settings", "events", "file_systems", "tasks", "volume", "network", "runner"]),
     ("cluster", &["settings", "tasks", "network", "container"]),
+    ("swarm", &["settings", "tasks", "cluster"]),
     (
         "core",
         &[
@@ -60,10 +62,24 @@ const ROOMS: &[(&str, &[&str])] = &[
             "network",
             "runner",
             "container",
+            "swarm",
         ],
     ),
     ("config", &[]),
-    ("api", &["cluster", "config", "settings", "events", "volume", "network", "container", "core"]),
+    (
+        "api",
+        &[
+            "cluster",
+            "config",
+            "settings",
+            "events",
+            "volume",
+            "network",
+            "container",
+            "swarm",
+            "core",
+        ],
+    ),
     ("daemon", &["config", "settings", "core", "api"]),
     ("cli", &["config"]),
 ];

@@ -132,7 +132,7 @@ pub fn info(host: &Host, daemon: &Daemon) -> Value {
         "ServerVersion": RNET,
         "Runtimes": runtimes(daemon),
         "DefaultRuntime": daemon.default_runtime,
-        "Swarm": no_swarm(),
+        "Swarm": super::swarm::none(),
         "LiveRestoreEnabled": true,
         "Isolation": "",
         "InitBinary": "docker-init",
@@ -166,18 +166,6 @@ pub fn findings(findings: &[Finding]) -> Value {
         json!({"Subject": subject, "Problem": problem, "Advice": advice})
     };
     json!({"Findings": findings.iter().map(wire).collect::<Vec<_>>()})
-}
-
-/// A host that is in no swarm.
-fn no_swarm() -> Value {
-    json!({
-        "NodeID": "",
-        "NodeAddr": "",
-        "LocalNodeState": "inactive",
-        "ControlAvailable": false,
-        "Error": "",
-        "RemoteManagers": null,
-    })
 }
 
 fn machine(host: &Host) -> Value {

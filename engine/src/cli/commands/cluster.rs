@@ -2,7 +2,7 @@
 
 use clap::{Args, Subcommand};
 
-use super::FormatArgs;
+use super::{FormatArgs, NodeNames, NodeUpdateArgs};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum ClusterCommand {
@@ -40,14 +40,20 @@ pub(crate) struct ClusterLeaveArgs {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum NodeCommand {
+    /// Make nodes of a swarm workers
+    Demote(NodeNames),
     /// Display detailed information on hosts of the cluster
     Inspect(NodeInspectArgs),
     /// List the hosts of the cluster
     #[command(visible_alias = "list")]
     Ls(NodeLsArgs),
+    /// Make nodes of a swarm managers
+    Promote(NodeNames),
     /// Remove hosts that are gone for good
     #[command(visible_alias = "remove")]
     Rm(NodeRmArgs),
+    /// Change a node of a swarm
+    Update(NodeUpdateArgs),
 }
 
 #[derive(Debug, Args)]

@@ -49,6 +49,7 @@ impl Node {
                     tokio::select! {
                         () = nudged => {}
                         () = change(&register, revision) => {}
+                        () = self.half_time() => {}
                     }
                 }
                 Err(error) => {
@@ -61,6 +62,15 @@ impl Node {
                 }
             }
         }
+    }
+
+    /// Returns when the certificate is to be renewed.
+    async fn half_time(&self) {
+        let identity = self.files.identity();
+        let holder = identity.and_then(|identity| Holder::of_pem(&identity.certificate));
+        let Ok(holder) = holder else { return std::future::pending().await };
+        let left = holder.half_time().duration_since(SystemTime::now()).unwrap_or_default();
+        tokio::time::sleep(left).await;
     }
 
     /// One look: what is missing is done, and what has changed is heeded. Where to look next.

@@ -97,6 +97,12 @@ impl Machine {
         self.run(async move { node.init(&own, None, BTreeMap::new()).await }).unwrap();
     }
 
+    /// The same with certificates that are good for so long.
+    pub(crate) fn init_for(&self, life: std::time::Duration) {
+        let (node, own) = (self.node(), self.own());
+        self.run(async move { node.init(&own, Some(life), BTreeMap::new()).await }).unwrap();
+    }
+
     pub(crate) fn join(&self, token: &str, at: &Self) -> Result<()> {
         let (node, own, token) = (self.node(), self.own(), token.to_owned());
         let at = vec![at.address.clone()];
@@ -140,6 +146,11 @@ impl Machine {
     pub(crate) fn store(&self) -> Etcd {
         let place = self.node().standing().membership.unwrap().place;
         Etcd::open(&place, std::time::Duration::from_secs(5)).unwrap()
+    }
+
+    /// One of its files.
+    pub(crate) fn file(&self, name: &str) -> String {
+        std::fs::read_to_string(self.directory.join(name)).unwrap()
     }
 
     /// The process of its member of etcd.

@@ -4,10 +4,14 @@
 
 mod machine;
 
+use std::time::{Duration, SystemTime};
+
 use cluster::{ClusterStore, Outcome, StoreError, Txn, Write};
 use engine_error::Kind;
 use machine::Machine;
-use swarm::Role;
+use swarm::client::{Identity, ask};
+use swarm::protocol::Request;
+use swarm::{Authority, Holder, KeyAndRequest, NODE_LIFE, Role, Subject, digest_of_pem};
 
 fn put(key: &str) -> Txn {
     let write = Write::Put { key: key.to_owned(), value: b"x".to_vec(), lease: None };
@@ -194,4 +198,59 @@ fn a_member_that_is_killed_is_started_again() {
         let node = manager.node();
         manager.run(async move { node.records().await }).is_ok()
     });
+}
+
+#[test]
+fn no_certificate_an_expired_one_and_that_of_a_node_open_no_door_that_is_not_theirs() {
+    let (_lan, [manager, worker]) = Machine::several();
+    manager.init();
+    worker.join(&manager.tokens()[1], &manager).unwrap();
+    let (at, directory) = (&manager.address, worker.directory.display());
+    let ask_member = |port: u16, files: &str| {
+        let url = format!("https://{at}:{port}/version");
+        format!("curl -sS --max-time 5 --cacert {directory}/authority.pem {files}{url}")
+    };
+    let own = format!("--cert {directory}/node.pem --key {directory}/node.key ");
+    assert!(worker.host.output(&ask_member(2387, &own)).contains("etcdserver"));
+    for refused in [ask_member(2387, ""), ask_member(2388, ""), ask_member(2388, &own)] {
+        let complaint = worker.host.complaint(&refused);
+        assert!(complaint.contains("alert") || complaint.contains("reset"), "{complaint}");
+    }
+
+    // One that was good once.
+    let authority = Authority::load(&manager.file("authority.pem"), &manager.file("authority.key"));
+    let (keys, node) = (KeyAndRequest::new().unwrap(), worker.id());
+    let cluster = worker.node().standing().membership.unwrap().state.cluster;
+    let subject = Subject { cluster: &cluster, node: &node, role: Role::Worker, addresses: &[] };
+    let then = SystemTime::now() - NODE_LIFE - Duration::from_secs(1);
+    let late = authority.unwrap().certify_since(then, &keys.request, &subject, NODE_LIFE).unwrap();
+    let authority = manager.file("authority.pem");
+    let late = Identity { certificate: late, key: keys.key, authority: authority.clone() };
+    let request =
+        Request::Renew { request: keys.request, address: worker.address.parse().unwrap() };
+    let (digest, to) = (digest_of_pem(&authority).unwrap(), vec![at.clone()]);
+    let renewals = worker.run(async move {
+        let none = ask(&to, digest, None, &request).await.unwrap_err();
+        (none, ask(&to, digest, Some(&late), &request).await.unwrap_err())
+    });
+    assert_eq!(renewals.0.to_string(), "only a node with a certificate gets another one");
+    assert!(renewals.1.to_string().contains("xpired"), "{}", renewals.1);
+}
+
+#[test]
+fn a_certificate_is_renewed_at_half_time_and_the_store_stays_open() {
+    let (_lan, [manager, worker]) = Machine::several();
+    manager.init_for(Duration::from_secs(16));
+    worker.join(&manager.tokens()[1], &manager).unwrap();
+    let machines = [&manager, &worker];
+    let until = |machine: &Machine| Holder::of_pem(&machine.file("node.pem")).unwrap().until;
+    let first = machines.map(until);
+    for (machine, first) in machines.into_iter().zip(first) {
+        machine.wait("the first certificate is over", |_| SystemTime::now() > first);
+        assert!(until(machine) > first);
+        let store = machine.store();
+        let written = machine.run(async move { store.transact(put("/rnet/v1/default/z")).await });
+        assert!(matches!(written, Ok(Outcome::Done(_))), "{written:?}");
+    }
+    assert!(machines.iter().all(|machine| machine.node().standing().problem.is_none()));
 }

@@ -1,0 +1,363 @@
+//! Swarms and their nodes as Docker's clients write and read them.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::time::{from_nanos, rfc3339};
+use crate::swarm::{Beginning, Joining};
+use engine_error::{Error, Kind, Result};
+use swarm::node::{Listed, NodeChange};
+use swarm::record::{At, SwarmRecord};
+use swarm::{Role, Signer};
+
+/// The shortest life of a certificate that Docker takes.
+const LEAST_LIFE: Duration = Duration::from_secs(3600);
+
+/// The port of tunnels.
+const DATA_PORT: u16 = 4789;
+
+/// Body of `POST /swarm/init`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct Init {
+    listen_addr: String,
+    advertise_addr: String,
+    data_path_addr: String,
+    data_path_port: u16,
+    default_addr_pool: Option<Vec<String>>,
+    force_new_cluster: bool,
+    auto_lock_managers: bool,
+    availability: String,
+    spec: Spec,
+}
+
+/// Body of `POST /swarm/join`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct Join {
+    listen_addr: String,
+    advertise_addr: String,
+    data_path_addr: String,
+    remote_addrs: Option<Vec<String>>,
+    join_token: String,
+    availability: String,
+}
+
+/// Body of `POST /swarm/update`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct Spec {
+    labels: Option<BTreeMap<String, String>>,
+    #[serde(rename = "CAConfig")]
+    authority: AuthorityConfig,
+    encryption_config: Encryption,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+struct AuthorityConfig {
+    node_cert_expiry: u64,
+    #[serde(rename = "ExternalCAs")]
+    external: Option<Vec<Value>>,
+    #[serde(rename = "SigningCACert")]
+    certificate: String,
+    force_rotate: u64,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+struct Encryption {
+    auto_lock_managers: bool,
+}
+
+/// Body of `POST /nodes/{id}/update`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct NodeSpec {
+    labels: Option<BTreeMap<String, String>>,
+    role: String,
+    availability: String,
+}
+
+impl Init {
+    /// What is to be made, if it can be.
+    pub fn beginning(self) -> Result<Beginning> {
+        data_path(&self.data_path_addr)?;
+        availability(&self.availability)?;
+        if !matches!(self.data_path_port, 0 | DATA_PORT) {
+            return Err(unsupported(
+                "a data path port other than 4789 is not supported for a whole swarm: give it to a \
+                 network with --opt rnet.overlay.port",
+            ));
+        }
+        if self.default_addr_pool.is_some_and(|pools| !pools.is_empty()) {
+            return Err(unsupported(
+                "a default address pool of a swarm is not supported yet: give --subnet to networks",
+            ));
+        }
+        if self.force_new_cluster {
+            return Err(unsupported(
+                "--force-new-cluster is not supported: leave with --force, and make a new swarm",
+            ));
+        }
+        if self.auto_lock_managers || self.spec.encryption_config.auto_lock_managers {
+            return Err(unsupported(AUTOLOCK));
+        }
+        let node_life = self.spec.node_life()?;
+        Ok(Beginning {
+            listen: self.listen_addr,
+            advertise: self.advertise_addr,
+            node_life,
+            labels: self.spec.labels.unwrap_or_default(),
+        })
+    }
+}
+
+impl Join {
+    /// What is to be joined, if it can be.
+    pub fn joining(self) -> Result<Joining> {
+        data_path(&self.data_path_addr)?;
+        availability(&self.availability)?;
+        let managers = self.remote_addrs.unwrap_or_default();
+        let managers: Vec<_> = managers.into_iter().filter(|name| !name.is_empty()).collect();
+        if self.listen_addr.is_empty() {
+            return Err(Error::invalid("invalid ListenAddr \"\": invalid empty address"));
+        }
+        if managers.is_empty() {
+            return Err(Error::invalid("at least 1 RemoteAddr is required to join"));
+        }
+        Ok(Joining {
+            listen: self.listen_addr,
+            advertise: self.advertise_addr,
+            token: self.join_token,
+            managers,
+        })
+    }
+}
+
+impl Spec {
+    /// Makes a swarm like this.
+    pub fn apply(&self, swarm: &mut SwarmRecord) -> Result<()> {
+        if self.encryption_config.auto_lock_managers {
+            return Err(unsupported(AUTOLOCK));
+        }
+        let authority = &self.authority;
+        if authority.force_rotate != 0 || !authority.certificate.is_empty() {
+            return Err(unsupported("exchanging the authority of a swarm is not supported yet"));
+        }
+        if authority.external.as_ref().is_some_and(|external| !external.is_empty()) {
+            return Err(unsupported("authorities outside of a swarm are not supported"));
+        }
+        if let Some(life) = self.node_life()? {
+            swarm.node_life = life.as_secs();
+        }
+        if let Some(labels) = &self.labels {
+            swarm.labels.clone_from(labels);
+        }
+        Ok(())
+    }
+
+    fn node_life(&self) -> Result<Option<Duration>> {
+        match Duration::from_nanos(self.authority.node_cert_expiry) {
+            Duration::ZERO => Ok(None),
+            life if life < LEAST_LIFE => {
+                Err(Error::invalid("minimum certificate expiry time is: 1h0m0s"))
+            }
+            life => Ok(Some(life)),
+        }
+    }
+}
+
+impl NodeSpec {
+    /// What is to become of a node, if it can be.
+    pub fn change(self) -> Result<NodeChange> {
+        availability(&self.availability)?;
+        let role = match self.role.as_str() {
+            "manager" => Role::Manager,
+            "worker" => Role::Worker,
+            other => return Err(Error::invalid(format!("invalid Role: {other:?}"))),
+        };
+        Ok(NodeChange { role, labels: self.labels.unwrap_or_default() })
+    }
+}
+
+const AUTOLOCK: &str = "locking the managers of a swarm is not supported: their keys are on disk, for \
+                        root alone to read";
+
+fn unsupported(message: &str) -> Error {
+    Error::new(Kind::NotImplemented, message)
+}
+
+fn data_path(address: &str) -> Result<()> {
+    if address.is_empty() {
+        return Ok(());
+    }
+    Err(unsupported("a data path address of its own is not supported: use --advertise-addr"))
+}
+
+fn availability(word: &str) -> Result<()> {
+    match word {
+        "" | "active" => Ok(()),
+        "pause" | "drain" => Err(unsupported(
+            "draining and pausing nodes is not supported: there are no services; stop the node's \
+             containers instead",
+        )),
+        other => Err(Error::invalid(format!("invalid Availability: {other:?}"))),
+    }
+}
+
+/// `GET /swarm`.
+pub fn swarm(
+    swarm: &At<SwarmRecord>,
+    authority: &str,
+    [manager, worker]: &[String; 2],
+) -> Result<Value> {
+    let mut shown = cluster(swarm, authority)?;
+    shown["JoinTokens"] = json!({"Worker": worker, "Manager": manager});
+    Ok(shown)
+}
+
+/// The same without its tokens, as in `GET /info`.
+pub fn cluster(swarm: &At<SwarmRecord>, authority: &str) -> Result<Value> {
+    let At { record, revision } = swarm;
+    Ok(json!({
+        "ID": record.id,
+        "Version": {"Index": revision},
+        "CreatedAt": rfc3339(Some(from_nanos(record.created))),
+        "UpdatedAt": rfc3339(Some(from_nanos(record.updated))),
+        "Spec": {
+            "Name": "default",
+            "Labels": record.labels,
+            "Orchestration": {"TaskHistoryRetentionLimit": 5},
+            "Raft": {
+                "SnapshotInterval": 10000, "KeepOldSnapshots": 0,
+                "LogEntriesForSlowFollowers": 500, "ElectionTick": 10, "HeartbeatTick": 1,
+            },
+            "Dispatcher": {"HeartbeatPeriod": 5_000_000_000_u64},
+            "CAConfig": {"NodeCertExpiry": record.life().as_nanos()},
+            "TaskDefaults": {},
+            "EncryptionConfig": {"AutoLockManagers": false},
+        },
+        "TLSInfo": tls(authority)?,
+        "RootRotationInProgress": false,
+        "DefaultAddrPool": null,
+        "SubnetSize": 24,
+        "DataPathPort": DATA_PORT,
+    }))
+}
+
+fn tls(authority: &str) -> Result<Value> {
+    let signer = Signer::of_pem(authority)?;
+    Ok(json!({
+        "TrustRoot": authority,
+        "CertIssuerSubject": STANDARD.encode(signer.name),
+        "CertIssuerPublicKey": STANDARD.encode(signer.key),
+    }))
+}
+
+/// A host that is in no swarm, as in `GET /info`.
+pub fn none() -> Value {
+    json!({
+        "NodeID": "", "NodeAddr": "", "LocalNodeState": "inactive",
+        "ControlAvailable": false, "Error": "", "RemoteManagers": null,
+    })
+}
+
+/// One of `GET /nodes`.
+pub fn node(listed: &Listed, state: &str, authority: &str) -> Result<Value> {
+    let At { record, revision } = &listed.node;
+    let description = &record.description;
+    let mut shown = json!({
+        "ID": listed.id,
+        "Version": {"Index": revision},
+        "CreatedAt": rfc3339(Some(from_nanos(record.created))),
+        "UpdatedAt": rfc3339(Some(from_nanos(record.updated))),
+        "Spec": {
+            "Labels": record.labels, "Role": record.role.name(), "Availability": "active",
+        },
+        "Description": {
+            "Hostname": record.name,
+            "Platform": {"Architecture": description.architecture, "OS": "linux"},
+            "Resources": {
+                "NanoCPUs": description.processors * 1_000_000_000,
+                "MemoryBytes": description.memory,
+            },
+            "Engine": {"EngineVersion": description.release},
+            "TLSInfo": tls(authority)?,
+        },
+        "Status": {"State": state, "Addr": record.address},
+    });
+    if let Some(manager) = &listed.manager {
+        let reachability = if manager.reachable { "reachable" } else { "unreachable" };
+        let mut status = json!({"Reachability": reachability, "Addr": manager.address});
+        if manager.leads {
+            status["Leader"] = json!(true);
+        }
+        shown["ManagerStatus"] = status;
+    } else if record.role == Role::Manager {
+        shown["ManagerStatus"] = json!({"Reachability": "unknown", "Addr": ""});
+    }
+    Ok(shown)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused<T: std::fmt::Debug>(outcome: Result<T>) -> (Kind, String) {
+        let error = outcome.unwrap_err();
+        (error.kind(), error.to_string())
+    }
+
+    #[test]
+    fn what_a_swarm_cannot_do_is_refused_by_name() {
+        for (body, said) in [
+            (json!({"DataPathPort": 4790}), "a data path port other than 4789"),
+            (json!({"DataPathAddr": "eth1"}), "a data path address of its own"),
+            (json!({"DefaultAddrPool": ["10.0.0.0/8"]}), "a default address pool of a swarm"),
+            (json!({"ForceNewCluster": true}), "--force-new-cluster is not supported"),
+            (json!({"AutoLockManagers": true}), "locking the managers"),
+            (json!({"Availability": "drain"}), "draining and pausing nodes"),
+        ] {
+            let init: Init = serde_json::from_value(body).unwrap();
+            let (kind, message) = refused(init.beginning());
+            assert!(kind == Kind::NotImplemented && message.starts_with(said), "{message}");
+        }
+    }
+
+    #[test]
+    fn wrong_words_are_refused_in_docker_s() {
+        let node: NodeSpec =
+            serde_json::from_value(json!({"Role": "bogus", "Availability": "active"})).unwrap();
+        assert_eq!(refused(node.change()).1, "invalid Role: \"bogus\"");
+        let join: Join = serde_json::from_value(json!({"ListenAddr": "0.0.0.0:2377"})).unwrap();
+        assert_eq!(refused(join.joining()).1, "at least 1 RemoteAddr is required to join");
+        let spec = json!({"CAConfig": {"NodeCertExpiry": 60_000_000_000_u64}});
+        let spec: Spec = serde_json::from_value(spec).unwrap();
+        let said = refused(spec.apply(&mut SwarmRecord::new().unwrap())).1;
+        assert_eq!(said, "minimum certificate expiry time is: 1h0m0s");
+    }
+
+    #[test]
+    fn what_docker_sends_by_default_is_taken() {
+        let body = json!({
+            "ListenAddr": "0.0.0.0:2377", "AdvertiseAddr": "192.0.2.1", "DataPathAddr": "",
+            "DataPathPort": 0, "DefaultAddrPool": null, "ForceNewCluster": false,
+            "Spec": {
+                "Labels": null, "Orchestration": {}, "Raft": {"ElectionTick": 0},
+                "Dispatcher": {}, "CAConfig": {}, "TaskDefaults": {},
+                "EncryptionConfig": {"AutoLockManagers": false},
+            },
+            "AutoLockManagers": false, "Availability": "active", "SubnetSize": 0,
+        });
+        let init: Init = serde_json::from_value(body).unwrap();
+        let beginning = init.beginning().unwrap();
+        assert_eq!(beginning.advertise, "192.0.2.1");
+        assert!(beginning.node_life.is_none() && beginning.labels.is_empty());
+    }
+}

@@ -1,0 +1,194 @@
+//! Addresses of a node of a swarm, as users write them: an address or an interface, with a port.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+
+use nix::ifaddrs::getifaddrs;
+use nix::net::if_::InterfaceFlags;
+use nix::sys::socket::SockaddrStorage;
+
+use engine_error::{Error, Result};
+use swarm::PORT;
+
+/// Where others reach this node, and where it listens if it is a manager.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Addresses {
+    pub(super) advertised: IpAddr,
+    pub(super) port: u16,
+    pub(super) listen: SocketAddr,
+}
+
+/// An address of this host on an interface.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Owned {
+    interface: String,
+    address: IpAddr,
+}
+
+impl Addresses {
+    /// Those that a user named; where none is, the one that `managers` are reached from, or the only one.
+    pub(super) fn find(listen: &str, advertise: &str, managers: &[String]) -> Result<Self> {
+        Self::among(&owned()?, (listen, advertise), || towards(managers))
+    }
+
+    fn among(
+        all: &[Owned],
+        (listen, advertise): (&str, &str),
+        towards: impl FnOnce() -> Option<IpAddr>,
+    ) -> Result<Self> {
+        let wrong = "listen address must be an IP address or network interface (with optional port \
+                     number)";
+        let listen = match listen {
+            "" => return Err(Error::invalid("invalid ListenAddr \"\": invalid empty address")),
+            listen => read(listen, all, true).ok_or_else(|| Error::invalid(wrong))?,
+        };
+        let wrong = "advertise address must be a non-zero IP address or network interface (with \
+                     optional port number)";
+        let (advertised, port) = match advertise {
+            "" => (towards().map_or_else(|| only(all, listen.ip()), Ok)?, listen.port()),
+            named => match read(named, all, false) {
+                Some(found) if !found.ip().is_unspecified() => (found.ip(), found.port()),
+                _ => return Err(Error::invalid(wrong)),
+            },
+        };
+        if advertised.is_loopback() || advertised.is_multicast() {
+            return Err(Error::invalid(format!(
+                "other hosts cannot reach this one at {advertised}: give another --advertise-addr"
+            )));
+        }
+        if !all.iter().any(|owned| owned.address == advertised) {
+            return Err(Error::invalid(format!(
+                "--advertise-addr {advertised}: it is no address of this host: see `ip address`"
+            )));
+        }
+        Ok(Self { advertised, port, listen })
+    }
+}
+
+/// `address`, `interface`, or either with a port.
+fn read(text: &str, all: &[Owned], any: bool) -> Option<SocketAddr> {
+    if let Ok(address) = text.parse::<IpAddr>() {
+        return Some(SocketAddr::new(address, PORT));
+    }
+    if let Ok(address) = text.parse::<SocketAddr>() {
+        return (any || address.port() != 0).then_some(address);
+    }
+    let (name, port) = match text.rsplit_once(':') {
+        Some((name, port)) => (name, port.parse().ok()?),
+        None => (text, PORT),
+    };
+    let mut found: Vec<_> = all.iter().filter(|owned| owned.interface == name).collect();
+    // IPv4 comes first, as in most networks below.
+    found.sort_by_key(|owned| owned.address.is_ipv6());
+    found.first().map(|owned| SocketAddr::new(owned.address, port))
+}
+
+/// The only address that this host has, in Docker's words if it has several.
+fn only(all: &[Owned], listen: IpAddr) -> Result<IpAddr> {
+    if !listen.is_unspecified() {
+        return Ok(listen);
+    }
+    let mut usable: Vec<_> = all.iter().filter(|owned| !owned.address.is_loopback()).collect();
+    if usable.iter().any(|owned| owned.address.is_ipv4()) {
+        usable.retain(|owned| owned.address.is_ipv4());
+    }
+    match usable.as_slice() {
+        [] => Err(Error::invalid(
+            "could not find the system's IP address - specify one with --advertise-addr",
+        )),
+        [one] => Ok(one.address),
+        several => {
+            let named = several.iter().map(|o| format!("{} on {}", o.address, o.interface));
+            Err(Error::invalid(format!(
+                "could not choose an IP address to advertise since this system has multiple \
+                 addresses ({}) - specify one with --advertise-addr",
+                named.collect::<Vec<_>>().join(" and ")
+            )))
+        }
+    }
+}
+
+/// The address from which this host reaches a manager. Nothing is sent.
+fn towards(managers: &[String]) -> Option<IpAddr> {
+    managers.iter().find_map(|manager| {
+        let manager: SocketAddr = swarm::client::with_port(manager).parse().ok()?;
+        let any: IpAddr = match manager {
+            SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+            SocketAddr::V6(_) => std::net::Ipv6Addr::UNSPECIFIED.into(),
+        };
+        let socket = UdpSocket::bind((any, 0)).ok()?;
+        socket.connect(manager).ok()?;
+        Some(socket.local_addr().ok()?.ip())
+    })
+}
+
+fn owned() -> Result<Vec<Owned>> {
+    let listed = getifaddrs();
+    let listed = listed.map_err(|error| Error::internal("cannot list addresses", error))?;
+    let up = listed.filter(|entry| entry.flags.contains(InterfaceFlags::IFF_UP));
+    let read = up.filter_map(|entry| {
+        let address = of_storage(entry.address.as_ref()?)?;
+        let of_one_link = matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local());
+        (!of_one_link).then_some(Owned { interface: entry.interface_name, address })
+    });
+    Ok(read.collect())
+}
+
+fn of_storage(storage: &SockaddrStorage) -> Option<IpAddr> {
+    let v4 = storage.as_sockaddr_in().map(|address| address.ip().into());
+    v4.or_else(|| storage.as_sockaddr_in6().map(|address| address.ip().into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn host() -> Vec<Owned> {
+        let owned = |interface: &str, address: &str| Owned {
+            interface: interface.to_owned(),
+            address: address.parse().unwrap(),
+        };
+        vec![
+            owned("lo", "127.0.0.1"),
+            owned("eth0", "2001:db8::1"),
+            owned("eth0", "192.0.2.1"),
+            owned("eth1", "198.51.100.1"),
+        ]
+    }
+
+    fn find(listen: &str, advertise: &str) -> Result<String, String> {
+        let found = Addresses::among(&host(), (listen, advertise), || None);
+        let found = found.map_err(|error| error.to_string())?;
+        Ok(format!("{} {} {}", found.advertised, found.port, found.listen))
+    }
+
+    #[test]
+    fn an_address_or_an_interface_is_found_with_its_port() {
+        let any = "0.0.0.0:2377";
+        for (advertise, expected) in [
+            ("192.0.2.1", "192.0.2.1 2377 0.0.0.0:2377"),
+            ("192.0.2.1:9", "192.0.2.1 9 0.0.0.0:2377"),
+            ("eth0", "192.0.2.1 2377 0.0.0.0:2377"),
+            ("eth1:9", "198.51.100.1 9 0.0.0.0:2377"),
+            ("2001:db8::1", "2001:db8::1 2377 0.0.0.0:2377"),
+        ] {
+            assert_eq!(find(any, advertise).as_deref(), Ok(expected));
+        }
+        assert_eq!(find("eth1", "").as_deref(), Ok("198.51.100.1 2377 198.51.100.1:2377"));
+    }
+
+    #[test]
+    fn what_cannot_be_an_address_is_refused_in_docker_s_words() {
+        for (listen, advertise, said) in [
+            ("", "192.0.2.1", "invalid ListenAddr \"\": invalid empty address"),
+            ("bogus", "192.0.2.1", "listen address must be an IP address or network interface"),
+            ("0.0.0.0:2377", "nosuch0", "advertise address must be a non-zero IP address or"),
+            ("0.0.0.0:2377", "0.0.0.0", "advertise address must be a non-zero IP address or"),
+            ("0.0.0.0:2377", "127.0.0.1", "other hosts cannot reach this one at 127.0.0.1"),
+            ("0.0.0.0:2377", "203.0.113.1", "--advertise-addr 203.0.113.1: it is no address of"),
+            ("0.0.0.0:2377", "", "could not choose an IP address to advertise since this system"),
+        ] {
+            let error = find(listen, advertise).unwrap_err();
+            assert!(error.starts_with(said), "{error}");
+        }
+    }
+}
