@@ -1,17 +1,15 @@
-//! Addresses: claimed ahead in the store, so that a start asks nobody.
+//! Addresses: out of what this host has already, or asked for.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use cnm::{Mac, NetworkId};
 use engine_error::{Error, Kind, Result};
 use ipnetwork::IpNetwork;
 
-use crate::addresses::{Addresses, Holder, LOW};
+use crate::addresses::Addresses;
 use crate::cluster::{Cluster, State};
-use crate::follow::Pauses;
 use crate::record::{AddressRecord, VERSION, read, write};
 use crate::restore::kept;
 use crate::store::{Compare, StoreError, Write};
@@ -19,12 +17,6 @@ use crate::view::lock;
 
 /// How often a claim that lost a race is tried again.
 const TRIES: usize = 16;
-
-/// An address that somebody had so recently is not given to another host.
-const QUARANTINE: Duration = Duration::from_secs(60);
-
-/// How often it is looked whether there are too many or too few.
-const ROUND: Duration = Duration::from_secs(60);
 
 impl Cluster {
     /// Gives an owner one address of each family of a network, or those that are wanted, out of what is
@@ -131,6 +123,12 @@ impl Cluster {
         }
     }
 
+    /// Neither the network nor this host was removed.
+    fn when_there(&self, network: &NetworkId) -> Vec<Compare> {
+        let keys = [self.keys.network(network), self.keys.node(&self.node)];
+        keys.into_iter().map(Compare::Present).collect()
+    }
+
     /// Has the store give this host addresses, one at least.
     async fn obtain_any(&self, network: &NetworkId, ipv6: bool) -> Result<()> {
         let hosts = self.view().nodes.len();
@@ -157,7 +155,7 @@ impl Cluster {
 
     /// Claims up to so many addresses; how many it got. At first it goes by what it knows; if others
     /// have some of those, by all that is claimed.
-    async fn claim_more(
+    pub(crate) async fn claim_more(
         &self,
         network: &NetworkId,
         ipv6: bool,
@@ -174,12 +172,12 @@ impl Cluster {
                 if attempt > 0 {
                     return Ok(0);
                 }
-                taken = self.look_at_claims(network).await?;
+                (taken, _) = self.look_at_claims(network).await?;
                 continue;
             }
             let record = self.address_record(None);
             let key = |address: &IpAddr| self.keys.address(network, *address);
-            let mut when = vec![Compare::Present(self.keys.network(network))];
+            let mut when = self.when_there(network);
             when.extend(candidates.iter().map(|address| Compare::Absent(key(address))));
             let put = |address| Write::put(key(address), record.clone());
             let then = candidates.iter().map(put).collect();
@@ -192,14 +190,17 @@ impl Cluster {
             if attempt > 2 {
                 count = (count / 2).max(1);
             }
-            taken = self.look_at_claims(network).await?;
+            (taken, _) = self.look_at_claims(network).await?;
         }
         Ok(0)
     }
 
-    /// All addresses of a network that are somebody's. Those of this host that it does not know are
+    /// All addresses of a network that are somebody's, and those that are this host's. Those of this host that it does not know are
     /// taken in: a reply was lost.
-    async fn look_at_claims(&self, network: &NetworkId) -> Result<BTreeSet<IpAddr>, StoreError> {
+    pub(crate) async fn look_at_claims(
+        &self,
+        network: &NetworkId,
+    ) -> Result<(BTreeSet<IpAddr>, BTreeSet<IpAddr>), StoreError> {
         let prefix = self.keys.addresses(network);
         let mut taken = BTreeSet::new();
         let mut own = Vec::new();
@@ -215,7 +216,7 @@ impl Cluster {
             }
         }
         self.note_own(network, &own)?;
-        Ok(taken)
+        Ok((taken, own.into_iter().map(|(address, ..)| address).collect()))
     }
 
     /// Notes what is this host's, here and in its own store.
@@ -239,7 +240,9 @@ impl Cluster {
     pub fn unclaim(&self, network: &NetworkId, addresses: &[IpAddr]) {
         let now = self.now();
         if let Some(all) = lock(&self.state).addresses.get_mut(network) {
-            addresses.iter().for_each(|address| all.unclaim(*address, now));
+            for address in addresses {
+                all.unclaim(*address, now);
+            }
         }
     }
 
@@ -313,179 +316,17 @@ impl Cluster {
             Error::not_found(format!("network {} is not in the cluster any more", network.short()))
         };
         let record = Arc::clone(record.ok_or_else(missing)?);
-        let new = || Addresses::new(&record.name, &record.pools, number);
-        Ok(state.addresses.entry(network.clone()).or_insert_with(new))
-    }
-
-    /// Sees to it that there are enough addresses and not too many, and that the store knows whose they are.
-    pub(crate) async fn keep_addresses(self: Arc<Self>) {
-        let mut pauses = Pauses::new();
-        self.wait_until_joined().await;
-        let mut known = BTreeSet::new();
-        loop {
-            let refill = self.refill.notified();
-            match self.settle_addresses(&mut known).await {
-                Ok(()) => {
-                    pauses.reset();
-                    // Whether something is to be done shows at the latest after a while.
-                    let _ = tokio::time::timeout(ROUND, refill).await;
-                }
-                Err(error) => {
-                    tracing::debug!(%error, "addresses are not claimed");
-                    pauses.wait().await;
-                }
+        if !state.addresses.contains_key(network) {
+            let mut all = Addresses::new(&record.name, &record.pools, number);
+            for (address, owner) in state.living.remove(network).unwrap_or_default() {
+                all.adopt(address, &owner);
             }
+            state.addresses.insert(network.clone(), all);
         }
-    }
-
-    async fn settle_addresses(&self, known: &mut BTreeSet<NetworkId>) -> Result<(), StoreError> {
-        self.check_trust()?;
-        let view = self.view();
-        if !view.complete {
-            return Ok(());
-        }
-        self.drop_networks(known, &view.networks.keys().cloned().collect())?;
-        for network in view.networks.keys() {
-            if !known.contains(network) {
-                // What the store says is this host's may be more or less than what it remembers.
-                self.recount(network).await?;
-                known.insert(network.clone());
-            }
-            self.refill(network, view.nodes.len()).await?;
-            self.tell_holders(network).await?;
-            self.give_back(network, view.nodes.len()).await?;
-        }
-        Ok(())
-    }
-
-    /// Addresses of networks that are gone are nobody's.
-    fn drop_networks(
-        &self,
-        known: &mut BTreeSet<NetworkId>,
-        there: &BTreeSet<NetworkId>,
-    ) -> Result<(), StoreError> {
-        known.retain(|network| there.contains(network));
-        let mut state = lock(&self.state);
-        let gone: Vec<_> =
-            state.addresses.keys().filter(|id| !there.contains(id)).cloned().collect();
-        for network in gone {
-            let addresses = state.addresses.remove(&network);
-            let all = addresses.iter().flat_map(|all| all.mine().keys());
-            let forgotten: Vec<_> = all.map(|address| (*address, None)).collect();
-            self.local.write_addresses(&network, &forgotten).map_err(kept)?;
-        }
-        Ok(())
-    }
-
-    async fn recount(&self, network: &NetworkId) -> Result<(), StoreError> {
-        self.look_at_claims(network).await?;
-        let remembered: Vec<IpAddr> = {
-            let state = lock(&self.state);
-            let all = state.addresses.get(network);
-            all.into_iter().flat_map(|all| all.mine().keys().copied()).collect()
-        };
-        let prefix = self.keys.addresses(network);
-        let there = self.store.range(&prefix).await?.entries;
-        let ours = |address: &IpAddr| {
-            let key = self.keys.address(network, *address);
-            let entry = there.iter().find(|entry| entry.key == key);
-            let record = entry.and_then(|entry| read::<AddressRecord>(&entry.value).ok());
-            record.is_some_and(|record| record.node == self.node)
-        };
-        for address in remembered.into_iter().filter(|address| !ours(address)) {
-            self.disown_unused(network, address)?;
-        }
-        Ok(())
-    }
-
-    /// An address is not this host's any more. If somebody uses it, its publishing finds out.
-    fn disown_unused(&self, network: &NetworkId, address: IpAddr) -> Result<(), StoreError> {
-        let mut state = lock(&self.state);
-        let Some(all) = state.addresses.get_mut(network) else { return Ok(()) };
-        let used =
-            all.mine().get(&address).is_some_and(|m| matches!(m.holder, Holder::Used { .. }));
-        if !used && all.disown(address).is_some() {
-            self.local.write_addresses(network, &[(address, None)]).map_err(kept)?;
-        }
-        Ok(())
-    }
-
-    async fn refill(&self, network: &NetworkId, hosts: usize) -> Result<(), StoreError> {
-        let wanted: Vec<(bool, usize)> = {
-            let mut state = lock(&self.state);
-            let Ok(all) = self.addresses_of(&mut state, network) else { return Ok(()) };
-            let lack = |ipv6: bool| {
-                let (has, share) = (all.spares(ipv6), all.share(ipv6, hosts));
-                (has < LOW.min(share)).then(|| (ipv6, share - has))
-            };
-            all.families().filter_map(lack).collect()
-        };
-        for (ipv6, count) in wanted {
-            self.claim_more(network, ipv6, count).await?;
-        }
-        Ok(())
-    }
-
-    /// Writes who has an address where the store has somebody else.
-    async fn tell_holders(&self, network: &NetworkId) -> Result<(), StoreError> {
-        let changed: Vec<(IpAddr, Vec<u8>, Option<String>)> = {
-            let state = lock(&self.state);
-            // Before it is known who lives here, nobody is taken for gone.
-            if state.owners.is_none() {
-                return Ok(());
-            }
-            let all = state.addresses.get(network).into_iter().flat_map(|all| all.mine());
-            let differs = all.filter_map(|(address, mine)| {
-                let told = read::<AddressRecord>(&mine.record).ok()?;
-                let holder = mine.holder.owner().map(str::to_owned);
-                (told.holder != holder).then(|| (*address, mine.record.clone(), holder))
-            });
-            differs.collect()
-        };
-        for (address, before, holder) in changed {
-            let key = self.keys.address(network, address);
-            let record = self.address_record(holder.as_deref());
-            let when = vec![Compare::Is(key.clone(), before)];
-            if self.done(when, vec![Write::put(key, record.clone())]).await? {
-                self.note_own(network, &[(address, record, holder)])?;
-            } else {
-                self.look_at_claims(network).await?;
-                self.recount(network).await?;
-            }
-        }
-        Ok(())
-    }
-
-    async fn give_back(&self, network: &NetworkId, hosts: usize) -> Result<(), StoreError> {
-        let quarantine = u64::try_from(QUARANTINE.as_millis()).unwrap_or(u64::MAX);
-        let until = self.now().saturating_sub(quarantine);
-        let mut surplus = Vec::new();
-        {
-            let mut state = lock(&self.state);
-            let Some(all) = state.addresses.get_mut(network) else { return Ok(()) };
-            for ipv6 in all.clone().families() {
-                for address in all.surplus(ipv6, all.share(ipv6, hosts), until) {
-                    // From here on nobody gets it.
-                    surplus.extend(all.disown(address).map(|mine| (address, mine)));
-                }
-            }
-        }
-        for part in surplus.chunks(60) {
-            let key = |address: &IpAddr| self.keys.address(network, *address);
-            let when =
-                part.iter().map(|(a, mine)| Compare::Is(key(a), mine.record.clone())).collect();
-            let then = part.iter().map(|(a, _)| Write::Delete(key(a))).collect();
-            if !self.done(when, then).await? {
-                self.look_at_claims(network).await?;
-                continue;
-            }
-            let gone: Vec<_> = part.iter().map(|(address, _)| (*address, None)).collect();
-            self.local.write_addresses(network, &gone).map_err(kept)?;
-        }
-        Ok(())
+        state.addresses.get_mut(network).ok_or_else(missing)
     }
 }
 
 fn used_by(owner: &str) -> String {
-    format!("is in use by container {:.12} on this host", owner)
+    format!("is in use by container {owner:.12} on this host")
 }

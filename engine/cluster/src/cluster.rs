@@ -73,6 +73,8 @@ pub struct Cluster {
 pub(crate) struct State {
     pub(crate) knowledge: Knowledge,
     pub(crate) addresses: BTreeMap<NetworkId, Addresses>,
+    /// Addresses of endpoints that live here, on networks that nobody has heard of since the start.
+    pub(crate) living: BTreeMap<NetworkId, Vec<(IpAddr, String)>>,
     /// Networks that are followed, with the tasks that do it.
     followed: BTreeMap<NetworkId, AbortHandle>,
     /// How often what is owed for an endpoint was said anew, while it is owed.
@@ -193,18 +195,14 @@ impl Cluster {
     fn remember(&self) -> Result<()> {
         let mut state = lock(&self.state);
         let mut delta = Delta::default();
-        let number = lock(&self.me).number.unwrap_or_default();
         for (short, value) in self.local.mirror()? {
             let key = format!("{}{short}", self.keys.root());
             let Some((part, id)) = self.part_of(&key) else { continue };
             state.knowledge.put(&part, &key, &id, Some(&value), &mut delta);
         }
         state.knowledge.view.complete = lock(&self.me).complete;
-        let networks = Arc::clone(&state.knowledge.view.networks);
         for (network, address, record) in self.local.addresses()? {
-            let Some(known) = networks.get(&network) else { continue };
-            let new = || Addresses::new(&known.name, &known.pools, number);
-            let all = state.addresses.entry(network).or_insert_with(new);
+            let Ok(all) = self.addresses_of(&mut state, &network) else { continue };
             let holder = crate::record::read::<crate::record::AddressRecord>(&record).ok();
             all.own(address, record, holder.and_then(|holder| holder.holder));
         }
@@ -316,11 +314,15 @@ impl Cluster {
     }
 
     /// Tells whoever listens; and what has to do with networks that came or went.
-    pub(crate) fn told(&self, delta: Delta) {
+    pub(crate) fn told(&self, delta: &Delta) {
         if !delta.networks.is_empty() {
             self.refill.notify_one();
         }
-        self.listeners.tell(&delta);
+        if delta.nodes.contains(&self.node) {
+            // Somebody changed what this host says of itself, or removed it.
+            self.described.notify_one();
+        }
+        self.listeners.tell(delta);
     }
 
     /// Notes how far the store has got.
@@ -345,7 +347,7 @@ impl Cluster {
             tracing::info!("the cluster's store answers");
             self.owed.notify_one();
             self.refill.notify_one();
-            self.told(Delta { status: true, ..Delta::default() });
+            self.told(&Delta { status: true, ..Delta::default() });
         }
     }
 
@@ -357,7 +359,7 @@ impl Cluster {
         drop(state);
         if changed {
             tracing::warn!(%error, "the cluster's store does not answer");
-            self.told(Delta { status: true, ..Delta::default() });
+            self.told(&Delta { status: true, ..Delta::default() });
         }
     }
 

@@ -128,7 +128,7 @@ impl Cluster {
         if matches!(part, Part::Endpoints(_)) {
             self.audit_own(part, snapshot);
         }
-        self.told(delta);
+        self.told(&delta);
     }
 
     fn take_in(&self, part: &Part, prefix: &str, revision: Revision, events: &[Event]) {
@@ -144,7 +144,7 @@ impl Cluster {
         let complete = state.knowledge.view.complete;
         drop(state);
         self.seen(revision, complete);
-        self.told(delta);
+        self.told(&delta);
     }
 
     fn put(

@@ -122,7 +122,7 @@ impl Cluster {
                 Some(entry) => {
                     let other = read::<LiveRecord>(&entry.value).ok();
                     if other.is_none_or(|other| other.instance != ours.instance) {
-                        return Err(self.meet_twin(twin));
+                        return Err(self.meet_twin(twin).await);
                     }
                     Compare::ModifiedAt(key.clone(), entry.modified)
                 }
@@ -138,7 +138,7 @@ impl Cluster {
 
     /// Another one is there under this host's id: the daemon of the last boot, whose sign goes soon,
     /// or a twin.
-    fn meet_twin(&self, since: &mut Option<Instant>) -> Obstacle {
+    async fn meet_twin(&self, since: &mut Option<Instant>) -> Obstacle {
         let since = *since.get_or_insert_with(Instant::now);
         if since.elapsed() < TWIN {
             return Obstacle::Store(StoreError::Unavailable(
@@ -146,8 +146,9 @@ impl Cluster {
                     .to_owned(),
             ));
         }
-        let node = lock(&self.state).knowledge.view.nodes.get(&self.node).cloned();
-        let place = node.map(|node| format!(" ({} at {})", node.record.name, node.record.address));
+        let entry = self.entry(&self.keys.node(&self.node)).await.ok().flatten();
+        let node = entry.and_then(|entry| read::<NodeRecord>(&entry.value).ok());
+        let place = node.map(|node| format!(" ({} at {})", node.name, node.address));
         Obstacle::Refused(Error::conflict(format!(
             "another host has the id {} and is there{}: its data directory was copied; leave the \
              cluster on one of them (rnet cluster leave --force) and join it again",
@@ -209,12 +210,11 @@ impl Cluster {
         let record = self.node_record(number, known.as_ref());
         let mut when = Vec::new();
         let mut then = vec![Write::put(key.clone(), write(&record))];
-        match mine {
-            Some(entry) => when.push(Compare::ModifiedAt(key, entry.modified)),
-            None => {
-                when.extend([Compare::Absent(key), Compare::Absent(self.keys.number(number))]);
-                then.push(Write::put(self.keys.number(number), self.node.clone().into_bytes()));
-            }
+        if let Some(entry) = mine {
+            when.push(Compare::ModifiedAt(key, entry.modified));
+        } else {
+            when.extend([Compare::Absent(key), Compare::Absent(self.keys.number(number))]);
+            then.push(Write::put(self.keys.number(number), self.node.clone().into_bytes()));
         }
         let identity = self.found_cluster(found, &mut when, &mut then);
         if !self.done(when, then).await? {
@@ -367,7 +367,7 @@ impl Cluster {
         });
         if changed {
             tracing::warn!(error = error.chain(), "this host is not in its cluster");
-            self.told(Delta { status: true, ..Delta::default() });
+            self.told(&Delta { status: true, ..Delta::default() });
         }
     }
 

@@ -20,6 +20,7 @@ mod place;
 mod publish;
 pub mod record;
 mod restore;
+mod spares;
 mod store;
 mod view;
 

@@ -25,6 +25,7 @@ const LAST_VNI: u32 = (1 << 24) - 1;
 const TRIES: usize = 16;
 
 /// A network to be made.
+#[expect(clippy::struct_excessive_bools, reason = "independent properties, as users set them")]
 #[derive(Clone, Debug)]
 pub struct Draft {
     /// Its id.
@@ -185,12 +186,12 @@ impl Cluster {
         let mut taken: Vec<IpNetwork> = taken.chain(draft.avoid.iter().copied()).collect();
         for choice in &draft.choose {
             taken.extend(pools.iter().map(|pool| pool.subnet));
-            pools.push(self.choose(draft, choice, &taken)?);
+            pools.push(self.choose(draft, *choice, &taken)?);
         }
         Ok(pools)
     }
 
-    fn choose(&self, draft: &Draft, choice: &Choose, taken: &[IpNetwork]) -> Result<Pool, Failure> {
+    fn choose(&self, draft: &Draft, choice: Choose, taken: &[IpNetwork]) -> Result<Pool, Failure> {
         let mut supernets = draft.supernets.clone();
         if !supernets.iter().any(|(net, _)| net.is_ipv6() == choice.ipv6) {
             supernets.extend(self.supernet(choice.ipv6));

@@ -3,13 +3,14 @@
 //! What is to be told is written down with the change that it follows from, and told when the store
 //! answers. So it may come late; it never gets lost, whichever of the two dies between.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use cnm::store::Batch;
 use cnm::{EndpointId, NetworkId};
 use engine_error::Result;
+use ipnetwork::IpNetwork;
 
 use crate::cluster::Cluster;
 use crate::follow::Pauses;
@@ -72,7 +73,7 @@ impl Cluster {
             epoch: self.epoch,
             ..record
         };
-        let addresses = record.addresses.iter().map(|address| address.ip()).collect();
+        let addresses = record.addresses.iter().map(IpNetwork::ip).collect();
         let own = OwnRecord { version: VERSION, record: Some(record), addresses };
         self.say(network, endpoint);
         Ok(Local::owe(network, endpoint, &own))
@@ -87,9 +88,16 @@ impl Cluster {
         keep: bool,
     ) -> Result<Batch> {
         let now = self.now();
-        if let Some(all) = lock(&self.state).addresses.get_mut(network) {
-            addresses.iter().for_each(|address| all.release(*address, Some(keep), now));
+        let mut state = lock(&self.state);
+        if let Some(living) = state.living.get_mut(network) {
+            living.retain(|(address, _)| !addresses.contains(address));
         }
+        if let Some(all) = state.addresses.get_mut(network) {
+            for address in addresses {
+                all.release(*address, Some(keep), now);
+            }
+        }
+        drop(state);
         self.say(network, endpoint);
         let own = OwnRecord { version: VERSION, record: None, addresses: addresses.to_vec() };
         Ok(Local::owe(network, endpoint, &own))
@@ -113,10 +121,15 @@ impl Cluster {
         let mut state = lock(&self.state);
         for publication in own {
             let owner = &publication.record.container;
-            let Ok(all) = self.addresses_of(&mut state, &publication.network) else { continue };
-            for address in &publication.record.addresses {
+            for address in publication.record.addresses.iter().map(IpNetwork::ip) {
                 // If the store does not know that it is this host's, it is told with the endpoint.
-                all.adopt(address.ip(), owner);
+                if let Ok(all) = self.addresses_of(&mut state, &publication.network) {
+                    all.adopt(address, owner);
+                } else {
+                    // The network is heard of later.
+                    let living = state.living.entry(publication.network.clone()).or_default();
+                    living.push((address, owner.clone()));
+                }
             }
         }
         for all in state.addresses.values_mut() {
@@ -182,7 +195,7 @@ impl Cluster {
             let record = read::<EndpointRecord>(&entry.value).ok()?;
             (record.node == self.node).then_some((id, record))
         });
-        let there: std::collections::BTreeMap<_, _> = there.collect();
+        let there: BTreeMap<_, _> = there.collect();
         let audited = || -> Result<()> {
             let own = self.local.own()?.into_iter().filter(|(of, _)| of == network);
             let own: BTreeSet<EndpointId> = own.map(|(_, id)| id).collect();
@@ -241,20 +254,28 @@ impl Cluster {
             owed.into_iter().partition(|owed| owed.own.record.is_some());
         let mut whole = true;
         for part in withdrawn.chunks(BATCH).chain(published.chunks(BATCH)) {
-            if self.tell(part).await? {
-                continue;
+            match self.tell(part).await {
+                Ok(true) => continue,
+                // One of them is in the way of the others.
+                Ok(false) | Err(StoreError::Refused(_)) => {}
+                Err(error) => return Err(error),
             }
             for one in part {
                 whole &= self.tell_one(one).await?;
             }
         }
-        self.told(Delta { status: true, ..Delta::default() });
+        self.refill.notify_one();
+        self.told(&Delta { status: true, ..Delta::default() });
         Ok(whole)
     }
 
     fn owed_now(&self) -> Result<Vec<Owed>, StoreError> {
         let mut all = Vec::new();
-        for (network, endpoint) in self.local.owed().map_err(kept)? {
+        let owed = self.local.owed().map_err(kept)?;
+        let known: BTreeSet<_> = owed.iter().cloned().collect();
+        // What was said and came to nothing is not owed.
+        lock(&self.state).owing.retain(|key, _| known.contains(key));
+        for (network, endpoint) in owed {
             let key = (network.clone(), endpoint.clone());
             let said = lock(&self.state).owing.get(&key).copied().unwrap_or_default();
             match self.local.own_record(&network, &endpoint).map_err(kept)? {
@@ -268,20 +289,24 @@ impl Cluster {
     /// Tells of some endpoints in one transaction; whether it happened.
     async fn tell(&self, owed: &[Owed]) -> Result<bool, StoreError> {
         let mut when = BTreeSet::new();
-        let (mut then, mut holdings) = (Vec::new(), Vec::new());
+        // Of two endpoints that had one address, it is written once: whose it is now.
+        let (mut then, mut holdings) = (Vec::new(), BTreeMap::new());
         for one in owed {
             let key = self.keys.endpoint(&one.network, &one.endpoint);
             match &one.own.record {
                 Some(record) => {
+                    // A host that was removed tells nothing any more.
+                    when.insert(self.keys.node(&self.node));
                     when.insert(self.keys.network(&one.network));
                     then.push(Write::put(key, write(record)));
                 }
                 None => then.push(Write::Delete(key)),
             }
-            holdings.extend(self.holdings(one));
+            let own = self.holdings(one).into_iter();
+            holdings.extend(own.map(|own| ((own.network.clone(), own.address), own)));
         }
         let mut when: Vec<_> = when.into_iter().map(Compare::Present).collect();
-        for holding in &holdings {
+        for holding in holdings.values() {
             let key = self.keys.address(&holding.network, holding.address);
             when.push(match &holding.before {
                 Some(before) => Compare::Is(key.clone(), before.clone()),
@@ -292,7 +317,7 @@ impl Cluster {
         if !self.done(when, then).await? {
             return Ok(false);
         }
-        for holding in holdings {
+        for holding in holdings.into_values() {
             let (address, holder) = (holding.address, holding.holder);
             self.note_own(&holding.network, &[(address, holding.after, holder)])?;
         }
@@ -342,10 +367,13 @@ impl Cluster {
     /// again soon.
     async fn tell_one(&self, owed: &Owed) -> Result<bool, StoreError> {
         for _ in 0..TRIES {
-            if self.tell(std::slice::from_ref(owed)).await? {
-                return Ok(true);
-            }
-            if let Some(why) = self.find_obstacle(owed).await? {
+            let refusal = match self.tell(std::slice::from_ref(owed)).await {
+                Ok(true) => return Ok(true),
+                Ok(false) => self.find_obstacle(owed).await?,
+                Err(StoreError::Refused(why)) => Some(why),
+                Err(error) => return Err(error),
+            };
+            if let Some(why) = refusal {
                 let key = (owed.network.clone(), owed.endpoint.clone());
                 let changed = lock(&self.state).unpublished.insert(key, why.clone());
                 if changed.as_ref() != Some(&why) {
@@ -359,6 +387,9 @@ impl Cluster {
 
     /// Why an endpoint cannot be told of; nothing if that may have changed with the look.
     async fn find_obstacle(&self, owed: &Owed) -> Result<Option<String>, StoreError> {
+        if self.entry(&self.keys.node(&self.node)).await?.is_none() {
+            return Ok(Some("this host was removed from its cluster".to_owned()));
+        }
         let network = self.entry(&self.keys.network(&owed.network)).await?;
         if network.is_none() && owed.own.record.is_some() {
             return Ok(Some("its network was removed from the cluster".to_owned()));

@@ -48,6 +48,7 @@ pub struct LiveRecord {
 }
 
 /// A network (`networks/<id>`).
+#[expect(clippy::struct_excessive_bools, reason = "independent properties, as users set them")]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NetworkRecord {
     /// See [`VERSION`].

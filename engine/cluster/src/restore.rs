@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use engine_error::{Error, Result};
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Joined};
 use crate::record::{
     AddressRecord, EndpointRecord, IdentityRecord, SchemaRecord, VERSION, read, write,
 };
@@ -65,13 +65,16 @@ impl Cluster {
         state.problem = Some(error.to_string());
         drop(state);
         if changed {
-            self.told(Delta { status: true, ..Delta::default() });
+            self.told(&Delta { status: true, ..Delta::default() });
         }
         error
     }
 
     /// Fails while the store is not to be believed, or this host is not in the cluster.
     pub(crate) fn check_trust(&self) -> Result<(), StoreError> {
+        if let Joined::Refused(_, why) = &*self.joined.borrow() {
+            return Err(StoreError::Refused(why.clone()));
+        }
         let state = lock(&self.state);
         match &state.problem {
             Some(problem) if state.restored => Err(StoreError::Refused(problem.clone())),
@@ -196,12 +199,11 @@ impl Cluster {
         let prefix = self.keys.all_addresses();
         for entry in self.store.range(&prefix).await?.entries {
             let ours = read::<AddressRecord>(&entry.value).ok();
-            let known =
-                self.network_and_rest(&entry.key, &prefix).is_some_and(|(network, rest)| {
-                    let state = lock(&self.state);
-                    let all = state.addresses.get(&network);
-                    rest.parse().is_ok_and(|ip| all.is_some_and(|all| all.mine().contains_key(&ip)))
-                });
+            let known = network_and_rest(&entry.key, &prefix).is_some_and(|(network, rest)| {
+                let state = lock(&self.state);
+                let all = state.addresses.get(&network);
+                rest.parse().is_ok_and(|ip| all.is_some_and(|all| all.mine().contains_key(&ip)))
+            });
             if ours.is_some_and(|record| record.node == self.node) && !known {
                 gone.push(entry);
             }
@@ -210,10 +212,9 @@ impl Cluster {
         let prefix = self.keys.all_endpoints();
         for entry in self.store.range(&prefix).await?.entries {
             let ours = read::<EndpointRecord>(&entry.value).ok();
-            let known =
-                self.network_and_rest(&entry.key, &prefix).is_some_and(|(network, rest)| {
-                    rest.parse().is_ok_and(|endpoint| own.contains(&(network, endpoint)))
-                });
+            let known = network_and_rest(&entry.key, &prefix).is_some_and(|(network, rest)| {
+                rest.parse().is_ok_and(|endpoint| own.contains(&(network, endpoint)))
+            });
             if ours.is_some_and(|record| record.node == self.node) && !known {
                 gone.push(entry);
             }
@@ -224,16 +225,12 @@ impl Cluster {
         }
         Ok(())
     }
+}
 
-    /// The network in a key, and what comes after it.
-    pub(crate) fn network_and_rest<'a>(
-        &self,
-        key: &'a str,
-        prefix: &str,
-    ) -> Option<(cnm::NetworkId, &'a str)> {
-        let (network, rest) = key.strip_prefix(prefix)?.split_once('/')?;
-        Some((network.parse().ok()?, rest))
-    }
+/// The network in a key, and what comes after it.
+fn network_and_rest<'a>(key: &'a str, prefix: &str) -> Option<(cnm::NetworkId, &'a str)> {
+    let (network, rest) = key.strip_prefix(prefix)?.split_once('/')?;
+    Some((network.parse().ok()?, rest))
 }
 
 /// Whose the addresses of an endpoint are.

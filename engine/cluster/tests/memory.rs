@@ -1,5 +1,7 @@
 //! The store in memory obeys the rules of a store, and goes wrong as etcd does.
 
+#![expect(clippy::unwrap_used, reason = "whatever fails here fails the test")]
+
 use std::time::Duration;
 
 use cluster::{ClusterStore, Memory, Outcome, StoreError, Txn, Write};
