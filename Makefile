@@ -1,10 +1,14 @@
 # Every command of the project. Each recipe is one line to read; what it needs it installs itself.
 
-.PHONY: demo test lint deny advisories fmt netns test-vm fuzz docs bench release setup ci
+.PHONY: demo demo-overlay test lint deny advisories fmt netns test-vm fuzz docs bench release setup ci
 
 # Two containers on a network of their own, by rnet and by the docker client; then the daemon dies.
 demo: release
 	tests/demo.sh target/release
+
+# Three machines with a network over all of them, as docs/overlay.md has it; namespaces stand for the machines.
+demo-overlay: release
+	target/release/recipe docs/overlay.md
 
 # All tests. Root is needed for those that make network namespaces and containers.
 test: setup

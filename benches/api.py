@@ -113,8 +113,9 @@ class Api:
             stream.close()
         return output
 
-    def create_network(self, name, subnet=None, driver="bridge", options=None):
+    def create_network(self, name, subnet=None, driver="bridge", options=None, more=None):
         body = {"Name": name, "CheckDuplicate": True, "Driver": driver, "Options": options or {}}
+        body |= more or {}
         if subnet:
             body["IPAM"] = {"Config": [{"Subnet": subnet}]}
         return self.call("POST", "/networks/create", body)["Id"]

@@ -19,12 +19,13 @@ sys.dont_write_bytecode = True
 import api
 import lab
 import networks
+import overlay
 import paths
 import peers
 import report
 import rows
 
-ROWS = rows.ROWS | networks.ROWS | paths.ROWS
+ROWS = rows.ROWS | networks.ROWS | paths.ROWS | overlay.ROWS
 
 DOCUMENT = Path(__file__).resolve().parent.parent / "docs" / "benchmarks.md"
 

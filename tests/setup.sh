@@ -25,6 +25,7 @@ need mkfs.ext4 e2fsprogs
 need dnsmasq dnsmasq-base
 need etcd etcd-server
 need etcdctl etcd-client
+need ethtool ethtool
 need apparmor_parser apparmor
 need xz xz-utils
 if [ "${1:-}" = vm ]; then

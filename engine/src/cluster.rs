@@ -5,6 +5,7 @@
 //! hosts do there is [followed](follow).
 
 mod address;
+mod check;
 mod follow;
 mod member;
 mod names;
@@ -25,6 +26,7 @@ use crate::network::Networks;
 use crate::settings::Settings;
 use crate::tasks::Tasks;
 pub use address::Advertised;
+pub use check::{Finding, Outcome, Stage, Trouble};
 use cluster::Place;
 use engine_error::{Error, Result};
 pub use member::{Member, Removal};

@@ -173,7 +173,7 @@ impl Facts {
             RouteNetlinkMessage::NewLink(message) if of_link(&message) => {
                 let index = message.header.index;
                 let Some(link) = link::read(RouteNetlinkMessage::NewLink(message)) else { return };
-                self.know(&link);
+                self.changed |= self.know(&link);
                 // Routes of IPv4 go with their link, and nobody tells.
                 self.stale |= !self.is_ours(Some(index)) && !link.up && self.leads(index);
                 self.stale |= self.egress.differs(index, Some(link.mtu));
@@ -186,11 +186,17 @@ impl Facts {
                 self.stale |= lost || self.egress.contains(index);
                 self.changed |= lost;
             }
+            // Another way to this host.
+            RouteNetlinkMessage::NewAddress(message)
+                if !self.is_ours(Some(message.header.index)) =>
+            {
+                self.changed = true;
+            }
             RouteNetlinkMessage::DelAddress(message)
                 if !self.is_ours(Some(message.header.index)) =>
             {
                 self.stale |= self.leads(message.header.index);
-                self.changed |= self.stale;
+                self.changed = true;
             }
             RouteNetlinkMessage::NewRoute(_) => {
                 let Some(route) = route::read(told) else { return };
@@ -254,8 +260,11 @@ impl Facts {
         self.routes.keys().any(|way| way.link == Some(link))
     }
 
-    /// Notes a link, under the name that it has now.
-    fn know(&mut self, link: &Link) {
+    /// Notes a link, under the name that it has now. Tells whether it is one of others whose size or state
+    /// is different now.
+    fn know(&mut self, link: &Link) -> bool {
+        let before = link.name.parse().ok().and_then(|name: LinkName| self.by_name.get(&name));
+        let before = before.map(|before| (before.mtu, before.up));
         self.forget(link.index);
         let tag = link.alias.as_deref().and_then(|alias| Tag::parse(&self.tag, alias));
         let own = HostLink {
@@ -271,6 +280,7 @@ impl Facts {
             Arc::make_mut(&mut self.by_name).insert(name.clone(), own);
         }
         self.links.insert(link.index, Known { name, ours });
+        !ours && before.is_some_and(|before| before != (link.mtu, link.up))
     }
 
     fn forget(&mut self, index: u32) {

@@ -11,7 +11,7 @@ use super::Api;
 use super::body::{self, Response};
 use super::containers::blocking;
 use super::request::Request;
-use super::wire::cluster as wire;
+use super::wire::{check as wire_check, cluster as wire};
 use crate::cluster::{Leave, Removal};
 use engine_error::{Error, Result};
 
@@ -58,6 +58,19 @@ pub async fn adopt(api: &Api) -> Result<Response> {
     let engine = api.engine.clone();
     blocking(move || engine.membership.required()?.adopt()).await?;
     Ok(body::no_content())
+}
+
+/// `GET /rnet/cluster/check`, of all other hosts or of `node`.
+pub async fn check(api: &Api, request: &Request) -> Result<Response> {
+    let engine = api.engine.clone();
+    let key = request.query.text("node").map(str::to_owned);
+    let found = blocking(move || {
+        let member = engine.membership.required()?;
+        let node = key.map(|key| member.node(&key)).transpose()?;
+        Ok(member.check(node.as_ref().map(|node| node.id.as_str())))
+    });
+    let shown: Vec<Value> = found.await?.iter().map(wire_check::finding).collect();
+    Ok(body::json(&shown))
 }
 
 /// `GET /rnet/cluster/nodes`.

@@ -86,6 +86,7 @@ async fn in_cluster(
         ("POST", ["join"]) => cluster::join(&api, request).await,
         ("POST", ["leave"]) => cluster::leave(&api, &request).await,
         ("POST", ["adopt"]) => cluster::adopt(&api).await,
+        ("GET", ["check"]) => cluster::check(&api, &request).await,
         ("GET", ["nodes"]) => cluster::nodes(&api).await,
         ("GET", ["nodes", key]) => cluster::node(&api, key).await,
         ("DELETE", ["nodes", key]) => cluster::remove_node(&api, key, &request).await,

@@ -4,6 +4,7 @@
 //! with `null` and zero values, and fields that newer API versions dropped are still sent to older
 //! clients.
 
+pub mod check;
 pub mod cluster;
 pub mod container_config;
 pub mod container_create;

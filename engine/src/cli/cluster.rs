@@ -4,8 +4,8 @@ use serde_json::{Value, json};
 
 use super::client::{Client, escape};
 use super::commands::{
-    ClusterCommand, ClusterJoinArgs, ClusterLeaveArgs, FormatArgs, NodeCommand, NodeInspectArgs,
-    NodeLsArgs, NodeRmArgs,
+    ClusterCheckArgs, ClusterCommand, ClusterJoinArgs, ClusterLeaveArgs, FormatArgs, NodeCommand,
+    NodeInspectArgs, NodeLsArgs, NodeRmArgs,
 };
 use super::template::{self, Format};
 use super::{Outcome, complain, create, say, swarm};
@@ -14,6 +14,7 @@ use super::{Outcome, complain, create, say, swarm};
 pub(crate) async fn command(client: &Client, command: ClusterCommand) -> Outcome {
     match command {
         ClusterCommand::Adopt => client.post("/rnet/cluster/adopt", None).await.map(|_| 0),
+        ClusterCommand::Check(args) => check(client, args).await,
         ClusterCommand::Inspect(args) => inspect(client, args).await,
         ClusterCommand::Join(args) => join(client, args).await,
         ClusterCommand::Leave(args) => leave(client, args).await,
@@ -48,6 +49,40 @@ async fn leave(client: &Client, args: ClusterLeaveArgs) -> Outcome {
     let path = format!("/rnet/cluster/leave?force={}", u8::from(args.force));
     client.post(&path, None).await?;
     Ok(0)
+}
+
+/// Exits with 1 if anything is wrong.
+async fn check(client: &Client, args: ClusterCheckArgs) -> Outcome {
+    let query = args.node.map(|node| format!("?node={}", escape(&node))).unwrap_or_default();
+    let found = client.get(&format!("/rnet/cluster/check{query}")).await?;
+    let wrong = |finding: &&Value| !finding["Trouble"].is_null();
+    let findings = found.as_array().cloned().unwrap_or_default();
+    let code = u8::from(findings.iter().any(|finding| wrong(&finding)));
+    if args.format.as_deref() == Some("json") {
+        say(&pretty(&found));
+        return Ok(code);
+    }
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let row = |finding: &Value| {
+        let asked = match (&finding["Container"], &finding["Network"]) {
+            (Value::String(container), Value::String(network)) => {
+                format!("{container} on {network}")
+            }
+            _ => "the host alone".to_owned(),
+        };
+        let says = finding["Trouble"]["Says"].as_str().unwrap_or("fine");
+        json!({
+            "Name": finding["Name"], "Address": finding["Address"], "Asked": asked, "Result": says,
+        })
+    };
+    let rows: Vec<_> = findings.iter().map(row).collect();
+    let columns =
+        [("NAME", "Name"), ("ADDRESS", "Address"), ("ASKED", "Asked"), ("RESULT", "Result")];
+    Format::parse(None).print(&columns, &[], &rows)?;
+    for finding in findings.iter().filter(wrong) {
+        say(&format!("{}: {}", text(&finding["Name"]), text(&finding["Trouble"]["Mend"])));
+    }
+    Ok(code)
 }
 
 async fn inspect(client: &Client, args: FormatArgs) -> Outcome {

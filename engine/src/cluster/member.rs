@@ -245,6 +245,10 @@ impl Member {
     pub(super) fn look_around(&self) {
         let Ok(facts) = self.below.networks.kernel().host_facts() else { return };
         let found = address::find(self.advertise.as_deref(), &self.place(), &facts);
+        // An interface whose address changes has none of that family for a moment.
+        if found.as_ref().is_ok_and(|now| now.address.is_ipv4() != self.address().is_ipv4()) {
+            return;
+        }
         let now = match found {
             Ok(now) => now,
             // It may come back in a moment.
@@ -256,6 +260,13 @@ impl Member {
         let before = std::mem::replace(&mut *self.here(), now);
         if before != now {
             tracing::info!(address = %now.address, mtu = now.mtu, "this host is elsewhere now");
+            // What was said from the address that is gone is answered there.
+            if before.address != now.address
+                && let Err(error) = self.etcd.reopen(&self.place())
+            {
+                let error = Error::from(error);
+                tracing::warn!(error = error.chain(), "cannot open the way to the store anew");
+            }
             self.cluster.describe(now.address, now.mtu);
             self.tell_way(&self.cluster.view());
         }

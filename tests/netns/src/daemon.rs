@@ -147,8 +147,8 @@ impl Daemon {
         self.kill();
         let script = "for p in /proc/[0-9]*; do case $(cat $p/comm 2>&-) in sh|cat) ;; \
                       *) kill -9 ${p#/proc/} 2>&- ;; esac; done; \
-                      while grep -q \" $0/run/\" /proc/mounts; do \
-                      umount -l $(grep -o \"$0/run/[^ ]*\" /proc/mounts); done; rm -rf $0/run; \
+                      for m in $(grep -o \" $0/run/[^ ]*\" /proc/mounts); do umount -l $m; done; \
+                      rm -rf $0/run; \
                       cat /proc/sys/kernel/random/uuid >$0/boot && \
                       mount --bind $0/boot /proc/sys/kernel/random/boot_id";
         let mut command = self.command("sh");
@@ -281,6 +281,15 @@ impl Daemon {
             texts.filter_map(|text| text.parse().ok()).collect()
         };
         networks.iter().map(|(name, network)| (name.clone(), of(network))).collect()
+    }
+
+    /// How much memory the daemon has in use, in bytes.
+    pub fn resident(&self) -> usize {
+        let pid = fs::read_to_string(self.file("pid")).unwrap();
+        let status = self.root(&format!("proc/{}/status", pid.trim()));
+        let status = fs::read_to_string(status).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<usize>().unwrap() << 10
     }
 
     /// The process that answers names, by its number on the daemon's host.

@@ -1,6 +1,7 @@
 //! etcd on hosts of its own: one member or three, with what can happen to them.
 
 use std::fs;
+use std::io::Write;
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -88,6 +89,11 @@ impl Etcd {
     /// Who certifies the members and their clients.
     pub fn authority(&self) -> &Authority {
         self.authority.as_ref().expect("it was started with TLS")
+    }
+
+    /// A file of a test beside its own.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.directory.join(name)
     }
 
     /// The switch's ends of the members' cables.
@@ -200,6 +206,23 @@ impl Etcd {
         let endpoints = self.endpoints().join(",");
         let mut command = self.command(Command::new("etcdctl"), &endpoints);
         Self::printed(&words, &host.run(|| command.args(&words).output().unwrap()))
+    }
+
+    /// Puts values, many at a time.
+    pub fn put(&self, pairs: &[(String, String)]) {
+        let endpoints = self.endpoints().join(",");
+        for some in pairs.chunks(100) {
+            // Quoted as in Go; what is in single quotes is cut off by this release.
+            let quoted = |text: &str| serde_json::Value::from(text).to_string();
+            let put = |(key, value): &(String, String)| format!("put {key} {}\n", quoted(value));
+            let puts: String = some.iter().map(put).collect();
+            let mut command =
+                self.command(self.members[0].namespaces.command("etcdctl"), &endpoints);
+            let command = command.arg("txn").stdin(Stdio::piped()).stdout(Stdio::null());
+            let mut child = command.spawn().unwrap();
+            write!(child.stdin.take().unwrap(), "\n{puts}\n\n").unwrap();
+            assert!(child.wait().unwrap().success(), "etcdctl txn");
+        }
     }
 
     /// The keys below a prefix, each with its value.

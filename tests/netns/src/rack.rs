@@ -3,6 +3,7 @@
 mod agreement;
 mod records;
 
+use std::io::{self, Write};
 use std::thread;
 
 use crate::{Daemon, Etcd, Host, Lan, wait_until};
@@ -133,6 +134,21 @@ impl Rack {
     }
 }
 
+impl Drop for Rack {
+    /// Whoever reads of a failure wants to know what the daemons had to say.
+    fn drop(&mut self) {
+        if thread::panicking() {
+            for machine in &self.machines {
+                let Some(daemon) = &machine.daemon else { continue };
+                let told =
+                    ["ps -a --no-trunc", "cluster inspect"].map(|words| daemon.output(words));
+                let text = format!("--- {}\n{}\n{}", machine.name, told.join("\n"), daemon.log());
+                let _ = io::stderr().write_all(text.as_bytes());
+            }
+        }
+    }
+}
+
 impl Machine {
     fn new(lan: &Lan, number: usize) -> Self {
         let addresses = [format!("192.0.2.{number}"), format!("2001:db8::{number}")];
@@ -180,9 +196,10 @@ impl Machine {
     /// Exchanges an address for another of the same net.
     pub fn change_address(&mut self, family: usize, address: &str) {
         let length = [24, 64][family];
-        self.host.add_address("eth0", &format!("{address}/{length}"));
+        // With the first address of a net its others go, so that it cannot go last.
         let old = std::mem::replace(&mut self.addresses[family], address.to_owned());
         self.host.remove_address("eth0", &format!("{old}/{length}"));
+        self.host.add_address("eth0", &format!("{address}/{length}"));
     }
 
     /// What its cable carries at most, at both ends.

@@ -98,10 +98,9 @@ impl Step {
             let (again, wanted) = (self.asks_only(), self.printed.join("\n"));
             assert!(
                 again && start.elapsed() < patient(PATIENCE),
-                "{}# {}\n{printed}\nand not\n{wanted}\n{}",
+                "{}# {}\n{printed}\nand not\n{wanted}",
                 self.machine,
-                self.command,
-                rack.told()
+                self.command
             );
         }
     }
@@ -113,29 +112,22 @@ impl Step {
 
     /// Whether this is what is printed.
     fn is(&self, printed: &str) -> bool {
-        let lines: Vec<_> = printed.lines().collect();
-        let wanted = self.printed.iter().map(String::as_str);
-        lines.len() == self.printed.len()
-            && lines.iter().zip(wanted).all(|(line, wanted)| resembles(line, wanted))
+        resembles(printed, &self.printed.join("\n"))
     }
 }
 
-/// Whether a line is as it is written, where `…` stands for anything and blanks are as many as there are.
-fn resembles(line: &str, wanted: &str) -> bool {
+/// Whether a text is as it is written, where `…` stands for anything and blanks are as many as there are.
+fn resembles(text: &str, wanted: &str) -> bool {
     let squeeze = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
-    let (line, wanted) = (squeeze(line), squeeze(wanted));
-    let mut parts = wanted.split('…');
-    let Some(mut rest) = parts.next().and_then(|first| line.strip_prefix(first)) else {
-        return false;
-    };
+    let (text, wanted) = (squeeze(text), squeeze(wanted));
+    let mut parts = wanted.split('…').map(str::trim);
+    let first = parts.next().unwrap_or_default();
+    let Some(mut rest) = text.strip_prefix(first) else { return false };
     let mut open = false;
     for part in parts {
-        open = true;
-        if part.is_empty() {
-            continue;
-        }
+        open = part.is_empty();
         let Some(at) = rest.find(part) else { return false };
-        (rest, open) = (&rest[at + part.len()..], false);
+        rest = &rest[at + part.len()..];
     }
     open || rest.is_empty()
 }

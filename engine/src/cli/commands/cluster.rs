@@ -8,6 +8,8 @@ use super::{FormatArgs, NodeNames, NodeUpdateArgs};
 pub(crate) enum ClusterCommand {
     /// Put what this host has into a store that was emptied or is an old one
     Adopt,
+    /// Ask the other hosts, and containers there, through the tunnels; name what is wrong on the way
+    Check(ClusterCheckArgs),
     /// Display the cluster that this host is in
     Inspect(FormatArgs),
     /// Join a cluster, by the store that its hosts share
@@ -17,6 +19,15 @@ pub(crate) enum ClusterCommand {
     /// List the cluster that this host is in
     #[command(visible_alias = "list")]
     Ls(FormatArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ClusterCheckArgs {
+    /// Format output: `json` shows every question that was asked
+    #[arg(short, long)]
+    pub(crate) format: Option<String>,
+    /// The host to ask; all of them by default
+    pub(crate) node: Option<String>,
 }
 
 #[derive(Debug, Args)]

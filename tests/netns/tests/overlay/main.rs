@@ -1,0 +1,8 @@
+//! One network over many hosts: machines on a switch, etcd, and what becomes of them.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails where it stands")]
+
+mod faults;
+mod pains;
+mod promises;
+mod scene;
