@@ -18,7 +18,7 @@ use crate::kernel::link::DEFAULT_MTU;
 use crate::kernel::sysctl;
 use crate::{isolation, link_addresses, neighbouring_subnets, overlay, portmap};
 pub(crate) use options::{
-    BridgeOptions, GatewayMode, MTU_NAMES, Parsed, PublishPolicy, Topology, mtu_of, read_with,
+    BridgeOptions, GatewayMode, MTU_NAMES, Parsed, PublishPolicy, Topology, read_with, set_mtu,
     shared,
 };
 

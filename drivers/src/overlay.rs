@@ -14,7 +14,7 @@ mod options;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use cnm::driver::{Driver, Node, Peer, Profile, Reading, Scope, Traits};
+use cnm::driver::{Driver, Node, Peer, Profile, Reading, Room, Scope, Traits};
 use cnm::network::Tunnel;
 use cnm::options::{Described, OptionError};
 use cnm::sandbox::Attachment;
@@ -90,6 +90,10 @@ impl Driver for Overlay {
 
     fn kinds(&self, network: &Network) -> Vec<LinkKind> {
         network.tunnel.as_ref().map(kind).into_iter().collect()
+    }
+
+    fn room(&self, _network: &Network) -> Option<Room> {
+        Some(bridge::ROOM)
     }
 
     fn profile(&self, network: &Network) -> Profile {

@@ -48,7 +48,7 @@ impl Peers {
     }
 
     /// What has to be told for these to be all there are.
-    fn change_to(&self, all: Vec<Peer>) -> PeersChange {
+    fn change_to(&self, all: &[Peer]) -> PeersChange {
         let wanted: BTreeSet<_> = all.iter().map(|peer| &peer.endpoint).collect();
         let gone = self.numbers.keys().filter(|id| !wanted.contains(id)).cloned().collect();
         let known = |peer: &Peer| {
@@ -112,7 +112,7 @@ impl Controller {
         all: Vec<Peer>,
     ) -> Option<(State, State)> {
         let change = match self.peers.get(network) {
-            Some(peers) => peers.change_to(all),
+            Some(peers) => peers.change_to(&all),
             None => PeersChange { put: all, gone: Vec::new() },
         };
         self.tell_peers(network, change)

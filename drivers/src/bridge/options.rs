@@ -147,7 +147,7 @@ const BRIDGE: &[Spec<Parsed>] = &[
             "1400",
         ),
         expected: "a number of bytes from 68 to 65535, or 0 for the default,",
-        set: |to, text| put(&mut to.options.mtu, mtu_of(text)),
+        set: set_mtu,
         idle: false,
     },
     Spec {
@@ -440,11 +440,12 @@ pub(crate) fn shared(names: &[&str]) -> impl Iterator<Item = Spec<Parsed>> {
     BRIDGE.iter().filter(|spec| names.contains(&spec.names[0])).cloned()
 }
 
-/// A number of bytes; nothing in particular where it is 0.
-pub(crate) fn mtu_of(text: &str) -> Option<Option<u32>> {
+/// Sets the MTU; 0 stands for the default.
+pub(crate) fn set_mtu(to: &mut Parsed, text: &str) -> Option<()> {
     // 68 bytes is the least that IPv4 works with (RFC 791).
     let bytes = text.parse().ok().filter(|bytes| *bytes == 0 || (68..=65_535).contains(bytes))?;
-    Some((bytes > 0).then_some(bytes))
+    to.options.mtu = (bytes > 0).then_some(bytes);
+    Some(())
 }
 
 fn mode(text: &str) -> Option<GatewayMode> {

@@ -155,6 +155,7 @@ struct Monitor {
 }
 
 /// Links and addresses that a burst of notifications makes doubtful.
+#[expect(clippy::struct_excessive_bools, reason = "independent doubts")]
 #[derive(Debug, Default)]
 struct Doubts {
     links: BTreeSet<LinkName>,

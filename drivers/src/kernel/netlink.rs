@@ -119,18 +119,18 @@ impl Socket {
 
     /// All objects of a kind, of one moment.
     pub fn dump(&mut self, message: &RouteNetlinkMessage) -> io::Result<Vec<RouteNetlinkMessage>> {
-        self.dump_with(&message.clone().into(), |frame| frame.decode())
+        self.dump_with(&message.clone().into(), |frame: Frame<'_>| frame.decode())
     }
 
     /// The same of what is read elsewhere: all of each object's message but its header.
     pub fn dump_raw(&mut self, message: &Message) -> io::Result<Vec<Vec<u8>>> {
-        self.dump_with(message, |frame| frame.bytes.get(HEADER..).map(<[u8]>::to_vec))
+        self.dump_with(message, |frame: Frame<'_>| frame.bytes.get(HEADER..).map(<[u8]>::to_vec))
     }
 
     fn dump_with<T>(
         &mut self,
         message: &Message,
-        decode: impl Fn(&Frame<'_>) -> Option<T>,
+        decode: impl Fn(Frame<'_>) -> Option<T>,
     ) -> io::Result<Vec<T>> {
         for _ in 0..DUMP_ATTEMPTS {
             if let Some(found) = self.dump_once(message, &decode)? {
@@ -195,7 +195,7 @@ impl Socket {
     fn dump_once<T>(
         &mut self,
         message: &Message,
-        decode: impl Fn(&Frame<'_>) -> Option<T>,
+        decode: impl Fn(Frame<'_>) -> Option<T>,
     ) -> io::Result<Option<Vec<T>>> {
         self.sequence = self.sequence.wrapping_add(1);
         let mut bytes = Vec::new();
@@ -210,7 +210,7 @@ impl Socket {
                 match frame.kind {
                     NLMSG_DONE => return Ok((!interrupted).then_some(found)),
                     NLMSG_ERROR => return frame.error().map_or(Ok(Some(Vec::new())), Err),
-                    _ => found.extend(decode(&frame)),
+                    _ => found.extend(decode(frame)),
                 }
             }
         }

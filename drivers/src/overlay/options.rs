@@ -8,7 +8,7 @@ use cnm::options::{
     BOOLEAN, Described, OptionError, Spec, boolean, described, manual, number, put,
 };
 
-use crate::bridge::{BridgeOptions, MTU_NAMES, Parsed, mtu_of, read_with, shared};
+use crate::bridge::{BridgeOptions, MTU_NAMES, Parsed, read_with, set_mtu, shared};
 
 /// What can be changed while containers are on the network.
 pub(super) const CHANGEABLE: &[&[&str]] = &[
@@ -41,7 +41,7 @@ const OWN: &[Spec<Parsed>] = &[
             "1400",
         ),
         expected: "a number of bytes from 68 to 65535, or 0 for the default,",
-        set: |to, text| put(&mut to.options.mtu, mtu_of(text)),
+        set: set_mtu,
         idle: false,
     },
     Spec {

@@ -116,12 +116,11 @@ pub(super) fn announce(linux: &Linux, visitor: &mut Visitor, steps: &[&Step]) ->
         else {
             continue;
         };
-        let is_bridge = match bridges.get(link).copied() {
-            Some(known) => known,
-            None => {
-                visitor.enter(&linux.host)?;
-                linux.with_socket(|socket| link::find(socket, link))?.is_bridge()
-            }
+        let is_bridge = if let Some(known) = bridges.get(link).copied() {
+            known
+        } else {
+            visitor.enter(&linux.host)?;
+            linux.with_socket(|socket| link::find(socket, link))?.is_bridge()
         };
         bridges.insert(link, is_bridge);
         if is_bridge {

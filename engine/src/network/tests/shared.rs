@@ -257,3 +257,21 @@ fn what_other_hosts_have_is_made_true_and_healed_and_goes() {
     networks.tell_peers(&network.id, PeersChange { put: Vec::new(), gone }).unwrap();
     assert_eq!(site.observed(), without);
 }
+
+#[test]
+fn what_an_earlier_daemon_was_told_is_no_hindrance_to_the_next_one() {
+    let site = Site::default();
+    let (networks, network, _) = sharing(&site);
+    let nodes = [Node { number: 2, address: [192, 0, 2, 2].into() }];
+    networks.tell_nodes(&nodes).unwrap();
+    let told = site.observed();
+    drop(networks);
+    let next = site.open();
+    next.heal();
+    assert_eq!(site.observed(), told, "nobody has said that it is too much");
+    next.tell_nodes(&nodes).unwrap();
+    next.tell_all_peers(&network.id, Vec::new()).unwrap();
+    assert_eq!(site.observed(), told);
+    next.tell_nodes(&[]).unwrap();
+    assert_ne!(site.observed(), told);
+}
