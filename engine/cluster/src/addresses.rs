@@ -12,6 +12,8 @@ use cnm::ipam::IpamError;
 use cnm::ipam::range::{address, number, span, usable};
 use ipnetwork::IpNetwork;
 
+use crate::record::{AddressRecord, read};
+
 /// How many addresses nobody has are this host's, where the pool is large enough.
 pub(crate) const SPARES: usize = 12;
 
@@ -41,6 +43,10 @@ pub(crate) struct Mine {
     /// The record in the cluster's store, as it was last seen.
     pub(crate) record: Vec<u8>,
     pub(crate) holder: Holder,
+    /// Somebody wished for just this one.
+    pub(crate) wished: bool,
+    /// Somebody had wished for it and does not any more: it is no spare, others may wish for it.
+    pub(crate) spent: bool,
 }
 
 /// Who has an address.
@@ -81,15 +87,17 @@ impl Addresses {
             None => Holder::Nobody { since: 0, last: None },
             Some(owner) => Holder::Kept { owner },
         };
-        let mine = self.mine.entry(address).or_insert(Mine { record: Vec::new(), holder });
+        let new = Mine { record: Vec::new(), holder, wished: false, spent: false };
+        let mine = self.mine.entry(address).or_insert(new);
+        mine.wished = read::<AddressRecord>(&record).ok().is_some_and(|record| record.wished);
         mine.record = record;
     }
 
     /// Somebody who lives here has an address, whether the store knows that or not.
     pub(crate) fn adopt(&mut self, address: IpAddr, owner: &str) {
-        let holder = Holder::Kept { owner: owner.to_owned() };
-        self.mine.entry(address).or_insert(Mine { record: Vec::new(), holder });
-        self.hold(address, owner);
+        let holder = Holder::Used { owner: owner.to_owned(), kept: false };
+        let new = Mine { record: Vec::new(), holder: holder.clone(), wished: false, spent: false };
+        self.mine.entry(address).or_insert(new).holder = holder;
     }
 
     /// The store has no record of an address any more.
@@ -128,6 +136,7 @@ impl Addresses {
                 Holder::Kept { .. } => true,
             };
             mine.holder = Holder::Used { owner: owner.to_owned(), kept };
+            mine.spent = false;
         }
     }
 
@@ -143,7 +152,7 @@ impl Addresses {
         };
         let oldest = || {
             let unused = family().filter_map(|(address, mine)| match &mine.holder {
-                Holder::Nobody { since, .. } => Some((*since, *address)),
+                Holder::Nobody { since, .. } if !mine.spent => Some((*since, *address)),
                 _ => None,
             });
             unused.filter(|(_, address)| self.is_dynamic(*address)).min()
@@ -163,6 +172,7 @@ impl Addresses {
         let Some(mine) = self.mine.get_mut(&address) else { return };
         let Holder::Used { owner, kept } = &mine.holder else { return };
         let owner = owner.clone();
+        mine.spent = (*kept || mine.wished) && !keep.unwrap_or(*kept);
         mine.holder = if keep.unwrap_or(*kept) {
             Holder::Kept { owner }
         } else {
@@ -178,6 +188,7 @@ impl Addresses {
                 && gone(owner)
             {
                 mine.holder = Holder::Nobody { since: now, last: None };
+                mine.spent = true;
                 freed.push(*address);
             }
         }
@@ -186,9 +197,8 @@ impl Addresses {
 
     /// How many nobody has, of a family.
     pub(crate) fn spares(&self, ipv6: bool) -> usize {
-        let unused = |(address, mine): &(&IpAddr, &Mine)| {
-            address.is_ipv6() == ipv6 && matches!(mine.holder, Holder::Nobody { .. })
-        };
+        let unused =
+            |(address, mine): &(&IpAddr, &Mine)| address.is_ipv6() == ipv6 && mine.is_spare();
         self.mine.iter().filter(unused).count()
     }
 
@@ -214,6 +224,8 @@ impl Addresses {
         }
         let slot = usize::from(ipv6);
         let begin = u128::from(self.number.saturating_sub(1)).saturating_mul(STRIDE);
+        // Not at the low end, where people wish for certain ones.
+        let begin = (all / 2).saturating_add(begin);
         let mut position = self.cursor[slot].unwrap_or(begin) % all;
         let mut found = Vec::new();
         // Each of those that are known to be taken may be in the way once.
@@ -269,20 +281,26 @@ impl Addresses {
         })
     }
 
-    /// Those that this host has too many of: the ones that nobody used for the longest time, and not
-    /// since a time.
+    /// Those that somebody had wished for, and those that this host has too many of: the ones that
+    /// nobody used for the longest time, and not since a time.
     pub(crate) fn surplus(&self, ipv6: bool, share: usize, until: u64) -> Vec<IpAddr> {
+        let family = || self.mine.iter().filter(|(address, _)| address.is_ipv6() == ipv6);
+        let spent = family().filter(|(_, mine)| mine.spent).map(|(address, _)| *address);
+        let mut surplus: Vec<_> = spent.collect();
         let spares = self.spares(ipv6);
         if spares <= HIGH.min(2 * share) {
-            return Vec::new();
+            return surplus;
         }
-        let unused = self.mine.iter().filter_map(|(address, mine)| match &mine.holder {
-            Holder::Nobody { since, .. } if *since <= until => Some((*since, *address)),
+        let unused = family().filter_map(|(address, mine)| match &mine.holder {
+            Holder::Nobody { since, .. } if *since <= until && !mine.spent => {
+                Some((*since, *address))
+            }
             _ => None,
         });
-        let mut unused: Vec<_> = unused.filter(|(_, a)| a.is_ipv6() == ipv6).collect();
+        let mut unused: Vec<_> = unused.collect();
         unused.sort_unstable();
-        unused.into_iter().map(|(_, address)| address).take(spares - share).collect()
+        surplus.extend(unused.into_iter().map(|(_, address)| address).take(spares - share));
+        surplus
     }
 
     /// Whether an address may be wanted at all.
@@ -335,6 +353,11 @@ impl Addresses {
 }
 
 impl Mine {
+    /// Whether anybody may have it.
+    fn is_spare(&self) -> bool {
+        matches!(self.holder, Holder::Nobody { .. }) && !self.spent
+    }
+
     /// Whether somebody may have it.
     fn is_for(&self, owner: &str) -> bool {
         self.holder.owner().is_none_or(|other| other == owner)

@@ -3,10 +3,12 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use cnm::{Mac, NetworkId};
 use engine_error::{Error, Kind, Result};
 use ipnetwork::IpNetwork;
+use tokio::time::Instant;
 
 use crate::addresses::Addresses;
 use crate::cluster::{Cluster, State};
@@ -14,6 +16,12 @@ use crate::record::{AddressRecord, VERSION, read, write};
 use crate::restore::kept;
 use crate::store::{Compare, StoreError, Write};
 use crate::view::lock;
+
+/// How long an address that somebody had wished for may take to be everybody's again.
+const GIVING_BACK: Duration = Duration::from_secs(2);
+
+/// How long a claim waits for others.
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// How often a claim that lost a race is tried again.
 const TRIES: usize = 16;
@@ -57,17 +65,23 @@ impl Cluster {
         owner: &str,
         wanted: &[IpAddr],
     ) -> Result<Vec<IpNetwork>> {
-        for _ in 0..TRIES {
+        let until = Instant::now() + GIVING_BACK;
+        let mut tries = 0;
+        while tries < TRIES || Instant::now() < until {
             if let Some(claimed) = self.claim_spares(network, owner, wanted)? {
                 return Ok(claimed);
             }
+            if tries > 1 {
+                tokio::time::sleep(PAUSE).await;
+            }
+            tries += 1;
             let families: Vec<_> = {
                 let mut state = lock(&self.state);
                 self.addresses_of(&mut state, network)?.families().collect()
             };
             for ipv6 in families {
                 match wanted.iter().find(|wanted| wanted.is_ipv6() == ipv6) {
-                    Some(wanted) => self.obtain(network, owner, *wanted).await?,
+                    Some(wanted) => self.obtain(network, owner, *wanted, until).await?,
                     None => self.obtain_any(network, ipv6).await?,
                 }
             }
@@ -79,7 +93,13 @@ impl Cluster {
     }
 
     /// Has the store give this host one certain address, for an owner.
-    async fn obtain(&self, network: &NetworkId, owner: &str, address: IpAddr) -> Result<()> {
+    async fn obtain(
+        &self,
+        network: &NetworkId,
+        owner: &str,
+        address: IpAddr,
+        until: Instant,
+    ) -> Result<()> {
         let known = {
             let mut state = lock(&self.state);
             let all = self.addresses_of(&mut state, network)?;
@@ -94,7 +114,7 @@ impl Cluster {
         }
         self.check_trust()?;
         let key = self.keys.address(network, address);
-        let record = self.address_record(Some(owner));
+        let record = self.address_record(Some(owner), true);
         let when = vec![Compare::Absent(key.clone()), Compare::Present(self.keys.network(network))];
         let done = self.done(when, vec![Write::put(key.clone(), record.clone())]).await;
         let error = |error: StoreError| {
@@ -114,6 +134,8 @@ impl Cluster {
             Some(found) if found.node == self.node => {
                 Ok(self.note_own(network, &[(address, entry.value, found.holder)])?)
             }
+            // It may be on its way back; sooner if nobody has it any more.
+            Some(found) if Instant::now() + waiting(&found) < until => Ok(()),
             found => {
                 let host = found.map(|found| self.host_name(&found.node)).unwrap_or_default();
                 let mut state = lock(&self.state);
@@ -175,7 +197,7 @@ impl Cluster {
                 (taken, _) = self.look_at_claims(network).await?;
                 continue;
             }
-            let record = self.address_record(None);
+            let record = self.address_record(None, false);
             let key = |address: &IpAddr| self.keys.address(network, *address);
             let mut when = self.when_there(network);
             when.extend(candidates.iter().map(|address| Compare::Absent(key(address))));
@@ -287,7 +309,7 @@ impl Cluster {
 
     fn mac_record(&self, owner: &str) -> AddressRecord {
         let (node, holder) = (self.node.clone(), Some(owner.to_owned()));
-        AddressRecord { version: VERSION, node, epoch: 0, holder }
+        AddressRecord { version: VERSION, node, epoch: 0, holder, wished: false }
     }
 
     pub(crate) fn host_name(&self, node: &str) -> String {
@@ -295,12 +317,13 @@ impl Cluster {
         view.nodes.get(node).map_or_else(|| node.to_owned(), |node| node.record.name.clone())
     }
 
-    pub(crate) fn address_record(&self, holder: Option<&str>) -> Vec<u8> {
+    pub(crate) fn address_record(&self, holder: Option<&str>, wished: bool) -> Vec<u8> {
         write(&AddressRecord {
             version: VERSION,
             node: self.node.clone(),
             epoch: self.epoch,
             holder: holder.map(str::to_owned),
+            wished,
         })
     }
 
@@ -325,6 +348,11 @@ impl Cluster {
         }
         state.addresses.get_mut(network).ok_or_else(missing)
     }
+}
+
+/// How much sooner than all that one is waited for ends the wait for an address.
+fn waiting(found: &AddressRecord) -> Duration {
+    if found.holder.is_some() { GIVING_BACK * 3 / 4 } else { Duration::ZERO }
 }
 
 fn used_by(owner: &str) -> String {

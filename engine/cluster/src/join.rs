@@ -94,6 +94,8 @@ impl Cluster {
         if lock(&self.state).restored {
             self.recognise().await?;
         }
+        // Before it says anything of itself.
+        self.check_twin(twin).await?;
         self.join().await?;
         let granted = self.store.grant(TTL).await?;
         if let Err(obstacle) = self.say_live(granted, twin).await {
@@ -108,6 +110,16 @@ impl Cluster {
             changed
         });
         Ok(())
+    }
+
+    async fn check_twin(&self, twin: &mut Option<Instant>) -> Result<(), Obstacle> {
+        let Some(entry) = self.entry(&self.keys.live(&self.node)).await? else { return Ok(()) };
+        let other = read::<LiveRecord>(&entry.value).ok();
+        let instance = lock(&self.options).instance.clone();
+        if other.is_some_and(|other| other.instance == instance) {
+            return Ok(());
+        }
+        Err(self.meet_twin(twin).await)
     }
 
     /// Puts the sign of life, unless another daemon with this host's id gives one.

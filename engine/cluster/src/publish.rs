@@ -343,7 +343,7 @@ impl Cluster {
                 network: owed.network.clone(),
                 address: *address,
                 before: (!before.is_empty()).then_some(before),
-                after: self.address_record(holder.as_deref()),
+                after: self.address_record(holder.as_deref(), mine.is_some_and(|mine| mine.wished)),
                 holder,
             })
         };

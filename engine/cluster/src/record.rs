@@ -95,6 +95,9 @@ pub struct AddressRecord {
     /// Who has it there: an endpoint, a stopped container that keeps it, or nobody yet.
     #[serde(default)]
     pub holder: Option<String>,
+    /// Whether somebody wished for just this one: it is no spare afterwards.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub wished: bool,
 }
 
 /// An endpoint (`eps/<network>/<id>`): what tunnels, neighbours and names are made of everywhere else.

@@ -240,6 +240,7 @@ fn address_of(endpoint: &EndpointRecord) -> AddressRecord {
         node: endpoint.node.clone(),
         epoch: endpoint.epoch,
         holder: Some(endpoint.container.clone()),
+        wished: false,
     }
 }
 

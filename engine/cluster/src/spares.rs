@@ -133,7 +133,7 @@ impl Cluster {
 
     /// Writes who has an address where the store has somebody else.
     async fn tell_holders(&self, network: &NetworkId) -> Result<(), StoreError> {
-        let changed: Vec<(IpAddr, Vec<u8>, Option<String>)> = {
+        let changed: Vec<(IpAddr, Vec<u8>, Option<String>, bool)> = {
             let state = lock(&self.state);
             // Before it is known who lives here, nobody is taken for gone; and what is owed for
             // endpoints says it itself.
@@ -145,13 +145,14 @@ impl Cluster {
             let differs = unused.filter_map(|(address, mine)| {
                 let told = read::<AddressRecord>(&mine.record).ok()?;
                 let holder = mine.holder.owner().map(str::to_owned);
-                (told.holder != holder).then(|| (*address, mine.record.clone(), holder))
+                (told.holder != holder)
+                    .then(|| (*address, mine.record.clone(), holder, mine.wished))
             });
             differs.collect()
         };
-        for (address, before, holder) in changed {
+        for (address, before, holder, wished) in changed {
             let key = self.keys.address(network, address);
-            let record = self.address_record(holder.as_deref());
+            let record = self.address_record(holder.as_deref(), wished);
             let when = vec![Compare::Is(key.clone(), before)];
             if self.done(when, vec![Write::put(key, record.clone())]).await? {
                 self.note_own(network, &[(address, record, holder)])?;
@@ -168,6 +169,10 @@ impl Cluster {
         let mut surplus = Vec::new();
         {
             let mut state = lock(&self.state);
+            // What is withdrawn is somebody's until the others know that.
+            if state.owing.keys().any(|(of, _)| of == network) {
+                return Ok(());
+            }
             let Some(all) = state.addresses.get_mut(network) else { return Ok(()) };
             for ipv6 in all.clone().families() {
                 for address in all.surplus(ipv6, all.share(ipv6, hosts), until) {

@@ -84,7 +84,7 @@ async fn of_two_daemons_with_one_id_the_second_is_refused_by_name() {
     let copy = Host {
         store: store.clone(),
         local: std::sync::Arc::clone(&host.local),
-        options: Options { instance: "twin".to_owned(), ..options(1) },
+        options: Options { instance: "twin".to_owned(), name: "copy".to_owned(), ..options(9) },
         cluster: std::sync::Arc::clone(&host.cluster),
         alive: std::collections::BTreeMap::default(),
     };
@@ -94,6 +94,8 @@ async fn of_two_daemons_with_one_id_the_second_is_refused_by_name() {
     assert_eq!(error.kind(), Kind::Conflict);
     assert!(error.to_string().contains("is there (h1 at 192.0.2.1)"), "{error}");
     assert!(host.cluster.status().joined);
+    let known = &host.cluster.view().nodes[host.cluster.id()].record;
+    assert_eq!((known.name.as_str(), known.address), ("h1", options(1).address));
 }
 
 #[tokio::test(start_paused = true)]

@@ -310,8 +310,29 @@ async fn an_address_that_is_wanted_is_had_by_one_and_kept_for_a_stopped_owner() 
     one.cluster.unclaim(&network, &[wanted]);
     assert!(refused(&one, "10.9.0.77").await.contains("is in use by container web"));
     one.cluster.forget(&network, "web");
-    let again = one.cluster.claim_addresses(&network, "other", &[wanted]).await.unwrap();
+    let again = two.cluster.claim_addresses(&network, "other", &[wanted]).await.unwrap();
     assert_eq!(again, claimed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_address_that_is_wished_for_goes_from_host_to_host() {
+    let store = Memory::new();
+    let mut all = vec![Host::joined(&store, 1).await, Host::joined(&store, 2).await];
+    let network = all[0].draft(&small("app", "10.9.0.0/24")).await;
+    until("two sees it", || all[1].cluster.view().networks.contains_key(&network)).await;
+    let wanted: IpAddr = "10.9.0.5".parse().unwrap();
+    for number in 0..50 {
+        let (host, owner) = (&mut all[number % 2], format!("c{number}"));
+        let claimed = host.cluster.claim_addresses(&network, &owner, &[wanted]).await.unwrap();
+        let endpoint = host.commit(&network, &owner, claimed);
+        if number % 3 == 0 {
+            host.settled().await;
+        }
+        if number % 7 == 0 {
+            host.restart();
+        }
+        host.end(&endpoint, false);
+    }
 }
 
 #[tokio::test(start_paused = true)]
