@@ -177,16 +177,13 @@ impl Options {
 /// `host:port` of a text that may lack the port.
 fn endpoint(text: &str) -> Result<String, PlaceError> {
     let wrong = || PlaceError::Endpoint(text.to_owned());
-    let (host, port) = match text.strip_prefix('[') {
-        Some(rest) => {
-            let (address, port) = rest.split_once(']').ok_or_else(wrong)?;
-            address.parse::<std::net::Ipv6Addr>().map_err(|_| wrong())?;
-            (format!("[{address}]"), port.strip_prefix(':').or((port.is_empty()).then_some("")))
-        }
-        None => {
-            let (host, port) = text.split_once(':').unwrap_or((text, ""));
-            (host.to_owned(), Some(port))
-        }
+    let (host, port) = if let Some(rest) = text.strip_prefix('[') {
+        let (address, port) = rest.split_once(']').ok_or_else(wrong)?;
+        address.parse::<std::net::Ipv6Addr>().map_err(|_| wrong())?;
+        (format!("[{address}]"), port.strip_prefix(':').or((port.is_empty()).then_some("")))
+    } else {
+        let (host, port) = text.split_once(':').unwrap_or((text, ""));
+        (host.to_owned(), Some(port))
     };
     let known = |c: char| c.is_ascii_alphanumeric() || "-._[]:".contains(c);
     if host.is_empty() || !host.chars().all(known) {

@@ -317,7 +317,7 @@ async fn an_address_that_is_wanted_is_had_by_one_and_kept_for_a_stopped_owner() 
 #[tokio::test(start_paused = true)]
 async fn an_address_that_is_wished_for_goes_from_host_to_host() {
     let store = Memory::new();
-    let mut all = vec![Host::joined(&store, 1).await, Host::joined(&store, 2).await];
+    let mut all = [Host::joined(&store, 1).await, Host::joined(&store, 2).await];
     let network = all[0].draft(&small("app", "10.9.0.0/24")).await;
     until("two sees it", || all[1].cluster.view().networks.contains_key(&network)).await;
     let wanted: IpAddr = "10.9.0.5".parse().unwrap();
