@@ -45,6 +45,8 @@ pub struct Membership {
     store: Arc<dyn Store>,
     tasks: Arc<Tasks>,
     member: Mutex<Option<Arc<Member>>>,
+    /// Why what was joined could not be taken up.
+    failure: Mutex<Option<String>>,
     /// Held while this host joins or leaves.
     changing: Mutex<()>,
 }
@@ -58,8 +60,8 @@ impl Membership {
         store: Arc<dyn Store>,
         tasks: Arc<Tasks>,
     ) -> Self {
-        let (member, changing) = Default::default();
-        Self { settings, networks, containers, store, tasks, member, changing }
+        let (member, failure, changing) = Default::default();
+        Self { settings, networks, containers, store, tasks, member, failure, changing }
     }
 
     /// What this host is a member of, if of anything.
@@ -70,19 +72,37 @@ impl Membership {
     /// The same where nothing can be done without.
     pub fn required(&self) -> Result<Arc<Member>> {
         self.member().ok_or_else(|| {
-            Error::new(
-                Kind::Unavailable,
-                "this host is in no cluster: `rnet cluster join etcd://host:2379` joins one",
-            )
+            let why = self.failure().unwrap_or_else(|| {
+                "this host is in no cluster: `rnet cluster join etcd://host:2379` joins one"
+                    .to_owned()
+            });
+            Error::new(Kind::Unavailable, why)
         })
+    }
+
+    /// Why what was joined could not be taken up at the daemon's start, if it could not.
+    pub fn failure(&self) -> Option<String> {
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Takes up what was joined, or what the configuration names. Waits for no store.
     pub(crate) fn open(&self) -> Result<()> {
         let _alone = self.changing();
         let known = record::read(self.store.as_ref())?;
+        let is_known = known.is_some();
         let Some(joined) = self.wanted(known)? else { return Ok(()) };
-        let member = self.begin(&joined)?;
+        let member = match self.begin(&joined) {
+            Ok(member) => member,
+            // What runs here needs its daemon, whatever became of the cluster.
+            Err(error) if is_known => {
+                let (place, error) = (&joined.place, error.chain());
+                let why = format!("this host is in cluster {place}, and cannot be: {error}");
+                tracing::error!("{why}");
+                *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(why);
+                return Ok(());
+            }
+            Err(error) => return Err(error),
+        };
         self.write(&joined)?;
         member.know_others();
         *self.lock() = Some(member);

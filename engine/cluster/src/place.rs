@@ -25,6 +25,9 @@ pub struct Place {
     /// What this host is called there; by its own name if absent.
     #[serde(default)]
     pub node: Option<String>,
+    /// After how many hours a host that is away counts as gone for good, 0 for never; a day if absent.
+    #[serde(default)]
+    pub evict_after: Option<u32>,
     /// As whom this host asks, where the store wants to know that.
     #[serde(default)]
     pub user: Option<User>,
@@ -69,9 +72,13 @@ pub enum PlaceError {
     Name(String),
     /// There is no such option.
     #[error(
-        "unknown cluster option `{0}`: cacert, cert, key, user, password-file and node are known"
+        "unknown cluster option `{0}`: cacert, cert, key, user, password-file, node and evict-after \
+         are known"
     )]
     Option(String),
+    /// A time cannot be one.
+    #[error("`{0}` is no time for cluster option evict-after: use hours, such as 24h; 0 is never")]
+    Hours(String),
     /// An option is of no use without another one.
     #[error("cluster option {given} needs {missing}, too")]
     Alone {
@@ -84,7 +91,7 @@ pub enum PlaceError {
 
 impl Place {
     /// Reads `etcd://host:port,host:port/name`, and options: `cacert`, `cert`, `key`, `user`,
-    /// `password-file`, `node`, or dockerd's old words for the first three and for the name.
+    /// `password-file`, `node`, `evict-after`, or dockerd's old words for the first three and for the name.
     pub fn parse(text: &str, options: &BTreeMap<String, String>) -> Result<Self, PlaceError> {
         let scheme = || PlaceError::Scheme(text.to_owned());
         let (secure, rest) = match text.split_once("://").ok_or_else(scheme)? {
@@ -108,7 +115,8 @@ impl Place {
         if let Some(node) = &node {
             check_name(node)?;
         }
-        Ok(Self { endpoints, cluster, tls, node, user: given.user()? })
+        let evict_after = given.evict_after.take();
+        Ok(Self { endpoints, cluster, tls, node, evict_after, user: given.user()? })
     }
 }
 
@@ -128,6 +136,7 @@ struct Options {
     password_file: Option<PathBuf>,
     name: Option<String>,
     node: Option<String>,
+    evict_after: Option<u32>,
 }
 
 impl Options {
@@ -140,6 +149,7 @@ impl Options {
                 "key" | "kv.keyfile" => read.key = Some(value.into()),
                 "user" => read.user = Some(value.clone()),
                 "password-file" => read.password_file = Some(value.into()),
+                "evict-after" => read.evict_after = Some(hours(value)?),
                 "node" => read.node = Some(value.clone()),
                 "kv.path" => read.name = Some(value.trim_matches('/').to_owned()),
                 // Who is there is known by leases of our own.
@@ -172,6 +182,11 @@ impl Options {
             (None, Some(_)) => alone("password-file", "user"),
         }
     }
+}
+
+fn hours(text: &str) -> Result<u32, PlaceError> {
+    let number = text.strip_suffix('h').unwrap_or(text);
+    number.parse().map_err(|_| PlaceError::Hours(text.to_owned()))
 }
 
 /// `host:port` of a text that may lack the port.
@@ -220,6 +235,7 @@ mod tests {
         assert_eq!((place.cluster.as_str(), &place.tls), ("blue", &None));
         assert_eq!(place.to_string(), "etcd://h1:2379,10.0.0.2:4001,[fd00::3]:2379/blue");
         assert_eq!(parse("etcd://h1", &[]).unwrap().cluster, DEFAULT_NAME);
+        assert_eq!(parse("etcd://h1", &[("evict-after", "48h")]).unwrap().evict_after, Some(48));
     }
 
     #[test]
@@ -243,6 +259,7 @@ mod tests {
             ("etcd://[fd00::1]2379", &[], "`[fd00::1]2379` is no endpoint"),
             ("etcd://h1/a/b", &[], "`a/b` is no name in a cluster"),
             ("etcd://h1", &[("certs", "/x")], "unknown cluster option `certs`"),
+            ("etcd://h1", &[("evict-after", "soon")], "`soon` is no time for cluster option"),
             ("etcd://h1", &[("cert", "/x")], "cluster option cert needs key, too"),
             ("etcd://h1", &[("key", "/x")], "cluster option key needs cert, too"),
             ("etcd://h1", &[("user", "x")], "cluster option user needs password-file, too"),

@@ -60,13 +60,12 @@ impl Member {
             };
             peers.insert(network.id.clone(), all);
         }
-        self.below.networks.know_others(&nodes, peers);
+        self.below.networks.know_others(&nodes, peers, (self.address(), self.least_mtu(&view)));
         for network in &shared {
             if let Err(error) = self.see_names(&view, &network.id, None) {
                 tracing::warn!(network = network.name, error = error.chain(), "names are unknown");
             }
         }
-        self.tell_way(&view);
     }
 
     /// Follows other hosts until this one leaves.
@@ -327,9 +326,13 @@ impl Member {
 
     /// The tunnels' own end, and the largest packet that gets to all others.
     pub(super) fn tell_way(&self, view: &View) {
-        let mtus = view.nodes.iter().filter(|(id, _)| *id != self.cluster.id());
-        let mtus = mtus.map(|(_, node)| node.record.mtu).chain([self.mtu()]);
-        self.below.networks.tell_way(self.address(), mtus.min());
+        self.below.networks.tell_way(self.address(), self.least_mtu(view));
+    }
+
+    /// The largest packet that the ways of all hosts take.
+    fn least_mtu(&self, view: &View) -> Option<u32> {
+        let others = view.nodes.iter().filter(|(id, _)| *id != self.cluster.id());
+        others.map(|(_, node)| node.record.mtu).chain([self.mtu()]).min()
     }
 
     fn tell_status(&self) {

@@ -67,7 +67,7 @@ impl Member {
             labels: std::collections::BTreeMap::new(),
             boot: boot()?,
             instance: instance(&below.settings)?,
-            evict_after: None,
+            evict_after: eviction(&joined.place),
         };
         let store = below.store.clone();
         let cluster = Cluster::start(etcd.clone(), store, options, &below.runtime)?;
@@ -302,6 +302,12 @@ fn here(below: &Below, joined: &Joined) -> Result<Advertised> {
         }
         (found, _) => found,
     }
+}
+
+/// How long a host may be away before it counts as gone for good.
+fn eviction(place: &Place) -> Option<Duration> {
+    let hours = place.evict_after.unwrap_or(24);
+    (hours > 0).then(|| Duration::from_secs(u64::from(hours) * 3600))
 }
 
 fn host_name() -> String {

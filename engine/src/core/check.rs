@@ -73,7 +73,14 @@ impl Engine {
 
     /// What of the cluster cannot be had or made true here.
     fn cluster(&self) -> Vec<Finding> {
-        let Some(member) = self.membership.member() else { return Vec::new() };
+        let Some(member) = self.membership.member() else {
+            let finding = |problem: String| Finding {
+                subject: "cluster".to_owned(),
+                problem,
+                advice: "restart the daemon when the cause is gone".to_owned(),
+            };
+            return self.membership.failure().map(finding).into_iter().collect();
+        };
         let mut findings = Vec::new();
         let status = member.status();
         if let Some(problem) = status.problem {

@@ -53,8 +53,10 @@ impl Engine {
         let membership = self.membership.clone();
         let work = tokio::task::spawn_blocking(move || {
             // The others are told, if they can be.
-            if membership.member().is_some() {
-                membership.leave(Leave::Forced)?;
+            if membership.member().is_some()
+                && let Err(error) = membership.leave(Leave::Forced)
+            {
+                tracing::warn!(error = error.chain(), "the cluster is not left in order");
             }
             networks.part_with_plugins();
             networks.demolish()?;

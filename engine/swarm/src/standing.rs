@@ -62,5 +62,6 @@ pub(crate) fn place(files: &Files, state: &State, role: Role) -> Place {
         }),
         user: None,
         node: None,
+        evict_after: None,
     }
 }

@@ -31,9 +31,17 @@ impl Networks {
         self.make_true(&Subject::Cluster, |networks| Some(networks.controller().tell_nodes(nodes)))
     }
 
-    /// What is known of other hosts before anything of it is looked at in the kernel.
-    pub(crate) fn know_others(&self, nodes: &[Node], peers: BTreeMap<NetworkId, Vec<Peer>>) {
+    /// What is known of other hosts, and of the way to them, before anything of it is looked at in the
+    /// kernel.
+    pub(crate) fn know_others(
+        &self,
+        nodes: &[Node],
+        peers: BTreeMap<NetworkId, Vec<Peer>>,
+        (local, mtu): (IpAddr, Option<u32>),
+    ) {
         let mut model = self.controller();
+        model.tell_local_address(local);
+        model.tell_tunnel_mtu(mtu);
         // Healing makes it true.
         let _ = model.tell_nodes(nodes);
         for (network, all) in peers {
