@@ -372,7 +372,7 @@ impl Cluster {
     async fn keep_local(self: Arc<Self>) {
         loop {
             self.local.noted().await;
-            tokio::time::sleep(Duration::from_secs(1)).await;
+            tokio::time::sleep(Duration::from_millis(100)).await;
             let cluster = Arc::clone(&self);
             let flushed = tokio::task::spawn_blocking(move || cluster.local.flush()).await;
             if let Ok(Err(error)) = flushed {

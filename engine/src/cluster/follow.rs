@@ -5,7 +5,7 @@
 //! else, is told, and tried again.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use cluster::record::EndpointRecord;
@@ -70,7 +70,9 @@ impl Member {
 
     /// Follows other hosts until this one leaves.
     pub(super) fn follow(self: &Arc<Self>) -> Result<()> {
-        let (member, mut changes) = (Arc::clone(self), self.cluster.changes());
+        let member = Arc::clone(self);
+        let changes = self.changes.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let mut changes = changes.unwrap_or_else(|| self.cluster.changes());
         let follow = move || {
             loop {
                 let next = member.below.runtime.block_on(async {

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use cluster::{Cluster, Etcd, Options, Place, Status};
+use cluster::{Changes, Cluster, Etcd, Options, Place, Status};
 use cnm::controller::Entropy;
 use cnm::{Kind, NetworkId, Store};
 use tokio::runtime::Handle;
@@ -48,6 +48,8 @@ pub struct Member {
     here: Mutex<Advertised>,
     /// What of other hosts has been made true here.
     pub(super) told: Mutex<Told>,
+    /// What changes of the cluster since its beginning here, until somebody follows it.
+    pub(super) changes: Mutex<Option<Changes>>,
     /// When nothing of it is to go on.
     pub(super) over: CancellationToken,
 }
@@ -71,9 +73,12 @@ impl Member {
         };
         let store = below.store.clone();
         let cluster = Cluster::start(etcd.clone(), store, options, &below.runtime)?;
+        // What goes after the first look at what is known must not be missed.
+        let changes = Mutex::new(Some(cluster.changes()));
         Ok(Arc::new(Self {
             below,
             cluster,
+            changes,
             etcd,
             place: Mutex::new(joined.place.clone()),
             advertise: joined.advertise.clone(),

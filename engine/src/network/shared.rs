@@ -109,8 +109,9 @@ impl Networks {
         let facts = self.kernel.host_facts()?;
         let (network, warnings) = self.rehearse_create(spec, &facts)?;
         self.kernel.supports(&network.driver.kinds(&network))?;
+        let created = network.created;
         let shared = sharing.create(&Draft { network, avoid: facts.routes })?;
-        match self.appear(&shared, now()) {
+        match self.appear(&shared, created) {
             Ok(network) => Ok((network, warnings)),
             Err(error) => {
                 if let Ok((network, _)) = self.rehearse_create(&shared, &HostFacts::default())

@@ -159,6 +159,8 @@ fn a_daemon_that_is_killed_leaves_all_as_it_was_and_the_next_one_goes_on() {
         let [h1, h2] = [0, 1].map(|machine| rack.machines[machine].daemon());
         reaches((h1, "one"), (h2, "two")) && finds(h1, "one", "two")
     });
+    // What was heard is written down by the time that a container takes to start.
+    rack.machines[0].daemon().run("other", "--network app");
     rack.machines[0].daemon_mut().kill();
     rack.etcd.kill_all();
     rack.machines[0].daemon_mut().restart();
