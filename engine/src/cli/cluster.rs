@@ -153,7 +153,9 @@ async fn ls_nodes(client: &Client, args: NodeLsArgs) -> Outcome {
     let nodes = client.get("/rnet/cluster/nodes").await?;
     let nodes = nodes.as_array().cloned().unwrap_or_default();
     if args.quiet {
-        nodes.iter().for_each(|node| say(node["ID"].as_str().unwrap_or_default()));
+        for node in &nodes {
+            say(node["ID"].as_str().unwrap_or_default());
+        }
         return Ok(0);
     }
     let text = |value: &Value| match value {

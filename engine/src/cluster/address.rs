@@ -37,14 +37,13 @@ pub(super) fn find(
     facts: &HostFacts,
 ) -> Result<Advertised> {
     let all = addresses()?;
-    let owned = match advertise {
-        Some(text) => named(text, &all)?,
-        None => {
-            let address = towards(place)?;
-            all.iter().find(|owned| owned.address == address).cloned().ok_or_else(|| {
-                Error::invalid(format!("{address} is no address of this host: name one"))
-            })?
-        }
+    let owned = if let Some(text) = advertise {
+        named(text, &all)?
+    } else {
+        let address = towards(place)?;
+        all.iter().find(|owned| owned.address == address).cloned().ok_or_else(|| {
+            Error::invalid(format!("{address} is no address of this host: name one"))
+        })?
     };
     let link: Option<LinkName> = owned.link.parse().ok();
     let mtu = link.and_then(|link| facts.links.get(&link)).map_or(ETHERNET, |link| link.mtu);

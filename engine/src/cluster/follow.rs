@@ -218,12 +218,11 @@ impl Member {
         let first = !self.told().names.contains_key(id);
         let nobody = BTreeMap::new();
         let all = view.endpoints.get(id).map_or(&nobody, |all| &**all);
-        let told = match changed.filter(|_| !first) {
-            Some(changed) => networks.tell_peers(id, self.peers_change(view, changed)),
-            None => {
-                let peers = all.iter().filter_map(|(id, record)| self.peer(view, id, record));
-                networks.tell_all_peers(id, peers.collect())
-            }
+        let told = if let Some(changed) = changed.filter(|_| !first) {
+            networks.tell_peers(id, self.peers_change(view, changed))
+        } else {
+            let peers = all.iter().filter_map(|(id, record)| self.peer(view, id, record));
+            networks.tell_all_peers(id, peers.collect())
         };
         let named = self.see_names(view, id, changed.filter(|_| !first));
         for error in [told, named].into_iter().filter_map(Result::err) {
@@ -264,7 +263,7 @@ impl Member {
         if named.is_empty() && gone.is_empty() {
             return Ok(());
         }
-        self.below.networks.tell_remote_names(id, named, gone)
+        self.below.networks.tell_remote_names(id, &named, &gone)
     }
 
     fn peers_change(&self, view: &View, changed: &Endpoints) -> PeersChange {

@@ -189,14 +189,11 @@ impl Member {
     pub(super) fn await_joined(&self, patience: Duration) -> Result<()> {
         let place = self.place();
         let joined = async { tokio::time::timeout(patience, self.cluster.joined()).await };
-        match self.below.runtime.block_on(joined) {
-            Ok(outcome) => outcome,
-            Err(_) => {
-                let why = self.cluster.status().problem;
-                let why = why.unwrap_or_else(|| "its store does not answer".to_owned());
-                Err(Error::new(Kind::Unavailable, format!("cannot join cluster {place}: {why}")))
-            }
-        }
+        self.below.runtime.block_on(joined).unwrap_or_else(|_| {
+            let why = self.cluster.status().problem;
+            let why = why.unwrap_or_else(|| "its store does not answer".to_owned());
+            Err(Error::new(Kind::Unavailable, format!("cannot join cluster {place}: {why}")))
+        })
     }
 
     /// Other ways to the store, or other certificates.
@@ -340,7 +337,8 @@ fn instance(settings: &Settings) -> Result<String> {
         Err(error) if error.kind() == ErrorKind::NotFound => {}
         Err(error) => return Err(failed(error)),
     }
-    let word: String = Chance.bytes()[..8].iter().map(|byte| format!("{byte:02x}")).collect();
+    let [a, b, c, d, e, f, g, h, ..] = Chance.bytes();
+    let word = format!("{:016x}", u64::from_be_bytes([a, b, c, d, e, f, g, h]));
     fs::write(&file, &word).map_err(failed)?;
     Ok(word)
 }

@@ -105,12 +105,12 @@ impl Sharing for Shared {
         let WantedAddress { network, owner, wanted: addresses, ipv4, ipv6, .. } = wanted;
         // Whoever is about to be on it wants to know where the others are.
         member.follow_network(network);
-        let claimed = match member.cluster.claim_spares(network, owner, addresses)? {
-            Some(claimed) => claimed,
-            None => {
-                let asked = member.cluster.claim_addresses(network, owner, addresses);
-                member.below.runtime.block_on(asked)?
-            }
+        let spares = member.cluster.claim_spares(network, owner, addresses)?;
+        let claimed = if let Some(claimed) = spares {
+            claimed
+        } else {
+            let asked = member.cluster.claim_addresses(network, owner, addresses);
+            member.below.runtime.block_on(asked)?
         };
         let is_needed = |address: &IpNetwork| if address.is_ipv6() { *ipv6 } else { *ipv4 };
         let (needed, rest): (Vec<_>, Vec<_>) = claimed.into_iter().partition(is_needed);

@@ -67,11 +67,11 @@ impl Networks {
     pub(crate) fn tell_remote_names(
         &self,
         network: &NetworkId,
-        named: Vec<EndpointNames>,
-        gone: Vec<EndpointId>,
+        named: &[EndpointNames],
+        gone: &[EndpointId],
     ) -> Result<()> {
         let name = self.network(network.as_str())?.name.clone();
-        self.resolver.tell_remote(network, &name, &named, &gone)
+        self.resolver.tell_remote(network, &name, named, gone)
     }
 
     /// Makes a difference true that somebody else has brought about. What fails is healed.
