@@ -196,12 +196,11 @@ impl Swarm {
 
     async fn follow_once(&self, now: Option<(&Place, u64)>, renewals: &mut u64) -> Result<()> {
         match (now, self.membership.member()) {
-            (None, None) => Ok(()),
             // A crash came between two halves of an operation: the swarm decides.
             (None, Some(member)) if self.is_own(&member.place()) => {
                 self.leave_cluster(Leave::Forced).await
             }
-            (None, Some(_)) => Ok(()),
+            (None, _) => Ok(()),
             (Some(_), None) => self.join_cluster().await,
             (Some((place, number)), Some(member)) => {
                 let before = member.place();

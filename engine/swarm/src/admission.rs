@@ -167,3 +167,143 @@ fn check(join: &Join) -> Result<()> {
 fn taken(node: &str) -> Error {
     Error::conflict(format!("there is a node {node} already, with another key"))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::Mutex;
+    use std::time::SystemTime;
+
+    use super::*;
+    use crate::certificate::KeyAndRequest;
+    use crate::protocol::Description;
+
+    /// Who has which rights.
+    #[derive(Debug, Default)]
+    struct Rights(Mutex<BTreeMap<String, Role>>);
+
+    impl Users for Rights {
+        fn grant<'a>(&'a self, node: &'a str, role: Role) -> Granting<'a> {
+            self.0.lock().unwrap().insert(node.to_owned(), role);
+            Box::pin(std::future::ready(Ok(())))
+        }
+
+        fn forget<'a>(&'a self, node: &'a str) -> Granting<'a> {
+            self.0.lock().unwrap().remove(node);
+            Box::pin(std::future::ready(Ok(())))
+        }
+    }
+
+    struct Door {
+        keeper: Keeper,
+        register: Register,
+        rights: Arc<Rights>,
+        tokens: [String; 2],
+    }
+
+    impl Door {
+        /// Of a swarm with a first manager.
+        async fn new() -> Self {
+            let authority = Arc::new(Authority::create().unwrap());
+            let register = Register::new(Arc::new(cluster::Memory::new()));
+            let swarm = SwarmRecord::new().unwrap();
+            let first = NodeRecord {
+                version: VERSION,
+                created: now(),
+                updated: now(),
+                role: Role::Manager,
+                name: "one".to_owned(),
+                address: "192.0.2.1".parse().unwrap(),
+                key: String::new(),
+                labels: BTreeMap::new(),
+                description: Description::default(),
+            };
+            register.begin(&swarm, FIRST, &first).await.unwrap();
+            let token = |role| swarm.tokens.token(&authority, role).to_string();
+            let tokens = [Role::Manager, Role::Worker].map(token);
+            let rights = Arc::new(Rights::default());
+            let keeper = Keeper::new(authority, register.clone(), rights.clone());
+            Self { keeper, register, rights, tokens }
+        }
+
+        async fn join(&self, token: &str, node: &str, request: &str) -> Result<Admission> {
+            let join = Join {
+                token: token.to_owned(),
+                request: request.to_owned(),
+                node: node.to_owned(),
+                name: "two".to_owned(),
+                address: "192.0.2.2".parse().unwrap(),
+                description: Description::default(),
+            };
+            self.keeper.admit(None, Request::Join(Box::new(join))).await
+        }
+
+        async fn renew(&self, holder: Option<Holder>, request: &str) -> Result<Admission> {
+            let address = "192.0.2.2".parse().unwrap();
+            self.keeper.admit(holder, Request::Renew { request: request.to_owned(), address }).await
+        }
+    }
+
+    const FIRST: &str = "00000000000000000000000first";
+    const SECOND: &str = "0000000000000000000000second";
+
+    #[tokio::test]
+    async fn a_token_lets_in_by_its_role_and_only_managers_get_the_key() {
+        let door = Door::new().await;
+        let request = KeyAndRequest::new().unwrap().request;
+        let worker = door.join(&door.tokens[1], SECOND, &request).await.unwrap();
+        let holder = Holder::of_pem(&worker.certificate).unwrap();
+        assert_eq!((holder.role, holder.node.as_str()), (Role::Worker, SECOND));
+        assert_eq!(worker.authority_key, None);
+        let third = "00000000000000000000000third";
+        let manager = door.join(&door.tokens[0], third, &request).await.unwrap();
+        assert!(manager.role == Role::Manager && manager.authority_key.is_some());
+        let rights = door.rights.0.lock().unwrap().clone();
+        assert_eq!(rights, [(SECOND, Role::Worker), (third, Role::Manager)].map(own).into());
+    }
+
+    fn own((node, role): (&str, Role)) -> (String, Role) {
+        (node.to_owned(), role)
+    }
+
+    #[tokio::test]
+    async fn whose_answer_was_lost_gets_it_again_and_nobody_takes_the_place_of_another() {
+        let door = Door::new().await;
+        let [request, other] = [(); 2].map(|()| KeyAndRequest::new().unwrap().request);
+        door.join(&door.tokens[1], SECOND, &request).await.unwrap();
+        door.join(&door.tokens[1], SECOND, &request).await.unwrap();
+        for taken in [SECOND, FIRST] {
+            let error = door.join(&door.tokens[1], taken, &other).await.unwrap_err();
+            assert_eq!(error.kind(), Kind::Conflict, "{error}");
+        }
+        // etcd's own user, and what is no identity.
+        for node in ["root", "../../../../cluster", "Rnet-store-member"] {
+            let error = door.join(&door.tokens[0], node, &other).await.unwrap_err();
+            assert_eq!(error.kind(), Kind::Invalid, "{error}");
+        }
+        assert!(!door.rights.0.lock().unwrap().contains_key(FIRST));
+    }
+
+    #[tokio::test]
+    async fn a_renewal_follows_the_record_and_not_the_old_certificate() {
+        let door = Door::new().await;
+        let request = KeyAndRequest::new().unwrap().request;
+        let admitted = door.join(&door.tokens[1], SECOND, &request).await.unwrap();
+        let holder = Holder::of_pem(&admitted.certificate).unwrap();
+        let promote = |node: &mut NodeRecord| {
+            node.role = Role::Manager;
+            Ok(())
+        };
+        door.register.change_node(SECOND, None, promote).await.unwrap();
+        let renewed = door.renew(Some(holder.clone()), &request).await.unwrap();
+        assert!(renewed.role == Role::Manager && renewed.authority_key.is_some());
+        assert!(Holder::of_pem(&renewed.certificate).unwrap().until > SystemTime::now());
+
+        let foreign = Holder { cluster: "another".to_owned(), ..holder.clone() };
+        door.register.remove(SECOND).await.unwrap();
+        for refused in [Some(foreign), Some(holder), None] {
+            let error = door.renew(refused, &request).await.unwrap_err();
+            assert_eq!(error.kind(), Kind::Unauthorized, "{error}");
+        }
+    }
+}

@@ -195,12 +195,14 @@ impl Node {
         };
         let request = Request::Join(Box::new(join));
         let admission = client::ask(managers, parsed.digest, None, &request).await?;
-        if admission.role == Role::Manager {
-            member::program()?;
-        }
         self.take(&admission, &keys.key)?;
         let state = State { managers: admission.managers, ..own.state(&admission.cluster) };
         self.files.put_state(&state)?;
+        if admission.role == Role::Manager
+            && let Err(error) = member::program()
+        {
+            return Err(self.undo(&mut works, error).await);
+        }
         self.settle_or_undo(&mut works).await
     }
 
@@ -226,14 +228,21 @@ impl Node {
     }
 
     async fn settle_or_undo(&self, works: &mut Works) -> Result<()> {
-        let Err(error) = self.settle_in_time(works).await else {
-            self.nudge.notify_one();
-            return Ok(());
-        };
+        match self.settle_in_time(works).await {
+            Ok(()) => {
+                self.nudge.notify_one();
+                Ok(())
+            }
+            Err(error) => Err(self.undo(works, error).await),
+        }
+    }
+
+    /// Out again, because of an error.
+    async fn undo(&self, works: &mut Works, error: Error) -> Error {
         if let Err(undo) = self.depart(works).await {
             tracing::warn!(error = undo.chain(), "something is left of a swarm");
         }
-        Err(error)
+        error
     }
 
     /// Tries until it is done, or the time is over.

@@ -44,7 +44,8 @@ pub struct Join {
     advertise_addr: String,
     data_path_addr: String,
     remote_addrs: Option<Vec<String>>,
-    join_token: String,
+    #[serde(rename = "JoinToken")]
+    token: String,
     availability: String,
 }
 
@@ -134,7 +135,7 @@ impl Join {
         Ok(Joining {
             listen: self.listen_addr,
             advertise: self.advertise_addr,
-            token: self.join_token,
+            token: self.token,
             managers,
         })
     }
