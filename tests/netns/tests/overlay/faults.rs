@@ -69,6 +69,33 @@ fn a_leader_that_is_killed_is_missed_by_nobody() {
 }
 
 #[test]
+fn a_daemon_that_is_killed_takes_nothing_away_and_the_next_one_makes_nothing_anew() {
+    let mut rack = Rack::cluster(3, 1);
+    rack.network(0, "", "app");
+    let talk = Talk::new(&rack, "app");
+    rack.daemon(2).run("other", "--network app --network-alias web");
+    rack.agrees();
+    let other = rack.daemon(2).addresses("other")["app"].clone();
+    let flows = talk.flows();
+    let tunnel = format!("vx-{}", &rack.records().network("app")[..12]);
+    let link = |rack: &Rack| rack.machines[1].host.link(&tunnel).unwrap().index;
+    let before = link(&rack);
+
+    rack.machines[1].daemon_mut().kill();
+    let gone = LEASE + Duration::from_secs(10);
+    takes("its name is answered by the other alone", gone, || knows(&talk.asker, "web", &other));
+    assert!(talk.addresses.iter().all(|address| reaches(&talk.asker, *address)));
+    rack.daemon(2).rnet("rm -f other");
+    let alone = || knows(&talk.asker, "web", &talk.addresses);
+    takes("nobody else is left, and it is answered", Duration::from_secs(3), alone);
+
+    rack.machines[1].daemon_mut().restart();
+    rack.agrees();
+    flows.into_iter().for_each(Flow::end);
+    assert_eq!(link(&rack), before, "the tunnel is the same");
+}
+
+#[test]
 fn a_node_that_is_removed_goes_with_its_records_and_its_addresses_are_free() {
     let mut rack = Rack::cluster(3, 1);
     rack.network(0, "", "app");
@@ -150,6 +177,32 @@ fn an_old_copy_of_etcd_harms_no_container_and_is_brought_up_to_date() {
     adopt(&rack);
     rack.agrees();
     flows.into_iter().for_each(Flow::end);
+}
+
+#[test]
+fn a_machine_with_the_identity_of_another_is_refused_while_that_is_there() {
+    let mut rack = Rack::bare(2, 1);
+    let url = rack.etcd.url();
+    let [first, second] = [0, 1].map(|machine: usize| rack.machines[machine].addresses[0].clone());
+    rack.machines[0].start(&["--cluster", &url, "--advertise-addr", &first]);
+    rack.agrees();
+    let (from, copy) = (rack.daemon(0).file("data"), rack.daemon(0).file("copy"));
+    rack.machines[0].daemon_mut().kill();
+    let copied = std::process::Command::new("cp").arg("-a").args([&from, &copy]).status();
+    assert!(copied.unwrap().success());
+    rack.machines[0].daemon_mut().restart();
+    rack.agrees();
+    let before = rack.records();
+    let copy = copy.to_string_lossy().into_owned();
+    let flags = ["--data-root", &copy, "--cluster", &url, "--advertise-addr", &second];
+    rack.machines[1].start(&flags);
+    let told = || rack.daemon(1).output("cluster inspect");
+    takes("it is told", LEASE * 2, || told().contains("has the id"));
+    assert_eq!(rack.records().nodes, before.nodes, "a twin changes nothing");
+    // Not even where it is taken away with all that it has.
+    rack.machines[1].loses_daemon();
+    assert_eq!(rack.records().nodes, before.nodes, "a twin that goes changes nothing");
+    rack.agrees();
 }
 
 #[test]

@@ -125,6 +125,23 @@ fn p11_a_daemon_killed_while_a_network_is_made_leaves_a_whole_one_or_none() {
 }
 
 #[test]
+fn p12_a_machine_that_changes_its_address_is_followed_within_two_seconds() {
+    let mut rack = Rack::bare(2, 1);
+    let url = rack.etcd.url();
+    for machine in &mut rack.machines {
+        machine.start(&["--cluster", &url, "--advertise-addr", "eth0"]);
+    }
+    rack.network(0, "", "app");
+    let talk = Talk::new(&rack, "app");
+    let before = rack.records().endpoints;
+    rack.machines[1].change_address(0, "192.0.2.42");
+    let taken = takes("it is found at its new address", SOON, || talk.works());
+    println!("{taken:?} after the address changed");
+    rack.agrees();
+    assert_eq!(rack.records().endpoints, before, "endpoints are as they were");
+}
+
+#[test]
 fn p16_what_comes_from_no_machine_of_the_cluster_gets_into_no_network() {
     let rack = Rack::cluster(2, 1);
     rack.network(0, "", "app");
