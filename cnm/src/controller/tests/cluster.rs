@@ -118,8 +118,9 @@ fn an_address_that_two_are_told_to_have_is_the_ones_that_was_told_last() {
     let app = app(&mut engine);
     engine.controller.tell_nodes(&nodes(&[2, 3]));
     let (old, new) = (peer(1, "10.1.0.5", 2), peer(2, "10.1.0.5", 3));
-    engine.controller.tell_peers(&app.id, put(&[old.clone()])).unwrap();
-    let (_, after) = engine.controller.tell_peers(&app.id, put(&[new.clone()])).unwrap();
+    engine.controller.tell_peers(&app.id, put(std::slice::from_ref(&old))).unwrap();
+    let (_, after) =
+        engine.controller.tell_peers(&app.id, put(std::slice::from_ref(&new))).unwrap();
     assert!(spelled_out(&after).contains(&"network/app/10.1.0.5 at 3".to_owned()));
     // That the old one has gone is told late.
     let (before, after) = engine.controller.tell_peers(&app.id, gone(&[&old])).unwrap();
