@@ -12,8 +12,8 @@ use crate::network::Parent;
 use crate::options::{Described, OptionError};
 use crate::sandbox::Attachment;
 use crate::{
-    EndpointId, HasKind, Key, Kind, LinkKind, LinkName, Mac, Network, Ns, PortBinding, Sandbox,
-    SandboxId, State, Value,
+    EndpointId, HasKind, Key, Kind, LinkKind, LinkName, Mac, Network, Ns, PortBinding, Protocol,
+    Sandbox, SandboxId, State, Value,
 };
 
 /// A driver: what networks of one kind are like, and which kernel state realises them.
@@ -131,6 +131,11 @@ pub trait Driver: fmt::Debug + Send + Sync {
     /// The port of a bridge that an endpoint sends by, if frames with addresses that are not its
     /// sandbox's are to be stopped there.
     fn guarded(&self, _of: Attachment<'_>) -> Option<LinkName> {
+        None
+    }
+
+    /// Why ports of a protocol are not reached on a network though they are published, as a clause.
+    fn unreached(&self, _network: &Network, _protocol: Protocol) -> Option<&'static str> {
         None
     }
 

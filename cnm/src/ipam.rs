@@ -129,13 +129,17 @@ impl Ipam {
         self.networks.insert(network.id.clone(), addresses);
     }
 
-    /// A network has more pools than before, behind those that it had.
-    pub(crate) fn grow(&mut self, network: &Network) {
-        let Some(addresses) = self.networks.get_mut(&network.id) else {
-            return self.add_network(network);
-        };
-        let more = network.pools.iter().skip(addresses.pools.len());
-        addresses.pools.extend(more.map(PoolAddresses::new));
+    /// A network has other pools than before, or other gateways in them.
+    pub(crate) fn follow(&mut self, network: &Network) {
+        let before = self.networks.remove(&network.id);
+        self.add_network(network);
+        let Some(addresses) = self.networks.get_mut(&network.id) else { return };
+        for old in before.into_iter().flat_map(|before| before.pools) {
+            let same = |new: &&mut PoolAddresses| new.pool.subnet == old.pool.subnet;
+            if let Some(new) = addresses.pools.iter_mut().find(same) {
+                new.take_over(old);
+            }
+        }
     }
 
     pub(crate) fn remove_network(&mut self, network: &NetworkId) {

@@ -9,8 +9,8 @@ use cnm::driver::{Driver, Profile, Reach, Reading, Room};
 use cnm::options::{BOOLEAN, Described, OptionError, Spec, boolean, described, manual, set};
 use cnm::sandbox::Attachment;
 use cnm::{
-    Element, Key, Link, LinkKind, LinkName, Network, Ns, PlanError, Pool, PortBinding, Sandbox,
-    State, Value,
+    Element, Key, Link, LinkKind, LinkName, Network, Ns, PlanError, Pool, PortBinding, Protocol,
+    Sandbox, State, Value,
 };
 use ipnetwork::IpNetwork;
 
@@ -145,6 +145,16 @@ impl Driver for Bridge {
 
     fn guarded(&self, of: Attachment<'_>) -> Option<LinkName> {
         guarded(of, &BridgeOptions::of(&of.network.given_options))
+    }
+
+    fn unreached(&self, network: &Network, protocol: Protocol) -> Option<&'static str> {
+        let options = BridgeOptions::of(&network.given_options);
+        // What is not translated is carried by sockets, and nobody can carry SCTP.
+        let obeys = options.publish_policy == PublishPolicy::HostFirewall;
+        (obeys && protocol == Protocol::Sctp).then_some(
+            "rnet.bridge.publish_policy=host-firewall cannot be had for sctp; publish them on a \
+             network with the policy open",
+        )
     }
 
     fn publish(&self, binding: &PortBinding, to: Attachment<'_>) -> Vec<(Key, Value)> {

@@ -328,7 +328,7 @@ impl Controller {
             // What a new one has is taken since it was begun.
             self.taken.remove(before);
             self.taken.add(network);
-            self.ipam.grow(network);
+            self.ipam.follow(network);
             self.networks.insert(network.id.clone(), Arc::clone(network));
         } else if let Some(network) = transition.after() {
             self.insert_network(network);
@@ -433,6 +433,12 @@ impl Controller {
     fn network_records(&self, transition: &Transition<Arc<Network>>) -> Batch {
         let mut batch = Batch::default();
         if let Some(network) = transition.after() {
+            // What the network has no place for any more.
+            for address in self.ipam.leased(&network.id) {
+                if network.pool_of(address).is_none_or(|pool| pool.gateway == Some(address)) {
+                    batch.writes.extend(lease_record(&self.ipam, &network.id, address, None));
+                }
+            }
             batch.put(format!("network/{}", network.id), record::encode_network(network));
             // One of a later release stays for that release.
             let stays = self.unreadable.iter().any(|record| record.place == ULA_KEY);

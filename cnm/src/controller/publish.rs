@@ -1,5 +1,6 @@
 //! Publishing: from requested ports to bindings on the host.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -69,6 +70,7 @@ impl Draft<'_> {
                            that is not internal";
             self.warnings.push(warning.to_owned());
         }
+        self.warnings.extend(unreached(&attachments, specs));
         let mut given_up = given_up.to_vec();
         // Whoever takes any port comes last, and takes none that another request names.
         let mut order: Vec<usize> = (0..specs.len()).collect();
@@ -121,6 +123,18 @@ impl Draft<'_> {
         }
         Ok(bindings)
     }
+}
+
+/// What is published and not reached, by the networks that lead outside.
+fn unreached(attachments: &[Attachment<'_>], specs: &[PortSpec]) -> BTreeSet<String> {
+    let gateways = [false, true].map(|ipv6| gateway(attachments, ipv6));
+    let networks = || gateways.iter().flatten().map(|of| of.network);
+    let why = |spec: &PortSpec, network: &Network| {
+        let (name, protocol) = (&network.name, spec.protocol);
+        let why = network.driver.unreached(network, protocol)?;
+        Some(format!("{protocol} ports published on network {name} are not reached: {why}"))
+    };
+    specs.iter().flat_map(|spec| networks().filter_map(move |network| why(spec, network))).collect()
 }
 
 /// Whether a plugin makes the networks that lead outside.

@@ -3,14 +3,15 @@
 //! A network and the sandboxes on it change together: one intent, one plan for each of them. What would
 //! take a link away from somebody is refused, whatever the driver.
 
+mod pools;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::draft::Draft;
 use super::intent::{Change, Live, Transition};
-use super::subnet::{Subnet, disabled, pool};
 use super::{Controller, ControllerError, Entropy, HostFacts, Subject, Transaction};
-use crate::network::{Addressing, DNS, PoolSpec, own_options, resolvers};
+use crate::network::{DNS, PoolSpec, own_options, resolvers};
 use crate::{Key, Network, NetworkId, SandboxId, State, Step, diff};
 
 /// What is to change about a network.
@@ -24,6 +25,20 @@ pub struct NetworkUpdate {
     pub internal: Option<bool>,
     /// Subnets that it is to have as well.
     pub subnets: Vec<PoolSpec>,
+    /// Subnets that it is to have no longer.
+    pub without: Vec<String>,
+    /// Whether it is to have IPv4.
+    pub ipv4: Option<bool>,
+    /// Whether it is to have IPv6.
+    pub ipv6: Option<bool>,
+}
+
+impl NetworkUpdate {
+    /// Whether it is about the addresses of the network.
+    pub fn is_of_addresses(&self) -> bool {
+        let subnets = !self.subnets.is_empty() || !self.without.is_empty();
+        subnets || self.ipv4.is_some() || self.ipv6.is_some()
+    }
 }
 
 /// What a change does to one network or sandbox.
@@ -59,10 +74,9 @@ impl Controller {
         self.check_idle(&Subject::Network(id.clone()))?;
         self.check_members_idle(&before)?;
         refuse_to_plugins(&before, update)?;
-        let (mut after, warnings) = changed(&before, update)?;
-        for spec in &update.subnets {
-            let pool = self.another_pool(&after, spec, host, entropy)?;
-            after.pools.push(pool);
+        let (mut after, mut warnings) = changed(&before, update)?;
+        if update.is_of_addresses() {
+            warnings.extend(self.change_pools(&mut after, update, host, entropy)?);
         }
         after.driver.check(&after)?;
         let (before, after) = (Arc::clone(&before), Arc::new(after));
@@ -140,34 +154,6 @@ impl Controller {
             matches!(change, Change::Network(Transition::Change { before, .. }) if before.id == *id)
         })
     }
-
-    fn another_pool(
-        &mut self,
-        network: &Network,
-        spec: &PoolSpec,
-        host: &HostFacts,
-        entropy: &mut dyn Entropy,
-    ) -> Result<crate::Pool, ControllerError> {
-        let name = &network.name;
-        if network.addressing != Addressing::Pools || !network.driver.traits().addresses {
-            let message = format!("network {name} takes no subnets: its addresses are not ours");
-            return Err(ControllerError::invalid(message));
-        }
-        if spec.subnet.is_none() {
-            return Err(ControllerError::invalid("no subnet to add is named"));
-        }
-        let subnet = Subnet::parse(spec)?;
-        if subnet.is_ipv6() && !network.ipv6 || !subnet.is_ipv6() && !network.ipv4 {
-            return Err(disabled(spec));
-        }
-        let subnet = match subnet {
-            Subnet::This(subnet) => self.check_free(subnet, &network.pools)?,
-            Subnet::Any { ipv6, prefix } => {
-                self.free_subnet(ipv6, prefix, &network.pools, host, entropy)?
-            }
-        };
-        pool(network, subnet, spec)
-    }
 }
 
 /// A network with other properties, and what its driver warns of.
@@ -202,7 +188,7 @@ fn refuse_to_plugins(network: &Network, update: &NetworkUpdate) -> Result<(), Co
     let closes = update.internal.is_some_and(|internal| internal != network.internal);
     let what = match (maker, maker.or(giver)) {
         (Some(plugin), _) if closes => Some(("whether it is internal", plugin)),
-        (_, Some(plugin)) if !update.subnets.is_empty() => Some(("its subnets", plugin)),
+        (_, Some(plugin)) if update.is_of_addresses() => Some(("its subnets", plugin)),
         _ => None,
     };
     what.map_or(Ok(()), |(what, plugin)| {

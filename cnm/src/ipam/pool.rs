@@ -44,6 +44,16 @@ impl PoolAddresses {
         }
     }
 
+    /// Has all leases of the same subnet as it was before, but for what the network has itself now.
+    pub(super) fn take_over(&mut self, before: Self) {
+        for (number, lease) in before.leases {
+            if self.purpose(self.address(number)).is_none() {
+                self.set(number, Some(lease));
+            }
+        }
+        self.cursor = before.cursor;
+    }
+
     pub(super) fn address(&self, number: u128) -> IpAddr {
         address(self.pool.subnet.ip(), number)
     }

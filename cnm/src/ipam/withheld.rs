@@ -7,6 +7,8 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
+use ipnetwork::IpNetwork;
+
 use super::{Ipam, Lease};
 use crate::NetworkId;
 
@@ -63,6 +65,13 @@ impl Ipam {
     pub(crate) fn is_unread(&self, network: &NetworkId, address: IpAddr) -> bool {
         !self.withheld.unread.is_empty()
             && self.withheld.unread.contains(&(network.clone(), address))
+    }
+
+    /// An address of a subnet whose record cannot be read.
+    pub(crate) fn unread_in(&self, network: &NetworkId, subnet: IpNetwork) -> Option<IpAddr> {
+        let mut unread = self.withheld.unread.iter();
+        let found = unread.find(|(of, address)| of == network && subnet.contains(*address))?;
+        Some(found.1)
     }
 
     /// The record of an address that could not be read is forgotten: it is given out again, unless

@@ -72,6 +72,8 @@ async fn update(client: &Client, args: NetworkUpdateArgs) -> Outcome {
             subnets: &args.add_subnet, ranges: &args.ip_range, gateways: &args.gateway,
             auxiliary: &[],
         })?,
+        "RemoveSubnets": args.rm_subnet,
+        "EnableIPv4": args.ipv4, "EnableIPv6": args.ipv6,
     });
     let path = format!("/rnet/networks/{}/update", escape(&args.network));
     let updated = client.post(&path, Some(&body)).await?;

@@ -84,9 +84,10 @@ impl Sharing for Shared {
     }
 
     fn update(&self, network: &Network, update: &NetworkUpdate) -> Result<()> {
-        if !update.subnets.is_empty() {
+        if update.is_of_addresses() {
             return Err(Error::invalid(format!(
-                "network {} is a cluster's: it gets no more subnets; make another network",
+                "network {} is a cluster's: its subnets stay as they are; make another \
+                 network",
                 network.name
             )));
         }
@@ -209,7 +210,7 @@ pub(super) fn difference(network: &Network, record: &NetworkRecord) -> NetworkUp
         labels: changes(&network.labels, &record.labels),
         options: changes(&network.given_options, &record.options),
         internal,
-        subnets: Vec::new(),
+        ..NetworkUpdate::default()
     }
 }
 

@@ -112,10 +112,8 @@ impl Networks {
         id: &NetworkId,
         update: &NetworkUpdate,
     ) -> Result<(Vec<Part>, Transaction)> {
-        let facts = match update.subnets.as_slice() {
-            [] => HostFacts::default(),
-            _ => self.kernel.host_facts()?,
-        };
+        let facts =
+            if update.is_of_addresses() { self.kernel.host_facts()? } else { HostFacts::default() };
         let begin = |model: &mut Controller| {
             model.begin_update_network(id, update, &facts, &mut Chance, now())
         };

@@ -18,7 +18,11 @@ const ROUTER: &str = "10.77.0.1";
 const CREATE: &str =
     "network create --ipam-driver dhcp -o com.docker.network.bridge.name=br-lan lan";
 
-/// A host whose bridge `br-lan` leads to a LAN with a router on it.
+/// The same by macvlan.
+const ON_MACVLAN: &str =
+    "network create -d macvlan --ipam-driver dhcp -o parent=lan2 -o rnet.probe_ms=0 lan";
+
+/// A host with a link `lan2` to a LAN with a router on it, by its bridge `br-lan` or by itself.
 struct Lan {
     lab: Lab,
     router: Host,
@@ -28,18 +32,24 @@ struct Lan {
 
 impl Lan {
     fn new() -> Self {
+        let lan = Self::without_bridge();
+        let host = &lan.lab.host;
+        host.add_bridge("br-lan");
+        let bridge = host.link("br-lan").unwrap().index;
+        let [name, port] = ["br-lan", "lan2"].map(|name| name.parse().unwrap());
+        let up = link::switch_on(&name, None, None);
+        host.request(&[link::set_bridge(&port, bridge), up]);
+        lan
+    }
+
+    fn without_bridge() -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let name = format!("rnet-lan-{}-{number}", std::process::id());
         let directory = std::env::temp_dir().join(name);
         fs::create_dir(&directory).unwrap();
         let (lab, router) = (Lab::new(), Host::new());
-        lab.host.add_bridge("br-lan");
-        let bridge = lab.host.link("br-lan").unwrap().index;
-        let [name, port] = ["br-lan", "lan2"].map(|name| name.parse().unwrap());
         lab.host.connect("lan2", &router, "eth0");
-        let up = link::switch_on(&name, None, None);
-        lab.host.request(&[link::set_bridge(&port, bridge), up]);
         router.add_address("eth0", &format!("{ROUTER}/16"));
         Self { lab, router, directory, server: None }
     }
@@ -132,6 +142,34 @@ fn a_container_is_lent_an_address_keeps_it_and_gives_it_back() {
     wait_until("it was given back", || lan.said("DHCPRELEASE", address) == 2);
     daemon.rnet("network rm lan");
     assert_eq!(lan.lab.host.addresses("br-lan"), bridge, "the bridge is as it was");
+}
+
+#[test]
+fn a_container_on_macvlan_is_lent_an_address_by_its_lan_and_gives_it_back() {
+    let mut lan = Lan::without_bridge();
+    lan.serve("10.77.1.50,10.77.1.99");
+    let mut daemon = Daemon::start(&lan.lab.host, &[]);
+    daemon.rnet(ON_MACVLAN);
+    let web = daemon.run("web", "--network lan");
+    let address = own(&daemon, "web");
+    assert!(address.to_string().starts_with("10.77.1."), "{address}");
+    assert_eq!(daemon.rnet("inspect -f {{.NetworkSettings.Networks.lan.Gateway}} web"), ROUTER);
+    let _servers = [web.serve(PORT), lan.router.serve(PORT)];
+    assert_eq!(web.tcp(router(), PORT).unwrap(), address);
+    assert_eq!(lan.router.tcp(address, PORT).unwrap(), router());
+    let asker = daemon.run("asker", "--network lan");
+    assert_eq!(addresses(&asker, "web"), [address]);
+    wait_until("more time was asked for", || lan.said("DHCPACK", address) >= 2);
+    daemon.kill();
+    assert_eq!(lan.router.tcp(address, PORT).unwrap(), router());
+    let asked = lan.said("DHCPACK", address);
+    daemon.restart();
+    wait_until("the next one asks for more time", || lan.said("DHCPACK", address) > asked);
+    daemon.rnet("restart -t 0 web");
+    assert_eq!(own(&daemon, "web"), address);
+    daemon.rnet("rm -f web asker");
+    wait_until("it was given back", || lan.said("DHCPRELEASE", address) == 2);
+    daemon.rnet("network rm lan");
 }
 
 #[test]

@@ -78,3 +78,17 @@ fn a_daemon_can_have_all_networks_obey_the_hosts_firewall() {
         daemon.rnet(&format!("rm -f {network}"));
     }
 }
+
+#[test]
+fn a_port_that_the_hosts_firewall_cannot_decide_on_is_told_of() {
+    let lab = Lab::new();
+    let daemon = Daemon::start(&lab.host, &[]);
+    daemon.rnet(&format!("network create {POLICY} obeying"));
+    let words = "run -d --network obeying -p 8080:80/sctp -p 8081:80 rnet/toolbox sleep 9";
+    let told = daemon.warnings(words);
+    let said = "sctp ports published on network obeying are not reached: \
+                rnet.bridge.publish_policy=host-firewall cannot be had for sctp";
+    assert!(told.contains(said), "{told}");
+    let told = daemon.warnings("run -d -p 8090:80/sctp rnet/toolbox sleep 9");
+    assert_eq!(told, "", "where they are reached nothing is said");
+}

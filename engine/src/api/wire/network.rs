@@ -74,15 +74,22 @@ pub struct Update {
     options: BTreeMap<String, Option<String>>,
     internal: Option<bool>,
     add_subnets: Vec<IpamConfig>,
+    remove_subnets: Vec<String>,
+    #[serde(rename = "EnableIPv4")]
+    ipv4: Option<bool>,
+    #[serde(rename = "EnableIPv6")]
+    ipv6: Option<bool>,
     dry_run: bool,
 }
 
 impl Update {
     /// What is to change, and whether only to say so.
     pub fn update(self) -> (NetworkUpdate, bool) {
-        let Self { labels, options, internal, add_subnets, dry_run } = self;
+        let Self { labels, options, internal, add_subnets, dry_run, .. } = self;
+        let Self { remove_subnets: without, ipv4, ipv6, .. } = self;
         let subnets = add_subnets.into_iter().map(IpamConfig::pool).collect();
-        (NetworkUpdate { labels, options, internal, subnets }, dry_run)
+        let update = NetworkUpdate { labels, options, internal, subnets, without, ipv4, ipv6 };
+        (update, dry_run)
     }
 }
 

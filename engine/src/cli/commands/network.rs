@@ -81,6 +81,12 @@ pub(crate) struct NetworkUpdateArgs {
     /// Allocate addresses of a subnet that is added from a sub-range
     #[arg(long, value_delimiter = ',')]
     pub(crate) ip_range: Vec<String>,
+    /// Whether it has IPv4
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub(crate) ipv4: Option<Truth>,
+    /// Whether it has IPv6; its containers get addresses when they join anew
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub(crate) ipv6: Option<Truth>,
     /// Set metadata on the network
     #[arg(long, value_name = "KEY=VALUE")]
     pub(crate) label: Vec<String>,
@@ -96,6 +102,9 @@ pub(crate) struct NetworkUpdateArgs {
     /// Give driver specific options their defaults again
     #[arg(long, value_name = "KEY")]
     pub(crate) opt_rm: Vec<String>,
+    /// Subnets that the network is to have no longer; nobody may have an address of them
+    #[arg(long, value_name = "SUBNET", value_delimiter = ',')]
+    pub(crate) rm_subnet: Vec<String>,
     /// The network
     pub(crate) network: String,
 }
