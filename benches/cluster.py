@@ -58,9 +58,10 @@ class Cluster:
 
     def healthy(self):
         try:
-            return self.etcdctl("endpoint", "health")
+            self.etcdctl("endpoint", "health")
         except RuntimeError:
-            return None
+            return False
+        return True
 
     def network(self, name):
         """An overlay network, as soon as both machines have it; its id."""

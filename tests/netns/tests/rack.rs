@@ -1,5 +1,7 @@
 //! The laboratory of clusters works itself: machines, etcd, and what happens to them.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails where it stands")]
+
 use std::net::SocketAddr;
 
 use netns_tests::{Host, Rack};

@@ -162,17 +162,17 @@ fn p16_what_comes_from_no_machine_of_the_cluster_gets_into_no_network() {
         let socket = host.run(|| UdpSocket::bind("0.0.0.0:0").unwrap());
         socket.send_to(&frame, "192.0.2.1:4789").unwrap();
     };
-    let hears = || {
+    let comes = || {
         heard.set_read_timeout(Some(SILENCE)).unwrap();
         let mut buffer = [0; 64];
         heard.recv(&mut buffer).is_ok_and(|size| buffer[..size] == *text)
     };
     send(&stranger);
-    assert!(!hears(), "a stranger gets in");
+    assert!(!comes(), "a stranger gets in");
     // The same of a machine of the cluster does get in.
     wait_until("a peer gets in", || {
         send(&rack.machines[1].host);
-        hears()
+        comes()
     });
     rack.agrees();
 }
