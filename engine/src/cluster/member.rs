@@ -266,7 +266,6 @@ impl Member {
             if before.address != now.address
                 && let Err(error) = self.etcd.reopen(&self.place())
             {
-                let error = Error::from(error);
                 tracing::warn!(error = error.chain(), "cannot open the way to the store anew");
             }
             self.cluster.describe(now.address, now.mtu);
@@ -337,8 +336,9 @@ fn instance(settings: &Settings) -> Result<String> {
         Err(error) if error.kind() == ErrorKind::NotFound => {}
         Err(error) => return Err(failed(error)),
     }
-    let [a, b, c, d, e, f, g, h, ..] = Chance.bytes();
-    let word = format!("{:016x}", u64::from_be_bytes([a, b, c, d, e, f, g, h]));
+    let mut word = [0; 8];
+    word.copy_from_slice(&Chance.bytes()[..8]);
+    let word = format!("{:016x}", u64::from_be_bytes(word));
     fs::write(&file, &word).map_err(failed)?;
     Ok(word)
 }

@@ -162,9 +162,9 @@ fn a_container_on_macvlan_is_lent_an_address_by_its_lan_and_gives_it_back() {
     wait_until("more time was asked for", || lan.said("DHCPACK", address) >= 2);
     daemon.kill();
     assert_eq!(lan.router.tcp(address, PORT).unwrap(), router());
-    let asked = lan.said("DHCPACK", address);
+    let before = lan.said("DHCPACK", address);
     daemon.restart();
-    wait_until("the next one asks for more time", || lan.said("DHCPACK", address) > asked);
+    wait_until("the next one asks for more time", || lan.said("DHCPACK", address) > before);
     daemon.rnet("restart -t 0 web");
     assert_eq!(own(&daemon, "web"), address);
     daemon.rnet("rm -f web asker");
@@ -207,9 +207,9 @@ fn a_daemon_that_was_killed_keeps_what_was_lent() {
     daemon.kill();
     let _server = lan.router.serve(PORT);
     assert_eq!(web.tcp(router(), PORT).unwrap(), address);
-    let asked = lan.said("DHCPACK", address);
+    let before = lan.said("DHCPACK", address);
     daemon.restart();
-    wait_until("the next one asks for more time", || lan.said("DHCPACK", address) > asked);
+    wait_until("the next one asks for more time", || lan.said("DHCPACK", address) > before);
     assert_eq!(own(&daemon, "web"), address);
     // What belongs to nobody is given back, also if nobody was there when it ended.
     let pid = daemon.rnet("inspect -f {{.State.Pid}} web");

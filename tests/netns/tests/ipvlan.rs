@@ -2,8 +2,6 @@
 //!
 //! All of it is ignored where the kernel lacks them; `make test-vm` has one that does not.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails where it stands")]
-
 use std::net::{IpAddr, SocketAddr};
 
 use drivers::kernel::link;
