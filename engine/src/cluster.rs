@@ -1,8 +1,8 @@
 //! The cluster that this host is in, if it is in one.
 //!
 //! [`Membership`] joins and leaves, and remembers over restarts what was joined. While this host is a
-//! [`Member`], its networks are shared by way of the cluster's store ([`sharing`]), and what other
-//! hosts do there is [followed](follow).
+//! [`Member`], its networks are shared by way of the cluster's store (`sharing`), and what other
+//! hosts do there is followed (`follow`).
 
 mod address;
 mod check;

@@ -1,7 +1,7 @@
 //! This node of a swarm: brought in, kept as it is to be, and taken out.
 //!
 //! What it is to be is written down before anything is done for it: its state on disk, and its record
-//! in the store. [`Node::settle`] does what is missing, after a beginning, a restart, a promotion or a
+//! in the store. `Node::settle` does what is missing, after a beginning, a restart, a promotion or a
 //! crash alike.
 
 mod departure;
