@@ -105,7 +105,6 @@ def many(bench, cluster):
     number = 1000 if bench.quick else 10_000
     whole = bench.row(f"{number:,} remote endpoints are in the kernel after the start of the first of one's own")
     each = bench.row("memory of the daemon for each of them", "KiB", note="resident, once they are there")
-    names = bench.row("memory of rnet-dns for each of them", "KiB")
     member = cluster.members[0]
     network = cluster.network("crowd")
     cluster.invent(network, number)
@@ -116,16 +115,14 @@ def many(bench, cluster):
         return listed.count("nhid") >= number
 
     def used():
-        return [sum(memory(pid, "VmRSS") for pid in pids if pid in own)
-                for pids in member.daemons().values()]
+        return sum(memory(pid, "VmRSS") for pid in member.daemons()["daemon"] if pid in own)
 
     own = descendants(member.process.pid)
     before = used()
     _, id = bench.start(member, network="crowd", name=bench.name())
     whole.add("rnet", timed(wait_for, "endpoints", there))
     after = used()
-    for row, one, other in zip((each, names), before, after):
-        row.add("rnet", (other - one) * 1024 / number)
+    each.add("rnet", (after - before) * 1024 / number)
     member.api.remove(id)
     cluster.forget(network)
 
