@@ -1,17 +1,52 @@
 //! What hurts users of networks over many hosts elsewhere. The numbers are those of `docs/testing.md`.
 
-use std::net::UdpSocket;
+use std::net::{IpAddr, UdpSocket};
 use std::time::Duration;
 
-use netns_tests::{Flow, Host, Rack, SILENCE, wait_until};
+use netns_tests::{Echo, Flow, Host, Rack, SILENCE, wait_until};
 
-use crate::scene::{PORT, Talk, frame, knows, outlast, takes};
+use crate::scene::{PORT, Talk, frame, knows, outlast, reaches, takes};
 
 /// What a repair may take that a notification begins.
 const SOON: Duration = Duration::from_secs(2);
 
 /// What may pass after a cable is back.
 const BACK: Duration = Duration::from_secs(3);
+
+#[test]
+fn p1_an_address_that_is_used_again_elsewhere_is_reached_there_a_hundred_times() {
+    addresses_move(100);
+}
+
+#[test]
+#[ignore = "some minutes"]
+fn p1_an_address_that_is_used_again_elsewhere_is_reached_there_five_hundred_times() {
+    addresses_move(500);
+}
+
+fn addresses_move(times: usize) {
+    let rack = Rack::cluster(3, 1);
+    rack.network(0, "--subnet 10.9.0.0/24 --subnet fd00:9::/64", "app");
+    let asker = rack.daemon(2).run("asker", "--network app");
+    let addresses: [IpAddr; 2] = ["10.9.0.77", "fd00:9::77"].map(|text| text.parse().unwrap());
+    let movers = [0, 1].map(|machine| {
+        let name = format!("mover{machine}");
+        let host = rack.daemon(machine).run(&name, "");
+        let echo = Echo::start(&host, PORT);
+        (machine, name, echo)
+    });
+    for (machine, name, _) in movers.iter().cycle().take(times) {
+        let daemon = rack.daemon(*machine);
+        let connect = format!("network connect --ip 10.9.0.77 --ip6 fd00:9::77 app {name}");
+        takes("the address is free", SOON, || daemon.fails(&connect).is_none());
+        for address in addresses {
+            takes("it is reached where it is", SOON, || reaches(&asker, address));
+        }
+        takes("it is found there", SOON, || knows(&asker, name, &addresses));
+        daemon.rnet(&format!("network disconnect app {name}"));
+    }
+    rack.agrees();
+}
 
 #[test]
 fn p1_p13_what_is_broken_by_hand_comes_back_within_two_seconds() {
