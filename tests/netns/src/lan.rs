@@ -28,10 +28,24 @@ pub const HOST: [&str; 2] = ["10.7.0.2", "fd00:7::2"];
 /// Fails unless somebody reaches these addresses of both families over TCP and UDP.
 pub fn passes(from: &Host, to: &[IpAddr]) {
     assert_eq!(to.len(), 2, "{to:?}");
+    passes_all(from, to);
+}
+
+/// Fails unless somebody reaches these addresses over TCP and UDP.
+pub fn passes_all(from: &Host, to: &[IpAddr]) {
+    assert!(!to.is_empty());
     for address in to {
         assert!(from.tcp(*address, PORT).is_ok(), "{address}");
         assert!(from.udp(*address, PORT).is_ok(), "{address}");
     }
+}
+
+/// `network create` of a driver with IPv4 on a parent, and the half of the addresses that begins with this one.
+pub fn halved(driver: &str, half: u8, parent: &str) -> String {
+    format!(
+        "network create -d {driver} --subnet=10.0.0.0/24 --ip-range=10.0.0.{half}/25 \
+         --gateway=10.0.0.1 -o parent={parent} mynet"
+    )
 }
 
 /// Fails if somebody reaches any of these addresses of both families.
@@ -51,6 +65,18 @@ impl Lan {
         switch.add_bridge(BRIDGE);
         switch.request(&[link::switch_on(&name(BRIDGE), None, None)]);
         Self { switch, ports: Cell::new(0) }
+    }
+
+    /// One with a daemon on each of two hosts, which have no addresses there.
+    pub fn with_two_daemons() -> (Self, [(Host, Daemon); 2]) {
+        let lan = Self::new();
+        let side = || {
+            let host = lan.host(&[]);
+            let daemon = Daemon::start(&host, &[]);
+            (host, daemon)
+        };
+        let sides = [side(), side()];
+        (lan, sides)
     }
 
     /// One with a neighbour and the host of a daemon.

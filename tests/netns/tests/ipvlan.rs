@@ -2,12 +2,12 @@
 //!
 //! All of it is ignored where the kernel lacks them; `make test-vm` has one that does not.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use drivers::kernel::link;
-use netns_tests::lan::{HOST, NEIGHBOUR, PORT, passes};
+use netns_tests::lan::{HOST, NEIGHBOUR, PORT, halved, passes, passes_all};
 use netns_tests::lookup::addresses;
-use netns_tests::{Daemon, Host, Lab, Lan, wait_until};
+use netns_tests::{Daemon, Lab, Lan, wait_until};
 
 /// `network create` with both families, of one of the hosts on the LAN.
 fn create(range: u8, more: &str) -> String {
@@ -85,29 +85,29 @@ fn ipvlan_routes_between_subnets_where_it_is_to() {
 #[test]
 #[ignore = "needs a kernel with ipvlan: make test-vm"]
 fn ipvlan_networks_join_two_hosts_with_the_hardware_address_of_the_parent() {
-    let (_lan, [(host, mut one), (_second, two)]) = two_sides();
-    one.rnet(&halved(0, "eth0.100"));
-    two.rnet(&halved(128, "eth0.100"));
+    let (_lan, [(host, mut one), (_second, two)]) = Lan::with_two_daemons();
+    one.rnet(&halved("ipvlan", 0, "eth0.100"));
+    two.rnet(&halved("ipvlan", 128, "eth0.100"));
     let here = one.run("here", "--network mynet");
     let near = one.run("near", "--network mynet");
     let there = two.run("there", "--network mynet");
     let _servers = [here.serve(PORT), near.serve(PORT), there.serve(PORT)];
-    passes_ipv4(&here, &two.addresses_of("there"));
-    passes_ipv4(&here, &one.addresses_of("near"));
-    passes_ipv4(&there, &one.addresses_of("here"));
+    passes_all(&here, &two.addresses_of("there"));
+    passes_all(&here, &one.addresses_of("near"));
+    passes_all(&there, &one.addresses_of("here"));
     assert_eq!(here.link("eth0").unwrap().mac, host.link("eth0").unwrap().mac);
     assert_eq!(addresses(&near, "here")[..1], one.addresses_of("here")[..1]);
     let index = here.link("eth0").unwrap().index;
     one.kill();
     one.restart();
     assert_eq!(here.link("eth0").unwrap().index, index, "it was not made again");
-    passes_ipv4(&there, &one.addresses_of("here"));
+    passes_all(&there, &one.addresses_of("here"));
 }
 
 #[test]
 #[ignore = "needs a kernel with ipvlan: make test-vm"]
 fn modes_and_flags_of_ipvlan_say_who_may_talk() {
-    let (_lan, [(_host, daemon), (_second, _other)]) = two_sides();
+    let (_lan, [(_host, daemon), (_second, _other)]) = Lan::with_two_daemons();
     for (options, talk) in [
         ("ipvlan_mode=l2", true),
         ("ipvlan_mode=l3", true),
@@ -115,12 +115,12 @@ fn modes_and_flags_of_ipvlan_say_who_may_talk() {
         ("ipvlan_mode=l2 -o ipvlan_flag=private", false),
         ("ipvlan_mode=l3 -o ipvlan_flag=vepa", false),
     ] {
-        daemon.rnet(&halved(0, &format!("eth0 -o {options}")));
+        daemon.rnet(&halved("ipvlan", 0, &format!("eth0 -o {options}")));
         let [one, two] = ["one", "two"].map(|name| daemon.run(name, "--network mynet"));
         let _server = one.serve(PORT);
         let server = SocketAddr::new(daemon.addresses_of("one")[0], PORT);
         if talk {
-            passes_ipv4(&two, &daemon.addresses_of("one"));
+            passes_all(&two, &daemon.addresses_of("one"));
         } else {
             assert!(two.is_cut_off_from(server), "{options}");
         }
@@ -144,32 +144,4 @@ fn where_ipvlan_routes_another_machine_reaches_containers_by_the_host() {
     lab.client.add_route("10.0.0.0/24", "eth0", ipv4);
     lab.client.add_route("fd00:a::/64", "eth0", ipv6);
     passes(&lab.client, &daemon.addresses_of("one"));
-}
-
-/// `network create` with IPv4 on a parent, and half of the addresses.
-fn halved(half: u8, parent: &str) -> String {
-    format!(
-        "network create -d ipvlan --subnet=10.0.0.0/24 --ip-range=10.0.0.{half}/25 \
-         --gateway=10.0.0.1 -o parent={parent} mynet"
-    )
-}
-
-/// A LAN with a daemon on each of two hosts.
-fn two_sides() -> (Lan, [(Host, Daemon); 2]) {
-    let lan = Lan::new();
-    let side = || {
-        let host = lan.host(&[]);
-        let daemon = Daemon::start(&host, &[]);
-        (host, daemon)
-    };
-    let sides = [side(), side()];
-    (lan, sides)
-}
-
-fn passes_ipv4(from: &Host, to: &[IpAddr]) {
-    assert!(!to.is_empty());
-    for address in to {
-        assert!(from.tcp(*address, PORT).is_ok(), "{address}");
-        assert!(from.udp(*address, PORT).is_ok(), "{address}");
-    }
 }

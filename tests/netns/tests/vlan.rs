@@ -7,7 +7,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use drivers::kernel::link;
-use netns_tests::lan::{NEIGHBOUR, PORT, fails, passes};
+use netns_tests::lan::{NEIGHBOUR, PORT, fails, halved, passes, passes_all};
 use netns_tests::{Daemon, Host, Lab, Lan, SILENCE, wait_until};
 
 /// `network create` with both families, of one of the hosts on the LAN.
@@ -71,14 +71,14 @@ fn a_vlan_that_was_made_goes_with_the_last_network_on_it() {
 #[test]
 #[ignore = "needs a kernel with 802.1q: make test-vm"]
 fn macvlan_networks_on_a_vlan_join_two_hosts_and_other_vlans_stay_apart() {
-    let (lan, [(first, one), (second, two)]) = two_sides();
-    one.rnet(&halved(0, "eth0.100"));
-    two.rnet(&halved(128, "eth0.100"));
+    let (lan, [(first, one), (second, two)]) = Lan::with_two_daemons();
+    one.rnet(&halved("macvlan", 0, "eth0.100"));
+    two.rnet(&halved("macvlan", 128, "eth0.100"));
     let here = one.run("here", "--network mynet");
     let there = two.run("there", "--network mynet");
     let _servers = [here.serve(PORT), there.serve(PORT)];
-    passes_ipv4(&here, &two.addresses_of("there"));
-    passes_ipv4(&there, &one.addresses_of("here"));
+    passes_all(&here, &two.addresses_of("there"));
+    passes_all(&there, &one.addresses_of("here"));
     // Who is on the LAN without a tag, or with another one, is not there for them.
     let plain = lan.host(&["10.0.0.77/24"]);
     let server = SocketAddr::new(one.addresses_of("here")[0], PORT);
@@ -89,7 +89,7 @@ fn macvlan_networks_on_a_vlan_join_two_hosts_and_other_vlans_stay_apart() {
     two.rnet("rm -f there");
     two.rnet("network rm mynet");
     assert!(second.link("eth0.100").is_none(), "it goes with the network it was made for");
-    two.rnet(&halved(128, "eth0.101"));
+    two.rnet(&halved("macvlan", 128, "eth0.101"));
     let apart = two.run("apart", "--network mynet");
     assert!(apart.is_cut_off_from(server), "another VLAN");
 }
@@ -97,20 +97,20 @@ fn macvlan_networks_on_a_vlan_join_two_hosts_and_other_vlans_stay_apart() {
 #[test]
 #[ignore = "needs a kernel with 802.1q: make test-vm"]
 fn a_vlan_interface_of_the_user_is_used_and_left_and_one_of_ours_is_healed() {
-    let (_lan, [(host, mut daemon), (_second, _two)]) = two_sides();
+    let (_lan, [(host, mut daemon), (_second, _two)]) = Lan::with_two_daemons();
     ip(&host, "link add link eth0 name eth0.7 up type vlan id 7");
-    daemon.rnet(&halved(0, "eth0.7"));
+    daemon.rnet(&halved("macvlan", 0, "eth0.7"));
     daemon.run("one", "--network mynet");
     daemon.rnet("rm -f one");
     daemon.rnet("network rm mynet");
     assert!(host.link("eth0.7").is_some(), "it was there before");
-    daemon.rnet(&halved(0, "eth0.8"));
+    daemon.rnet(&halved("macvlan", 0, "eth0.8"));
     let [one, two] = ["one", "two"].map(|name| daemon.run(name, "--network mynet"));
     let _server = one.serve(PORT);
     daemon.kill();
-    passes_ipv4(&two, &own_by(&one));
+    passes_all(&two, &own_by(&one));
     daemon.restart();
-    passes_ipv4(&two, &daemon.addresses_of("one"));
+    passes_all(&two, &daemon.addresses_of("one"));
     ip(&host, "link del eth0.8");
     let server = SocketAddr::new(daemon.addresses_of("one")[0], PORT);
     wait_until("it is healed", || two.tcp_to(server, SILENCE).is_ok());
@@ -118,34 +118,6 @@ fn a_vlan_interface_of_the_user_is_used_and_left_and_one_of_ours_is_healed() {
     daemon.ends();
     assert!(host.link("eth0.8").is_none());
     assert!(host.link("eth0.7").is_some());
-}
-
-/// `network create` with IPv4 on a parent, and half of the addresses.
-fn halved(half: u8, parent: &str) -> String {
-    format!(
-        "network create -d macvlan --subnet=10.0.0.0/24 --ip-range=10.0.0.{half}/25 \
-         --gateway=10.0.0.1 -o parent={parent} mynet"
-    )
-}
-
-/// A LAN with a daemon on each of two hosts.
-fn two_sides() -> (Lan, [(Host, Daemon); 2]) {
-    let lan = Lan::new();
-    let side = || {
-        let host = lan.host(&[]);
-        let daemon = Daemon::start(&host, &[]);
-        (host, daemon)
-    };
-    let sides = [side(), side()];
-    (lan, sides)
-}
-
-fn passes_ipv4(from: &Host, to: &[IpAddr]) {
-    assert!(!to.is_empty());
-    for address in to {
-        assert!(from.tcp(*address, PORT).is_ok(), "{address}");
-        assert!(from.udp(*address, PORT).is_ok(), "{address}");
-    }
 }
 
 /// The IPv4 address of a container that no daemon can be asked about.
