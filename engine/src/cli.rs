@@ -169,6 +169,26 @@ fn hint(error: &clap::Error) {
     }
 }
 
+/// Does one thing to each of several objects, prints the names of those it worked for, and ends
+/// with 1 if it failed for any.
+async fn for_each<'a, F>(names: &'a [String], operation: impl Fn(&'a str) -> F) -> Outcome
+where
+    F: Future<Output = Result<String, CliError>>,
+{
+    let results = futures_util::future::join_all(names.iter().map(|name| operation(name))).await;
+    let mut code = 0;
+    for result in results {
+        match result {
+            Ok(line) => say(&line),
+            Err(error) => {
+                complain(&error.message);
+                code = error.code;
+            }
+        }
+    }
+    Ok(code)
+}
+
 /// Writes a line to standard error.
 fn complain(text: &str) {
     let _ = writeln!(std::io::stderr().lock(), "{text}");

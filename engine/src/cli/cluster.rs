@@ -8,7 +8,7 @@ use super::commands::{
     NodeInspectArgs, NodeLsArgs, NodeRmArgs,
 };
 use super::template::{self, Format};
-use super::{Outcome, complain, create, say, swarm};
+use super::{Outcome, complain, create, for_each, say, swarm};
 
 /// `cluster …`.
 pub(crate) async fn command(client: &Client, command: ClusterCommand) -> Outcome {
@@ -185,18 +185,12 @@ async fn ls_nodes(client: &Client, args: NodeLsArgs) -> Outcome {
 }
 
 async fn rm_nodes(client: &Client, args: NodeRmArgs) -> Outcome {
-    let mut code = 0;
-    for name in &args.names {
-        let path = format!("/rnet/cluster/nodes/{}?force={}", escape(name), u8::from(args.force));
-        match client.delete(&path).await {
-            Ok(_) => say(name),
-            Err(error) => {
-                complain(&error.message);
-                code = 1;
-            }
-        }
-    }
-    Ok(code)
+    let force = u8::from(args.force);
+    for_each(&args.names, async |name| {
+        client.delete(&format!("/rnet/cluster/nodes/{}?force={force}", escape(name))).await?;
+        Ok(name.to_owned())
+    })
+    .await
 }
 
 fn pretty(value: &Value) -> String {

@@ -15,8 +15,8 @@ use super::commands::{
 use super::error::CliError;
 use super::table::Table;
 use super::{
-    Outcome, attach, complain, confirmed, exec, inspect, list, logs, port, run, say, terminal,
-    units,
+    Outcome, attach, complain, confirmed, exec, for_each, inspect, list, logs, port, run, say,
+    terminal, units,
 };
 
 /// `container …`.
@@ -42,26 +42,6 @@ pub(crate) async fn command(client: &Arc<Client>, command: ContainerCommand) -> 
         ContainerCommand::Unpause(args) => each(client, args, "unpause").await,
         ContainerCommand::Wait(args) => wait(client, args).await,
     }
-}
-
-/// Does one thing to each of several containers, prints the names of those it worked for, and
-/// ends with 1 if it failed for any.
-async fn for_each<'a, F>(names: &'a [String], operation: impl Fn(&'a str) -> F) -> Outcome
-where
-    F: Future<Output = Result<String, CliError>>,
-{
-    let results = futures_util::future::join_all(names.iter().map(|name| operation(name))).await;
-    let mut code = 0;
-    for result in results {
-        match result {
-            Ok(line) => say(&line),
-            Err(error) => {
-                complain(&error.message);
-                code = error.code;
-            }
-        }
-    }
-    Ok(code)
 }
 
 /// `pause`, `unpause`: a POST to each.

@@ -7,7 +7,7 @@ use super::commands::{
     NetworkRmArgs, VolumeCommand, VolumeCreateArgs, VolumeLsArgs, VolumePruneArgs,
 };
 use super::template::Format;
-use super::{Outcome, complain, confirmed, create, inspect, say, units};
+use super::{Outcome, confirmed, create, for_each, inspect, say, units};
 
 /// `volume …`.
 pub(crate) async fn command(client: &Client, command: VolumeCommand) -> Outcome {
@@ -46,18 +46,12 @@ async fn list(client: &Client, args: VolumeLsArgs) -> Outcome {
 }
 
 async fn rm(client: &Client, args: NetworkRmArgs) -> Outcome {
-    let mut code = 0;
-    for name in &args.names {
-        let path = format!("/volumes/{}?force={}", escape(name), u8::from(args.force));
-        match client.delete(&path).await {
-            Ok(_) => say(name),
-            Err(error) => {
-                complain(&error.message);
-                code = 1;
-            }
-        }
-    }
-    Ok(code)
+    let force = u8::from(args.force);
+    for_each(&args.names, async |name| {
+        client.delete(&format!("/volumes/{}?force={force}", escape(name))).await?;
+        Ok(name.to_owned())
+    })
+    .await
 }
 
 async fn prune(client: &Client, args: VolumePruneArgs) -> Outcome {
