@@ -103,7 +103,7 @@ impl Membership {
             }
             Err(error) => return Err(error),
         };
-        self.write(&joined)?;
+        self.write(&Joined { address: Some(member.address()), ..joined })?;
         member.know_others();
         *self.lock() = Some(member);
         Ok(())

@@ -41,9 +41,9 @@ impl Cluster {
         for wanted in wanted {
             addresses.check(*wanted)?;
         }
-        let before = addresses.clone();
+        let families: Vec<_> = addresses.families().collect();
         let mut claimed = Vec::new();
-        for ipv6 in before.families() {
+        for ipv6 in families {
             let wanted = wanted.iter().find(|wanted| wanted.is_ipv6() == ipv6).copied();
             let Some(address) = addresses.take(owner, ipv6, wanted) else {
                 for address in claimed.iter().map(IpNetwork::ip) {

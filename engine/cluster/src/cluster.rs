@@ -17,6 +17,7 @@ use crate::addresses::Addresses;
 use crate::follow::follow;
 use crate::knowledge::{Knowledge, Part};
 use crate::local::{Local, SelfRecord};
+use crate::publish::Said;
 use crate::record::Keys;
 use crate::store::{ClusterStore, Revision, StoreError};
 use crate::view::{Changes, Delta, Listeners, View, lock};
@@ -78,7 +79,7 @@ pub(crate) struct State {
     /// Networks that are followed, with the tasks that do it.
     followed: BTreeMap<NetworkId, AbortHandle>,
     /// How often what is owed for an endpoint was said anew, while it is owed.
-    pub(crate) owing: BTreeMap<(NetworkId, EndpointId), u64>,
+    pub(crate) owing: BTreeMap<(NetworkId, EndpointId), Said>,
     /// Why an endpoint cannot be published.
     pub(crate) unpublished: BTreeMap<(NetworkId, EndpointId), String>,
     /// Owners that may come back for what is kept for them; nobody has said who they are before

@@ -70,12 +70,17 @@ impl Cluster {
                 Ok(()) => {
                     pauses.reset();
                     let described = self.described.notified();
-                    if tokio::time::timeout(KEEP_ALIVE, described).await.is_ok() {
-                        self.describe_again().await;
+                    let again = tokio::time::timeout(KEEP_ALIVE, described).await.is_ok();
+                    if again && !self.describe_again().await {
+                        lease = None;
                     }
                     continue;
                 }
-                Err(Obstacle::Refused(error)) => self.refused(&error),
+                // With another lease it joins anew, and is let in when that is possible again.
+                Err(Obstacle::Refused(error)) => {
+                    lease = None;
+                    self.refused(&error);
+                }
                 Err(Obstacle::Store(StoreError::LeaseEnded)) => lease = None,
                 Err(Obstacle::Store(error)) => self.disconnected(&error),
             }
@@ -91,11 +96,11 @@ impl Cluster {
         if let Some(lease) = *lease {
             return Ok(self.store.keep_alive(lease).await?);
         }
-        if lock(&self.state).restored {
+        // Before it says anything of itself, and a twin says nothing at all.
+        self.check_twin(twin).await?;
+        if lock(&self.me).identity.is_some() {
             self.recognise().await?;
         }
-        // Before it says anything of itself.
-        self.check_twin(twin).await?;
         self.join().await?;
         let granted = self.store.grant(TTL).await?;
         if let Err(obstacle) = self.say_live(granted, twin).await {
@@ -114,12 +119,22 @@ impl Cluster {
 
     async fn check_twin(&self, twin: &mut Option<Instant>) -> Result<(), Obstacle> {
         let Some(entry) = self.entry(&self.keys.live(&self.node)).await? else { return Ok(()) };
-        let other = read::<LiveRecord>(&entry.value).ok();
-        let instance = lock(&self.options).instance.clone();
-        if other.is_some_and(|other| other.instance == instance) {
-            return Ok(());
+        if self.is_own(&entry).await? { Ok(()) } else { Err(self.meet_twin(twin).await) }
+    }
+
+    /// Whether a sign of life is this daemon's, or was that of the one before it on this host: a reboot
+    /// loses the word by which daemons know each other, and no two hosts have one address.
+    async fn is_own(&self, live: &Entry) -> Result<bool, StoreError> {
+        let (instance, address) = {
+            let options = lock(&self.options);
+            (options.instance.clone(), options.address)
+        };
+        if read::<LiveRecord>(&live.value).ok().is_some_and(|other| other.instance == instance) {
+            return Ok(true);
         }
-        Err(self.meet_twin(twin).await)
+        let node = self.entry(&self.keys.node(&self.node)).await?;
+        let node = node.and_then(|entry| read::<NodeRecord>(&entry.value).ok());
+        Ok(node.is_some_and(|node| node.address == address))
     }
 
     /// Puts the sign of life, unless another daemon with this host's id gives one.
@@ -131,13 +146,10 @@ impl Cluster {
             let found = self.entry(&key).await?;
             let when = match &found {
                 None => Compare::Absent(key.clone()),
-                Some(entry) => {
-                    let other = read::<LiveRecord>(&entry.value).ok();
-                    if other.is_none_or(|other| other.instance != ours.instance) {
-                        return Err(self.meet_twin(twin).await);
-                    }
+                Some(entry) if self.is_own(entry).await? => {
                     Compare::ModifiedAt(key.clone(), entry.modified)
                 }
+                Some(_) => return Err(self.meet_twin(twin).await),
             };
             let put = Write::Put { key: key.clone(), value: write(&ours), lease: Some(lease) };
             if self.done(vec![when], vec![put]).await? {
@@ -148,8 +160,8 @@ impl Cluster {
         Err(StoreError::Unavailable("others change the same all the time".to_owned()).into())
     }
 
-    /// Another one is there under this host's id: the daemon of the last boot, whose sign goes soon,
-    /// or a twin.
+    /// Another one is there under this host's id: the daemon of the last boot, if the host had another
+    /// address then, whose sign goes soon; or a twin.
     async fn meet_twin(&self, since: &mut Option<Instant>) -> Obstacle {
         let since = *since.get_or_insert_with(Instant::now);
         if since.elapsed() < TWIN {
@@ -239,9 +251,9 @@ impl Cluster {
             me.generation = identity.generation;
             me.store = found.snapshot.cluster;
         }
-        let known = me.clone();
+        self.local.note_self(&me);
         drop(me);
-        self.local.remember(&known)?;
+        self.local.flush()?;
         Ok(true)
     }
 
@@ -355,19 +367,26 @@ impl Cluster {
         }
     }
 
-    async fn describe_again(&self) {
-        match self.join().await {
-            Ok(()) => {}
-            Err(obstacle) => {
-                match obstacle {
-                    Obstacle::Refused(error) => self.refused(&error),
-                    Obstacle::Store(error) => self.disconnected(&error),
-                }
-                // With the next sign of life it is tried again.
-                self.described.notify_one();
-                tokio::time::sleep(Duration::from_millis(500)).await;
+    /// Says of itself what is new; whether it may stay.
+    async fn describe_again(&self) -> bool {
+        let obstacle = match self.join().await {
+            Ok(()) => return true,
+            Err(obstacle) => obstacle,
+        };
+        let stays = match obstacle {
+            Obstacle::Refused(error) => {
+                self.refused(&error);
+                false
             }
-        }
+            Obstacle::Store(error) => {
+                self.disconnected(&error);
+                true
+            }
+        };
+        // With the next sign of life it is tried again.
+        self.described.notify_one();
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        stays
     }
 
     fn refused(&self, error: &Error) {

@@ -54,6 +54,10 @@ pub(crate) struct SelfRecord {
     /// The last revision that was seen.
     #[serde(default)]
     pub(crate) revision: Revision,
+    /// Whether the store went back to an earlier state, and nobody has said since that it counts. It
+    /// may reach the revision again that this host has seen, and has lost what it lost all the same.
+    #[serde(default)]
+    pub(crate) doubted: bool,
     /// Whether the mirror has everything that there was at one time.
     #[serde(default)]
     pub(crate) complete: bool,
@@ -78,6 +82,8 @@ pub(crate) struct Local {
     /// What is to be written when there is time: it could all be asked for again.
     dirty: Mutex<BTreeMap<String, Option<Vec<u8>>>>,
     waiting: Notify,
+    /// Held by whoever writes what was noted: what is older is written before what is newer.
+    writing: Mutex<()>,
 }
 
 /// This host's id in its cluster: a new one, if it has none.
@@ -120,7 +126,7 @@ pub(crate) fn random() -> String {
 
 impl Local {
     pub(crate) fn new(store: Arc<dyn Store>) -> Self {
-        Self { store, dirty: Mutex::default(), waiting: Notify::new() }
+        Self { store, dirty: Mutex::default(), waiting: Notify::new(), writing: Mutex::default() }
     }
 
     /// Who this host is, in this boot.
@@ -135,18 +141,13 @@ impl Local {
             boot.clone_into(&mut me.boot);
             me.epoch += 1;
         }
-        self.remember(&me)?;
+        self.note_self(&me);
+        self.flush()?;
         Ok(me)
     }
 
-    /// Writes down who this host is, before anybody relies on it.
-    pub(crate) fn remember(&self, me: &SelfRecord) -> Result<()> {
-        let mut batch = Batch::default();
-        batch.put(SELF, write(me));
-        Ok(self.store.commit(&batch, Durability::Immediate)?)
-    }
-
-    /// Notes who this host is when there is time.
+    /// Notes who this host is: called with the lock of what is noted, so that the last word is the
+    /// newest. Who relies on it calls [`Self::flush`] then.
     pub(crate) fn note_self(&self, me: &SelfRecord) {
         self.note(SELF.to_owned(), Some(write(me)));
     }
@@ -169,6 +170,17 @@ impl Local {
             Some((network.parse().ok()?, address.parse().ok()?, value))
         });
         Ok(parsed.collect())
+    }
+
+    /// That addresses are not this host's any more has to be on its disk before others can have them.
+    pub(crate) fn forget_addresses(
+        &self,
+        network: &NetworkId,
+        addresses: impl Iterator<Item = IpAddr>,
+    ) -> Result<()> {
+        let mut batch = Batch::default();
+        addresses.for_each(|address| batch.delete(format!("{ADDRESSES}{network}/{address}")));
+        Ok(self.store.commit(&batch, Durability::Immediate)?)
     }
 
     /// That an address is this host's has to be known before it is used.
@@ -224,19 +236,39 @@ impl Local {
         Ok(value.and_then(|value| read(&value).ok()))
     }
 
-    /// What was owed is done; of an endpoint that is gone nothing remains.
+    /// What an endpoint is, is owed again, whatever it is by then.
+    pub(crate) fn owe_again(&self, network: &NetworkId, endpoint: &EndpointId) -> Result<()> {
+        let mut batch = Batch::default();
+        batch.put(format!("{OWED}{network}/{endpoint}"), Vec::new());
+        self.commit(&batch)
+    }
+
+    /// Nothing is known of what is owed.
+    pub(crate) fn forget_owed(&self, network: &NetworkId, endpoint: &EndpointId) -> Result<()> {
+        let mut batch = Batch::default();
+        batch.delete(format!("{OWED}{network}/{endpoint}"));
+        self.commit(&batch)
+    }
+
+    /// What was owed is done; of an endpoint that is gone nothing remains. Whether that was all: others
+    /// may have written what is new of it meanwhile, and that is owed.
     pub(crate) fn settle(
         &self,
         network: &NetworkId,
         endpoint: &EndpointId,
-        gone: bool,
-    ) -> Result<()> {
-        let mut batch = Batch::default();
-        batch.delete(format!("{OWED}{network}/{endpoint}"));
-        if gone {
-            batch.delete(format!("{OWN}{network}/{endpoint}"));
+        told: &OwnRecord,
+    ) -> Result<bool> {
+        self.forget_owed(network, endpoint)?;
+        if self.own_record(network, endpoint)?.is_some_and(|own| own != *told) {
+            self.owe_again(network, endpoint)?;
+            return Ok(false);
         }
-        self.commit(&batch)
+        if told.record.is_none() {
+            let mut batch = Batch::default();
+            batch.delete(format!("{OWN}{network}/{endpoint}"));
+            self.commit(&batch)?;
+        }
+        Ok(true)
     }
 
     fn note(&self, key: String, value: Option<Vec<u8>>) {
@@ -249,8 +281,9 @@ impl Local {
         self.waiting.notified().await;
     }
 
-    /// Writes what was noted.
+    /// Writes what was noted. All that was noted before is written when it returns.
     pub(crate) fn flush(&self) -> Result<()> {
+        let _writing = lock(&self.writing);
         let dirty = std::mem::take(&mut *lock(&self.dirty));
         if dirty.is_empty() {
             return Ok(());
@@ -265,5 +298,31 @@ impl Local {
             }
         }
         Ok(written?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    #[test]
+    fn an_end_that_is_written_while_a_beginning_is_told_is_owed() {
+        let (network, endpoint) =
+            ("1".repeat(64).parse().unwrap(), "2".repeat(64).parse().unwrap());
+        let local = Local::new(Arc::new(cnm::store::Memory::new()));
+        let own = |address: [u8; 4]| OwnRecord {
+            version: VERSION,
+            record: None,
+            addresses: vec![address.into()],
+        };
+        let (told, ended) = (own([10, 0, 0, 2]), own([10, 0, 0, 3]));
+        local.commit(&Local::owe(&network, &endpoint, &told)).unwrap();
+        local.commit(&Local::owe(&network, &endpoint, &ended)).unwrap();
+        assert!(!local.settle(&network, &endpoint, &told).unwrap());
+        assert_eq!(local.owed().unwrap().len(), 1, "the end is told later");
+        assert!(local.settle(&network, &endpoint, &ended).unwrap());
+        assert!(local.owed().unwrap().is_empty() && local.own().unwrap().is_empty());
     }
 }

@@ -155,8 +155,14 @@ impl Memory {
 
     /// Goes back to what it had, as etcd does after a restore: the store has another identity.
     pub fn restore(&self, saved: &Saved) {
+        self.lock().cluster += 1;
+        self.go_back(saved);
+    }
+
+    /// Goes back to what it had and has the same identity, as etcd after a restore by the words that
+    /// it was first begun with.
+    pub fn go_back(&self, saved: &Saved) {
         let mut inner = self.lock();
-        inner.cluster += 1;
         inner.revision = saved.revision;
         inner.compacted = saved.revision;
         inner.entries.clone_from(&saved.entries);
@@ -169,11 +175,8 @@ impl Memory {
     /// Loses everything; the store's identity is the same, as that of an etcd which was started
     /// with an empty directory.
     pub fn wipe(&self) {
-        let cluster = self.lock().cluster;
-        self.restore(&Saved { revision: 1, entries: BTreeMap::new() });
-        let mut inner = self.lock();
-        inner.cluster = cluster;
-        inner.compacted = 0;
+        self.go_back(&Saved { revision: 1, entries: BTreeMap::new() });
+        self.lock().compacted = 0;
     }
 
     /// The keys that begin with a prefix.
@@ -355,14 +358,22 @@ fn check(txn: &Txn) -> Result<(), StoreError> {
     Ok(())
 }
 
+/// Others get their turn while a question or an answer is on its way, as over a network.
+async fn under_way() {
+    tokio::task::yield_now().await;
+}
+
 impl ClusterStore for Memory {
     fn range<'a>(&'a self, prefix: &'a str) -> Pending<'a, Result<Snapshot, StoreError>> {
         Box::pin(async move {
-            self.on(|inner| {
+            under_way().await;
+            let answer = self.on(|inner| {
                 let entries = below(&inner.entries, prefix).map(|(_, entry)| entry.clone());
                 let entries = entries.collect();
                 Ok(Snapshot { revision: inner.revision, cluster: inner.cluster, entries })
-            })
+            });
+            under_way().await;
+            answer
         })
     }
 
@@ -385,7 +396,12 @@ impl ClusterStore for Memory {
     }
 
     fn transact(&self, txn: Txn) -> Pending<'_, Result<Outcome, StoreError>> {
-        Box::pin(async move { self.commit(&txn) })
+        Box::pin(async move {
+            under_way().await;
+            let outcome = self.commit(&txn);
+            under_way().await;
+            outcome
+        })
     }
 
     fn grant(&self, ttl: Duration) -> Pending<'_, Result<LeaseId, StoreError>> {

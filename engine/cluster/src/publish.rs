@@ -21,6 +21,9 @@ use crate::restore::kept;
 use crate::store::{Compare, Snapshot, StoreError, Write};
 use crate::view::{Delta, lock};
 
+/// What was said is written down after so many milliseconds, or came to nothing.
+const COMMITTED: u64 = 60_000;
+
 /// How many endpoints go into one transaction.
 const BATCH: usize = 30;
 
@@ -36,6 +39,13 @@ pub struct Publication {
     pub endpoint: EndpointId,
     /// What the others are to know; version, host and epoch are filled in.
     pub record: EndpointRecord,
+}
+
+/// How often something was said of an endpoint, and when last, in milliseconds.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Said {
+    times: u64,
+    last: u64,
 }
 
 /// An endpoint whose record is to be put or deleted.
@@ -177,9 +187,8 @@ impl Cluster {
 
     /// What this host owes for an endpoint is told again.
     pub(crate) fn owe_again(&self, network: &NetworkId, endpoint: &EndpointId) -> Result<()> {
-        let Some(own) = self.local.own_record(network, endpoint)? else { return Ok(()) };
         self.say(network, endpoint);
-        self.local.commit(&Local::owe(network, endpoint, &own))
+        self.local.owe_again(network, endpoint)
     }
 
     /// Of a network that was read whole: what is there of this host and does not live here is withdrawn,
@@ -218,8 +227,10 @@ impl Cluster {
 
     /// Something new is owed for an endpoint.
     fn say(&self, network: &NetworkId, endpoint: &EndpointId) {
+        let now = self.now();
         let mut state = lock(&self.state);
-        *state.owing.entry((network.clone(), endpoint.clone())).or_default() += 1;
+        let said = state.owing.entry((network.clone(), endpoint.clone())).or_default();
+        *said = Said { times: said.times + 1, last: now };
     }
 
     /// Tells what is owed, for ever.
@@ -273,14 +284,15 @@ impl Cluster {
         let mut all = Vec::new();
         let owed = self.local.owed().map_err(kept)?;
         let known: BTreeSet<_> = owed.iter().cloned().collect();
-        // What was said and came to nothing is not owed.
-        lock(&self.state).owing.retain(|key, _| known.contains(key));
+        // What was said and came to nothing is not owed; what is being committed still is.
+        let until = self.now().saturating_sub(COMMITTED);
+        lock(&self.state).owing.retain(|key, said| known.contains(key) || said.last > until);
         for (network, endpoint) in owed {
             let key = (network.clone(), endpoint.clone());
-            let said = lock(&self.state).owing.get(&key).copied().unwrap_or_default();
+            let said = lock(&self.state).owing.get(&key).copied().unwrap_or_default().times;
             match self.local.own_record(&network, &endpoint).map_err(kept)? {
                 Some(own) => all.push(Owed { network, endpoint, said, own }),
-                None => self.local.settle(&network, &endpoint, true).map_err(kept)?,
+                None => self.local.forget_owed(&network, &endpoint).map_err(kept)?,
             }
         }
         Ok(all)
@@ -353,14 +365,16 @@ impl Cluster {
     /// What was told is not owed any more, unless something else was said meanwhile.
     fn settle(&self, owed: &Owed) -> Result<(), StoreError> {
         let key = (owed.network.clone(), owed.endpoint.clone());
-        let mut state = lock(&self.state);
-        state.unpublished.remove(&key);
-        if state.owing.get(&key).copied().unwrap_or_default() != owed.said {
+        lock(&self.state).unpublished.remove(&key);
+        if !self.local.settle(&owed.network, &owed.endpoint, &owed.own).map_err(kept)? {
+            self.owed.notify_one();
             return Ok(());
         }
-        state.owing.remove(&key);
-        let gone = owed.own.record.is_none();
-        self.local.settle(&owed.network, &owed.endpoint, gone).map_err(kept)
+        let mut state = lock(&self.state);
+        if state.owing.get(&key).is_some_and(|said| said.times == owed.said) {
+            state.owing.remove(&key);
+        }
+        Ok(())
     }
 
     /// Tells of one endpoint by itself, after a look at why that was refused; whether it need not be tried

@@ -25,23 +25,26 @@ impl Cluster {
     /// Fails if the store is not the one that this host knows, or has lost something. If somebody said
     /// that the hosts know better, this one tells what it knows.
     pub(crate) async fn recognise(&self) -> Result<(), StoreError> {
+        // What is seen while the store is asked may be younger than its answer.
+        let known = lock(&self.me).clone();
         let meta = self.store.range(&self.keys.meta()).await?;
         let found = self.identity_of(&meta);
-        let known = lock(&self.me).clone();
         let Some(found) = found.filter(|found| Some(&found.id) == known.identity.as_ref()) else {
             return Err(self.lost_data("it is another cluster's, or it is empty"));
         };
         if found.generation > known.generation {
-            self.accept(&meta, found.generation).map_err(kept)?;
-            return self.tell_all().await;
+            return self.fill(&meta, found.generation).await;
+        }
+        if known.doubted {
+            return Err(self.lost_data("it went back to an earlier state"));
         }
         if found.generation < known.generation || meta.cluster != known.store {
-            return Err(self.lost_data("it was set up anew from a copy"));
+            return Err(self.doubt("it was set up anew from a copy"));
         }
         if meta.revision < known.revision {
             let (there, here) = (meta.revision, known.revision);
             let why = format!("it is at revision {there}, and this host has seen {here}");
-            return Err(self.lost_data(&why));
+            return Err(self.doubt(&why));
         }
         lock(&self.state).restored = false;
         Ok(())
@@ -51,6 +54,15 @@ impl Cluster {
         let key = self.keys.identity();
         let entry = meta.entries.iter().find(|entry| entry.key == key)?;
         read(&entry.value).ok()
+    }
+
+    /// Notes that the store is not to be believed before somebody says so, over restarts.
+    fn doubt(&self, why: &str) -> StoreError {
+        let mut me = lock(&self.me);
+        me.doubted = true;
+        self.local.note_self(&me);
+        drop(me);
+        self.local.flush().map_or_else(kept, |()| self.lost_data(why))
     }
 
     /// Notes that the store is not to be believed.
@@ -113,8 +125,17 @@ impl Cluster {
         if !self.done(vec![when], then).await? {
             return Err(Error::conflict("another host is adopting at the same time: try again"));
         }
-        self.accept(&meta, generation)?;
-        Ok(self.tell_all().await?)
+        Ok(self.fill(&meta, generation).await?)
+    }
+
+    /// Tells the store all that it lost, and believes it from then on. Before it has everything, what is
+    /// not in it is not gone.
+    async fn fill(&self, meta: &Snapshot, generation: u64) -> Result<(), StoreError> {
+        self.tell_all().await?;
+        self.accept(meta, generation).map_err(kept)?;
+        self.owed.notify_one();
+        self.refill.notify_one();
+        Ok(())
     }
 
     /// What the store has is what counts from here on.
@@ -123,9 +144,10 @@ impl Cluster {
         me.generation = generation;
         me.store = meta.cluster;
         me.revision = meta.revision;
-        let known = me.clone();
+        me.doubted = false;
+        self.local.note_self(&me);
         drop(me);
-        self.local.remember(&known)?;
+        self.local.flush()?;
         let mut state = lock(&self.state);
         state.restored = false;
         state.problem = None;
@@ -155,8 +177,6 @@ impl Cluster {
         for (network, endpoint) in owned {
             self.owe_again(&network, &endpoint).map_err(kept)?;
         }
-        self.owed.notify_one();
-        self.refill.notify_one();
         Ok(())
     }
 
@@ -186,7 +206,9 @@ impl Cluster {
         }
         for (network, addresses) in &state.addresses {
             for (address, mine) in addresses.mine() {
-                known.insert(keys.address(network, *address), mine.record.clone());
+                if !mine.record.is_empty() {
+                    known.insert(keys.address(network, *address), mine.record.clone());
+                }
             }
         }
         known

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use cnm::NetworkId;
 
-use crate::addresses::{Addresses, Holder, LOW};
+use crate::addresses::{Addresses, Holder, LOW, Mine};
 use crate::cluster::Cluster;
 use crate::follow::Pauses;
 use crate::record::{AddressRecord, read};
@@ -174,7 +174,7 @@ impl Cluster {
                 return Ok(());
             }
             let Some(all) = state.addresses.get_mut(network) else { return Ok(()) };
-            for ipv6 in all.clone().families() {
+            for ipv6 in all.families().collect::<Vec<_>>() {
                 for address in all.surplus(ipv6, all.share(ipv6, hosts), until) {
                     // From here on nobody gets it.
                     surplus.extend(all.disown(address).map(|mine| (address, mine)));
@@ -186,12 +186,29 @@ impl Cluster {
             let when =
                 part.iter().map(|(a, mine)| Compare::Is(key(a), mine.record.clone())).collect();
             let then = part.iter().map(|(a, _)| Write::Delete(key(a))).collect();
-            if !self.done(when, then).await? {
-                self.look_at_claims(network).await?;
-                continue;
+            let gone = part.iter().map(|(address, _)| *address);
+            self.local.forget_addresses(network, gone).map_err(kept)?;
+            match self.done(when, then).await {
+                Ok(true) => {}
+                Ok(false) => self.recount(network).await?,
+                Err(error) => {
+                    self.take_back(network, part)?;
+                    return Err(error);
+                }
             }
-            let gone: Vec<_> = part.iter().map(|(address, _)| (*address, None)).collect();
-            self.local.write_addresses(network, &gone).map_err(kept)?;
+        }
+        Ok(())
+    }
+
+    /// Nobody knows whether the store has them again: until that shows, they are this host's.
+    fn take_back(&self, network: &NetworkId, given: &[(IpAddr, Mine)]) -> Result<(), StoreError> {
+        let records: Vec<_> =
+            given.iter().map(|(address, mine)| (*address, Some(mine.record.clone()))).collect();
+        self.local.write_addresses(network, &records).map_err(kept)?;
+        let mut state = lock(&self.state);
+        let Some(all) = state.addresses.get_mut(network) else { return Ok(()) };
+        for (address, mine) in given {
+            all.restore(*address, mine.clone());
         }
         Ok(())
     }

@@ -159,6 +159,38 @@ async fn an_old_snapshot_harms_nobody_and_what_it_has_of_the_past_goes() {
     assert!(store.keys(&format!("/rnet/v1/test/eps/{other}/"))[0].ends_with(lodger.as_str()));
 }
 
+#[tokio::test(start_paused = true)]
+async fn an_old_copy_that_has_caught_up_is_not_taken_for_what_it_is_a_copy_of() {
+    let store = Memory::new();
+    let (mut one, mut two, network, web, db) = pair(&store).await;
+    let (saved, copied) = (store.save(), store.health().await.unwrap().revision);
+    let new = two.start(&network, "new").await;
+    until("one sees it", || one.sees(&network, &new)).await;
+    two.settled().await;
+    let seen = one.cluster.status().revision;
+    store.go_back(&saved);
+    until("both see that", || one.cluster.status().restored && two.cluster.status().restored).await;
+    assert_eq!(store.health().await.unwrap().revision, copied, "nobody writes there");
+    // Other things are in the same etcd.
+    while store.health().await.unwrap().revision <= seen {
+        let then = vec![cluster::Write::put("/another", b"program".to_vec())];
+        let txn = cluster::Txn { when: Vec::new(), then };
+        store.transact(txn).await.unwrap();
+    }
+    one.restart();
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    for host in [&one, &two] {
+        assert!(host.cluster.status().restored);
+        assert!([&web, &db, &new].iter().all(|endpoint| host.sees(&network, endpoint)));
+    }
+    one.cluster.adopt().await.unwrap();
+    until("what it lost is told it", || {
+        let all = store.keys(&format!("/rnet/v1/test/eps/{network}/"));
+        all.len() == 3 && !two.cluster.status().restored
+    })
+    .await;
+}
+
 /// The host with only what it has on one network.
 fn one_of(host: &Host, network: &NetworkId) -> Host {
     let alive = host.alive.iter().filter(|(_, (of, _))| of == network);

@@ -73,8 +73,37 @@ async fn a_daemon_that_is_replaced_is_there_all_the_time_and_a_reboot_is_counted
     host.begin_again();
     host.cluster.joined().await.unwrap();
     assert_eq!(host.cluster.epoch(), first + 1);
-    let node = &host.cluster.view().nodes[host.cluster.id()];
-    assert_eq!((node.record.epoch, node.record.number), (first + 1, 1));
+    let seen = || {
+        let node = &host.cluster.view().nodes[host.cluster.id()].record;
+        (node.epoch, node.number)
+    };
+    until("it is told", || seen() == (first + 1, 1)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_host_that_reboots_is_no_twin_of_its_last_boot() {
+    let store = Memory::new();
+    let mut host = Host::joined(&store, 1).await;
+    host.kill();
+    // What a reboot loses.
+    host.options.boot = "second".to_owned();
+    host.options.instance = "another".to_owned();
+    host.begin_again();
+    let joined = tokio::time::timeout(Duration::from_secs(1), host.cluster.joined()).await;
+    joined.expect("it waits for nobody").unwrap();
+    let seen = || host.cluster.view().nodes[host.cluster.id()].record.epoch;
+    until("it is told", || seen() == host.cluster.epoch()).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_that_passes_is_forgotten() {
+    let store = Memory::new();
+    let host = Host::joined(&store, 1).await;
+    store.set_denied(true);
+    until("it is refused", || !host.cluster.status().joined).await;
+    store.set_denied(false);
+    until("it is let in again", || host.cluster.status().joined).await;
+    host.network("app").await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -74,6 +74,7 @@ impl Member {
         let changes = self.changes.lock().unwrap_or_else(PoisonError::into_inner).take();
         let mut changes = changes.unwrap_or_else(|| self.cluster.changes());
         let follow = move || {
+            let mut attended = Instant::now();
             loop {
                 let next = member.below.runtime.block_on(async {
                     tokio::select! {
@@ -84,7 +85,12 @@ impl Member {
                 match next {
                     None => return,
                     Some(Ok(change)) => member.see(&change),
-                    Some(Err(_)) => member.attend(),
+                    Some(Err(_)) => {}
+                }
+                // However much happens meanwhile.
+                if attended.elapsed() >= PAUSE {
+                    member.attend();
+                    attended = Instant::now();
                 }
             }
         };
@@ -94,7 +100,8 @@ impl Member {
 
     /// Somebody here is about to be on a network.
     pub(super) fn follow_network(&self, network: &NetworkId) {
-        if self.told().followed.insert(network.clone(), None).is_none() {
+        let mut told = self.told();
+        if told.followed.insert(network.clone(), None).is_none() {
             self.cluster.follow(network);
         }
     }
@@ -147,8 +154,9 @@ impl Member {
                 (false, None) => *idle = Some(Instant::now()),
                 (false, Some(since)) if since.elapsed() > LINGER => {
                     told.followed.remove(&id);
-                    drop(told);
+                    // Whoever follows it again does so after this.
                     self.cluster.unfollow(&id);
+                    drop(told);
                     self.see_endpoints(&self.cluster.view(), &id, None);
                 }
                 (false, Some(_)) => {}

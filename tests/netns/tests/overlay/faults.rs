@@ -144,18 +144,10 @@ fn an_emptied_etcd_harms_no_container_and_is_filled_again_when_somebody_says_so(
     takes("it is told what to do", Duration::from_secs(15), told);
     outlast(&flows, Duration::from_secs(2));
     takes("they talk", Duration::from_secs(2), || talk.works());
-    adopt(&rack);
+    // The other one sees that, and tells what it knows.
+    rack.daemon(0).rnet("cluster adopt");
     rack.agrees();
     flows.into_iter().for_each(Flow::end);
-}
-
-/// Says on every machine that asks for it that etcd is to be filled again.
-fn adopt(rack: &Rack) {
-    for machine in &rack.machines {
-        if machine.daemon().output("cluster inspect").contains("adopt") {
-            machine.daemon().rnet("cluster adopt");
-        }
-    }
 }
 
 #[test]
@@ -173,7 +165,8 @@ fn an_old_copy_of_etcd_harms_no_container_and_is_brought_up_to_date() {
     takes("it is told what to do", Duration::from_secs(15), || told(0) && told(1));
     outlast(&flows, Duration::from_secs(2));
     takes("they talk", Duration::from_secs(2), || talk.works());
-    adopt(&rack);
+    // The other one sees that, and tells what it knows.
+    rack.daemon(0).rnet("cluster adopt");
     rack.agrees();
     flows.into_iter().for_each(Flow::end);
 }
@@ -236,4 +229,31 @@ fn who_has_no_certificate_an_expired_one_or_a_strangers_is_in_no_cluster() {
     let after = rack.records();
     assert_eq!((&after.nodes, &after.networks), (&before.nodes, &before.networks));
     assert!(rack.daemon(1).rnet("network ls -q --filter driver=overlay").is_empty());
+}
+
+#[test]
+fn p15_a_machine_that_reboots_without_etcd_serves_what_it_knows_and_withdraws_what_it_lost() {
+    let mut rack = Rack::cluster(2, 1);
+    rack.network(0, "", "app");
+    // First, so that what is written of it is on the disk when the power goes.
+    rack.daemon(1).run("again", "--network app --restart always");
+    let talk = Talk::new(&rack, "app");
+    let epoch = |rack: &Rack| rack.records().nodes[&rack.node(1)]["epoch"].as_u64().unwrap();
+    let before = epoch(&rack);
+    rack.etcd.kill_all();
+    rack.machines[1].reboot();
+    takes("it is started again", Duration::from_secs(10), || {
+        let state = rack.daemon(1).rnet("inspect -f {{.State.Running}}/{{.State.Pid}} again");
+        let pid = state.strip_prefix("true/").filter(|pid| *pid != "0");
+        pid.is_some_and(|pid| rack.daemon(1).root(&format!("proc/{pid}/ns/net")).exists())
+    });
+    let again = rack.daemon(1).inside("again");
+    let asker = rack.daemon(0).addresses("asker")["app"].clone();
+    assert!(knows(&again, "asker", &asker));
+    rack.etcd.restart_all();
+    rack.agrees_within(Duration::from_secs(15));
+    assert_eq!(epoch(&rack), before + 1);
+    let names = rack.records().names(rack.records().network("app"));
+    assert_eq!(names, ["again", "asker"].map(str::to_owned).into());
+    takes("what is gone has no name", Duration::from_secs(2), || knows(&talk.asker, "web", &[]));
 }
