@@ -17,6 +17,9 @@ use nix::sys::socket::{
     AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrStorage, bind, recv, sendto,
     setsockopt, socket, sockopt,
 };
+
+use super::packet;
+
 /// The way to a station behind a tunnel of this host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Path {
@@ -142,7 +145,7 @@ impl Path {
     fn datagram(&self, payload: &[u8], checksum: Checksum) -> Vec<u8> {
         /// The least of those that are nobody's.
         const SOURCE: u16 = 49_152;
-        let length = short(UDP_HEADER + payload.len());
+        let length = packet::length(UDP_HEADER + payload.len());
         let mut datagram = Vec::with_capacity(UDP_HEADER + payload.len());
         for field in [SOURCE, self.port, length, 0] {
             datagram.extend(field.to_be_bytes());
@@ -151,7 +154,7 @@ impl Path {
         if checksum == Checksum::Computed {
             let covered = [&pseudo(self.local, self.remote, 17, length)[..], &datagram].concat();
             // Zero would mean that there is none.
-            let sum = match sum(&covered) {
+            let sum = match packet::checksum(&covered) {
                 0 => 0xffff,
                 sum => sum,
             };
@@ -177,10 +180,10 @@ fn request(from: IpAddr, to: IpAddr, size: usize) -> Vec<u8> {
     let covered = match to {
         IpAddr::V4(_) => message.clone(),
         IpAddr::V6(_) => {
-            [pseudo(from, to, protocol, short(message.len())), message.clone()].concat()
+            [pseudo(from, to, protocol, packet::length(message.len())), message.clone()].concat()
         }
     };
-    message[2..4].copy_from_slice(&sum(&covered).to_be_bytes());
+    message[2..4].copy_from_slice(&packet::checksum(&covered).to_be_bytes());
     message
 }
 
@@ -200,17 +203,17 @@ fn header(from: IpAddr, to: IpAddr, length: usize) -> Vec<u8> {
     match (from, to) {
         (IpAddr::V4(from), IpAddr::V4(to)) => {
             let mut header = vec![0x45, 0];
-            header.extend(short(20 + length).to_be_bytes());
+            header.extend(packet::length(20 + length).to_be_bytes());
             header.extend([0, 0, 0x40, 0, 64, 1, 0, 0]);
             header.extend(from.octets());
             header.extend(to.octets());
-            let sum = sum(&header).to_be_bytes();
+            let sum = packet::checksum(&header).to_be_bytes();
             header[10..12].copy_from_slice(&sum);
             header
         }
         (from, to) => {
             let mut header = vec![0x60, 0, 0, 0];
-            header.extend(short(length).to_be_bytes());
+            header.extend(packet::length(length).to_be_bytes());
             header.extend([58, 64]);
             header.extend(octets(from));
             header.extend(octets(to));
@@ -229,22 +232,6 @@ fn octets(address: IpAddr) -> Vec<u8> {
         IpAddr::V4(address) => address.octets().to_vec(),
         IpAddr::V6(address) => address.octets().to_vec(),
     }
-}
-
-/// The checksum of RFC 1071.
-fn sum(bytes: &[u8]) -> u16 {
-    let words = bytes.chunks(2).map(|pair| {
-        u32::from(u16::from_be_bytes([pair[0], pair.get(1).copied().unwrap_or_default()]))
-    });
-    let mut sum: u32 = words.sum();
-    while sum > 0xffff {
-        sum = (sum & 0xffff) + (sum >> 16);
-    }
-    !u16::try_from(sum).unwrap_or_default()
-}
-
-fn short(length: usize) -> u16 {
-    u16::try_from(length).unwrap_or(u16::MAX)
 }
 
 // === sockets ===
@@ -332,16 +319,16 @@ mod tests {
             let payload = path.payload(&message);
             assert_eq!(payload.len(), 8 + ETHERNET + 1450);
             if before == 20 {
-                assert_eq!(sum(&payload[8 + ETHERNET..][..before]), 0);
-                assert_eq!(sum(&message), 0);
+                assert_eq!(packet::checksum(&payload[8 + ETHERNET..][..before]), 0);
+                assert_eq!(packet::checksum(&message), 0);
             } else {
-                let length = short(message.len());
+                let length = packet::length(message.len());
                 let pseudo = pseudo(path.from.address, path.to.address, 58, length);
-                assert_eq!(sum(&[pseudo, message].concat()), 0);
+                assert_eq!(packet::checksum(&[pseudo, message].concat()), 0);
             }
             let datagram = path.datagram(&payload, Checksum::Computed);
-            let pseudo = pseudo(path.local, path.remote, 17, short(datagram.len()));
-            assert_eq!(sum(&[&pseudo[..], &datagram].concat()), 0);
+            let pseudo = pseudo(path.local, path.remote, 17, packet::length(datagram.len()));
+            assert_eq!(packet::checksum(&[&pseudo[..], &datagram].concat()), 0);
             assert_eq!(path.datagram(&payload, Checksum::Absent)[6..8], [0, 0]);
         }
     }

@@ -174,7 +174,7 @@ pub(super) fn checksum(bytes: &[u8]) -> u16 {
 }
 
 /// Messages are far shorter than what a length can say.
-fn length(bytes: usize) -> u16 {
+pub(super) fn length(bytes: usize) -> u16 {
     u16::try_from(bytes).unwrap_or(u16::MAX)
 }
 
