@@ -14,8 +14,8 @@ use nix::errno::Errno;
 use nix::ifaddrs::getifaddrs;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
-    AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrStorage, bind, recv, sendto,
-    setsockopt, socket, sockopt,
+    AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrStorage, bind, connect,
+    recv, send, setsockopt, socket, sockopt,
 };
 
 use super::packet;
@@ -66,7 +66,7 @@ pub enum Answer {
     Came,
     /// Nothing came in time.
     Silence,
-    /// The first link on the way takes no packet of this size.
+    /// A link on the way takes no packet of this size.
     TooLarge,
 }
 
@@ -76,9 +76,9 @@ const UDP_HEADER: usize = 8;
 /// Asks a host itself, by a packet of a size that nobody on the way may cut into pieces.
 pub fn host(local: IpAddr, remote: IpAddr, size: usize, wait: Duration) -> io::Result<Answer> {
     let protocol = if remote.is_ipv4() { SockProtocol::Icmp } else { SockProtocol::IcmpV6 };
-    let socket = raw(local, protocol)?;
-    let message = request(local, remote, size);
-    if let Some(refused) = send(&socket, &message, remote)? {
+    let socket = raw(local, remote, protocol)?;
+    let message = request(local, remote, size, mark()?);
+    if let Some(refused) = ask(&socket, &message)? {
         return Ok(refused);
     }
     // Of IPv4 the header is there, too.
@@ -100,7 +100,7 @@ impl Path {
     /// Asks the station by a packet of a size, the largest of which is the network's MTU.
     pub fn ask(&self, size: usize, checksum: Checksum, wait: Duration) -> io::Result<Answer> {
         let taps = self.listen()?;
-        let message = request(self.from.address, self.to.address, size);
+        let message = request(self.from.address, self.to.address, size, mark()?);
         let payload = self.payload(&message);
         let refused = match checksum {
             Checksum::Offloaded => {
@@ -109,8 +109,8 @@ impl Path {
                 refusal(socket.send_to(&payload, (self.remote, self.port)).map(drop))?
             }
             Checksum::Computed | Checksum::Absent => {
-                let socket = raw(self.local, SockProtocol::Udp)?;
-                send(&socket, &self.datagram(&payload, checksum), self.remote)?
+                let socket = raw(self.local, self.remote, SockProtocol::Udp)?;
+                ask(&socket, &self.datagram(&payload, checksum))?
             }
         };
         match refused {
@@ -171,11 +171,19 @@ impl Path {
     }
 }
 
+/// What an echo request is known by: its identifier and sequence number. No two questions have the
+/// same, so that an answer that comes late, or was somebody else's, is none to this one.
+fn mark() -> io::Result<[u8; 4]> {
+    let mut bytes = [0; 4];
+    getrandom::fill(&mut bytes).map_err(|error| io::Error::other(error.to_string()))?;
+    Ok(bytes)
+}
+
 /// An echo request as one of a size with its header.
-fn request(from: IpAddr, to: IpAddr, size: usize) -> Vec<u8> {
+fn request(from: IpAddr, to: IpAddr, size: usize, mark: [u8; 4]) -> Vec<u8> {
     let (kind, protocol, before) = if to.is_ipv4() { (8, 1, 20) } else { (128, 58, 40) };
     let mut message = vec![kind, 0, 0, 0];
-    message.extend(std::process::id().to_be_bytes());
+    message.extend(mark);
     message.resize(size.saturating_sub(before).max(8), b'?');
     let covered = match to {
         IpAddr::V4(_) => message.clone(),
@@ -236,12 +244,13 @@ fn octets(address: IpAddr) -> Vec<u8> {
 
 // === sockets ===
 
-/// A socket of a protocol, from an address of this host.
-fn raw(local: IpAddr, protocol: SockProtocol) -> io::Result<OwnedFd> {
+/// A socket of a protocol, from an address of this host to another host: nothing else is heard by it.
+fn raw(local: IpAddr, remote: IpAddr, protocol: SockProtocol) -> io::Result<OwnedFd> {
     let family = if local.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     let socket = socket(family, SockType::Raw, flags, protocol)?;
     bind(socket.as_raw_fd(), &SockaddrStorage::from(SocketAddr::new(local, 0)))?;
+    connect(socket.as_raw_fd(), &SockaddrStorage::from(SocketAddr::new(remote, 0)))?;
     undivided(&socket, local)?;
     Ok(socket)
 }
@@ -254,9 +263,8 @@ fn undivided(socket: &impl AsFd, local: IpAddr) -> io::Result<()> {
     Ok(())
 }
 
-fn send(socket: &OwnedFd, packet: &[u8], to: IpAddr) -> io::Result<Option<Answer>> {
-    let to = SockaddrStorage::from(SocketAddr::new(to, 0));
-    let sent = sendto(socket.as_raw_fd(), packet, &to, MsgFlags::empty());
+fn ask(socket: &OwnedFd, packet: &[u8]) -> io::Result<Option<Answer>> {
+    let sent = send(socket.as_raw_fd(), packet, MsgFlags::empty());
     refusal(sent.map(drop).map_err(io::Error::from))
 }
 
@@ -268,25 +276,26 @@ fn refusal(sent: io::Result<()>) -> io::Result<Option<Answer>> {
     }
 }
 
-/// Whether something good comes in time.
+/// Whether something good comes in time, whatever else comes.
 fn heard(socket: &OwnedFd, wait: Duration, good: impl Fn(&[u8]) -> bool) -> io::Result<Answer> {
     let until = Instant::now() + wait;
     let mut buffer = vec![0; 1 << 16];
     loop {
-        match recv(socket.as_raw_fd(), &mut buffer, MsgFlags::MSG_DONTWAIT) {
-            Ok(size) if good(&buffer[..size]) => return Ok(Answer::Came),
-            Ok(_) | Err(Errno::EINTR) => continue,
-            Err(Errno::EAGAIN) => {}
-            Err(error) => return Err(error.into()),
-        }
         let left = until.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Ok(Answer::Silence);
-        }
-        let wait = PollTimeout::try_from(left.as_millis() + 1).unwrap_or(PollTimeout::MAX);
-        match poll(&mut [PollFd::new(socket.as_fd(), PollFlags::POLLIN)], wait) {
+        let pause = PollTimeout::try_from(left.as_millis() + 1).unwrap_or(PollTimeout::MAX);
+        match poll(&mut [PollFd::new(socket.as_fd(), PollFlags::POLLIN)], pause) {
             Ok(_) | Err(Errno::EINTR) => {}
             Err(error) => return Err(error.into()),
+        }
+        match recv(socket.as_raw_fd(), &mut buffer, MsgFlags::MSG_DONTWAIT) {
+            Ok(size) if good(&buffer[..size]) => return Ok(Answer::Came),
+            Ok(_) | Err(Errno::EINTR | Errno::EAGAIN) => {}
+            // Said by who could not pass it on.
+            Err(Errno::EMSGSIZE) => return Ok(Answer::TooLarge),
+            Err(error) => return Err(error.into()),
+        }
+        if left.is_zero() {
+            return Ok(Answer::Silence);
         }
     }
 }
@@ -294,6 +303,25 @@ fn heard(socket: &OwnedFd, wait: Duration, good: impl Fn(&[u8]) -> bool) -> io::
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const MARK: [u8; 4] = *b"rnet";
+
+    #[test]
+    fn what_comes_without_end_and_is_no_answer_does_not_hold_up_who_asks() {
+        let here = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let there = UdpSocket::bind("127.0.0.1:0").unwrap();
+        here.connect(there.local_addr().unwrap()).unwrap();
+        there.connect(here.local_addr().unwrap()).unwrap();
+        there.set_nonblocking(true).unwrap();
+        let socket = OwnedFd::from(here);
+        // For each that is looked at there is another one.
+        let good = |_: &[u8]| {
+            let _ = there.send(b"something else");
+            false
+        };
+        good(b"");
+        assert_eq!(heard(&socket, Duration::from_millis(20), good).unwrap(), Answer::Silence);
+    }
 
     fn path(to: &str, from: &str) -> Path {
         let station = |last, address: &str| {
@@ -315,7 +343,7 @@ mod tests {
     fn a_question_has_the_size_that_was_asked_for_and_checksums_that_are_right() {
         for (path, before) in [(path("10.0.0.2", "10.0.0.1"), 20), (path("fd00::2", "fd00::1"), 40)]
         {
-            let message = request(path.from.address, path.to.address, 1450);
+            let message = request(path.from.address, path.to.address, 1450, MARK);
             let payload = path.payload(&message);
             assert_eq!(payload.len(), 8 + ETHERNET + 1450);
             if before == 20 {
@@ -336,13 +364,15 @@ mod tests {
     #[test]
     fn an_answer_is_one_to_the_same_question_of_the_same_station() {
         for path in [path("10.0.0.2", "10.0.0.1"), path("fd00::2", "fd00::1")] {
-            let message = request(path.from.address, path.to.address, 64);
+            let message = request(path.from.address, path.to.address, 64, MARK);
             let mut reply = message.clone();
             reply[0] = if path.to.address.is_ipv4() { 0 } else { 129 };
             let back = Path { from: path.to, to: path.from, ..path.clone() };
             let mut frame = back.payload(&reply)[8..].to_vec();
             assert!(path.is_answer(&frame, &message));
             assert!(!path.is_answer(&back.payload(&message)[8..], &message), "a question");
+            let other = request(path.from.address, path.to.address, 64, mark().unwrap());
+            assert!(!path.is_answer(&frame, &other), "to another question");
             assert!(!path.is_answer(&frame[..40], &message), "cut off");
             frame[11] = 9;
             assert!(!path.is_answer(&frame, &message), "of another station");
