@@ -67,6 +67,28 @@ fn a_family_without_a_subnet_gets_one_of_the_default_pools() {
 }
 
 #[test]
+fn a_network_gets_another_family_while_a_subnet_of_the_first_is_exchanged() {
+    let mut engine = Engine::new();
+    let before = engine.network("n1", &["10.1.0.0/24"]);
+    let pool = PoolSpec { subnet: Some("10.2.0.0/24".to_owned()), ..PoolSpec::default() };
+    let exchange = NetworkUpdate {
+        subnets: vec![pool],
+        without: vec!["10.1.0.0/24".to_owned()],
+        ipv6: Some(true),
+        ..NetworkUpdate::default()
+    };
+    let facts = HostFacts::default();
+    let model = &mut engine.controller;
+    let begun = model.begin_update_network(&before.id, &exchange, &facts, &mut Counter(0), 0);
+    let (_, transaction) = begun.unwrap();
+    engine.commit(transaction);
+    let after = engine.controller.network("n1").unwrap();
+    let subnets: Vec<_> = after.pools.iter().map(|pool| pool.subnet.to_string()).collect();
+    assert!(subnets.len() == 2 && subnets[0] == "10.2.0.0/24", "{subnets:?}");
+    assert!(after.pools[1].subnet.is_ipv6());
+}
+
+#[test]
 fn any_subnet_of_a_size_can_be_asked_for() {
     creates(&network("n1", &["0.0.0.0/28"]), "172.17.0.0/28 via 172.17.0.1");
     let mut config = ControllerConfig::default();

@@ -38,6 +38,7 @@ impl Controller {
                 warnings.extend(self.without_address(after, ipv6));
             }
         }
+        let had = [false, true].map(|ipv6| has_pool(after, ipv6));
         for text in &update.without {
             let at = named(after, text)?;
             self.check_subnet_unused(after, after.pools[at].subnet)?;
@@ -47,11 +48,14 @@ impl Controller {
             let pool = self.another_pool(after, spec, host, entropy)?;
             after.pools.push(pool);
         }
-        for ipv6 in [false, true] {
-            let none = !after.pools.iter().any(|pool| pool.subnet.is_ipv6() == ipv6);
-            if none && has(after, ipv6) {
-                self.first_pool(after, ipv6, update, (host, &mut *entropy))?;
+        for (ipv6, had) in [false, true].into_iter().zip(had) {
+            if has_pool(after, ipv6) || !has(after, ipv6) {
+                continue;
             }
+            if had {
+                return Err(without_subnet(after, ipv6));
+            }
+            self.first_pool(after, ipv6, host, entropy)?;
         }
         Ok(warnings)
     }
@@ -61,16 +65,9 @@ impl Controller {
         &mut self,
         after: &mut Network,
         ipv6: bool,
-        update: &NetworkUpdate,
-        (host, entropy): (&HostFacts, &mut dyn Entropy),
+        host: &HostFacts,
+        entropy: &mut dyn Entropy,
     ) -> Result<(), ControllerError> {
-        if !update.without.is_empty() {
-            return Err(ControllerError::forbidden(format!(
-                "network {} has no other {} subnet: add one in its place, or make another network",
-                after.name,
-                FAMILIES[usize::from(ipv6)]
-            )));
-        }
         let subnet = self.free_subnet(ipv6, None, &after.pools, host, entropy)?;
         let pool = pool(after, subnet, &PoolSpec::default())?;
         after.pools.push(pool);
@@ -155,6 +152,18 @@ impl Controller {
 
 fn has(network: &Network, ipv6: bool) -> bool {
     if ipv6 { network.ipv6 } else { network.ipv4 }
+}
+
+fn has_pool(network: &Network, ipv6: bool) -> bool {
+    network.pools.iter().any(|pool| pool.subnet.is_ipv6() == ipv6)
+}
+
+fn without_subnet(network: &Network, ipv6: bool) -> ControllerError {
+    ControllerError::forbidden(format!(
+        "network {} has no other {} subnet: add one in its place, or make another network",
+        network.name,
+        FAMILIES[usize::from(ipv6)]
+    ))
 }
 
 fn loses_family(network: &Network, ipv6: bool) -> ControllerError {
