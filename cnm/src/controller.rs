@@ -51,7 +51,8 @@ use crate::{
 
 pub(crate) use claims::Binding;
 pub use claims::{ClaimedEndpoint, Claims, Decision, Lent, Unclaimed, WantedAddress};
-use cluster::Peers;
+pub use cluster::Awaited;
+use cluster::{Nodes, Peers};
 pub use error::ControllerError;
 pub use facts::{HostFacts, HostLink};
 pub use hold::{Asker, Hold};
@@ -76,8 +77,8 @@ pub struct Controller {
     members: BTreeMap<NetworkId, BTreeMap<EndpointId, Arc<Endpoint>>>,
     /// Endpoints on other hosts, by network; nothing of those of which nobody has told.
     peers: BTreeMap<NetworkId, Peers>,
-    /// The cluster's other hosts, by number, if somebody has told of them.
-    nodes: Option<BTreeMap<u32, IpAddr>>,
+    /// The cluster's other hosts.
+    nodes: Nodes,
     /// Host ends of all endpoints, those being created included: they have but 28 random bits.
     links: BTreeSet<LinkName>,
     ipam: Ipam,
@@ -279,7 +280,7 @@ impl Controller {
             sandboxes: BTreeMap::new(),
             members: BTreeMap::new(),
             peers: BTreeMap::new(),
-            nodes: None,
+            nodes: Nodes::None,
             links: BTreeSet::new(),
             open: BTreeMap::new(),
             recovered: BTreeSet::new(),
@@ -458,25 +459,24 @@ impl Controller {
 
     /// Fails while another transaction is open on the subject.
     fn check_idle(&self, subject: &Subject) -> Result<(), ControllerError> {
-        match subject {
-            Subject::Network(id) if self.is_updated(id) => {
-                let name = self.networks.get(id).map(|network| network.name.as_str());
-                return Err(ControllerError::passing(name.unwrap_or(id.short())));
+        let noun = match subject {
+            Subject::Network(id) => {
+                let name = self.networks.get(id).map_or(id.short(), |network| &network.name);
+                if self.is_updated(id) {
+                    return Err(ControllerError::passing(name));
+                }
+                format!("network {name}")
             }
-            Subject::Network(_) | Subject::Cluster => {}
-            Subject::Sandbox(id) => self.check_networks_settled(id)?,
-        }
+            Subject::Sandbox(id) => {
+                self.check_networks_settled(id)?;
+                format!("sandbox {}", id.short())
+            }
+            // No transaction is about it.
+            Subject::Cluster => return Ok(()),
+        };
         if !self.open_changes().any(|change| change.subject() == *subject) {
             return Ok(());
         }
-        let noun = match subject {
-            Subject::Network(id) => {
-                let name = self.networks.get(id).map(|network| network.name.clone());
-                format!("network {}", name.unwrap_or_else(|| id.short().to_owned()))
-            }
-            Subject::Sandbox(id) => format!("sandbox {}", id.short()),
-            Subject::Cluster => "what the cluster's networks share".to_owned(),
-        };
         let message =
             format!("{noun} is being changed by another request: try again when it is done");
         Err(ControllerError::new(Kind::Conflict, message))

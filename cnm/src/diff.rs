@@ -92,9 +92,8 @@ fn same_link(from: &Link, to: &Link) -> bool {
 /// A tunnel may send from another address of the same family.
 fn same_kind(from: &LinkKind, to: &LinkKind) -> bool {
     match (from, to) {
-        (LinkKind::Vxlan { local: before, .. }, LinkKind::Vxlan { vni, port, local, proxy }) => {
-            let as_before =
-                LinkKind::Vxlan { vni: *vni, port: *port, local: *before, proxy: *proxy };
+        (LinkKind::Vxlan { local: before, .. }, LinkKind::Vxlan { vni, port, local }) => {
+            let as_before = LinkKind::Vxlan { vni: *vni, port: *port, local: *before };
             *from == as_before && before.is_ipv4() == local.is_ipv4()
         }
         _ => from == to,

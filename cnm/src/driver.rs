@@ -98,10 +98,10 @@ pub trait Driver: fmt::Debug + Send + Sync {
     /// The kernel state of a network by itself: its devices, their addresses, set elements.
     fn network(&self, network: &Network) -> Result<State, PlanError>;
 
-    /// What leads to an endpoint of the network on another host, as far as that is no matter of the
-    /// host ([`Planner::cluster`]).
-    fn peer(&self, _network: &Network, _peer: &Peer) -> Result<State, PlanError> {
-        Ok(State::default())
+    /// What leads to endpoints of the network on other hosts, as far as that is no matter of the
+    /// hosts ([`Planner::cluster`]).
+    fn peers(&self, _network: &Network, _peers: &[&Peer]) -> State {
+        State::default()
     }
 
     /// The kernel state of an endpoint: its link, the link's addresses. What concerns the sandbox

@@ -66,8 +66,6 @@ pub enum LinkKind {
         port: u16,
         /// The address it sends from.
         local: IpAddr,
-        /// Whether it answers for neighbours that it knows ([`crate::Key::Neighbour`]).
-        proxy: bool,
     },
     /// A link of the host's that somebody else made, and has back when it is removed here. Its MTU
     /// is for them to say.
@@ -166,10 +164,7 @@ impl fmt::Display for LinkKind {
                 write!(f, "ipvlan of {parent} mode {mode} {flag}")
             }
             Self::Vlan { parent, id } => write!(f, "vlan {id} of {parent}"),
-            Self::Vxlan { vni, port, local, proxy } => {
-                write!(f, "vxlan {vni} from {local} port {port}")?;
-                f.write_str(if *proxy { " proxy" } else { "" })
-            }
+            Self::Vxlan { vni, port, local } => write!(f, "vxlan {vni} from {local} port {port}"),
             Self::Moved { from } => write!(f, "moved from {from}"),
         }
     }

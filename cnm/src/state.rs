@@ -162,7 +162,8 @@ pub enum Value {
         /// The number of the group.
         group: u32,
     },
-    /// To addresses, as nothing of ours does: observed, never desired.
+    /// As nothing of ours is: a tunnel's entry that leads to addresses, a station that is at a port for
+    /// now only, a way that leads to no host. Observed, never desired.
     Astray,
     /// A neighbour that the link answers for, with its own hardware address, so that what is sent
     /// to it comes to the host.

@@ -12,7 +12,6 @@
 mod options;
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 
 use cnm::driver::{Driver, Node, Peer, Profile, Reading, Room, Scope, Traits};
 use cnm::network::Tunnel;
@@ -25,6 +24,12 @@ use cnm::{
 
 use crate::bridge;
 use crate::kernel::sysctl;
+
+/// As of a bridge, on each host: see [`bridge::ROOM`].
+const ROOM: Room = Room {
+    because: "a bridge does not copy a broadcast to more; each host of the cluster has room for as many",
+    ..bridge::ROOM
+};
 
 /// The number of the way to the host with the number 0: `rn` and two bytes more.
 const FIRST_WAY: u32 = 0x726e_0000;
@@ -93,7 +98,7 @@ impl Driver for Overlay {
     }
 
     fn room(&self, _network: &Network) -> Option<Room> {
-        Some(bridge::ROOM)
+        Some(ROOM)
     }
 
     fn profile(&self, network: &Network) -> Profile {
@@ -129,20 +134,20 @@ impl Driver for Overlay {
         Ok(state)
     }
 
-    fn peer(&self, network: &Network, peer: &Peer) -> Result<State, PlanError> {
+    fn peers(&self, network: &Network, peers: &[&Peer]) -> State {
         let device = bridge::device(network, &options::of(network));
-        let (link, mac) = (link(network), peer.mac);
-        let port = link.clone();
-        let (_, group) = way(peer.node);
-        let neighbour = |address: &IpAddr| {
-            let (link, address) = (device.clone(), *address);
-            (Key::Neighbour { ns: Ns::Host, link, address }, Value::Neighbour { mac })
-        };
-        let entries = [
-            (Key::Fdb { link, mac }, Value::Via { group }),
-            (Key::Station { port, mac }, Value::Present),
-        ];
-        Ok(peer.addresses.iter().map(neighbour).chain(entries).collect())
+        let port = link(network);
+        let mut state = State::default();
+        for Peer { mac, node, addresses, .. } in peers {
+            let (link, mac, (_, group)) = (port.clone(), *mac, way(*node));
+            state.insert(Key::Fdb { link, mac }, Value::Via { group });
+            state.insert(Key::Station { port: port.clone(), mac }, Value::Present);
+            for address in addresses {
+                let key = Key::Neighbour { ns: Ns::Host, link: device.clone(), address: *address };
+                state.insert(key, Value::Neighbour { mac });
+            }
+        }
+        state
     }
 
     fn endpoint(&self, sandbox: &Sandbox, of: Attachment<'_>) -> Result<State, PlanError> {
@@ -196,6 +201,5 @@ fn link(network: &Network) -> LinkName {
 
 fn kind(tunnel: &Tunnel) -> LinkKind {
     let Tunnel { vni, port, local, .. } = *tunnel;
-    // The bridge answers for neighbours, for it knows of those that are on this host.
-    LinkKind::Vxlan { vni, port, local, proxy: false }
+    LinkKind::Vxlan { vni, port, local }
 }

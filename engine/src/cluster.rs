@@ -91,6 +91,7 @@ impl Membership {
         let known = record::read(self.store.as_ref())?;
         let is_known = known.is_some();
         let Some(joined) = self.wanted(known)? else { return Ok(()) };
+        self.networks.await_others();
         let member = match self.begin(&joined) {
             Ok(member) => member,
             // What runs here needs its daemon, whatever became of the cluster.
@@ -134,6 +135,8 @@ impl Membership {
         let joined = Joined { address: Some(member.address()), ..joined };
         self.write(&joined).inspect_err(|_| member.stop())?;
         member.know_others();
+        // At a start this comes by itself.
+        self.networks.heal();
         *self.lock() = Some(member.clone());
         self.share(&member)
     }
@@ -228,11 +231,14 @@ impl Membership {
 
     /// This host is in no cluster any more.
     fn part(&self, member: &Arc<Member>) -> Result<()> {
-        member.stop();
+        member.end();
         self.networks.share_by(None);
         *self.lock() = None;
         for network in self.networks.shared_networks() {
             self.networks.vanish(&network.id)?;
+        }
+        if let Err(error) = self.networks.tell_nodes(&[]) {
+            tracing::warn!(error = error.chain(), "the ways to the others go when that is mended");
         }
         let mut records = Batch::default();
         records.delete(record::KEY);

@@ -1,7 +1,7 @@
 //! What others tell of a cluster: its hosts, and where endpoints of its networks are.
 //!
 //! Nothing of it is kept in the store, for who tells it knows it after a restart, too. Until it was
-//! told, nobody knows what is too much: what the kernel has of it stays ([`Controller::awaits`]).
+//! told, nobody knows what is too much: what the kernel has of it stays ([`Controller::awaited`]).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -9,7 +9,51 @@ use std::sync::Arc;
 
 use super::Controller;
 use crate::driver::{Node, Peer, PeersChange};
-use crate::{Element, EndpointId, Key, Mac, Network, NetworkId, State};
+use crate::{Element, EndpointId, Key, LinkName, Mac, Network, NetworkId, Ns, State};
+
+/// What is known of the cluster's other hosts.
+#[derive(Debug, Default)]
+pub(super) enum Nodes {
+    /// This host is in no cluster.
+    #[default]
+    None,
+    /// It is in one, and nobody has told of them.
+    Awaited,
+    /// Their addresses, by number.
+    Known(BTreeMap<u32, IpAddr>),
+}
+
+impl Nodes {
+    fn known(&self) -> Option<&BTreeMap<u32, IpAddr>> {
+        match self {
+            Self::Known(nodes) => Some(nodes),
+            Self::None | Self::Awaited => None,
+        }
+    }
+}
+
+/// What the kernel may have that nothing wants, and that may turn out to be wanted, because others have
+/// not told yet what there is on other hosts.
+#[derive(Debug)]
+pub struct Awaited {
+    /// Whether that are the ways to other hosts.
+    nodes: bool,
+    /// The links of networks whose endpoints on other hosts nobody can tell of yet.
+    links: BTreeSet<LinkName>,
+}
+
+impl Awaited {
+    /// Whether an object is among it.
+    pub fn has(&self, key: &Key) -> bool {
+        match key {
+            Key::Nexthop { .. } | Key::Element(Element::TunnelSource { .. }) => self.nodes,
+            Key::Fdb { link, .. }
+            | Key::Station { port: link, .. }
+            | Key::Neighbour { ns: Ns::Host, link, .. } => self.links.contains(link),
+            _ => false,
+        }
+    }
+}
 
 /// The endpoints of a network on other hosts. The same hardware address or address may be told of
 /// two of them for a while; then it is the one's that was told last.
@@ -62,8 +106,12 @@ impl Peers {
     /// Who is known of those that change, and of those that have an address in common with them.
     fn concerned(&self, change: &PeersChange) -> BTreeSet<u64> {
         let ids = change.put.iter().map(|peer| &peer.endpoint).chain(&change.gone);
-        let old: Vec<_> = ids.filter_map(|id| self.numbers.get(id)).copied().collect();
-        let peers = old.iter().filter_map(|number| self.all.get(number)).chain(&change.put);
+        let old = ids.filter_map(|id| self.all.get(self.numbers.get(id)?));
+        self.like(old.chain(&change.put))
+    }
+
+    /// Who is known that has an address in common with one of these, they themselves included.
+    fn like<'a>(&self, peers: impl Iterator<Item = &'a Peer>) -> BTreeSet<u64> {
         let mut numbers = BTreeSet::new();
         for peer in peers {
             let of_mac = self.by_mac.range((peer.mac, 0)..=(peer.mac, u64::MAX));
@@ -73,7 +121,6 @@ impl Peers {
                 numbers.extend(of_address.map(|(_, number)| *number));
             }
         }
-        numbers.extend(old);
         numbers
     }
 
@@ -118,22 +165,28 @@ impl Controller {
         self.tell_peers(network, change)
     }
 
-    /// What is known of a network's endpoints on other hosts, in the order in which it was told.
-    pub fn peers_of(&self, network: &NetworkId) -> Vec<Peer> {
-        let peers = self.peers.get(network).into_iter().flat_map(|peers| peers.all.values());
-        peers.cloned().collect()
+    /// Notes that this host is in a cluster: somebody will tell of its other hosts.
+    pub fn await_nodes(&mut self) {
+        if self.nodes.known().is_none() {
+            self.nodes = Nodes::Awaited;
+        }
     }
 
     /// Notes which other hosts the cluster has. Gives back the kernel state of what all networks
     /// share, and of the endpoints on hosts that come or go, before and after.
     pub fn tell_nodes(&mut self, nodes: &[Node]) -> (State, State) {
         let after: BTreeMap<_, _> = nodes.iter().map(|node| (node.number, node.address)).collect();
-        let known = self.nodes.clone().unwrap_or_default();
-        let is_there = |of: &BTreeMap<u32, IpAddr>, peer: &Peer| of.contains_key(&peer.node);
-        let moves = |peer: &Peer| is_there(&known, peer) != is_there(&after, peer);
-        let before = self.plan_shared(moves);
-        self.nodes = Some(after.clone());
-        (before, self.plan_shared(moves))
+        let known = self.nodes.known().cloned().unwrap_or_default();
+        let moves = |peer: &&Peer| known.contains_key(&peer.node) != after.contains_key(&peer.node);
+        let concerned: BTreeMap<_, _> = self
+            .peers
+            .iter()
+            .map(|(id, peers)| (id.clone(), peers.like(peers.all.values().filter(moves))))
+            .filter(|(_, numbers)| !numbers.is_empty())
+            .collect();
+        let before = self.plan_shared(&concerned);
+        self.nodes = Nodes::Known(after);
+        (before, self.plan_shared(&concerned))
     }
 
     /// Notes the largest packet that the ways to all other hosts take, which networks have that were
@@ -141,56 +194,47 @@ impl Controller {
     pub fn tell_tunnel_mtu(&mut self, mtu: Option<u32>) -> bool {
         let changed = self.tunnel_mtu != mtu;
         self.tunnel_mtu = mtu;
-        changed && self.follow_tunnels()
+        changed && self.follow_ways()
     }
 
     /// Notes the address that tunnels are sent from. What the kernel has is then to be healed. Returns
     /// whether a network had another one.
     pub fn tell_local_address(&mut self, local: IpAddr) -> bool {
         self.tunnel_local = Some(local);
-        self.follow_tunnels()
+        self.follow_ways()
     }
 
-    /// Whether an object that nothing wants may turn out to be wanted, because others have not told
-    /// yet what there is on other hosts.
-    pub fn awaits(&self, key: &Key) -> bool {
-        match key {
-            Key::Nexthop { .. } | Key::Element(Element::TunnelSource { .. }) => {
-                self.nodes.is_none()
-            }
-            Key::Fdb { link, .. }
-            | Key::Station { port: link, .. }
-            | Key::Neighbour { link, .. } => {
-                self.nodes.is_none() || self.awaited().any(|id| link.as_str().ends_with(id.short()))
-            }
-            _ => false,
+    /// What is awaited of others, by whom the kernel has it already.
+    pub fn awaited(&self) -> Awaited {
+        let nodes = matches!(self.nodes, Nodes::Awaited);
+        let tunnelled = self.networks.values().filter(|network| network.tunnel.is_some());
+        let untold = tunnelled.filter(|net| nodes || !self.peers.contains_key(&net.id));
+        let mut links = BTreeSet::new();
+        for network in untold {
+            links.extend(network.profile().device);
+            let planned = network.driver.network(network).unwrap_or_default();
+            links.extend(planned.iter().filter_map(|(key, _)| match key {
+                Key::Link { ns: Ns::Host, name: link } | Key::Port { link } => Some(link.clone()),
+                _ => None,
+            }));
         }
-    }
-
-    /// The networks whose endpoints on other hosts nobody has told of.
-    fn awaited(&self) -> impl Iterator<Item = &NetworkId> {
-        let tunnelled = self.networks.iter().filter(|(_, network)| network.tunnel.is_some());
-        tunnelled.map(|(id, _)| id).filter(|id| !self.peers.contains_key(*id))
+        Awaited { nodes, links }
     }
 
     /// The kernel state that all networks share.
     pub(super) fn plan_cluster(&self) -> State {
-        let nodes = self.nodes.iter().flatten();
+        let nodes = self.nodes.known().into_iter().flatten();
         let nodes: Vec<_> =
             nodes.map(|(number, address)| Node { number: *number, address: *address }).collect();
         self.planner.cluster(&nodes)
     }
 
     /// That, and some endpoints on other hosts.
-    fn plan_shared(&self, wanted: impl Fn(&Peer) -> bool) -> State {
+    fn plan_shared(&self, concerned: &BTreeMap<NetworkId, BTreeSet<u64>>) -> State {
         let mut state = self.plan_cluster();
-        for (id, peers) in &self.peers {
-            let Some(network) = self.networks.get(id) else { continue };
-            let some = peers.all.values().filter(|peer| wanted(peer));
-            let numbers = some.filter_map(|peer| peers.numbers.get(&peer.endpoint)).copied();
-            let numbers: BTreeSet<_> = numbers.collect();
-            if !numbers.is_empty() {
-                state.extend(self.plan_peers(network, peers.of(&numbers)));
+        for (id, numbers) in concerned {
+            if let (Some(network), Some(peers)) = (self.networks.get(id), self.peers.get(id)) {
+                state.extend(self.plan_peers(network, peers.of(numbers)));
             }
         }
         state
@@ -202,21 +246,20 @@ impl Controller {
         self.plan_peers(network, peers.into_iter().flat_map(|peers| peers.all.values()))
     }
 
-    /// What leads to some endpoints, as far as their hosts are there. One that cannot be planned is
-    /// left out.
+    /// What leads to some endpoints, as far as their hosts are there.
     fn plan_peers<'a>(&self, network: &Network, peers: impl Iterator<Item = &'a Peer>) -> State {
-        let Some(nodes) = &self.nodes else { return State::default() };
-        let reachable = peers.filter(|peer| nodes.contains_key(&peer.node));
-        let states = reachable.filter_map(|peer| network.driver.peer(network, peer).ok());
-        states.flatten().collect()
+        let Some(nodes) = self.nodes.known() else { return State::default() };
+        let reachable: Vec<_> = peers.filter(|peer| nodes.contains_key(&peer.node)).collect();
+        network.driver.peers(network, &reachable)
     }
 
-    fn follow_tunnels(&mut self) -> bool {
+    /// All networks as they are with the ways out now. Returns whether one was otherwise.
+    pub(super) fn follow_ways(&mut self) -> bool {
         let mut changed = false;
         for id in self.networks.keys().cloned().collect::<Vec<_>>() {
             let Some(network) = self.networks.get(&id) else { continue };
             let followed = self.on_its_way_out(network);
-            changed |= followed.tunnel != network.tunnel;
+            changed |= !Arc::ptr_eq(&followed, network);
             self.networks.insert(id, followed);
         }
         changed

@@ -49,9 +49,7 @@ impl Controller {
             return false;
         }
         self.egress_mtu = mtu;
-        for network in self.networks.values_mut() {
-            Arc::make_mut(network).egress_mtu = mtu;
-        }
+        self.follow_ways();
         true
     }
 

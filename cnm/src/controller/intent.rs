@@ -329,7 +329,7 @@ impl Controller {
             self.taken.remove(before);
             self.taken.add(network);
             self.ipam.follow(network);
-            self.networks.insert(network.id.clone(), Arc::clone(network));
+            self.networks.insert(network.id.clone(), self.on_its_way_out(network));
         } else if let Some(network) = transition.after() {
             self.insert_network(network);
         } else if let Some(network) = transition.before() {

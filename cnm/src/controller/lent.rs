@@ -9,9 +9,10 @@ use ipnetwork::IpNetwork;
 
 use super::draft::Draft;
 use super::intent::{Change, Live, Transition};
-use super::sandbox::{Wanted, second_of_family};
+use super::sandbox::Wanted;
 use super::{Controller, ControllerError, Entropy, Lent, Transaction, WantedAddress};
 use crate::ipam::{Holder, short};
+use crate::network::Addressing;
 use crate::sandbox::Attachment;
 use crate::{Endpoint, EndpointId, Mac, Network, NetworkId, Sandbox, SandboxId, State};
 
@@ -122,9 +123,9 @@ impl Draft<'_> {
         &self,
         network: &Network,
         owner: &str,
-        cluster: Option<&EndpointId>,
+        endpoint: &EndpointId,
     ) -> Option<Mac> {
-        if let Some(endpoint) = cluster {
+        if network.addressing == Addressing::Cluster {
             return Some(Mac::derived(&[endpoint.as_str()]));
         }
         let claimed = self.claims.lent(&network.id).iter().find_map(|lent| lent.mac);
@@ -170,19 +171,7 @@ impl Draft<'_> {
         holder: &Holder<'_>,
         mut claimed: Vec<IpNetwork>,
     ) -> Result<Vec<IpNetwork>, ControllerError> {
-        let mut asked: Vec<IpAddr> = Vec::new();
-        for address in wanted.addresses {
-            if address.is_ipv6() && !wanted.ipv6 {
-                self.warnings.push(format!(
-                    "{address} is not used on network {}: a sysctl switches IPv6 off",
-                    network.name
-                ));
-            } else if asked.iter().any(|other| other.is_ipv6() == address.is_ipv6()) {
-                return Err(second_of_family(*address, network));
-            } else {
-                asked.push(*address);
-            }
-        }
+        let mut asked = self.asked(network, wanted, &claimed)?;
         let lacks = |ipv6| {
             let has = claimed.iter().any(|address| address.is_ipv6() == ipv6);
             !has && network.pools.iter().any(|pool| pool.subnet.is_ipv6() == ipv6)

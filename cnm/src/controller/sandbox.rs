@@ -13,7 +13,6 @@ use super::{
     PortsChange, SandboxSpec, Subject, Transaction,
 };
 use crate::ipam::{Holder, short};
-use crate::network::Addressing;
 use crate::options::EndpointOptions;
 use crate::sandbox::{Passage, lacks_ipv6};
 use crate::{
@@ -297,18 +296,13 @@ impl Draft<'_> {
         // What is said of the endpoint comes after what is said of the sandbox.
         let all = [joining.sysctls, &sysctls].concat();
         let wanted = Wanted { addresses: &join.addresses, ipv6: !lacks_ipv6(&all, &interface) };
-        let cluster = network.addressing == Addressing::Cluster;
-        let early =
-            cluster.then(|| self.endpoint_id(made.as_ref(), joining.entropy)).transpose()?;
-        let sticky = || self.sticky_mac(&network, joining.owner, early.as_ref());
+        let endpoint = self.endpoint_id(made.as_ref(), joining.entropy)?;
+        let sticky = || self.sticky_mac(&network, joining.owner, &endpoint);
         let mac = made.as_ref().and_then(|made| made.mac).or(join.mac).or_else(sticky);
         let mac = mac.unwrap_or_else(|| random_mac(joining.entropy));
         let holder = Holder { owner: joining.owner, mac: Some(mac), now: joining.now };
         Ok(Endpoint {
-            id: match early {
-                Some(id) => id,
-                None => self.endpoint_id(made.as_ref(), joining.entropy)?,
-            },
+            id: endpoint,
             addresses: self.addresses(&network, &wanted, &holder)?,
             gateways: self.claims.lent(id).iter().filter_map(|lent| lent.gateway).collect(),
             network: id.clone(),
@@ -420,21 +414,8 @@ impl Draft<'_> {
         if network.addressing.is_claimed() {
             return self.cluster_addresses(network, wanted, holder, addresses);
         }
-        for address in wanted.addresses {
-            if addresses.iter().any(|claimed| claimed.ip() == *address) {
-                continue;
-            }
-            if address.is_ipv6() && !wanted.ipv6 {
-                self.warnings.push(format!(
-                    "{address} is not used on network {}: a sysctl switches IPv6 off",
-                    network.name
-                ));
-                continue;
-            }
-            if addresses.iter().any(|other| other.is_ipv6() == address.is_ipv6()) {
-                return Err(second_of_family(*address, network));
-            }
-            let taken = self.controller.ipam.take(&network.id, *address, holder)?;
+        for address in self.asked(network, wanted, &addresses)? {
+            let taken = self.controller.ipam.take(&network.id, address, holder)?;
             addresses.push(self.took_address(&network.id, taken));
         }
         for ipv6 in [false, true] {
@@ -448,6 +429,33 @@ impl Draft<'_> {
         }
         addresses.sort_by_key(IpNetwork::is_ipv6);
         Ok(addresses)
+    }
+
+    /// The wanted addresses that are not had yet, one of each family at most.
+    pub(super) fn asked(
+        &mut self,
+        network: &Network,
+        wanted: &Wanted<'_>,
+        had: &[IpNetwork],
+    ) -> Result<Vec<IpAddr>, ControllerError> {
+        let mut all: Vec<_> = had.iter().map(IpNetwork::ip).collect();
+        for address in wanted.addresses {
+            if all.contains(address) {
+                continue;
+            }
+            if address.is_ipv6() && !wanted.ipv6 {
+                self.warnings.push(format!(
+                    "{address} is not used on network {}: a sysctl switches IPv6 off",
+                    network.name
+                ));
+                continue;
+            }
+            if all.iter().any(|other| other.is_ipv6() == address.is_ipv6()) {
+                return Err(second_of_family(*address, network));
+            }
+            all.push(*address);
+        }
+        Ok(all.split_off(had.len()))
     }
 }
 
@@ -464,7 +472,7 @@ fn check_hardware_address(network: &Network, join: &JoinSpec) -> Result<(), Cont
     }
 }
 
-pub(super) fn second_of_family(address: IpAddr, network: &Network) -> ControllerError {
+fn second_of_family(address: IpAddr, network: &Network) -> ControllerError {
     ControllerError::invalid(format!(
         "{address} is a second address of its family on network {}: one is possible",
         network.name

@@ -184,13 +184,17 @@ impl Driver for Fake {
         Ok(State::from_iter([(Key::Sysctl { ns: Ns::Host, path }, Value::Text(text))]))
     }
 
-    fn peer(&self, network: &Network, peer: &Peer) -> Result<State, PlanError> {
-        let entry = |what: String| {
+    fn peers(&self, network: &Network, peers: &[&Peer]) -> State {
+        let entry = |what: String, node: u32| {
             let path = format!("network/{}/{what}", network.name);
-            (Key::Sysctl { ns: Ns::Host, path }, Value::Text(format!("at {}", peer.node)))
+            (Key::Sysctl { ns: Ns::Host, path }, Value::Text(format!("at {node}")))
         };
-        let addresses = peer.addresses.iter().map(ToString::to_string);
-        Ok(addresses.chain([peer.mac.to_string()]).map(entry).collect())
+        let of_peer = |peer: &&Peer| {
+            let addresses = peer.addresses.iter().map(ToString::to_string);
+            let all = addresses.chain([peer.mac.to_string()]);
+            all.map(|what| entry(what, peer.node)).collect::<Vec<_>>()
+        };
+        peers.iter().flat_map(of_peer).collect()
     }
 
     fn endpoint(&self, sandbox: &Sandbox, of: Attachment<'_>) -> Result<State, PlanError> {

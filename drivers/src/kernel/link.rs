@@ -138,7 +138,7 @@ fn info(kind: &LinkKind) -> Vec<LinkInfo> {
         LinkKind::Macvlan { mode, .. } => macvlan::info(*mode),
         LinkKind::Ipvlan { mode, flag, .. } => ipvlan::info(*mode, *flag),
         LinkKind::Vlan { id, .. } => vlan::info(*id),
-        LinkKind::Vxlan { vni, port, local, proxy } => vxlan::info(*vni, *port, *local, *proxy),
+        LinkKind::Vxlan { vni, port, local } => vxlan::info(*vni, *port, *local),
     }
 }
 

@@ -160,3 +160,16 @@ fn trusted_links_and_outbound_addresses_are_elements() {
     "#]],
     );
 }
+
+#[test]
+fn what_to_do_about_a_full_network_is_something_that_its_driver_can_do() {
+    for driver in DRIVERS {
+        let network = Network { driver: *driver, ..network(1, &[V4]) };
+        let Some(room) = driver.room(&network) else { continue };
+        let known: Vec<_> = driver.options().iter().flat_map(|option| option.names).collect();
+        let said = room.because.split_whitespace().filter_map(|word| word.split_once('='));
+        for (option, _) in said {
+            assert!(known.iter().any(|name| **name == option), "{}: {option}", driver.name());
+        }
+    }
+}

@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use cluster::record::EndpointRecord;
+use cnm::{Key, Link, LinkKind, LinkName, Network};
 use drivers::kernel::echo::{self, Answer, Checksum, Path, Station};
 
 use super::member::Member;
@@ -135,25 +136,27 @@ impl Member {
         let view = self.view();
         view.endpoints.iter().find_map(|(id, endpoints)| {
             let network = self.below.networks.network(id.as_str()).ok()?;
-            let tunnel = network.tunnel.as_ref()?;
+            let (link, vni, port, mtu) = tunnel(&network)?;
             let of = |node: &str| endpoints.values().find(|record| record.node == node);
             let (here, there) = (of(self.id())?, of(&node.id)?);
             let (from, to) = stations(here, there)?;
-            let path = Path {
-                link: format!("vx-{}", id.short()).parse().ok()?,
-                vni: tunnel.vni,
-                port: tunnel.port,
-                local: self.address(),
-                remote: node.address,
-                from,
-                to,
-            };
-            let header = if node.address.is_ipv4() { 50 } else { 70 };
-            let least = view.nodes.values().map(|node| node.record.mtu).min().unwrap_or(1500);
-            let mtu = usize::try_from(least.saturating_sub(header)).ok()?;
+            let path =
+                Path { link, vni, port, local: self.address(), remote: node.address, from, to };
             Some((path, mtu, network.name.clone(), there.name.clone()))
         })
     }
+}
+
+/// The link of a network's tunnel here, its number and port, and the network's MTU.
+fn tunnel(network: &Network) -> Option<(LinkName, u32, u16, usize)> {
+    let planned = network.driver.network(network).ok()?;
+    planned.iter().find_map(|(key, value)| match (key, value.link()?) {
+        (Key::Link { name, .. }, Link { kind: LinkKind::Vxlan { vni, port, .. }, mtu, .. }) => {
+            let mtu = usize::try_from(mtu.unwrap_or(1500)).ok()?;
+            Some((name.clone(), *vni, *port, mtu))
+        }
+        _ => None,
+    })
 }
 
 /// Two endpoints by addresses of the same family.

@@ -95,7 +95,10 @@ impl Member {
             }
         };
         let started = std::thread::Builder::new().name("cluster".to_owned()).spawn(follow);
-        started.map(drop).map_err(|error| Error::internal("cannot follow the cluster", error))
+        let follower =
+            started.map_err(|error| Error::internal("cannot follow the cluster", error))?;
+        *self.follower.lock().unwrap_or_else(PoisonError::into_inner) = Some(follower);
+        Ok(())
     }
 
     /// Somebody here is about to be on a network.

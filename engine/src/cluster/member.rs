@@ -4,6 +4,7 @@ use std::fs;
 use std::io::ErrorKind;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use cluster::{Changes, Cluster, Etcd, Options, Place, Status};
@@ -50,6 +51,8 @@ pub struct Member {
     pub(super) told: Mutex<Told>,
     /// What changes of the cluster since its beginning here, until somebody follows it.
     pub(super) changes: Mutex<Option<Changes>>,
+    /// Who makes true here what others do.
+    pub(super) follower: Mutex<Option<JoinHandle<()>>>,
     /// When nothing of it is to go on.
     pub(super) over: CancellationToken,
 }
@@ -84,6 +87,7 @@ impl Member {
             advertise: joined.advertise.clone(),
             here: Mutex::new(here),
             told: Mutex::default(),
+            follower: Mutex::default(),
             over: CancellationToken::new(),
         }))
     }
@@ -227,6 +231,15 @@ impl Member {
     pub(super) fn stop(&self) {
         self.over.cancel();
         self.cluster.stop();
+    }
+
+    /// The same, and nothing that others did is being made true here any more. Blocks.
+    pub(super) fn end(&self) {
+        self.stop();
+        let follower = self.follower.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if follower.is_some_and(|follower| follower.join().is_err()) {
+            tracing::error!("who followed the cluster ended by a panic");
+        }
     }
 
     /// The cluster learns which endpoints are here, whatever it knew.

@@ -103,9 +103,9 @@ impl Networks {
 
     fn heal_once(&self, ills: Ills) -> Result<Round> {
         let observed = self.kernel.observe()?;
-        let (wanted, changing) = {
+        let (wanted, changing, awaited) = {
             let model = self.controller();
-            (model.desired_by_subject(), model.changing())
+            (model.desired_by_subject(), model.changing(), model.awaited())
         };
         let mut round = Round { left_out: !changing.is_empty(), ..Round::default() };
         let mut ill = Vec::new();
@@ -133,8 +133,7 @@ impl Networks {
             }
         }
         *self.ills() = ill;
-        let unknown: Vec<_> = observed.iter().filter(|(key, _)| !known.contains(key)).collect();
-        let stray = unknown.iter().any(|(key, _)| !self.controller().awaits(key));
+        let stray = keys(&observed).any(|key| !known.contains(key) && !awaited.has(key));
         if !self.doubted && stray {
             round.healed |= self.remove_strays()?;
         }
@@ -242,7 +241,8 @@ impl Networks {
             let mut kept = model.desired();
             kept.extend(model.changing().into_iter().flat_map(|(_, state)| state));
             kept.extend(self.ahead());
-            let is_stray = |key: &Key| kept.get(key).is_none() && !model.awaits(key);
+            let awaited = model.awaited();
+            let is_stray = |key: &Key| kept.get(key).is_none() && !awaited.has(key);
             observed.into_iter().filter(|(key, _)| is_stray(key)).collect()
         };
         if strays.is_empty() {

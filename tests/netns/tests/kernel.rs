@@ -60,7 +60,7 @@ fn many_kinds() -> State {
     let inside = Ns::Sandbox(sandbox.clone());
     let mac = |last| Mac::from([2, 0, 0, 0, 0, last]);
     let local = Lab::HOST.map(|text| text.parse().unwrap());
-    let tunnel = |vni, local| LinkKind::Vxlan { vni, port: 4789, local, proxy: true };
+    let tunnel = |vni, local| LinkKind::Vxlan { vni, port: 4789, local };
     let macvlan = |mode| LinkKind::Macvlan { parent: lan.clone(), mode };
     let modes = [MacvlanMode::Bridge, MacvlanMode::Private, MacvlanMode::Vepa];
     let mut state = State::from_iter([
@@ -136,15 +136,7 @@ fn every_kind_of_link_is_made_recognised_and_removed(kernel: &dyn Kernel) {
 fn what_rests_on_a_replaced_link_comes_back_with_it(kernel: &dyn Kernel) {
     let mut desired = settled(kernel, many_kinds());
     for (name, kind) in [
-        (
-            "vx4",
-            LinkKind::Vxlan {
-                vni: 5000,
-                port: 4789,
-                local: Lab::HOST[0].parse().unwrap(),
-                proxy: true,
-            },
-        ),
+        ("vx4", LinkKind::Vxlan { vni: 5000, port: 4789, local: Lab::HOST[0].parse().unwrap() }),
         ("eth1", LinkKind::Macvlan { parent: "lan0".parse().unwrap(), mode: MacvlanMode::Private }),
     ] {
         for (key, value) in desired.clone() {

@@ -4,7 +4,7 @@ use super::claims::{begin_with, made};
 use super::*;
 use crate::driver::{Node, Peer, PeersChange};
 use crate::network::Tunnel;
-use crate::{Element, Mac};
+use crate::{Element, Mac, Ns};
 
 const LOCAL: &str = "192.0.2.1";
 
@@ -100,16 +100,17 @@ fn what_is_told_changes_what_it_is_about_and_nothing_else() {
     let (before, after) = tell(&mut engine, put(&[one.clone(), two.clone()]));
     assert_eq!((before.len(), after.len()), (0, 4));
     let moved = Peer { node: 3, ..one.clone() };
-    let (before, after) = tell(&mut engine, put(&[moved]));
+    let (before, after) = tell(&mut engine, put(std::slice::from_ref(&moved)));
     assert_eq!(before, of_one);
     assert_eq!(after, of_one.map(|line| line.replace("at 2", "at 3")));
-    assert_eq!(engine.controller.peers_of(&app.id).len(), 2);
+    // That of the network itself is one more.
+    assert_eq!(engine.controller.desired_of_network(&app.id).len(), 5);
     // All there are, told once more, is no change.
-    let all = engine.controller.peers_of(&app.id);
+    let all = vec![two.clone(), moved];
     let (before, after) = engine.controller.tell_all_peers(&app.id, all).unwrap();
     assert_eq!((before.len(), after.len()), (0, 0));
     let (_, after) = engine.controller.tell_all_peers(&app.id, vec![two]).unwrap();
-    assert_eq!((after.len(), engine.controller.peers_of(&app.id).len()), (0, 1));
+    assert_eq!((after.len(), engine.controller.desired_of_network(&app.id).len()), (0, 3));
 }
 
 #[test]
@@ -134,6 +135,24 @@ fn an_address_that_two_are_told_to_have_is_the_ones_that_was_told_last() {
 }
 
 #[test]
+fn a_host_that_goes_takes_no_address_along_that_one_elsewhere_has_by_now() {
+    let mut engine = Engine::new();
+    let app = app(&mut engine);
+    engine.controller.tell_nodes(&nodes(&[2, 3]));
+    let (old, new) = (peer(1, "10.1.0.5", 2), peer(2, "10.1.0.5", 3));
+    engine.controller.tell_all_peers(&app.id, vec![old, new]).unwrap();
+    let mut lost = |numbers: &[u32]| -> Vec<_> {
+        let (before, after) = engine.controller.tell_nodes(&nodes(numbers));
+        let after = spelled_out(&after);
+        spelled_out(&before).into_iter().filter(|line| !after.contains(line)).collect()
+    };
+    assert_eq!(lost(&[3]), ["network/app/02:00:00:00:00:01 at 2"]);
+    assert_eq!(lost(&[2, 3]), [""; 0]);
+    let of_new = ["network/app/02:00:00:00:00:02 at 3", "network/app/10.1.0.5 at 3"];
+    assert_eq!(lost(&[2]), of_new);
+}
+
+#[test]
 fn endpoints_on_hosts_that_are_not_there_wait_for_them() {
     let mut engine = Engine::new();
     let app = app(&mut engine);
@@ -147,33 +166,80 @@ fn endpoints_on_hosts_that_are_not_there_wait_for_them() {
     assert_eq!((before.len(), after.len()), (2, 0));
 }
 
+/// Which of these objects are awaited on a link: the ways to other hosts, and what leads to endpoints
+/// there.
+fn awaited(engine: &Engine, link: &LinkName) -> (bool, bool) {
+    let mac = Mac::from([2, 0, 0, 0, 0, 1]);
+    let of_nodes =
+        [Key::Nexthop { id: 7 }, Key::Element(Element::TunnelSource { address: [0; 4].into() })];
+    let (ns, address) = (Ns::Host, [10, 1, 0, 5].into());
+    let of_peers = [
+        Key::Fdb { link: link.clone(), mac },
+        Key::Station { port: link.clone(), mac },
+        Key::Neighbour { ns, link: link.clone(), address },
+    ];
+    let awaited = engine.controller.awaited();
+    let all = |keys: &[Key]| {
+        let all: Vec<_> = keys.iter().map(|key| awaited.has(key)).collect();
+        assert!(all.iter().all(|one| *one == all[0]), "{all:?}");
+        all[0]
+    };
+    (all(&of_nodes), all(&of_peers))
+}
+
 #[test]
 fn nothing_is_too_much_before_everything_was_told() {
     let mut engine = Engine::new();
     let app = app(&mut engine);
-    let link =
-        |prefix: &str| -> LinkName { format!("{prefix}{}", app.id.short()).parse().unwrap() };
-    let mac = Mac::from([2, 0, 0, 0, 0, 1]);
-    let of_nodes =
-        [Key::Nexthop { id: 7 }, Key::Element(Element::TunnelSource { address: [0; 4].into() })];
-    let of_peers = [
-        Key::Fdb { link: link("vx-"), mac },
-        Key::Station { port: link("vx-"), mac },
-        Key::Neighbour { ns: crate::Ns::Host, link: link("br-"), address: [10, 1, 0, 5].into() },
-    ];
-    let awaited = |engine: &Engine, keys: &[Key]| {
-        let awaited: Vec<_> = keys.iter().map(|key| engine.controller.awaits(key)).collect();
-        assert!(awaited.iter().all(|one| *one == awaited[0]), "{awaited:?}");
-        awaited[0]
-    };
-    assert!(awaited(&engine, &of_nodes) && awaited(&engine, &of_peers));
-    engine.controller.tell_nodes(&[]);
-    assert!(!awaited(&engine, &of_nodes) && awaited(&engine, &of_peers));
+    let link = app.profile().device.unwrap();
+    for _ in 0..2 {
+        engine.controller.await_nodes();
+        assert_eq!(awaited(&engine, &link), (true, true));
+        engine.controller.tell_nodes(&[]);
+        // To be in a cluster that has told is no reason to wait again.
+        engine.controller.await_nodes();
+        assert_eq!(awaited(&engine, &link), (false, true));
+        engine.controller.tell_all_peers(&app.id, Vec::new()).unwrap();
+        assert_eq!(awaited(&engine, &link), (false, false));
+        // The next one has to be told again.
+        engine.restart();
+    }
+    engine.controller.await_nodes();
     engine.controller.tell_all_peers(&app.id, Vec::new()).unwrap();
-    assert!(!awaited(&engine, &of_nodes) && !awaited(&engine, &of_peers));
-    // The next one has to be told again.
-    engine.restart();
-    assert!(awaited(&engine, &of_nodes) && awaited(&engine, &of_peers));
+    assert_eq!(awaited(&engine, &link), (true, true), "of which hosts they are is not known");
+}
+
+#[test]
+fn a_host_in_no_cluster_awaits_nothing_and_no_network_of_its_own_does() {
+    let mut engine = Engine::new();
+    let own = engine.network("n1", &["10.2.0.0/24"]).profile().device.unwrap();
+    assert_eq!(awaited(&engine, &own), (false, false));
+    app(&mut engine);
+    engine.controller.await_nodes();
+    assert_eq!(awaited(&engine, &own), (true, false));
+    let longer: LinkName = format!("x{own}").parse().unwrap();
+    assert_eq!(awaited(&engine, &longer), (true, false));
+}
+
+#[test]
+fn what_is_told_of_the_ways_out_while_a_network_is_changed_holds_when_it_is() {
+    let mut engine = Engine::new();
+    let app = app(&mut engine);
+    let labels = BTreeMap::from([("a".to_owned(), Some("b".to_owned()))]);
+    let update = NetworkUpdate { labels, ..NetworkUpdate::default() };
+    let facts = HostFacts::default();
+    let begun =
+        engine.controller.begin_update_network(&app.id, &update, &facts, &mut Counter(0), 0);
+    let (_, transaction) = begun.unwrap();
+    assert!(engine.controller.tell_egress_mtu(Some(1480)));
+    assert!(engine.controller.tell_tunnel_mtu(Some(1400)));
+    assert!(engine.controller.tell_local_address("192.0.2.9".parse().unwrap()));
+    engine.commit(transaction);
+    let after = engine.controller.network("app").unwrap();
+    assert_eq!(after.labels.len(), 1);
+    assert_eq!(after.egress_mtu, Some(1480));
+    let tunnel = after.tunnel.unwrap();
+    assert_eq!((tunnel.mtu, tunnel.local), (Some(1400), "192.0.2.9".parse().unwrap()));
 }
 
 #[test]

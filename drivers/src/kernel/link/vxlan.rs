@@ -10,14 +10,9 @@ use crate::kernel::netlink::Request;
 
 /// What the kernel is told of a new one. Frames of neighbours that nobody told of are no reason to
 /// send to an address: anybody could send such.
-pub(super) fn info(vni: u32, port: u16, local: IpAddr, proxy: bool) -> Vec<LinkInfo> {
-    let data = vec![
-        InfoVxlan::Id(vni),
-        from(local),
-        InfoVxlan::Port(port),
-        InfoVxlan::Learning(false),
-        InfoVxlan::Proxy(proxy),
-    ];
+pub(super) fn info(vni: u32, port: u16, local: IpAddr) -> Vec<LinkInfo> {
+    let data =
+        vec![InfoVxlan::Id(vni), from(local), InfoVxlan::Port(port), InfoVxlan::Learning(false)];
     vec![LinkInfo::Kind(InfoKind::Vxlan), LinkInfo::Data(InfoData::Vxlan(data))]
 }
 
@@ -52,19 +47,19 @@ pub(super) fn number(data: &[InfoVxlan]) -> Option<(u32, u16)> {
     Some((vni?, port?))
 }
 
-/// What the kernel tells of one. One that learns is none of ours.
+/// What the kernel tells of one. One that learns, or answers for neighbours, is none of ours: the bridge
+/// does that, which knows of those on this host, too.
 pub(super) fn read(data: &[InfoVxlan]) -> Option<LinkKind> {
-    let (mut vni, mut port, mut local, mut proxy) = (None, None, None, false);
+    let (mut vni, mut port, mut local) = (None, None, None);
     for attribute in data {
         match attribute {
             InfoVxlan::Id(id) => vni = Some(*id),
             InfoVxlan::Port(number) => port = Some(*number),
             InfoVxlan::Local(address) => local = Some(IpAddr::from(*address)),
             InfoVxlan::Local6(address) => local = Some(IpAddr::from(*address)),
-            InfoVxlan::Proxy(answers) => proxy = *answers,
-            InfoVxlan::Learning(true) => return None,
+            InfoVxlan::Learning(true) | InfoVxlan::Proxy(true) => return None,
             _ => {}
         }
     }
-    Some(LinkKind::Vxlan { vni: vni?, port: port?, local: local?, proxy })
+    Some(LinkKind::Vxlan { vni: vni?, port: port?, local: local? })
 }

@@ -109,7 +109,7 @@ fn nexthop_request(step: &Step) -> Option<Request> {
 /// Tells the endpoints on bridges of the host whose addresses behind tunnels are now.
 pub(super) fn announce(linux: &Linux, visitor: &mut Visitor, steps: &[&Step]) -> io::Result<()> {
     let mut bridges = BTreeMap::new();
-    let mut announcers = linux.announcers.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut news = Vec::new();
     for step in steps {
         let (Key::Neighbour { link, address, .. }, Value::Neighbour { mac }) =
             (step.key(), wanted(step))
@@ -124,10 +124,14 @@ pub(super) fn announce(linux: &Linux, visitor: &mut Visitor, steps: &[&Step]) ->
         };
         bridges.insert(link, is_bridge);
         if is_bridge {
-            announcers.tell(link, *address, *mac)?;
+            news.push((link, *address, *mac));
         }
     }
-    Ok(())
+    if news.is_empty() {
+        return Ok(());
+    }
+    let mut announcers = linux.announcers.lock().unwrap_or_else(PoisonError::into_inner);
+    news.into_iter().try_for_each(|(link, address, mac)| announcers.tell(link, address, mac))
 }
 
 /// Why a tunnel cannot be made, where that is somebody else's doing: says whose.
@@ -162,6 +166,7 @@ pub(super) fn undoing<'p>(
     host: &Netns,
 ) -> Requests<'p> {
     let mut requests = Requests::new();
+    let mut indexes = BTreeMap::new();
     for step in steps {
         if let (Key::Link { name, .. }, Some((from, _))) = (step.key(), moved(wanted(step))) {
             // One that is gone is nobody's to have back.
@@ -182,7 +187,9 @@ pub(super) fn undoing<'p>(
             _ => {}
         }
         requests.extend(unlinking(step, ns).into_iter().map(|request| (*step, request)));
-        let index = link_of(step).and_then(|link| link::index(socket, link).ok());
+        let index = link_of(step).and_then(|link| {
+            *indexes.entry(link).or_insert_with(|| link::index(socket, link).ok())
+        });
         let request = index.and_then(|index| match (step.key(), wanted(step)) {
             (Key::Address { address, .. }, _) => Some(address::remove(index, *address)),
             (Key::Neighbour { address, .. }, Value::Proxied) => {

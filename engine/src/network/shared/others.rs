@@ -31,8 +31,12 @@ impl Networks {
         self.make_true(&Subject::Cluster, |networks| Some(networks.controller().tell_nodes(nodes)))
     }
 
-    /// What is known of other hosts, and of the way to them, before anything of it is looked at in the
-    /// kernel.
+    /// This host is in a cluster: who follows it will tell of other hosts.
+    pub(crate) fn await_others(&self) {
+        self.controller().await_nodes();
+    }
+
+    /// What is known of other hosts, and of the way to them. What the kernel has is then to be healed.
     pub(crate) fn know_others(
         &self,
         nodes: &[Node],
@@ -42,7 +46,7 @@ impl Networks {
         let mut model = self.controller();
         model.tell_local_address(local);
         model.tell_tunnel_mtu(mtu);
-        // Healing makes it true.
+        // Not the difference alone is to be made true, but all of it.
         let _ = model.tell_nodes(nodes);
         for (network, all) in peers {
             let _ = model.tell_all_peers(&network, all);

@@ -111,6 +111,21 @@ fn tunnel() -> Tunnel {
     Tunnel { vni: 4096, port: 4789, local: [192, 0, 2, 1].into(), mtu: None }
 }
 
+/// The cluster's only other host.
+fn nodes_of_cluster() -> [Node; 1] {
+    [Node { number: 2, address: [192, 0, 2, 2].into() }]
+}
+
+/// An endpoint on it.
+fn peer(digit: u8) -> Peer {
+    Peer {
+        endpoint: EndpointId::from_random([digit; 32]),
+        mac: Mac::from_random([digit; 6]),
+        addresses: vec![[10, 128, 0, 99].into()],
+        node: 2,
+    }
+}
+
 /// A daemon that shares, a network of it that is there, and the list.
 fn sharing(site: &Site) -> (Networks, Arc<Network>, Arc<List>) {
     let (networks, list) = (site.open(), Arc::new(List::default()));
@@ -238,15 +253,10 @@ fn a_hardware_address_that_a_user_chose_is_claimed_before_anything_else() {
 fn what_other_hosts_have_is_made_true_and_healed_and_goes() {
     let site = Site::default();
     let (networks, network, _) = sharing(&site);
-    networks.tell_nodes(&[Node { number: 2, address: [192, 0, 2, 2].into() }]).unwrap();
+    networks.tell_nodes(&nodes_of_cluster()).unwrap();
     networks.tell_all_peers(&network.id, Vec::new()).unwrap();
     let without = site.observed();
-    let peer = Peer {
-        endpoint: EndpointId::from_random([9; 32]),
-        mac: Mac::from_random([9; 6]),
-        addresses: vec![[10, 128, 0, 99].into()],
-        node: 2,
-    };
+    let peer = peer(9);
     let gone = vec![peer.endpoint.clone()];
     networks.tell_peers(&network.id, PeersChange { put: vec![peer], gone: Vec::new() }).unwrap();
     let with = site.observed();
@@ -262,16 +272,77 @@ fn what_other_hosts_have_is_made_true_and_healed_and_goes() {
 fn what_an_earlier_daemon_was_told_is_no_hindrance_to_the_next_one() {
     let site = Site::default();
     let (networks, network, _) = sharing(&site);
-    let nodes = [Node { number: 2, address: [192, 0, 2, 2].into() }];
+    let nodes = nodes_of_cluster();
     networks.tell_nodes(&nodes).unwrap();
+    networks.tell_all_peers(&network.id, Vec::new()).unwrap();
+    let without = site.observed();
+    networks.tell_all_peers(&network.id, vec![peer(9)]).unwrap();
     let told = site.observed();
+    assert_eq!(told.len(), without.len() + 3);
     drop(networks);
     let next = site.open();
+    next.await_others();
     next.heal();
     assert_eq!(site.observed(), told, "nobody has said that it is too much");
     next.tell_nodes(&nodes).unwrap();
+    next.heal();
+    assert_eq!(site.observed(), told, "nobody has said which endpoints there are");
     next.tell_all_peers(&network.id, Vec::new()).unwrap();
-    assert_eq!(site.observed(), told);
+    next.heal();
+    assert_eq!(site.observed(), without);
     next.tell_nodes(&[]).unwrap();
-    assert_ne!(site.observed(), told);
+    assert_ne!(site.observed(), without);
+}
+
+#[test]
+fn other_hosts_that_are_known_in_passing_are_reached_when_that_is_healed() {
+    let site = Site::default();
+    let (networks, network, _) = sharing(&site);
+    let before = site.observed();
+    let peers = BTreeMap::from([(network.id.clone(), vec![peer(9)])]);
+    networks.know_others(&nodes_of_cluster(), peers, (tunnel().local, None));
+    networks.heal();
+    let known = site.observed();
+    assert_eq!(known.len(), before.len() + 6);
+    networks.tell_nodes(&nodes_of_cluster()).unwrap();
+    assert_eq!(site.observed(), known, "that is no news");
+}
+
+#[test]
+fn a_host_in_no_cluster_has_no_ways_to_other_hosts_left() {
+    let site = Site::default();
+    let (networks, network, _) = sharing(&site);
+    networks.vanish(&network.id).unwrap();
+    let before = site.observed();
+    networks.tell_nodes(&nodes_of_cluster()).unwrap();
+    let told = site.observed();
+    assert_eq!(told.len(), before.len() + 3);
+    drop(networks);
+    let next = site.open();
+    next.await_others();
+    next.heal();
+    assert_eq!(site.observed(), told, "it is in one");
+    drop(next);
+    site.open().heal();
+    assert_eq!(site.observed(), before);
+}
+
+#[test]
+fn what_an_aborted_start_left_beside_a_network_of_the_clusters_goes_before_the_cluster_tells() {
+    for in_cluster in [false, true] {
+        let site = Site::default();
+        let networks = site.open();
+        let bridge = create(&networks, "n1").profile().device.unwrap();
+        if in_cluster {
+            networks.await_others();
+            networks.appear(&NetworkSpec { tunnel: Some(tunnel()), ..overlay("app") }, 5).unwrap();
+        }
+        let before = site.observed();
+        let key = Key::Neighbour { ns: cnm::Ns::Host, link: bridge, address: [10, 0, 0, 9].into() };
+        let stray = State::from_iter([(key, cnm::Value::Proxied)]);
+        site.kernel.memory.apply(&diff(&State::default(), &stray)).unwrap();
+        assert_ne!(site.observed(), before);
+        networks.heal();
+        assert_eq!(site.observed(), before, "in a cluster: {in_cluster}");
+    }
 }
