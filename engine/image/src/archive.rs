@@ -123,7 +123,12 @@ fn take(
             }
         })?;
     }
-    store.add_image(&NewImage { config: &found.config, names: &found.names, digests: &[] })
+    store.add_image(&NewImage {
+        config: &found.config,
+        names: &found.names,
+        digests: &[],
+        parent: None,
+    })
 }
 
 fn docker_images(spool: &Spool<'_>) -> Result<Vec<Found>> {

@@ -87,6 +87,7 @@ pub fn ensure(images: &Images) -> Result<Arc<Image>> {
         config: config.as_bytes(),
         names: &[Reference::parse(NAME)?],
         digests: &[],
+        parent: None,
     })
 }
 

@@ -84,6 +84,7 @@ impl Parsed {
             extra: self.extra,
             layers,
             size,
+            parent: None,
             created: self.created,
         }
     }

@@ -24,6 +24,8 @@ use tree::{DIRECTORY, OPAQUE, remove, retried, through};
 
 const WHITEOUT: &[u8] = b".wh.";
 const OPAQUE_MARKER: &[u8] = b".wh..wh..opq";
+/// Fewer zeros are no hole.
+const PAGE: usize = 4096;
 /// Deeper trees cannot be removed with bounded stack and descriptors.
 const DEEPEST: usize = 1000;
 
@@ -212,13 +214,16 @@ impl Extractor {
             if count == 0 {
                 break;
             }
-            file.write_all(&self.buffer[..count])?;
+            // A page of zeros and more is a hole again, as it may have been where it comes from.
+            if count >= PAGE && self.buffer[..count].iter().all(|&byte| byte == 0) {
+                file.seek_relative(i64::try_from(count).unwrap_or(0))?;
+            } else {
+                file.write_all(&self.buffer[..count])?;
+            }
             written += count as u64;
         }
-        if entry.stored < entry.size {
-            // The file may end with a hole.
-            file.set_len(written)?;
-        }
+        // It may end with a hole.
+        file.set_len(written)?;
         own(file.as_fd(), entry)?;
         // After the owner: changing that drops file capabilities.
         set_xattrs(parent, name, entry)?;

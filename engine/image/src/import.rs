@@ -64,6 +64,7 @@ pub(super) fn import(
         config: document.to_string().as_bytes(),
         names: name.as_slice(),
         digests: &[],
+        parent: None,
     })?;
     Ok(image.id)
 }

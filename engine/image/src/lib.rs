@@ -15,6 +15,8 @@ mod find;
 mod history;
 mod import;
 mod limits;
+mod making;
+pub mod pack;
 mod platform;
 mod pull;
 pub mod reference;
@@ -23,7 +25,7 @@ mod remove;
 pub mod rootfs;
 mod save;
 mod store;
-mod tarball;
+pub mod tarball;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -36,6 +38,7 @@ use oci_spec::image::ImageConfiguration;
 use tokio::sync::mpsc;
 
 pub use self::digest::{Digest, ImageId};
+pub use self::making::{Keep, Making, NewLayer};
 pub use self::reference::Reference;
 use self::store::Store;
 use engine_error::{Error, Result};
@@ -91,6 +94,8 @@ pub struct Image {
     pub layers: Vec<Digest>,
     /// Bytes of the unpacked layers.
     pub size: u64,
+    /// The image that it was made of here, step by step.
+    pub parent: Option<ImageId>,
     /// When it was built, as the configuration says.
     pub created: Option<DateTime<Utc>>,
 }

@@ -253,6 +253,7 @@ impl Pull {
                 config: &config,
                 names: names.as_slice(),
                 digests: &[pinned],
+                parent: None,
             })?;
             Ok::<_, Error>(Pulled { image, digest, updated: fetched || !known })
         });

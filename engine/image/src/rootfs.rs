@@ -5,6 +5,7 @@
 //! container copies and reads, does not grow with their number. Elsewhere a root is a copy of the
 //! layers.
 
+mod changes;
 mod mounter;
 
 use std::collections::BTreeMap;
@@ -15,6 +16,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 
+pub use self::changes::{Change, ChangeKind};
 pub(super) use self::mounter::Mounter;
 use super::digest::Digest;
 use super::store::Store;
@@ -123,6 +125,16 @@ impl RootFs {
     pub fn mark(&self, name: &str) -> Result<()> {
         let marked = Tree::open(&self.upper()).and_then(|upper| upper.write(name, b"", 0o755));
         marked.map_err(|error| Error::internal(format!("cannot write /{name}"), error))
+    }
+
+    /// Whether its changes are kept apart from the layers.
+    pub(super) fn is_overlay(&self) -> bool {
+        self.driver != StorageDriver::Vfs
+    }
+
+    /// The topmost layer below it.
+    pub(super) fn parent(&self) -> Option<Digest> {
+        self.layers.last().copied()
     }
 
     fn copy(&self) -> PathBuf {
@@ -261,4 +273,4 @@ fn make_dir(path: &Path, mode: u32) -> io::Result<()> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

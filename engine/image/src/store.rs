@@ -90,6 +90,8 @@ pub(super) struct NewImage<'a> {
     pub(super) names: &'a [Reference],
     /// Names with digests under which it was pulled.
     pub(super) digests: &'a [Reference],
+    /// The image that it was made of here.
+    pub(super) parent: Option<ImageId>,
 }
 
 impl Store {
@@ -213,7 +215,7 @@ impl Store {
             .map_err(|error| Error::internal(format!("cannot store {digest}"), error))
     }
 
-    fn adopt(&self, path: &Path, digest: Digest) -> io::Result<()> {
+    pub(super) fn adopt(&self, path: &Path, digest: Digest) -> io::Result<()> {
         File::open(path)?.sync_all()?;
         fs::rename(path, self.blob_path(digest))
     }
@@ -247,7 +249,9 @@ impl Store {
             let (known, _) = images.remove(at);
             image.names.clone_from(&known.names);
             image.digests.clone_from(&known.digests);
+            image.parent = known.parent;
         }
+        image.parent = new.parent.or(image.parent);
         // One that was damaged is whole again.
         let is_same = |damaged: &&Damaged| damaged.record.as_ref().is_some_and(|r| r.id == id);
         for damaged in state.damaged.iter().filter(is_same).filter_map(|d| d.record.as_ref()) {
@@ -321,6 +325,7 @@ impl Store {
         let mut image = parsed.into_image(record.id, chains, size);
         image.names = record.names.iter().map(ToString::to_string).collect();
         image.digests = record.digests.iter().map(ToString::to_string).collect();
+        image.parent = record.parent;
         Ok(image)
     }
 

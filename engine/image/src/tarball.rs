@@ -5,12 +5,14 @@
 //! the header's before anything is skipped, checksums are checked, and nothing is ever written.
 
 mod pax;
+mod writer;
 
 use std::io::{self, Read};
 
 use tar::{EntryType, Header};
 
 use self::pax::Pax;
+pub use self::writer::TarWriter;
 
 const BLOCK: u64 = 512;
 /// Longest name, link target or set of PAX records. Linux takes no path beyond 4 KiB; extended
@@ -18,7 +20,8 @@ const BLOCK: u64 = 512;
 const LONGEST_EXTENSION: u64 = 1 << 20;
 
 /// A tar stream. Between two calls of [`Self::next_entry`], reading gives the entry's content.
-pub(super) struct TarReader<R> {
+#[derive(Debug)]
+pub struct TarReader<R> {
     inner: R,
     left: u64,
     padding: u64,
@@ -28,22 +31,29 @@ pub(super) struct TarReader<R> {
 
 /// What a tar says about one file.
 #[derive(Clone, Debug)]
-pub(super) struct Entry {
-    pub(super) path: Vec<u8>,
-    pub(super) link: Vec<u8>,
-    pub(super) kind: EntryType,
+pub struct Entry {
+    /// Where it is, as the archive says it.
+    pub path: Vec<u8>,
+    /// What a link leads to.
+    pub link: Vec<u8>,
+    /// What it is.
+    pub kind: EntryType,
     /// Bytes that reading yields.
-    pub(super) size: u64,
+    pub size: u64,
     /// Bytes of it that are in the archive; the rest are holes.
-    pub(super) stored: u64,
-    pub(super) mode: u32,
-    pub(super) uid: u32,
-    pub(super) gid: u32,
+    pub stored: u64,
+    /// Permissions.
+    pub mode: u32,
+    /// Its owner.
+    pub uid: u32,
+    /// Its group.
+    pub gid: u32,
     /// Seconds and nanoseconds since the epoch.
-    pub(super) mtime: (i64, u32),
+    pub mtime: (i64, u32),
     /// Major and minor number.
-    pub(super) device: (u32, u32),
-    pub(super) xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+    pub device: (u32, u32),
+    /// Extended attributes.
+    pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
 #[derive(Debug)]
@@ -65,12 +75,13 @@ impl Sparse {
 }
 
 impl<R: Read> TarReader<R> {
-    pub(super) fn new(inner: R) -> Self {
+    /// Reads an archive.
+    pub fn new(inner: R) -> Self {
         Self { inner, left: 0, padding: 0, sparse: None }
     }
 
     /// The next entry, or nothing at the end of the archive. Content not read is skipped.
-    pub(super) fn next_entry(&mut self) -> io::Result<Option<Entry>> {
+    pub fn next_entry(&mut self) -> io::Result<Option<Entry>> {
         let mut long_path = None;
         let mut long_link = None;
         let mut pax = Pax::default();
@@ -100,7 +111,7 @@ impl<R: Read> TarReader<R> {
     }
 
     /// Leaves out the hole that the content goes on with, and says how long it is.
-    pub(super) fn skip_hole(&mut self) -> u64 {
+    pub fn skip_hole(&mut self) -> u64 {
         let Some(sparse) = &mut self.sparse else { return 0 };
         let hole = sparse.hole();
         sparse.at += hole;
@@ -108,7 +119,7 @@ impl<R: Read> TarReader<R> {
     }
 
     /// The rest of the stream, which readers of whole archives want to have seen.
-    pub(super) fn into_inner(self) -> R {
+    pub fn into_inner(self) -> R {
         self.inner
     }
 

@@ -15,7 +15,7 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
-use super::{DEEPEST, DIRECTORY, OPAQUE, names, remove, retried, through};
+use super::{DEEPEST, DIRECTORY, is_opaque, names, remove, retried, through};
 
 /// The longest value, and the longest list of names, of extended attributes in Linux.
 const LONGEST_ATTRIBUTE: usize = 1 << 16;
@@ -124,7 +124,7 @@ impl Copy<'_> {
         let from = rustix::fs::openat(from, name, DIRECTORY, Mode::empty())?;
         let known = rustix::fs::openat(to, name, DIRECTORY, Mode::empty());
         let to = match known {
-            Ok(known) if !is_opaque(&from) => known,
+            Ok(known) if !is_opaque(from.as_fd()) => known,
             _ => {
                 remove(to, name)?;
                 rustix::fs::mkdirat(to, name, Mode::from_raw_mode(0o700))?;
@@ -259,9 +259,4 @@ fn attributes(from: &OsStr, to: &OsStr) -> io::Result<()> {
         }
     }
     Ok(())
-}
-
-fn is_opaque(directory: &OwnedFd) -> bool {
-    let mut value = [0; 1];
-    matches!(rustix::fs::fgetxattr(directory, OPAQUE, &mut value[..]), Ok(1) if &value == b"y")
 }

@@ -20,7 +20,7 @@ use rustix::fs::{
 use rustix::io::Errno;
 
 /// Deeper trees cannot be walked with a bounded number of descriptors.
-const DEEPEST: usize = 1100;
+pub const DEEPEST: usize = 1100;
 
 /// An open directory, the root of a tree.
 #[derive(Debug)]
@@ -38,6 +38,17 @@ impl Tree {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
         match retried(|| rustix::fs::openat2(&self.0, path, flags, Mode::empty(), resolve)) {
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(None),
+            result => Ok(Some(Self(result?))),
+        }
+    }
+
+    /// The directory at a path below, if that goes through directories only.
+    pub fn below_plainly(&self, path: impl AsRef<Path>) -> io::Result<Option<Self>> {
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+        let open =
+            || rustix::fs::openat2(&self.0, path.as_ref(), DIRECTORY, Mode::empty(), resolve);
+        match retried(open) {
             Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(None),
             result => Ok(Some(Self(result?))),
         }
@@ -100,6 +111,12 @@ impl From<OwnedFd> for Tree {
     /// The tree below a directory that is open.
     fn from(directory: OwnedFd) -> Self {
         Self(directory)
+    }
+}
+
+impl From<Tree> for OwnedFd {
+    fn from(tree: Tree) -> Self {
+        tree.0
     }
 }
 
@@ -169,7 +186,7 @@ pub fn own(fd: BorrowedFd<'_>, owner: (Uid, Gid), mode: Mode) -> io::Result<()> 
 }
 
 /// The names in a directory, read by a descriptor of its own.
-fn names(directory: BorrowedFd<'_>) -> io::Result<Vec<OsString>> {
+pub fn names(directory: BorrowedFd<'_>) -> io::Result<Vec<OsString>> {
     let mut names = Vec::new();
     for entry in Dir::read_from(directory)? {
         let entry = entry?;
@@ -192,6 +209,17 @@ fn plain(name: &str) -> io::Result<&OsStr> {
 
 /// The attribute of a directory in a layer that hides what the layers below have of it.
 pub const OPAQUE: &str = "trusted.overlay.opaque";
+
+/// Whether a directory of a layer hides what the layers below have of it.
+pub fn is_opaque(directory: BorrowedFd<'_>) -> bool {
+    let mut value = [0; 1];
+    matches!(rustix::fs::fgetxattr(directory, OPAQUE, &mut value[..]), Ok(1) if &value == b"y")
+}
+
+/// Whether something in a layer says that the layers below do not have it.
+pub fn is_whiteout(stat: &Stat) -> bool {
+    FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice && stat.st_rdev == 0
+}
 
 /// Removes a file or a whole directory; what is not there is gone already.
 pub fn remove(parent: BorrowedFd<'_>, name: &OsStr) -> io::Result<()> {

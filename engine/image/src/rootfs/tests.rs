@@ -13,7 +13,7 @@ use crate::Options;
 use crate::tarball::tests::Tar;
 use crate::tests::{Scratch, docker_archive};
 
-fn privately(test: impl FnOnce() + Send) {
+pub(crate) fn privately(test: impl FnOnce() + Send) {
     let inside = || {
         unshare(CloneFlags::CLONE_NEWNS).unwrap();
         let flags = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
@@ -24,7 +24,7 @@ fn privately(test: impl FnOnce() + Send) {
 }
 
 /// Attaches a root as a shim does, and says where.
-fn attach(scratch: &Scratch, rootfs: &RootFs) -> PathBuf {
+pub(crate) fn attach(scratch: &Scratch, rootfs: &RootFs) -> PathBuf {
     let Root::Mount(root) = rootfs.open().unwrap() else { panic!("no mount") };
     let target = scratch.path("target");
     fs::create_dir_all(&target).unwrap();
@@ -33,7 +33,11 @@ fn attach(scratch: &Scratch, rootfs: &RootFs) -> PathBuf {
     target
 }
 
-fn load(scratch: &Scratch, driver: StorageDriver, layers: &[Vec<u8>]) -> (Images, RootFs) {
+pub(crate) fn load(
+    scratch: &Scratch,
+    driver: StorageDriver,
+    layers: &[Vec<u8>],
+) -> (Images, RootFs) {
     let options = Options { driver, ..Options::default() };
     let images = Images::open_with(&scratch.path("im,ages:1"), options).unwrap();
     images.load(&docker_archive(layers, &["x:1"])[..], &mut |_| {}).unwrap();

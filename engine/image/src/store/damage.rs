@@ -161,7 +161,7 @@ impl Store {
                 continue;
             };
             let (names, digests) = (Vec::new(), Vec::new());
-            let record = Record { id: ImageId(id), manifest: digest, names, digests };
+            let record = Record { id: ImageId(id), manifest: digest, names, digests, parent: None };
             let known = found.iter().any(|(image, _)| image.id == record.id);
             if let Ok(image) = self.read_image(&record)
                 && !known

@@ -20,6 +20,7 @@ const FORM: &str = "dev.rnet.image.version";
 const IMAGE_ID: &str = "dev.rnet.image.id";
 const NAMES: &str = "dev.rnet.image.names";
 const DIGESTS: &str = "dev.rnet.image.digests";
+const PARENT: &str = "dev.rnet.image.parent";
 
 /// What the index says about an image. Names are in canonical form there.
 #[derive(Clone, Debug)]
@@ -28,6 +29,7 @@ pub(super) struct Record {
     pub(super) manifest: Digest,
     pub(super) names: Vec<Reference>,
     pub(super) digests: Vec<Reference>,
+    pub(super) parent: Option<ImageId>,
 }
 
 /// The form of the entries. The first release wrote none: that is 1.
@@ -74,7 +76,8 @@ impl Record {
         let parse = |names: &[String]| {
             names.iter().filter_map(|name| Reference::parse(name).ok()).collect()
         };
-        Self { id: image.id, manifest, names: parse(&image.names), digests: parse(&image.digests) }
+        let (names, digests) = (parse(&image.names), parse(&image.digests));
+        Self { id: image.id, manifest, names, digests, parent: image.parent }
     }
 }
 
@@ -133,6 +136,7 @@ pub(super) fn encode(
                     annotations.insert(key.to_owned(), canonical(names));
                 }
             }
+            annotations.extend(record.parent.map(|id| (PARENT.to_owned(), id.to_string())));
             serde_json::to_value(Descriptor {
                 media_type: MANIFEST.to_owned(),
                 digest: record.manifest,
@@ -172,6 +176,8 @@ pub(super) fn record(entry: &Value) -> Result<Record, String> {
         manifest: descriptor.digest,
         names: names(NAMES)?,
         digests: names(DIGESTS)?,
+        // Nothing rests on it.
+        parent: annotation(PARENT).and_then(|id| id.parse().ok()),
     })
 }
 

@@ -167,7 +167,7 @@ impl Store {
     }
 
     /// Syncs a layer and gives it its place.
-    fn settle(&self, aside: &Path, chain: Digest, layer: &Layer) -> io::Result<()> {
+    pub(crate) fn settle(&self, aside: &Path, chain: Digest, layer: &Layer) -> io::Result<()> {
         write_synced(&aside.join("layer.json"), &serde_json::to_vec(&Record::of(layer))?)?;
         rustix::fs::syncfs(File::open(aside)?)?;
         let place = self.layer_path(chain);

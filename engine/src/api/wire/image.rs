@@ -30,7 +30,7 @@ pub fn inspect(image: &Image, driver: &str, version: Version) -> Value {
         "Id": image.id.to_string(),
         "RepoTags": image.names,
         "RepoDigests": image.digests,
-        "Parent": "",
+        "Parent": image.parent.map(|id| id.to_string()).unwrap_or_default(),
         "Comment": image.extra.comment,
         "Created": rfc3339(image.created),
         "DockerVersion": image.extra.docker_version,
