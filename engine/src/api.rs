@@ -31,6 +31,7 @@ pub mod query;
 pub mod request;
 pub mod route;
 pub mod server;
+pub mod stats;
 pub mod swarm;
 pub mod system;
 pub mod tls;
@@ -42,6 +43,9 @@ pub mod wire;
 
 /// How many requests walk through directories at the same time.
 const WALKS: usize = 4;
+
+/// How many samples of containers are taken at the same time.
+const SAMPLES: usize = 4;
 
 /// What every request sees.
 #[derive(Debug)]
@@ -56,6 +60,8 @@ pub struct Api {
     pub runtime_versions: OnceCell<Vec<(String, String)>>,
     /// Who may walk through directories.
     pub walks: Arc<Semaphore>,
+    /// Who may take samples of what containers use.
+    pub samples: Arc<Semaphore>,
     /// Places for connections, of all listeners together.
     pub connections: Arc<Semaphore>,
     /// Ends the daemon.
@@ -68,10 +74,20 @@ impl Api {
         let debug = AtomicBool::new(config.log.debug);
         let (stop, _) = watch::channel(false);
         let walks = Arc::new(Semaphore::new(WALKS));
+        let samples = Arc::new(Semaphore::new(SAMPLES));
         // Without a limit there is nothing to share out.
         let (descriptors, _) = getrlimit(Resource::RLIMIT_NOFILE).unwrap_or((u64::MAX, u64::MAX));
         let connections = Arc::new(Semaphore::new(server::places(descriptors)));
         let runtime_versions = OnceCell::new();
-        Arc::new(Self { engine, config, debug, runtime_versions, walks, connections, stop })
+        Arc::new(Self {
+            engine,
+            config,
+            debug,
+            runtime_versions,
+            walks,
+            samples,
+            connections,
+            stop,
+        })
     }
 }

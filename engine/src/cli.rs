@@ -21,12 +21,14 @@ mod network;
 mod port;
 mod ports;
 mod run;
+mod stats;
 mod swarm;
 mod system;
 mod table;
 mod template;
 mod terminal;
 mod units;
+mod update;
 mod volume;
 
 use std::ffi::OsString;
@@ -101,11 +103,13 @@ async fn dispatch(cli: Cli) -> Outcome {
         Command::Run(args) => run::run(&client, *args).await,
         Command::Save(args) => image::save(&client, args).await,
         Command::Start(args) => container::start(&client, args).await,
+        Command::Stats(args) => stats::stats(&client, args).await,
         Command::Stop(args) => container::stop(&client, args).await,
         Command::System(command) => system::command(&client, command).await,
         Command::Tag(args) => image::tag(&client, args).await,
         Command::Top(args) => container::top(&client, args).await,
         Command::Unpause(args) => container::each(&client, args, "unpause").await,
+        Command::Update(args) => update::update(&client, args).await,
         Command::Version(args) => system::version(&client, args).await,
         Command::Volume(command) => volume::command(&client, command).await,
         Command::Wait(args) => container::wait(&client, args).await,

@@ -36,10 +36,12 @@ mod signal;
 pub mod spec;
 pub(crate) mod start;
 pub mod state;
+pub mod stats;
 mod stop;
 mod tell;
 mod top;
 mod turns;
+mod update;
 mod update_network;
 
 use std::collections::BTreeMap;
@@ -64,6 +66,8 @@ pub use request::{
 };
 pub use spec::{EndpointSpec, MountKind, Propagation, PublishWhen, PublishedPort, Spec};
 pub use state::{State, Status};
+pub use stats::Sample;
+pub use update::Update;
 pub use update_network::NetworkUpdated;
 
 /// A container as it is at one moment. The engine replaces it whole; nothing in it changes.
@@ -103,6 +107,8 @@ pub struct Container {
     pub graph_data: BTreeMap<String, String>,
     /// Its mounts.
     pub mounts: Vec<MountPoint>,
+    /// Whether its limits are to be changed to what is asked for, which it may not have yet.
+    pub limits_due: bool,
     /// The containers that it links to on the default network; `None` where an earlier release kept
     /// only what was asked for.
     pub links: Option<Vec<LinkTo>>,

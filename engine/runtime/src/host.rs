@@ -44,6 +44,10 @@ pub enum Cgroups {
         block: Option<PathBuf>,
         /// That of processors.
         cpu: Option<PathBuf>,
+        /// That which counts the use of processors.
+        accounting: Option<PathBuf>,
+        /// That of processes.
+        processes: Option<PathBuf>,
     },
     /// The unified hierarchy.
     V2 {
@@ -137,6 +141,7 @@ impl Cgroups {
     /// something else is mounted over it, does not count.
     fn of_mounts(mounts: &str, is_seen: impl Fn(&Path) -> bool) -> Self {
         let (mut memory, mut block, mut cpu) = (None, None, None);
+        let (mut accounting, mut processes) = (None, None);
         for line in mounts.lines() {
             let mut fields = line.split(' ').skip(1);
             let (Some(target), Some(kind), Some(options)) =
@@ -153,7 +158,13 @@ impl Cgroups {
                 }
                 "cgroup" => {
                     let has = |name: &str| options.split(',').any(|option| option == name);
-                    let known = [("memory", &mut memory), ("blkio", &mut block), ("cpu", &mut cpu)];
+                    let known = [
+                        ("memory", &mut memory),
+                        ("blkio", &mut block),
+                        ("cpu", &mut cpu),
+                        ("cpuacct", &mut accounting),
+                        ("pids", &mut processes),
+                    ];
                     for (_, mount) in known.into_iter().filter(|(name, _)| has(name)) {
                         *mount = Some(PathBuf::from(target));
                     }
@@ -161,7 +172,7 @@ impl Cgroups {
                 _ => {}
             }
         }
-        Self::V1 { memory, block, cpu }
+        Self::V1 { memory, block, cpu, accounting, processes }
     }
 
     /// 1 or 2, for `info`.
@@ -219,6 +230,30 @@ impl Cgroups {
                 }
                 Limit::Swappiness | Limit::OomKiller => false,
             },
+        }
+    }
+
+    /// The processors (`cpus`) or memory nodes (`mems`) that there are for cgroups.
+    pub fn available(&self, what: &str) -> Option<String> {
+        let (directory, file) = match self {
+            Self::V1 { .. } => (Path::new("/sys/fs/cgroup/cpuset"), format!("cpuset.{what}")),
+            Self::V2 { root } => (root.as_path(), format!("cpuset.{what}.effective")),
+        };
+        let text = std::fs::read_to_string(directory.join(file)).ok()?;
+        Some(text.trim().to_owned())
+    }
+
+    /// Takes the limit of processes away from a running cgroup: runtimes differ in how they are told.
+    pub fn lift_process_limit(&self, path: &str) {
+        let mount = match self {
+            Self::V1 { processes, .. } => processes.as_ref(),
+            Self::V2 { root } => Some(root),
+        };
+        let Some(mount) = mount else { return };
+        if let Err(error) =
+            std::fs::write(mount.join(path.trim_matches('/')).join("pids.max"), "max")
+        {
+            tracing::warn!(%error, cgroup = path, "cannot lift the limit of processes");
         }
     }
 

@@ -20,6 +20,7 @@ pub mod program;
 pub mod root;
 pub mod seccomp;
 pub mod spec;
+pub mod usage;
 pub mod user;
 
 pub use apparmor::AppArmor;
@@ -27,6 +28,7 @@ pub use host::{Cgroups, Host, Limit};
 pub use mount_namespace::{MountNamespace, MountNamespaces};
 pub use program::{Crun, Program, Runc, find};
 pub use seccomp::Filters;
+pub use usage::Usage;
 
 /// How a runtime wants a seccomp filter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

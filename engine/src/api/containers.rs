@@ -12,6 +12,7 @@ use super::request::Request;
 use super::wire::container_create::{self, Defaults};
 use super::wire::container_inspect::{self, Beside};
 use super::wire::container_list::{self, Called};
+use super::wire::container_update;
 use super::wire::image as image_wire;
 use super::{Api, hijack};
 use crate::container::{Attach, Container, Remove, WaitCondition};
@@ -191,6 +192,16 @@ pub async fn rename(api: &Api, key: &str, request: &Request) -> Result<Response>
     let (engine, key) = (api.engine.clone(), key.to_owned());
     blocking(move || engine.containers.rename(&key, &name)).await?;
     Ok(body::no_content())
+}
+
+/// `POST /containers/{id}/update`.
+pub async fn update(api: &Api, key: &str, request: Request) -> Result<Response> {
+    let version = request.version;
+    let update = container_update::update(&request.value().await?, version)?;
+    let (engine, key) = (api.engine.clone(), key.to_owned());
+    let warnings = blocking(move || engine.containers.update(&key, &update)).await?;
+    let warnings = if warnings.is_empty() { Value::Null } else { json!(warnings) };
+    Ok(body::json(&json!({"Warnings": warnings})))
 }
 
 /// `POST /containers/{id}/wait`. The head is sent at once, because clients wait before they start.

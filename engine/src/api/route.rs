@@ -13,8 +13,8 @@ use super::body::{self, Response};
 use super::error::page_not_found;
 use super::request::Request;
 use super::{
-    Api, cluster, containers, events, exec, images, logs, networks, nodes, ports, swarm, system,
-    transfer, volumes,
+    Api, cluster, containers, events, exec, images, logs, networks, nodes, ports, stats, swarm,
+    system, transfer, volumes,
 };
 use engine_error::{Error, Result};
 
@@ -124,10 +124,8 @@ async fn container(
         ("POST", [key, "resize"]) => containers::resize(&api, key, &request).await,
         ("POST", [key, "exec"]) => exec::create(&api, key, request).await,
         ("DELETE", [key]) => containers::remove(&api, key, &request).await,
-        ("POST", [_, "update"]) => {
-            Err(unsupported("changing limits of a container is not supported yet"))
-        }
-        ("GET", [_, "stats"]) => Err(unsupported("statistics of containers are not supported yet")),
+        ("POST", [key, "update"]) => containers::update(&api, key, request).await,
+        ("GET", [key, "stats"]) => stats::stream(&api, key, &request).await,
         ("GET", [_, "changes"]) => {
             Err(unsupported("listing what a container changed is not supported yet"))
         }

@@ -68,6 +68,11 @@ impl Client {
         Ok(Self { host, address })
     }
 
+    /// Where the daemon is, as it was named.
+    pub(crate) fn host(&self) -> &str {
+        &self.host
+    }
+
     async fn connect(&self) -> Result<Box<dyn Transport>, CliError> {
         let unreachable = |error: std::io::Error| {
             let host = &self.host;

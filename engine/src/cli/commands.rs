@@ -4,6 +4,7 @@ mod cluster;
 mod container;
 mod create;
 mod image;
+mod limits;
 mod network;
 mod swarm;
 
@@ -15,6 +16,7 @@ pub(crate) use self::cluster::*;
 pub(crate) use self::container::*;
 pub(crate) use self::create::*;
 pub(crate) use self::image::*;
+pub(crate) use self::limits::*;
 pub(crate) use self::network::*;
 pub(crate) use self::swarm::*;
 
@@ -100,6 +102,8 @@ pub(crate) enum Command {
     Save(SaveArgs),
     /// Start one or more stopped containers
     Start(StartArgs),
+    /// Display a live stream of what containers use
+    Stats(StatsArgs),
     /// Stop one or more running containers
     Stop(StopArgs),
     /// Create a tag that refers to an image
@@ -108,6 +112,8 @@ pub(crate) enum Command {
     Top(TopArgs),
     /// Unpause all processes within one or more containers
     Unpause(Names),
+    /// Update limits and restart policy of one or more containers
+    Update(UpdateArgs),
     /// Show the version of client and daemon
     Version(FormatArgs),
     /// Block until containers stop, then print their exit codes
@@ -176,12 +182,16 @@ pub(crate) enum ContainerCommand {
     Run(Box<RunArgs>),
     /// Start one or more stopped containers
     Start(StartArgs),
+    /// Display a live stream of what containers use
+    Stats(StatsArgs),
     /// Stop one or more running containers
     Stop(StopArgs),
     /// Display the running processes of a container
     Top(TopArgs),
     /// Unpause all processes within one or more containers
     Unpause(Names),
+    /// Update limits and restart policy of one or more containers
+    Update(UpdateArgs),
     /// Block until containers stop, then print their exit codes
     Wait(Names),
 }

@@ -16,7 +16,7 @@ use super::error::CliError;
 use super::table::Table;
 use super::{
     Outcome, attach, complain, confirmed, exec, for_each, inspect, list, logs, port, run, say,
-    terminal, units,
+    stats, terminal, units, update,
 };
 
 /// `container …`.
@@ -37,9 +37,11 @@ pub(crate) async fn command(client: &Arc<Client>, command: ContainerCommand) -> 
         ContainerCommand::Rm(args) => rm(client, args).await,
         ContainerCommand::Run(args) => run::run(client, *args).await,
         ContainerCommand::Start(args) => start(client, args).await,
+        ContainerCommand::Stats(args) => stats::stats(client, args).await,
         ContainerCommand::Stop(args) => stop(client, args).await,
         ContainerCommand::Top(args) => top(client, args).await,
         ContainerCommand::Unpause(args) => each(client, args, "unpause").await,
+        ContainerCommand::Update(args) => update::update(client, args).await,
         ContainerCommand::Wait(args) => wait(client, args).await,
     }
 }

@@ -1,5 +1,7 @@
 //! The request body that the flags of `run` and `create` become.
 
+mod limits;
+
 use std::path::PathBuf;
 
 use serde_json::{Map, Value, json};
@@ -102,28 +104,6 @@ impl CreateArgs {
         Ok(config)
     }
 
-    /// The limits, and what is as rarely given.
-    fn resources(&self) -> Result<Value, CliError> {
-        let size = |text: &Option<String>| text.as_deref().map_or(Ok(0), units::bytes);
-        let swap = match self.memory_swap.as_deref() {
-            Some("-1") => -1,
-            _ => size(&self.memory_swap)?,
-        };
-        #[expect(clippy::cast_possible_truncation, reason = "a count of processors is small")]
-        let nano_cpus = self.cpus.map_or(0, |cpus| (cpus * 1e9).round() as i64);
-        Ok(json!({
-            "ShmSize": size(&self.shm_size)?, "Memory": size(&self.memory)?, "MemoryReservation": size(&self.memory_reservation)?,
-            "MemorySwap": swap, "NanoCpus": nano_cpus, "CpuShares": self.cpu_shares,
-            "CpuPeriod": self.cpu_period, "CpuQuota": self.cpu_quota,
-            "CpusetCpus": self.cpuset_cpus, "CpusetMems": self.cpuset_mems,
-            "PidsLimit": self.pids_limit, "Init": self.init,
-            "LogConfig": {"Type": self.log_driver, "Config": pairs(&self.log_opt)},
-            "Devices": self.devices(), "Ulimits": self.ulimits()?, "VolumesFrom": self.volumes_from,
-            "Tmpfs": self.tmpfs.iter().map(|t| split(t, ':')).collect::<Map<_, _>>(),
-            "Annotations": pairs(&self.annotation),
-        }))
-    }
-
     fn ports(&self) -> Result<(Value, Value), CliError> {
         let mut exposed = Map::new();
         let mut bindings: Map<String, Value> = Map::new();
@@ -161,11 +141,7 @@ impl CreateArgs {
         if self.rm && self.restart != "no" && !self.restart.is_empty() {
             return Err(wrong("conflicting options: cannot specify both --restart and --rm"));
         }
-        let (name, count) = self.restart.split_once(':').unwrap_or((&self.restart, "0"));
-        let count: u32 = count.parse().map_err(|_| {
-            wrong("invalid restart policy format: maximum retry count must be an integer")
-        })?;
-        Ok(json!({"Name": name, "MaximumRetryCount": count}))
+        restart_policy(&self.restart)
     }
 
     /// Files named by `seccomp=` are read here: the daemon does not see the client's files.
@@ -268,6 +244,21 @@ impl CreateArgs {
         let networks = self.networks()?;
         Ok(Value::Object(networks.into_iter().map(|n| (n.name.clone(), n.endpoint())).collect()))
     }
+}
+
+/// `--restart`: a policy, and how often.
+pub(crate) fn restart_policy(text: &str) -> Result<Value, CliError> {
+    let (name, count) = text.split_once(':').unwrap_or((text, "0"));
+    let count: u32 = count.parse().map_err(|_| {
+        wrong("invalid restart policy format: maximum retry count must be an integer")
+    })?;
+    Ok(json!({"Name": name, "MaximumRetryCount": count}))
+}
+
+/// `--cpus` in billionths of a processor.
+pub(crate) fn nano_cpus(cpus: Option<f64>) -> i64 {
+    #[expect(clippy::cast_possible_truncation, reason = "a count of processors is small")]
+    cpus.map_or(0, |cpus| (cpus * 1e9).round() as i64)
 }
 
 /// One `--network`: a name, or `name=…,alias=…,ip=…`.

@@ -15,7 +15,9 @@ use super::{Outcome, complain, image, say, terminal};
 
 /// `create`: prints the id.
 pub(crate) async fn create(client: &Client, args: CreateCommand) -> Outcome {
-    let body = args.create.body(false).map_err(|error| misused(error, "create"))?;
+    args.create.rare.check()?;
+    let mut body = args.create.body(false).map_err(|error| misused(error, "create"))?;
+    add_api_socket(client, &args.create, &mut body)?;
     let id = create_container(client, &args.create, &body).await?;
     say(&id);
     Ok(0)
@@ -29,7 +31,9 @@ pub(crate) async fn run(client: &Arc<Client>, args: RunArgs) -> Outcome {
         )));
     }
     let keys = terminal::detach_keys(args.detach_keys.as_deref())?;
-    let body = args.create.body(args.detach).map_err(|error| misused(error, "run"))?;
+    args.create.rare.check()?;
+    let mut body = args.create.body(args.detach).map_err(|error| misused(error, "run"))?;
+    add_api_socket(client, &args.create, &mut body)?;
     let (stdin, stdout, stderr) = args.create.streams(args.detach)?;
     let tty = args.create.tty;
     if tty && stdin && !terminal::is_terminal() {
@@ -65,6 +69,15 @@ pub(crate) async fn run(client: &Arc<Client>, args: RunArgs) -> Outcome {
         }
     }
     exit_code(wait).await
+}
+
+/// The socket of the API among the mounts, if that is wanted.
+fn add_api_socket(client: &Client, args: &CreateArgs, body: &mut Value) -> Result<(), CliError> {
+    let mounts = body["HostConfig"]["Mounts"].as_array_mut();
+    if let (Some(mounts), Some(socket)) = (mounts, args.api_socket(client.host())?) {
+        mounts.push(socket);
+    }
+    Ok(())
 }
 
 /// An error in the flags of a command: nothing was asked of the daemon.

@@ -1,5 +1,8 @@
 //! Tables with columns as wide as they need to be.
 
+/// What a column takes with the blanks behind it.
+const LEAST: usize = 10;
+
 /// A table under construction.
 #[derive(Debug)]
 pub(crate) struct Table(Vec<Vec<String>>);
@@ -15,7 +18,7 @@ impl Table {
         self.0.push(cells);
     }
 
-    /// The table as text: three blanks between columns, as Docker's.
+    /// The table as text: three blanks between columns, which take no fewer than ten, as Docker's.
     pub(crate) fn render(&self) -> String {
         let columns = self.0.iter().map(Vec::len).max().unwrap_or(0);
         let width = |column: usize| {
@@ -28,7 +31,7 @@ impl Table {
             for (column, cell) in row.iter().enumerate() {
                 text.push_str(cell);
                 if column + 1 < row.len() {
-                    let blanks = widths[column] - cell.chars().count() + 3;
+                    let blanks = (widths[column] + 3).max(LEAST) - cell.chars().count();
                     text.extend(std::iter::repeat_n(' ', blanks));
                 }
             }
@@ -48,5 +51,8 @@ mod tests {
         let mut table = Table::new(&["NAME", "ID"]);
         table.row(vec!["a-long-name".to_owned(), "1".to_owned()]);
         assert_eq!(table.render(), "NAME          ID\na-long-name   1");
+        let mut narrow = Table::new(&["NAME", "ID"]);
+        narrow.row(vec!["web".to_owned(), "1".to_owned()]);
+        assert_eq!(narrow.render(), "NAME      ID\nweb       1");
     }
 }

@@ -43,25 +43,32 @@ impl Format {
         headings: &[(&str, &str)],
         rows: &[Value],
     ) -> Result<(), CliError> {
-        match self {
-            Self::Json => {
-                for row in rows {
-                    say(&row.to_string());
-                }
-            }
+        if let Some(text) = self.render(columns, headings, rows)? {
+            say(&text);
+        }
+        Ok(())
+    }
+
+    /// The same as text; nothing where there is no line to say.
+    pub(crate) fn render(
+        &self,
+        columns: &[(&str, &str)],
+        headings: &[(&str, &str)],
+        rows: &[Value],
+    ) -> Result<Option<String>, CliError> {
+        let lines: Vec<String> = match self {
+            Self::Json => rows.iter().map(Value::to_string).collect(),
             Self::Default => {
                 let names: Vec<_> = columns.iter().map(|(heading, _)| *heading).collect();
                 let mut table = Table::new(&names);
                 for row in rows {
                     table.row(columns.iter().map(|(_, field)| text(&row[*field])).collect());
                 }
-                say(&table.render());
+                vec![table.render()]
             }
             Self::Template(template) => {
                 let template = compile(template)?;
-                for row in rows {
-                    say(&render(&template, row)?);
-                }
+                rows.iter().map(|row| render(&template, row)).collect::<Result<_, _>>()?
             }
             Self::Table(source) => {
                 let template = compile(source)?;
@@ -75,10 +82,10 @@ impl Format {
                     let line = render(&template, row)?;
                     table.row(line.split('\t').map(str::to_owned).collect());
                 }
-                say(&table.render());
+                vec![table.render()]
             }
-        }
-        Ok(())
+        };
+        Ok((!lines.is_empty()).then(|| lines.join("\n")))
     }
 }
 

@@ -41,6 +41,17 @@ pub(crate) fn human_size(size: i64) -> String {
     format!("{}{}", significant(value, 3), UNITS[unit])
 }
 
+/// A size in binary units with four significant digits (go-units `BytesSize`).
+pub(crate) fn bytes_size(size: f64) -> String {
+    const UNITS: [&str; 6] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
+    let (mut value, mut unit) = (size, 0);
+    while value >= 1024.0 && unit + 1 < UNITS.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    format!("{}{}", significant(value, 4), UNITS[unit])
+}
+
 /// A number with that many significant digits, without trailing zeros (Go's `%.3g`).
 fn significant(value: f64, digits: usize) -> String {
     let whole = format!("{value:.0}").len();

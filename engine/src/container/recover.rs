@@ -151,6 +151,7 @@ impl Containers {
             let shim = Arc::new(ShimClient::new(self.settings.shim_dir(&live.get().id)));
             live.set_shim(shim.clone());
             self.monitor(live.clone(), shim);
+            self.finish_update(&live);
             self.watch_health(&live);
             self.watch_readiness(&live);
             self.drain(&live);

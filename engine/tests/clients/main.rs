@@ -25,5 +25,7 @@ mod options;
 mod process;
 mod rests;
 mod rotation;
+mod stats;
 mod terminal;
 mod told;
+mod update;

@@ -182,6 +182,8 @@ fn cpu(
             "Conflicting options: Nano CPUs and CPU Period or Quota cannot both be set".to_owned(),
         ));
     }
+    available("CPUs", &wanted.cpuset_cpus, host.cgroups.available("cpus"))?;
+    available("memory nodes", &wanted.cpuset_mems, host.cgroups.available("mems"))?;
     let (period, quota) = if wanted.nano_cpus > 0 {
         (PERIOD, wanted.nano_cpus.saturating_mul(PERIOD) / 1_000_000_000)
     } else {
@@ -197,6 +199,29 @@ fn cpu(
         .set_mems(list(&wanted.cpuset_mems));
     realtime(&mut cpu, wanted, cgroup, host, warnings);
     Ok((cpu != oci::LinuxCpu::default()).then_some(cpu))
+}
+
+/// Refuses processors or memory nodes that this host has not.
+fn available(what: &str, wanted: &str, here: Option<String>) -> Result<(), RuntimeError> {
+    let Some(here) = here.filter(|here| !here.is_empty()) else { return Ok(()) };
+    let known = ranges(&here);
+    let all = ranges(wanted).all(|(first, last)| {
+        (first..=last).all(|number| known.clone().any(|(from, to)| (from..=to).contains(&number)))
+    });
+    if all {
+        return Ok(());
+    }
+    let text =
+        format!("Requested {what} are not available - requested {wanted}, available: {here}");
+    Err(RuntimeError::Invalid(text))
+}
+
+/// The ranges of `0-3,5`.
+fn ranges(text: &str) -> impl Iterator<Item = (u32, u32)> + Clone {
+    text.split(',').filter_map(|part| {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        Some((first.trim().parse().ok()?, last.trim().parse().ok()?))
+    })
 }
 
 /// Real-time processes. The kernel refuses a share that the cgroup above has not left.

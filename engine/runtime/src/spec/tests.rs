@@ -12,7 +12,13 @@ use super::*;
 fn host() -> Host {
     Host {
         capabilities: CapabilitySet::all(),
-        cgroups: Cgroups::V1 { memory: Some(PathBuf::from("/nowhere")), block: None, cpu: None },
+        cgroups: Cgroups::V1 {
+            memory: Some(PathBuf::from("/nowhere")),
+            block: None,
+            cpu: None,
+            accounting: None,
+            processes: None,
+        },
         cgroup_namespaces: true,
         recursive_readonly: true,
         oom_score_adj: 0,
@@ -305,7 +311,13 @@ fn every_limit_is_in_the_specification_where_the_cgroups_have_it() {
         ],
     );
     let mount = || Some(root.clone());
-    let cgroups = Cgroups::V1 { memory: mount(), block: mount(), cpu: mount() };
+    let cgroups = Cgroups::V1 {
+        memory: mount(),
+        block: mount(),
+        cpu: mount(),
+        accounting: None,
+        processes: None,
+    };
     let (host, mut warnings) = (Host { cgroups, ..host() }, Vec::new());
     let made = limits(&every_limit(), "/rnet/abc", &host, &mut warnings).unwrap();
     let made = serde_json::to_value(made).unwrap();
@@ -340,7 +352,8 @@ fn every_limit_is_in_the_specification_where_the_cgroups_have_it() {
 fn limits_that_the_cgroups_lack_are_left_out_and_said() {
     let disks = usize::from(disk().is_some());
     let unified = cgroups("unified", &[("cgroup.controllers", "cpu io memory\n")]);
-    let bare = Cgroups::V1 { memory: None, block: None, cpu: None };
+    let bare =
+        Cgroups::V1 { memory: None, block: None, cpu: None, accounting: None, processes: None };
     for (cgroups, count) in
         [(bare, 4 + 5 * disks), (Cgroups::V2 { root: unified.clone() }, 4 + disks)]
     {

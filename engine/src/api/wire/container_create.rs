@@ -76,7 +76,8 @@ pub fn spec(body: &Value, defaults: &Defaults) -> Result<Spec> {
     })
 }
 
-fn read<T: serde::de::DeserializeOwned>(value: Value) -> Result<T> {
+/// A part of a request.
+pub fn read<T: serde::de::DeserializeOwned>(value: Value) -> Result<T> {
     go::from_value(value).map_err(|error| Error::invalid(format!("invalid request body: {error}")))
 }
 
@@ -204,7 +205,8 @@ fn of_host(spec: &mut Spec, host: &HostConfig) -> Result<()> {
     Ok(())
 }
 
-fn restart(host: &HostConfig) -> RestartPolicy {
+/// The restart policy.
+pub fn restart(host: &HostConfig) -> RestartPolicy {
     let policy = &host.restart_policy;
     match policy.name.as_str() {
         "always" => RestartPolicy::Always,

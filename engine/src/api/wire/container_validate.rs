@@ -7,6 +7,7 @@ use super::container_config::{Config, HostConfig};
 use crate::container::spec::Mount;
 use engine_error::{Error, Result};
 use runtime::capabilities::CapabilitySet;
+use serde_json::Value;
 
 /// Refuses what cannot be.
 pub fn check(config: &Config, host: &HostConfig) -> Result<()> {
@@ -23,6 +24,15 @@ pub fn check(config: &Config, host: &HostConfig) -> Result<()> {
     check_capabilities("CapDrop", host.cap_drop.as_deref().unwrap_or_default())?;
     check_log(host)?;
     check_unsupported(host)
+}
+
+/// Refuses what no container can be changed to. Memory with swap is judged where both are known.
+pub fn check_update(host: &HostConfig) -> Result<()> {
+    check_restart(host)?;
+    let swap = if host.memory == 0 { 0 } else { host.memory_swap };
+    check_memory(&HostConfig { memory_swap: swap, ..host.clone() })?;
+    check_cpu(host)?;
+    check_weights(host)
 }
 
 fn invalid<T>(message: impl Into<String>) -> Result<T> {
@@ -386,14 +396,27 @@ fn check_delivery(host: &HostConfig) -> Result<()> {
     Ok(())
 }
 
+/// There is no driver for devices that are asked for by what they can do.
+fn no_device_driver(request: &Value) -> String {
+    let words = |list: &Value| {
+        let words: Vec<_> =
+            list.as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+        format!("[{}]", words.join(" "))
+    };
+    let sets = request["Capabilities"].as_array().into_iter().flatten();
+    let sets: Vec<_> = sets.map(words).collect();
+    let driver = request["Driver"].as_str().unwrap_or_default();
+    format!("could not select device driver \"{driver}\" with capabilities: [{}]", sets.join(" "))
+}
+
 fn check_unsupported(host: &HostConfig) -> Result<()> {
-    if host.device_requests.iter().flatten().next().is_some() {
-        return invalid(
-            "could not select device driver: device requests (--gpus) are not supported",
-        );
+    if let Some(request) = host.device_requests.iter().flatten().next() {
+        return invalid(no_device_driver(request));
     }
     if host.storage_opt.iter().flatten().next().is_some() {
-        return invalid("--storage-opt is not supported: overlay2 without project quotas has none");
+        return invalid(
+            "--storage-opt is supported only for overlay over xfs with 'pquota' mount option",
+        );
     }
     if !matches!(host.isolation.as_str(), "" | "default") {
         let isolation = &host.isolation;

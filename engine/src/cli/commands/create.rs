@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::Truth;
+use super::{RareArgs, Truth};
 
 /// The flags that `run` and `create` share.
 #[derive(Debug, Default, Args)]
@@ -117,7 +117,7 @@ pub(crate) struct CreateArgs {
     /// Add link to another container
     #[arg(long)]
     pub(crate) link: Vec<String>,
-    /// Logging driver for the container: json-file, local or none
+    /// Logging driver for the container: json-file, local, none, syslog, journald or fluentd
     #[arg(long, default_value = "", hide_default_value = true)]
     pub(crate) log_driver: String,
     /// Log driver options
@@ -252,6 +252,8 @@ pub(crate) struct CreateArgs {
     /// Disable any container-specified HEALTHCHECK
     #[arg(long)]
     pub(crate) no_healthcheck: bool,
+    #[command(flatten)]
+    pub(crate) rare: RareArgs,
     /// Image, command and its arguments
     #[arg(required = true, trailing_var_arg = true, num_args = 1.., value_names = ["IMAGE", "COMMAND"])]
     pub(crate) rest: Vec<String>,

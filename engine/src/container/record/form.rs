@@ -148,6 +148,7 @@ form!(ContainerForm of Container {
         sandbox_key: PathBuf,
         graph_driver: String,
         graph_data: BTreeMap<String, String>,
+        limits_due: bool,
     }
     spec: SpecForm,
     resolved: ResolvedForm,

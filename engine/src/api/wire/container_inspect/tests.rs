@@ -46,6 +46,7 @@ fn container() -> Container {
         },
         state: State { status: Status::Running, pid: 7, started: time(1001), ..State::default() },
         joined: None,
+        limits_due: false,
         sandbox: Some("c3".repeat(32).parse().unwrap()),
         sandbox_key: "/run/rnet/ns/c3".into(),
         endpoints: vec![EndpointView {
