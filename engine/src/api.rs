@@ -39,6 +39,7 @@ pub mod transfer;
 pub mod transport;
 pub mod version;
 pub mod volumes;
+pub mod websocket;
 pub mod wire;
 
 /// How many requests walk through directories at the same time.

@@ -54,6 +54,7 @@ use ipnetwork::IpNetwork;
 pub(crate) use containers::Below;
 pub use containers::Containers;
 pub use create::missing_other;
+pub use detach::detach_bytes;
 pub use health::{Health, Healthcheck};
 pub use id::ContainerId;
 pub use links::LinkTo;

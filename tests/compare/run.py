@@ -3,7 +3,7 @@
 
     tests/compare/run.py --docker /var/run/docker.sock --rnet /run/rnet/rnet.sock [--only WORD] [--all]
 
-Every scenario of `cases.txt` runs against both daemons at the same time. What is compared is what a
+Every scenario of `cases*.txt` runs against both daemons at the same time. What is compared is what a
 user or a program sees: exit codes, output, complaints, statuses, the fields of JSON and their values.
 What differs from run to run (ids, times, addresses) is made equal first. Differences that are known and
 meant are in `known.txt` with the reason; all others are printed, and make the exit code 1.
@@ -35,7 +35,7 @@ OWN = {
     "Id", "ID", "Created", "CreatedAt", "Pid", "StartedAt", "FinishedAt", "ResolvConfPath", "HostnamePath",
     "HostsPath", "LogPath", "SandboxID", "SandboxKey", "EndpointID", "NetworkID", "MacAddress", "Gateway",
     "IPAddress", "GlobalIPv6Address", "IPv6Gateway", "Image", "ImageID", "Mountpoint", "Source", "Hostname",
-    "Status", "IPv4Address", "IPv6Address", "Subnet", "ExecIDs", "Start", "End", "Time", "time", "timeNano",
+    "Status", "IPv4Address", "BuildTime", "IPv6Address", "Subnet", "ExecIDs", "Start", "End", "Time", "time", "timeNano",
     "from", "execID", "container", "DeviceInfo", "Root",
 }
 # Fields that are not compared at all.
@@ -71,12 +71,19 @@ class Side:
         for name, value in self.saved.items():
             line = line.replace("{" + name + "}", value)
         verb = line.split(" ", 1)[0]
-        if verb in ("GET", "POST", "DELETE", "HEAD", "PUT", "OPTIONS"):
+        if verb in ("GET", "POST", "DELETE", "HEAD", "PUT", "OPTIONS", "PATCH"):
             return self.http(line)
+        if verb == "RAW":
+            return self.raw(line.split(" ", 1)[1].encode().decode("unicode_escape").encode("latin-1"))
         if line.startswith("save "):
             _, name, command = line.split(" ", 2)
             self.saved[name] = self.docker(command)["out"].strip()
             return {}
+        if line.startswith("keep "):
+            _, name, field, request = line.split(" ", 3)
+            outcome = self.http(request)
+            self.saved[name] = str(json.loads(outcome["out"] or "{}").get(field, "none"))
+            return {"code": outcome["code"], "out": "", "err": ""}
         if line.startswith("until "):
             _, wanted, command = line.split(" ", 2)
             end = time.monotonic() + 30
@@ -100,12 +107,51 @@ class Side:
             connection.request(parts[0], parts[1], body=body and body.encode(), headers=headers)
             reply = connection.getresponse()
             text = reply.read(1 << 20).decode(errors="replace")
-            kind = reply.headers.get("Content-Type", "")
-            return {"code": reply.status, "kind": kind, "out": text, "err": ""}
+            return {"code": reply.status, "heads": heads(reply.headers.items()), "out": text, "err": ""}
         except (OSError, http.client.HTTPException) as error:
-            return {"code": 0, "kind": "", "out": "", "err": type(error).__name__}
+            return {"code": 0, "heads": [], "out": "", "err": type(error).__name__}
         finally:
             connection.close()
+
+    def raw(self, request):
+        """What comes back for bytes, until the daemon closes or says nothing more."""
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        connection.settimeout(1)
+        answer = b""
+        with connection:
+            try:
+                connection.connect(self.socket)
+                connection.sendall(request)
+                while piece := connection.recv(1 << 16):
+                    answer += piece
+                end = "closed"
+            except TimeoutError:
+                end = "open"
+            except OSError as error:
+                end = type(error).__name__
+        head, _, body = answer.partition(b"\r\n\r\n")
+        first, *fields = head.decode(errors="replace").split("\r\n")
+        fields = [field.split(": ", 1) for field in fields if ": " in field]
+        if ["transfer-encoding", "chunked"] in [[name.lower(), value] for name, value in fields]:
+            body = b"".join(pieces(body))
+        body = body.decode("latin-1")
+        return {"code": first, "heads": heads(fields), "out": body, "err": end}
+
+
+def pieces(body):
+    """The chunks of a body, without what frames them."""
+    while body:
+        size, _, body = body.partition(b"\r\n")
+        length = int(size.split(b";")[0] or b"0", 16)
+        yield body[:length]
+        body = body[length + 2:]
+
+
+def heads(fields):
+    """The fields of a head that are compared."""
+    ignored = ("date", "content-length", "api-version")
+    kept = [(name, value) for name, value in fields if name.lower() not in ignored]
+    return sorted(re.sub(r"Docker/.*", "Docker", f"{name}: {value}") for name, value in kept)
 
 
 def plain(text, side):
@@ -155,8 +201,7 @@ def lines(outcome, side):
     if not outcome:
         return []
     found = [f"code {outcome['code']}"]
-    if "kind" in outcome:
-        found.append(f"type {outcome['kind']}")
+    found += [f"head {field}" for field in outcome.get("heads", [])]
     text = outcome["out"].strip()
     try:
         value = json.loads(text) if text[:1] in "[{" and text else None
@@ -173,7 +218,7 @@ def lines(outcome, side):
 def scenarios():
     """Titles with their lines."""
     title, block = None, []
-    for line in (HERE / "cases.txt").read_text().splitlines():
+    for line in "\n".join(file.read_text() for file in sorted(HERE.glob("cases*.txt"))).splitlines():
         if line.startswith("## "):
             if title:
                 yield title, block
@@ -217,9 +262,9 @@ def compare(title, block, sides):
             return outcomes
         theirs, ours = pool.map(walk, sides)
     for line, one, two in zip(block, theirs, ours):
-        diff = [d for d in difflib.ndiff(one, two) if d[0] in "+-"]
-        for d in diff:
-            yield f"{title} | {line} | {d}"
+        for d in difflib.ndiff(one, two):
+            if d[0] in "+-":
+                yield f"{title} | {line} | {d}"
 
 
 def main():
@@ -239,7 +284,7 @@ def main():
                     sys.exit(f"cannot copy the image: {done['err']}")
     for side in sides:
         clean(side)
-    accepted, commands, met, unmet = list(known()), 0, set(), 0
+    accepted, commands, met, unmet, last = list(known()), 0, set(), 0, None
     for title, block in scenarios():
         if args.only not in title:
             continue
@@ -248,7 +293,11 @@ def main():
             reason = next((r for pattern, r in accepted if pattern.search(difference)), None)
             if reason is None:
                 unmet += 1
-                print(difference, flush=True)
+                command, what = difference.rsplit(" | ", 1)
+                if command != last:
+                    print(command)
+                print(f"        {what}", flush=True)
+                last = command
             else:
                 met.add(reason)
                 if args.all:

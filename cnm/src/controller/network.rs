@@ -100,9 +100,8 @@ impl Controller {
             format!("name:\"{}\" id:\"{}\"", short(owner), id.short())
         };
         Err(ControllerError::forbidden(format!(
-            "error while removing network: network {} id {} has active endpoints ({})",
+            "error while removing network: network {} has active endpoints ({})",
             network.name,
-            network.id,
             users.into_iter().map(endpoint).collect::<Vec<_>>().join(", ")
         )))
     }

@@ -249,7 +249,7 @@ impl Cluster {
                 Ok(false) => {
                     let endpoints = self.endpoints(id).await?;
                     if !endpoints.is_empty() {
-                        return Err(self.in_use(id, &record, &endpoints));
+                        return Err(self.in_use(&record, &endpoints));
                     }
                 }
                 Err(StoreError::Unknown(why)) => unknown = Some(why),
@@ -284,7 +284,6 @@ impl Cluster {
 
     fn in_use(
         &self,
-        id: &NetworkId,
         record: &NetworkRecord,
         endpoints: &BTreeMap<EndpointId, EndpointRecord>,
     ) -> Error {
@@ -300,7 +299,7 @@ impl Cluster {
         Error::new(
             Kind::Forbidden,
             format!(
-                "error while removing network: network {} id {id} has active endpoints ({})",
+                "error while removing network: network {} has active endpoints ({})",
                 record.name,
                 list.join(", ")
             ),

@@ -8,9 +8,11 @@ use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Empty, Full, StreamBody};
 use hyper::StatusCode;
 use hyper::body::Frame;
-use hyper::header::{CONTENT_TYPE, HeaderValue};
+use hyper::header::{CONTENT_TYPE, HeaderValue, LOCATION};
 use serde::Serialize;
 use serde_json::Value;
+
+use engine_error::{Error, Kind};
 
 /// Why a body could not be sent to its end.
 pub type BodyError = Box<dyn std::error::Error + Send + Sync>;
@@ -48,6 +50,15 @@ pub fn json_with(status: StatusCode, value: &impl Serialize) -> Response {
     let mut text = serde_json::to_vec(value).unwrap_or_default();
     text.push(b'\n');
     typed(with_status(status, Full::from(text).map_err(never).boxed_unsync()), JSON)
+}
+
+/// `301 Moved Permanently`.
+pub fn moved(location: &str) -> Result<Response, Error> {
+    let mut response = empty(StatusCode::MOVED_PERMANENTLY);
+    let invalid = |error| Error::caused(Kind::Invalid, "the path cannot be cleaned", error);
+    let location = HeaderValue::from_str(location).map_err(invalid)?;
+    response.headers_mut().insert(LOCATION, location);
+    Ok(response)
 }
 
 /// Plain text.

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::body::{self, Response};
 use super::request::Request;
+use super::version::Version;
 use super::wire::container_create::{self, Defaults};
 use super::wire::container_inspect::{self, Beside};
 use super::wire::container_list::{self, Called};
@@ -80,32 +81,38 @@ fn image_name(api: &Api, container: &Container) -> String {
 
 /// `POST /containers/create`.
 pub async fn create(api: &Arc<Api>, request: Request) -> Result<Response> {
-    let name = request.query.text("name").map(|name| name.trim_start_matches('/').to_owned());
+    let name = request.query.text("name").map(str::to_owned);
     let platform = request.query.text("platform").map(str::to_owned);
-    let body = request.value().await?;
-    let spec = container_create::spec(&body, &defaults(api))?;
+    let version = request.version;
+    let body = request.present().await?;
+    let old = container_create::of_version(&body, version)?;
+    let spec = container_create::spec(&body, &defaults(api, version))?;
     let engine = api.engine.clone();
     let created =
         blocking(move || engine.containers.create(name.as_deref(), spec, platform.as_deref()))
             .await?;
-    let reply = json!({"Id": created.id, "Warnings": created.warnings});
+    let warnings: Vec<String> = created.warnings.into_iter().chain(old).collect();
+    let reply = json!({"Id": created.id, "Warnings": warnings});
     Ok(body::json_with(StatusCode::CREATED, &reply))
 }
 
-/// What the daemon's configuration says where a request is silent.
-fn defaults(api: &Api) -> Defaults {
+/// What the daemon's configuration says where a request is silent. Clients of old versions rely on
+/// what was the default then.
+fn defaults(api: &Api, version: Version) -> Defaults {
     let config = &api.config;
+    let shared = version < Version(40) && config.ipc_mode == "private";
     let private = if super::system::cgroup_version() == "2" { "private" } else { "host" };
     Defaults {
         network_mode: api.engine.settings.default_network().to_owned(),
         shm_size: config.shm_size,
-        ipc_mode: config.ipc_mode.clone(),
+        ipc_mode: if shared { "shareable".to_owned() } else { config.ipc_mode.clone() },
         cgroupns_mode: config.cgroupns_mode.clone().unwrap_or_else(|| private.to_owned()),
         runtime: api.engine.settings.default_runtime.clone(),
         log_driver: config.log_driver.clone(),
         log_options: config.log_options.clone(),
         masked_paths: masked_paths(&api.engine.host),
         readonly_paths: readonly_paths(),
+        may_ignore_oom: super::system::cgroup_version() == "1",
     }
 }
 
@@ -176,16 +183,19 @@ pub async fn kill(api: &Api, key: &str, request: &Request) -> Result<Response> {
 
 fn signal(request: &Request) -> Result<Option<&str>> {
     match request.query.text("signal") {
-        Some(signal) if !super::wire::container_validate::is_signal(signal) => {
-            Err(Error::invalid(format!("invalid signal: {signal}")))
+        Some(signal) if super::wire::container_validate::is_signal(signal) => Ok(Some(signal)),
+        Some(signal) if signal.parse::<i32>().is_ok_and(|number| number != 0) => {
+            Err(Error::invalid(format!("the linux daemon does not support signal {signal}")))
         }
+        Some(signal) => Err(Error::invalid(format!("invalid signal: {signal}"))),
         signal => Ok(signal),
     }
 }
 
 /// `POST /containers/{id}/rename`.
 pub async fn rename(api: &Api, key: &str, request: &Request) -> Result<Response> {
-    let name = request.query.text("name").unwrap_or_default().trim_start_matches('/').to_owned();
+    let name = request.query.text("name").unwrap_or_default();
+    let name = name.strip_prefix('/').filter(|rest| !rest.is_empty()).unwrap_or(name).to_owned();
     if name.is_empty() {
         return Err(Error::invalid("Neither old nor new names may be empty"));
     }
@@ -210,6 +220,8 @@ pub fn wait(api: &Api, key: &str, request: &Request) -> Result<Response> {
         None | Some("not-running") => WaitCondition::NotRunning,
         Some("next-exit") => WaitCondition::NextExit,
         Some("removed") => WaitCondition::Removed,
+        // Before 1.30 there were none.
+        Some(_) if request.version < Version(30) => WaitCondition::NotRunning,
         Some(other) => return Err(Error::invalid(format!("invalid condition: \"{other}\""))),
     };
     let waiting = api.engine.containers.wait(key, condition)?;
@@ -237,7 +249,10 @@ pub async fn attach(api: &Api, key: &str, mut request: Request) -> Result<Respon
         stream: query.flag("stream"),
         detach_keys: query.text("detachKeys").map(str::to_owned),
     };
-    let attached = api.engine.containers.attach(key, attach).await?;
+    let attached = match api.engine.containers.attach(key, attach).await {
+        Ok(attached) => attached,
+        Err(error) => return Ok(hijack::refusal(&error)),
+    };
     Ok(hijack::respond(attached, upgrade, request.version))
 }
 
@@ -250,8 +265,17 @@ pub async fn resize(api: &Api, key: &str, request: &Request) -> Result<Response>
 
 /// Rows and columns of a terminal.
 pub fn size(request: &Request) -> Result<(u16, u16)> {
-    let side = |name| request.query.number(name).map(Option::unwrap_or_default);
-    Ok((side("h")?, side("w")?))
+    let side = |name, what| {
+        let text = request.query.text(name).unwrap_or_default();
+        let whole = text.strip_prefix('-').unwrap_or(text);
+        let is_number = !whole.is_empty() && whole.bytes().all(|byte| byte.is_ascii_digit());
+        let wrong = if is_number { "value out of range" } else { "invalid syntax" };
+        // Docker takes a larger number than any terminal can have.
+        let side = text.parse::<u32>();
+        side.map(|side| u16::try_from(side).unwrap_or(u16::MAX))
+            .map_err(|_| Error::invalid(format!("invalid resize {what} \"{text}\": {wrong}")))
+    };
+    Ok((side("h", "height")?, side("w", "width")?))
 }
 
 /// `DELETE /containers/{id}`.

@@ -1,13 +1,16 @@
 //! `/exec`: processes in running containers.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use hyper::StatusCode;
 use serde::Deserialize;
 use serde_json::json;
 
 use super::body::{self, Response};
+use super::containers::blocking;
 use super::request::Request;
 use super::{Api, hijack};
-use crate::container::{ExecSpec, ExecStart};
+use crate::container::{ExecSpec, ExecStart, detach_bytes};
 use engine_error::{Error, Result};
 
 /// Body of `POST /containers/{id}/exec`.
@@ -18,7 +21,7 @@ struct Create {
     attach_stdin: bool,
     attach_stdout: bool,
     attach_stderr: bool,
-    console_size: Option<(u16, u16)>,
+    console_size: Vec<u16>,
     detach_keys: String,
     tty: bool,
     env: Vec<String>,
@@ -34,7 +37,15 @@ struct Create {
 struct Start {
     detach: bool,
     tty: bool,
-    console_size: Option<(u16, u16)>,
+    console_size: Vec<u16>,
+}
+
+/// The size of a terminal, if one was told.
+fn size_of(sides: &[u16]) -> Option<(u16, u16)> {
+    match *sides {
+        [rows, columns, ..] if (rows, columns) != (0, 0) => Some((rows, columns)),
+        _ => None,
+    }
 }
 
 /// `POST /containers/{id}/exec`.
@@ -54,8 +65,12 @@ pub async fn create(api: &Api, key: &str, request: Request) -> Result<Response> 
         stdout: create.attach_stdout,
         stderr: create.attach_stderr,
         detach_keys: Some(create.detach_keys).filter(|keys| !keys.is_empty()),
-        console_size: create.console_size.filter(|size| *size != (0, 0)),
+        console_size: size_of(&create.console_size),
     };
+    if !spec.user.is_empty() {
+        let (engine, key, user) = (api.engine.clone(), key.to_owned(), spec.user.clone());
+        blocking(move || engine.containers.exec_user(&key, &user)).await?;
+    }
     let id = api.engine.containers.exec_create(key, spec)?;
     Ok(body::json_with(StatusCode::CREATED, &json!({"Id": id})))
 }
@@ -64,7 +79,7 @@ pub async fn create(api: &Api, key: &str, request: Request) -> Result<Response> 
 pub async fn start(api: &Api, id: &str, mut request: Request) -> Result<Response> {
     let (upgrade, version) = (request.take_upgrade(), request.version);
     let start: Start = request.json().await?;
-    let console_size = start.console_size.filter(|size| *size != (0, 0));
+    let console_size = size_of(&start.console_size);
     let start = ExecStart { detach: start.detach, raw: start.tty, console_size };
     match api.engine.containers.exec_start(id, start).await? {
         Some(attached) => Ok(hijack::respond(attached, upgrade, version)),
@@ -84,7 +99,7 @@ pub fn inspect(api: &Api, id: &str) -> Result<Response> {
     let exec = api.engine.containers.exec(id)?;
     let spec = &exec.spec;
     let (entrypoint, arguments) = spec.command.split_first().map_or(("", &[][..]), |(e, a)| (e, a));
-    Ok(body::json(&json!({
+    let mut told = json!({
         "ID": exec.id,
         "Running": exec.running,
         "ExitCode": exec.exit_code,
@@ -93,16 +108,19 @@ pub fn inspect(api: &Api, id: &str) -> Result<Response> {
             "entrypoint": entrypoint,
             "arguments": arguments,
             "privileged": spec.privileged,
-            "user": spec.user,
         },
         "OpenStdin": spec.stdin,
         "OpenStderr": spec.stderr,
         "OpenStdout": spec.stdout,
-        "CanRemove": !exec.running && exec.exit_code.is_some(),
+        "CanRemove": false,
         "ContainerID": exec.container,
-        "DetachKeys": "",
+        "DetachKeys": STANDARD.encode(detach_bytes(spec.detach_keys.as_deref())),
         "Pid": exec.pid,
-    })))
+    });
+    if !spec.user.is_empty() {
+        told["ProcessConfig"]["user"] = json!(spec.user);
+    }
+    Ok(body::json(&told))
 }
 
 #[cfg(test)]

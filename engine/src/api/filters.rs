@@ -24,18 +24,23 @@ impl Filters {
 
     /// Both shapes that clients send: `{"label":{"a=b":true}}` and `{"label":["a=b"]}`.
     fn parse(text: &str) -> Result<Self> {
-        let invalid = || Error::invalid(format!("invalid filters: {text}"));
+        let invalid = || Error::invalid("invalid filter");
         let value: Value = serde_json::from_str(text).map_err(|_| invalid())?;
         let entries = match value {
             Value::Null => return Ok(Self::default()),
             Value::Object(entries) => entries,
             _ => return Err(invalid()),
         };
+        // All of them have the same shape.
+        let sets = entries.values().all(|value| value.is_object() || value.is_null());
         let values = |value: Value| match value {
             Value::Null => Some(Vec::new()),
             Value::Array(values) => values.iter().map(plain).collect::<Option<Vec<_>>>(),
-            Value::Object(set) => Some(set.into_iter().map(|(name, _)| name).collect()),
-            other => plain(&other).map(|one| vec![one]),
+            Value::Object(set) if sets => set
+                .into_iter()
+                .map(|(name, is)| (is.is_boolean() || is.is_null()).then_some(name))
+                .collect(),
+            _ => None,
         };
         let entries = entries.into_iter().map(|(name, value)| Some((name, values(value)?)));
         entries.collect::<Option<_>>().map(Self).ok_or_else(invalid)
@@ -85,12 +90,24 @@ impl Filters {
 
     /// A condition that is a boolean: `dangling=true`.
     pub fn flag(&self, name: &str) -> Result<Option<bool>> {
-        let invalid = |value: &String| Error::invalid(format!("invalid filter '{name}={value}'"));
-        let Some(value) = self.values(name).first() else { return Ok(None) };
-        match value.to_ascii_lowercase().as_str() {
-            "1" | "true" | "t" => Ok(Some(true)),
-            "0" | "false" | "f" => Ok(Some(false)),
-            _ => Err(invalid(value)),
+        let all = self.values(name);
+        if all.is_empty() {
+            return Ok(None);
+        }
+        let has = |words: [&str; 2]| all.iter().any(|value| words.contains(&value.as_str()));
+        match (has(["1", "true"]), has(["0", "false"])) {
+            (true, false) => Ok(Some(true)),
+            (false, true) => Ok(Some(false)),
+            _ => Err(Error::invalid(format!("invalid filter '{name}=[{}]'", all.join(" ")))),
+        }
+    }
+
+    /// The value of a condition that may be given once only.
+    pub fn once(&self, name: &str) -> Result<Option<&str>> {
+        match self.values(name) {
+            [] => Ok(None),
+            [one] => Ok(Some(one)),
+            _ => Err(Error::invalid(format!("more than one {name} filter specified"))),
         }
     }
 }
@@ -99,7 +116,6 @@ fn plain(value: &Value) -> Option<String> {
     match value {
         Value::String(text) => Some(text.clone()),
         Value::Null => Some(String::new()),
-        Value::Bool(_) | Value::Number(_) => Some(value.to_string()),
         _ => None,
     }
 }
@@ -140,6 +156,33 @@ mod tests {
         }
         let set = filters(r#"{"label":{"a=b":null}}"#).unwrap();
         assert_eq!(set.values("label"), ["a=b"]);
+    }
+
+    #[test]
+    fn shapes_are_not_mixed_and_values_are_texts() {
+        for json in [
+            r#"{"name":["a"],"label":{"b":true}}"#,
+            r#"{"name":"a"}"#,
+            r#"{"name":5}"#,
+            r#"{"name":[5]}"#,
+            r#"{"name":{"a":{}}}"#,
+            "[]",
+            "x",
+        ] {
+            assert_eq!(filters(json).unwrap_err().to_string(), "invalid filter", "{json}");
+        }
+    }
+
+    #[test]
+    fn a_condition_is_true_or_false_and_not_both() {
+        let check = |json: &str| filters(json).unwrap().flag("dangling");
+        assert_eq!(check(r#"{"dangling":["1"]}"#).unwrap(), Some(true));
+        assert_eq!(check(r#"{"dangling":{"false":true}}"#).unwrap(), Some(false));
+        assert_eq!(check("{}").unwrap(), None);
+        for (json, told) in [(r#"["x"]"#, "[x]"), (r#"["1","false"]"#, "[1 false]")] {
+            let error = check(&format!("{{\"dangling\":{json}}}")).unwrap_err().to_string();
+            assert_eq!(error, format!("invalid filter 'dangling={told}'"));
+        }
     }
 
     #[test]

@@ -21,18 +21,28 @@ use super::body::{self, Response};
 use super::transport::Transport;
 use super::version::Version;
 use crate::container::Attached;
+use engine_error::Error;
 
 /// How long a client may go on sending to a container that has ended. What it sends is read and
 /// dropped, because closing before would reset the connection and lose output still on its way.
 const LINGER: Duration = Duration::from_secs(10);
 
+/// The media type of bytes as they are.
+const RAW: &str = "application/vnd.docker.raw-stream";
+
 /// The media type of a container's streams.
 pub fn content_type(tty: bool, version: Version) -> &'static str {
-    if tty || version < Version(42) {
-        "application/vnd.docker.raw-stream"
-    } else {
-        "application/vnd.docker.multiplexed-stream"
-    }
+    if tty || version < Version(42) { RAW } else { "application/vnd.docker.multiplexed-stream" }
+}
+
+/// Why a client cannot be attached: a line of text, after which nothing follows. Clients that read
+/// the connection's bytes themselves expect no JSON.
+pub fn refusal(error: &Error) -> Response {
+    let mut response = body::text(super::error::status(error.kind()), error.chain() + "\r\n");
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(RAW));
+    headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    response
 }
 
 /// Hands the connection over, or streams in an ordinary reply where the client did not ask.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use chrono::Utc;
 use hyper::StatusCode;
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::Api;
@@ -13,8 +14,8 @@ use super::containers::blocking;
 use super::filters::Filters;
 use super::request::Request;
 use super::version::Version;
-use super::wire::image as wire;
-use super::wire::time::point;
+use super::wire::time::until;
+use super::wire::{go, image as wire, syntax};
 use crate::core::Engine;
 use engine_error::{Error, Result};
 use image::{Filter, Image, Reference, Removed};
@@ -29,18 +30,29 @@ pub async fn list(api: &Api, request: &Request) -> Result<Response> {
     filter.references.extend(request.query.text("filter").map(str::to_owned));
     let (engine, references) = (api.engine.clone(), filter.references.clone());
     let images = blocking(move || engine.images.search(&filter)).await?;
-    let dangling_has_a_name = request.version < Version(43);
+    let shared =
+        if request.query.flag("shared-size") { Some(shared_sizes(api).await?) } else { None };
     let entry = |image: &Arc<Image>| {
-        let mut entry = wire::summary(image, -1);
+        let users = || i64::try_from(api.engine.images.users(image.id).len()).unwrap_or(i64::MAX);
+        let users = if request.version < Version(51) { -1 } else { users() };
+        let mut entry = wire::summary(image, users);
         if !references.is_empty() {
             entry["RepoTags"] = json!(named(&image.names, &references));
         }
-        if dangling_has_a_name && image.names.is_empty() {
-            entry["RepoTags"] = json!(["<none>:<none>"]);
+        if let Some(shared) = &shared {
+            entry["SharedSize"] = shared.get(&image.id.to_string()).copied().unwrap_or(0).into();
         }
+        wire::for_version(&mut entry, request.version);
         entry
     };
     Ok(body::json(&images.iter().map(entry).collect::<Vec<_>>()))
+}
+
+/// How many bytes of each image others have too.
+async fn shared_sizes(api: &Api) -> Result<BTreeMap<String, u64>> {
+    let engine = api.engine.clone();
+    let usage = blocking(move || Ok(engine.images_usage())).await?;
+    Ok(usage.images.iter().map(|usage| (usage.image.id.to_string(), usage.shared)).collect())
 }
 
 /// Of an image's names, those that were asked for.
@@ -61,15 +73,68 @@ fn filter(filters: &Filters) -> Result<Filter> {
         without_labels: filters.values("label!").to_vec(),
         before: first("before"),
         since: first("since"),
-        until: first("until").map(|text| point(&text, now)).transpose()?.flatten(),
+        until: filters.once("until")?.map(|text| until(text, now)).transpose()?.flatten(),
         references: filters.values("reference").to_vec(),
     })
 }
 
 /// `GET /images/{name}/json`.
-pub async fn inspect(api: &Api, name: &str, version: Version) -> Result<Response> {
+pub async fn inspect(api: &Api, name: &str, request: &Request) -> Result<Response> {
+    let wanted = platform(request)?;
+    if wanted.is_some() && request.query.flag("manifests") {
+        return Err(Error::invalid(
+            "conflicting options: manifests and platform options cannot both be set",
+        ));
+    }
     let image = find(api, name).await?;
-    Ok(body::json(&wire::inspect(&image, super::system::storage_driver(api), version)))
+    check_platform(&image, name, wanted.as_ref())?;
+    let driver = super::system::storage_driver(api);
+    Ok(body::json(&wire::inspect(&image, driver, request.version)))
+}
+
+/// `platform`, as JSON: which of an image's variants is meant.
+fn platform(request: &Request) -> Result<Option<Wanted>> {
+    let Some(text) = request.query.text("platform") else { return Ok(None) };
+    let invalid = |told: String| Error::invalid(format!("failed to parse platform: {told}"));
+    let value: Value = serde_json::from_str(text).map_err(|error| {
+        let told = syntax::complaint(text.as_bytes());
+        invalid(told.unwrap_or_else(|| error.to_string()))
+    })?;
+    let wanted: Wanted = go::from_value(value).map_err(|error| invalid(error.to_string()))?;
+    if wanted.os.is_empty() || wanted.architecture.is_empty() {
+        return Err(Error::invalid("both OS and Architecture must be provided"));
+    }
+    Ok(Some(wanted))
+}
+
+/// A platform as clients write it.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename = "Platform", default)]
+struct Wanted {
+    os: String,
+    architecture: String,
+    variant: String,
+}
+
+/// An image that is for another platform is not the one that is meant.
+fn check_platform(image: &Image, name: &str, wanted: Option<&Wanted>) -> Result<()> {
+    let Some(wanted) = wanted else { return Ok(()) };
+    let (os, architecture) =
+        (image.config.os().to_string(), image.config.architecture().to_string());
+    let variant = image.config.variant().clone().unwrap_or_default();
+    let same = (os.as_str(), architecture.as_str()) == (&wanted.os, &wanted.architecture)
+        && (wanted.variant.is_empty() || variant.is_empty() || variant == wanted.variant);
+    if same {
+        return Ok(());
+    }
+    let mut asked = format!("{}/{}", wanted.os, wanted.architecture);
+    if !wanted.variant.is_empty() {
+        asked = format!("{asked}/{}", wanted.variant);
+    }
+    Err(Error::not_found(format!(
+        "image with reference {name} was found but its platform ({os}/{architecture}) does not match \
+         the specified platform ({asked})"
+    )))
 }
 
 async fn find(api: &Api, name: &str) -> Result<Arc<Image>> {
@@ -78,7 +143,10 @@ async fn find(api: &Api, name: &str) -> Result<Arc<Image>> {
 }
 
 /// `GET /images/{name}/history`.
-pub async fn history(api: &Api, name: &str) -> Result<Response> {
+pub async fn history(api: &Api, name: &str, request: &Request) -> Result<Response> {
+    if let Some(wanted) = platform(request)? {
+        check_platform(&*find(api, name).await?, name, Some(&wanted))?;
+    }
     let (engine, name) = (api.engine.clone(), name.to_owned());
     let entries = blocking(move || engine.images.history(&name)).await?;
     Ok(body::json(&entries.iter().map(wire::history).collect::<Vec<_>>()))
@@ -90,13 +158,36 @@ pub async fn tag(api: &Api, name: &str, request: &Request) -> Result<Response> {
     if repository.is_empty() {
         return Err(Error::invalid("invalid reference format: the parameter repo is required"));
     }
-    let target = format!("{repository}:{}", request.query.text("tag").unwrap_or("latest"));
+    let target = target(repository, request.query.text("tag"))?;
     let (engine, source, new) = (api.engine.clone(), name.to_owned(), target.clone());
     blocking(move || engine.images.tag(&source, &new)).await?;
     let image = find(api, &target).await?;
     let name = Reference::parse(&target)?.to_string();
     publish(api, "tag", &image.id.to_string(), &name);
     Ok(body::empty(StatusCode::CREATED))
+}
+
+/// The name that a repository and a tag make. A tag of its own is stronger than that of the name.
+fn target(repository: &str, tag: Option<&str>) -> Result<String> {
+    let ambiguous = repository.starts_with("sha256:");
+    if ambiguous {
+        let why = "refusing to create an ambiguous tag using digest algorithm as name";
+        return Err(Error::invalid(why));
+    }
+    let reference = Reference::parse(repository)?;
+    if reference.digest().is_some() {
+        return Err(Error::invalid("cannot import digest reference"));
+    }
+    match tag {
+        Some(tag) => {
+            let tagged = reference.with_tag(tag);
+            tagged
+                .map(|tagged| tagged.to_string())
+                .map_err(|_| Error::invalid("invalid tag format"))
+        }
+        None if reference.tag().is_some() => Ok(repository.to_owned()),
+        None => Ok(format!("{repository}:latest")),
+    }
 }
 
 /// `DELETE /images/{name}`.

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
+use chrono::Utc;
 use cnm::Network;
 use hyper::StatusCode;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::Api;
 use super::body::{self, Response};
@@ -13,6 +14,7 @@ use super::filters::Filters;
 use super::request::Request;
 use super::wire::container_create::endpoint_spec;
 use super::wire::network::{self, Connect, Create, Disconnect, Update};
+use super::wire::time::until;
 use engine_error::{Error, Result};
 
 const FILTERS: &[&str] = &["dangling", "driver", "id", "label", "label!", "name", "scope", "type"];
@@ -20,7 +22,7 @@ const FILTERS: &[&str] = &["dangling", "driver", "id", "label", "label!", "name"
 /// `GET /networks`.
 pub fn list(api: &Api, request: &Request) -> Result<Response> {
     let filters = Filters::of(&request.query, FILTERS)?;
-    let dangling = filters.flag("dangling")?;
+    let dangling = dangling(&filters)?;
     if let Some(kind) =
         filters.values("type").iter().find(|t| !matches!(t.as_str(), "builtin" | "custom"))
     {
@@ -43,6 +45,22 @@ pub fn list(api: &Api, request: &Request) -> Result<Response> {
     Ok(body::json(&shown.collect::<Vec<_>>()))
 }
 
+/// Whether only networks are wanted that nobody is on, or only others.
+fn dangling(filters: &Filters) -> Result<Option<bool>> {
+    match filters.values("dangling") {
+        [] => Ok(None),
+        [one] => match one.as_str() {
+            "1" | "true" => Ok(Some(true)),
+            "0" | "false" => Ok(Some(false)),
+            _ => Err(Error::invalid(
+                "invalid value for filter 'dangling', must be \"true\" (or \"1\"), or \"false\" (or \
+                 \"0\")",
+            )),
+        },
+        _ => Err(Error::invalid("got more than one value for filter key \"dangling\"")),
+    }
+}
+
 /// `POST /networks/create`.
 pub async fn create(api: &Api, request: Request) -> Result<Response> {
     let spec = request.json::<Create>().await?.spec()?;
@@ -54,6 +72,7 @@ pub async fn create(api: &Api, request: Request) -> Result<Response> {
 
 /// `GET /networks/{id}`.
 pub fn inspect(api: &Api, key: &str, request: &Request) -> Result<Response> {
+    let verbose = verbose(request)?;
     let network = api.engine.networks.network(key)?;
     let scope = network.driver.traits().scope.as_str();
     if request.query.text("scope").is_some_and(|wanted| wanted != scope) {
@@ -61,10 +80,20 @@ pub fn inspect(api: &Api, key: &str, request: &Request) -> Result<Response> {
     }
     let mut shown = network::inspect(&network, &api.engine.containers.on_network(&network.id));
     if let (Some(_), Some(member)) = (network.tunnel, api.engine.membership.member()) {
-        let verbose = request.query.flag("verbose");
         super::wire::cluster::add_network(&mut shown, &network, &member, verbose);
     }
     Ok(body::json(&shown))
+}
+
+/// `verbose`, which Go reads more strictly than other conditions.
+fn verbose(request: &Request) -> Result<bool> {
+    match request.query.text("verbose") {
+        None | Some("0" | "f" | "F" | "false" | "False" | "FALSE") => Ok(false),
+        Some("1" | "t" | "T" | "true" | "True" | "TRUE") => Ok(true),
+        Some(text) => Err(Error::invalid(format!(
+            "invalid value for verbose: {text}: strconv.ParseBool: parsing \"{text}\": invalid syntax"
+        ))),
+    }
 }
 
 /// `DELETE /networks/{id}`.
@@ -73,34 +102,32 @@ pub fn inspect(api: &Api, key: &str, request: &Request) -> Result<Response> {
 pub async fn remove(api: &Api, key: &str, request: &Request) -> Result<Response> {
     let force = request.query.flag("force");
     let (engine, key) = (api.engine.clone(), key.to_owned());
-    blocking(move || {
-        if force {
-            engine.containers.disconnect_all(&key)?;
-        }
-        engine.networks.remove(&key)
-    })
-    .await?;
+    blocking(move || engine.containers.remove_network(&key, force)).await?;
     Ok(body::no_content())
 }
 
 /// `POST /networks/{id}/connect`.
 pub async fn connect(api: &Api, key: &str, request: Request) -> Result<Response> {
     let connect: Connect = request.json().await?;
-    if connect.container.is_empty() {
-        return Err(Error::invalid("no container named: the field Container is required"));
-    }
+    named(&connect.container)?;
     let spec = endpoint_spec(&connect.endpoint_config)?;
     let (engine, key) = (api.engine.clone(), key.to_owned());
     blocking(move || engine.containers.connect(&key, &connect.container, spec)).await?;
     Ok(body::empty(StatusCode::OK))
 }
 
+/// Refuses no name at all.
+fn named(container: &str) -> Result<()> {
+    if container.is_empty() {
+        return Err(Error::invalid("invalid name or ID supplied: \"\""));
+    }
+    Ok(())
+}
+
 /// `POST /networks/{id}/disconnect`.
 pub async fn disconnect(api: &Api, key: &str, request: Request) -> Result<Response> {
     let Disconnect { container, force } = request.json().await?;
-    if container.is_empty() {
-        return Err(Error::invalid("no container named: the field Container is required"));
-    }
+    named(&container)?;
     let (engine, key) = (api.engine.clone(), key.to_owned());
     blocking(move || engine.containers.disconnect(&key, &container, force)).await?;
     Ok(body::empty(StatusCode::OK))
@@ -117,9 +144,15 @@ pub async fn update(api: &Api, key: &str, request: Request) -> Result<Response> 
 
 /// `POST /networks/prune`.
 pub async fn prune(api: &Api, request: &Request) -> Result<Response> {
-    let filters = Filters::of(&request.query, &["label", "label!", "until"])?.into_map();
+    let filters = Filters::of(&request.query, &["label", "label!", "until"])?;
+    let until = filters.once("until")?.map(|text| until(text, Utc::now())).transpose()?.flatten();
+    let mut filters = filters.into_map();
+    if let Some(until) = until {
+        filters.insert("until".to_owned(), vec![until.timestamp().to_string()]);
+    }
     let engine = api.engine.clone();
     let removed = blocking(move || engine.networks.prune(&filters)).await?;
     api.engine.events.pruned("network", 0);
+    let removed = if removed.is_empty() { Value::Null } else { json!(removed) };
     Ok(body::json(&json!({"NetworksDeleted": removed})))
 }

@@ -64,8 +64,8 @@ async fn inspect(api: &Api, key: &str) -> Result<Response> {
 /// `POST /nodes/{id}/update`.
 async fn update(api: &Api, key: &str, request: Request) -> Result<Response> {
     let node = &api.engine.swarm.node;
-    node.authority()?;
     let version = version(&request, "node")?;
+    node.authority()?;
     let change = request.json::<wire::NodeSpec>().await?.change()?;
     let listed = find(api, key).await?;
     node.update_node(&listed.id, version, &change).await?;

@@ -12,7 +12,8 @@ use serde_json::Value;
 
 use super::query::{Query, decode};
 use super::version::{NEWEST, Version, of_segment};
-use super::wire::go;
+use super::websocket;
+use super::wire::{go, syntax};
 use engine_error::{Error, Result};
 
 /// The most that a JSON body may have.
@@ -23,8 +24,10 @@ const JSON_LIMIT: usize = 16 << 20;
 pub struct Request {
     /// The method.
     pub method: Method,
-    /// The segments of the path, decoded, without the version.
+    /// The segments of the path, decoded, without the version. The last is empty after a slash.
     pub path: Vec<String>,
+    /// Where the path leads once it is cleaned of `//` and `..`, if it has any.
+    pub moved: Option<String>,
     /// The query.
     pub query: Query,
     /// The API version it is in.
@@ -37,13 +40,20 @@ pub struct Request {
 
 impl Request {
     /// Takes a request apart.
-    pub fn new(mut request: hyper::Request<Incoming>) -> Result<Self> {
-        refuse_browsers(request.headers())?;
+    pub fn new(mut request: hyper::Request<Incoming>, is_local: bool) -> Result<Self> {
+        // Who opens a web socket tells an origin whatever it is, and no browser reaches a unix socket.
+        if !(is_local && websocket::is_asked_for(request.headers())) {
+            refuse_browsers(request.headers())?;
+        }
         let upgrade = wants_upgrade(request.headers()).then(|| hyper::upgrade::on(&mut request));
         let (parts, body) = request.into_parts();
         let path = decode(parts.uri.path(), false);
-        let mut path: Vec<String> =
-            path.split('/').filter(|part| !part.is_empty()).map(str::to_owned).collect();
+        let moved = cleaned(parts.uri.path()).map(|path| match parts.uri.query() {
+            Some(query) => format!("{path}?{query}"),
+            None => path,
+        });
+        let path = path.strip_prefix('/').unwrap_or(&path);
+        let mut path: Vec<String> = path.split('/').map(str::to_owned).collect();
         let version = match path.first().map(|first| of_segment(first)).transpose()?.flatten() {
             Some(version) => {
                 path.remove(0);
@@ -55,6 +65,7 @@ impl Request {
         Ok(Self {
             method: parts.method,
             path,
+            moved,
             query,
             version,
             headers: parts.headers,
@@ -73,22 +84,31 @@ impl Request {
         self.upgrade.take()
     }
 
+    /// The body as a JSON value, which must be there.
+    pub async fn present(self) -> Result<Value> {
+        const ENDED: &str = "invalid JSON: got EOF while reading request body";
+        let value = self.found().await?;
+        value.ok_or_else(|| Error::invalid(ENDED))
+    }
+
     /// The body as a JSON value; `null` if there is none.
     pub async fn value(self) -> Result<Value> {
+        Ok(self.found().await?.unwrap_or_default())
+    }
+
+    async fn found(self) -> Result<Option<Value>> {
         let content_type = self.header(CONTENT_TYPE.as_str()).unwrap_or_default().to_owned();
         let bytes = self.bytes(JSON_LIMIT).await?;
         if bytes.iter().all(u8::is_ascii_whitespace) {
-            return Ok(Value::Null);
+            return Ok(None);
         }
-        let media = content_type.split(';').next().unwrap_or_default().trim();
-        if !media.eq_ignore_ascii_case("application/json") {
-            return Err(Error::invalid(format!(
-                "unsupported Content-Type header ({content_type}): must be 'application/json'"
-            )));
-        }
+        check_media(&content_type)?;
         let mut values = serde_json::Deserializer::from_slice(&bytes).into_iter::<Value>();
-        let invalid = |error: serde_json::Error| Error::invalid(format!("invalid JSON: {error}"));
-        let value = values.next().transpose().map_err(invalid)?.unwrap_or_default();
+        let invalid = |error: serde_json::Error| {
+            let told = syntax::complaint(&bytes).unwrap_or_else(|| error.to_string());
+            Error::invalid(format!("invalid JSON: {told}"))
+        };
+        let value = values.next().transpose().map_err(invalid)?;
         match values.next() {
             None => Ok(value),
             Some(_) => Err(Error::invalid("unexpected content after JSON")),
@@ -126,6 +146,37 @@ impl Request {
     }
 }
 
+/// A path without empty parts, `.` and `..`, unless it is that already.
+fn cleaned(path: &str) -> Option<String> {
+    let mut parts: Vec<&str> = Vec::new();
+    for part in path.split('/').filter(|part| !matches!(*part, "" | ".")) {
+        if part == ".." {
+            parts.pop();
+        } else {
+            parts.push(part);
+        }
+    }
+    let mut clean = format!("/{}", parts.join("/"));
+    if path.ends_with('/') && clean.len() > 1 {
+        clean.push('/');
+    }
+    (path.starts_with('/') && clean != path).then_some(clean)
+}
+
+/// The body of a request must say that it is JSON.
+fn check_media(content_type: &str) -> Result<()> {
+    if content_type.is_empty() {
+        return Err(Error::invalid("malformed Content-Type header (): mime: no media type"));
+    }
+    let media = content_type.split(';').next().unwrap_or_default().trim();
+    if media.eq_ignore_ascii_case("application/json") {
+        return Ok(());
+    }
+    Err(Error::invalid(format!(
+        "unsupported Content-Type header ({content_type}): must be 'application/json'"
+    )))
+}
+
 /// No page in a browser may talk to the API: requests that a browser marked are not a client's.
 fn refuse_browsers(headers: &HeaderMap) -> Result<()> {
     let marked = headers.contains_key(ORIGIN)
@@ -142,4 +193,26 @@ fn wants_upgrade(headers: &HeaderMap) -> bool {
         .flat_map(|value| value.split(','))
         .any(|token| token.trim().eq_ignore_ascii_case("upgrade"));
     upgrade && headers.contains_key(UPGRADE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_cleaned_as_go_s_router_does_it() {
+        for (path, clean) in [
+            ("/../version", Some("/version")),
+            ("//info", Some("/info")),
+            ("/a//b/./c", Some("/a/b/c")),
+            ("/a/../b/", Some("/b/")),
+            ("/a/..", Some("/")),
+            ("/a/b", None),
+            ("/a/b/", None),
+            ("/", None),
+            ("*", None),
+        ] {
+            assert_eq!(cleaned(path).as_deref(), clean, "{path}");
+        }
+    }
 }

@@ -11,10 +11,11 @@ use serde_json::json;
 
 use super::body::{self, Response};
 use super::error::page_not_found;
+use super::filters::Filters;
 use super::request::Request;
 use super::{
     Api, cluster, containers, events, exec, images, logs, networks, nodes, ports, stats, swarm,
-    system, transfer, volumes,
+    system, transfer, volumes, websocket,
 };
 use engine_error::{Error, Result};
 
@@ -23,6 +24,9 @@ pub async fn dispatch(api: Arc<Api>, request: Request) -> Result<Response> {
     let path = request.path.clone();
     let path: Vec<&str> = path.iter().map(String::as_str).collect();
     let method = request.method.as_str().to_owned();
+    if let Some(location) = &request.moved {
+        return body::moved(location);
+    }
     if method == "OPTIONS" {
         return Ok(body::empty(StatusCode::OK));
     }
@@ -38,7 +42,7 @@ pub async fn dispatch(api: Arc<Api>, request: Request) -> Result<Response> {
         Some(noun @ ("services" | "tasks" | "secrets" | "configs")) => {
             swarm::without(&api, noun, method, &path[1..])
         }
-        Some("plugins") => plugin(method, path),
+        Some("plugins") => plugin(method, path, &request),
         _ => other(api, method, path, request).await,
     }
 }
@@ -62,6 +66,7 @@ async fn other(api: Arc<Api>, method: &str, path: &[&str], request: Request) -> 
         ("GET", ["distribution", .., "json"]) => {
             Err(unsupported("asking registries about images is not supported yet"))
         }
+        ("POST", ["session" | "grpc"]) => session(&request),
         ("GET", ["rnet", "containers", key, "ports"]) => ports::list(&api, key),
         ("POST", ["rnet", "containers", key, "ports"]) => ports::change(&api, key, request).await,
         ("POST", ["rnet", "networks", key @ .., "update"]) if !key.is_empty() => {
@@ -121,6 +126,7 @@ async fn container(
         ("POST", [key, "rename"]) => containers::rename(&api, key, &request).await,
         ("POST", [key, "wait"]) => containers::wait(&api, key, &request),
         ("POST", [key, "attach"]) => containers::attach(&api, key, request).await,
+        ("GET", [key, "attach", "ws"]) => websocket::attach(&api, key, request).await,
         ("POST", [key, "resize"]) => containers::resize(&api, key, &request).await,
         ("POST", [key, "exec"]) => exec::create(&api, key, request).await,
         ("DELETE", [key]) => containers::remove(&api, key, &request).await,
@@ -143,7 +149,7 @@ async fn container(
 /// The name of a container by another one's link, `app/db`, which takes two parts of a path.
 fn by_link(method: &str, parts: &[&str]) -> Option<String> {
     match (method, parts) {
-        (_, [_, "checkpoints", ..]) => None,
+        (_, [_, "checkpoints", ..] | [_, "attach", "ws"] | [.., ""]) => None,
         ("DELETE", [parent, alias]) | (_, [parent, alias, _]) => Some(format!("{parent}/{alias}")),
         _ => None,
     }
@@ -167,10 +173,10 @@ async fn image(api: Arc<Api>, method: &str, path: &[&str], request: Request) -> 
         ("POST", ["load"]) => transfer::load(&api, request).await,
         ("POST", ["prune"]) => images::prune(&api, &request).await,
         ("GET", [name @ .., "json"]) if !name.is_empty() => {
-            images::inspect(&api, &name.join("/"), request.version).await
+            images::inspect(&api, &name.join("/"), &request).await
         }
         ("GET", [name @ .., "history"]) if !name.is_empty() => {
-            images::history(&api, &name.join("/")).await
+            images::history(&api, &name.join("/"), &request).await
         }
         ("GET", [name @ .., "get"]) if !name.is_empty() => {
             transfer::save(&api, vec![name.join("/")]).await
@@ -179,6 +185,7 @@ async fn image(api: Arc<Api>, method: &str, path: &[&str], request: Request) -> 
             images::tag(&api, &name.join("/"), &request).await
         }
         ("POST", [_, .., "push"]) => Err(unsupported("pushing images is not supported yet")),
+        ("DELETE", [""]) => Err(Error::invalid("image name cannot be blank")),
         ("DELETE", name) if !name.is_empty() => {
             images::remove(&api, &name.join("/"), &request).await
         }
@@ -188,7 +195,7 @@ async fn image(api: Arc<Api>, method: &str, path: &[&str], request: Request) -> 
 
 async fn network(api: Arc<Api>, method: &str, path: &[&str], request: Request) -> Result<Response> {
     match (method, &path[1..]) {
-        ("GET", []) => networks::list(&api, &request),
+        ("GET", [] | [""]) => networks::list(&api, &request),
         ("POST", ["create"]) => networks::create(&api, request).await,
         ("POST", ["prune"]) => networks::prune(&api, &request).await,
         ("GET", key) => networks::inspect(&api, &key.join("/"), &request),
@@ -210,6 +217,7 @@ async fn volume(api: Arc<Api>, method: &str, path: &[&str], request: Request) ->
         ("GET", []) => volumes::list(&api, &request).await,
         ("POST", ["create"]) => volumes::create(&api, request).await,
         ("POST", ["prune"]) => volumes::prune(&api, &request).await,
+        ("GET" | "DELETE", [""]) => Err(Error::not_found("get: no such volume")),
         ("GET", name) => volumes::inspect(&api, &name.join("/")).await,
         ("DELETE", name) if !name.is_empty() => {
             volumes::remove(&api, &name.join("/"), &request).await
@@ -219,13 +227,35 @@ async fn volume(api: Arc<Api>, method: &str, path: &[&str], request: Request) ->
     }
 }
 
-fn plugin(method: &str, path: &[&str]) -> Result<Response> {
+/// Plugins are found on the host and not kept: there are none to list or to change.
+fn plugin(method: &str, path: &[&str], request: &Request) -> Result<Response> {
+    let missing =
+        |name: &[&str]| Err(Error::not_found(format!("plugin \"{}\" not found", name.join("/"))));
     match (method, &path[1..]) {
-        ("GET", []) => Ok(body::json(&serde_json::json!([]))),
-        (_, [name @ .., "json"]) if !name.is_empty() => {
-            Err(Error::not_found(format!("plugin \"{}\" not found", name.join("/"))))
+        ("GET", []) => {
+            Filters::of(&request.query, &["capability", "enabled"])?;
+            Ok(body::json(&json!([])))
         }
-        _ => Err(unsupported("plugins are not supported")),
+        ("GET", ["privileges"]) | ("POST", ["pull" | "create"]) => {
+            Err(unsupported("plugins are not supported"))
+        }
+        ("GET", [name @ .., "json"])
+        | ("POST", [name @ .., "enable" | "disable" | "push" | "upgrade" | "set"])
+        | ("DELETE", name)
+            if !name.is_empty() =>
+        {
+            missing(name)
+        }
+        _ => Err(page_not_found()),
+    }
+}
+
+/// The sessions of builders, which are not served: what is wrong with a request is told first.
+fn session(request: &Request) -> Result<Response> {
+    match request.header("upgrade") {
+        None => Err(Error::invalid("no upgrade proto in request")),
+        Some("h2c") => Err(page_not_found()),
+        Some(other) => Err(Error::invalid(format!("protocol {other} not supported"))),
     }
 }
 

@@ -70,7 +70,8 @@ pub async fn serve(
             Ok((place, stream, peer)) => {
                 refused = false;
                 let requests = tasks.requests.clone();
-                let from = Origin { peer: peer.into(), requests };
+                let is_local = matches!(stream, Stream::Unix(_));
+                let from = Origin { peer: peer.into(), is_local, requests };
                 let connection = connection(api.clone(), stream, stop.clone(), from);
                 tasks.connections.spawn(async move {
                     connection.await;
@@ -117,6 +118,8 @@ pub fn places(descriptors: u64) -> usize {
 #[derive(Clone)]
 struct Origin {
     peer: Arc<str>,
+    /// Whether that is on this machine.
+    is_local: bool,
     requests: TaskTracker,
 }
 
@@ -195,7 +198,7 @@ async fn answer(api: Arc<Api>, request: hyper::Request<Incoming>, from: &Origin)
     let method = request.method().clone();
     let path = request.uri().path().to_owned();
     let begun = std::time::Instant::now();
-    let replied = match Request::new(request) {
+    let replied = match Request::new(request, from.is_local) {
         Ok(request) => from
             .requests
             .spawn(async move { route::dispatch(api, request).await })

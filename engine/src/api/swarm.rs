@@ -31,7 +31,10 @@ pub async fn dispatch(api: &Api, path: &[&str], request: Request) -> Result<Resp
             api.engine.swarm.node.authority()?;
             Ok(body::json(&json!({"UnlockKey": ""})))
         }
-        ("POST", ["unlock"]) => Err(Error::conflict("swarm is not locked")),
+        ("POST", ["unlock"]) => {
+            api.engine.swarm.node.authority()?;
+            Err(Error::conflict("swarm is not locked"))
+        }
         _ => Err(page_not_found()),
     }
 }
@@ -93,8 +96,8 @@ async fn leave(api: &Api, request: &Request) -> Result<Response> {
 /// `POST /swarm/update`.
 async fn update(api: &Api, request: Request) -> Result<Response> {
     let node = &api.engine.swarm.node;
-    node.authority()?;
     let version = version(&request, "swarm")?;
+    node.authority()?;
     let rotate = Rotate {
         worker: request.query.flag("rotateWorkerToken"),
         manager: request.query.flag("rotateManagerToken"),

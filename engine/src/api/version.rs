@@ -26,22 +26,22 @@ pub fn of_segment(segment: &str) -> Result<Option<Version>> {
     if text.is_empty() || !text.bytes().all(|b| b.is_ascii_digit() || b == b'.') {
         return Ok(None);
     }
-    let invalid = || Error::invalid(format!("invalid API version: {text}"));
-    let (major, minor) = text.split_once('.').unwrap_or((text, "0"));
-    let major: u16 = major.parse().map_err(|_| invalid())?;
-    let minor: u16 = minor.parse().map_err(|_| invalid())?;
-    if (major, minor) > (1, NEWEST.0) {
+    let parts: Vec<u64> = text.split('.').map(|part| part.parse().unwrap_or(0)).collect();
+    let part = |place: usize| parts.get(place).copied().unwrap_or(0);
+    let (major, minor) = (part(0), part(1));
+    let more = parts.iter().skip(2).any(|part| *part > 0);
+    if (major, minor, more) > (1, NEWEST.0.into(), false) {
         return Err(Error::invalid(format!(
             "client version {text} is too new. Maximum supported API version is {NEWEST}"
         )));
     }
-    if (major, minor) < (1, OLDEST.0) {
+    if (major, minor) < (1, OLDEST.0.into()) {
         return Err(Error::invalid(format!(
             "client version {text} is too old. Minimum supported API version is {OLDEST}, please \
              upgrade your client to a newer version"
         )));
     }
-    Ok(Some(Version(minor)))
+    Ok(Some(Version(u16::try_from(minor).unwrap_or(NEWEST.0))))
 }
 
 #[cfg(test)]
@@ -67,5 +67,8 @@ mod tests {
         );
         assert!(check("v2").is_err());
         assert!(check("v1.2.3").is_err());
+        assert!(check("v1").unwrap_err().starts_with("client version 1 is too old."));
+        assert!(check("v1.51.1").unwrap_err().starts_with("client version 1.51.1 is too new."));
+        assert_eq!(check("v1.40.0"), Ok(Some(Version(40))));
     }
 }

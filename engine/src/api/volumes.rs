@@ -20,7 +20,7 @@ const FILTERS: &[&str] = &["dangling", "driver", "label", "label!", "name"];
 
 /// Body of `POST /volumes/create`.
 #[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
+#[serde(rename = "CreateOptions", rename_all = "PascalCase", default)]
 struct Create {
     name: String,
     driver: String,
@@ -109,7 +109,6 @@ pub async fn prune(api: &Arc<Api>, request: &Request) -> Result<Response> {
     }
     api.engine.events.pruned("volume", pruned.reclaimed);
     let (removed, reclaimed) = (pruned.removed, pruned.reclaimed);
-    let removed = if removed.is_empty() { Value::Null } else { json!(removed) };
     Ok(body::json(&json!({"VolumesDeleted": removed, "SpaceReclaimed": reclaimed})))
 }
 

@@ -19,5 +19,6 @@ pub mod network;
 pub mod ports;
 pub mod stats;
 pub mod swarm;
+pub mod syntax;
 pub mod system;
 pub mod time;

@@ -12,7 +12,7 @@ use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 
 use super::Containers;
 use super::detach::{self, Scanner};
-use super::{Attach, Attached, LogLine, LogQuery};
+use super::{Attach, Attached, LogLine, LogQuery, Status};
 use crate::runner::StreamClient;
 use engine_error::{Error, Result};
 use shim::client::ShimClient;
@@ -28,6 +28,14 @@ impl Containers {
         let container = live.get();
         let tty = container.spec.tty;
         let keys = detach::keys(attach.detach_keys.as_deref())?;
+        let busy = match container.state.status {
+            Status::Paused => Some("is paused, unpause the container before attach"),
+            Status::Restarting => Some("is restarting, wait until the container is running"),
+            _ => None,
+        };
+        if let Some(busy) = busy.filter(|_| attach.stream) {
+            return Err(Error::conflict(format!("container {key} {busy}")));
+        }
         let streams = Streams {
             stdin: attach.stdin && container.spec.open_stdin,
             stdout: attach.stdout,

@@ -20,8 +20,8 @@ use runtime::spec::Namespace;
 impl Containers {
     /// Joins a container to a network, whether it runs or not. Blocks.
     pub fn connect(&self, network: &str, container: &str, spec: EndpointSpec) -> Result<()> {
-        let network = self.networks.network(network)?;
         let live = self.registry.find(container)?;
+        let network = self.networks.network(network)?;
         let _turn = live.lifecycle.blocking_lock();
         let before = live.get();
         check_connect(&network, &before)?;
@@ -54,13 +54,14 @@ impl Containers {
 
     /// Takes a container off a network. Blocks.
     pub fn disconnect(&self, network: &str, container: &str, force: bool) -> Result<()> {
-        let network = self.networks.network(network)?;
         let live = match self.registry.find(container) {
             Err(error) if force && error.kind() == Kind::NotFound => {
+                let network = self.networks.network(network)?;
                 return self.evict(&network, container);
             }
             other => other?,
         };
+        let network = self.networks.network(network)?;
         let _turn = live.lifecycle.blocking_lock();
         let before = live.get();
         let is_it = |id: Option<&NetworkId>, name: &str| {
@@ -100,6 +101,31 @@ impl Containers {
                 Ok(())
             }
         }
+    }
+
+    /// Removes a network; with `force` all containers are taken off it before. Blocks.
+    pub fn remove_network(&self, network: &str, force: bool) -> Result<()> {
+        if force {
+            self.disconnect_all(network)?;
+        }
+        self.networks.remove(network).map_err(|error| self.with_names(error))
+    }
+
+    /// An error that tells who is on a network, with the names of containers in place of their ids.
+    fn with_names(&self, error: Error) -> Error {
+        const NAME: &str = "name:\"";
+        let text = error.to_string();
+        let mut parts = text.split(NAME);
+        let before = parts.next().unwrap_or_default().to_owned();
+        if before.len() == text.len() {
+            return error;
+        }
+        let named = parts.map(|part| {
+            let (id, rest) = part.split_once('"').unwrap_or((part, ""));
+            let name = self.find(id).map_or_else(|_| id.to_owned(), |found| found.name.clone());
+            format!("{NAME}{name}\"{rest}")
+        });
+        Error::new(error.kind(), before + &named.collect::<String>())
     }
 
     /// Takes all running containers off a network that is to go. Blocks.
@@ -211,7 +237,7 @@ impl Containers {
                 return self.networks.close(&sandbox.id, Batch::default());
             }
         }
-        Err(Error::not_found(format!("No such container: {key}")))
+        Err(Error::not_found(format!("endpoint {key} not found")))
     }
 
     fn is_none(&self, endpoint: &EndpointView) -> bool {

@@ -8,9 +8,15 @@ const DEFAULT: [u8; 2] = [16, 17];
 /// The bytes of keys given as `ctrl-p,ctrl-q` or `a`; the default ones if none are given.
 pub(crate) fn keys(text: Option<&str>) -> Result<Vec<u8>> {
     let Some(text) = text.filter(|text| !text.is_empty()) else { return Ok(DEFAULT.to_vec()) };
-    text.split(',').map(key).collect::<Option<_>>().ok_or_else(|| {
-        Error::invalid(format!("invalid detach keys ({text}): use a-z or ctrl-<a-z@[\\]^_>"))
-    })
+    text.split(',')
+        .map(key)
+        .collect::<Option<_>>()
+        .ok_or_else(|| Error::invalid(format!("Invalid detach keys ({text}) provided")))
+}
+
+/// The bytes of keys that were given; none if none were.
+pub fn detach_bytes(text: Option<&str>) -> Vec<u8> {
+    text.and_then(|text| keys(Some(text)).ok()).unwrap_or_default()
 }
 
 fn key(text: &str) -> Option<u8> {

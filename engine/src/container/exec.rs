@@ -51,6 +51,13 @@ impl Containers {
         Ok(id)
     }
 
+    /// Refuses a user that a running container does not know. Blocks.
+    pub fn exec_user(&self, key: &str, user: &str) -> Result<()> {
+        let container = self.find(key)?;
+        check_running(&container)?;
+        self.user_in(&container, user).map(drop).map_err(|error| Error::invalid(error.to_string()))
+    }
+
     /// Runs a prepared process. A client that attaches is connected at once: what the process
     /// writes follows, or why it could not be started.
     pub async fn exec_start(&self, id: &str, start: ExecStart) -> Result<Option<Attached>> {

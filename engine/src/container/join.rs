@@ -56,7 +56,7 @@ impl Containers {
             Some(Ok(network)) => Ok(network),
             _ => self.networks.network(&endpoint.network).map_err(|_| {
                 let name = &endpoint.network;
-                Error::not_found(format!("network {name} not found: see `network ls`"))
+                Error::not_found(format!("network {name} not found"))
             }),
         }
     }

@@ -88,16 +88,18 @@ impl Registry {
         name: &str,
         change: impl FnOnce(&str) -> Result<()>,
     ) -> Result<()> {
-        let name = names::check(name)?;
+        let slashed = if name.starts_with('/') { name.to_owned() } else { format!("/{name}") };
+        let not_allocated = |error: Error| {
+            Error::new(error.kind(), format!("Error when allocating new name: {error}"))
+        };
+        let name = names::check(&slashed).map_err(not_allocated)?;
         let old = live.get();
         if old.name == name {
             return Err(Error::invalid(
                 "Renaming a container with the same name as its current name",
             ));
         }
-        self.write().take(name, &old.id).map_err(|error| {
-            Error::new(error.kind(), format!("Error when allocating new name: {error}"))
-        })?;
+        self.write().take(name, &old.id).map_err(not_allocated)?;
         let result = change(name);
         self.release(if result.is_ok() { &old.name } else { name });
         result
@@ -109,7 +111,7 @@ impl Registry {
         let inner = self.read();
         let missing = || Error::not_found(format!("No such container: {key}"));
         if key.is_empty() {
-            return Err(missing());
+            return Err(Error::invalid("invalid name or ID supplied: \"\""));
         }
         if let Some(live) = inner.containers.get(key) {
             return Ok(live.clone());

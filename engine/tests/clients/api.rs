@@ -95,9 +95,21 @@ fn bodies_are_checked(daemon: &Daemon) {
     for (headers, body, message) in [
         ("Content-Type: text/plain\r\n", "{}", "unsupported Content-Type header"),
         (json, "{} {}", "unexpected content after JSON"),
-        (json, "{", "invalid JSON"),
-        (json, "", "config cannot be empty"),
-        (json, "{\"Image\": 5}", "invalid"),
+        ("", "{}", "malformed Content-Type header (): mime: no media type"),
+        (json, "{", "invalid JSON: unexpected EOF"),
+        (
+            json,
+            "{i: 1}",
+            "invalid JSON: invalid character 'i' looking for beginning of object key string",
+        ),
+        (json, "", "invalid JSON: got EOF while reading request body"),
+        (json, "null", "config cannot be empty in order to create a container"),
+        (
+            json,
+            "{\"Image\": 5}",
+            "invalid JSON: json: cannot unmarshal number into Go struct field CreateRequest.Image of \
+             type string",
+        ),
     ] {
         let reply = daemon.send("POST", "/containers/create", headers, body.as_bytes());
         assert_eq!(reply.status, 400, "{body}");

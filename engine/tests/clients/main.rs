@@ -29,3 +29,4 @@ mod stats;
 mod terminal;
 mod told;
 mod update;
+mod words;

@@ -47,7 +47,11 @@ fn options_of_logs_are_checked_at_create() {
         ("json-file", "max-size=x", "failed to initialize logging driver: invalid size: 'x'"),
         ("json-file", "max-file=0", "max-file cannot be less than 1"),
         ("local", "max-file=x", "strconv.Atoi: parsing \"x\": invalid syntax"),
-        ("nosuch", "max-file=1", "no log driver named 'nosuch' is registered"),
+        (
+            "nosuch",
+            "max-file=1",
+            "error looking up logging plugin nosuch: plugin \"nosuch\" not found",
+        ),
     ] {
         for client in Client::ALL {
             let words = ["create", "--log-driver", driver, "--log-opt", option, IMAGE];

@@ -417,9 +417,7 @@ fn a_network_in_use_cannot_be_removed() {
         engine.controller.begin_remove_network(&n1.id),
         Kind::Forbidden,
         &format!(
-            "error while removing network: network n1 id {} has active endpoints \
-             (name:\"web\" id:\"{}\")",
-            n1.id,
+            "error while removing network: network n1 has active endpoints (name:\"web\" id:\"{}\")",
             endpoint.short()
         ),
     );

@@ -10,7 +10,7 @@ use crate::api::Api;
 use crate::api::filters::Filters;
 use crate::api::query::Query;
 use crate::api::wire::ports;
-use crate::api::wire::time::point;
+use crate::api::wire::time::until;
 use crate::container::{Container, Status};
 use engine_error::{Error, Result};
 
@@ -89,7 +89,7 @@ impl Selection {
     pub(super) fn stopped(query: &Query) -> Result<Self> {
         let filters = Filters::of(query, &["label", "label!", "until"])?;
         let now = Utc::now();
-        let until = filters.values("until").first().map(|text| point(text, now)).transpose()?;
+        let until = filters.once("until")?.map(|text| until(text, now)).transpose()?;
         Ok(Self {
             scope: Scope::Stopped,
             limit: usize::MAX,
@@ -162,19 +162,28 @@ fn names(filters: &Filters) -> Result<Vec<Regex>> {
 }
 
 fn exit_code(text: &str) -> Result<i32> {
-    text.parse().map_err(|_| Error::invalid(format!("invalid filter 'exited={text}'")))
+    let wrong = |_| {
+        Error::invalid(format!(
+            "invalid filter 'exited={text}': strconv.Atoi: parsing \"{text}\": invalid syntax"
+        ))
+    };
+    text.parse().map_err(wrong)
 }
 
 /// Finds values that a condition cannot have. `isolation` is for other systems: nothing is left
 /// out by it.
 fn check(filters: &Filters) -> Result<()> {
     const STATES: &[&str] =
-        &["created", "restarting", "running", "removing", "paused", "exited", "dead"];
+        &["created", "running", "paused", "restarting", "removing", "exited", "dead"];
     const HEALTH: &[&str] = &["none", "starting", "healthy", "unhealthy"];
-    for (name, known) in [("status", STATES), ("health", HEALTH)] {
+    for (name, what, known) in [("status", "state", STATES), ("health", "health", HEALTH)] {
         let unknown = filters.values(name).iter().find(|value| !known.contains(&value.as_str()));
         if let Some(value) = unknown {
-            return Err(Error::invalid(format!("invalid filter '{name}={value}'")));
+            return Err(Error::invalid(format!(
+                "invalid filter '{name}={value}': invalid value for {what} ({value}): must be one \
+                 of {}",
+                known.join(", ")
+            )));
         }
     }
     filters.flag("is-task")?;

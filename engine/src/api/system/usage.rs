@@ -9,6 +9,7 @@ use crate::api::Api;
 use crate::api::body::{self, Response};
 use crate::api::containers::walking;
 use crate::api::request::Request;
+use crate::api::version::Version;
 use crate::api::volumes;
 use crate::api::wire::container_list::{self, Called};
 use crate::api::wire::image as wire;
@@ -23,6 +24,9 @@ pub async fn disk_usage(api: &Arc<Api>, request: &Request) -> Result<Response> {
     if let Some(unknown) = types.iter().find(|name| !TYPES.contains(&name.as_str())) {
         return Err(Error::invalid(format!("unknown object type: {unknown}")));
     }
+    let (version, shown) = (request.version, Version(42));
+    // Older clients are told of everything.
+    let types = if version < shown { Vec::new() } else { types };
     walking(api, move |api| {
         let wants = |name: &str| types.is_empty() || types.iter().any(|wanted| wanted == name);
         let mut usage = json!({
@@ -35,7 +39,7 @@ pub async fn disk_usage(api: &Arc<Api>, request: &Request) -> Result<Response> {
         if wants("image") {
             let images = api.engine.images_usage();
             usage["LayersSize"] = images.layers.into();
-            usage["Images"] = images.images.iter().map(of_image).collect();
+            usage["Images"] = images.images.iter().map(|usage| of_image(usage, version)).collect();
         }
         if wants("container") {
             usage["Containers"] = of_containers(api);
@@ -45,6 +49,8 @@ pub async fn disk_usage(api: &Arc<Api>, request: &Request) -> Result<Response> {
         }
         if wants("build-cache") {
             usage["BuildCache"] = json!([]);
+        }
+        if version < shown {
             usage["BuilderSize"] = json!(0);
         }
         Ok(body::json(&usage))
@@ -52,10 +58,11 @@ pub async fn disk_usage(api: &Arc<Api>, request: &Request) -> Result<Response> {
     .await
 }
 
-fn of_image(usage: &ImageUsage) -> Value {
+fn of_image(usage: &ImageUsage, version: Version) -> Value {
     let users = i64::try_from(usage.containers).unwrap_or(i64::MAX);
     let mut entry = wire::summary(&usage.image, users);
     entry["SharedSize"] = usage.shared.into();
+    wire::for_version(&mut entry, version);
     entry
 }
 

@@ -15,9 +15,9 @@ type Map<T = String> = BTreeMap<String, T>;
 /// A Go set: keys with empty objects.
 pub type Set = BTreeMap<String, Value>;
 
-/// `Config`.
+/// `Config`, which is most of a request to create a container.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
+#[serde(rename = "CreateRequest", rename_all = "PascalCase", default)]
 #[expect(clippy::struct_excessive_bools, reason = "Docker's fields")]
 pub struct Config {
     pub hostname: String,
@@ -57,6 +57,11 @@ pub struct Config {
     pub shell: Strings,
 }
 
+/// What Go says of something that is neither.
+fn mismatch<E: serde::de::Error>(found: &str) -> E {
+    E::custom(format!("json: cannot unmarshal {found} into Go value of type string"))
+}
+
 /// Go's `StrSlice`: a list, or one string for a list of one.
 fn command<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Strings, D::Error> {
     struct Command;
@@ -69,6 +74,26 @@ fn command<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Strings, D::Err
 
         fn visit_unit<E>(self) -> Result<Strings, E> {
             Ok(None)
+        }
+
+        fn visit_bool<E: serde::de::Error>(self, _: bool) -> Result<Strings, E> {
+            Err(mismatch("bool"))
+        }
+
+        fn visit_i64<E: serde::de::Error>(self, _: i64) -> Result<Strings, E> {
+            Err(mismatch("number"))
+        }
+
+        fn visit_u64<E: serde::de::Error>(self, _: u64) -> Result<Strings, E> {
+            Err(mismatch("number"))
+        }
+
+        fn visit_f64<E: serde::de::Error>(self, _: f64) -> Result<Strings, E> {
+            Err(mismatch("number"))
+        }
+
+        fn visit_map<A: serde::de::MapAccess<'de>>(self, _: A) -> Result<Strings, A::Error> {
+            Err(mismatch("object"))
         }
 
         fn visit_str<E>(self, one: &str) -> Result<Strings, E> {

@@ -10,6 +10,7 @@ use super::container_config::{Config, EndpointConfig, EndpointIpam, HostConfig, 
 use super::container_limits::{devices, resources};
 use super::container_validate::{check, check_mounts};
 use super::{go, ports};
+use crate::api::version::Version;
 use crate::container::spec::{EndpointSpec, RestartPolicy, Spec};
 use crate::container::{NamespaceModes, NetworkMode};
 use engine_error::{Error, Result};
@@ -39,6 +40,8 @@ pub struct Defaults {
     pub masked_paths: Vec<String>,
     /// What a container cannot change.
     pub readonly_paths: Vec<String>,
+    /// Whether the kernel can leave a container alone that needs too much memory.
+    pub may_ignore_oom: bool,
 }
 
 /// The option of `rnet run` and of programs for no hidden and no read-only paths; `docker run`
@@ -47,9 +50,9 @@ const UNCONFINED: &str = "systempaths=unconfined";
 
 /// The specification that a request body amounts to.
 pub fn spec(body: &Value, defaults: &Defaults) -> Result<Spec> {
-    let config: Config = read(body.clone())?;
-    let mut host: HostConfig = read(field(body, "HostConfig"))?;
-    let networking: NetworkingConfig = read(field(body, "NetworkingConfig"))?;
+    let config: Config = read(body.clone(), "")?;
+    let mut host: HostConfig = read(field(body, "HostConfig"), "HostConfig")?;
+    let networking: NetworkingConfig = read(field(body, "NetworkingConfig"), "NetworkingConfig")?;
     if config == Config::default() {
         return Err(Error::invalid("config cannot be empty in order to create a container"));
     }
@@ -76,9 +79,32 @@ pub fn spec(body: &Value, defaults: &Defaults) -> Result<Spec> {
     })
 }
 
-/// A part of a request.
-pub fn read<T: serde::de::DeserializeOwned>(value: Value) -> Result<T> {
-    go::from_value(value).map_err(|error| Error::invalid(format!("invalid request body: {error}")))
+/// What clients of a version are told of a request beside its answer, and what they may not ask for.
+pub fn of_version(body: &Value, version: Version) -> Result<Vec<String>> {
+    const DEPRECATED: &str = "The container-wide MacAddress field is now deprecated. It should be \
+                              specified in EndpointsConfig instead.";
+    let given = |name| field(body, name).as_str().is_some_and(|text| !text.is_empty());
+    if version >= Version(44) {
+        let warning = given("MacAddress").then(|| DEPRECATED.to_owned());
+        return Ok(warning.into_iter().collect());
+    }
+    let networks = field(&field(body, "NetworkingConfig"), "EndpointsConfig");
+    let names: Vec<String> =
+        networks.as_object().into_iter().flatten().map(|(name, _)| name.clone()).collect();
+    if names.len() > 1 {
+        return Err(Error::invalid(format!(
+            "Container cannot be created with multiple network endpoints: {}",
+            names.join(", ")
+        )));
+    }
+    Ok(Vec::new())
+}
+
+/// Reads the body, or a field of it.
+pub fn read<T: serde::de::DeserializeOwned>(value: Value, name: &str) -> Result<T> {
+    let place = if name.is_empty() { String::new() } else { format!("CreateRequest.{name}") };
+    let invalid = |error| Error::invalid(format!("invalid JSON: {error}"));
+    go::from_field(value, place).map_err(invalid)
 }
 
 fn to_value(value: &impl serde::Serialize) -> Value {
@@ -126,7 +152,11 @@ fn fill(host: &mut HostConfig, defaults: &Defaults) {
     if host.console_size.len() != 2 {
         host.console_size = vec![0, 0];
     }
-    host.port_bindings.get_or_insert_default();
+    if defaults.may_ignore_oom {
+        host.oom_kill_disable.get_or_insert(false);
+    } else {
+        host.oom_kill_disable = None;
+    }
     if !host.privileged {
         let unconfined = host.security_opt.iter().flatten().any(|option| option == UNCONFINED);
         let paths = |paths: &[String]| if unconfined { Vec::new() } else { paths.to_vec() };
@@ -242,7 +272,8 @@ fn endpoints(
     let mut endpoints = Vec::new();
     for (name, value) in networking.endpoints_config {
         let name = if name == "default" { default.to_owned() } else { name };
-        let endpoint: EndpointConfig = read(value)?;
+        let endpoint: EndpointConfig =
+            read(value, &format!("NetworkingConfig.EndpointsConfig.{name}"))?;
         endpoints.push((name, endpoint_spec(&endpoint)?));
     }
     if shared {

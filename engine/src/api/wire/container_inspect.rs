@@ -138,9 +138,9 @@ pub fn mounts(container: &Container) -> Vec<Value> {
             "Source": mount.source.display().to_string(),
             "Destination": mount.target,
             "Mode": match mount.kind {
-                MountKind::Tmpfs => mount.options.join(","),
                 MountKind::Volume => "z".to_owned(),
-                MountKind::Bind => String::new(),
+                MountKind::Bind => bind_mode(container, &mount.target),
+                MountKind::Tmpfs => String::new(),
             },
             "RW": mount.writable,
             "Propagation": mount.propagation.as_str(),
@@ -157,6 +157,16 @@ pub fn mounts(container: &Container) -> Vec<Value> {
         of.kind == MountKind::Tmpfs && flags.get(&of.target).is_some()
     };
     container.mounts.iter().filter(|of| !by_flag(of)).map(mount).collect()
+}
+
+/// The mode that a bind was asked for with, `ro,z`.
+fn bind_mode(container: &Container, target: &str) -> String {
+    let binds = container.spec.wire_host_config["Binds"].as_array();
+    let mode = binds.into_iter().flatten().find_map(|bind| {
+        let mut parts = bind.as_str()?.split(':').skip(1);
+        parts.next().filter(|at| *at == target).map(|_| parts.next().unwrap_or_default())
+    });
+    mode.unwrap_or_default().to_owned()
 }
 
 fn network_settings(container: &Container) -> Value {
@@ -230,7 +240,9 @@ fn endpoint_addresses(endpoint: &EndpointView) -> Map<String, Value> {
     let ip = |ipv6| address(ipv6).map(|a| a.ip().to_string()).unwrap_or_default();
     let prefix = |ipv6| address(ipv6).map(IpNetwork::prefix).unwrap_or_default();
     let gateway = |ipv6| gateway(ipv6).map(IpAddr::to_string).unwrap_or_default();
-    let mac = endpoint.mac.map(|mac| mac.to_string()).unwrap_or_default();
+    // One that is not there has the address that was asked for, if one was.
+    let mac = if endpoint.id.is_empty() { endpoint.spec.mac } else { endpoint.mac };
+    let mac = mac.map(|mac| mac.to_string()).unwrap_or_default();
     Map::from_iter([
         ("EndpointID".to_owned(), json!(endpoint.id)),
         ("Gateway".to_owned(), json!(gateway(false))),

@@ -30,7 +30,7 @@ const FIELDS: [&str; 14] = [
 
 /// What a request body amounts to.
 pub fn update(body: &Value, version: Version) -> Result<Update> {
-    let mut host: HostConfig = read(body.clone())?;
+    let mut host: HostConfig = read(body.clone(), "")?;
     host.pids_limit = host.pids_limit.filter(|_| version >= Version(40)).map(|limit| limit.max(0));
     check_update(&host)?;
     let named = !host.restart_policy.name.is_empty();

@@ -197,7 +197,8 @@ fn check_memory(host: &HostConfig) -> Result<()> {
         );
     }
     if host.memory_swappiness.is_some_and(|value| !(-1..=100).contains(&value)) {
-        return invalid("Invalid value for swappiness, valid memory swappiness range is 0-100");
+        let value = host.memory_swappiness.unwrap_or_default();
+        return invalid(format!("Invalid value: {value}, valid memory swappiness range is 0-100"));
     }
     Ok(())
 }
@@ -239,10 +240,31 @@ fn check_cpu(host: &HostConfig) -> Result<()> {
     }
     for (name, list) in [("cpuset cpus", &host.cpuset_cpus), ("cpuset mems", &host.cpuset_mems)] {
         if !is_cpuset(list) {
-            return invalid(format!("Invalid value {list} for {name}"));
+            return invalid(format!("Invalid value {list} for {name}: invalid format: {list}"));
         }
     }
-    Ok(())
+    check_processors(&host.cpuset_cpus)
+}
+
+/// Processors that this machine has not cannot be given away.
+fn check_processors(list: &str) -> Result<()> {
+    let Ok(online) = std::fs::read_to_string("/sys/devices/system/cpu/online") else {
+        return Ok(());
+    };
+    let ends = |part: &str| {
+        let (from, to) = part.trim().split_once('-').unwrap_or((part.trim(), part.trim()));
+        Some((from.trim().parse::<u32>().ok()?, to.trim().parse::<u32>().ok()?))
+    };
+    let there: Vec<_> = online.trim().split(',').filter_map(ends).collect();
+    let is_there = |number: u32| there.iter().any(|(a, b)| (*a..=*b).contains(&number));
+    let wanted = list.split(',').filter_map(ends);
+    if wanted.into_iter().all(|(first, last)| (first..=last).all(is_there)) {
+        return Ok(());
+    }
+    invalid(format!(
+        "Requested CPUs are not available - requested {list}, available: {}",
+        online.trim()
+    ))
 }
 
 /// `0-3,5`, with numbers that a machine may have.
@@ -354,7 +376,7 @@ fn check_log(host: &HostConfig) -> Result<()> {
     let driver = host.log_config.driver.as_str();
     if !matches!(driver, "" | "json-file" | "local" | "none") {
         return invalid(format!(
-            "logger: no log driver named '{driver}' is registered; use json-file, local or none"
+            "error looking up logging plugin {driver}: plugin \"{driver}\" not found"
         ));
     }
     if driver == "none" {
@@ -431,11 +453,14 @@ pub fn check_mounts(mounts: &[Mount]) -> Result<()> {
     let mut targets = BTreeSet::new();
     for mount in mounts {
         let target = mount.target.as_str();
+        let kind = format!("invalid mount config for type \"{}\"", mount.kind);
         if !target.starts_with('/') {
-            return invalid(format!("invalid mount path: '{target}' mount path must be absolute"));
+            return invalid(format!(
+                "{kind}: invalid mount path: '{target}' mount path must be absolute"
+            ));
         }
         if target.split('/').all(|part| matches!(part, "" | ".")) {
-            return invalid("invalid specification: destination can't be '/'");
+            return invalid(format!("{kind}: invalid specification: destination can't be '/'"));
         }
         if !targets.insert(target.trim_end_matches('/')) {
             return invalid(format!("Duplicate mount point: {target}"));

@@ -4,17 +4,26 @@
 //! are ignored. serde does the rest.
 
 use serde::de::value::{MapDeserializer, SeqDeserializer};
-use serde::de::{DeserializeOwned, Deserializer, Visitor};
+use serde::de::{DeserializeOwned, Deserializer, Error as _, Visitor};
 use serde::forward_to_deserialize_any;
 use serde_json::{Error, Value};
 
 /// Reads a value by Go's rules. The type's fields need `#[serde(default)]`.
 pub fn from_value<T: DeserializeOwned>(value: Value) -> Result<T, Error> {
-    T::deserialize(Go(value))
+    from_field(value, String::new())
+}
+
+/// The same of a field of a larger value, for what is told of mistakes: `.HostConfig`.
+pub fn from_field<T: DeserializeOwned>(value: Value, place: String) -> Result<T, Error> {
+    T::deserialize(Go { value, place })
 }
 
 /// A value that is read by Go's rules.
-struct Go(Value);
+struct Go {
+    value: Value,
+    /// Where it stands, as Go's errors say it; empty for the whole.
+    place: String,
+}
 
 impl serde::de::IntoDeserializer<'_, Error> for Go {
     type Deserializer = Self;
@@ -27,55 +36,90 @@ impl serde::de::IntoDeserializer<'_, Error> for Go {
 impl Go {
     fn entries<'de, V: Visitor<'de>>(
         entries: impl Iterator<Item = (String, Value)>,
+        place: &str,
         visitor: V,
     ) -> Result<V::Value, Error> {
-        visitor.visit_map(MapDeserializer::new(entries.map(|(key, value)| (key, Self(value)))))
+        let entries = entries.map(|(key, value)| {
+            let place = format!("{place}.{key}");
+            (key, Self { value, place })
+        });
+        visitor.visit_map(MapDeserializer::new(entries))
+    }
+
+    /// That the value is none of what is wanted, in Go's words.
+    fn mismatch(&self, wanted: &str) -> Error {
+        let numeric = wanted.contains("int") || wanted.contains("float");
+        let found = match &self.value {
+            Value::Null => "null".to_owned(),
+            Value::Bool(_) => "bool".to_owned(),
+            Value::Number(number) if numeric => format!("number {number}"),
+            Value::Number(_) => "number".to_owned(),
+            Value::String(_) => "string".to_owned(),
+            Value::Array(_) => "array".to_owned(),
+            Value::Object(_) => "object".to_owned(),
+        };
+        let place = match self.place.as_str() {
+            "" => "value".to_owned(),
+            place => format!("struct field {place}"),
+        };
+        Error::custom(format!("json: cannot unmarshal {found} into Go {place} of type {wanted}"))
     }
 }
 
-/// `null` becomes the zero value of what is expected.
-macro_rules! null_is_zero {
-    ($($method:ident => $visit:ident($zero:expr);)*) => {$(
+/// `null` becomes the zero value of what is expected, and what is something else a mistake.
+macro_rules! scalars {
+    ($($method:ident => $visit:ident($zero:expr), $name:literal, $fits:expr;)*) => {$(
         fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
-            match self.0 {
+            let fits: fn(&Value) -> bool = $fits;
+            match self.value {
                 Value::Null => visitor.$visit($zero),
-                value => value.$method(visitor),
+                value if fits(&value) => value.$method(visitor),
+                value => Err(Self { value, place: self.place }.mismatch($name)),
             }
         }
     )*};
+}
+
+/// Whether a number is in the range of a type.
+fn within<T: TryFrom<i64>>(value: &Value) -> bool {
+    value.as_i64().is_some_and(|number| T::try_from(number).is_ok())
 }
 
 impl<'de> Deserializer<'de> for Go {
     type Error = Error;
 
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
-        match self.0 {
+        match self.value {
             Value::Array(items) => {
-                visitor.visit_seq(SeqDeserializer::new(items.into_iter().map(Self)))
+                let place = self.place;
+                let items = items.into_iter().map(|value| Self { value, place: place.clone() });
+                visitor.visit_seq(SeqDeserializer::new(items))
             }
-            Value::Object(map) => Self::entries(map.into_iter(), visitor),
+            Value::Object(map) => Self::entries(map.into_iter(), &self.place, visitor),
             scalar => scalar.deserialize_any(visitor),
         }
     }
 
     fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
-        match self.0 {
+        match self.value {
             Value::Null => visitor.visit_none(),
-            value => visitor.visit_some(Self(value)),
+            value => visitor.visit_some(Self { value, ..self }),
         }
     }
 
     fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
-        match self.0 {
+        match self.value {
             Value::Null => visitor.visit_seq(SeqDeserializer::new(std::iter::empty::<Self>())),
-            value => Self(value).deserialize_any(visitor),
+            Value::Array(_) => self.deserialize_any(visitor),
+            _ => Err(self.mismatch("[]string")),
         }
     }
 
     fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
-        match self.0 {
-            Value::Null => Self::entries(std::iter::empty(), visitor),
-            value => Self(value).deserialize_any(visitor),
+        match self.value {
+            Value::Null => Self::entries(std::iter::empty(), "", visitor),
+            Value::Object(_) => self.deserialize_any(visitor),
+            _ => Err(self.mismatch("map[string]string")),
         }
     }
 
@@ -85,10 +129,13 @@ impl<'de> Deserializer<'de> for Go {
         fields: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, Error> {
-        match self.0 {
-            Value::Null => Self::entries(std::iter::empty(), visitor),
-            Value::Object(map) => Self::entries(known(map, fields), visitor),
-            value => value.deserialize_struct(name, fields, visitor),
+        match self.value {
+            Value::Null => Self::entries(std::iter::empty(), "", visitor),
+            Value::Object(map) => {
+                let place = if self.place.is_empty() { name } else { &self.place };
+                Self::entries(known(map, fields), place, visitor)
+            }
+            _ => Err(self.mismatch(name)),
         }
     }
 
@@ -100,20 +147,20 @@ impl<'de> Deserializer<'de> for Go {
         visitor.visit_newtype_struct(self)
     }
 
-    null_is_zero! {
-        deserialize_bool => visit_bool(false);
-        deserialize_i8 => visit_i8(0);
-        deserialize_i16 => visit_i16(0);
-        deserialize_i32 => visit_i32(0);
-        deserialize_i64 => visit_i64(0);
-        deserialize_u8 => visit_u8(0);
-        deserialize_u16 => visit_u16(0);
-        deserialize_u32 => visit_u32(0);
-        deserialize_u64 => visit_u64(0);
-        deserialize_f32 => visit_f32(0.0);
-        deserialize_f64 => visit_f64(0.0);
-        deserialize_str => visit_borrowed_str("");
-        deserialize_string => visit_borrowed_str("");
+    scalars! {
+        deserialize_bool => visit_bool(false), "bool", Value::is_boolean;
+        deserialize_i8 => visit_i8(0), "int8", within::<i8>;
+        deserialize_i16 => visit_i16(0), "int16", within::<i16>;
+        deserialize_i32 => visit_i32(0), "int32", within::<i32>;
+        deserialize_i64 => visit_i64(0), "int64", within::<i64>;
+        deserialize_u8 => visit_u8(0), "uint8", within::<u8>;
+        deserialize_u16 => visit_u16(0), "uint16", within::<u16>;
+        deserialize_u32 => visit_u32(0), "uint32", within::<u32>;
+        deserialize_u64 => visit_u64(0), "uint64", Value::is_u64;
+        deserialize_f32 => visit_f32(0.0), "float32", Value::is_number;
+        deserialize_f64 => visit_f64(0.0), "float64", Value::is_number;
+        deserialize_str => visit_borrowed_str(""), "string", Value::is_string;
+        deserialize_string => visit_borrowed_str(""), "string", Value::is_string;
     }
 
     fn deserialize_enum<V: Visitor<'de>>(
@@ -122,7 +169,7 @@ impl<'de> Deserializer<'de> for Go {
         variants: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, Error> {
-        self.0.deserialize_enum(name, variants, visitor)
+        self.value.deserialize_enum(name, variants, visitor)
     }
 
     forward_to_deserialize_any! {
@@ -283,7 +330,18 @@ pub(crate) mod tests {
 
     #[test]
     fn wrong_types_are_errors() {
-        assert!(from_value::<Outer>(json!({"Name": 1})).is_err());
-        assert!(from_value::<Outer>(json!({"Cmd": {}})).is_err());
+        let check = |value, told: &str| {
+            let error = from_value::<Outer>(value).unwrap_err().to_string();
+            assert_eq!(error, format!("json: cannot unmarshal {told}"));
+        };
+        check(json!({"Name": 1}), "number into Go struct field Outer.Name of type string");
+        check(json!({"Count": "1"}), "string into Go struct field Outer.Count of type int64");
+        check(json!({"Count": 1.5}), "number 1.5 into Go struct field Outer.Count of type int64");
+        check(json!({"Cmd": {}}), "object into Go struct field Outer.Cmd of type []string");
+        check(
+            json!({"Map": {"a": {"IPAddress": true}}}),
+            "bool into Go struct field Outer.Map.a.IPAddress of type string",
+        );
+        check(json!([]), "array into Go value of type Outer");
     }
 }

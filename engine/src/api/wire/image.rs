@@ -46,11 +46,38 @@ pub fn inspect(image: &Image, driver: &str, version: Version) -> Value {
     if let Some(variant) = image.config.variant() {
         value["Variant"] = json!(variant);
     }
+    if version < Version(50) {
+        add_container_fields(&mut value["Config"]);
+    }
     if version < Version(45) {
         value["Container"] = "".into();
         value["ContainerConfig"] = value["Config"].clone();
     }
+    if version < Version(44) {
+        value["VirtualSize"] = image.size.into();
+    }
     value
+}
+
+/// Fields of a container's configuration, which images have not. Older clients were shown them.
+fn add_container_fields(config: &mut Value) {
+    for name in ["AttachStderr", "AttachStdin", "AttachStdout", "OpenStdin", "StdinOnce", "Tty"] {
+        config[name] = false.into();
+    }
+    for name in ["Domainname", "Hostname", "Image"] {
+        config[name] = "".into();
+    }
+}
+
+/// What older clients are told of an entry of `GET /images/json`.
+pub fn for_version(entry: &mut Value, version: Version) {
+    if version < Version(44) {
+        entry["VirtualSize"] = entry["Size"].clone();
+    }
+    if version < Version(43) && entry["RepoTags"].as_array().is_some_and(Vec::is_empty) {
+        entry["RepoTags"] = json!(["<none>:<none>"]);
+        entry["RepoDigests"] = json!(["<none>@<none>"]);
+    }
 }
 
 fn config(image: &Image) -> Value {
@@ -62,16 +89,17 @@ fn config(image: &Image) -> Value {
     };
     let mut value = json!({
         "User": config.user().clone().unwrap_or_default(),
-        "ExposedPorts": set(config.exposed_ports()),
         "Env": config.env(),
         "Cmd": config.cmd(),
         "Volumes": set(config.volumes()),
         "WorkingDir": config.working_dir().clone().unwrap_or_default(),
         "Entrypoint": config.entrypoint(),
-        "OnBuild": image.extra.on_build,
+        "OnBuild": Some(&image.extra.on_build).filter(|steps| !steps.is_empty()),
         "Labels": config.labels(),
     });
+    let exposed = set(config.exposed_ports());
     let optional = [
+        ("ExposedPorts", Some(exposed).filter(|ports| !ports.is_null())),
         ("StopSignal", config.stop_signal().as_ref().map(|signal| json!(signal))),
         ("Healthcheck", image.extra.healthcheck.clone()),
         ("Shell", image.extra.shell.as_ref().map(|shell| json!(shell))),

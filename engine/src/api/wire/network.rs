@@ -18,7 +18,7 @@ use engine_error::{Error, Result};
 
 /// Body of `POST /networks/create`.
 #[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
+#[serde(rename = "CreateRequest", rename_all = "PascalCase", default)]
 #[expect(clippy::struct_excessive_bools, reason = "Docker's fields")]
 pub struct Create {
     name: String,

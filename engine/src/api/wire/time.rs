@@ -6,10 +6,11 @@ use engine_error::{Error, Result};
 
 /// RFC 3339 with nanoseconds; Go's zero time where there is none.
 pub fn rfc3339(time: Option<DateTime<Utc>>) -> String {
-    time.map_or_else(
-        || "0001-01-01T00:00:00Z".to_owned(),
-        |time| time.to_rfc3339_opts(SecondsFormat::Nanos, true),
-    )
+    let Some(time) = time else { return "0001-01-01T00:00:00Z".to_owned() };
+    let text = time.to_rfc3339_opts(SecondsFormat::Nanos, true);
+    // Go leaves out zeros at the end.
+    let digits = text.trim_end_matches('Z').trim_end_matches('0').trim_end_matches('.');
+    format!("{digits}Z")
 }
 
 /// A time from nanoseconds since the epoch.
@@ -31,6 +32,13 @@ pub fn point(text: &str, now: DateTime<Utc>) -> Result<Option<DateTime<Utc>>> {
         Error::invalid(format!("invalid time `{text}`: {hint}"))
     };
     time.map(Some).ok_or_else(unusable)
+}
+
+/// The point in time of a filter `until`.
+pub fn until(text: &str, now: DateTime<Utc>) -> Result<Option<DateTime<Utc>>> {
+    point(text, now).map_err(|_| {
+        Error::invalid(format!("failed to parse value as time or duration: \"{text}\""))
+    })
 }
 
 fn unix(text: &str) -> Option<DateTime<Utc>> {
@@ -140,5 +148,8 @@ mod tests {
         assert_eq!(rfc3339(None), "0001-01-01T00:00:00Z");
         let time = DateTime::from_timestamp(0, 5).unwrap();
         assert_eq!(rfc3339(Some(time)), "1970-01-01T00:00:00.000000005Z");
+        let time = DateTime::from_timestamp(10, 500_000_000).unwrap();
+        assert_eq!(rfc3339(Some(time)), "1970-01-01T00:00:10.5Z");
+        assert_eq!(rfc3339(DateTime::from_timestamp(10, 0)), "1970-01-01T00:00:10Z");
     }
 }

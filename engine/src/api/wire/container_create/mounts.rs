@@ -9,7 +9,7 @@ use runtime::spec::Recursion;
 pub(super) fn mounts(host: &HostConfig) -> Result<Vec<Mount>> {
     let wire = host.mounts.iter().flatten().map(of_mount);
     let binds = host.binds.iter().flatten().map(|text| of_bind(text));
-    let tmpfs = host.tmpfs.iter().flatten().map(|(target, options)| Ok(of_tmpfs(target, options)));
+    let tmpfs = host.tmpfs.iter().flatten().map(|(target, options)| of_tmpfs(target, options));
     wire.chain(binds).chain(tmpfs).collect()
 }
 
@@ -17,14 +17,22 @@ fn volume(source: String, target: String) -> Mount {
     Mount { kind: MountKind::Volume, source, target, ..Mount::default() }
 }
 
-fn of_tmpfs(target: &str, options: &str) -> Mount {
+fn of_tmpfs(target: &str, options: &str) -> Result<Mount> {
+    if !target.starts_with('/') {
+        return Err(Error::invalid(format!(
+            "invalid mount path: '{target}' mount path must be absolute"
+        )));
+    }
+    if target.trim_end_matches('/').is_empty() {
+        return Err(Error::invalid("invalid specification: destination can't be '/'"));
+    }
     let options = options.split(',').filter(|option| !option.is_empty());
-    Mount {
+    Ok(Mount {
         kind: MountKind::Tmpfs,
         target: target.to_owned(),
         options: options.map(str::to_owned).collect(),
         ..Mount::default()
-    }
+    })
 }
 
 /// `source:target[:mode]`, or the target of an anonymous volume.
@@ -58,11 +66,11 @@ fn of_bind(text: &str) -> Result<Mount> {
         mount.kind = MountKind::Bind;
         mount.create_source = true;
     } else if !source.is_empty() && !is_volume_name(source) {
-        return Err(Error::invalid(format!(
-            "create {source}: \"{source}\" includes invalid characters for a local volume name, only \
-             \"[a-zA-Z0-9][a-zA-Z0-9_.-]\" are allowed. If you intended to pass a host directory, \
-             use absolute path"
-        )));
+        return Err(bad_name(source));
+    }
+    let has = |wanted: &str| mode.split(',').any(|option| option == wanted);
+    if has("ro") && has("rw") {
+        return Err(Error::invalid(format!("invalid mode: {mode}")));
     }
     for option in mode.split(',').filter(|option| !option.is_empty()) {
         match option {
@@ -76,6 +84,20 @@ fn of_bind(text: &str) -> Result<Mount> {
         }
     }
     Ok(mount)
+}
+
+fn bad_name(name: &str) -> Error {
+    if name.len() == 1 {
+        return Error::invalid(format!(
+            "create {name}: volume name is too short, names should be at least two alphanumeric \
+             characters"
+        ));
+    }
+    Error::invalid(format!(
+        "create {name}: \"{name}\" includes invalid characters for a local volume name, only \
+         \"[a-zA-Z0-9][a-zA-Z0-9_.-]\" are allowed. If you intended to pass a host directory, \
+         use absolute path"
+    ))
 }
 
 /// Docker's names of volumes and containers.
@@ -108,6 +130,22 @@ fn recursion(options: &BindOptions, readonly: bool) -> Result<Recursion, &'stati
     }
 }
 
+/// Options are of one kind of mounts.
+fn check_options(wire: &WireMount, kind: MountKind) -> Result<()> {
+    let of_others = [
+        ("BindOptions", wire.bind_options.is_some() && kind != MountKind::Bind),
+        ("VolumeOptions", wire.volume_options.is_some() && kind != MountKind::Volume),
+        ("TmpfsOptions", wire.tmpfs_options.is_some() && kind != MountKind::Tmpfs),
+    ];
+    match of_others.into_iter().find(|(_, given)| *given) {
+        Some((name, _)) => Err(Error::invalid(format!(
+            "{name} must not be specified on mount type \"{}\"",
+            wire.kind
+        ))),
+        None => Ok(()),
+    }
+}
+
 fn of_mount(wire: &WireMount) -> Result<Mount> {
     let invalid = |reason: &str| {
         Err(Error::invalid(format!("invalid mount config for type \"{}\": {reason}", wire.kind)))
@@ -116,6 +154,7 @@ fn of_mount(wire: &WireMount) -> Result<Mount> {
         return invalid("field Target must not be empty");
     }
     let Some(kind) = MountKind::named(&wire.kind) else { return invalid("mount type unknown") };
+    check_options(wire, kind)?;
     let (source, target) = (wire.source.clone(), wire.target.clone());
     let mut mount = Mount { kind, readonly: wire.read_only, ..volume(source, target) };
     match kind {
@@ -145,7 +184,7 @@ fn of_mount(wire: &WireMount) -> Result<Mount> {
             mount.no_copy = wire.volume_options.as_ref().is_some_and(|options| options.no_copy);
             Ok(mount)
         }
-        MountKind::Volume => invalid(&format!("\"{}\" is no name of a volume", wire.source)),
+        MountKind::Volume => Err(bad_name(&wire.source)),
         MountKind::Tmpfs if !wire.source.is_empty() => {
             invalid("field Source must not be specified")
         }

@@ -16,6 +16,7 @@ fn defaults() -> Defaults {
         log_options: BTreeMap::from([("max-size".to_owned(), "20m".to_owned())]),
         masked_paths: vec!["/proc/acpi".to_owned()],
         readonly_paths: vec!["/proc/bus".to_owned()],
+        may_ignore_oom: true,
     }
 }
 
@@ -197,7 +198,7 @@ fn a_host_configuration_that_cannot_be_is_refused_in_docker_s_words() {
         ),
         (
             json!({"LogConfig": {"Type": "syslog"}}),
-            "logger: no log driver named 'syslog' is registered; use json-file, local or none",
+            "error looking up logging plugin syslog: plugin \"syslog\" not found",
         ),
         (json!({"PortBindings": {"80/x": []}}), "invalid port specification: \"80/x\""),
         (
