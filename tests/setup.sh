@@ -28,6 +28,7 @@ need etcdctl etcd-client
 need ethtool ethtool
 need apparmor_parser apparmor
 need xz xz-utils
+need busybox busybox-static
 if [ "${1:-}" = vm ]; then
     need qemu-system-x86_64 qemu-system-x86
     need depmod kmod

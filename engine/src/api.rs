@@ -14,6 +14,7 @@ use crate::config::Config;
 use crate::core::Engine;
 
 pub mod body;
+pub mod build;
 pub mod cluster;
 pub mod containers;
 pub mod error;

@@ -5,6 +5,7 @@
 //! knows the engine: all that is shown came over the socket.
 
 mod attach;
+mod build;
 mod client;
 mod cluster;
 mod commands;
@@ -75,6 +76,8 @@ async fn dispatch(cli: Cli) -> Outcome {
     let client = std::sync::Arc::new(client::Client::new(cli.host.as_deref(), &cli.tls)?);
     match cli.command {
         Command::Attach(args) => attach::attach(&client, args).await,
+        Command::Build(args) => build::build(&client, *args).await,
+        Command::Builder(command) => build::command(&client, command).await,
         Command::Cluster(command) => cluster::command(&client, command).await,
         Command::Container(command) => container::command(&client, command).await,
         Command::Create(args) => run::create(&client, *args).await,

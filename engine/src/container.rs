@@ -54,6 +54,7 @@ use ipnetwork::IpNetwork;
 pub(crate) use containers::Below;
 pub use containers::Containers;
 pub use create::missing_other;
+pub(crate) use create::rootfs_dir;
 pub use detach::detach_bytes;
 pub use health::{Health, Healthcheck};
 pub use id::ContainerId;
@@ -65,6 +66,7 @@ pub use request::{
     Attach, Attached, Created, ExecSpec, ExecStart, ExecView, LogLine, LogQuery, Process,
     Processes, Remove, WaitCondition, Waited,
 };
+pub(crate) use signal::parse as parse_signal;
 pub use spec::{EndpointSpec, MountKind, Propagation, PublishWhen, PublishedPort, Spec};
 pub use state::{State, Status};
 pub use stats::Sample;

@@ -18,6 +18,7 @@ use cnm::{Kind, Store};
 use nix::mount::{MntFlags, umount2};
 use tokio::runtime::Handle;
 
+use crate::build::{self, Builds};
 use crate::cluster::Membership;
 use crate::container::{Below, Containers, init};
 use crate::events::Events;
@@ -51,6 +52,8 @@ pub struct Engine {
     pub file_systems: FileSystems,
     /// The containers.
     pub containers: Arc<Containers>,
+    /// The builds of images.
+    pub builds: Builds,
     /// The cluster that this host is in.
     pub membership: Arc<Membership>,
     /// The swarm that is that cluster, if it is one.
@@ -98,6 +101,7 @@ impl Engine {
                 .extend(unreadable.into_iter().filter(|record| record.place == record.key));
             // Not before it is known what containers are made of.
             engine.images.sweep();
+            engine.tasks.handle().block_on(engine.builds.sweep());
             let engine = Arc::new(engine);
             for record in engine.unreadable()? {
                 tracing::error!(record = record.key, place = record.place, "{}", record.why);
@@ -134,6 +138,13 @@ impl Engine {
             runner,
             tasks: tasks.clone(),
         });
+        let builds = Builds::open(build::Below {
+            settings: settings.clone(),
+            events: events.clone(),
+            images: images.clone(),
+            containers: containers.clone(),
+            tasks: tasks.handle().clone(),
+        })?;
         let membership = Arc::new(Membership::new(
             settings.clone(),
             networks.clone(),
@@ -152,6 +163,7 @@ impl Engine {
             networks,
             file_systems,
             containers,
+            builds,
             membership,
             swarm,
             store,

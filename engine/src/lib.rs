@@ -4,6 +4,7 @@
 //! Engine API for them; [`cli`] is the command line, a client like any other.
 
 pub mod api;
+pub mod build;
 pub mod cli;
 pub mod cluster;
 pub mod config;

@@ -45,8 +45,20 @@ pub(super) fn extract(
     root: &Path,
     budget: &mut Budget,
 ) -> io::Result<Unpacked> {
+    unpack(archive, Extractor::new(root, true)?, budget)
+}
+
+/// Unpacks an archive of plain files, in which no name means anything but itself.
+pub(super) fn plain(archive: impl Read, root: &Path, budget: &mut Budget) -> io::Result<Unpacked> {
+    unpack(archive, Extractor::new(root, false)?, budget)
+}
+
+fn unpack(
+    archive: impl Read,
+    mut extractor: Extractor,
+    budget: &mut Budget,
+) -> io::Result<Unpacked> {
     let mut reader = TarReader::new(archive);
-    let mut extractor = Extractor::new(root)?;
     let mut unpacked = Unpacked::default();
     while let Some(entry) = reader.next_entry()? {
         unpacked.entries += 1;
@@ -66,6 +78,8 @@ pub(super) fn extract(
 
 struct Extractor {
     root: OwnedFd,
+    /// Whether names are those of a layer: some of them are whiteouts.
+    layer: bool,
     /// The directory that was last opened: files come grouped by directory.
     parent: Option<(Vec<u8>, OwnedFd)>,
     /// Times of directories, set last: each file made in one changes them.
@@ -74,9 +88,9 @@ struct Extractor {
 }
 
 impl Extractor {
-    fn new(root: &Path) -> io::Result<Self> {
+    fn new(root: &Path, layer: bool) -> io::Result<Self> {
         let root = rustix::fs::openat(CWD, root, DIRECTORY, Mode::empty())?;
-        Ok(Self { root, parent: None, times: Vec::new(), buffer: vec![0; 1 << 16] })
+        Ok(Self { root, layer, parent: None, times: Vec::new(), buffer: vec![0; 1 << 16] })
     }
 
     /// Applies one entry; returns the bytes of content it has.
@@ -103,11 +117,11 @@ impl Extractor {
         entry: &Entry,
         content: &mut TarReader<R>,
     ) -> io::Result<u64> {
-        if name == OPAQUE_MARKER {
+        if self.layer && name == OPAQUE_MARKER {
             rustix::fs::fsetxattr(reopen(parent)?, OPAQUE, b"y", XattrFlags::empty())?;
             return Ok(0);
         }
-        if let Some(hidden) = name.strip_prefix(WHITEOUT) {
+        if let Some(hidden) = name.strip_prefix(WHITEOUT).filter(|_| self.layer) {
             return whiteout(parent.as_fd(), hidden).map(|()| 0);
         }
         let name = OsStr::from_bytes(name);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::reference::Reference;
-use super::{Filter, Image};
+use super::{Filter, Image, ImageId};
 use engine_error::{Error, Result};
 
 /// The image of a name, a name with digest, an id, or the unique beginning of one.
@@ -66,7 +66,12 @@ impl Filter {
         let (before, since) = (created(&self.before)?, created(&self.since)?);
         let mut selected = Vec::new();
         for image in images {
-            let passes = before.is_none_or(|before| image.created < before)
+            // What others are made of step by step is shown only to who asks for all.
+            let hidden = is_dangling(image)
+                && (!self.intermediate || self.dangling == Some(true))
+                && has_children(images, image.id);
+            let passes = !hidden
+                && before.is_none_or(|before| image.created < before)
                 && since.is_none_or(|since| image.created > since)
                 && self.until.is_none_or(|until| image.created.is_none_or(|at| at < until))
                 && self.dangling.is_none_or(|dangling| is_dangling(image) == dangling)
@@ -90,6 +95,11 @@ impl Filter {
         }
         Ok(matched)
     }
+}
+
+/// Whether an image was made of this one here.
+pub(super) fn has_children(images: &[Arc<Image>], id: ImageId) -> bool {
+    images.iter().any(|image| image.parent == Some(id))
 }
 
 pub(super) fn is_dangling(image: &Image) -> bool {

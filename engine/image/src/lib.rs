@@ -9,6 +9,7 @@ mod archive;
 pub mod builtin;
 mod compression;
 mod config;
+pub mod context;
 mod digest;
 mod extract;
 mod find;
@@ -198,6 +199,8 @@ pub struct Filter {
     pub until: Option<DateTime<Utc>>,
     /// Patterns of names, any of them.
     pub references: Vec<String>,
+    /// Images without a name that others were made of, too.
+    pub intermediate: bool,
 }
 
 /// A platform, as `--platform` has it.
@@ -380,7 +383,8 @@ impl Images {
         force: bool,
         running: &dyn Fn(&str) -> bool,
     ) -> Result<Vec<Removed>> {
-        remove::remove(&self.store, reference, force, running)
+        let how = remove::How { force, with_parents: true };
+        remove::remove(&self.store, reference, how, running)
     }
 
     /// Removes what the filter lets through and no container uses: dangling images, or with

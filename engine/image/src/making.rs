@@ -63,6 +63,18 @@ impl Images {
     pub fn making(&self) -> Making {
         Making { store: Arc::clone(self.store()), _ingest: self.store().ingest() }
     }
+
+    /// The configuration of an image, as it was written.
+    pub fn configuration(&self, id: ImageId) -> Result<serde_json::Value> {
+        let failed = |error| Error::internal(format!("cannot read the configuration {id}"), error);
+        let bytes = self.store().read_blob(id.0).map_err(failed)?;
+        serde_json::from_slice(&bytes).map_err(|error| failed(error.into()))
+    }
+
+    /// The directory of an unpacked layer.
+    pub fn layer_files(&self, chain: Digest) -> std::path::PathBuf {
+        self.store().layer_path(chain).join("diff")
+    }
 }
 
 impl Making {

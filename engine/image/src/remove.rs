@@ -5,10 +5,10 @@
 
 use std::sync::Arc;
 
-use super::find::{find, is_dangling, is_id_of};
+use super::find::{find, has_children, is_dangling, is_id_of};
 use super::reference::Reference;
-use super::store::Store;
-use super::{Filter, Image, ImageUse, Pruned, Removed};
+use super::store::{Store, Swept};
+use super::{Filter, Image, ImageId, ImageUse, Images, Pruned, Removed};
 use engine_error::{Error, Kind, Result};
 
 /// What a removal comes to, decided before anything is changed.
@@ -18,22 +18,63 @@ struct Decision {
     untag: Vec<String>,
     /// Whether the image goes too.
     delete: bool,
+    /// Whether it was meant by its id.
+    by_id: bool,
+}
+
+/// How an image is removed.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct How {
+    /// Whatever can be overruled is.
+    pub(super) force: bool,
+    /// With the images it was made of, if they are nobody else's.
+    pub(super) with_parents: bool,
+}
+
+impl Images {
+    /// [`Images::remove`], but the images that this one was made of stay.
+    pub fn remove_alone(
+        &self,
+        reference: &str,
+        force: bool,
+        running: &dyn Fn(&str) -> bool,
+    ) -> Result<Vec<Removed>> {
+        remove(self.store(), reference, How { force, with_parents: false }, running)
+    }
 }
 
 pub(super) fn remove(
     store: &Store,
     text: &str,
-    force: bool,
+    how: How,
     running: &dyn Fn(&str) -> bool,
 ) -> Result<Vec<Removed>> {
     let decided = store.change(|images, users| {
         let image = find(images, text)?;
-        let users: Vec<_> = users.iter().filter(|user| user.image == image.id).collect();
-        let decision = decide(&image, text, force, &users, running)?;
+        let own: Vec<_> = users.iter().filter(|user| user.image == image.id).collect();
+        let mut decision = decide(&image, text, how.force, &own, running)?;
+        if decision.delete && has_children(images, image.id) {
+            if decision.by_id {
+                return Err(conflict(
+                    &image,
+                    "cannot be forced",
+                    "image has dependent child images",
+                ));
+            }
+            decision.delete = false;
+        }
         apply(images, &image, &decision);
-        Ok((image, decision))
+        let mut gone = Vec::new();
+        if decision.delete {
+            let parent = image.parent;
+            gone.push(image);
+            if how.with_parents {
+                gone.extend(take_parents(images, users, parent));
+            }
+        }
+        Ok((gone, decision))
     });
-    let (image, decision) = match decided {
+    let (gone, decision) = match decided {
         Err(error) if error.kind() == Kind::NotFound => {
             let Some(removed) = store.forget_damaged(text)? else { return Err(error) };
             store.sweep();
@@ -42,23 +83,62 @@ pub(super) fn remove(
         decided => decided?,
     };
     let mut removed: Vec<_> = decision.untag.into_iter().map(Removed::Untagged).collect();
-    if decision.delete {
+    if !gone.is_empty() {
         let swept = store.sweep();
-        removed.push(Removed::Deleted(image.id.to_string()));
-        let gone = image.layers.iter().rev().filter(|chain| swept.layers.contains(chain));
-        removed.extend(gone.map(|chain| Removed::DeletedLayer(chain.to_string())));
+        tell(&gone, &swept, &mut removed);
     }
     Ok(removed)
+}
+
+/// The images that only those that went were made of: without a name, unused, of no other image.
+fn take_parents(
+    images: &mut Vec<Arc<Image>>,
+    users: &[ImageUse],
+    mut parent: Option<ImageId>,
+) -> Vec<Arc<Image>> {
+    let mut gone = Vec::new();
+    while let Some(id) = parent {
+        let free = !has_children(images, id) && !users.iter().any(|user| user.image == id);
+        let at = images.iter().position(|image| image.id == id && is_dangling(image) && free);
+        let Some(at) = at else { break };
+        let image = images.remove(at);
+        parent = image.parent;
+        gone.push(image);
+    }
+    gone
+}
+
+/// Notes images that went, each with those of its layers that went with it.
+fn tell(gone: &[Arc<Image>], swept: &Swept, removed: &mut Vec<Removed>) {
+    for image in gone {
+        removed.push(Removed::Deleted(image.id.to_string()));
+        for chain in image.layers.iter().rev().filter(|chain| swept.layers.contains(chain)) {
+            let deleted = Removed::DeletedLayer(chain.to_string());
+            if !removed.contains(&deleted) {
+                removed.push(deleted);
+            }
+        }
+    }
 }
 
 pub(super) fn prune(store: &Store, filter: &Filter, all: bool) -> Result<Pruned> {
     let filter = Filter { dangling: if all { None } else { Some(true) }, ..filter.clone() };
     let gone = store.change(|images, users| {
-        let mut gone = filter.select(images)?;
-        gone.retain(|image| {
+        let mut chosen = filter.select(images)?;
+        chosen.retain(|image| {
             (all || is_dangling(image)) && !users.iter().any(|user| user.image == image.id)
         });
-        images.retain(|image| !gone.iter().any(|other| other.id == image.id));
+        let mut gone = Vec::new();
+        for image in chosen {
+            // What others are made of stays with them, and goes with the last of them.
+            if has_children(images, image.id) {
+                continue;
+            }
+            images.retain(|other| other.id != image.id);
+            let parent = image.parent;
+            gone.push(image);
+            gone.extend(take_parents(images, users, parent));
+        }
         Ok(gone)
     })?;
     let swept = store.sweep();
@@ -66,14 +146,7 @@ pub(super) fn prune(store: &Store, filter: &Filter, all: bool) -> Result<Pruned>
     for image in gone {
         let names = image.names.iter().chain(&image.digests).cloned();
         pruned.removed.extend(names.map(Removed::Untagged));
-        pruned.removed.push(Removed::Deleted(image.id.to_string()));
-        let layers = image.layers.iter().rev().filter(|chain| swept.layers.contains(chain));
-        for chain in layers {
-            let deleted = Removed::DeletedLayer(chain.to_string());
-            if !pruned.removed.contains(&deleted) {
-                pruned.removed.push(deleted);
-            }
-        }
+        tell(&[image], &swept, &mut pruned.removed);
     }
     Ok(pruned)
 }
@@ -139,7 +212,7 @@ fn decide_name(
         untag.extend(image.digests.iter().filter(|other| same_repository(other)).cloned());
     }
     let left = image.names.iter().chain(&image.digests).any(|other| !untag.contains(other));
-    Ok(Decision { untag, delete: !left && users.is_empty() })
+    Ok(Decision { untag, delete: !left && users.is_empty(), by_id: false })
 }
 
 fn decide_id(
@@ -148,10 +221,7 @@ fn decide_id(
     users: &[&ImageUse],
     running: &dyn Fn(&str) -> bool,
 ) -> Result<Decision> {
-    let conflict = |how: &str, why: &str| {
-        let id = image.id.short();
-        Error::conflict(format!("conflict: unable to delete {id} ({how}) - {why}"))
-    };
+    let conflict = |how: &str, why: &str| conflict(image, how, why);
     if let Some(user) = users.iter().find(|user| running(&user.container)) {
         let why = format!("image is being used by running container {}", short(&user.container));
         return Err(conflict("cannot be forced", &why));
@@ -167,7 +237,12 @@ fn decide_id(
         }
     }
     let untag = image.names.iter().chain(&image.digests).cloned().collect();
-    Ok(Decision { untag, delete: users.is_empty() })
+    Ok(Decision { untag, delete: users.is_empty(), by_id: true })
+}
+
+fn conflict(image: &Image, how: &str, why: &str) -> Error {
+    let id = image.id.short();
+    Error::conflict(format!("conflict: unable to delete {id} ({how}) - {why}"))
 }
 
 /// At most one tag, and everything in one repository.

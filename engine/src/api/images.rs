@@ -26,6 +26,7 @@ const FILTERS: &[&str] = &["before", "dangling", "label", "label!", "reference",
 pub async fn list(api: &Api, request: &Request) -> Result<Response> {
     let filters = Filters::of(&request.query, FILTERS)?;
     let mut filter = filter(&filters)?;
+    filter.intermediate = request.query.flag("all");
     // Older clients name a reference by a parameter of its own.
     filter.references.extend(request.query.text("filter").map(str::to_owned));
     let (engine, references) = (api.engine.clone(), filter.references.clone());
@@ -75,6 +76,7 @@ fn filter(filters: &Filters) -> Result<Filter> {
         since: first("since"),
         until: filters.once("until")?.map(|text| until(text, now)).transpose()?.flatten(),
         references: filters.values("reference").to_vec(),
+        intermediate: false,
     })
 }
 
@@ -193,10 +195,18 @@ fn target(repository: &str, tag: Option<&str>) -> Result<String> {
 /// `DELETE /images/{name}`.
 pub async fn remove(api: &Api, name: &str, request: &Request) -> Result<Response> {
     let force = request.query.flag("force");
+    let alone = request.query.flag("noprune");
     let (engine, key) = (api.engine.clone(), name.to_owned());
     let id = find(api, name).await?.id.to_string();
-    let removed =
-        blocking(move || engine.images.remove(&key, force, &|id| is_running(&engine, id))).await?;
+    let removed = blocking(move || {
+        let (images, running) = (&engine.images, |id: &str| is_running(&engine, id));
+        if alone {
+            images.remove_alone(&key, force, &running)
+        } else {
+            images.remove(&key, force, &running)
+        }
+    });
+    let removed = removed.await?;
     tell_removed(api, &id, &removed);
     Ok(body::json(&removed.iter().map(wire::removed).collect::<Vec<_>>()))
 }

@@ -14,8 +14,8 @@ use super::error::page_not_found;
 use super::filters::Filters;
 use super::request::Request;
 use super::{
-    Api, cluster, containers, events, exec, images, logs, networks, nodes, ports, stats, swarm,
-    system, transfer, volumes, websocket,
+    Api, build, cluster, containers, events, exec, images, logs, networks, nodes, ports, stats,
+    swarm, system, transfer, volumes, websocket,
 };
 use engine_error::{Error, Result};
 
@@ -58,11 +58,9 @@ async fn other(api: Arc<Api>, method: &str, path: &[&str], request: Request) -> 
         ("POST", ["commit"]) => {
             Err(unsupported("making images of containers is not supported yet"))
         }
-        // There is never anything to prune; `docker system prune` asks for it.
-        ("POST", ["build", "prune"]) => {
-            Ok(body::json(&json!({"CachesDeleted": null, "SpaceReclaimed": 0})))
-        }
-        ("POST", ["build", ..]) => Err(unsupported("building images is not supported yet")),
+        ("POST", ["build"]) => build::build(&api, request).await,
+        ("POST", ["build", "cancel"]) => build::cancel(&api, &request),
+        ("POST", ["build", "prune"]) => build::prune(&api, &request).await,
         ("GET", ["distribution", .., "json"]) => {
             Err(unsupported("asking registries about images is not supported yet"))
         }
@@ -254,7 +252,7 @@ fn plugin(method: &str, path: &[&str], request: &Request) -> Result<Response> {
 fn session(request: &Request) -> Result<Response> {
     match request.header("upgrade") {
         None => Err(Error::invalid("no upgrade proto in request")),
-        Some("h2c") => Err(page_not_found()),
+        Some("h2c") => build::session(),
         Some(other) => Err(Error::invalid(format!("protocol {other} not supported"))),
     }
 }

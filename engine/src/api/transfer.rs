@@ -21,7 +21,7 @@ use super::{Api, images};
 use engine_error::{Error, Result};
 use image::{Loaded, Platform, Progress, PullRequest, Reference, RegistryAuth};
 
-mod pipe;
+pub(super) mod pipe;
 
 /// `POST /images/create`: a pull, or with `fromSrc` an import.
 pub async fn create(api: &Arc<Api>, request: Request) -> Result<Response> {

@@ -1,5 +1,6 @@
 //! The grammar: every command with its arguments.
 
+mod build;
 mod cluster;
 mod container;
 mod create;
@@ -12,6 +13,7 @@ use std::path::PathBuf;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
+pub(crate) use self::build::*;
 pub(crate) use self::cluster::*;
 pub(crate) use self::container::*;
 pub(crate) use self::create::*;
@@ -66,6 +68,11 @@ pub(crate) enum Command {
     Pull(PullArgs),
     /// List images
     Images(ImagesArgs),
+    /// Build an image from a Dockerfile
+    Build(Box<BuildArgs>),
+    /// Manage builds
+    #[command(subcommand)]
+    Builder(BuilderCommand),
     /// Attach to a running container
     Attach(AttachArgs),
     /// Create a new container
@@ -198,6 +205,8 @@ pub(crate) enum ContainerCommand {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum ImageCommand {
+    /// Build an image from a Dockerfile
+    Build(Box<BuildArgs>),
     /// Show the history of an image
     History(HistoryArgs),
     /// Import a tarball as an image

@@ -174,17 +174,6 @@ impl CreateArgs {
         self.device.iter().map(device).collect()
     }
 
-    fn ulimits(&self) -> Result<Vec<Value>, CliError> {
-        let limit = |text: &String| {
-            let bad = || wrong(format!("invalid ulimit argument: {text}"));
-            let (name, values) = text.split_once('=').ok_or_else(bad)?;
-            let (soft, hard) = values.split_once(':').unwrap_or((values, values));
-            let number = |value: &str| value.parse::<i64>().map_err(|_| bad());
-            Ok(json!({"Name": name, "Soft": number(soft)?, "Hard": number(hard)?}))
-        };
-        self.ulimit.iter().map(limit).collect()
-    }
-
     /// `-v`: binds as they are, and anonymous volumes as mounts.
     fn volumes(&self) -> (Vec<&String>, Vec<Value>) {
         let (binds, anonymous): (Vec<_>, Vec<_>) =
@@ -390,6 +379,18 @@ pub(crate) fn all_environment(
     let mut lines = file_lines(files)?;
     lines.extend(flags.iter().cloned());
     Ok(environment(lines))
+}
+
+/// `--ulimit`.
+pub(crate) fn ulimits(flags: &[String]) -> Result<Vec<Value>, CliError> {
+    let limit = |text: &String| {
+        let bad = || wrong(format!("invalid ulimit argument: {text}"));
+        let (name, values) = text.split_once('=').ok_or_else(bad)?;
+        let (soft, hard) = values.split_once(':').unwrap_or((values, values));
+        let number = |value: &str| value.parse::<i64>().map_err(|_| bad());
+        Ok(json!({"Name": name, "Soft": number(soft)?, "Hard": number(hard)?}))
+    };
+    flags.iter().map(limit).collect()
 }
 
 /// `key=value` flags as an object.

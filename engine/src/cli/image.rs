@@ -14,11 +14,12 @@ use super::commands::{
 };
 use super::error::CliError;
 use super::template::{Format, short, size};
-use super::{Outcome, complain, confirmed, inspect, say, units};
+use super::{Outcome, build, complain, confirmed, inspect, say, units};
 
 /// `image …`.
 pub(crate) async fn command(client: &Client, command: ImageCommand) -> Outcome {
     match command {
+        ImageCommand::Build(args) => build::build(client, *args).await,
         ImageCommand::History(args) => history(client, args).await,
         ImageCommand::Import(args) => import(client, args).await,
         ImageCommand::Inspect(args) => inspect::image(client, args).await,
@@ -89,8 +90,8 @@ pub(crate) async fn pull_image(
     documents(response, |message| progress.show(&message)).await
 }
 
-/// Shows the progress of pull and load: in place on a terminal, line by line elsewhere.
-struct Progress {
+/// Shows the progress of pull, load and build: in place on a terminal, line by line elsewhere.
+pub(crate) struct Progress {
     quiet: bool,
     aside: bool,
     terminal: bool,
@@ -99,13 +100,13 @@ struct Progress {
 }
 
 impl Progress {
-    fn new(quiet: bool, aside: bool) -> Self {
+    pub(crate) fn new(quiet: bool, aside: bool) -> Self {
         let terminal =
             if aside { std::io::stderr().is_terminal() } else { std::io::stdout().is_terminal() };
         Self { quiet, aside, terminal, lines: HashMap::new(), count: 0 }
     }
 
-    fn show(&mut self, message: &Value) -> Result<(), CliError> {
+    pub(crate) fn show(&mut self, message: &Value) -> Result<(), CliError> {
         if let Some(error) =
             message["errorDetail"]["message"].as_str().or(message["error"].as_str())
         {

@@ -8,6 +8,7 @@
 
 mod api;
 mod both;
+mod build;
 mod connections;
 mod daemon;
 mod docker;

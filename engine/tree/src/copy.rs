@@ -20,9 +20,41 @@ use super::{DEEPEST, DIRECTORY, is_opaque, names, remove, retried, through};
 /// The longest value, and the longest list of names, of extended attributes in Linux.
 const LONGEST_ATTRIBUTE: usize = 1 << 16;
 
+/// What a copy is in place of what it was made of.
+#[derive(Clone, Copy, Default)]
+pub struct Given<'a> {
+    /// Whose it is.
+    pub owner: Option<(u32, u32)>,
+    /// What may be done with it.
+    pub mode: Option<u32>,
+    /// What is left out, by its path below what is copied.
+    pub skip: Option<&'a dyn Fn(&Path) -> bool>,
+}
+
+impl std::fmt::Debug for Given<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (owner, mode) = (self.owner, self.mode);
+        f.debug_struct("Given").field("owner", &owner).field("mode", &mode).finish_non_exhaustive()
+    }
+}
+
+impl Given<'_> {
+    /// The same for a directory that is made or entered.
+    fn apply(&self, mut stat: Stat) -> Stat {
+        if let Some((uid, gid)) = self.owner {
+            (stat.st_uid, stat.st_gid) = (uid, gid);
+        }
+        if let Some(mode) = self.mode {
+            stat.st_mode = stat.st_mode & !0o7777 | mode & 0o7777;
+        }
+        stat
+    }
+}
+
 /// A copy under way. It keeps its own stack: trees may be deeper than that of a thread.
 struct Copy<'a> {
     root: BorrowedFd<'a>,
+    given: Given<'a>,
     /// The directories below the root that the copy is in.
     stack: Vec<Level>,
     /// Files with several names, by device and inode, and the first of the names.
@@ -39,12 +71,47 @@ struct Level {
 }
 
 pub(super) fn copy(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> io::Result<()> {
-    let mut copy = Copy { root: to, stack: Vec::new(), links: HashMap::new() };
+    contents_of(from, to, Given::default())?;
+    root_metadata(from, to)
+}
+
+/// Copies all that is in a directory into another one, which stays as it is otherwise.
+pub(super) fn contents_of(
+    from: BorrowedFd<'_>,
+    to: BorrowedFd<'_>,
+    given: Given<'_>,
+) -> io::Result<()> {
+    let mut copy = Copy { root: to, given, stack: Vec::new(), links: HashMap::new() };
     for name in names(from)? {
         copy.entry(from, to, &name)?;
         copy.descend()?;
     }
-    root_metadata(from, to)
+    Ok(())
+}
+
+/// Copies one thing that is no directory, in place of whatever has its new name.
+pub(super) fn one(
+    (from, name): (BorrowedFd<'_>, &OsStr),
+    (to, new): (BorrowedFd<'_>, &OsStr),
+    given: Given<'_>,
+) -> io::Result<()> {
+    let stat = rustix::fs::statat(from, name, AtFlags::SYMLINK_NOFOLLOW)?;
+    if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
+        return Err(Errno::ISDIR.into());
+    }
+    remove(to, new)?;
+    single((from, name), (to, new), &given.apply(stat))
+}
+
+/// Gives a directory that was made the owner, mode and attributes of another, or what is given.
+pub(super) fn root_given(
+    from: BorrowedFd<'_>,
+    to: BorrowedFd<'_>,
+    given: Given<'_>,
+) -> io::Result<()> {
+    own(to, &given.apply(rustix::fs::fstat(from)?))?;
+    let dot = OsStr::new(".");
+    attributes(&through(from, dot), &through(to, dot))
 }
 
 /// Gives a directory the owner, mode, attributes and times of another.
@@ -82,7 +149,11 @@ impl Copy<'_> {
     }
 
     fn entry(&mut self, from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &OsStr) -> io::Result<()> {
+        if self.given.skip.is_some_and(|skip| skip(&self.path_of(self.stack.len(), name))) {
+            return Ok(());
+        }
         let stat = rustix::fs::statat(from, name, AtFlags::SYMLINK_NOFOLLOW)?;
+        let stat = self.given.apply(stat);
         let kind = FileType::from_raw_mode(stat.st_mode);
         match kind {
             FileType::Directory => return self.enter(from, to, name, stat),
@@ -96,18 +167,7 @@ impl Copy<'_> {
             let path = self.path_of(self.stack.len(), name);
             self.links.insert((stat.st_dev, stat.st_ino), path);
         }
-        match kind {
-            FileType::RegularFile => return file(from, to, name, &stat),
-            FileType::Symlink => {
-                let target = rustix::fs::readlinkat(from, name, Vec::new())?;
-                rustix::fs::symlinkat(target.as_c_str(), to, name)?;
-            }
-            _ => node(to, name, kind, &stat)?,
-        }
-        let (uid, gid) = owner(&stat);
-        rustix::fs::chownat(to, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
-        attributes(&through(from, name), &through(to, name))?;
-        Ok(rustix::fs::utimensat(to, name, &times(&stat), AtFlags::SYMLINK_NOFOLLOW)?)
+        single((from, name), (to, name), &stat)
     }
 
     /// Makes a directory, if it is not there, and goes into it.
@@ -150,6 +210,27 @@ impl Copy<'_> {
     }
 }
 
+/// Copies a file, a link, a device; nothing has its new name.
+fn single(
+    (from, name): (BorrowedFd<'_>, &OsStr),
+    (to, new): (BorrowedFd<'_>, &OsStr),
+    stat: &Stat,
+) -> io::Result<()> {
+    let kind = FileType::from_raw_mode(stat.st_mode);
+    match kind {
+        FileType::RegularFile => return file((from, name), (to, new), stat),
+        FileType::Symlink => {
+            let target = rustix::fs::readlinkat(from, name, Vec::new())?;
+            rustix::fs::symlinkat(target.as_c_str(), to, new)?;
+        }
+        _ => node(to, new, kind, stat)?,
+    }
+    let (uid, gid) = owner(stat);
+    rustix::fs::chownat(to, new, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
+    attributes(&through(from, name), &through(to, new))?;
+    Ok(rustix::fs::utimensat(to, new, &times(stat), AtFlags::SYMLINK_NOFOLLOW)?)
+}
+
 /// Gives a directory that is whole what its entries would have changed.
 fn leave(level: &Level) -> io::Result<()> {
     own(level.to.as_fd(), &level.stat)?;
@@ -158,7 +239,11 @@ fn leave(level: &Level) -> io::Result<()> {
     Ok(rustix::fs::futimens(&level.to, &times(&level.stat))?)
 }
 
-fn file(from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &OsStr, stat: &Stat) -> io::Result<()> {
+fn file(
+    (from, name): (BorrowedFd<'_>, &OsStr),
+    (to, new): (BorrowedFd<'_>, &OsStr),
+    stat: &Stat,
+) -> io::Result<()> {
     // What was a file a moment ago may be a pipe now, which must not be waited for.
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let source = File::from(rustix::fs::openat(from, name, flags, Mode::empty())?);
@@ -170,11 +255,11 @@ fn file(from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &OsStr, stat: &Stat) -> 
         ));
     }
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let target = File::from(rustix::fs::openat(to, name, flags, Mode::from_raw_mode(0o600))?);
+    let target = File::from(rustix::fs::openat(to, new, flags, Mode::from_raw_mode(0o600))?);
     contents(&source, &target, found.st_size)?;
     own(target.as_fd(), stat)?;
     // After the owner: changing that drops file capabilities.
-    attributes(&through(from, name), &through(to, name))?;
+    attributes(&through(from, name), &through(to, new))?;
     Ok(rustix::fs::futimens(&target, &times(stat))?)
 }
 

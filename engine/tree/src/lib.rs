@@ -6,6 +6,8 @@
 //! `openat2`, and what is made is made exclusively and never followed.
 
 mod copy;
+mod resolve;
+pub mod walk;
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -18,6 +20,8 @@ use rustix::fs::{
     AtFlags, CWD, Dir, FileType, Gid, Mode, OFlags, RenameFlags, ResolveFlags, Stat, Uid,
 };
 use rustix::io::Errno;
+
+pub use copy::Given;
 
 /// Deeper trees cannot be walked with a bounded number of descriptors.
 pub const DEEPEST: usize = 1100;
@@ -73,6 +77,28 @@ impl Tree {
     /// opaque directories replace. Owners, modes, attributes, times and holes come along.
     pub fn copy_from(&self, from: &Self) -> io::Result<()> {
         copy::copy(from.as_fd(), self.as_fd())
+    }
+
+    /// Copies all of `from` into this directory, which stays as it is otherwise. What is copied is
+    /// whose and what it is given to be.
+    pub fn take_contents(&self, from: &Self, given: Given<'_>) -> io::Result<()> {
+        copy::contents_of(from.as_fd(), self.as_fd(), given)
+    }
+
+    /// Gives this directory the owner, mode and attributes of another, or what is given.
+    pub fn take_metadata(&self, from: &Self, given: Given<'_>) -> io::Result<()> {
+        copy::root_given(from.as_fd(), self.as_fd(), given)
+    }
+
+    /// Copies one thing of `from` that is no directory here, under a name that is no path, in place of
+    /// whatever has it.
+    pub fn take(
+        &self,
+        (from, name): (&Self, &OsStr),
+        new: &OsStr,
+        given: Given<'_>,
+    ) -> io::Result<()> {
+        copy::one((from.as_fd(), name), (self.as_fd(), new), given)
     }
 
     /// Moves everything here, the root's own owner and mode included, into another directory of the

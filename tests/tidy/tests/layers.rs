@@ -10,6 +10,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("drivers", &["cnm"]),
     ("dns", &["cnm"]),
     ("engine/error", &["cnm"]),
+    ("engine/dockerfile", &["engine-error"]),
     ("engine/cluster", &["cnm", "engine-error"]),
     ("engine/shim", &["cnm"]),
     ("engine/swarm", &["cluster", "engine-error"]),
@@ -23,6 +24,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "cluster",
             "cnm",
             "dns",
+            "dockerfile",
             "drivers",
             "engine-error",
             "image",
@@ -48,11 +50,13 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("network", &["settings", "events", "tasks", "plugins"]),
     ("runner", &["settings", "tasks"]),
     ("container", &["settings", "events", "file_systems", "tasks", "volume", "network", "runner"]),
+    ("build", &["settings", "events", "container"]),
     ("cluster", &["settings", "tasks", "network", "container"]),
     ("swarm", &["settings", "tasks", "cluster"]),
     (
         "core",
         &[
+            "build",
             "cluster",
             "settings",
             "events",
@@ -69,6 +73,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     (
         "api",
         &[
+            "build",
             "cluster",
             "config",
             "settings",

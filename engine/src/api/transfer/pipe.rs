@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 const DEPTH: usize = 8;
 
 /// Reads a stream, from a thread that may be blocked.
-pub(super) fn reader(
+pub(in crate::api) fn reader(
     mut bytes: impl Stream<Item = io::Result<Bytes>> + Send + Unpin + 'static,
 ) -> Reader {
     let (sender, receiver) = mpsc::channel(DEPTH);
@@ -29,7 +29,7 @@ pub(super) fn reader(
 
 /// See [`reader`].
 #[derive(Debug)]
-pub(super) struct Reader {
+pub(in crate::api) struct Reader {
     receiver: mpsc::Receiver<io::Result<Bytes>>,
     piece: Bytes,
     ended: bool,

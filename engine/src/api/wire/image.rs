@@ -12,7 +12,7 @@ pub fn summary(image: &Image, containers: i64) -> Value {
     let labels = config.and_then(|config| config.labels().clone()).unwrap_or_default();
     json!({
         "Id": image.id.to_string(),
-        "ParentId": "",
+        "ParentId": image.parent.map(|parent| parent.to_string()).unwrap_or_default(),
         "RepoTags": image.names,
         "RepoDigests": image.digests,
         "Created": image.created.map_or(0, |created| created.timestamp()),

@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 use super::super::commands::{CreateArgs, RareArgs};
 use super::super::error::CliError;
 use super::super::units;
-use super::{nano_cpus, pairs, split, wrong};
+use super::{nano_cpus, pairs, split, ulimits, wrong};
 
 /// The place of the API's socket for programs in containers.
 const SOCKET: &str = "/var/run/docker.sock";
@@ -29,7 +29,7 @@ impl CreateArgs {
             "CpusetCpus": self.cpuset_cpus, "CpusetMems": self.cpuset_mems,
             "PidsLimit": self.pids_limit, "Init": self.init,
             "LogConfig": {"Type": self.log_driver, "Config": pairs(&self.log_opt)},
-            "Devices": self.devices(), "Ulimits": self.ulimits()?, "VolumesFrom": self.volumes_from,
+            "Devices": self.devices(), "Ulimits": ulimits(&self.ulimit)?, "VolumesFrom": self.volumes_from,
             "Tmpfs": self.tmpfs.iter().map(|t| split(t, ':')).collect::<Map<_, _>>(),
             "Annotations": pairs(&self.annotation),
         });

@@ -1,0 +1,255 @@
+//! `POST /build` and its kin: the classic builder.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
+use futures_util::{StreamExt, stream};
+use hyper::StatusCode;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use super::Api;
+use super::body::{self, Response};
+use super::containers::blocking;
+use super::request::Request;
+use super::transfer::pipe;
+use super::wire::{go, image as wire};
+use crate::build::{self, Failure, Line, Source};
+use crate::container::NetworkMode;
+use crate::container::spec::Resources;
+use engine_error::{Error, Result};
+use image::{Reference, RegistryAuth};
+
+/// What is said to clients that speak the protocol of `BuildKit`.
+const NO_BUILDKIT: &str = "BuildKit is not part of this daemon: set DOCKER_BUILDKIT=0 to build with \
+     the classic builder, use rnet build, or make a builder with docker buildx create --driver \
+     docker-container";
+
+/// `POST /build`.
+pub async fn build(api: &Arc<Api>, request: Request) -> Result<Response> {
+    if request.query.text("version") == Some("2") {
+        return Err(Error::invalid(NO_BUILDKIT));
+    }
+    let wanted = wanted(&request)?;
+    let source = match request.query.text("remote") {
+        Some(url) if url != "client-session" => Source::Remote(url.to_owned()),
+        _ => Source::Archive(Box::new(pipe::reader(request.stream()))),
+    };
+    let (sender, lines) = mpsc::channel(64);
+    let cancel = CancellationToken::new();
+    // Dropped with the reply, because the client left or because it is whole.
+    let guard = cancel.clone().drop_guard();
+    let engine = api.engine.clone();
+    let building =
+        tokio::task::spawn_blocking(move || engine.builds.build(wanted, source, sender, &cancel));
+    told(lines, building, guard).await
+}
+
+/// The reply. Nothing is answered before the first line is there or the work has ended: until then an
+/// error is a status, and only later a line.
+async fn told(
+    mut lines: mpsc::Receiver<Line>,
+    building: JoinHandle<Result<(), Failure>>,
+    guard: DropGuard,
+) -> Result<Response> {
+    let fault = |error| Failure::from(Error::internal("the build ended in a fault", error));
+    let Some(first) = lines.recv().await else {
+        let ended = building.await.map_err(fault).and_then(|ended| ended);
+        guard.disarm();
+        ended.map_err(|failure| failure.error)?;
+        return Ok(body::json_lines(stream::empty()));
+    };
+    let rest = stream::unfold((lines, guard), |(mut lines, guard)| async move {
+        let line = lines.recv().await?;
+        Some((line, (lines, guard)))
+    });
+    let lines = stream::once(async { first }).chain(rest).map(|line| shown(&line));
+    let end = stream::once(async move {
+        building.await.map_err(fault).and_then(|ended| ended).err().map(|failure| failed(&failure))
+    });
+    Ok(body::json_lines(lines.chain(end.filter_map(async |end| end)).boxed()))
+}
+
+fn shown(line: &Line) -> Value {
+    match line {
+        Line::Text(text) => json!({"stream": text}),
+        Line::Progress(progress) => wire::progress(progress),
+        Line::Id(id) => json!({"aux": {"ID": id}}),
+    }
+}
+
+fn failed(failure: &Failure) -> Value {
+    let message = failure.error.chain();
+    match failure.code {
+        Some(code) => {
+            json!({"errorDetail": {"code": code, "message": message}, "error": message})
+        }
+        None => wire::stream_error(&message),
+    }
+}
+
+/// `POST /build/cancel`.
+pub fn cancel(api: &Api, request: &Request) -> Result<Response> {
+    let Some(id) = request.query.text("id") else {
+        return Err(Error::invalid("build ID not provided"));
+    };
+    api.engine.builds.cancel(id);
+    Ok(body::empty(StatusCode::OK))
+}
+
+/// `POST /build/prune`.
+pub async fn prune(api: &Api, request: &Request) -> Result<Response> {
+    let all = request.query.flag("all");
+    let engine = api.engine.clone();
+    let freed = blocking(move || engine.builds.prune(all)).await?;
+    let deleted = Some(freed.entries).filter(|entries| !entries.is_empty());
+    Ok(body::json(&json!({"CachesDeleted": deleted, "SpaceReclaimed": freed.size})))
+}
+
+/// `POST /session` and `POST /grpc`: what buildx asks for.
+pub fn session() -> Result<Response> {
+    Err(Error::not_found(NO_BUILDKIT))
+}
+
+/// The build that a request asks for.
+fn wanted(request: &Request) -> Result<build::Request> {
+    let query = &request.query;
+    let text = |name| query.text(name).unwrap_or_default().to_owned();
+    let tag = |text: &String| {
+        let reference = Reference::parse(text)?;
+        if reference.digest().is_some() {
+            return Err(Error::invalid("build tag cannot contain a digest"));
+        }
+        Ok(reference.or_latest())
+    };
+    let tags = query.all("t").iter().filter(|tag| !tag.is_empty());
+    let force_remove = query.flag("forcerm");
+    let config = request.header("x-registry-config");
+    Ok(build::Request {
+        id: text("buildid"),
+        dockerfile: text("dockerfile"),
+        tags: tags.map(tag).collect::<Result<_>>()?,
+        args: document(query.text("buildargs"), "build args")?,
+        labels: document(query.text("labels"), "labels")?,
+        target: text("target"),
+        no_cache: query.flag("nocache"),
+        pull: query.flag("pull"),
+        remove: force_remove || query.flag_or("rm", true) || query.text("rm").is_none(),
+        force_remove,
+        quiet: query.flag("q"),
+        squash: query.flag("squash"),
+        platform: query.text("platform").map(str::parse).transpose()?,
+        network: NetworkMode::from(text("networkmode")),
+        extra_hosts: query.all("extrahosts").to_vec(),
+        shm_size: query.number("shmsize")?.filter(|size| *size > 0),
+        ulimits: ulimits(query.text("ulimits"))?,
+        resources: resources(request)?,
+        cgroup_parent: text("cgroupparent"),
+        security_options: query.all("securityopt").to_vec(),
+        auths: config.map(credentials).unwrap_or_default(),
+    })
+}
+
+/// A parameter that is JSON.
+fn document<T: Default + serde::de::DeserializeOwned>(text: Option<&str>, what: &str) -> Result<T> {
+    let Some(text) = text else { return Ok(T::default()) };
+    let value: Option<T> = serde_json::from_str(text).map_err(|error| {
+        Error::caused(engine_error::Kind::Invalid, format!("error reading {what}"), error)
+    })?;
+    Ok(value.unwrap_or_default())
+}
+
+fn ulimits(text: Option<&str>) -> Result<Vec<(String, i64, i64)>> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "PascalCase")]
+    struct Limit {
+        name: String,
+        #[serde(default)]
+        soft: i64,
+        #[serde(default)]
+        hard: i64,
+    }
+    let limits: Vec<Limit> = document(text, "ulimits")?;
+    Ok(limits.into_iter().map(|limit| (limit.name, limit.soft, limit.hard)).collect())
+}
+
+fn resources(request: &Request) -> Result<Resources> {
+    let query = &request.query;
+    let number = |name| Ok::<i64, Error>(query.number(name)?.unwrap_or_default());
+    let text = |name| query.text(name).unwrap_or_default().to_owned();
+    Ok(Resources {
+        memory: number("memory")?,
+        memory_swap: number("memswap")?,
+        cpu_shares: number("cpushares")?,
+        cpu_period: number("cpuperiod")?,
+        cpu_quota: number("cpuquota")?,
+        cpuset_cpus: text("cpusetcpus"),
+        cpuset_mems: text("cpusetmems"),
+        ..Resources::default()
+    })
+}
+
+/// `X-Registry-Config`: JSON in base64, credentials by registry. What cannot be read is nobody's.
+fn credentials(header: &str) -> BTreeMap<String, RegistryAuth> {
+    #[derive(Default, Deserialize)]
+    #[serde(default)]
+    struct Wire {
+        username: String,
+        password: String,
+        auth: String,
+        identitytoken: String,
+        registrytoken: String,
+    }
+    let plain = header.trim_end_matches('=').replace('+', "-").replace('/', "_");
+    let Ok(bytes) = URL_SAFE_NO_PAD.decode(plain) else { return BTreeMap::new() };
+    let Ok(Value::Object(entries)) = serde_json::from_slice(&bytes) else {
+        return BTreeMap::new();
+    };
+    let mut auths = BTreeMap::new();
+    for (registry, value) in entries {
+        let Ok(mut wire) = go::from_value::<Wire>(value) else { continue };
+        let decoded = STANDARD_NO_PAD.decode(wire.auth.trim_end_matches('=')).ok();
+        let decoded = decoded.and_then(|bytes| String::from_utf8(bytes).ok());
+        if let Some((name, password)) = decoded.as_deref().and_then(|text| text.split_once(':')) {
+            (wire.username, wire.password) = (name.to_owned(), password.to_owned());
+        }
+        auths.insert(
+            registry,
+            RegistryAuth {
+                username: wire.username,
+                password: wire.password,
+                identity_token: wire.identitytoken,
+                registry_token: wire.registrytoken,
+            },
+        );
+    }
+    auths
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn credentials_come_by_registry() {
+        let text = r#"{"https://index.docker.io/v1/":{"auth":"bWU6c2VjcmV0"},
+            "r:5000":{"username":"you","password":"p"}}"#;
+        let auths = credentials(&URL_SAFE_NO_PAD.encode(text));
+        assert_eq!(auths["https://index.docker.io/v1/"].password, "secret");
+        assert_eq!(auths["r:5000"].username, "you");
+        assert!(credentials("%%").is_empty());
+    }
+
+    #[test]
+    fn parameters_that_are_no_json_are_named() {
+        let error = document::<BTreeMap<String, String>>(Some("x"), "labels").unwrap_err();
+        assert_eq!(error.to_string(), "error reading labels");
+        assert!(document::<Vec<i64>>(Some("null"), "x").unwrap().is_empty());
+        assert_eq!(ulimits(Some(r#"[{"Name":"a","Soft":1,"Hard":2}]"#)).unwrap()[0].2, 2);
+    }
+}

@@ -1,0 +1,155 @@
+//! Building images: the steps of a Dockerfile, each on what the one before it left.
+//!
+//! A step that runs something is a container like any other; one that copies works on a root file
+//! system that nothing runs in. What a step leaves is an image, so every step can be run, looked at
+//! and taken again: the cache is a table of keys and images made here, and nothing else is believed
+//! ([`cache`]). Builds block: a front end calls them on a thread that may.
+
+mod base;
+mod cache;
+mod commit;
+mod context;
+mod copy;
+mod documents;
+mod job;
+mod mounts;
+mod output;
+mod owner;
+mod remote;
+mod request;
+mod run;
+mod sources;
+mod squash;
+mod stage;
+mod sweep;
+mod transfer;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::runtime::Handle;
+use tokio_util::sync::CancellationToken;
+
+use crate::container::Containers;
+use crate::events::Events;
+use crate::settings::Settings;
+use cache::Cache;
+use engine_error::{Error, Result};
+use image::Images;
+
+pub use output::{Failure, Line};
+pub use request::{Request, Source};
+pub use sweep::Freed;
+
+/// The builds of one engine.
+#[derive(Debug)]
+pub struct Builds {
+    events: Arc<Events>,
+    images: Arc<Images>,
+    containers: Arc<Containers>,
+    cache: Cache,
+    tasks: Handle,
+    /// `data_root/build`.
+    root: PathBuf,
+    next: AtomicU64,
+    /// Those under way that can be cancelled by a name that their clients chose.
+    named: Mutex<BTreeMap<String, CancellationToken>>,
+}
+
+/// What builds are put together from.
+#[derive(Debug)]
+pub(crate) struct Below {
+    pub(crate) settings: Arc<Settings>,
+    pub(crate) events: Arc<Events>,
+    pub(crate) images: Arc<Images>,
+    pub(crate) containers: Arc<Containers>,
+    pub(crate) tasks: Handle,
+}
+
+impl Builds {
+    /// Makes the directories, empty of what an earlier daemon was doing.
+    pub(crate) fn open(below: Below) -> Result<Self> {
+        let Below { settings, events, images, containers, tasks } = below;
+        let root = settings.data_root.join("build");
+        let failed = |error| Error::internal(format!("cannot open {}", root.display()), error);
+        sweep::clear(&root.join("tmp")).map_err(failed)?;
+        for directory in ["cache", "kept", "mounts", "tmp"] {
+            fs::create_dir_all(root.join(directory)).map_err(failed)?;
+        }
+        rustix::fs::chmod(&root, rustix::fs::Mode::from_raw_mode(0o700))
+            .map_err(|error| failed(error.into()))?;
+        let cache = Cache::new(root.join("cache"));
+        let (next, named) = (AtomicU64::new(0), Mutex::default());
+        Ok(Self { events, images, containers, cache, tasks, root, next, named })
+    }
+
+    /// Builds an image and tells how it goes. Blocks; it ends soon after it is cancelled.
+    pub fn build(
+        &self,
+        request: Request,
+        source: Source,
+        lines: tokio::sync::mpsc::Sender<Line>,
+        cancel: &CancellationToken,
+    ) -> Result<(), Failure> {
+        let id = request.id.clone();
+        if !id.is_empty() {
+            self.named().insert(id.clone(), cancel.clone());
+        }
+        let built = job::build(self, request, source, lines, cancel);
+        self.named().remove(&id);
+        built
+    }
+
+    /// Cancels the build that a client named.
+    pub fn cancel(&self, id: &str) {
+        if let Some(cancel) = self.named().get(id) {
+            cancel.cancel();
+        }
+    }
+
+    /// A directory of a build, gone when it is dropped.
+    fn workshop(&self) -> Result<Workshop> {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let path = self.root.join("tmp").join(number.to_string());
+        fs::create_dir(&path)
+            .map_err(|error| Error::internal(format!("cannot make {}", path.display()), error))?;
+        Ok(Workshop { path, next: AtomicU64::new(0) })
+    }
+
+    fn named(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, CancellationToken>> {
+        self.named.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Where a build keeps what is needed only while it goes on.
+#[derive(Debug)]
+struct Workshop {
+    path: PathBuf,
+    next: AtomicU64,
+}
+
+impl Workshop {
+    /// A name in it that nothing has.
+    fn place(&self) -> PathBuf {
+        self.path.join(self.next.fetch_add(1, Ordering::Relaxed).to_string())
+    }
+
+    /// A new directory in it.
+    fn directory(&self) -> Result<PathBuf> {
+        let path = self.place();
+        fs::create_dir(&path)
+            .map_err(|error| Error::internal(format!("cannot make {}", path.display()), error))?;
+        Ok(path)
+    }
+}
+
+impl Drop for Workshop {
+    fn drop(&mut self) {
+        if let Err(error) = sweep::clear(&self.path) {
+            tracing::warn!(%error, dir = %self.path.display(), "a build's files stay");
+        }
+    }
+}
