@@ -3,6 +3,36 @@
 use std::fmt::Write;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+/// How exactly a time is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Precision {
+    Second,
+    Micro,
+}
+
+/// A moment, RFC 3339 in UTC.
+pub(super) fn at(time: SystemTime, precision: Precision) -> String {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let mut text = format(since.as_secs(), 0);
+    if precision == Precision::Micro {
+        text.pop();
+        // Writing to a string does not fail.
+        let _ = write!(text, ".{:06}Z", since.subsec_micros());
+    }
+    text
+}
+
+/// A moment as the older syslog has it, in UTC: `Jan  2 15:04:05`.
+pub(super) fn stamp(time: SystemTime) -> String {
+    const MONTHS: [&str; 12] =
+        ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    let seconds = time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let (_, month, day) = date(seconds / 86_400);
+    let month = MONTHS[usize::try_from(month - 1).unwrap_or_default() % 12];
+    let (hour, minute, second) = (seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
+    format!("{month} {day:>2} {hour:02}:{minute:02}:{second:02}")
+}
+
 /// Now, RFC 3339 in UTC with nanoseconds, trailing zeros left out as Go does.
 pub(super) fn now() -> String {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();

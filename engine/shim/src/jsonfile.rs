@@ -1,8 +1,13 @@
 //! Docker's `json-file` log: one JSON object per line of output, rotated by size.
 
+use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::thread::JoinHandle;
+
+use flate2::{Compression, GzBuilder};
 
 use super::clock;
 use super::protocol::Log;
@@ -32,6 +37,10 @@ pub(super) struct JsonFile {
     path: PathBuf,
     max_size: u64,
     max_files: u32,
+    compress: bool,
+    packing: Option<JoinHandle<io::Result<()>>>,
+    /// The end of every record: what it has of its container.
+    attributes: Vec<u8>,
     file: File,
     size: u64,
     partial: [Vec<u8>; 2],
@@ -40,13 +49,18 @@ pub(super) struct JsonFile {
 impl JsonFile {
     /// Opens the log, if there is to be one, and goes on at its end.
     pub(super) fn open(log: &Log) -> io::Result<Option<Self>> {
-        let Log::JsonFile { path, max_size, max_files } = log else { return Ok(None) };
+        let Log::JsonFile { path, max_size, max_files, compress, attributes } = log else {
+            return Ok(None);
+        };
         let file = append(path)?;
         let size = file.metadata()?.len();
         Ok(Some(Self {
             path: path.clone(),
             max_size: *max_size,
             max_files: (*max_files).max(1),
+            compress: *compress,
+            packing: None,
+            attributes: ending(attributes),
             file,
             size,
             partial: Default::default(),
@@ -62,7 +76,7 @@ impl JsonFile {
         let mut rest = partial.as_slice();
         while let Some(length) = record_length(rest) {
             let (line, after) = rest.split_at(length);
-            encode(&mut records, line, stream, &time);
+            encode(&mut records, line, stream, &self.attributes, &time);
             rest = after;
             if self.max_size > 0 && self.size + records.len() as u64 >= self.max_size {
                 self.append(&records)?;
@@ -81,7 +95,7 @@ impl JsonFile {
             return Ok(());
         }
         let mut record = Vec::new();
-        encode(&mut record, &partial, stream, &clock::now());
+        encode(&mut record, &partial, stream, &self.attributes, &clock::now());
         self.append(&record)
     }
 
@@ -92,23 +106,62 @@ impl JsonFile {
 
     /// `log` becomes `log.1`, `log.1` becomes `log.2`; the oldest goes.
     fn rotate(&mut self) -> io::Result<()> {
-        let numbered = |number: u32| {
+        let numbered = |number: u32, suffix: &str| {
             let mut name = self.path.clone().into_os_string();
-            name.push(format!(".{number}"));
+            name.push(format!(".{number}{suffix}"));
             PathBuf::from(name)
         };
+        // Names change now: what is still being compressed has to have its own first.
+        if let Some(packing) = self.packing.take() {
+            let _ = packing.join();
+        }
         if self.max_files == 1 {
             self.file.set_len(0)?;
         } else {
-            for number in (1..self.max_files - 1).rev() {
-                ignore_missing(std::fs::rename(numbered(number), numbered(number + 1)))?;
+            let oldest = self.max_files - 1;
+            for suffix in ["", ".gz"] {
+                ignore_missing(std::fs::remove_file(numbered(oldest, suffix)))?;
+                for number in (1..oldest).rev() {
+                    let (from, to) = (numbered(number, suffix), numbered(number + 1, suffix));
+                    ignore_missing(std::fs::rename(from, to))?;
+                }
             }
-            ignore_missing(std::fs::rename(&self.path, numbered(1)))?;
+            ignore_missing(std::fs::rename(&self.path, numbered(1, "")))?;
+            if self.compress {
+                let (from, to) = (numbered(1, ""), numbered(1, ".gz"));
+                let work = move || compress(&from, &to);
+                // Beside whatever else the shim has to do.
+                self.packing = std::thread::Builder::new().spawn(work).ok();
+            }
             self.file = append(&self.path)?;
         }
         self.size = 0;
         Ok(())
     }
+}
+
+impl Drop for JsonFile {
+    /// A process that ends takes its threads along.
+    fn drop(&mut self) {
+        if let Some(packing) = self.packing.take() {
+            let _ = packing.join();
+        }
+    }
+}
+
+/// Makes a file a smaller one. Whoever reads it meanwhile has it open.
+fn compress(from: &Path, to: &Path) -> io::Result<()> {
+    let mut half = to.as_os_str().to_owned();
+    half.push(".tmp");
+    let mut whole = File::open(from)?;
+    // Who was reading it knows it again by this.
+    let inode = whole.metadata()?.ino().to_string();
+    let packed = GzBuilder::new().comment(inode);
+    let mut packed = packed.write(File::create(&half)?, Compression::fast());
+    io::copy(&mut whole, &mut packed)?;
+    packed.finish()?;
+    std::fs::rename(&half, to)?;
+    ignore_missing(std::fs::remove_file(from))
 }
 
 fn append(path: &Path) -> io::Result<File> {
@@ -125,7 +178,7 @@ fn ignore_missing(result: io::Result<()>) -> io::Result<()> {
 
 /// How many bytes make the next record: a line with its end, or as much of a long one as fits
 /// without cutting a character in two.
-fn record_length(bytes: &[u8]) -> Option<usize> {
+pub(super) fn record_length(bytes: &[u8]) -> Option<usize> {
     let window = &bytes[..bytes.len().min(LONGEST)];
     if let Some(end) = window.iter().position(|byte| *byte == b'\n') {
         return Some(end + 1);
@@ -139,7 +192,7 @@ fn record_length(bytes: &[u8]) -> Option<usize> {
     Some(boundary.unwrap_or(LONGEST))
 }
 
-fn encode(out: &mut Vec<u8>, line: &[u8], stream: Stream, time: &str) {
+fn encode(out: &mut Vec<u8>, line: &[u8], stream: Stream, attributes: &[u8], time: &str) {
     out.extend_from_slice(b"{\"log\":\"");
     for chunk in line.utf8_chunks() {
         escape(out, chunk.valid());
@@ -149,9 +202,31 @@ fn encode(out: &mut Vec<u8>, line: &[u8], stream: Stream, time: &str) {
     }
     out.extend_from_slice(b"\",\"stream\":\"");
     out.extend_from_slice(stream.name().as_bytes());
-    out.extend_from_slice(b"\",\"time\":\"");
+    out.extend_from_slice(b"\"");
+    out.extend_from_slice(attributes);
+    out.extend_from_slice(b",\"time\":\"");
     out.extend_from_slice(time.as_bytes());
     out.extend_from_slice(b"\"}\n");
+}
+
+/// The part of every record that tells of its container, if there is any.
+fn ending(attributes: &BTreeMap<String, String>) -> Vec<u8> {
+    if attributes.is_empty() {
+        return Vec::new();
+    }
+    let mut out = b",\"attrs\":{".to_vec();
+    for (place, (name, value)) in attributes.iter().enumerate() {
+        if place > 0 {
+            out.push(b',');
+        }
+        out.push(b'"');
+        escape(&mut out, name);
+        out.extend_from_slice(b"\":\"");
+        escape(&mut out, value);
+        out.push(b'"');
+    }
+    out.push(b'}');
+    out
 }
 
 /// As Go's encoder does it, safe for HTML too.
@@ -187,7 +262,8 @@ mod tests {
 
     fn log(directory: &Path, max_size: u64, max_files: u32) -> (PathBuf, JsonFile) {
         let path = directory.join("c-json.log");
-        let log = Log::JsonFile { path: path.clone(), max_size, max_files };
+        let (compress, attributes) = (false, BTreeMap::new());
+        let log = Log::JsonFile { path: path.clone(), max_size, max_files, compress, attributes };
         (path, JsonFile::open(&log).unwrap().unwrap())
     }
 
@@ -216,11 +292,12 @@ mod tests {
     #[test]
     fn strings_are_escaped_as_docker_does() {
         let mut out = Vec::new();
-        encode(&mut out, b"<a>&\"\\\t\x1b\xff\xc3\xa9\n", Stream::Stdout, "T");
+        let attributes = ending(&BTreeMap::from([("a".to_owned(), "\"b".to_owned())]));
+        encode(&mut out, b"<a>&\"\\\t\x1b\xff\xc3\xa9\n", Stream::Stdout, &attributes, "T");
         assert_eq!(
             String::from_utf8(out).unwrap(),
             "{\"log\":\"\\u003ca\\u003e\\u0026\\\"\\\\\\u0009\\u001b\\ufffd\u{e9}\\n\",\
-             \"stream\":\"stdout\",\"time\":\"T\"}\n"
+             \"stream\":\"stdout\",\"attrs\":{\"a\":\"\\\"b\"},\"time\":\"T\"}\n"
         );
     }
 
@@ -234,6 +311,26 @@ mod tests {
         let joined: String = records.iter().map(|line| line["log"].as_str().unwrap()).collect();
         assert_eq!(joined, text);
         assert!(records.len() == 3 && records[0]["log"].as_str().unwrap().len() == LONGEST - 1);
+        std::fs::remove_dir_all(directory).unwrap();
+    }
+
+    #[test]
+    fn files_that_are_full_are_compressed_but_for_the_current_one() {
+        let directory = directory("compress");
+        let path = directory.join("c-json.log");
+        let attributes = BTreeMap::new();
+        let log = Log::JsonFile { path, max_size: 200, max_files: 3, compress: true, attributes };
+        let mut log = JsonFile::open(&log).unwrap().unwrap();
+        for number in 0..40 {
+            log.write(Stream::Stdout, format!("line {number}\n").as_bytes()).unwrap();
+        }
+        drop(log);
+        let mut names: Vec<_> = std::fs::read_dir(&directory)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        assert_eq!(names, ["c-json.log", "c-json.log.1.gz", "c-json.log.2.gz"]);
         std::fs::remove_dir_all(directory).unwrap();
     }
 

@@ -20,6 +20,7 @@ mod system;
 
 pub mod client;
 pub mod launch;
+mod log;
 pub mod protocol;
 pub mod run;
 pub mod said;

@@ -16,7 +16,8 @@ use nix::unistd::pipe2;
 
 use super::console::ConsoleSocket;
 use super::failure::Remains;
-use super::jsonfile::{JsonFile, Stream};
+use super::jsonfile::Stream;
+use super::log::Log;
 use super::peer::Peer;
 use super::program::Program;
 use super::protocol::{Config, Failure, Stdin, VIEW_DESCRIPTORS};
@@ -45,7 +46,7 @@ pub(super) struct Process {
     terminal: Option<OwnedFd>,
     input: Option<Input>,
     pub(super) outputs: Vec<Output>,
-    pub(super) log: Option<JsonFile>,
+    pub(super) log: Option<Log>,
 }
 
 /// How far it is.
@@ -95,7 +96,7 @@ pub(super) struct Launch<'a> {
     pub(super) tty: bool,
     pub(super) size: Option<(u16, u16)>,
     pub(super) stdin: Stdin,
-    pub(super) log: Option<JsonFile>,
+    pub(super) log: Option<Log>,
     /// The descriptors of [`Config::view`], for the container's first process.
     pub(super) view: Vec<OwnedFd>,
     /// The exec'd process: its id and its OCI object; the container itself if absent.

@@ -5,6 +5,7 @@
 //! framing without a terminal and raw bytes with one; towards the shim it is stdin, and half a
 //! close is its end. After `watch` it turns into JSON lines of [`Event`].
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -122,6 +123,122 @@ pub enum Log {
         max_size: u64,
         /// Files kept, the current one included; at least 1.
         max_files: u32,
+        /// Whether all but the current one are compressed.
+        #[serde(default)]
+        compress: bool,
+        /// What every record has of its container.
+        #[serde(default)]
+        attributes: BTreeMap<String, String>,
+    },
+    /// Handed over to somebody else, line by line.
+    Sent {
+        /// To whom.
+        to: Destination,
+        /// How many bytes wait at most for one who does not take them.
+        bound: u64,
+        /// What is kept here beside.
+        copy: Option<Box<Self>>,
+    },
+}
+
+/// Who takes logs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "taker", rename_all = "snake_case")]
+pub enum Destination {
+    /// A syslog.
+    Syslog(Syslog),
+    /// The host's journald.
+    Journald {
+        /// The fields of every message.
+        fields: Vec<(String, String)>,
+    },
+    /// A fluentd.
+    Fluentd(Fluentd),
+}
+
+/// A syslog, and how it is spoken to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Syslog {
+    /// Where it is.
+    pub to: SyslogTo,
+    /// The number of the facility.
+    pub facility: u8,
+    /// The head of a message.
+    pub format: SyslogFormat,
+    /// The name of who says it.
+    pub tag: String,
+    /// The name of this host.
+    pub hostname: String,
+}
+
+/// Where a syslog is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "way", rename_all = "snake_case")]
+pub enum SyslogTo {
+    /// Where the host's own one usually is.
+    Local,
+    /// A stream socket of this host.
+    Unix {
+        /// Its path.
+        path: PathBuf,
+    },
+    /// A datagram socket of this host.
+    UnixDatagram {
+        /// Its path.
+        path: PathBuf,
+    },
+    /// UDP.
+    Udp {
+        /// Host and port.
+        address: String,
+    },
+    /// TCP.
+    Tcp {
+        /// Host and port.
+        address: String,
+    },
+}
+
+/// The head of a message of syslog.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SyslogFormat {
+    /// Without the host.
+    Local,
+    /// RFC 3164.
+    Rfc3164,
+    /// RFC 5424.
+    Rfc5424,
+    /// The same with microseconds.
+    Rfc5424Micro,
+}
+
+/// A fluentd, and what it is told with every message.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fluentd {
+    /// Where it is.
+    pub to: FluentdTo,
+    /// The tag.
+    pub tag: String,
+    /// What every record has of its container.
+    pub fields: Vec<(String, String)>,
+    /// Whether times have nanoseconds.
+    pub fine: bool,
+}
+
+/// Where a fluentd is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "way", rename_all = "snake_case")]
+pub enum FluentdTo {
+    /// TCP.
+    Tcp {
+        /// Host and port.
+        address: String,
+    },
+    /// A socket of this host.
+    Unix {
+        /// Its path.
+        path: PathBuf,
     },
 }
 

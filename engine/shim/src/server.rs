@@ -15,7 +15,7 @@ use nix::sys::socket::sockopt::PeerCredentials;
 use nix::sys::time::TimeSpec;
 use nix::unistd::geteuid;
 
-use super::jsonfile::JsonFile;
+use super::log::{Delivery, Log};
 use super::peer::{Asked, Peer, Role};
 use super::process::{Launch, Phase, Process};
 use super::protocol::{Config, EXIT, Exit, Failure, SOCKET, Started};
@@ -73,6 +73,8 @@ pub(super) struct Server {
     /// Why there will be no container.
     failed: Option<Failure>,
     removal: Removal,
+    /// What is to be waited for when all is over.
+    delivery: Option<Delivery>,
     buffer: Vec<u8>,
 }
 
@@ -165,6 +167,7 @@ impl Server {
             starter: None,
             failed: None,
             removal: Removal::No,
+            delivery: None,
             buffer: vec![0; 16 * 1024],
         })
     }
@@ -172,7 +175,9 @@ impl Server {
     /// Makes the container, with these descriptors of its view, starts it, and serves until it is
     /// gone.
     pub(super) fn run(mut self, view: Vec<OwnedFd>, mut starter: Starter) -> ExitCode {
-        let launched = JsonFile::open(&self.config.log).and_then(|log| {
+        let log = Log::open(&self.config.log);
+        self.delivery = log.as_ref().ok().and_then(Option::as_ref).and_then(Log::delivery);
+        let launched = log.and_then(|log| {
             Launch {
                 config: &self.config,
                 id: 0,
@@ -199,6 +204,9 @@ impl Server {
         self.starter = Some(starter);
         while !self.is_over() {
             self.turn();
+        }
+        if let Some(delivery) = &self.delivery {
+            delivery.finish();
         }
         ExitCode::SUCCESS
     }

@@ -107,6 +107,23 @@ fn failed(mut error: CliError) -> CliError {
     error
 }
 
+/// Refuses what would only be found wrong when the container is there.
+fn check_before(args: &CreateArgs) -> Result<(), CliError> {
+    if !matches!(args.pull.as_str(), "always" | "missing" | "never") {
+        return Err(CliError::new(format!(
+            "invalid pull option: '{}': must be one of \"always\", \"missing\" or \"never\"",
+            args.pull
+        )));
+    }
+    match &args.cidfile {
+        Some(path) if path.exists() => Err(CliError::new(format!(
+            "container ID file found, make sure the other container isn't running or delete {}",
+            path.display()
+        ))),
+        _ => Ok(()),
+    }
+}
+
 /// Creates the container; pulls its image if that is missing.
 async fn create_container(
     client: &Client,
@@ -114,6 +131,7 @@ async fn create_container(
     body: &Value,
 ) -> Result<String, CliError> {
     let image = args.image()?;
+    check_before(args)?;
     if args.pull == "always" {
         image::pull_image(client, image, args.platform.as_deref(), args.quiet, true).await?;
     }

@@ -9,6 +9,7 @@ use std::str::FromStr;
 use ipnetwork::IpNetwork;
 use serde_json::Value;
 
+use super::options::LOG_DRIVERS;
 use super::values::Values;
 use super::{
     Bridge, Config, ConfigError, Dns, Host, Invocation, Level, Log, LogFormat, RuntimeConfig,
@@ -115,7 +116,7 @@ pub fn config(invocation: Invocation, values: &Values) -> Result<Config> {
         cgroupns_mode: one_of(values, "default-cgroupns-mode", &["private", "host"])?,
         ipc_mode: one_of(values, "default-ipc-mode", &["private", "shareable"])?
             .unwrap_or_else(|| "private".to_owned()),
-        log_driver: one_of(values, "log-driver", &["json-file", "local", "none"])?
+        log_driver: one_of(values, "log-driver", LOG_DRIVERS)?
             .unwrap_or_else(|| "json-file".to_owned()),
         log_options: strings("log-opt", values)?,
         labels: labels(values)?,

@@ -228,7 +228,12 @@ pub const OPTIONS: &[Opt] = &[
     opt("ipv6", "ipv6", Flag, "IPv6 on the default network"),
     opt("label", "labels", List, "Label of the daemon: key=value"),
     moot("live-restore", "live-restore", Flag, "true", "containers always outlive the daemon"),
-    opt("log-driver", "log-driver", Text, "Log driver of containers: json-file, local or none"),
+    opt(
+        "log-driver",
+        "log-driver",
+        Text,
+        "Log driver of containers: json-file, local, none, syslog, journald or fluentd",
+    ),
     opt("log-format", "log-format", Text, "Format of the daemon's log: text or json"),
     short(
         'l',
@@ -316,6 +321,9 @@ pub const OPTIONS: &[Opt] = &[
     moot("", "max-upload-attempts", Number, "5", "images are not pushed yet"),
     moot("", "proxies", Map, "", "proxies are taken from the environment"),
 ];
+
+/// The log drivers there are.
+pub const LOG_DRIVERS: &[&str] = &["json-file", "local", "none", "syslog", "journald", "fluentd"];
 
 /// The option that a flag or a key stands for.
 pub fn by_key(key: &str) -> Option<&'static Opt> {

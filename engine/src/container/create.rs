@@ -12,7 +12,7 @@ use cnm::{Controller, Kind};
 
 use super::Containers;
 use super::live::Live;
-use super::logs::rotation::Rotation;
+use super::logs::{driver, rotation::Rotation};
 use super::modes::{NamespaceModes, NetworkMode, Sharing};
 use super::mounts;
 use super::security::SecurityOptions;
@@ -25,9 +25,6 @@ use engine_error::{Error, Result};
 use image::Image;
 use image::rootfs::RootFs;
 use runtime::spec::{device_rules, limits};
-
-/// The log drivers there are. What `local` keeps is written as `json-file` does it.
-const LOG_DRIVERS: [&str; 3] = ["json-file", "local", "none"];
 
 /// The shell of images that name none.
 const SHELL: [&str; 2] = ["/bin/sh", "-c"];
@@ -187,12 +184,7 @@ impl Containers {
         if spec.auto_remove && spec.restart != RestartPolicy::No {
             return Err(Error::invalid("can't create 'AutoRemove' container with restart policy"));
         }
-        let driver = self.log_driver(spec);
-        if !LOG_DRIVERS.contains(&driver) {
-            return Err(Error::invalid(format!(
-                "logger: no log driver named '{driver}' is registered: use json-file, local or none"
-            )));
-        }
+        driver::check(self.log_driver(spec), &spec.log_options)?;
         Rotation::of(&spec.log_options, &self.settings.log_options)?;
         if let Some(signal) = &spec.stop_signal {
             super::signal::parse(signal)?;

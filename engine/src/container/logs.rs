@@ -1,5 +1,6 @@
 //! Reading a container's log: `json-file` lines, rotated files included, to the end and beyond.
 
+pub(crate) mod driver;
 mod files;
 pub(super) mod rotation;
 #[cfg(test)]
@@ -46,7 +47,7 @@ impl Containers {
         }
         let live = self.registry.find(key)?;
         let container = live.get();
-        if self.log_driver(&container.spec) == "none" {
+        if !driver::can_be_read(self.log_driver(&container.spec), &container.spec.log_options) {
             return Err(Error::new(
                 cnm::Kind::NotImplemented,
                 "configured logging driver does not support reading",

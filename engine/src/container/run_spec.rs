@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use super::create::rootfs_dir;
 use super::join::Place;
-use super::logs::rotation::Rotation;
+use super::logs;
 use super::security::SecurityOptions;
 use super::spec::Mount;
 use super::{Container, Containers, MountKind, MountPoint, Paths, Propagation, Sharing, Spec};
@@ -139,12 +139,9 @@ impl Containers {
     }
 
     fn log(&self, container: &Container) -> Result<Log> {
-        if self.log_driver(&container.spec) == "none" {
-            return Ok(Log::None);
-        }
-        let options = &container.spec.log_options;
-        let Rotation { max_size, max_files } = Rotation::of(options, &self.settings.log_options)?;
-        Ok(Log::JsonFile { path: container.paths.log.clone(), max_size, max_files })
+        let host = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok());
+        let (driver, daemon) = (self.log_driver(&container.spec), &self.settings.log_options);
+        logs::driver::log(container, driver, daemon, &host.unwrap_or_default())
     }
 
     /// The mounts for the runtime: the user's and the files of ours.

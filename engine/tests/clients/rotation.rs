@@ -1,8 +1,9 @@
 //! Logs that are rotated: their options, and reading over the files.
 
 use std::path::Path;
+use std::time::Instant;
 
-use crate::daemon::{Client, Daemon};
+use crate::daemon::{Client, Daemon, PATIENCE};
 
 const IMAGE: &str = "rnet/toolbox";
 
@@ -18,9 +19,18 @@ fn a_rotated_log_is_read_as_one() {
         let (kind, path) = shown.split_once(' ').unwrap();
         assert_eq!(kind, driver);
         let log = Path::new(path);
-        let files = log.parent().unwrap().read_dir().unwrap().flatten();
-        let files = files.filter(|file| file.file_name().to_str().unwrap().contains("-json.log"));
-        let sizes: Vec<_> = files.map(|file| file.metadata().unwrap().len()).collect();
+        let sizes = || -> Vec<_> {
+            let files = log.parent().unwrap().read_dir().unwrap().flatten();
+            let files =
+                files.filter(|file| file.file_name().to_str().unwrap().contains("-json.log"));
+            files.filter_map(|file| Some(file.metadata().ok()?.len())).collect()
+        };
+        // The last one that is full may still be being compressed.
+        let end = Instant::now() + PATIENCE;
+        while sizes().len() != 3 && Instant::now() < end {
+            std::thread::yield_now();
+        }
+        let sizes = sizes();
         assert_eq!(sizes.len(), 3, "{sizes:?}");
         assert!(sizes.iter().all(|size| *size < 16 << 10), "{sizes:?}");
         let current = std::fs::read_to_string(log).unwrap().lines().count();

@@ -118,14 +118,15 @@ fn config(container: &Container) -> Value {
         working_dir: resolved.working_dir.clone(),
         labels: Some(resolved.labels.clone()),
         image: spec.image.clone(),
-        healthcheck: resolved.healthcheck.clone(),
+        // Times without a check are shown, and do nothing.
+        healthcheck: resolved.healthcheck.clone().or_else(|| asked.healthcheck.clone()),
         stop_signal: if default_signal { String::new() } else { resolved.stop_signal.clone() },
         ..asked
     };
     let mut told = serde_json::to_value(config).unwrap_or_default();
     // What of a health check was not asked for has its default.
     if let Some(check) = told.get_mut("Healthcheck").and_then(Value::as_object_mut) {
-        check.retain(|_, value| *value != 0);
+        check.retain(|_, value| *value != 0 && !value.is_null());
     }
     told
 }

@@ -14,10 +14,10 @@ pub(crate) struct RareArgs {
     #[arg(long, value_name = "DEVICE:WEIGHT")]
     pub(crate) blkio_weight_device: Vec<String>,
     /// Limit the CPU real-time period, in microseconds
-    #[arg(long, default_value_t = 0, hide_default_value = true)]
+    #[arg(long, default_value_t = 0, hide_default_value = true, allow_hyphen_values = true)]
     pub(crate) cpu_rt_period: i64,
     /// Limit the CPU real-time runtime, in microseconds
-    #[arg(long, default_value_t = 0, hide_default_value = true)]
+    #[arg(long, default_value_t = 0, hide_default_value = true, allow_hyphen_values = true)]
     pub(crate) cpu_rt_runtime: i64,
     /// Add a rule to the cgroup's list of allowed devices
     #[arg(long, value_name = "RULE")]
@@ -58,6 +58,9 @@ pub(crate) struct RareArgs {
     /// Without effect, as with Docker
     #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_value = "true", default_missing_value = "true")]
     pub(crate) disable_content_trust: Truth,
+    /// Without effect, as with Docker
+    #[arg(long = "kernel-memory", hide = true)]
+    _kernel_memory: Option<String>,
     /// Windows only
     #[arg(long, hide = true)]
     pub(crate) cpu_count: Option<i64>,

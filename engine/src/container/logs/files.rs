@@ -3,18 +3,34 @@
 use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Seek, SeekFrom};
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
+use flate2::read::GzDecoder;
+use rustix::fs::{Mode, OFlags};
+
 /// How much is read at once when looking for the last lines.
 const CHUNK: usize = 64 << 10;
+
+/// More than a log is before it is rotated.
+const LARGEST: u64 = 16 << 30;
+
+/// How often the files are looked at anew while they change their names.
+const TRIES: usize = 8;
 
 /// Yields whole lines, oldest first; `None` means: none more for now.
 pub(super) struct Lines {
     path: PathBuf,
     current: Option<Reading>,
-    later: VecDeque<File>,
+    later: VecDeque<Opened>,
+}
+
+/// One file of a log.
+struct Opened {
+    file: File,
+    /// What it is known by, also after it was compressed.
+    inode: u64,
 }
 
 struct Reading {
@@ -31,7 +47,7 @@ impl Lines {
         if let Some(tail) = tail {
             seek_tail(&mut files, tail)?;
         }
-        let current = files.pop_front().map(Reading::new).transpose()?;
+        let current = files.pop_front().map(Reading::new);
         Ok(Self { path: path.to_owned(), current, later: files })
     }
 
@@ -51,7 +67,7 @@ impl Lines {
             if let Some(line) = self.line()? {
                 return Ok(Some(line));
             }
-            self.current = self.later.pop_front().map(Reading::new).transpose()?;
+            self.current = self.later.pop_front().map(Reading::new);
         }
     }
 
@@ -60,13 +76,11 @@ impl Lines {
     }
 
     /// The files that came after the current one.
-    fn younger(&self) -> io::Result<VecDeque<File>> {
+    fn younger(&self) -> io::Result<VecDeque<Opened>> {
         let inode = self.current.as_ref().map(|current| current.inode);
         let mut files = open_all(&self.path)?;
-        let place = files
-            .iter()
-            .position(|file| file.metadata().is_ok_and(|metadata| Some(metadata.ino()) == inode));
-        if let Some(place) = place {
+        // An older one that was compressed may have had the number before.
+        if let Some(place) = files.iter().rposition(|file| Some(file.inode) == inode) {
             files.drain(..=place);
         }
         Ok(files)
@@ -74,9 +88,8 @@ impl Lines {
 }
 
 impl Reading {
-    fn new(file: File) -> io::Result<Self> {
-        let inode = file.metadata()?.ino();
-        Ok(Self { reader: BufReader::new(file), inode, partial: Vec::new() })
+    fn new(Opened { file, inode }: Opened) -> Self {
+        Self { reader: BufReader::new(file), inode, partial: Vec::new() }
     }
 
     fn line(&mut self) -> io::Result<Option<Vec<u8>>> {
@@ -90,28 +103,56 @@ impl Reading {
 }
 
 /// All files of a log, the oldest first.
-fn open_all(path: &Path) -> io::Result<VecDeque<File>> {
-    loop {
-        let mut files = VecDeque::new();
+fn open_all(path: &Path) -> io::Result<VecDeque<Opened>> {
+    let mut files = VecDeque::new();
+    for _ in 0..TRIES {
+        files.clear();
         for number in 0.. {
-            match File::open(rotated(path, number)) {
+            match open(path, number) {
                 Ok(file) => files.push_front(file),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => break,
                 Err(error) => return Err(error),
             }
         }
-        let mut inodes = Vec::with_capacity(files.len());
-        for file in &files {
-            inodes.push(file.metadata()?.ino());
-        }
+        let mut inodes: Vec<_> = files.iter().map(|file| file.inode).collect();
         inodes.sort_unstable();
-        let opened = inodes.len();
         inodes.dedup();
         // The same file twice: it was rotated between two opens.
-        if inodes.len() == opened {
-            return Ok(files);
+        if inodes.len() == files.len() {
+            break;
         }
     }
+    Ok(files)
+}
+
+/// One of the files, compressed or not.
+fn open(path: &Path, number: u32) -> io::Result<Opened> {
+    match File::open(rotated(path, number)) {
+        Ok(file) => {
+            let inode = file.metadata()?.ino();
+            Ok(Opened { file, inode })
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound && number > 0 => {
+            unpacked(path, number)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// What was compressed when it was rotated, as it was: in a file without a name.
+fn unpacked(path: &Path, number: u32) -> io::Result<Opened> {
+    let mut name = rotated(path, number).into_os_string();
+    name.push(".gz");
+    let mut small = GzDecoder::new(File::open(name)?);
+    let directory = path.parent().unwrap_or(Path::new("/"));
+    let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+    let mut file = File::from(rustix::fs::open(directory, flags, Mode::RUSR | Mode::WUSR)?);
+    io::copy(&mut (&mut small).take(LARGEST), &mut file)?;
+    file.rewind()?;
+    let told = small.header().and_then(|header| header.comment());
+    let told = told.and_then(|text| std::str::from_utf8(text).ok()?.parse().ok());
+    let inode = told.map_or_else(|| file.metadata().map(|found| found.ino()), Ok)?;
+    Ok(Opened { file, inode })
 }
 
 fn rotated(path: &Path, number: u32) -> PathBuf {
@@ -124,11 +165,11 @@ fn rotated(path: &Path, number: u32) -> PathBuf {
 }
 
 /// Drops what comes before the last `count` lines.
-fn seek_tail(files: &mut VecDeque<File>, count: usize) -> io::Result<()> {
+fn seek_tail(files: &mut VecDeque<Opened>, count: usize) -> io::Result<()> {
     let mut missing = count;
     for place in (0..files.len()).rev() {
-        let (found, offset) = last_lines(&files[place], missing)?;
-        files[place].seek(SeekFrom::Start(offset))?;
+        let (found, offset) = last_lines(&files[place].file, missing)?;
+        files[place].file.seek(SeekFrom::Start(offset))?;
         missing -= found;
         if missing == 0 {
             files.drain(..place);

@@ -1,10 +1,12 @@
 //! What the log reader makes of files.
 
-use std::fs::{OpenOptions, rename};
+use std::fs::{File, OpenOptions, rename};
 use std::io::Write;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::pin::pin;
 
+use flate2::{Compression, GzBuilder};
 use futures_util::StreamExt;
 
 use super::*;
@@ -89,6 +91,38 @@ async fn tail_counts_over_rotated_files() {
     scene.rotate();
     scene.write("stdout", 2, &["c", "d"]);
     for (tail, expected) in [(0, ""), (1, "d "), (2, "c d "), (3, "b c d "), (9, "a b c d ")] {
+        let query = LogQuery { tail: Some(tail), ..both() };
+        assert_eq!(scene.read(query).await, expected, "{tail}");
+    }
+}
+
+/// Compresses the newest file that is full, as a shim does.
+fn pack(scene: &Scene) {
+    let full = PathBuf::from(format!("{}.1", scene.path.display()));
+    let mut whole = File::open(&full).unwrap();
+    let inode = whole.metadata().unwrap().ino().to_string();
+    let small = File::create(format!("{}.gz", full.display())).unwrap();
+    let mut small = GzBuilder::new().comment(inode).write(small, Compression::fast());
+    io::copy(&mut whole, &mut small).unwrap();
+    small.finish().unwrap();
+    std::fs::remove_file(full).unwrap();
+}
+
+#[tokio::test]
+async fn a_compressed_file_is_read_in_its_place_and_not_twice() {
+    let scene = Scene::new("packed");
+    scene.write("stdout", 1, &["a", "b"]);
+    let query = LogQuery { follow: true, ..both() };
+    let mut stream = pin!(read(scene.path.clone(), query, scene.progress.subscribe()));
+    let mut next = async || stream.next().await.map(|line| text(&line.unwrap()));
+    assert_eq!((next().await.unwrap(), next().await.unwrap()), ("a ".into(), "b ".into()));
+    scene.rotate();
+    pack(&scene);
+    scene.write("stdout", 2, &["c", "d"]);
+    assert_eq!((next().await.unwrap(), next().await.unwrap()), ("c ".into(), "d ".into()));
+    scene.end();
+    assert_eq!(next().await, None);
+    for (tail, expected) in [(1, "d "), (3, "b c d "), (9, "a b c d ")] {
         let query = LogQuery { tail: Some(tail), ..both() };
         assert_eq!(scene.read(query).await, expected, "{tail}");
     }

@@ -196,10 +196,6 @@ fn a_host_configuration_that_cannot_be_is_refused_in_docker_s_words() {
                                "BindOptions": {"Propagation": "bogus"}}]}),
             "invalid mount config for type \"bind\": invalid propagation mode: bogus",
         ),
-        (
-            json!({"LogConfig": {"Type": "syslog"}}),
-            "error looking up logging plugin syslog: plugin \"syslog\" not found",
-        ),
         (json!({"PortBindings": {"80/x": []}}), "invalid port specification: \"80/x\""),
         (
             json!({"CpusetMems": "1-9223372036854775807"}),
