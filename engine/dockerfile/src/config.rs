@@ -89,6 +89,9 @@ fn add(config: &mut Value, instruction: &Instruction) -> Result<Option<String>> 
             for port in each.concat() {
                 config["ExposedPorts"][port] = json!({});
             }
+            // Their order does not matter, and makes no other step.
+            let mut ports = ports.clone();
+            ports.sort();
             format!("EXPOSE {}", ports.join(" "))
         }
         Instruction::Volume(paths) => {
@@ -167,7 +170,8 @@ fn workdir(config: &Value, path: &str) -> Result<String> {
     if path.is_empty() {
         return Err(Error::invalid("cannot normalize nothing"));
     }
-    Ok(absolute(config, path))
+    // As Docker has it: what begins at the root is taken as it is written.
+    Ok(if path.starts_with('/') { path.to_owned() } else { absolute(config, path) })
 }
 
 fn set_variable(config: &mut Value, name: &str, value: &str) {
@@ -320,7 +324,7 @@ mod tests {
                 "ENV A=e f",
                 "LABEL x=y",
                 "CMD [\"/bin/sh\" \"-c\" \"echo hi\"]",
-                "EXPOSE 80 53/udp 8000-8001",
+                "EXPOSE 53/udp 80 8000-8001",
                 "VOLUME [/data]",
                 "USER 1:1",
                 "STOPSIGNAL SIGINT",

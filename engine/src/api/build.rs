@@ -23,12 +23,20 @@ use crate::build::{self, Failure, Line, Source};
 use crate::container::NetworkMode;
 use crate::container::spec::Resources;
 use engine_error::{Error, Result};
-use image::{Reference, RegistryAuth};
+use image::{Platform, Reference, RegistryAuth};
 
 /// What is said to clients that speak the protocol of `BuildKit`.
 const NO_BUILDKIT: &str = "BuildKit is not part of this daemon: set DOCKER_BUILDKIT=0 to build with \
      the classic builder, use rnet build, or make a builder with docker buildx create --driver \
      docker-container";
+
+/// The systems that images are made for.
+const SYSTEMS: [&str; 6] = ["linux", "windows", "darwin", "freebsd", "netbsd", "openbsd"];
+/// What they run on.
+const ARCHITECTURES: [&str; 17] = [
+    "386", "aarch64", "amd64", "arm", "arm64", "armel", "armhf", "i386", "loong64", "mips64le",
+    "ppc64", "ppc64le", "riscv64", "s390x", "wasm", "x86-64", "x86_64",
+];
 
 /// `POST /build`.
 pub async fn build(api: &Arc<Api>, request: Request) -> Result<Response> {
@@ -138,12 +146,13 @@ fn wanted(request: &Request) -> Result<build::Request> {
         labels: document(query.text("labels"), "labels")?,
         target: text("target"),
         no_cache: query.flag("nocache"),
+        cache_from: document(query.text("cachefrom"), "cache-from")?,
         pull: query.flag("pull"),
         remove: force_remove || query.flag_or("rm", true) || query.text("rm").is_none(),
         force_remove,
         quiet: query.flag("q"),
         squash: query.flag("squash"),
-        platform: query.text("platform").map(str::parse).transpose()?,
+        platform: query.text("platform").map(platform).transpose()?,
         network: NetworkMode::from(text("networkmode")),
         extra_hosts: query.all("extrahosts").to_vec(),
         shm_size: query.number("shmsize")?.filter(|size| *size > 0),
@@ -153,6 +162,19 @@ fn wanted(request: &Request) -> Result<build::Request> {
         security_options: query.all("securityopt").to_vec(),
         auths: config.map(credentials).unwrap_or_default(),
     })
+}
+
+/// A platform that there is.
+fn platform(text: &str) -> Result<Platform> {
+    let platform: Platform = text.parse()?;
+    let known =
+        SYSTEMS.contains(&&*platform.os) && ARCHITECTURES.contains(&&*platform.architecture);
+    if known {
+        return Ok(platform);
+    }
+    Err(Error::invalid(format!(
+        "\"{text}\": unknown operating system or architecture: invalid argument"
+    )))
 }
 
 /// A parameter that is JSON.
@@ -250,6 +272,7 @@ mod tests {
         let error = document::<BTreeMap<String, String>>(Some("x"), "labels").unwrap_err();
         assert_eq!(error.to_string(), "error reading labels");
         assert!(document::<Vec<i64>>(Some("null"), "x").unwrap().is_empty());
+        assert!(platform("linux/arm/v7").is_ok() && platform("foobar").is_err());
         assert_eq!(ulimits(Some(r#"[{"Name":"a","Soft":1,"Hard":2}]"#)).unwrap()[0].2, 2);
     }
 }

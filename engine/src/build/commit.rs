@@ -83,6 +83,8 @@ fn push(list: &mut Value, item: Value) {
 pub(super) struct Ground {
     rootfs: RootFs,
     tree: Tree,
+    /// What keeps the tree mounted.
+    mount: Option<Tree>,
 }
 
 impl Ground {
@@ -92,13 +94,19 @@ impl Ground {
             Some(image) => RootFs::prepare(images, image, dir)?,
             None => RootFs::again(images, &BTreeMap::new(), dir)?,
         };
-        let tree = match rootfs.open()? {
-            Root::Mount(mount) => Tree::from(mount),
-            Root::Directory(path) => Tree::open(&path).map_err(|error| {
-                Error::internal(format!("cannot open {}", path.display()), error)
-            })?,
+        let failed = |error| Error::internal(format!("cannot open {}", dir.display()), error);
+        let (tree, mount) = match rootfs.open()? {
+            Root::Mount(mount) => {
+                // A mount's own descriptor names it only: owners and times are not set by it.
+                let mount = Tree::from(mount);
+                let gone = || std::io::Error::from(std::io::ErrorKind::NotFound);
+                let root = mount.below(Path::new("."));
+                let root = root.and_then(|root| root.ok_or_else(gone)).map_err(failed)?;
+                (root, Some(mount))
+            }
+            Root::Directory(path) => (Tree::open(&path).map_err(failed)?, None),
         };
-        Ok(Self { rootfs, tree })
+        Ok(Self { rootfs, tree, mount })
     }
 
     /// Its files.
@@ -108,9 +116,9 @@ impl Ground {
 
     /// What was changed, as a layer.
     pub(super) fn into_layer(self, making: &Making) -> Result<NewLayer> {
-        let Self { rootfs, tree } = self;
+        let Self { rootfs, tree, mount } = self;
         // The mount goes first: what is moved is no longer worked on.
-        drop(tree);
+        drop((tree, mount));
         making.layer(&rootfs, Keep::Move)
     }
 }

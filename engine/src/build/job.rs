@@ -122,6 +122,18 @@ impl<'a> Job<'a> {
         })
     }
 
+    /// Whether an image may be taken for a result: of what the user named for that, if anything.
+    pub(super) fn allows(&self, image: &Image) -> bool {
+        let images = &self.builds.images;
+        let made_of = |name: &String| {
+            let named = images.find(name).ok();
+            let parent = |image: &Arc<Image>| images.find(&image.parent?.to_string()).ok();
+            std::iter::successors(named, parent).any(|ancestor| ancestor.id == image.id)
+        };
+        let sources = &self.request.cache_from;
+        sources.is_empty() || sources.iter().any(made_of)
+    }
+
     /// Runs the stages, and tells what they say in order.
     fn run(&self, output: &Output) -> Result<Outcome, Failure> {
         for warning in &self.context.file.warnings {

@@ -26,6 +26,8 @@ pub struct Request {
     pub target: String,
     /// `--no-cache`.
     pub no_cache: bool,
+    /// `--cache-from`: if there are any, only what these images were made of is taken again.
+    pub cache_from: Vec<String>,
     /// `--pull`.
     pub pull: bool,
     /// `--rm`: whether containers of steps that went well are removed.

@@ -221,7 +221,8 @@ impl<'a> Stage<'a> {
             return Ok(false);
         }
         let builds = self.job.builds;
-        let Some(image) = builds.cache.find(&builds.images, key) else { return Ok(false) };
+        let found = builds.cache.find(&builds.images, key).filter(|image| self.job.allows(image));
+        let Some(image) = found else { return Ok(false) };
         let Ok(()) = self.become_image(&image) else { return Ok(false) };
         self.output.text(" ---> Using cache\n")?;
         Ok(true)

@@ -5,6 +5,7 @@ use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{Gid, Mode, Uid};
@@ -14,6 +15,9 @@ use super::context::{directory, open};
 use super::sources::Source;
 use engine_error::{Error, Result};
 use tree::{Given, Tree};
+
+/// Links on the way that lead to nothing yet, as many as the kernel follows.
+const MOST_LINKS: usize = 40;
 
 /// Where files go.
 #[derive(Clone, Copy, Debug)]
@@ -78,9 +82,19 @@ impl Target<'_> {
 
 /// A directory at an absolute path, with those above it, made where they are missing.
 pub(super) fn make(root: &Tree, path: &Path, owner: Option<(u32, u32)>) -> io::Result<Tree> {
-    let mut made = PathBuf::from(".");
+    make_through(root, path, owner, 0)
+}
+
+/// The same after so many links that lead to nothing yet.
+fn make_through(
+    root: &Tree,
+    path: &Path,
+    owner: Option<(u32, u32)>,
+    links: usize,
+) -> io::Result<Tree> {
+    let mut made = PathBuf::new();
     let gone = || io::Error::from(io::ErrorKind::NotFound);
-    let mut above = root.below(&made)?.ok_or_else(gone)?;
+    let mut above = root.below(Path::new("."))?.ok_or_else(gone)?;
     for part in path.components() {
         let Component::Normal(name) = part else { continue };
         made.push(name);
@@ -90,10 +104,28 @@ pub(super) fn make(root: &Tree, path: &Path, owner: Option<(u32, u32)>) -> io::R
         }
         let text = format!("cannot copy to non-directory: /{}", made.display());
         match rustix::fs::mkdirat(&above, name, Mode::from_raw_mode(0o755)) {
-            Err(Errno::EXIST) => return Err(io::Error::new(io::ErrorKind::NotADirectory, text)),
+            Err(Errno::EXIST) => {
+                let Ok(target) = rustix::fs::readlinkat(&above, name, Vec::new()) else {
+                    return Err(io::Error::new(io::ErrorKind::NotADirectory, text));
+                };
+                if links >= MOST_LINKS {
+                    return Err(Errno::LOOP.into());
+                }
+                // What a link leads to is made where it leads, seen from the root.
+                let target = Path::new(OsStr::from_bytes(target.as_bytes()));
+                let parent = made.parent().unwrap_or(Path::new(""));
+                let parent = root.resolve(parent)?.ok_or_else(gone)?;
+                let target = Path::new("/").join(parent).join(target);
+                let target = dockerfile::ignore::clean(&target.to_string_lossy());
+                make_through(root, Path::new(&target), owner, links + 1)?;
+            }
             result => result?,
         }
+        let is_link = rustix::fs::readlinkat(&above, name, Vec::new()).is_ok();
         above = root.below(&made)?.ok_or_else(gone)?;
+        if is_link {
+            continue;
+        }
         let (uid, gid) = owner.unwrap_or((0, 0));
         let owner = (Uid::from_raw(uid), Gid::from_raw(gid));
         tree::own(above.as_fd(), owner, Mode::from_raw_mode(0o755))?;

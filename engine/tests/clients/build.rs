@@ -141,7 +141,7 @@ fn every_instruction_leaves_what_docker_s_leaves() {
     for line in [
         "/bin/sh -ec #(nop)  ENTRYPOINT [\"/bin/echo\"]",
         "/bin/sh -c #(nop)  HEALTHCHECK &{[CMD-SHELL true] 5s 0s 0s 0s 0}",
-        "/bin/sh -c #(nop)  EXPOSE 80 53/udp",
+        "/bin/sh -c #(nop)  EXPOSE 53/udp 80",
     ] {
         assert!(history.contains(line), "{line}: {history}");
     }
