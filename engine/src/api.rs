@@ -13,6 +13,7 @@ use tokio::sync::{OnceCell, Semaphore, watch};
 use crate::config::Config;
 use crate::core::Engine;
 
+pub mod archive;
 pub mod body;
 pub mod build;
 pub mod cluster;
@@ -45,6 +46,8 @@ pub mod wire;
 
 /// How many requests walk through directories at the same time.
 const WALKS: usize = 4;
+/// How many requests copy files out of and into containers at the same time.
+const COPIES: usize = 64;
 
 /// How many samples of containers are taken at the same time.
 const SAMPLES: usize = 4;
@@ -64,6 +67,8 @@ pub struct Api {
     pub walks: Arc<Semaphore>,
     /// Who may take samples of what containers use.
     pub samples: Arc<Semaphore>,
+    /// Who may copy files of containers.
+    pub copies: Arc<Semaphore>,
     /// Places for connections, of all listeners together.
     pub connections: Arc<Semaphore>,
     /// Ends the daemon.
@@ -77,6 +82,7 @@ impl Api {
         let (stop, _) = watch::channel(false);
         let walks = Arc::new(Semaphore::new(WALKS));
         let samples = Arc::new(Semaphore::new(SAMPLES));
+        let copies = Arc::new(Semaphore::new(COPIES));
         // Without a limit there is nothing to share out.
         let (descriptors, _) = getrlimit(Resource::RLIMIT_NOFILE).unwrap_or((u64::MAX, u64::MAX));
         let connections = Arc::new(Semaphore::new(server::places(descriptors)));
@@ -88,6 +94,7 @@ impl Api {
             runtime_versions,
             walks,
             samples,
+            copies,
             connections,
             stop,
         })

@@ -1,6 +1,8 @@
 //! Containers: what they are ([`Spec`]), what state they are in, and the operations on them.
 
+mod archive;
 mod attach;
+mod commit;
 mod connect;
 mod containers;
 mod create;
@@ -43,6 +45,7 @@ mod top;
 mod turns;
 mod update;
 mod update_network;
+mod view;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -51,6 +54,8 @@ use chrono::{DateTime, Utc};
 use cnm::{Mac, NetworkId, PortBinding, Protocol, SandboxId};
 use ipnetwork::IpNetwork;
 
+pub use archive::{PathStat, Unpacking};
+pub use commit::Commit;
 pub(crate) use containers::Below;
 pub use containers::Containers;
 pub use create::missing_other;

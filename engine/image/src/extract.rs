@@ -349,7 +349,7 @@ fn node(parent: BorrowedFd<'_>, name: &OsStr, entry: &Entry) -> io::Result<()> {
 }
 
 /// Owner, attributes and time of what is not opened.
-fn metadata(parent: BorrowedFd<'_>, name: &OsStr, entry: &Entry) -> io::Result<()> {
+pub(super) fn metadata(parent: BorrowedFd<'_>, name: &OsStr, entry: &Entry) -> io::Result<()> {
     let (uid, gid) = (Uid::from_raw(entry.uid), Gid::from_raw(entry.gid));
     rustix::fs::chownat(parent, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
     set_xattrs(parent, name, entry)?;
@@ -357,12 +357,12 @@ fn metadata(parent: BorrowedFd<'_>, name: &OsStr, entry: &Entry) -> io::Result<(
     Ok(rustix::fs::utimensat(parent, name, &times, AtFlags::SYMLINK_NOFOLLOW)?)
 }
 
-fn own(fd: BorrowedFd<'_>, entry: &Entry) -> io::Result<()> {
+pub(super) fn own(fd: BorrowedFd<'_>, entry: &Entry) -> io::Result<()> {
     let owner = (Uid::from_raw(entry.uid), Gid::from_raw(entry.gid));
     tree::own(fd, owner, Mode::from_raw_mode(entry.mode))
 }
 
-fn set_xattrs(parent: BorrowedFd<'_>, name: &OsStr, entry: &Entry) -> io::Result<()> {
+pub(super) fn set_xattrs(parent: BorrowedFd<'_>, name: &OsStr, entry: &Entry) -> io::Result<()> {
     for (key, value) in &entry.xattrs {
         // Overlay's own attributes redirect lookups; an image has no say in them.
         if key.starts_with(b"trusted.") || key.contains(&0) {
@@ -380,7 +380,7 @@ fn set_xattrs(parent: BorrowedFd<'_>, name: &OsStr, entry: &Entry) -> io::Result
     Ok(())
 }
 
-fn times((seconds, nanoseconds): (i64, u32)) -> Timestamps {
+pub(super) fn times((seconds, nanoseconds): (i64, u32)) -> Timestamps {
     let time = Timespec { tv_sec: seconds, tv_nsec: nanoseconds.into() };
     Timestamps { last_access: time, last_modification: time }
 }

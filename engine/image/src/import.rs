@@ -1,6 +1,6 @@
 //! `import`: a tar of a root file system becomes an image of one layer.
 
-mod change;
+pub(super) mod change;
 
 use std::fs;
 use std::io::Read;

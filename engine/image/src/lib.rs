@@ -27,6 +27,7 @@ pub mod rootfs;
 mod save;
 mod store;
 pub mod tarball;
+pub mod unpack;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -39,6 +40,7 @@ use oci_spec::image::ImageConfiguration;
 use tokio::sync::mpsc;
 
 pub use self::digest::{Digest, ImageId};
+pub use self::import::change::apply as change_config;
 pub use self::making::{Keep, Making, NewLayer};
 pub use self::reference::Reference;
 use self::store::Store;

@@ -38,10 +38,9 @@ impl<W: Write> Packer<W> {
         Ok((self.tar.finish()?, self.size))
     }
 
-    /// Writes what a directory has under a name, and all that is below it, as `path`. Nothing
-    /// happens if it is gone, or is a socket.
-    pub fn tree(&mut self, parent: BorrowedFd<'_>, name: &OsStr, path: &[u8]) -> io::Result<()> {
-        match self.node(parent, name, path)? {
+    /// Writes what was opened, by `O_PATH` at least, and all that is below it, as `path`.
+    pub fn opened(&mut self, found: &OwnedFd, path: &[u8]) -> io::Result<()> {
+        match self.write(found, path)? {
             Some(directory) => self.below(directory.as_fd(), path),
             None => Ok(()),
         }
@@ -79,19 +78,23 @@ impl<W: Write> Packer<W> {
             Err(Errno::NOENT) => return Ok(None),
             result => result?,
         };
-        let stat = rustix::fs::fstat(&found)?;
+        self.write(&found, path)
+    }
+
+    fn write(&mut self, found: &OwnedFd, path: &[u8]) -> io::Result<Option<OwnedFd>> {
+        let stat = rustix::fs::fstat(found)?;
         let mut entry = entry(&stat, path);
         match FileType::from_raw_mode(stat.st_mode) {
             FileType::Directory => {
-                let directory = rustix::fs::openat(&found, ".", DIRECTORY, Mode::empty())?;
+                let directory = rustix::fs::openat(found, ".", DIRECTORY, Mode::empty())?;
                 self.directory(directory.as_fd(), path)?;
                 return Ok(Some(directory));
             }
             FileType::Socket | FileType::Unknown => return Ok(None),
             _ if self.is_linked(&stat, &mut entry) => self.tar.entry(&entry)?,
-            FileType::RegularFile => self.file(&found, entry)?,
+            FileType::RegularFile => self.file(found, entry)?,
             FileType::Symlink => {
-                entry.link = rustix::fs::readlinkat(&found, "", Vec::new())?.into_bytes();
+                entry.link = rustix::fs::readlinkat(found, "", Vec::new())?.into_bytes();
                 self.tar.entry(&entry)?;
             }
             FileType::CharacterDevice | FileType::BlockDevice | FileType::Fifo => {

@@ -5,20 +5,23 @@
 //! container copies and reads, does not grow with their number. Elsewhere a root is a copy of the
 //! layers.
 
+mod assembly;
 mod changes;
 mod mounter;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io;
-use std::os::fd::OwnedFd;
+use std::io::{self, Write};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 
+pub use self::assembly::{Assembly, Piece};
 pub use self::changes::{Change, ChangeKind};
 pub(super) use self::mounter::Mounter;
 use super::digest::Digest;
+use super::pack::Packer;
 use super::store::Store;
 use crate::{Image, Images};
 use engine_error::{Error, Result};
@@ -110,6 +113,25 @@ impl RootFs {
         })
     }
 
+    /// Writes all that is in it as an archive, without what is mounted in it. It may be in use
+    /// meanwhile: what is read is a mount of its own, which changes nothing.
+    pub fn export(&self, to: impl Write) -> Result<()> {
+        let export = || -> io::Result<()> {
+            let tree = if self.is_overlay() {
+                let lower = self.lower();
+                Tree::from(self.mounter.lower(&self.root, &self.dir, &lower)?)
+            } else {
+                Tree::open(&self.copy())?
+            };
+            let mut packer = Packer::new(to);
+            packer.below(tree.as_fd(), b"")?;
+            packer.finish().map(drop)
+        };
+        export().map_err(|error| {
+            Error::internal(format!("cannot export {}", self.dir.display()), error)
+        })
+    }
+
     /// The directory it has at `path`, if there is one. The image is not trusted: no link leads out
     /// of the root.
     pub fn directory(&self, path: &str) -> Result<Option<Tree>> {
@@ -170,10 +192,14 @@ impl RootFs {
     }
 
     fn overlay(&self) -> io::Result<OwnedFd> {
+        self.mounter.overlay(&self.root, &self.lower(), &self.dir)
+    }
+
+    /// The layers as a mount option, the topmost first.
+    fn lower(&self) -> String {
         let names: Vec<_> =
             self.layers.iter().rev().map(|layer| Store::short_name(*layer)).collect();
-        let lower = if names.is_empty() { "empty".to_owned() } else { names.join(":") };
-        self.mounter.overlay(&self.root, &lower, &self.dir)
+        if names.is_empty() { "empty".to_owned() } else { names.join(":") }
     }
 
     fn copy_layers(&self) -> io::Result<()> {

@@ -14,8 +14,8 @@ use super::error::page_not_found;
 use super::filters::Filters;
 use super::request::Request;
 use super::{
-    Api, build, cluster, containers, events, exec, images, logs, networks, nodes, ports, stats,
-    swarm, system, transfer, volumes, websocket,
+    Api, archive, build, cluster, containers, events, exec, images, logs, networks, nodes, ports,
+    stats, swarm, system, transfer, volumes, websocket,
 };
 use engine_error::{Error, Result};
 
@@ -55,9 +55,7 @@ async fn other(api: Arc<Api>, method: &str, path: &[&str], request: Request) -> 
         ("GET", ["events"]) => events::stream(&api, &request),
         ("GET", ["system", "df"]) => system::usage::disk_usage(&api, &request).await,
         ("POST", ["auth"]) => Err(unsupported("logging in to registries is not supported yet")),
-        ("POST", ["commit"]) => {
-            Err(unsupported("making images of containers is not supported yet"))
-        }
+        ("POST", ["commit"]) => archive::commit(&api, request).await,
         ("POST", ["build"]) => build::build(&api, request).await,
         ("POST", ["build", "cancel"]) => build::cancel(&api, &request),
         ("POST", ["build", "prune"]) => build::prune(&api, &request).await,
@@ -130,13 +128,11 @@ async fn container(
         ("DELETE", [key]) => containers::remove(&api, key, &request).await,
         ("POST", [key, "update"]) => containers::update(&api, key, request).await,
         ("GET", [key, "stats"]) => stats::stream(&api, key, &request).await,
-        ("GET", [_, "changes"]) => {
-            Err(unsupported("listing what a container changed is not supported yet"))
-        }
-        ("GET", [_, "export"]) => Err(unsupported("exporting containers is not supported yet")),
-        ("GET" | "HEAD" | "PUT", [_, "archive"]) => {
-            Err(unsupported("copying files out of and into containers is not supported yet"))
-        }
+        ("GET", [key, "changes"]) => archive::changes(&api, key).await,
+        ("GET", [key, "export"]) => archive::export(&api, key).await,
+        ("HEAD", [key, "archive"]) => archive::stat(&api, key, &request).await,
+        ("GET", [key, "archive"]) => archive::read(&api, key, &request).await,
+        ("PUT", [key, "archive"]) => archive::write(&api, key, request).await,
         ("GET" | "POST" | "DELETE", [_, "checkpoints", ..]) => {
             Err(unsupported("checkpoints are not supported"))
         }

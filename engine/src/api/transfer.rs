@@ -83,7 +83,9 @@ async fn streamed<T: Send + 'static>(
 }
 
 /// What a received line is followed by, until the sender is gone.
-fn received<T: Send + 'static>(receiver: mpsc::Receiver<T>) -> impl Stream<Item = T> + Send {
+pub(super) fn received<T: Send + 'static>(
+    receiver: mpsc::Receiver<T>,
+) -> impl Stream<Item = T> + Send {
     stream::unfold(receiver, |mut receiver| async move {
         let item = receiver.recv().await?;
         Some((item, receiver))

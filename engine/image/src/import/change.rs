@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 use engine_error::{Error, Result};
 
 /// Applies one instruction to the `config` of an image.
-pub(crate) fn apply(config: &mut Value, line: &str) -> Result<()> {
+pub fn apply(config: &mut Value, line: &str) -> Result<()> {
     let line = line.trim();
     let (word, rest) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
     let rest = rest.trim();

@@ -16,6 +16,9 @@ use nix::sched::{CloneFlags, unshare};
 use rustix::fs::CWD;
 use rustix::mount::{OpenTreeFlags, open_tree};
 
+/// Each directory of changes is whole by itself, so that it can be a layer.
+const PLAIN: &str = "index=off,redirect_dir=off,metacopy=off";
+
 /// What to mount.
 #[derive(Debug)]
 struct Job {
@@ -38,13 +41,19 @@ impl Mounter {
     /// mount(2), unlike fsconfig(2), takes names of any number of layers on every kernel.
     pub(super) fn overlay(&self, base: &Path, lower: &str, dir: &Path) -> io::Result<OwnedFd> {
         let (upper, work) = (escape(&dir.join("upper"))?, escape(&dir.join("work"))?);
+        let options = format!("lowerdir={lower},upperdir={upper},workdir={work},{PLAIN}");
+        self.make(base, dir, options)
+    }
+
+    /// What the overlay of `upper` in `dir` and of `lower` shows, for reading only.
+    pub(super) fn lower(&self, base: &Path, dir: &Path, lower: &str) -> io::Result<OwnedFd> {
+        let upper = escape(&dir.join("upper"))?.replace(':', "\\:");
+        self.make(base, dir, format!("lowerdir={upper}:{lower},{PLAIN}"))
+    }
+
+    fn make(&self, base: &Path, dir: &Path, options: String) -> io::Result<OwnedFd> {
         let (done, result) = sync_channel(1);
-        let job = Job {
-            base: base.to_owned(),
-            options: format!("lowerdir={lower},upperdir={upper},workdir={work},index=off"),
-            place: dir.to_owned(),
-            done,
-        };
+        let job = Job { base: base.to_owned(), options, place: dir.to_owned(), done };
         let ended = || io::Error::other("the mounting thread has ended");
         let mut sender = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let jobs = match &mut *sender {

@@ -51,31 +51,41 @@ impl Read for Reader {
 }
 
 /// A `Write` and what is written.
-pub(super) fn writer() -> (Writer, mpsc::Receiver<io::Result<Bytes>>) {
+pub(in crate::api) fn writer() -> (Writer, mpsc::Receiver<io::Result<Bytes>>) {
     let (sender, receiver) = mpsc::channel(DEPTH);
     (Writer { sender }, receiver)
 }
 
 /// See [`writer`].
 #[derive(Debug)]
-pub(super) struct Writer {
+pub(in crate::api) struct Writer {
     sender: mpsc::Sender<io::Result<Bytes>>,
 }
 
 impl Writer {
     /// Breaks the stream off.
-    pub(super) fn fail(&self, error: &engine_error::Error) {
+    pub(in crate::api) fn fail(&self, error: &engine_error::Error) {
         let _ = self.sender.blocking_send(Err(io::Error::other(error.chain())));
     }
 }
 
-impl Write for Writer {
+impl Write for &Writer {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let piece = Bytes::copy_from_slice(bytes);
         match self.sender.blocking_send(Ok(piece)) {
             Ok(()) => Ok(bytes.len()),
             Err(_) => Err(io::ErrorKind::BrokenPipe.into()),
         }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Write for Writer {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        (&*self).write(bytes)
     }
 
     fn flush(&mut self) -> io::Result<()> {

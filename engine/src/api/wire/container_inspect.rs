@@ -97,7 +97,7 @@ fn host_config(container: &Container) -> Value {
 }
 
 /// The request's `Config` with what the image added.
-fn config(container: &Container) -> Value {
+pub fn config(container: &Container) -> Value {
     let (spec, resolved) = (&container.spec, &container.resolved);
     let asked: Config = go::from_value(spec.wire_config.clone()).unwrap_or_default();
     let volumes = resolved.volumes.iter().map(|path| (path.clone(), json!({})));
