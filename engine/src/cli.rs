@@ -6,10 +6,12 @@
 
 mod attach;
 mod build;
+mod changes;
 mod client;
 mod cluster;
 mod commands;
 mod container;
+mod copy;
 mod create;
 mod error;
 mod events;
@@ -80,7 +82,11 @@ async fn dispatch(cli: Cli) -> Outcome {
         Command::Builder(command) => build::command(&client, command).await,
         Command::Cluster(command) => cluster::command(&client, command).await,
         Command::Container(command) => container::command(&client, command).await,
+        Command::Commit(args) => changes::commit(&client, args).await,
+        Command::Cp(args) => copy::copy(&client, args).await,
         Command::Create(args) => run::create(&client, *args).await,
+        Command::Diff(args) => changes::diff(&client, args).await,
+        Command::Export(args) => changes::export(&client, args).await,
         Command::Events(args) => events::events(&client, args).await,
         Command::Exec(args) => exec::exec(&client, args).await,
         Command::History(args) => image::history(&client, args).await,

@@ -37,8 +37,22 @@ pub struct Plain<'a> {
     pub path: &'a [u8],
     /// No file takes the place of a directory, and none the other way round.
     pub keep_kinds: bool,
-    /// Whom all belongs to; as the archive says if to nobody.
-    pub owner: Option<(u32, u32)>,
+    /// Whom all belongs to.
+    pub owner: Owner,
+    /// The first part of all paths in the archive, `.` if they have none in common, and what comes
+    /// in its place.
+    pub rename: Option<(&'a [u8], &'a [u8])>,
+}
+
+/// Whom the files of an archive belong to when they are unpacked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Owner {
+    /// Whom the archive says.
+    Archive,
+    /// This user and group.
+    User(u32, u32),
+    /// Whoever unpacks it.
+    Caller,
 }
 
 /// Unpacks an archive, compressed or not, and reads it to its end.
@@ -52,14 +66,49 @@ pub fn unpack(archive: impl Read, plain: &Plain<'_>) -> io::Result<()> {
     while let Some(mut entry) = reader.next_entry()? {
         budget.show(entry.size.saturating_add(ENTRY))?;
         budget.store(entry.stored.saturating_add(ENTRY))?;
-        if let Some(owner) = plain.owner {
-            (entry.uid, entry.gid) = owner;
+        match plain.owner {
+            Owner::Archive => {}
+            Owner::User(uid, gid) => (entry.uid, entry.gid) = (uid, gid),
+            Owner::Caller => {
+                (entry.uid, entry.gid) =
+                    (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+            }
         }
         unpacker.apply(&entry, &mut reader)?;
     }
     io::copy(&mut reader.into_inner(), &mut io::sink())?;
     unpacker.finish();
     Ok(())
+}
+
+impl Plain<'_> {
+    /// The parts of a path of the archive. None leads out.
+    fn parts<'p>(&'p self, path: &'p [u8]) -> io::Result<Vec<&'p [u8]>> {
+        let mut parts = Vec::new();
+        for part in path.split(|&byte| byte == b'/') {
+            match part {
+                b"" | b"." => {}
+                b".." if parts.pop().is_some() => {}
+                b".." => return Err(self.outside(path)),
+                _ if part.contains(&0) => return Err(io::ErrorKind::InvalidData.into()),
+                _ => parts.push(part),
+            }
+        }
+        match self.rename {
+            Some((b"." | b"/", new)) => parts.insert(0, new),
+            Some((old, new)) if parts.first() == Some(&old) => parts[0] = new,
+            _ => {}
+        }
+        if parts.len() > DEEPEST {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "the path is too deep"));
+        }
+        Ok(parts)
+    }
+
+    fn outside(&self, path: &[u8]) -> io::Error {
+        let (path, here) = (String::from_utf8_lossy(path), String::from_utf8_lossy(self.path));
+        io::Error::new(io::ErrorKind::InvalidData, format!("{path:?} is outside of {here:?}"))
+    }
 }
 
 struct Unpacker<'a> {
@@ -72,7 +121,8 @@ struct Unpacker<'a> {
 
 impl Unpacker<'_> {
     fn apply<R: Read>(&mut self, entry: &Entry, content: &mut TarReader<R>) -> io::Result<()> {
-        let parts = self.parts(&entry.path)?;
+        let plain = self.plain;
+        let parts = plain.parts(&entry.path)?;
         let Some((name, parents)) = parts.split_last() else { return Ok(()) };
         let parent = self.parent(parents)?;
         let (parent, name) = (parent.as_fd(), OsStr::from_bytes(name));
@@ -92,30 +142,6 @@ impl Unpacker<'_> {
                 format!("unhandled tar header type {}", other.as_byte()),
             )),
         }
-    }
-
-    /// The parts of a path of the archive. None leads out.
-    fn parts<'p>(&self, path: &'p [u8]) -> io::Result<Vec<&'p [u8]>> {
-        let mut parts = Vec::new();
-        for part in path.split(|&byte| byte == b'/') {
-            match part {
-                b"" | b"." => {}
-                b".." if parts.pop().is_some() => {}
-                b".." => return Err(self.outside(path)),
-                _ if part.contains(&0) => return Err(io::ErrorKind::InvalidData.into()),
-                _ => parts.push(part),
-            }
-        }
-        if parts.len() > DEEPEST {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "the path is too deep"));
-        }
-        Ok(parts)
-    }
-
-    fn outside(&self, path: &[u8]) -> io::Error {
-        let (path, here) =
-            (String::from_utf8_lossy(path), String::from_utf8_lossy(self.plain.path));
-        io::Error::new(io::ErrorKind::InvalidData, format!("{path:?} is outside of {here:?}"))
     }
 
     /// Opens a directory, making what is missing of it.
@@ -151,7 +177,7 @@ impl Unpacker<'_> {
                 let whole = join(self.plain.path, path);
                 Ok(resolve(self.plain.root, &whole, flags, ResolveFlags::IN_ROOT)?)
             }
-            Err(Errno::XDEV) => Err(self.outside(path)),
+            Err(Errno::XDEV) => Err(self.plain.outside(path)),
             result => Ok(result?),
         }
     }
@@ -200,7 +226,7 @@ impl Unpacker<'_> {
     }
 
     fn hard_link(&self, parent: BorrowedFd<'_>, name: &OsStr, entry: &Entry) -> io::Result<()> {
-        let parts = self.parts(&entry.link)?;
+        let parts = self.plain.parts(&entry.link)?;
         let Some((base, above)) = parts.split_last() else {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "hard link to the root"));
         };

@@ -3,6 +3,7 @@
 mod build;
 mod cluster;
 mod container;
+mod copy;
 mod create;
 mod image;
 mod limits;
@@ -16,6 +17,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 pub(crate) use self::build::*;
 pub(crate) use self::cluster::*;
 pub(crate) use self::container::*;
+pub(crate) use self::copy::*;
 pub(crate) use self::create::*;
 pub(crate) use self::image::*;
 pub(crate) use self::limits::*;
@@ -75,8 +77,16 @@ pub(crate) enum Command {
     Builder(BuilderCommand),
     /// Attach to a running container
     Attach(AttachArgs),
+    /// Create a new image from a container's changes
+    Commit(CommitArgs),
+    /// Copy files and folders between a container and the local file system
+    Cp(CpArgs),
     /// Create a new container
     Create(Box<CreateCommand>),
+    /// Inspect changes to files or directories on a container's file system
+    Diff(DiffArgs),
+    /// Export a container's file system as a tar archive
+    Export(ExportArgs),
     /// Get real time events from the daemon
     Events(EventsArgs),
     /// Show the history of an image
@@ -159,8 +169,16 @@ pub(crate) enum Command {
 pub(crate) enum ContainerCommand {
     /// Attach to a running container
     Attach(AttachArgs),
+    /// Create a new image from a container's changes
+    Commit(CommitArgs),
+    /// Copy files and folders between a container and the local file system
+    Cp(CpArgs),
     /// Create a new container
     Create(Box<CreateCommand>),
+    /// Inspect changes to files or directories on a container's file system
+    Diff(DiffArgs),
+    /// Export a container's file system as a tar archive
+    Export(ExportArgs),
     /// Execute a command in a running container
     Exec(ExecArgs),
     /// Display detailed information on containers

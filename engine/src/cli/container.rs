@@ -15,14 +15,18 @@ use super::commands::{
 use super::error::CliError;
 use super::table::Table;
 use super::{
-    Outcome, attach, complain, confirmed, exec, for_each, inspect, list, logs, port, run, say,
-    stats, terminal, units, update,
+    Outcome, attach, changes, complain, confirmed, copy, exec, for_each, inspect, list, logs, port,
+    run, say, stats, terminal, units, update,
 };
 
 /// `container …`.
 pub(crate) async fn command(client: &Arc<Client>, command: ContainerCommand) -> Outcome {
     match command {
         ContainerCommand::Attach(args) => attach::attach(client, args).await,
+        ContainerCommand::Commit(args) => changes::commit(client, args).await,
+        ContainerCommand::Cp(args) => copy::copy(client, args).await,
+        ContainerCommand::Diff(args) => changes::diff(client, args).await,
+        ContainerCommand::Export(args) => changes::export(client, args).await,
         ContainerCommand::Create(args) => run::create(client, *args).await,
         ContainerCommand::Exec(args) => exec::exec(client, args).await,
         ContainerCommand::Inspect(args) => inspect::container(client, args).await,

@@ -21,7 +21,7 @@ use super::view::View;
 use super::{Container, MountKind};
 use engine_error::{Error, Kind, Result};
 use image::pack::Packer;
-use image::unpack::{Plain, unpack};
+use image::unpack::{Owner, Plain, unpack};
 
 /// As many links as are followed on one way.
 const MOST_LINKS: usize = 255;
@@ -90,7 +90,7 @@ impl Containers {
         self.viewed(key, |container, view| {
             let directory = open_directory(view, key, path)?;
             refuse_readonly(container, view.as_fd(), &directory, path)?;
-            let owner = if how.to_user { owner(container, view)? } else { None };
+            let owner = if how.to_user { owner(container, view)? } else { Owner::Archive };
             let below = clean(path);
             let plain = Plain {
                 root: view.as_fd(),
@@ -98,6 +98,7 @@ impl Containers {
                 path: below.as_os_str().as_bytes(),
                 keep_kinds: how.keep_kinds,
                 owner,
+                rename: None,
             };
             unpack(archive, &plain).map_err(|error| {
                 // Docker's words of an archive that breaks off.
@@ -272,11 +273,11 @@ fn refuse_readonly(
 }
 
 /// Whom a container's files belong to, if it runs as somebody.
-fn owner(container: &Container, view: &View) -> Result<Option<(u32, u32)>> {
+fn owner(container: &Container, view: &View) -> Result<Owner> {
     if container.resolved.user.is_empty() {
-        return Ok(None);
+        return Ok(Owner::Archive);
     }
     let root = format!("/proc/self/fd/{}", view.as_fd().as_raw_fd());
     let user = runtime::user::resolve(Path::new(&root), &container.resolved.user, &[])?;
-    Ok(Some((user.uid, user.gid)))
+    Ok(Owner::User(user.uid, user.gid))
 }

@@ -10,6 +10,7 @@ mod api;
 mod both;
 mod build;
 mod connections;
+mod copies;
 mod daemon;
 mod docker;
 mod flags;

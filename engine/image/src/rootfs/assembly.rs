@@ -81,8 +81,14 @@ fn assemble(root: Root, place: &Path, pieces: &[Piece]) -> io::Result<Assembly> 
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let root = rustix::fs::openat(CWD, place, flags, Mode::empty())?;
     for piece in pieces {
-        attach(&root, piece)
-            .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", piece.target)))?;
+        match attach(&root, piece) {
+            // The place is a link to nothing: nobody finds what would be there.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => {
+                return Err(io::Error::new(error.kind(), format!("{}: {error}", piece.target)));
+            }
+            Ok(()) => {}
+        }
     }
     Ok(Assembly { root, _namespace: File::open("/proc/thread-self/ns/mnt")?.into() })
 }

@@ -33,7 +33,8 @@ impl Space {
             directory: to.as_fd(),
             path: b"/to",
             keep_kinds: false,
-            owner: None,
+            owner: Owner::Archive,
+            rename: None,
         };
         change(&mut plain);
         let result = unpack(tar, &plain);
@@ -74,10 +75,21 @@ fn compressed_archives_belong_to_whom_is_asked() {
     let space = Space::new();
     let tar = Tar::new().file("f", b"x").finish();
     space
-        .unpack(&zstd::encode_all(&tar[..], 1).unwrap(), |plain| plain.owner = Some((5, 6)))
+        .unpack(&zstd::encode_all(&tar[..], 1).unwrap(), |plain| plain.owner = Owner::User(5, 6))
         .unwrap();
     let made = fs::metadata(space.at("to/f")).unwrap();
     assert_eq!((made.uid(), made.gid()), (5, 6));
+}
+
+#[test]
+fn what_all_paths_begin_with_may_be_another_name() {
+    let space = Space::new();
+    let tar = Tar::new().dir("old/").file("old/f", b"x").hard_link("old/h", "old/f").finish();
+    space.unpack(&tar, |plain| plain.rename = Some((b"old", b"new"))).unwrap();
+    assert_eq!(fs::metadata(space.at("to/new/h")).unwrap().nlink(), 2);
+    let tar = Tar::new().dir("./").file("./f", b"x").finish();
+    space.unpack(&tar, |plain| plain.rename = Some((b".", b"other"))).unwrap();
+    assert!(space.at("to/other/f").is_file() && !space.at("to/f").exists());
 }
 
 #[test]

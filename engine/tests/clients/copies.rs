@@ -1,0 +1,247 @@
+//! What is in containers, out of it and into it: `cp`, `diff`, `export`, `commit`.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+use serde_json::json;
+
+use crate::daemon::{Client, Daemon};
+
+const IMAGE: &str = "rnet/toolbox";
+
+/// A container that does not end, with more flags.
+fn container(daemon: &Daemon, name: &str, flags: &[&str]) {
+    let run = ["run", "-d", "--name", name, "--network", "none"];
+    daemon.docker_ok(&[&run, flags, &[IMAGE, "sleep", "1000"]].concat());
+}
+
+/// An archive of one file, as a `PUT` has it.
+fn archive(name: &str, content: &[u8]) -> Vec<u8> {
+    let mut tar = tar::Builder::new(Vec::new());
+    let mut header = tar::Header::new_gnu();
+    header.set_size(content.len() as u64);
+    header.set_mode(0o644);
+    tar.append_data(&mut header, name, content).unwrap();
+    tar.into_inner().unwrap()
+}
+
+fn put(daemon: &Daemon, container: &str, path: &str, body: &[u8]) -> (u16, String) {
+    let path = format!("/containers/{container}/archive?path={path}");
+    let reply = daemon.send("PUT", &path, "Content-Type: application/x-tar\r\n", body);
+    (reply.status, reply.text())
+}
+
+#[test]
+fn files_are_copied_into_containers_and_out_whether_they_run_or_not() {
+    for client in Client::ALL {
+        let daemon = Daemon::start(&[]);
+        let ok = |arguments: &[&str]| daemon.ok(client, arguments);
+        let place = |name: &str| daemon.scratch.text(name);
+        fs::create_dir_all(daemon.scratch.path("dir/below")).unwrap();
+        fs::write(daemon.scratch.path("dir/below/f"), "content").unwrap();
+        symlink("below/f", daemon.scratch.path("dir/link")).unwrap();
+        container(&daemon, "runs", &["-v", "data:/data", "--tmpfs", "/temporary"]);
+        let create = ["create", "--name", "stopped", "-v", "data2:/data", IMAGE, "true"];
+        daemon.docker_ok(&create);
+        for name in ["runs", "stopped"] {
+            let at = |path: &str| format!("{name}:{path}");
+            ok(&["cp", &place("dir"), &at("/tmp")]);
+            ok(&["cp", &place("dir/."), &at("/data")]);
+            ok(&["cp", &place("dir/below/f"), &at("/etc/named")]);
+            ok(&["cp", &place("dir"), &at("/new")]);
+            for (path, to) in [
+                ("/tmp/dir/below/f", "1"),
+                ("/data/below/f", "2"),
+                ("/etc/named", "3"),
+                ("/new/below/f", "4"),
+            ] {
+                let to = place(&format!("{name}{to}"));
+                ok(&["cp", &at(path), &to]);
+                assert_eq!(fs::read_to_string(&to).unwrap(), "content", "{path}");
+            }
+            ok(&["cp", &at("/tmp/dir"), &place(&format!("{name}-dir"))]);
+            let copied = daemon.scratch.path(&format!("{name}-dir"));
+            assert_eq!(fs::read_link(copied.join("link")).unwrap(), Path::new("below/f"));
+            ok(&["cp", "-L", &at("/tmp/dir/link"), &place(&format!("{name}-followed"))]);
+            let followed = daemon.scratch.path(&format!("{name}-followed"));
+            assert_eq!(fs::read_to_string(followed).unwrap(), "content");
+        }
+        ok(&["cp", &place("dir/below/f"), "runs:/temporary/f"]);
+        assert_eq!(ok(&["exec", "runs", "cat", "/temporary/f"]), "content");
+        assert_eq!(ok(&["exec", "runs", "cat", "/data/below/f"]), "content");
+        let (code, _, said) = daemon.ask(client, &["cp", "runs:/nope", "."]);
+        assert_eq!(code, Some(1));
+        assert!(said.contains("Could not find the file /nope in container runs"), "{said}");
+        let (code, _, said) = daemon.ask(client, &["cp", "runs:/etc", &place("no/where/x")]);
+        assert_eq!(code, Some(1));
+        assert!(said.contains("invalid output path: directory"), "{said}");
+        daemon.docker_ok(&["rm", "-f", "runs"]);
+        daemon.docker_ok(&["start", "-a", "stopped"]);
+    }
+}
+
+#[test]
+fn changes_are_listed_exported_and_made_an_image_that_runs() {
+    for client in Client::ALL {
+        let daemon = Daemon::start(&[]);
+        let ok = |arguments: &[&str]| daemon.ok(client, arguments);
+        container(&daemon, "c", &[]);
+        assert_eq!(ok(&["diff", "c"]), "");
+        ok(&["exec", "c", "write", "/tmp/new", "text"]);
+        ok(&["exec", "c", "write", "/etc/group", "changed"]);
+        assert_eq!(ok(&["diff", "c"]), "C /etc\nC /etc/group\nC /tmp\nA /tmp/new");
+        let commit = ["commit", "-m", "said", "-a", "me", "-c", "CMD [\"cat\", \"/tmp/new\"]"];
+        let id = ok(&[&commit[..], &["c", "made:1"]].concat());
+        assert!(id.starts_with("sha256:"), "{id}");
+        assert_eq!(ok(&["run", "--rm", "--network", "none", "made:1"]), "text");
+        assert_eq!(daemon.docker_ok(&["ps", "--format", "{{.State}}"]), "running");
+        let format = "{{.Comment}} {{.Author}} {{len .RootFS.Layers}} {{.Parent}}";
+        let parent = daemon.docker_ok(&["image", "inspect", "-f", "{{.Id}}", IMAGE]);
+        let inspected = daemon.docker_ok(&["image", "inspect", "-f", format, "made:1"]);
+        assert_eq!(inspected, format!("said me 2 {parent}"));
+        let history = daemon.docker_ok(&["history", "--format", "{{.CreatedBy}}", "made:1"]);
+        assert!(history.starts_with("sleep 1000\n"), "{history}");
+        let exported = daemon.scratch.text("exported.tar");
+        ok(&["export", "-o", &exported, "c"]);
+        let names = names(&fs::read(&exported).unwrap());
+        for name in ["tmp/new", "bin/toolbox", "etc/group", ".dockerenv"] {
+            assert!(names.iter().any(|known| known == name), "{name}: {names:?}");
+        }
+        daemon.docker_ok(&["import", &exported, "again:1"]);
+        let run = ["run", "--rm", "--network", "none", "again:1", "/bin/cat", "/tmp/new"];
+        assert_eq!(ok(&run), "text");
+    }
+}
+
+fn names(archive: &[u8]) -> Vec<String> {
+    let mut archive = tar::Archive::new(archive);
+    let entries = archive.entries().unwrap();
+    entries.map(|e| String::from_utf8(e.unwrap().path_bytes().into_owned()).unwrap()).collect()
+}
+
+#[test]
+fn what_is_read_only_is_not_copied_to_in_docker_s_words() {
+    let daemon = Daemon::start(&[]);
+    container(&daemon, "c", &["--read-only", "-v", "v:/rw", "-v", "v:/ro:ro"]);
+    let tar = archive("f", b"x");
+    for _ in ["running", "stopped"] {
+        let (status, said) = put(&daemon, "c", "/tmp", &tar);
+        assert_eq!((status, &*said), (400, READONLY));
+        let (status, said) = put(&daemon, "c", "/ro", &tar);
+        assert_eq!(
+            (status, &*said),
+            (400, "{\"message\":\"mounted volume is marked read-only\"}\n")
+        );
+        assert_eq!(put(&daemon, "c", "/rw", &tar).0, 200);
+        daemon.docker_ok(&["kill", "c"]);
+        daemon.docker_ok(&["wait", "c"]);
+    }
+    let (status, said) = put(&daemon, "c", "/rw/f", &tar);
+    assert_eq!((status, &*said), (400, "{\"message\":\"extraction point is not a directory\"}\n"));
+    let (status, said) = put(&daemon, "c", "", &tar);
+    assert_eq!((status, &*said), (400, "{\"message\":\"bad parameter: pathcannot be empty\"}\n"));
+}
+
+const READONLY: &str = "{\"message\":\"container rootfs is marked read-only\"}\n";
+
+#[test]
+fn cve_2018_15664_a_copy_under_swapped_links_stays_in_the_container() {
+    let daemon = Daemon::start(&[]);
+    for path in ["bound/real/etc", "host/etc"] {
+        fs::create_dir_all(daemon.scratch.path(path)).unwrap();
+    }
+    fs::write(daemon.scratch.path("bound/real/etc/canary"), "inside").unwrap();
+    fs::write(daemon.scratch.path("host/etc/canary"), "outside").unwrap();
+    // The link leads to the host's directory, if it were followed there.
+    symlink(daemon.scratch.path("host"), daemon.scratch.path("bound/swap")).unwrap();
+    let bind = format!("{}:/bound", daemon.scratch.text("bound"));
+    container(&daemon, "c", &["-v", &bind]);
+    let over = AtomicBool::new(false);
+    let (a, b) = (daemon.scratch.path("bound/real"), daemon.scratch.path("bound/swap"));
+    let tar = archive("new", b"x");
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !over.load(Ordering::Relaxed) {
+                renameat_with(CWD, &a, CWD, &b, RenameFlags::EXCHANGE).unwrap();
+            }
+        });
+        let (mut read, mut wrote) = (0, 0);
+        while read < 20 || wrote < 20 {
+            let reply = daemon.get("/containers/c/archive?path=/bound/real/etc/canary");
+            if reply.status == 200 {
+                read += 1;
+                assert!(!String::from_utf8_lossy(&reply.body).contains("outside"));
+            }
+            wrote += u32::from(put(&daemon, "c", "/bound/real/etc", &tar).0 == 200);
+        }
+        over.store(true, Ordering::Relaxed);
+    });
+    let names = fs::read_dir(daemon.scratch.path("host/etc")).unwrap().count();
+    assert_eq!(names, 1, "something was written on the host");
+}
+
+#[test]
+fn cve_2026_41567_archives_are_decompressed_by_no_program_of_the_image() {
+    let daemon = Daemon::start(&[]);
+    container(&daemon, "c", &["-v", "canary:/canary"]);
+    let trojan = daemon.scratch.path("trojan");
+    fs::write(&trojan, "#!/bin/write /canary/run\n").unwrap();
+    fs::set_permissions(&trojan, fs::Permissions::from_mode(0o755)).unwrap();
+    for name in ["xz", "gzip", "unpigz", "zstd", "bzip2"] {
+        let to = format!("c:/bin/{name}");
+        daemon.docker_ok(&["cp", trojan.to_str().unwrap(), &to]);
+    }
+    let tar = archive("f", b"unpacked");
+    let zstd = zstd::encode_all(&tar[..], 1).unwrap();
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    std::io::Write::write_all(&mut gzip, &tar).unwrap();
+    for packed in [zstd, gzip.finish().unwrap()] {
+        assert_eq!(put(&daemon, "c", "/tmp", &packed).0, 200);
+        assert_eq!(daemon.docker_ok(&["exec", "c", "cat", "/tmp/f"]), "unpacked");
+    }
+    assert_eq!(daemon.docker_ok(&["exec", "c", "ls", "/canary"]), "");
+}
+
+#[test]
+fn ghsa_rg2x_37c3_w2rh_a_mount_of_a_copy_goes_nowhere_else_by_links() {
+    let daemon = Daemon::start(&[]);
+    fs::create_dir(daemon.scratch.path("host")).unwrap();
+    // The image has a link where the volume goes, and the link means the host.
+    container(&daemon, "first", &[]);
+    let link = daemon.scratch.path("link");
+    fs::create_dir(&link).unwrap();
+    symlink(daemon.scratch.path("host"), link.join("data")).unwrap();
+    symlink("/etc", link.join("absolute")).unwrap();
+    let text = format!("{}/.", link.display());
+    daemon.docker_ok(&["cp", &text, "first:/"]);
+    daemon.docker_ok(&["commit", "first", "linked:1"]);
+    let create = ["create", "--name", "c", "-v", "v:/data/sub", "-v", "w:/absolute/w", "linked:1"];
+    daemon.docker_ok(&[&create[..], &["true"]].concat());
+    let tar = archive("f", b"x");
+    assert_eq!(put(&daemon, "c", "/absolute/w", &tar).0, 200, "it is a link as any other");
+    let inspected = daemon.docker_ok(&["volume", "inspect", "-f", "{{.Mountpoint}}", "w"]);
+    assert_eq!(fs::read_dir(inspected).unwrap().count(), 1, "it went into the volume");
+    assert_eq!(fs::read_dir(daemon.scratch.path("host")).unwrap().count(), 0);
+}
+
+#[test]
+fn an_export_ends_with_its_client_and_a_commit_needs_nothing() {
+    let daemon = Daemon::start(&[]);
+    container(&daemon, "c", &[]);
+    drop(daemon.open("GET", "/containers/c/export", "", b""));
+    let reply = daemon.post("/commit?container=c&pause=0", &json!(null));
+    assert_eq!(reply.status, 201, "{}", reply.text());
+    for (path, said) in [
+        ("/commit?container=c&repo=x&tag=a:b", "invalid tag format"),
+        ("/commit?container=c&changes=RUN%20x", "RUN is not a valid change command"),
+        ("/commit", "invalid name or ID supplied: \"\""),
+        ("/commit?container=nope", "No such container: nope"),
+    ] {
+        let message = daemon.post(path, &json!(null)).message();
+        assert!(message.starts_with(said), "{message}");
+    }
+    daemon.docker_ok(&["rm", "-f", "c"]);
+}
