@@ -88,13 +88,13 @@ fn changes_are_listed_exported_and_made_an_image_that_runs() {
     for client in Client::ALL {
         let daemon = Daemon::start(&[]);
         let ok = |arguments: &[&str]| daemon.ok(client, arguments);
-        container(&daemon, "c", &[]);
-        assert_eq!(ok(&["diff", "c"]), "");
-        ok(&["exec", "c", "write", "/tmp/new", "text"]);
-        ok(&["exec", "c", "write", "/etc/group", "changed"]);
-        assert_eq!(ok(&["diff", "c"]), "C /etc\nC /etc/group\nC /tmp\nA /tmp/new");
+        container(&daemon, "cc", &[]);
+        assert_eq!(ok(&["diff", "cc"]), "");
+        ok(&["exec", "cc", "write", "/tmp/new", "text"]);
+        ok(&["exec", "cc", "write", "/etc/group", "changed"]);
+        assert_eq!(ok(&["diff", "cc"]), "C /etc\nC /etc/group\nC /tmp\nA /tmp/new");
         let commit = ["commit", "-m", "said", "-a", "me", "-c", "CMD [\"cat\", \"/tmp/new\"]"];
-        let id = ok(&[&commit[..], &["c", "made:1"]].concat());
+        let id = ok(&[&commit[..], &["cc", "made:1"]].concat());
         assert!(id.starts_with("sha256:"), "{id}");
         assert_eq!(ok(&["run", "--rm", "--network", "none", "made:1"]), "text");
         assert_eq!(daemon.docker_ok(&["ps", "--format", "{{.State}}"]), "running");
@@ -105,7 +105,7 @@ fn changes_are_listed_exported_and_made_an_image_that_runs() {
         let history = daemon.docker_ok(&["history", "--format", "{{.CreatedBy}}", "made:1"]);
         assert!(history.starts_with("sleep 1000\n"), "{history}");
         let exported = daemon.scratch.text("exported.tar");
-        ok(&["export", "-o", &exported, "c"]);
+        ok(&["export", "-o", &exported, "cc"]);
         let names = names(&fs::read(&exported).unwrap());
         for name in ["tmp/new", "bin/toolbox", "etc/group", ".dockerenv"] {
             assert!(names.iter().any(|known| known == name), "{name}: {names:?}");
@@ -125,23 +125,23 @@ fn names(archive: &[u8]) -> Vec<String> {
 #[test]
 fn what_is_read_only_is_not_copied_to_in_docker_s_words() {
     let daemon = Daemon::start(&[]);
-    container(&daemon, "c", &["--read-only", "-v", "v:/rw", "-v", "v:/ro:ro"]);
+    container(&daemon, "cc", &["--read-only", "-v", "vv:/rw", "-v", "vv:/ro:ro"]);
     let tar = archive("f", b"x");
     for _ in ["running", "stopped"] {
-        let (status, said) = put(&daemon, "c", "/tmp", &tar);
+        let (status, said) = put(&daemon, "cc", "/tmp", &tar);
         assert_eq!((status, &*said), (400, READONLY));
-        let (status, said) = put(&daemon, "c", "/ro", &tar);
+        let (status, said) = put(&daemon, "cc", "/ro", &tar);
         assert_eq!(
             (status, &*said),
             (400, "{\"message\":\"mounted volume is marked read-only\"}\n")
         );
-        assert_eq!(put(&daemon, "c", "/rw", &tar).0, 200);
-        daemon.docker_ok(&["kill", "c"]);
-        daemon.docker_ok(&["wait", "c"]);
+        assert_eq!(put(&daemon, "cc", "/rw", &tar).0, 200);
+        daemon.docker_ok(&["kill", "cc"]);
+        daemon.docker_ok(&["wait", "cc"]);
     }
-    let (status, said) = put(&daemon, "c", "/rw/f", &tar);
+    let (status, said) = put(&daemon, "cc", "/rw/f", &tar);
     assert_eq!((status, &*said), (400, "{\"message\":\"extraction point is not a directory\"}\n"));
-    let (status, said) = put(&daemon, "c", "", &tar);
+    let (status, said) = put(&daemon, "cc", "", &tar);
     assert_eq!((status, &*said), (400, "{\"message\":\"bad parameter: pathcannot be empty\"}\n"));
 }
 
@@ -158,7 +158,7 @@ fn cve_2018_15664_a_copy_under_swapped_links_stays_in_the_container() {
     // The link leads to the host's directory, if it were followed there.
     symlink(daemon.scratch.path("host"), daemon.scratch.path("bound/swap")).unwrap();
     let bind = format!("{}:/bound", daemon.scratch.text("bound"));
-    container(&daemon, "c", &["-v", &bind]);
+    container(&daemon, "cc", &["-v", &bind]);
     let over = AtomicBool::new(false);
     let (a, b) = (daemon.scratch.path("bound/real"), daemon.scratch.path("bound/swap"));
     let tar = archive("new", b"x");
@@ -170,12 +170,12 @@ fn cve_2018_15664_a_copy_under_swapped_links_stays_in_the_container() {
         });
         let (mut read, mut wrote) = (0, 0);
         while read < 20 || wrote < 20 {
-            let reply = daemon.get("/containers/c/archive?path=/bound/real/etc/canary");
+            let reply = daemon.get("/containers/cc/archive?path=/bound/real/etc/canary");
             if reply.status == 200 {
                 read += 1;
                 assert!(!String::from_utf8_lossy(&reply.body).contains("outside"));
             }
-            wrote += u32::from(put(&daemon, "c", "/bound/real/etc", &tar).0 == 200);
+            wrote += u32::from(put(&daemon, "cc", "/bound/real/etc", &tar).0 == 200);
         }
         over.store(true, Ordering::Relaxed);
     });
@@ -186,12 +186,12 @@ fn cve_2018_15664_a_copy_under_swapped_links_stays_in_the_container() {
 #[test]
 fn cve_2026_41567_archives_are_decompressed_by_no_program_of_the_image() {
     let daemon = Daemon::start(&[]);
-    container(&daemon, "c", &["-v", "canary:/canary"]);
+    container(&daemon, "cc", &["-v", "canary:/canary"]);
     let trojan = daemon.scratch.path("trojan");
     fs::write(&trojan, "#!/bin/write /canary/run\n").unwrap();
     fs::set_permissions(&trojan, fs::Permissions::from_mode(0o755)).unwrap();
     for name in ["xz", "gzip", "unpigz", "zstd", "bzip2"] {
-        let to = format!("c:/bin/{name}");
+        let to = format!("cc:/bin/{name}");
         daemon.docker_ok(&["cp", trojan.to_str().unwrap(), &to]);
     }
     let tar = archive("f", b"unpacked");
@@ -199,10 +199,10 @@ fn cve_2026_41567_archives_are_decompressed_by_no_program_of_the_image() {
     let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     std::io::Write::write_all(&mut gzip, &tar).unwrap();
     for packed in [zstd, gzip.finish().unwrap()] {
-        assert_eq!(put(&daemon, "c", "/tmp", &packed).0, 200);
-        assert_eq!(daemon.docker_ok(&["exec", "c", "cat", "/tmp/f"]), "unpacked");
+        assert_eq!(put(&daemon, "cc", "/tmp", &packed).0, 200);
+        assert_eq!(daemon.docker_ok(&["exec", "cc", "cat", "/tmp/f"]), "unpacked");
     }
-    assert_eq!(daemon.docker_ok(&["exec", "c", "ls", "/canary"]), "");
+    assert_eq!(daemon.docker_ok(&["exec", "cc", "ls", "/canary"]), "");
 }
 
 #[test]
@@ -218,11 +218,12 @@ fn ghsa_rg2x_37c3_w2rh_a_mount_of_a_copy_goes_nowhere_else_by_links() {
     let text = format!("{}/.", link.display());
     daemon.docker_ok(&["cp", &text, "first:/"]);
     daemon.docker_ok(&["commit", "first", "linked:1"]);
-    let create = ["create", "--name", "c", "-v", "v:/data/sub", "-v", "w:/absolute/w", "linked:1"];
+    let create =
+        ["create", "--name", "cc", "-v", "vv:/data/sub", "-v", "ww:/absolute/w", "linked:1"];
     daemon.docker_ok(&[&create[..], &["true"]].concat());
     let tar = archive("f", b"x");
-    assert_eq!(put(&daemon, "c", "/absolute/w", &tar).0, 200, "it is a link as any other");
-    let inspected = daemon.docker_ok(&["volume", "inspect", "-f", "{{.Mountpoint}}", "w"]);
+    assert_eq!(put(&daemon, "cc", "/absolute/w", &tar).0, 200, "it is a link as any other");
+    let inspected = daemon.docker_ok(&["volume", "inspect", "-f", "{{.Mountpoint}}", "ww"]);
     assert_eq!(fs::read_dir(inspected).unwrap().count(), 1, "it went into the volume");
     assert_eq!(fs::read_dir(daemon.scratch.path("host")).unwrap().count(), 0);
 }
@@ -230,18 +231,18 @@ fn ghsa_rg2x_37c3_w2rh_a_mount_of_a_copy_goes_nowhere_else_by_links() {
 #[test]
 fn an_export_ends_with_its_client_and_a_commit_needs_nothing() {
     let daemon = Daemon::start(&[]);
-    container(&daemon, "c", &[]);
-    drop(daemon.open("GET", "/containers/c/export", "", b""));
-    let reply = daemon.post("/commit?container=c&pause=0", &json!(null));
+    container(&daemon, "cc", &[]);
+    drop(daemon.open("GET", "/containers/cc/export", "", b""));
+    let reply = daemon.post("/commit?container=cc&pause=0", &json!(null));
     assert_eq!(reply.status, 201, "{}", reply.text());
     for (path, said) in [
-        ("/commit?container=c&repo=x&tag=a:b", "invalid tag format"),
-        ("/commit?container=c&changes=RUN%20x", "RUN is not a valid change command"),
+        ("/commit?container=cc&repo=x&tag=a:b", "invalid tag format"),
+        ("/commit?container=cc&changes=RUN%20x", "RUN is not a valid change command"),
         ("/commit", "invalid name or ID supplied: \"\""),
         ("/commit?container=nope", "No such container: nope"),
     ] {
         let message = daemon.post(path, &json!(null)).message();
         assert!(message.starts_with(said), "{message}");
     }
-    daemon.docker_ok(&["rm", "-f", "c"]);
+    daemon.docker_ok(&["rm", "-f", "cc"]);
 }
