@@ -48,7 +48,9 @@ impl<W: Write> Packer<W> {
 
     /// Writes all that is in a directory, with its path before each name; not the directory itself.
     pub fn below(&mut self, directory: BorrowedFd<'_>, path: &[u8]) -> io::Result<()> {
-        let mut stack = vec![Level::open(directory.try_clone_to_owned()?, path.to_owned())?];
+        // It may have been opened by `O_PATH` only.
+        let directory = rustix::fs::openat(directory, ".", DIRECTORY, Mode::empty())?;
+        let mut stack = vec![Level::open(directory, path.to_owned())?];
         while let Some(level) = stack.last_mut() {
             let Some(name) = level.left.next() else {
                 stack.pop();

@@ -57,13 +57,10 @@ pub async fn create(api: &Arc<Api>, request: Request) -> Result<Response> {
             create.driver
         )));
     }
-    if let Some(option) = create.driver_opts.keys().next() {
-        return Err(Error::invalid(format!(
-            "invalid option: \"{option}\": local volumes have none yet"
-        )));
-    }
     let volumes = api.engine.volumes.clone();
-    let (volume, is_new) = blocking(move || volumes.create(&create.name, create.labels)).await?;
+    let Create { name, driver_opts, labels, .. } = create;
+    let create = move || volumes.create_with(&name, labels, driver_opts);
+    let (volume, is_new) = blocking(create).await?;
     if is_new {
         api.engine.events.volume("create", &volume.name, &[]);
     }
@@ -131,7 +128,7 @@ fn wire(volume: &Volume) -> Value {
         "Labels": volume.labels,
         "Mountpoint": volume.mountpoint.display().to_string(),
         "Name": volume.name,
-        "Options": null,
+        "Options": Some(&volume.options).filter(|options| !options.is_empty()),
         "Scope": "local",
     })
 }

@@ -120,6 +120,7 @@ impl Containers {
             self.tell_network("disconnect", endpoint, &container);
         }
         self.tell_unmounted(&container);
+        self.unmount_volumes(&container.id);
         next
     }
 

@@ -126,13 +126,52 @@ impl Containers {
         };
         for point in container.mounts.iter().filter(fills) {
             let Some(name) = &point.name else { continue };
-            // It may be where somebody has mounted what does not answer.
-            self.file_systems.exists(&point.source)?;
             if let Some(content) = rootfs.directory(&point.target)? {
-                self.volumes.fill(name, |volume| volume.copy_from(&content))?;
+                self.mount_volume(&container.id, point)?;
+                // It may be where somebody has mounted what does not answer.
+                let filled = self.file_systems.exists(&point.source);
+                let fill = || self.volumes.fill(name, |volume| volume.copy_from(&content));
+                let filled = filled.and_then(|_| fill());
+                self.unmount_volumes(&container.id);
+                filled?;
             }
         }
         Ok(())
+    }
+
+    /// Has mounted what belongs to a volume, until the user lets go.
+    pub(super) fn mount_volume(&self, user: &str, point: &MountPoint) -> Result<()> {
+        let Some(name) = point.name.clone().filter(|_| point.kind == MountKind::Volume) else {
+            return Ok(());
+        };
+        let (volumes, user) = (self.volumes.clone(), user.to_owned());
+        self.file_systems.ask(&point.source, move |_| volumes.attach(&user, &name))?
+    }
+
+    /// Lets go of what was mounted for a user.
+    pub(super) fn unmount_volumes(&self, user: &str) {
+        for place in self.volumes.attached(user) {
+            let (volumes, its) = (self.volumes.clone(), user.to_owned());
+            if let Err(error) = self.file_systems.ask(&place, move |_| volumes.detach(&its)) {
+                tracing::warn!(user, error = error.chain(), "a volume stays mounted");
+            }
+        }
+    }
+
+    /// Takes up what an earlier daemon had mounted for containers that run, and unmounts the rest.
+    pub(super) fn take_up_volumes<'a>(&self, alive: impl Iterator<Item = &'a ContainerId>) {
+        for live in alive.filter_map(|id| self.registry.find(id).ok()) {
+            let container = live.get();
+            for point in &container.mounts {
+                if let Err(error) = self.mount_volume(&container.id, point) {
+                    tracing::warn!(error = error.chain(), "a volume is not mounted any more");
+                }
+            }
+        }
+        let (volumes, root) = (self.volumes.clone(), self.settings.data_root.join("volumes"));
+        if let Err(error) = self.file_systems.ask(&root, move |_| volumes.unmount_unused()) {
+            tracing::warn!(error = error.chain(), "volumes that nobody uses stay mounted");
+        }
     }
 
     /// Ends a container's use of its volumes; with `remove`, those that nobody named and nobody

@@ -60,6 +60,7 @@ impl Containers {
         self.networks.heal();
         self.adopt(&alive)?;
         self.bury(&alive);
+        self.take_up_volumes(alive.keys());
         self.sweep_shared_memory();
         self.sweep(&lost);
         self.networks.keep_healed()?;

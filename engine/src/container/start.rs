@@ -84,6 +84,7 @@ impl Containers {
         self.note(&container, Durability::Eventual);
         drop(live.take_early());
         self.release_shared_memory(&container.spec, &container.id);
+        self.unmount_volumes(&container.id);
         let code = i64::from(failure.code);
         // It has not run, so nothing has ended: whoever waits for that learns of the failure from
         // the answer to the start, or from the removal.

@@ -56,8 +56,16 @@ impl Containers {
         let container = live.get();
         let root =
             RootFs::again(&self.images, &container.graph_data, &rootfs_dir(&container.paths.dir))?;
-        let view = View::Assembly(Assembly::new(&root, self.pieces(&container)?)?);
-        look(&container, &view)
+        // Not the container itself, which may have begun to start when this lets go.
+        let user = format!("copy of {}", container.id);
+        let attached =
+            container.mounts.iter().try_for_each(|point| self.mount_volume(&user, point));
+        let looked = attached.and_then(|()| {
+            let view = View::Assembly(Assembly::new(&root, self.pieces(&container)?)?);
+            look(&container, &view)
+        });
+        self.unmount_volumes(&user);
+        looked
     }
 
     /// What the host has for a container, in the order in which it is mounted.

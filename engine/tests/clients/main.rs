@@ -12,6 +12,7 @@ mod build;
 mod connections;
 mod copies;
 mod daemon;
+mod devices;
 mod docker;
 mod flags;
 mod habits;

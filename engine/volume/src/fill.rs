@@ -20,9 +20,14 @@ impl Volumes {
     pub fn fill(&self, name: &str, write: impl FnOnce(&Tree) -> io::Result<()>) -> Result<()> {
         let _turn = self.turn_to_fill(name);
         let failed = |error| Error::internal(format!("cannot fill volume {name}"), error);
-        let volume = Tree::open(&self.find(name)?.mountpoint).map_err(failed)?;
+        let found = self.find(name)?;
+        let volume = Tree::open(&found.mountpoint).map_err(failed)?;
         if !volume.is_empty().map_err(failed)? {
             return Ok(());
+        }
+        if !found.options.is_empty() {
+            // It is another file system, into which nothing is moved.
+            return write(&volume).map_err(failed);
         }
         let aside = self.place.aside();
         let filled = fs::DirBuilder::new()
@@ -35,7 +40,7 @@ impl Volumes {
     }
 
     /// Waits until nobody else fills the volume.
-    fn turn_to_fill(&self, name: &str) -> Turn<'_> {
+    pub(super) fn turn_to_fill(&self, name: &str) -> Turn<'_> {
         let state = self.state();
         let mut state = self
             .filled
@@ -47,7 +52,7 @@ impl Volumes {
 }
 
 /// While this lives, nobody else fills the volume.
-struct Turn<'a> {
+pub(super) struct Turn<'a> {
     volumes: &'a Volumes,
     name: String,
 }

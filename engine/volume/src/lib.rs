@@ -5,6 +5,7 @@
 //! under one lock, so a volume that is used cannot go, and one that is going cannot be used. Every
 //! way to remove a volume asks here, and nowhere else.
 
+mod device;
 mod fill;
 mod place;
 mod record;
@@ -35,7 +36,9 @@ pub struct Volumes {
 struct State {
     /// The containers that mount a volume, by its name.
     users: BTreeMap<String, BTreeSet<String>>,
-    /// Volumes that are given their first content now.
+    /// Who has what belongs to a volume mounted, by its name.
+    attached: BTreeMap<String, BTreeSet<String>>,
+    /// Volumes that are given their first content, mounted or unmounted now.
     filling: BTreeSet<String>,
     /// Why the users are not known for certain.
     doubt: Option<String>,
@@ -48,6 +51,8 @@ pub struct Volume {
     pub name: String,
     /// Its labels.
     pub labels: BTreeMap<String, String>,
+    /// What is mounted there: `type`, `o` and `device`; none for a directory and no more.
+    pub options: BTreeMap<String, String>,
     /// When it was made.
     pub created: Option<DateTime<Utc>>,
     /// The directory that containers mount.
@@ -147,8 +152,8 @@ impl Volumes {
     pub fn hold(&self, user: &str, want: Want<'_>) -> Result<(Volume, bool)> {
         let mut state = self.state();
         let (volume, is_new) = match want {
-            Want::Anonymous => self.place.make("", BTreeMap::new())?,
-            Want::Named(name) => self.place.make(name, BTreeMap::new())?,
+            Want::Anonymous => self.place.make("", BTreeMap::new(), BTreeMap::new())?,
+            Want::Named(name) => self.place.make(name, BTreeMap::new(), BTreeMap::new())?,
             Want::Existing(name) => (self.place.find(name)?, false),
         };
         state.users.entry(volume.name.clone()).or_default().insert(user.to_owned());
@@ -208,8 +213,19 @@ impl Volumes {
     /// Makes a volume; one that exists is given back as it is. An empty name asks for a random one.
     /// Returns the volume, and whether it is new.
     pub fn create(&self, name: &str, labels: BTreeMap<String, String>) -> Result<(Volume, bool)> {
+        self.create_with(name, labels, BTreeMap::new())
+    }
+
+    /// The same with options of Docker's local driver: `type`, `o`, `device`.
+    pub fn create_with(
+        &self,
+        name: &str,
+        labels: BTreeMap<String, String>,
+        options: BTreeMap<String, String>,
+    ) -> Result<(Volume, bool)> {
+        device::check(&options)?;
         let _turn = self.state();
-        self.place.make(name, labels)
+        self.place.make(name, labels, options)
     }
 
     /// Removes a volume, with all that is in it, that nobody uses.

@@ -61,6 +61,7 @@ impl Place {
         Ok(Volume {
             name: name.to_owned(),
             labels: record.labels,
+            options: record.options,
             created: record.created.or(made),
             mountpoint,
             damage,
@@ -77,6 +78,7 @@ impl Place {
         &self,
         name: &str,
         mut labels: BTreeMap<String, String>,
+        options: BTreeMap<String, String>,
     ) -> Result<(Volume, bool)> {
         let name = if name.is_empty() {
             labels.insert(ANONYMOUS.to_owned(), String::new());
@@ -91,7 +93,8 @@ impl Place {
         let failed = |error| Error::internal(format!("cannot create volume {name}"), error);
         // Aside first: a volume is there whole or not at all.
         let aside = self.aside();
-        let made = write_volume(&aside, labels).and_then(|()| fs::rename(&aside, &directory));
+        let made =
+            write_volume(&aside, labels, options).and_then(|()| fs::rename(&aside, &directory));
         if made.is_err() {
             discard(&aside);
         }
@@ -139,12 +142,16 @@ impl Place {
     }
 }
 
-fn write_volume(directory: &Path, labels: BTreeMap<String, String>) -> io::Result<()> {
+fn write_volume(
+    directory: &Path,
+    labels: BTreeMap<String, String>,
+    options: BTreeMap<String, String>,
+) -> io::Result<()> {
     DirBuilder::new().mode(0o701).create(directory)?;
-    // Labels that somebody chose must outlive a power cut; nobody waits for the disk otherwise.
-    let chosen = labels.keys().any(|key| key != ANONYMOUS);
+    // Labels and options that somebody chose must outlive a power cut; nobody waits for the disk otherwise.
+    let chosen = !options.is_empty() || labels.keys().any(|key| key != ANONYMOUS);
     let mut file = fs::File::create_new(directory.join("volume.json"))?;
-    file.write_all(&serde_json::to_vec(&Record::new(labels))?)?;
+    file.write_all(&serde_json::to_vec(&Record::new(labels, options))?)?;
     if chosen {
         file.sync_all()?;
     }

@@ -16,6 +16,7 @@ const VERSION: u32 = 1;
 pub(crate) struct Record {
     version: u32,
     pub(crate) labels: BTreeMap<String, String>,
+    pub(crate) options: BTreeMap<String, String>,
     pub(crate) created: Option<DateTime<Utc>>,
 }
 
@@ -30,13 +31,14 @@ pub struct Damaged {
 
 impl Default for Record {
     fn default() -> Self {
-        Self { version: VERSION, labels: BTreeMap::new(), created: None }
+        let (labels, options) = (BTreeMap::new(), BTreeMap::new());
+        Self { version: VERSION, labels, options, created: None }
     }
 }
 
 impl Record {
-    pub(crate) fn new(labels: BTreeMap<String, String>) -> Self {
-        Self { labels, created: Some(Utc::now()), ..Self::default() }
+    pub(crate) fn new(labels: BTreeMap<String, String>, options: BTreeMap<String, String>) -> Self {
+        Self { labels, options, created: Some(Utc::now()), ..Self::default() }
     }
 
     /// Reads a record, and says what is wrong with one that cannot be read. Volumes that the first
