@@ -19,10 +19,13 @@ mod limits;
 mod making;
 pub mod pack;
 mod platform;
+mod progress;
 mod pull;
+mod push;
 pub mod reference;
 mod registry;
 mod remove;
+mod request;
 pub mod rootfs;
 mod save;
 mod store;
@@ -36,11 +39,12 @@ use std::sync::{Arc, Mutex};
 
 use chrono::{DateTime, Utc};
 use oci_spec::image::ImageConfiguration;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 
 pub use self::digest::{Digest, ImageId};
 pub use self::making::{Keep, Making, NewLayer};
 pub use self::reference::Reference;
+pub use self::request::{PullRequest, Pulled, PushRequest, Pushed, RegistryAuth};
 use self::store::Store;
 use engine_error::{Error, Result};
 
@@ -51,6 +55,7 @@ pub struct Images {
     options: Arc<Options>,
     pruning: Arc<Mutex<()>>,
     fetching: Arc<pull::Fetching>,
+    uploading: Arc<Semaphore>,
     mounter: Arc<rootfs::Mounter>,
 }
 
@@ -65,6 +70,8 @@ pub struct Options {
     pub insecure: Vec<String>,
     /// Layers that are fetched at a time, by all pulls together.
     pub downloads: usize,
+    /// Layers that are pushed at a time, by all pushes together.
+    pub uploads: usize,
     /// Attempts at a layer without a new byte.
     pub attempts: u32,
 }
@@ -74,7 +81,7 @@ impl Default for Options {
     fn default() -> Self {
         let (mirrors, insecure) = (Vec::new(), Vec::new());
         let driver = rootfs::StorageDriver::default();
-        Self { driver, mirrors, insecure, downloads: 3, attempts: 5 }
+        Self { driver, mirrors, insecure, downloads: 3, uploads: 5, attempts: 5 }
     }
 }
 
@@ -125,6 +132,8 @@ pub struct Progress {
     pub status: String,
     /// Bytes done and to do.
     pub detail: Option<(u64, u64)>,
+    /// What programs read: of a push, `Tag`, `Digest` and `Size`.
+    pub aux: Option<serde_json::Value>,
 }
 
 /// An image or a name that `load` brought.
@@ -214,50 +223,6 @@ pub struct Platform {
     pub variant: String,
 }
 
-/// Credentials for one registry.
-#[derive(Clone, Default, PartialEq, Eq)]
-pub struct RegistryAuth {
-    /// User name.
-    pub username: String,
-    /// Password.
-    pub password: String,
-    /// An OAuth refresh token in place of both.
-    pub identity_token: String,
-    /// A bearer token to be sent as it is.
-    pub registry_token: String,
-}
-
-impl fmt::Debug for RegistryAuth {
-    /// Secrets stay out of logs.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RegistryAuth").field("username", &self.username).finish_non_exhaustive()
-    }
-}
-
-/// What to pull.
-#[derive(Clone, Debug, Default)]
-pub struct PullRequest {
-    /// The image as the user named it.
-    pub reference: String,
-    /// The platform; this host's if absent.
-    pub platform: Option<Platform>,
-    /// Credentials.
-    pub auth: Option<RegistryAuth>,
-    /// Every tag of the repository.
-    pub all_tags: bool,
-}
-
-/// What a pull brought.
-#[derive(Clone, Debug)]
-pub struct Pulled {
-    /// The image; of several tags, the last.
-    pub image: Arc<Image>,
-    /// The digest of the manifest or index that the name meant.
-    pub digest: Digest,
-    /// Whether anything was new.
-    pub updated: bool,
-}
-
 impl Images {
     /// Opens the store under `root`, making it if it is not there.
     pub fn open(root: &Path) -> Result<Self> {
@@ -272,6 +237,7 @@ impl Images {
         Ok(Self {
             store,
             fetching: Arc::new(pull::Fetching::new(options.downloads)),
+            uploading: Arc::new(Semaphore::new(options.uploads)),
             options: Arc::new(options),
             pruning: Arc::default(),
             mounter,
@@ -436,6 +402,21 @@ impl Images {
         progress: mpsc::Sender<Progress>,
     ) -> Result<Pulled> {
         pull::pull(self, request, progress).await
+    }
+
+    /// Brings images to their registry. Dropping the future stops the transfer.
+    pub async fn push(
+        &self,
+        request: PushRequest,
+        progress: mpsc::Sender<Progress>,
+    ) -> Result<Vec<Pushed>> {
+        push::push(self, request, progress).await
+    }
+
+    /// Tries credentials at a registry, Docker Hub if its name is empty. The answer is a token that
+    /// stands for the password from now on; it is empty where there is none.
+    pub async fn login(&self, server: &str, auth: &RegistryAuth) -> Result<String> {
+        registry::login(server, auth, &self.options).await
     }
 
     /// Where the store is.

@@ -8,7 +8,6 @@ mod fetch;
 mod manifest;
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::Sender;
 use tokio_util::task::AbortOnDropHandle;
@@ -16,16 +15,15 @@ use tokio_util::task::AbortOnDropHandle;
 pub(super) use self::fetch::Fetching;
 use self::manifest::{Descriptor, Resolved};
 use super::digest::{Digest, ImageId};
+use super::progress::{Ticker, step, tell};
 use super::reference::Reference;
-use super::registry::{Failure, Registry, endpoints};
+use super::registry::{Access, Failure, Registry, endpoints};
 use super::store::NewImage;
 use super::{Images, Progress, PullRequest, Pulled, config};
 use engine_error::{Error, Result};
 
 /// Largest configuration of an image.
 const LARGEST_CONFIG: usize = 8 << 20;
-/// Bars move this often.
-const TICK: Duration = Duration::from_millis(100);
 
 /// One pull under way.
 struct Pull {
@@ -119,7 +117,8 @@ async fn open<T, F: Future<Output = Result<T, Failure>>>(
     let mut failure = Failure::Other(format!("no registry for {reference}"));
     for (at, place) in places.into_iter().enumerate() {
         let mirror = place.is_mirror();
-        let registry = Arc::new(Registry::new(place, reference, request.auth.clone())?);
+        let registry = Registry::open(place, reference, request.auth.clone(), Access::Pull).await?;
+        let registry = Arc::new(registry);
         match ask(Arc::clone(&registry)).await {
             Ok(answer) => return Ok((registry, answer)),
             Err(error) if at + 1 < count && (mirror || error.is_unreachable()) => {
@@ -263,30 +262,6 @@ impl Pull {
     async fn tell(&self, id: &str, status: &str, detail: Option<(u64, u64)>) {
         tell(&self.progress, id, status, detail).await;
     }
-}
-
-/// Says when a bar may move again.
-#[derive(Debug, Default)]
-struct Ticker(Option<Instant>);
-
-impl Ticker {
-    fn is_due(&mut self) -> bool {
-        let due = self.0.is_none_or(|last| last.elapsed() >= TICK);
-        if due {
-            self.0 = Some(Instant::now());
-        }
-        due
-    }
-}
-
-async fn tell(to: &Sender<Progress>, id: &str, status: &str, detail: Option<(u64, u64)>) {
-    // Nobody has to watch.
-    let _ = to.send(step(id, status, detail)).await;
-}
-
-fn step(id: &str, status: &str, detail: Option<(u64, u64)>) -> Progress {
-    let id = (!id.is_empty()).then(|| id.to_owned());
-    Progress { id, status: status.to_owned(), detail }
 }
 
 #[cfg(test)]

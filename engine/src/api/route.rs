@@ -14,8 +14,8 @@ use super::error::page_not_found;
 use super::filters::Filters;
 use super::request::Request;
 use super::{
-    Api, build, cluster, containers, events, exec, images, logs, networks, nodes, ports, stats,
-    swarm, system, transfer, volumes, websocket,
+    Api, build, cluster, containers, events, exec, images, logs, networks, nodes, ports, registries,
+    stats, swarm, system, transfer, volumes, websocket,
 };
 use engine_error::{Error, Result};
 
@@ -54,7 +54,7 @@ async fn other(api: Arc<Api>, method: &str, path: &[&str], request: Request) -> 
         ("GET", ["info"]) => system::info(&api).await,
         ("GET", ["events"]) => events::stream(&api, &request),
         ("GET", ["system", "df"]) => system::usage::disk_usage(&api, &request).await,
-        ("POST", ["auth"]) => Err(unsupported("logging in to registries is not supported yet")),
+        ("POST", ["auth"]) => registries::login(&api, request).await,
         ("POST", ["commit"]) => {
             Err(unsupported("making images of containers is not supported yet"))
         }
@@ -182,7 +182,9 @@ async fn image(api: Arc<Api>, method: &str, path: &[&str], request: Request) -> 
         ("POST", [name @ .., "tag"]) if !name.is_empty() => {
             images::tag(&api, &name.join("/"), &request).await
         }
-        ("POST", [_, .., "push"]) => Err(unsupported("pushing images is not supported yet")),
+        ("POST", [name @ .., "push"]) if !name.is_empty() => {
+            registries::push(&api, &name.join("/"), &request).await
+        }
         ("DELETE", [""]) => Err(Error::invalid("image name cannot be blank")),
         ("DELETE", name) if !name.is_empty() => {
             images::remove(&api, &name.join("/"), &request).await

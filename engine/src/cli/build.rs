@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use super::client::{Body, Client, documents, escape, full, good};
 use super::commands::{BuildArgs, BuilderCommand, BuilderPruneArgs};
 use super::error::CliError;
-use super::image::Progress;
+use super::transfer::Progress;
 use super::{Outcome, confirmed, create, say, units};
 use archive::{Context, Extra};
 

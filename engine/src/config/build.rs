@@ -106,6 +106,7 @@ pub fn config(invocation: Invocation, values: &Values) -> Result<Config> {
         mirrors: mirrors(values)?,
         insecure_registries: values.texts("insecure-registry"),
         max_concurrent_downloads: at_least_one(values, "max-concurrent-downloads", 3)?,
+        max_concurrent_uploads: at_least_one(values, "max-concurrent-uploads", 5)?,
         max_download_attempts: at_least_one(values, "max-download-attempts", 5)?,
         storage_driver: storage_driver(values)?,
         ulimits: ulimits(values)?,

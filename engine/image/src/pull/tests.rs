@@ -33,7 +33,7 @@ async fn run(images: &Images, request: PullRequest) -> Outcome {
     // Spawned as the API does: the future must be able to move between threads.
     let pulling = tokio::spawn(async move { images.pull(request, sender).await });
     let mut lines = Vec::new();
-    while let Some(Progress { id, status, detail }) = receiver.recv().await {
+    while let Some(Progress { id, status, detail, .. }) = receiver.recv().await {
         if detail.is_none() {
             lines.push(id.map_or(status.clone(), |id| format!("{id}: {status}")));
         }

@@ -19,8 +19,13 @@ const BUNDLES: [&str; 4] = [
 /// Where operators put authorities for one registry.
 const PER_HOST: [&str; 2] = ["/etc/rnet/certs.d", "/etc/docker/certs.d"];
 
-/// A client for one host.
-pub(super) fn client(host: &str, verify: bool, plain: bool) -> Result<Client, Failure> {
+/// A client for one host, which waits so long for the next byte of an answer.
+pub(super) fn client(
+    host: &str,
+    verify: bool,
+    plain: bool,
+    patience: Option<Duration>,
+) -> Result<Client, Failure> {
     // Whoever is first installs it; it is the same one.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let policy = Policy::custom(|attempt| {
@@ -37,8 +42,10 @@ pub(super) fn client(host: &str, verify: bool, plain: bool) -> Result<Client, Fa
     let mut builder = Client::builder()
         .user_agent(concat!("rnet/", env!("CARGO_PKG_VERSION")))
         .connect_timeout(Duration::from_secs(15))
-        .read_timeout(Duration::from_secs(60))
         .redirect(policy);
+    if let Some(patience) = patience {
+        builder = builder.read_timeout(patience);
+    }
     if !plain {
         builder = builder.tls_certs_only(authorities(host));
     }

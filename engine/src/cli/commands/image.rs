@@ -62,6 +62,9 @@ pub(crate) struct HistoryArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct PullArgs {
+    /// Download all tagged images in the repository
+    #[arg(short, long)]
+    pub(crate) all_tags: bool,
     /// Set platform if the registry has several
     #[arg(long)]
     pub(crate) platform: Option<String>,
@@ -70,6 +73,22 @@ pub(crate) struct PullArgs {
     pub(crate) quiet: bool,
     /// Image
     #[arg(value_name = "NAME[:TAG|@DIGEST]")]
+    pub(crate) image: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PushArgs {
+    /// Push all tags of an image to the repository
+    #[arg(short, long)]
+    pub(crate) all_tags: bool,
+    /// Push a platform-specific manifest as a single-platform image
+    #[arg(long, value_name = "OS[/ARCH[/VARIANT]]")]
+    pub(crate) platform: Option<String>,
+    /// Suppress verbose output
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+    /// Image
+    #[arg(value_name = "NAME[:TAG]")]
     pub(crate) image: String,
 }
 
