@@ -11,17 +11,22 @@ mod cluster;
 mod commands;
 mod container;
 mod create;
+mod credentials;
+mod docker_config;
 mod error;
 mod events;
 mod exec;
 mod image;
 mod inspect;
 mod list;
+mod login;
 mod logs;
+mod manifest;
 mod network;
 mod port;
 mod ports;
 mod run;
+mod search;
 mod stats;
 mod swarm;
 mod system;
@@ -92,7 +97,10 @@ async fn dispatch(cli: Cli) -> Outcome {
         Command::Inspect(args) => inspect::any(&client, args).await,
         Command::Kill(args) => container::kill(&client, args).await,
         Command::Load(args) => transfer::load(&client, args).await,
+        Command::Login(args) => login::login(&client, args).await,
+        Command::Logout(args) => login::logout(args).await,
         Command::Logs(args) => logs::logs(&client, args).await,
+        Command::Manifest(command) => manifest::command(command).await,
         Command::Network(command) => network::command(&client, command).await,
         Command::Node(command) => cluster::node(&client, command).await,
         Command::Swarm(command) => swarm::command(&client, command).await,
@@ -107,6 +115,7 @@ async fn dispatch(cli: Cli) -> Outcome {
         Command::Rmi(args) => image::rm(&client, args).await,
         Command::Run(args) => run::run(&client, *args).await,
         Command::Save(args) => transfer::save(&client, args).await,
+        Command::Search(args) => search::search(&client, args).await,
         Command::Start(args) => container::start(&client, args).await,
         Command::Stats(args) => stats::stats(&client, args).await,
         Command::Stop(args) => container::stop(&client, args).await,

@@ -24,6 +24,7 @@ mod pull;
 mod push;
 pub mod reference;
 mod registry;
+pub mod remote;
 mod remove;
 mod request;
 pub mod rootfs;
@@ -43,7 +44,9 @@ use tokio::sync::{Semaphore, mpsc};
 
 pub use self::digest::{Digest, ImageId};
 pub use self::making::{Keep, Making, NewLayer};
+pub use self::pull::Described;
 pub use self::reference::Reference;
+pub use self::registry::SearchResult;
 pub use self::request::{PullRequest, Pulled, PushRequest, Pushed, RegistryAuth};
 use self::store::Store;
 use engine_error::{Error, Result};
@@ -417,6 +420,21 @@ impl Images {
     /// stands for the password from now on; it is empty where there is none.
     pub async fn login(&self, server: &str, auth: &RegistryAuth) -> Result<String> {
         registry::login(server, auth, &self.options).await
+    }
+
+    /// What a registry says of a name.
+    pub async fn describe(&self, name: &str, auth: Option<RegistryAuth>) -> Result<Described> {
+        pull::describe(self, name, auth).await
+    }
+
+    /// What Docker Hub has for a term, or the registry whose host it begins with.
+    pub async fn search_registry(
+        &self,
+        term: &str,
+        limit: u32,
+        auth: Option<&RegistryAuth>,
+    ) -> Result<Vec<SearchResult>> {
+        registry::search(term, limit, auth, &self.options).await
     }
 
     /// Where the store is.

@@ -4,6 +4,7 @@
 //! manifest, its content against the configuration. The caller may drop the future at any time;
 //! what was fetched stays and is taken up by the next pull.
 
+mod describe;
 mod fetch;
 mod manifest;
 
@@ -12,6 +13,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::mpsc::Sender;
 use tokio_util::task::AbortOnDropHandle;
 
+pub use self::describe::Described;
+pub(super) use self::describe::describe;
 pub(super) use self::fetch::Fetching;
 use self::manifest::{Descriptor, Resolved};
 use super::digest::{Digest, ImageId};
@@ -19,7 +22,7 @@ use super::progress::{Ticker, step, tell};
 use super::reference::Reference;
 use super::registry::{Access, Failure, Registry, endpoints};
 use super::store::NewImage;
-use super::{Images, Progress, PullRequest, Pulled, config};
+use super::{Images, Progress, PullRequest, Pulled, RegistryAuth, config};
 use engine_error::{Error, Result};
 
 /// Largest configuration of an image.
@@ -58,7 +61,12 @@ pub(super) async fn pull(
         return Err(Error::invalid("tag can't be used with --all-tags/-a"));
     }
     let registry =
-        open(images, &request, &reference, |registry| async move { registry.tags().await });
+        open(
+            images,
+            request.auth.as_ref(),
+            &reference,
+            |registry| async move { registry.tags().await },
+        );
     let (_, tags) = registry.await.map_err(|failure| failure.into_error(&reference))?;
     let mut last: Option<Pulled> = None;
     for tag in tags {
@@ -86,7 +94,7 @@ async fn pull_tag(
     };
     let platform = request.platform.as_ref();
     let (asked, promised) = (&name, reference.digest());
-    let opened = open(images, request, &reference, |registry| async move {
+    let opened = open(images, request.auth.as_ref(), &reference, |registry| async move {
         let document = registry.manifest(asked, promised).await?;
         manifest::resolve(&registry, document, platform).await
     });
@@ -108,7 +116,7 @@ async fn tell_status(progress: &Sender<Progress>, reference: &Reference, updated
 /// Asks each place in turn; the first that answers is the one to go on with.
 async fn open<T, F: Future<Output = Result<T, Failure>>>(
     images: &Images,
-    request: &PullRequest,
+    auth: Option<&RegistryAuth>,
     reference: &Reference,
     ask: impl Fn(Arc<Registry>) -> F,
 ) -> Result<(Arc<Registry>, T), Failure> {
@@ -117,7 +125,7 @@ async fn open<T, F: Future<Output = Result<T, Failure>>>(
     let mut failure = Failure::Other(format!("no registry for {reference}"));
     for (at, place) in places.into_iter().enumerate() {
         let mirror = place.is_mirror();
-        let registry = Registry::open(place, reference, request.auth.clone(), Access::Pull).await?;
+        let registry = Registry::open(place, reference, auth.cloned(), Access::Pull).await?;
         let registry = Arc::new(registry);
         match ask(Arc::clone(&registry)).await {
             Ok(answer) => return Ok((registry, answer)),

@@ -8,6 +8,7 @@ mod auth;
 mod call;
 mod failure;
 mod login;
+mod search;
 mod tls;
 mod upload;
 
@@ -22,6 +23,8 @@ use serde::Deserialize;
 use self::call::Call;
 pub(super) use self::failure::Failure;
 pub(super) use self::login::login;
+pub use self::search::SearchResult;
+pub(super) use self::search::search;
 pub(super) use self::upload::{Begun, Source};
 use super::digest::Digest;
 use super::reference::{DEFAULT_DOMAIN, Reference};

@@ -1,4 +1,4 @@
-//! What is done at registries: logging in, pushing.
+//! What is done at registries: logging in, asking about images, searching, pushing.
 
 use std::sync::Arc;
 
@@ -7,12 +7,13 @@ use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::body::{self, Response};
+use super::filters::Filters;
 use super::request::Request;
 use super::transfer::streamed;
 use super::wire::{image as wire, registry};
 use super::{Api, images};
 use engine_error::{Error, Result};
-use image::{Platform, Progress, PushRequest};
+use image::{Platform, Progress, PushRequest, SearchResult};
 
 /// `POST /images/{name}/push`.
 pub async fn push(api: &Arc<Api>, name: &str, request: &Request) -> Result<Response> {
@@ -46,6 +47,56 @@ pub async fn login(api: &Api, request: Request) -> Result<Response> {
     let auth = config.credentials().unwrap_or_default();
     let token = api.engine.images.login(&server, &auth).await?;
     Ok(body::json(&json!({"Status": "Login Succeeded", "IdentityToken": token})))
+}
+
+/// `GET /distribution/{name}/json`.
+pub async fn describe(api: &Api, name: &str, request: &Request) -> Result<Response> {
+    let auth = registry::auth(request);
+    let described = api.engine.images.describe(name, auth).await?;
+    Ok(body::json(&registry::described(&described)))
+}
+
+/// `GET /images/search`.
+pub async fn search(api: &Api, request: &Request) -> Result<Response> {
+    let filters = Filters::of(&request.query, &["is-automated", "is-official", "stars"])?;
+    let (official, stars) = (official(&filters)?, stars(&filters)?);
+    let limit = match request.query.text("limit") {
+        None | Some("0") => 25,
+        Some(text) => text.parse().map_err(|_| {
+            let why = format!("strconv.Atoi: parsing {text:?}: invalid syntax");
+            Error::invalid(format!("invalid limit specified: {why}"))
+        })?,
+    };
+    let term = request.query.text("term").unwrap_or_default();
+    let auth = registry::auth(request);
+    let found = api.engine.images.search_registry(term, limit, auth.as_ref()).await?;
+    // Nothing is built automatically any more.
+    let automated = filters.flag("is-automated")? == Some(true);
+    let fits = |one: &&SearchResult| {
+        !automated
+            && official.is_none_or(|wanted| one.is_official == wanted)
+            && one.star_count >= stars
+    };
+    Ok(body::json(&found.iter().filter(fits).map(registry::found).collect::<Vec<_>>()))
+}
+
+fn official(filters: &Filters) -> Result<Option<bool>> {
+    filters.flag("is-official").map_err(|_| {
+        let values = filters.values("is-official").join(" ");
+        Error::invalid(format!("invalid filter 'is-official=[{values}]'"))
+    })
+}
+
+/// As many as the highest of those named.
+fn stars(filters: &Filters) -> Result<i64> {
+    let parse = |text: &String| {
+        text.parse::<i64>().map_err(|_| {
+            let why = format!("strconv.Atoi: parsing {text:?}: invalid syntax");
+            Error::invalid(format!("invalid filter 'stars={text}': {why}"))
+        })
+    };
+    let stars = filters.values("stars").iter().map(parse).collect::<Result<Vec<_>>>()?;
+    Ok(stars.into_iter().max().unwrap_or(0))
 }
 
 /// A platform as JSON: `{"os":"linux","architecture":"arm","variant":"v7"}`.

@@ -61,8 +61,8 @@ async fn other(api: Arc<Api>, method: &str, path: &[&str], request: Request) -> 
         ("POST", ["build"]) => build::build(&api, request).await,
         ("POST", ["build", "cancel"]) => build::cancel(&api, &request),
         ("POST", ["build", "prune"]) => build::prune(&api, &request).await,
-        ("GET", ["distribution", .., "json"]) => {
-            Err(unsupported("asking registries about images is not supported yet"))
+        ("GET", ["distribution", name @ .., "json"]) if !name.is_empty() => {
+            registries::describe(&api, &name.join("/"), &request).await
         }
         ("POST", ["session" | "grpc"]) => session(&request),
         ("GET", ["rnet", "containers", key, "ports"]) => ports::list(&api, key),
@@ -166,7 +166,7 @@ async fn image(api: Arc<Api>, method: &str, path: &[&str], request: Request) -> 
     match (method, &path[1..]) {
         ("GET", ["json"]) => images::list(&api, &request).await,
         ("GET", ["get"]) => transfer::save(&api, request.query.all("names").to_vec()).await,
-        ("GET", ["search"]) => Err(unsupported("searching registries is not supported yet")),
+        ("GET", ["search"]) => registries::search(&api, &request).await,
         ("POST", ["create"]) => transfer::create(&api, request).await,
         ("POST", ["load"]) => transfer::load(&api, request).await,
         ("POST", ["prune"]) => images::prune(&api, &request).await,

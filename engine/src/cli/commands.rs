@@ -6,6 +6,7 @@ mod container;
 mod create;
 mod image;
 mod limits;
+mod manifest;
 mod network;
 mod swarm;
 
@@ -19,6 +20,7 @@ pub(crate) use self::container::*;
 pub(crate) use self::create::*;
 pub(crate) use self::image::*;
 pub(crate) use self::limits::*;
+pub(crate) use self::manifest::*;
 pub(crate) use self::network::*;
 pub(crate) use self::swarm::*;
 
@@ -93,6 +95,10 @@ pub(crate) enum Command {
     Kill(KillArgs),
     /// Load images from a tar archive or standard input
     Load(LoadArgs),
+    /// Authenticate to a registry
+    Login(LoginArgs),
+    /// Log out from a registry
+    Logout(LogoutArgs),
     /// Fetch the logs of a container
     Logs(LogsArgs),
     /// Pause all processes within one or more containers
@@ -109,6 +115,8 @@ pub(crate) enum Command {
     Rmi(RmiArgs),
     /// Save images to a tar archive (to standard output by default)
     Save(SaveArgs),
+    /// Search Docker Hub for images
+    Search(SearchArgs),
     /// Start one or more stopped containers
     Start(StartArgs),
     /// Display a live stream of what containers use
@@ -133,6 +141,9 @@ pub(crate) enum Command {
     /// Manage images
     #[command(subcommand)]
     Image(ImageCommand),
+    /// Manage manifests and lists of them in registries
+    #[command(subcommand)]
+    Manifest(ManifestCommand),
     /// Manage networks
     #[command(subcommand)]
     Network(NetworkCommand),

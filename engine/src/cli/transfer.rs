@@ -11,7 +11,7 @@ use tokio::io::AsyncWriteExt;
 use super::client::{Body, Client, documents, escape, full, good, streamed};
 use super::commands::{ImportArgs, LoadArgs, PullArgs, PushArgs, SaveArgs};
 use super::error::CliError;
-use super::{Outcome, say};
+use super::{Outcome, credentials, say};
 
 /// A reference with its tag, `latest` if it has none.
 pub(crate) fn with_tag(reference: &str) -> String {
@@ -77,8 +77,8 @@ async fn fetch(
     query.extend(tag.map(|tag| format!("tag={}", escape(tag))));
     query.extend(platform.map(|platform| format!("platform={}", escape(platform))));
     let path = format!("/images/create?{}", query.join("&"));
-    // The credentials of nobody: base64url of `{}`.
-    let headers = [("x-registry-auth", "e30=")];
+    let auth = credentials::header(reference).await?;
+    let headers = [("x-registry-auth", auth.as_str())];
     let response = good(client.request(Method::POST, &path, full(""), &headers).await?).await?;
     documents(response, |message| progress.show(&message)).await
 }
@@ -97,7 +97,8 @@ pub(crate) async fn push(client: &Client, args: PushArgs) -> Outcome {
         query.push(format!("platform={}", escape(&json.to_string())));
     }
     let path = format!("/images/{}/push?{}", escape(&reference.familiar_name()), query.join("&"));
-    let headers = [("x-registry-auth", "e30=")];
+    let auth = credentials::header(&reference).await?;
+    let headers = [("x-registry-auth", auth.as_str())];
     let response = good(client.request(Method::POST, &path, full(""), &headers).await?).await?;
     let mut progress = Progress::new(args.quiet, false);
     documents(response, |message| progress.show(&message)).await?;

@@ -200,7 +200,8 @@ impl Challenge {
     }
 }
 
-fn basic(auth: &RegistryAuth) -> String {
+/// A user name and password, as they are sent.
+pub(super) fn basic(auth: &RegistryAuth) -> String {
     let pair = format!("{}:{}", auth.username, auth.password);
     format!("Basic {}", BASE64_STANDARD.encode(pair))
 }

@@ -176,6 +176,21 @@ fn unexpected(status: StatusCode, url: &str) -> String {
     format!("received unexpected HTTP status: {number} {reason} from {url}")
 }
 
+/// Of failures of TLS, those that people search for are told in Go's words.
+fn go_words(text: String) -> String {
+    let x509 = "tls: failed to verify certificate: x509: certificate";
+    for (ours, theirs) in [
+        ("UnknownIssuer", format!("{x509} signed by unknown authority")),
+        ("Expired", format!("{x509} has expired or is not yet valid")),
+        ("CertificateRequired", "remote error: tls: certificate required".to_owned()),
+    ] {
+        if text.contains(ours) {
+            return theirs;
+        }
+    }
+    text
+}
+
 /// What an error of the connection means.
 pub(super) fn of_transport(url: &str, error: &reqwest::Error) -> Failure {
     let url = bare(url);
@@ -204,7 +219,7 @@ pub(super) fn of_transport(url: &str, error: &reqwest::Error) -> Failure {
         let text = nix::errno::Errno::from_raw(code).desc().to_lowercase();
         format!("dial tcp {host}: connect: {text}")
     } else {
-        last
+        go_words(last)
     };
     if error.is_connect() {
         // Docker's clients know the failure of the first request by its URL.

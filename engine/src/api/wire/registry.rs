@@ -1,15 +1,16 @@
-//! Credentials as clients send them, in the header `X-Registry-Auth`.
+//! Registries: credentials as clients send them, in the header `X-Registry-Auth`, and what a
+//! registry says of an image.
 
 use std::fmt;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::super::request::Request;
 use super::go;
-use image::RegistryAuth;
+use image::{Described, Platform, RegistryAuth, SearchResult};
 
 /// Credentials, as JSON has them.
 #[derive(Default, Deserialize)]
@@ -67,6 +68,36 @@ fn parse(header: &str) -> Option<RegistryAuth> {
     let bytes = URL_SAFE_NO_PAD.decode(plain).ok()?;
     let value: Value = serde_json::from_slice(&bytes).ok()?;
     go::from_value::<AuthConfig>(value).ok()?.credentials()
+}
+
+/// `GET /distribution/{name}/json`.
+pub fn described(described: &Described) -> Value {
+    let platform = |platform: &Platform| {
+        let mut value = json!({"architecture": platform.architecture, "os": platform.os});
+        if !platform.variant.is_empty() {
+            value["variant"] = json!(platform.variant);
+        }
+        value
+    };
+    json!({
+        "Descriptor": {
+            "mediaType": described.media_type,
+            "digest": described.digest.to_string(),
+            "size": described.size,
+        },
+        "Platforms": described.platforms.iter().map(platform).collect::<Vec<_>>(),
+    })
+}
+
+/// An entry of `GET /images/search`.
+pub fn found(one: &SearchResult) -> Value {
+    json!({
+        "star_count": one.star_count,
+        "is_official": one.is_official,
+        "name": one.name,
+        "is_automated": false,
+        "description": one.description,
+    })
 }
 
 #[cfg(test)]
