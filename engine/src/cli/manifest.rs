@@ -26,7 +26,7 @@ const PLATFORMS: &str = "darwin/386 darwin/amd64 darwin/arm darwin/arm64 dragonf
 /// `manifest …`.
 pub(crate) async fn command(command: ManifestCommand) -> Outcome {
     match command {
-        ManifestCommand::Annotate(args) => annotate(args),
+        ManifestCommand::Annotate(args) => annotate(&args),
         ManifestCommand::Create(args) => create(args).await,
         ManifestCommand::Inspect(args) => inspect(args).await,
         ManifestCommand::Push(args) => push(args).await,
@@ -80,7 +80,7 @@ async fn image(
             platform[name] = config[name].clone();
         }
     }
-    Ok(Entry::new(reference, manifest, content, platform))
+    Ok(Entry::new(reference, manifest, &content, &platform))
 }
 
 /// Whether a document is a list of others.
@@ -114,7 +114,7 @@ async fn create(args: ManifestCreateArgs) -> Outcome {
 }
 
 /// `manifest annotate`.
-fn annotate(args: ManifestAnnotateArgs) -> Outcome {
+fn annotate(args: &ManifestAnnotateArgs) -> Outcome {
     let lists = Lists::of_user();
     let (target, reference) = (parse(&args.list)?, parse(&args.manifest)?);
     let mut entry = lists.get(&target, &reference)?.ok_or_else(|| {

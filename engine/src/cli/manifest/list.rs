@@ -31,8 +31,8 @@ impl Entry {
     pub(super) fn new(
         reference: &Reference,
         manifest: &Manifest,
-        content: Value,
-        platform: Value,
+        content: &Value,
+        platform: &Value,
     ) -> Self {
         let oci = manifest.media_type.contains("vnd.oci");
         let form = if oci { "OCIManifest" } else { "SchemaV2Manifest" };
