@@ -1,7 +1,5 @@
 //! `image` and its commands.
 
-use std::collections::HashMap;
-
 use serde_json::{Value, json};
 
 use super::client::{Client, escape, filters};
@@ -87,33 +85,57 @@ pub(crate) async fn list(client: &Client, args: ImagesArgs) -> Outcome {
     Ok(0)
 }
 
+/// A row for each name of an image, and where digests are shown for each of those.
 fn image_rows(image: &Value, args: &ImagesArgs) -> Vec<Value> {
-    let strings = |field: &str| -> Vec<String> {
-        let list = image[field].as_array().into_iter().flatten();
-        list.filter_map(Value::as_str).map(str::to_owned).collect()
-    };
-    let mut names = strings("RepoTags");
-    if names.is_empty() {
-        names.push("<none>:<none>".to_owned());
-    }
-    let digests: HashMap<_, _> = strings("RepoDigests")
-        .iter()
-        .filter_map(|digest| digest.split_once('@'))
-        .map(|(name, digest)| (name.to_owned(), digest.to_owned()))
-        .collect();
     let created = image["Created"].as_i64().unwrap_or_default();
     let at = chrono::DateTime::from_timestamp(created, 0).unwrap_or_default();
-    let row = |name: &String| {
-        let (repository, tag) = name.rsplit_once(':').unwrap_or((name, "<none>"));
+    let at = at.with_timezone(&chrono::Local).format("%Y-%m-%d %H:%M:%S %z %Z").to_string();
+    let row = |(repository, tag, digest): (String, String, String)| {
         json!({
-            "Repository": repository, "Tag": tag,
-            "Digest": digests.get(repository).map_or("<none>", String::as_str),
+            "Repository": repository, "Tag": tag, "Digest": digest,
             "ID": short(image["Id"].as_str().unwrap_or_default(), args.no_trunc),
-            "CreatedSince": units::ago(created), "CreatedAt": at.to_string(),
-            "Size": size(&image["Size"]), "Containers": "N/A",
+            "CreatedSince": units::ago(created), "CreatedAt": at,
+            "Size": size(&image["Size"]), "Containers": "N/A", "SharedSize": "N/A",
+            "UniqueSize": "N/A",
         })
     };
-    names.iter().map(row).collect()
+    let with_digests =
+        args.digests || args.format.as_deref().is_some_and(|text| text.contains(".Digest"));
+    names(image, with_digests).into_iter().map(row).collect()
+}
+
+/// Repository, tag and digest of each row. A repository without a tag here is shown by its digest.
+fn names(image: &Value, with_digests: bool) -> Vec<(String, String, String)> {
+    const NONE: &str = "<none>";
+    let split = |field: &str, separator: char| -> Vec<(String, String)> {
+        let list = image[field].as_array().into_iter().flatten().filter_map(Value::as_str);
+        let pairs = list.filter_map(|name| name.rsplit_once(separator));
+        pairs.map(|(name, rest)| (name.to_owned(), rest.to_owned())).collect()
+    };
+    let (tags, digests) = (split("RepoTags", ':'), split("RepoDigests", '@'));
+    let mut rows = Vec::new();
+    for (repository, tag) in &tags {
+        let of = digests.iter().filter(|(name, _)| with_digests && name == repository);
+        let before = rows.len();
+        rows.extend(of.map(|(_, digest)| (repository.clone(), tag.clone(), digest.clone())));
+        if rows.len() == before {
+            rows.push((repository.clone(), tag.clone(), NONE.to_owned()));
+        }
+    }
+    for (repository, digest) in &digests {
+        if tags.iter().any(|(name, _)| name == repository) {
+            continue;
+        }
+        let digest = if with_digests { digest.clone() } else { NONE.to_owned() };
+        let row = (repository.clone(), NONE.to_owned(), digest);
+        if !rows.contains(&row) {
+            rows.push(row);
+        }
+    }
+    if rows.is_empty() {
+        rows.push((NONE.to_owned(), NONE.to_owned(), NONE.to_owned()));
+    }
+    rows
 }
 
 /// `history`.
@@ -184,4 +206,26 @@ async fn prune(client: &Client, args: ImagePruneArgs) -> Outcome {
     let space = answer["SpaceReclaimed"].as_i64().unwrap_or_default();
     say(&format!("Total reclaimed space: {}", units::human_size(space)));
     Ok(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rows(tags: &[&str], digests: &[&str], with_digests: bool) -> Vec<String> {
+        let image = json!({"RepoTags": tags, "RepoDigests": digests});
+        let rows = names(&image, with_digests).into_iter();
+        rows.map(|(name, tag, digest)| format!("{name} {tag} {digest}")).collect()
+    }
+
+    #[test]
+    fn an_image_has_a_row_for_each_name_and_digest() {
+        let tags = ["a:1", "r:5000/b:2"];
+        let digests = ["a@sha256:1", "a@sha256:2", "c@sha256:3"];
+        let plain = ["a 1 <none>", "r:5000/b 2 <none>", "c <none> <none>"];
+        assert_eq!(rows(&tags, &digests, false), plain);
+        let all = ["a 1 sha256:1", "a 1 sha256:2", "r:5000/b 2 <none>", "c <none> sha256:3"];
+        assert_eq!(rows(&tags, &digests, true), all);
+        assert_eq!(rows(&[], &[], true), ["<none> <none> <none>"]);
+    }
 }

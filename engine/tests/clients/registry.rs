@@ -1,6 +1,6 @@
 //! Registries: what is pushed comes back; they are searched and asked.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::daemon::{Client, Daemon};
 use crate::hub::{Registry, Stand, import};
@@ -143,4 +143,86 @@ fn a_registry_tells_of_an_image_without_a_pull() {
     assert_eq!(reply.json()["Descriptor"], descriptor);
     let none = daemon.get(&format!("/distribution/{}/team/a:2/json", Registry::OPEN));
     assert_eq!((none.status, none.message().as_str()), (404, "manifest unknown: manifest unknown"));
+}
+
+/// A platform in a list, by the digest that it leads to.
+fn platforms(list: &str) -> Vec<(String, String)> {
+    let list: Value = serde_json::from_str(list).unwrap();
+    assert_eq!(list["mediaType"], "application/vnd.docker.distribution.manifest.list.v2+json");
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let entries = list["manifests"].as_array().unwrap().iter();
+    entries.map(|one| (text(&one["platform"]["architecture"]), text(&one["digest"]))).collect()
+}
+
+#[test]
+fn lists_of_manifests_are_put_together_and_pulled_by_platform() {
+    let daemon = Daemon::start(&[]);
+    let _registry = Registry::open(&daemon);
+    // These commands ask the registry themselves, so they run where it listens.
+    let run = |client: Client, words: &[&str]| {
+        let plain = daemon.client(client, words);
+        let mut command = daemon.beside_command(plain.get_program().to_str().unwrap(), &[]);
+        command.args(plain.get_args());
+        command.envs(plain.get_envs().filter_map(|(key, value)| Some((key, value?))));
+        let output = command.output().unwrap();
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap().trim_end().to_owned();
+        (output.status.code(), text(output.stdout), text(output.stderr))
+    };
+    let name = |name: &str| format!("{}/team/{name}", Registry::OPEN);
+    let images = [name("one:1"), name("two:1")];
+    for image in &images {
+        import(&daemon, image, image);
+        daemon.docker_ok(&["push", image]);
+    }
+    let mut lists = Vec::new();
+    for client in Client::ALL {
+        let ok = |words: &[&str]| {
+            let (code, out, error) = run(client, &[&["manifest"], words].concat());
+            assert_eq!(code, Some(0), "{client:?} {words:?}: {error}");
+            out
+        };
+        let fails = |words: &[&str], text: &str| {
+            let (code, _, error) = run(client, &[&["manifest"], words].concat());
+            assert_eq!((code, error.as_str()), (Some(1), text), "{client:?} {words:?}");
+        };
+        let list = name("list:1");
+        let create = ["create", "--insecure", &list, &images[0], &images[1]];
+        assert_eq!(ok(&create), format!("Created manifest list {list}"));
+        fails(&create, "refusing to amend an existing manifest list with no --amend flag");
+        let nope = name("nope:1");
+        let absent = format!("no such manifest: {nope}");
+        fails(&["inspect", "--insecure", &nope], &absent);
+        fails(&["create", "--insecure", "-a", &list, &nope], &absent);
+        let text = "manifest entry for image has unsupported os/arch combination: /nope";
+        fails(&["annotate", "--arch", "nope", &list, &images[1]], text);
+        let text = format!("manifest for image {nope} does not exist in {list}");
+        fails(&["annotate", "--arch", "arm64", &list, &nope], &text);
+        ok(&["annotate", "--arch", "arm64", "--variant", "v8", &list, &images[1]]);
+        let local = ok(&["inspect", &list]);
+        let said = ok(&["push", "--insecure", "--purge", &list]);
+        let digest = said.lines().last().unwrap();
+        let pinned = platforms(&local);
+        let pushed = format!("Pushed ref {}@{} with digest: {1}", name("list"), pinned[0].1);
+        assert_eq!(said.lines().next(), Some(pushed.as_str()), "{client:?}");
+        fails(&["push", "--insecure", &list], &format!("No such manifest: {list}"));
+        fails(&["rm", &list], &format!("No such manifest: {list}"));
+        assert_eq!(ok(&["inspect", "--insecure", &list]), local, "{client:?}");
+        let text = format!("{list} is a manifest list");
+        fails(&["create", "--insecure", &nope, &list], &text);
+        let verbose = ok(&["inspect", "-v", "--insecure", &images[0]]);
+        let verbose: Value = serde_json::from_str(&verbose).unwrap();
+        assert_eq!(verbose["Descriptor"]["platform"]["os"], "linux");
+        let plain = ok(&["inspect", "--insecure", &images[0]]);
+        lists.push((local, digest.to_owned(), plain, verbose));
+        let architectures: Vec<_> = pinned.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(architectures, [image::Platform::host().architecture.as_str(), "arm64"]);
+        daemon.docker_ok(&["rmi", "-f", &images[0], &images[1]]);
+        let pulled = daemon.ok(client, &["pull", &list]);
+        assert!(pulled.contains(&format!("Digest: {digest}\n")), "{pulled}");
+        let words = ["pull", "--platform", "linux/riscv64", &list];
+        let (code, _, error) = daemon.ask(client, &words);
+        let text = "no matching manifest for linux/riscv64 in the manifest list entries";
+        assert!(code == Some(1) && error.ends_with(text), "{client:?} {error}");
+    }
+    assert_eq!(lists[0], lists[1], "both write the same and show the same");
 }

@@ -248,6 +248,44 @@ async fn what_is_not_what_was_promised_is_refused() {
 }
 
 #[tokio::test]
+async fn what_a_killed_daemon_had_fetched_is_not_fetched_again() {
+    let scratch = Scratch::new();
+    drop(open(&scratch));
+    let mut files = Files::default();
+    files.image("a", "1", &[layer("one")]);
+    let blob = gzip(&layer("one"));
+    let half = blob.len() / 2;
+    let partial = scratch.path("images/partial").join(Digest::of(&blob).hex());
+    std::fs::write(&partial, &blob[..half]).unwrap();
+    let server = Server::start(files, Manners::default());
+    run(&open(&scratch), named(server.name("a:1"))).await.image();
+    assert_eq!(server.requests(&format!("bytes={half}-")), 1);
+    assert!(!partial.exists());
+}
+
+#[tokio::test]
+async fn layers_come_in_every_compression() {
+    let scratch = Scratch::new();
+    let images = open(&scratch);
+    let mut files = Files::default();
+    let plain = ["gzip", "zstd", "plain"].map(layer);
+    let blobs = [
+        files.blob("a", &gzip(&plain[0])),
+        files.blob("a", &zstd::encode_all(&plain[1][..], 1).unwrap()),
+        files.blob("a", &plain[2]),
+    ];
+    let ids = plain.each_ref().map(|layer| Digest::of(layer));
+    let config = json!({"os": "linux", "rootfs": {"type": "layers", "diff_ids": ids}});
+    let config = files.blob("a", config.to_string().as_bytes());
+    let manifest = json!({"schemaVersion": 2, "config": config, "layers": blobs,
+        "mediaType": "application/vnd.oci.image.manifest.v1+json"});
+    files.manifest("a", "1", &manifest);
+    let server = Server::start(files, Manners::default());
+    let image = run(&images, named(server.name("a:1"))).await.image();
+    assert_eq!((image.layers.len(), image.size), (3, 3 * 60_000 + 40_000));
+}
+
+#[tokio::test]
 async fn concurrent_pulls_share_a_download() {
     let scratch = Scratch::new();
     let images = open(&scratch);
