@@ -12,7 +12,7 @@ use super::{Outcome, credentials};
 /// How much of a description is shown.
 const SHOWN: usize = 45;
 
-/// `search`: a line a repository, the best liked first.
+/// `search`: a line a repository, in the order of the index.
 pub(crate) async fn search(client: &Client, args: SearchArgs) -> Outcome {
     let mut query = vec![format!("term={}", escape(&args.term))];
     query.extend((args.limit != 0).then(|| format!("limit={}", args.limit)));
@@ -26,9 +26,8 @@ pub(crate) async fn search(client: &Client, args: SearchArgs) -> Outcome {
     let headers = [("x-registry-auth", auth.as_str())];
     let answer = good(client.request(Method::GET, &path, full(""), &headers).await?).await?;
     let bytes = super::client::collect(answer).await?;
-    let mut found: Vec<Value> = serde_json::from_slice(&bytes)
+    let found: Vec<Value> = serde_json::from_slice(&bytes)
         .map_err(|error| CliError::new(format!("the daemon's answer is not JSON: {error}")))?;
-    found.sort_by_key(|one| std::cmp::Reverse(one["star_count"].as_i64().unwrap_or_default()));
     let rows: Vec<_> = found.iter().map(|one| row(one, args.no_trunc)).collect();
     let columns = [
         ("NAME", "Name"),

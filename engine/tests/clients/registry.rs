@@ -101,12 +101,12 @@ fn an_index_is_searched() {
     for client in Client::ALL {
         let ok = |words: &[&str]| daemon.ok(client, &[&["search"], words].concat());
         let table = "NAME       DESCRIPTION                                     STARS     OFFICIAL\n\
-                     web        official                                        70        [OK]\n\
-                     team/web   a web server with a description that is too …   3";
+                     team/web   a web server with a description that is too …   3\n\
+                     web        official                                        70        [OK]";
         let shown: Vec<_> = ok(&[&term]).lines().map(|line| line.trim_end().to_owned()).collect();
         assert_eq!(shown.join("\n"), table, "{client:?}");
         let names = ["--format", "{{.Name}} {{.StarCount}}", &term];
-        assert_eq!(ok(&names), "web 70\nteam/web 3");
+        assert_eq!(ok(&names), "team/web 3\nweb 70");
         assert_eq!(ok(&["-f", "is-official=true", "--format", "{{.Name}}", &term]), "web");
         assert_eq!(ok(&["-f", "stars=4", "--format", "{{.Name}}", &term]), "web");
         assert!(ok(&["--no-trunc", "--limit", "7", &term]).contains("shown whole"));

@@ -183,6 +183,7 @@ fn go_words(text: String) -> String {
         ("UnknownIssuer", format!("{x509} signed by unknown authority")),
         ("Expired", format!("{x509} has expired or is not yet valid")),
         ("CertificateRequired", "remote error: tls: certificate required".to_owned()),
+        ("BadCertificate", "remote error: tls: bad certificate".to_owned()),
     ] {
         if text.contains(ours) {
             return theirs;
