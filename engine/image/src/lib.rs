@@ -431,7 +431,7 @@ impl Images {
     pub async fn search_registry(
         &self,
         term: &str,
-        limit: u32,
+        limit: i64,
         auth: Option<&RegistryAuth>,
     ) -> Result<Vec<SearchResult>> {
         registry::search(term, limit, auth, &self.options).await

@@ -113,6 +113,10 @@ fn an_index_is_searched() {
         for (words, text) in [
             (&["--limit", "101", "x"][..], "limit 101 is outside the range of [1, 100]"),
             (&["-f", "bogus=1", "x"], "invalid filter 'bogus'"),
+            (
+                &["-f", "stars=x", "x"],
+                "invalid filter 'stars=x': strconv.Atoi: parsing \"x\": invalid syntax",
+            ),
             (&[&format!("{INDEX}/other")], "Unexpected status code 404"),
         ] {
             let (code, _, error) = daemon.ask(client, &[&["search"], words].concat());

@@ -13,7 +13,7 @@ const HUB: &str = "index.docker.io";
 /// Largest answer of an index.
 const LARGEST: usize = 4 << 20;
 /// How many are asked for at most.
-const MOST: u32 = 100;
+const MOST: i64 = 100;
 
 /// A repository that a search found.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -40,7 +40,7 @@ struct Answer {
 /// What an index has for a term, which may begin with the host of a registry.
 pub(crate) async fn search(
     term: &str,
-    limit: u32,
+    limit: i64,
     auth: Option<&RegistryAuth>,
     options: &Options,
 ) -> Result<Vec<SearchResult>> {
@@ -91,7 +91,7 @@ fn places(domain: &str, options: &Options) -> Vec<Endpoint> {
 async fn search_at(
     place: Endpoint,
     term: &str,
-    limit: u32,
+    limit: i64,
     auth: Option<&RegistryAuth>,
 ) -> Result<Vec<SearchResult>, Failure> {
     let (host, verify, plain) = (place.host, place.verify, place.base.starts_with("http:"));
