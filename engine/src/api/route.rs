@@ -14,8 +14,8 @@ use super::error::page_not_found;
 use super::filters::Filters;
 use super::request::Request;
 use super::{
-    Api, build, cluster, containers, events, exec, images, logs, networks, nodes, ports, registries,
-    stats, swarm, system, transfer, volumes, websocket,
+    Api, build, cluster, containers, events, exec, images, logs, networks, nodes, ports,
+    registries, stats, swarm, system, transfer, volumes, websocket,
 };
 use engine_error::{Error, Result};
 

@@ -124,6 +124,26 @@ pub(crate) async fn header_for(server: &str) -> Result<String, CliError> {
     Ok(URL_SAFE.encode(found.json(server).to_string()))
 }
 
+/// The header `X-Registry-Config`, for what may pull from anywhere: credentials by registry.
+pub(crate) async fn config_header() -> Result<String, CliError> {
+    let config = DockerConfig::read()?;
+    let names = |field: &str| {
+        let entries = config.fields.get(field).and_then(Value::as_object);
+        entries.into_iter().flatten().map(|(name, _)| name.clone()).collect::<Vec<_>>()
+    };
+    let mut servers = [names("auths"), names("credHelpers")].concat();
+    servers.sort();
+    servers.dedup();
+    let mut all = Map::new();
+    for server in servers {
+        if let Some(found) = get(&config, &server).await? {
+            let json = found.json(&server);
+            all.insert(server, json);
+        }
+    }
+    Ok(URL_SAFE.encode(Value::Object(all).to_string()))
+}
+
 /// The program that keeps the credentials of a registry.
 fn helper(config: &DockerConfig, server: &str) -> Option<String> {
     let own = config.fields.get("credHelpers").and_then(|helpers| helpers[server].as_str());
