@@ -124,7 +124,11 @@ fn an_index_is_searched() {
             assert_eq!((code, error), (Some(1), text), "{client:?} {words:?}");
         }
     }
-    let lines: Vec<_> = stand.asked().into_iter().map(|asked| asked.line).collect();
+    let asked = stand.asked();
+    // Who is nobody says so by saying nothing.
+    assert!(asked.iter().all(|one| !one.headers.contains_key("authorization")));
+    assert!(asked.iter().all(|one| one.body.is_empty()));
+    let lines: Vec<_> = asked.into_iter().map(|asked| asked.line).collect();
     assert!(lines.iter().any(|line| line.ends_with("&n=25")), "{lines:?}");
     assert!(lines.iter().any(|line| line.ends_with("&n=7")), "{lines:?}");
 }
