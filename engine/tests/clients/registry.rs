@@ -162,67 +162,81 @@ fn platforms(list: &str) -> Vec<(String, String)> {
     entries.map(|one| (text(&one["platform"]["architecture"]), text(&one["digest"]))).collect()
 }
 
-#[test]
-fn lists_of_manifests_are_put_together_and_pulled_by_platform() {
-    let daemon = Daemon::start(&[]);
-    let _registry = Registry::open(&daemon);
-    // These commands ask the registry themselves, so they run where it listens.
-    let run = |client: Client, words: &[&str]| {
-        let plain = daemon.client(client, words);
-        let mut command = daemon.beside_command(plain.get_program().to_str().unwrap(), &[]);
+/// A client in the daemon's network namespace: `manifest …` asks the registry itself.
+struct Beside<'a>(&'a Daemon, Client);
+
+impl Beside<'_> {
+    fn run(&self, words: &[&str]) -> (Option<i32>, String, String) {
+        let plain = self.0.client(self.1, &[&["manifest"], words].concat());
+        let mut command = self.0.beside_command(plain.get_program().to_str().unwrap(), &[]);
         command.args(plain.get_args());
         command.envs(plain.get_envs().filter_map(|(key, value)| Some((key, value?))));
         let output = command.output().unwrap();
         let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap().trim_end().to_owned();
         (output.status.code(), text(output.stdout), text(output.stderr))
-    };
-    let name = |name: &str| format!("{}/team/{name}", Registry::OPEN);
-    let images = [name("one:1"), name("two:1")];
+    }
+
+    fn ok(&self, words: &[&str]) -> String {
+        let (code, out, error) = self.run(words);
+        assert_eq!(code, Some(0), "{:?} {words:?}: {error}", self.1);
+        out
+    }
+
+    fn fails(&self, words: &[&str], text: &str) {
+        let (code, _, error) = self.run(words);
+        assert_eq!((code, error.as_str()), (Some(1), text), "{:?} {words:?}", self.1);
+    }
+}
+
+fn in_team(name: &str) -> String {
+    format!("{}/team/{name}", Registry::OPEN)
+}
+
+/// Puts two images into a list and pushes it; the list as it is shown, and its digest.
+fn put_together(client: &Beside<'_>, list: &str, images: &[String; 2]) -> (String, String) {
+    let nope = in_team("nope:1");
+    let create = ["create", "--insecure", list, &images[0], &images[1]];
+    assert_eq!(client.ok(&create), format!("Created manifest list {list}"));
+    client.fails(&create, "refusing to amend an existing manifest list with no --amend flag");
+    let absent = format!("no such manifest: {nope}");
+    client.fails(&["inspect", "--insecure", &nope], &absent);
+    client.fails(&["create", "--insecure", "-a", list, &nope], &absent);
+    let text = "manifest entry for image has unsupported os/arch combination: /nope";
+    client.fails(&["annotate", "--arch", "nope", list, &images[1]], text);
+    let text = format!("manifest for image {nope} does not exist in {list}");
+    client.fails(&["annotate", "--arch", "arm64", list, &nope], &text);
+    client.ok(&["annotate", "--arch", "arm64", "--variant", "v8", list, &images[1]]);
+    let local = client.ok(&["inspect", list]);
+    let said = client.ok(&["push", "--insecure", "--purge", list]);
+    let pushed =
+        format!("Pushed ref {}@{} with digest: {1}", in_team("list"), platforms(&local)[0].1);
+    assert_eq!(said.lines().next(), Some(pushed.as_str()));
+    client.fails(&["push", "--insecure", list], &format!("No such manifest: {list}"));
+    client.fails(&["rm", list], &format!("No such manifest: {list}"));
+    client.fails(&["create", "--insecure", &nope, list], &format!("{list} is a manifest list"));
+    (local, said.lines().last().unwrap().to_owned())
+}
+
+#[test]
+fn lists_of_manifests_are_put_together_and_pulled_by_platform() {
+    let daemon = Daemon::start(&[]);
+    let _registry = Registry::open(&daemon);
+    let images = [in_team("one:1"), in_team("two:1")];
     for image in &images {
         import(&daemon, image, image);
         daemon.docker_ok(&["push", image]);
     }
-    let mut lists = Vec::new();
+    let list = in_team("list:1");
+    let mut shown = Vec::new();
     for client in Client::ALL {
-        let ok = |words: &[&str]| {
-            let (code, out, error) = run(client, &[&["manifest"], words].concat());
-            assert_eq!(code, Some(0), "{client:?} {words:?}: {error}");
-            out
-        };
-        let fails = |words: &[&str], text: &str| {
-            let (code, _, error) = run(client, &[&["manifest"], words].concat());
-            assert_eq!((code, error.as_str()), (Some(1), text), "{client:?} {words:?}");
-        };
-        let list = name("list:1");
-        let create = ["create", "--insecure", &list, &images[0], &images[1]];
-        assert_eq!(ok(&create), format!("Created manifest list {list}"));
-        fails(&create, "refusing to amend an existing manifest list with no --amend flag");
-        let nope = name("nope:1");
-        let absent = format!("no such manifest: {nope}");
-        fails(&["inspect", "--insecure", &nope], &absent);
-        fails(&["create", "--insecure", "-a", &list, &nope], &absent);
-        let text = "manifest entry for image has unsupported os/arch combination: /nope";
-        fails(&["annotate", "--arch", "nope", &list, &images[1]], text);
-        let text = format!("manifest for image {nope} does not exist in {list}");
-        fails(&["annotate", "--arch", "arm64", &list, &nope], &text);
-        ok(&["annotate", "--arch", "arm64", "--variant", "v8", &list, &images[1]]);
-        let local = ok(&["inspect", &list]);
-        let said = ok(&["push", "--insecure", "--purge", &list]);
-        let digest = said.lines().last().unwrap();
-        let pinned = platforms(&local);
-        let pushed = format!("Pushed ref {}@{} with digest: {1}", name("list"), pinned[0].1);
-        assert_eq!(said.lines().next(), Some(pushed.as_str()), "{client:?}");
-        fails(&["push", "--insecure", &list], &format!("No such manifest: {list}"));
-        fails(&["rm", &list], &format!("No such manifest: {list}"));
-        assert_eq!(ok(&["inspect", "--insecure", &list]), local, "{client:?}");
-        let text = format!("{list} is a manifest list");
-        fails(&["create", "--insecure", &nope, &list], &text);
-        let verbose = ok(&["inspect", "-v", "--insecure", &images[0]]);
+        let beside = Beside(&daemon, client);
+        let (local, digest) = put_together(&beside, &list, &images);
+        assert_eq!(beside.ok(&["inspect", "--insecure", &list]), local, "{client:?}");
+        let verbose = beside.ok(&["inspect", "-v", "--insecure", &images[0]]);
         let verbose: Value = serde_json::from_str(&verbose).unwrap();
         assert_eq!(verbose["Descriptor"]["platform"]["os"], "linux");
-        let plain = ok(&["inspect", "--insecure", &images[0]]);
-        lists.push((local, digest.to_owned(), plain, verbose));
-        let architectures: Vec<_> = pinned.iter().map(|(name, _)| name.as_str()).collect();
+        let plain = beside.ok(&["inspect", "--insecure", &images[0]]);
+        let architectures: Vec<_> = platforms(&local).into_iter().map(|(name, _)| name).collect();
         assert_eq!(architectures, [image::Platform::host().architecture.as_str(), "arm64"]);
         daemon.docker_ok(&["rmi", "-f", &images[0], &images[1]]);
         let pulled = daemon.ok(client, &["pull", &list]);
@@ -231,6 +245,7 @@ fn lists_of_manifests_are_put_together_and_pulled_by_platform() {
         let (code, _, error) = daemon.ask(client, &words);
         let text = "no matching manifest for linux/riscv64 in the manifest list entries";
         assert!(code == Some(1) && error.ends_with(text), "{client:?} {error}");
+        shown.push((local, digest, plain, verbose));
     }
-    assert_eq!(lists[0], lists[1], "both write the same and show the same");
+    assert_eq!(shown[0], shown[1], "both write the same and show the same");
 }
