@@ -72,7 +72,6 @@ pub fn config(invocation: Invocation, values: &Values) -> Result<Config> {
     let path = |name, default: PathBuf| absolute(values, name, default);
     let data_root = path("data-root", places.data_root)?;
     let exec_root = path("exec-root", places.exec_root)?;
-    let is_docker = invocation == Invocation::Dockerd && instance.is_empty();
     let name = if instance.is_empty() { "rnet".to_owned() } else { format!("rnet-{instance}") };
     let hosts = hosts(values, places.host.unwrap_or_else(|| exec_root.join("rnet.sock")))?;
     let runtimes = runtimes(values)?;
@@ -87,7 +86,10 @@ pub fn config(invocation: Invocation, values: &Values) -> Result<Config> {
         table: name.clone(),
         tag: name,
         bridge: bridge(values, &device(invocation, &instance))?,
-        default_pools: default_pools(values, is_docker)?,
+        default_pools: default_pools(
+            values,
+            invocation == Invocation::Dockerd && instance.is_empty(),
+        )?,
         instance,
         default_network_options: network_options(values)?,
         cluster: cluster::place(values)?,
