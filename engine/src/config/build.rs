@@ -86,10 +86,7 @@ pub fn config(invocation: Invocation, values: &Values) -> Result<Config> {
         table: name.clone(),
         tag: name,
         bridge: bridge(values, &device(invocation, &instance))?,
-        default_pools: default_pools(
-            values,
-            invocation == Invocation::Dockerd && instance.is_empty(),
-        )?,
+        default_pools: default_pools(values, invocation, &instance)?,
         instance,
         default_network_options: network_options(values)?,
         cluster: cluster::place(values)?,
@@ -289,8 +286,9 @@ fn mtu(values: &Values) -> Result<Option<u32>> {
 
 /// Where subnets come from that nobody names: as Docker has it under the name `dockerd`, else the
 /// engine's choice.
-fn default_pools(values: &Values, is_docker: bool) -> Result<Vec<(IpNetwork, u8)>> {
+fn default_pools(values: &Values, by: Invocation, instance: &str) -> Result<Vec<(IpNetwork, u8)>> {
     let given = pools(values)?;
+    let is_docker = by == Invocation::Dockerd && instance.is_empty();
     if !is_docker || !given.is_empty() {
         return Ok(given);
     }
