@@ -30,6 +30,7 @@ pub mod networks;
 pub mod nodes;
 pub mod ports;
 pub mod query;
+pub mod registries;
 pub mod request;
 pub mod route;
 pub mod server;

@@ -13,23 +13,29 @@ mod commands;
 mod container;
 mod copy;
 mod create;
+mod credentials;
+mod docker_config;
 mod error;
 mod events;
 mod exec;
 mod image;
 mod inspect;
 mod list;
+mod login;
 mod logs;
+mod manifest;
 mod network;
 mod port;
 mod ports;
 mod run;
+mod search;
 mod stats;
 mod swarm;
 mod system;
 mod table;
 mod template;
 mod terminal;
+mod transfer;
 mod units;
 mod update;
 mod volume;
@@ -92,25 +98,30 @@ async fn dispatch(cli: Cli) -> Outcome {
         Command::History(args) => image::history(&client, args).await,
         Command::Image(command) => image::command(&client, command).await,
         Command::Images(args) => image::list(&client, args).await,
-        Command::Import(args) => image::import(&client, args).await,
+        Command::Import(args) => transfer::import(&client, args).await,
         Command::Info(args) => system::info(&client, args).await,
         Command::Inspect(args) => inspect::any(&client, args).await,
         Command::Kill(args) => container::kill(&client, args).await,
-        Command::Load(args) => image::load(&client, args).await,
+        Command::Load(args) => transfer::load(&client, args).await,
+        Command::Login(args) => login::login(&client, args).await,
+        Command::Logout(args) => login::logout(args).await,
         Command::Logs(args) => logs::logs(&client, args).await,
+        Command::Manifest(command) => manifest::command(command).await,
         Command::Network(command) => network::command(&client, command).await,
         Command::Node(command) => cluster::node(&client, command).await,
         Command::Swarm(command) => swarm::command(&client, command).await,
         Command::Pause(args) => container::each(&client, args, "pause").await,
         Command::Port(args) => port::command(&client, args).await,
         Command::Ps(args) => list::ps(&client, args).await,
-        Command::Pull(args) => image::pull(&client, args).await,
+        Command::Pull(args) => transfer::pull(&client, args).await,
+        Command::Push(args) => transfer::push(&client, args).await,
         Command::Rename(args) => container::rename(&client, args).await,
         Command::Restart(args) => container::restart(&client, args).await,
         Command::Rm(args) => container::rm(&client, args).await,
         Command::Rmi(args) => image::rm(&client, args).await,
         Command::Run(args) => run::run(&client, *args).await,
-        Command::Save(args) => image::save(&client, args).await,
+        Command::Save(args) => transfer::save(&client, args).await,
+        Command::Search(args) => search::search(&client, args).await,
         Command::Start(args) => container::start(&client, args).await,
         Command::Stats(args) => stats::stats(&client, args).await,
         Command::Stop(args) => container::stop(&client, args).await,

@@ -86,6 +86,8 @@ pub struct Config {
     pub insecure_registries: Vec<String>,
     /// Layers that are fetched at the same time.
     pub max_concurrent_downloads: usize,
+    /// Layers that are pushed at the same time.
+    pub max_concurrent_uploads: usize,
     /// How often a download is tried.
     pub max_download_attempts: u32,
     /// `overlay2` or `vfs`; chosen by what the file system can do if absent.

@@ -119,6 +119,7 @@ fn take(
                     id: Some(id.clone()),
                     status: "Loading layer".to_owned(),
                     detail: Some((done, size)),
+                    aux: None,
                 });
             }
         })?;

@@ -19,10 +19,14 @@ mod limits;
 mod making;
 pub mod pack;
 mod platform;
+mod progress;
 mod pull;
+mod push;
 pub mod reference;
 mod registry;
+pub mod remote;
 mod remove;
+mod request;
 pub mod rootfs;
 mod save;
 mod store;
@@ -37,12 +41,15 @@ use std::sync::{Arc, Mutex};
 
 use chrono::{DateTime, Utc};
 use oci_spec::image::ImageConfiguration;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 
 pub use self::digest::{Digest, ImageId};
 pub use self::import::change::apply as change_config;
 pub use self::making::{Keep, Making, NewLayer};
+pub use self::pull::Described;
 pub use self::reference::Reference;
+pub use self::registry::SearchResult;
+pub use self::request::{PullRequest, Pulled, PushRequest, Pushed, RegistryAuth};
 use self::store::Store;
 use engine_error::{Error, Result};
 
@@ -53,6 +60,7 @@ pub struct Images {
     options: Arc<Options>,
     pruning: Arc<Mutex<()>>,
     fetching: Arc<pull::Fetching>,
+    uploading: Arc<Semaphore>,
     mounter: Arc<rootfs::Mounter>,
 }
 
@@ -67,6 +75,8 @@ pub struct Options {
     pub insecure: Vec<String>,
     /// Layers that are fetched at a time, by all pulls together.
     pub downloads: usize,
+    /// Layers that are pushed at a time, by all pushes together.
+    pub uploads: usize,
     /// Attempts at a layer without a new byte.
     pub attempts: u32,
 }
@@ -76,7 +86,7 @@ impl Default for Options {
     fn default() -> Self {
         let (mirrors, insecure) = (Vec::new(), Vec::new());
         let driver = rootfs::StorageDriver::default();
-        Self { driver, mirrors, insecure, downloads: 3, attempts: 5 }
+        Self { driver, mirrors, insecure, downloads: 3, uploads: 5, attempts: 5 }
     }
 }
 
@@ -127,6 +137,8 @@ pub struct Progress {
     pub status: String,
     /// Bytes done and to do.
     pub detail: Option<(u64, u64)>,
+    /// What programs read: of a push, `Tag`, `Digest` and `Size`.
+    pub aux: Option<serde_json::Value>,
 }
 
 /// An image or a name that `load` brought.
@@ -216,50 +228,6 @@ pub struct Platform {
     pub variant: String,
 }
 
-/// Credentials for one registry.
-#[derive(Clone, Default, PartialEq, Eq)]
-pub struct RegistryAuth {
-    /// User name.
-    pub username: String,
-    /// Password.
-    pub password: String,
-    /// An OAuth refresh token in place of both.
-    pub identity_token: String,
-    /// A bearer token to be sent as it is.
-    pub registry_token: String,
-}
-
-impl fmt::Debug for RegistryAuth {
-    /// Secrets stay out of logs.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RegistryAuth").field("username", &self.username).finish_non_exhaustive()
-    }
-}
-
-/// What to pull.
-#[derive(Clone, Debug, Default)]
-pub struct PullRequest {
-    /// The image as the user named it.
-    pub reference: String,
-    /// The platform; this host's if absent.
-    pub platform: Option<Platform>,
-    /// Credentials.
-    pub auth: Option<RegistryAuth>,
-    /// Every tag of the repository.
-    pub all_tags: bool,
-}
-
-/// What a pull brought.
-#[derive(Clone, Debug)]
-pub struct Pulled {
-    /// The image; of several tags, the last.
-    pub image: Arc<Image>,
-    /// The digest of the manifest or index that the name meant.
-    pub digest: Digest,
-    /// Whether anything was new.
-    pub updated: bool,
-}
-
 impl Images {
     /// Opens the store under `root`, making it if it is not there.
     pub fn open(root: &Path) -> Result<Self> {
@@ -274,6 +242,7 @@ impl Images {
         Ok(Self {
             store,
             fetching: Arc::new(pull::Fetching::new(options.downloads)),
+            uploading: Arc::new(Semaphore::new(options.uploads)),
             options: Arc::new(options),
             pruning: Arc::default(),
             mounter,
@@ -438,6 +407,36 @@ impl Images {
         progress: mpsc::Sender<Progress>,
     ) -> Result<Pulled> {
         pull::pull(self, request, progress).await
+    }
+
+    /// Brings images to their registry. Dropping the future stops the transfer.
+    pub async fn push(
+        &self,
+        request: PushRequest,
+        progress: mpsc::Sender<Progress>,
+    ) -> Result<Vec<Pushed>> {
+        push::push(self, request, progress).await
+    }
+
+    /// Tries credentials at a registry, Docker Hub if its name is empty. The answer is a token that
+    /// stands for the password from now on; it is empty where there is none.
+    pub async fn login(&self, server: &str, auth: &RegistryAuth) -> Result<String> {
+        registry::login(server, auth, &self.options).await
+    }
+
+    /// What a registry says of a name.
+    pub async fn describe(&self, name: &str, auth: Option<RegistryAuth>) -> Result<Described> {
+        pull::describe(self, name, auth).await
+    }
+
+    /// What Docker Hub has for a term, or the registry whose host it begins with.
+    pub async fn search_registry(
+        &self,
+        term: &str,
+        limit: i64,
+        auth: Option<&RegistryAuth>,
+    ) -> Result<Vec<SearchResult>> {
+        registry::search(term, limit, auth, &self.options).await
     }
 
     /// Where the store is.

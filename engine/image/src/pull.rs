@@ -4,28 +4,29 @@
 //! manifest, its content against the configuration. The caller may drop the future at any time;
 //! what was fetched stays and is taken up by the next pull.
 
+mod describe;
 mod fetch;
 mod manifest;
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::Sender;
 use tokio_util::task::AbortOnDropHandle;
 
+pub use self::describe::Described;
+pub(super) use self::describe::describe;
 pub(super) use self::fetch::Fetching;
 use self::manifest::{Descriptor, Resolved};
 use super::digest::{Digest, ImageId};
+use super::progress::{Ticker, step, tell};
 use super::reference::Reference;
-use super::registry::{Failure, Registry, endpoints};
+use super::registry::{Access, Failure, Registry, endpoints};
 use super::store::NewImage;
-use super::{Images, Progress, PullRequest, Pulled, config};
+use super::{Images, Progress, PullRequest, Pulled, RegistryAuth, config};
 use engine_error::{Error, Result};
 
 /// Largest configuration of an image.
 const LARGEST_CONFIG: usize = 8 << 20;
-/// Bars move this often.
-const TICK: Duration = Duration::from_millis(100);
 
 /// One pull under way.
 struct Pull {
@@ -60,7 +61,12 @@ pub(super) async fn pull(
         return Err(Error::invalid("tag can't be used with --all-tags/-a"));
     }
     let registry =
-        open(images, &request, &reference, |registry| async move { registry.tags().await });
+        open(
+            images,
+            request.auth.as_ref(),
+            &reference,
+            |registry| async move { registry.tags().await },
+        );
     let (_, tags) = registry.await.map_err(|failure| failure.into_error(&reference))?;
     let mut last: Option<Pulled> = None;
     for tag in tags {
@@ -88,7 +94,7 @@ async fn pull_tag(
     };
     let platform = request.platform.as_ref();
     let (asked, promised) = (&name, reference.digest());
-    let opened = open(images, request, &reference, |registry| async move {
+    let opened = open(images, request.auth.as_ref(), &reference, |registry| async move {
         let document = registry.manifest(asked, promised).await?;
         manifest::resolve(&registry, document, platform).await
     });
@@ -110,7 +116,7 @@ async fn tell_status(progress: &Sender<Progress>, reference: &Reference, updated
 /// Asks each place in turn; the first that answers is the one to go on with.
 async fn open<T, F: Future<Output = Result<T, Failure>>>(
     images: &Images,
-    request: &PullRequest,
+    auth: Option<&RegistryAuth>,
     reference: &Reference,
     ask: impl Fn(Arc<Registry>) -> F,
 ) -> Result<(Arc<Registry>, T), Failure> {
@@ -119,7 +125,8 @@ async fn open<T, F: Future<Output = Result<T, Failure>>>(
     let mut failure = Failure::Other(format!("no registry for {reference}"));
     for (at, place) in places.into_iter().enumerate() {
         let mirror = place.is_mirror();
-        let registry = Arc::new(Registry::new(place, reference, request.auth.clone())?);
+        let registry = Registry::open(place, reference, auth.cloned(), Access::Pull).await?;
+        let registry = Arc::new(registry);
         match ask(Arc::clone(&registry)).await {
             Ok(answer) => return Ok((registry, answer)),
             Err(error) if at + 1 < count && (mirror || error.is_unreachable()) => {
@@ -263,30 +270,6 @@ impl Pull {
     async fn tell(&self, id: &str, status: &str, detail: Option<(u64, u64)>) {
         tell(&self.progress, id, status, detail).await;
     }
-}
-
-/// Says when a bar may move again.
-#[derive(Debug, Default)]
-struct Ticker(Option<Instant>);
-
-impl Ticker {
-    fn is_due(&mut self) -> bool {
-        let due = self.0.is_none_or(|last| last.elapsed() >= TICK);
-        if due {
-            self.0 = Some(Instant::now());
-        }
-        due
-    }
-}
-
-async fn tell(to: &Sender<Progress>, id: &str, status: &str, detail: Option<(u64, u64)>) {
-    // Nobody has to watch.
-    let _ = to.send(step(id, status, detail)).await;
-}
-
-fn step(id: &str, status: &str, detail: Option<(u64, u64)>) -> Progress {
-    let id = (!id.is_empty()).then(|| id.to_owned());
-    Progress { id, status: status.to_owned(), detail }
 }
 
 #[cfg(test)]

@@ -5,24 +5,35 @@
 //! overload, server errors, broken connections.
 
 mod auth;
+mod call;
 mod failure;
+mod login;
+mod search;
 mod tls;
+mod upload;
 
 use std::net::IpAddr;
 use std::sync::Mutex;
 use std::time::Duration;
 
-use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, LINK, RANGE, RETRY_AFTER};
-use reqwest::{Client, Response, StatusCode};
+use reqwest::header::{ACCEPT, CONTENT_TYPE, LINK, RANGE};
+use reqwest::{Client, Response};
 use serde::Deserialize;
 
+use self::call::Call;
 pub(super) use self::failure::Failure;
+pub(super) use self::login::login;
+pub use self::search::SearchResult;
+pub(super) use self::search::search;
+pub(super) use self::upload::{Begun, Source};
 use super::digest::Digest;
 use super::reference::{DEFAULT_DOMAIN, Reference};
 use super::{Options, RegistryAuth};
 
 /// Attempts of one request.
 const ATTEMPTS: u32 = 5;
+/// An answer of which no byte comes for so long does not come.
+const PATIENCE: Duration = Duration::from_secs(60);
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// Largest manifest or index, as registries have it.
@@ -44,12 +55,24 @@ pub(super) struct Endpoint {
     trusted: bool,
 }
 
+/// What a repository is asked for, and tokens are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Access {
+    /// To read.
+    Pull,
+    /// To read and write, and to read these others at the same place.
+    Push(Vec<String>),
+}
+
 /// A repository at an [`Endpoint`].
 #[derive(Debug)]
 pub(super) struct Registry {
     client: Client,
+    /// The same without a limit on how long an answer takes: uploads have one of their own.
+    uploads: Client,
     endpoint: Endpoint,
     repository: String,
+    access: Access,
     auth: Option<RegistryAuth>,
     /// The `Authorization` that the registry accepted last.
     authorization: Mutex<Option<String>>,
@@ -71,9 +94,8 @@ struct Tags {
 
 /// The places to ask for a repository, in order.
 pub(super) fn endpoints(reference: &Reference, options: &Options) -> Vec<Endpoint> {
-    let domain = reference.domain();
     let mut endpoints = Vec::new();
-    if domain == DEFAULT_DOMAIN {
+    if reference.domain() == DEFAULT_DOMAIN {
         for mirror in &options.mirrors {
             let mirror = mirror.trim_end_matches('/');
             let host = mirror.split_once("://").map_or(mirror, |(_, host)| host).to_owned();
@@ -82,20 +104,23 @@ pub(super) fn endpoints(reference: &Reference, options: &Options) -> Vec<Endpoin
             let verify = !is_insecure(&host, &options.insecure);
             endpoints.push(Endpoint { base, host, verify, trusted: false });
         }
-        let host = "registry-1.docker.io".to_owned();
-        let base = format!("https://{host}");
-        endpoints.push(Endpoint { base, host, verify: true, trusted: true });
-        return endpoints;
     }
-    let insecure = is_insecure(domain, &options.insecure);
-    let host = domain.to_owned();
-    let base = format!("https://{host}");
-    endpoints.push(Endpoint { base, host: host.clone(), verify: !insecure, trusted: true });
-    if insecure {
-        let base = format!("http://{host}");
-        endpoints.push(Endpoint { base, host, verify: false, trusted: true });
-    }
+    endpoints.extend(own_endpoints(reference.domain(), options));
     endpoints
+}
+
+/// The places of a registry itself.
+fn own_endpoints(domain: &str, options: &Options) -> Vec<Endpoint> {
+    let host = if domain == DEFAULT_DOMAIN { "registry-1.docker.io" } else { domain }.to_owned();
+    let insecure = domain != DEFAULT_DOMAIN && is_insecure(&host, &options.insecure);
+    let schemes: &[&str] = if insecure { &["https", "http"] } else { &["https"] };
+    let place = |scheme: &&str| Endpoint {
+        base: format!("{scheme}://{host}"),
+        host: host.clone(),
+        verify: !insecure,
+        trusted: true,
+    };
+    schemes.iter().map(place).collect()
 }
 
 /// Whether a host may be spoken to without checked certificates: loopback, and what is listed,
@@ -124,13 +149,22 @@ impl Endpoint {
 }
 
 impl Registry {
-    pub(super) fn new(
+    pub(super) async fn open(
         endpoint: Endpoint,
         reference: &Reference,
         auth: Option<RegistryAuth>,
+        access: Access,
     ) -> Result<Self, Failure> {
-        let client =
-            tls::client(&endpoint.host, endpoint.verify, endpoint.base.starts_with("http:"))?;
+        let plain = endpoint.base.starts_with("http:");
+        let (host, verify) = (endpoint.host.clone(), endpoint.verify);
+        let writes = access != Access::Pull;
+        let made = tokio::task::spawn_blocking(move || {
+            let client = tls::client(&host, verify, plain, Some(PATIENCE))?;
+            let uploads =
+                if writes { tls::client(&host, verify, plain, None)? } else { client.clone() };
+            Ok::<_, Failure>((client, uploads))
+        });
+        let (client, uploads) = made.await.map_err(|error| Failure::Other(error.to_string()))??;
         let auth = auth.filter(|_| endpoint.trusted);
         let authorization = auth
             .as_ref()
@@ -138,8 +172,10 @@ impl Registry {
             .map(|auth| format!("Bearer {}", auth.registry_token));
         Ok(Self {
             client,
+            uploads,
             endpoint,
             repository: reference.path().to_owned(),
+            access,
             auth,
             authorization: Mutex::new(authorization),
         })
@@ -154,7 +190,7 @@ impl Registry {
         let url = self.url(&format!("manifests/{name}"));
         let mut failed = 0;
         loop {
-            let response = self.get(&url, Some(MANIFEST_TYPES), None).await?;
+            let response = self.ask(&Call::get(&url).with(ACCEPT, MANIFEST_TYPES)).await?;
             let media_type = response.headers().get(CONTENT_TYPE).and_then(|v| v.to_str().ok());
             let media_type = media_type.unwrap_or_default().split(';').next().unwrap_or_default();
             let media_type = media_type.trim().to_owned();
@@ -187,7 +223,7 @@ impl Registry {
         let url = self.url(&format!("blobs/{digest}"));
         let mut failed = 0;
         loop {
-            let response = self.get(&url, None, None).await?;
+            let response = self.ask(&Call::get(&url)).await?;
             match body(response, largest, &url).await {
                 Err(Failure::Broken(_)) if failed + 1 < ATTEMPTS => {
                     failed += 1;
@@ -206,8 +242,12 @@ impl Registry {
     /// A blob as a stream from a byte on. A registry that cannot resume starts over, which the
     /// status tells.
     pub(super) async fn blob(&self, digest: Digest, from: u64) -> Result<Response, Failure> {
-        let range = (from > 0).then(|| format!("bytes={from}-"));
-        self.get(&self.url(&format!("blobs/{digest}")), None, range.as_deref()).await
+        let url = self.url(&format!("blobs/{digest}"));
+        let mut call = Call::get(&url);
+        if from > 0 {
+            call = call.with(RANGE, &format!("bytes={from}-"));
+        }
+        self.ask(&call).await
     }
 
     /// All tags.
@@ -215,7 +255,7 @@ impl Registry {
         let mut tags = Vec::new();
         let mut url = self.url("tags/list");
         for _ in 0..1000 {
-            let response = self.get(&url, None, None).await?;
+            let response = self.ask(&Call::get(&url)).await?;
             let next = response.headers().get(LINK).and_then(|link| link.to_str().ok());
             let next = next.and_then(|link| self.next_page(link));
             let bytes = body(response, LARGEST_MANIFEST, &url).await?;
@@ -238,82 +278,6 @@ impl Registry {
 
     fn url(&self, rest: &str) -> String {
         format!("{}/v2/{}/{rest}", self.endpoint.base, self.repository)
-    }
-
-    /// Asks until there is an answer worth having: success, or a failure that will not pass.
-    async fn get(
-        &self,
-        url: &str,
-        accept: Option<&str>,
-        range: Option<&str>,
-    ) -> Result<Response, Failure> {
-        let mut failed = 0;
-        let mut challenged = false;
-        loop {
-            let response = match self.send(url, accept, range).await {
-                Ok(response) => response,
-                Err(error) => {
-                    failed += 1;
-                    if failed >= ATTEMPTS || !error.may_pass() {
-                        return Err(error);
-                    }
-                    pause(failed, None).await;
-                    continue;
-                }
-            };
-            let status = response.status();
-            if status.is_success() || status == StatusCode::RANGE_NOT_SATISFIABLE {
-                return Ok(response);
-            }
-            if status == StatusCode::UNAUTHORIZED && !challenged {
-                challenged = true;
-                self.answer_challenge(url, &response).await?;
-                continue;
-            }
-            failed += 1;
-            let passing = status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error();
-            if !passing || failed >= ATTEMPTS {
-                return Err(failure::of_response(response).await);
-            }
-            let wait = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
-            pause(failed, wait.and_then(|text| text.parse().ok())).await;
-        }
-    }
-
-    async fn send(
-        &self,
-        url: &str,
-        accept: Option<&str>,
-        range: Option<&str>,
-    ) -> Result<Response, Failure> {
-        let mut request = self.client.get(url);
-        if let Some(accept) = accept {
-            request = request.header(ACCEPT, accept);
-        }
-        if let Some(range) = range {
-            request = request.header(RANGE, range);
-        }
-        if let Some(value) = self.authorization().clone() {
-            request = request.header(AUTHORIZATION, value);
-        }
-        request.send().await.map_err(|error| failure::of_transport(url, &error))
-    }
-
-    async fn answer_challenge(&self, url: &str, response: &Response) -> Result<(), Failure> {
-        let challenge = auth::Challenge::best(response.headers())
-            .ok_or_else(|| Failure::Unauthorized("unauthorized: authentication required".into()))?;
-        if challenge.is_insufficient() && self.authorization().is_some() {
-            return Err(Failure::Denied(failure::DENIED.into()));
-        }
-        let answer = challenge
-            .answer(&self.client, &self.endpoint.base, &self.repository, self.auth.as_ref(), url)
-            .await?;
-        *self.authorization() = Some(answer);
-        Ok(())
-    }
-
-    fn authorization(&self) -> std::sync::MutexGuard<'_, Option<String>> {
-        self.authorization.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }
 

@@ -16,6 +16,7 @@
 mod damage;
 mod index;
 mod layers;
+mod pack;
 mod sweep;
 mod users;
 
@@ -29,7 +30,9 @@ use std::time::{Duration, SystemTime};
 
 use self::damage::Damaged;
 use self::index::Record;
+pub(super) use self::index::{CONFIG, MANIFEST};
 pub(super) use self::layers::Layer;
+pub(super) use self::pack::Packed;
 use self::users::User;
 use super::compression::Digesting;
 use super::digest::{Digest, ImageId};

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use base64::Engine as _;
-use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use futures_util::{StreamExt, stream};
 use hyper::StatusCode;
 use serde::Deserialize;
@@ -18,6 +18,7 @@ use super::body::{self, Response};
 use super::containers::blocking;
 use super::request::Request;
 use super::transfer::pipe;
+use super::wire::registry::AuthConfig;
 use super::wire::{go, image as wire};
 use crate::build::{self, Failure, Line, Source};
 use crate::container::NetworkMode;
@@ -218,39 +219,16 @@ fn resources(request: &Request) -> Result<Resources> {
 
 /// `X-Registry-Config`: JSON in base64, credentials by registry. What cannot be read is nobody's.
 fn credentials(header: &str) -> BTreeMap<String, RegistryAuth> {
-    #[derive(Default, Deserialize)]
-    #[serde(default)]
-    struct Wire {
-        username: String,
-        password: String,
-        auth: String,
-        identitytoken: String,
-        registrytoken: String,
-    }
     let plain = header.trim_end_matches('=').replace('+', "-").replace('/', "_");
     let Ok(bytes) = URL_SAFE_NO_PAD.decode(plain) else { return BTreeMap::new() };
     let Ok(Value::Object(entries)) = serde_json::from_slice(&bytes) else {
         return BTreeMap::new();
     };
-    let mut auths = BTreeMap::new();
-    for (registry, value) in entries {
-        let Ok(mut wire) = go::from_value::<Wire>(value) else { continue };
-        let decoded = STANDARD_NO_PAD.decode(wire.auth.trim_end_matches('=')).ok();
-        let decoded = decoded.and_then(|bytes| String::from_utf8(bytes).ok());
-        if let Some((name, password)) = decoded.as_deref().and_then(|text| text.split_once(':')) {
-            (wire.username, wire.password) = (name.to_owned(), password.to_owned());
-        }
-        auths.insert(
-            registry,
-            RegistryAuth {
-                username: wire.username,
-                password: wire.password,
-                identity_token: wire.identitytoken,
-                registry_token: wire.registrytoken,
-            },
-        );
-    }
-    auths
+    let read = |(registry, value)| {
+        let config: AuthConfig = go::from_value(value).ok()?;
+        Some((registry, config.credentials()?))
+    };
+    entries.into_iter().filter_map(read).collect()
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ use super::filters::Filters;
 use super::request::Request;
 use super::{
     Api, archive, build, cluster, containers, events, exec, images, logs, networks, nodes, ports,
-    stats, swarm, system, transfer, volumes, websocket,
+    registries, stats, swarm, system, transfer, volumes, websocket,
 };
 use engine_error::{Error, Result};
 
@@ -54,13 +54,13 @@ async fn other(api: Arc<Api>, method: &str, path: &[&str], request: Request) -> 
         ("GET", ["info"]) => system::info(&api).await,
         ("GET", ["events"]) => events::stream(&api, &request),
         ("GET", ["system", "df"]) => system::usage::disk_usage(&api, &request).await,
-        ("POST", ["auth"]) => Err(unsupported("logging in to registries is not supported yet")),
+        ("POST", ["auth"]) => registries::login(&api, request).await,
         ("POST", ["commit"]) => archive::commit(&api, request).await,
         ("POST", ["build"]) => build::build(&api, request).await,
         ("POST", ["build", "cancel"]) => build::cancel(&api, &request),
         ("POST", ["build", "prune"]) => build::prune(&api, &request).await,
-        ("GET", ["distribution", .., "json"]) => {
-            Err(unsupported("asking registries about images is not supported yet"))
+        ("GET", ["distribution", name @ .., "json"]) if !name.is_empty() => {
+            registries::describe(&api, &name.join("/"), &request).await
         }
         ("POST", ["session" | "grpc"]) => session(&request),
         ("GET", ["rnet", "containers", key, "ports"]) => ports::list(&api, key),
@@ -162,7 +162,7 @@ async fn image(api: Arc<Api>, method: &str, path: &[&str], request: Request) -> 
     match (method, &path[1..]) {
         ("GET", ["json"]) => images::list(&api, &request).await,
         ("GET", ["get"]) => transfer::save(&api, request.query.all("names").to_vec()).await,
-        ("GET", ["search"]) => Err(unsupported("searching registries is not supported yet")),
+        ("GET", ["search"]) => registries::search(&api, &request).await,
         ("POST", ["create"]) => transfer::create(&api, request).await,
         ("POST", ["load"]) => transfer::load(&api, request).await,
         ("POST", ["prune"]) => images::prune(&api, &request).await,
@@ -178,7 +178,9 @@ async fn image(api: Arc<Api>, method: &str, path: &[&str], request: Request) -> 
         ("POST", [name @ .., "tag"]) if !name.is_empty() => {
             images::tag(&api, &name.join("/"), &request).await
         }
-        ("POST", [_, .., "push"]) => Err(unsupported("pushing images is not supported yet")),
+        ("POST", [name @ .., "push"]) if !name.is_empty() => {
+            registries::push(&api, &name.join("/"), &request).await
+        }
         ("DELETE", [""]) => Err(Error::invalid("image name cannot be blank")),
         ("DELETE", name) if !name.is_empty() => {
             images::remove(&api, &name.join("/"), &request).await

@@ -4,10 +4,7 @@
 
 use std::sync::Arc;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use futures_util::{Stream, StreamExt, stream};
-use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
@@ -16,10 +13,10 @@ use super::body::{self, Response};
 use super::containers::blocking;
 use super::request::Request;
 use super::route::unsupported;
-use super::wire::{go, image as wire};
+use super::wire::{image as wire, registry};
 use super::{Api, images};
 use engine_error::{Error, Result};
-use image::{Loaded, Platform, Progress, PullRequest, Reference, RegistryAuth};
+use image::{Loaded, Platform, Progress, PullRequest, Reference};
 
 pub(super) mod pipe;
 
@@ -47,7 +44,7 @@ async fn pull(api: &Arc<Api>, image: &str, request: &Request) -> Result<Response
     let wanted = PullRequest {
         reference: reference.clone(),
         platform: request.query.text("platform").map(platform).transpose()?,
-        auth: request.header("x-registry-auth").map(auth).transpose()?.flatten(),
+        auth: registry::auth(request),
         all_tags: parsed.tag().is_none() && parsed.digest().is_none(),
     };
     let (sender, lines) = mpsc::channel(64);
@@ -67,7 +64,7 @@ async fn pull(api: &Arc<Api>, image: &str, request: &Request) -> Result<Response
 
 /// The reply of work that tells how it goes. Nothing is answered before the first line is there or
 /// the work has ended: until then an error is a status, and only later a line.
-async fn streamed<T: Send + 'static>(
+pub async fn streamed<T: Send + 'static>(
     mut lines: mpsc::Receiver<T>,
     wire: impl Fn(T) -> Value + Send + 'static,
     end: impl Future<Output = Result<()>> + Send + 'static,
@@ -122,38 +119,6 @@ fn platform(text: &str) -> Result<Platform> {
         _ => (part(0), part(1)),
     };
     Ok(Platform { os, architecture, variant: part(2) })
-}
-
-/// `X-Registry-Auth`: JSON in base64, `{}` from a client that is not logged in.
-fn auth(header: &str) -> Result<Option<RegistryAuth>> {
-    #[derive(Default, Deserialize)]
-    #[serde(default)]
-    struct Wire {
-        username: String,
-        password: String,
-        auth: String,
-        identitytoken: String,
-        registrytoken: String,
-    }
-    let invalid =
-        || Error::invalid("invalid X-Registry-Auth header: base64url of JSON is expected");
-    let plain = header.trim_end_matches('=').replace('+', "-").replace('/', "_");
-    let bytes = URL_SAFE_NO_PAD.decode(plain).map_err(|_| invalid())?;
-    let value: Value = serde_json::from_slice(&bytes).map_err(|_| invalid())?;
-    let mut wire: Wire = go::from_value(value).map_err(|_| invalid())?;
-    if wire.username.is_empty() && !wire.auth.is_empty() {
-        let decoded = base64::engine::general_purpose::STANDARD.decode(&wire.auth);
-        let decoded = String::from_utf8(decoded.map_err(|_| invalid())?).map_err(|_| invalid())?;
-        let (username, password) = decoded.split_once(':').ok_or_else(invalid)?;
-        (wire.username, wire.password) = (username.to_owned(), password.to_owned());
-    }
-    let auth = RegistryAuth {
-        username: wire.username,
-        password: wire.password,
-        identity_token: wire.identitytoken,
-        registry_token: wire.registrytoken,
-    };
-    Ok(Some(auth).filter(|auth| *auth != RegistryAuth::default()))
 }
 
 // === import ===
@@ -245,20 +210,6 @@ pub async fn save(api: &Arc<Api>, names: Vec<String>) -> Result<Response> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn credentials_come_in_base64() {
-        assert_eq!(auth("e30=").unwrap(), None);
-        let header = URL_SAFE_NO_PAD.encode(r#"{"username":"me","password":"secret"}"#);
-        let credentials = auth(&header).unwrap().unwrap();
-        assert_eq!(
-            (credentials.username.as_str(), credentials.password.as_str()),
-            ("me", "secret")
-        );
-        let header = URL_SAFE_NO_PAD.encode(r#"{"auth":"bWU6c2VjcmV0"}"#);
-        assert_eq!(auth(&header).unwrap().unwrap().password, "secret");
-        assert!(auth("%%%").is_err());
-    }
 
     #[test]
     fn platforms_have_up_to_three_parts() {

@@ -17,6 +17,7 @@ pub mod go;
 pub mod image;
 pub mod network;
 pub mod ports;
+pub mod registry;
 pub mod stats;
 pub mod swarm;
 pub mod syntax;

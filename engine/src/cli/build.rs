@@ -15,8 +15,8 @@ use serde_json::{Value, json};
 use super::client::{Body, Client, documents, escape, full, good};
 use super::commands::{BuildArgs, BuilderCommand, BuilderPruneArgs};
 use super::error::CliError;
-use super::image::Progress;
-use super::{Outcome, confirmed, create, say, units};
+use super::transfer::Progress;
+use super::{Outcome, confirmed, create, credentials, say, units};
 use archive::{Context, Extra};
 
 /// `builder …`.
@@ -40,7 +40,8 @@ pub(crate) async fn build(client: &Client, args: BuildArgs) -> Outcome {
         body
     };
     let path = format!("/build?{}", query.join("&"));
-    let headers = [("content-type", "application/x-tar")];
+    let config = credentials::config_header().await?;
+    let headers = [("content-type", "application/x-tar"), ("x-registry-config", config.as_str())];
     let response = good(client.request(Method::POST, &path, body, &headers).await?).await?;
     let mut progress = Progress::new(false, false);
     let mut id = String::new();

@@ -7,6 +7,7 @@ mod copy;
 mod create;
 mod image;
 mod limits;
+mod manifest;
 mod network;
 mod swarm;
 
@@ -21,6 +22,7 @@ pub(crate) use self::copy::*;
 pub(crate) use self::create::*;
 pub(crate) use self::image::*;
 pub(crate) use self::limits::*;
+pub(crate) use self::manifest::*;
 pub(crate) use self::network::*;
 pub(crate) use self::swarm::*;
 
@@ -68,6 +70,8 @@ pub(crate) enum Command {
     Ps(PsArgs),
     /// Download an image from a registry
     Pull(PullArgs),
+    /// Upload an image to a registry
+    Push(PushArgs),
     /// List images
     Images(ImagesArgs),
     /// Build an image from a Dockerfile
@@ -101,6 +105,10 @@ pub(crate) enum Command {
     Kill(KillArgs),
     /// Load images from a tar archive or standard input
     Load(LoadArgs),
+    /// Authenticate to a registry
+    Login(LoginArgs),
+    /// Log out from a registry
+    Logout(LogoutArgs),
     /// Fetch the logs of a container
     Logs(LogsArgs),
     /// Pause all processes within one or more containers
@@ -117,6 +125,8 @@ pub(crate) enum Command {
     Rmi(RmiArgs),
     /// Save images to a tar archive (to standard output by default)
     Save(SaveArgs),
+    /// Search Docker Hub for images
+    Search(SearchArgs),
     /// Start one or more stopped containers
     Start(StartArgs),
     /// Display a live stream of what containers use
@@ -141,6 +151,9 @@ pub(crate) enum Command {
     /// Manage images
     #[command(subcommand)]
     Image(ImageCommand),
+    /// Manage manifests and lists of them in registries
+    #[command(subcommand)]
+    Manifest(ManifestCommand),
     /// Manage networks
     #[command(subcommand)]
     Network(NetworkCommand),
@@ -240,6 +253,8 @@ pub(crate) enum ImageCommand {
     Prune(ImagePruneArgs),
     /// Download an image from a registry
     Pull(PullArgs),
+    /// Upload an image to a registry
+    Push(PushArgs),
     /// Remove one or more images
     #[command(visible_alias = "remove")]
     Rm(RmiArgs),

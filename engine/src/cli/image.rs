@@ -1,243 +1,29 @@
 //! `image` and its commands.
 
-use std::collections::HashMap;
-use std::io::{IsTerminal, Write};
-
-use hyper::Method;
 use serde_json::{Value, json};
-use tokio::io::AsyncWriteExt;
 
-use super::client::{Body, Client, documents, escape, filters, full, good, streamed};
-use super::commands::{
-    HistoryArgs, ImageCommand, ImagePruneArgs, ImagesArgs, ImportArgs, LoadArgs, PullArgs, RmiArgs,
-    SaveArgs, TagArgs,
-};
-use super::error::CliError;
+use super::client::{Client, escape, filters};
+use super::commands::{HistoryArgs, ImageCommand, ImagePruneArgs, ImagesArgs, RmiArgs, TagArgs};
 use super::template::{Format, short, size};
-use super::{Outcome, build, complain, confirmed, inspect, say, units};
+use super::transfer::with_tag;
+use super::{Outcome, build, complain, confirmed, inspect, say, transfer, units};
 
 /// `image …`.
 pub(crate) async fn command(client: &Client, command: ImageCommand) -> Outcome {
     match command {
         ImageCommand::Build(args) => build::build(client, *args).await,
         ImageCommand::History(args) => history(client, args).await,
-        ImageCommand::Import(args) => import(client, args).await,
+        ImageCommand::Import(args) => transfer::import(client, args).await,
         ImageCommand::Inspect(args) => inspect::image(client, args).await,
-        ImageCommand::Load(args) => load(client, args).await,
+        ImageCommand::Load(args) => transfer::load(client, args).await,
         ImageCommand::Ls(args) => list(client, args).await,
         ImageCommand::Prune(args) => prune(client, args).await,
-        ImageCommand::Pull(args) => pull(client, args).await,
+        ImageCommand::Pull(args) => transfer::pull(client, args).await,
+        ImageCommand::Push(args) => transfer::push(client, args).await,
         ImageCommand::Rm(args) => rm(client, args).await,
-        ImageCommand::Save(args) => save(client, args).await,
+        ImageCommand::Save(args) => transfer::save(client, args).await,
         ImageCommand::Tag(args) => tag(client, args).await,
     }
-}
-
-/// A reference with its tag, `latest` if it has none.
-pub(crate) fn with_tag(reference: &str) -> String {
-    let last = reference.rsplit('/').next().unwrap_or(reference);
-    if last.contains(':') || last.contains('@') {
-        reference.to_owned()
-    } else {
-        format!("{reference}:latest")
-    }
-}
-
-/// `pull`.
-pub(crate) async fn pull(client: &Client, args: PullArgs) -> Outcome {
-    if !args.quiet && with_tag(&args.image) != args.image {
-        say("Using default tag: latest");
-    }
-    pull_image(client, &args.image, args.platform.as_deref(), args.quiet, false).await?;
-    say(&canonical(&with_tag(&args.image)));
-    Ok(0)
-}
-
-/// The name with its registry: what `pull` prints last.
-fn canonical(reference: &str) -> String {
-    let first = reference.split('/').next().unwrap_or_default();
-    if !reference.contains('/') {
-        format!("docker.io/library/{reference}")
-    } else if first.contains(['.', ':']) || first == "localhost" {
-        reference.to_owned()
-    } else {
-        format!("docker.io/{reference}")
-    }
-}
-
-/// Pulls an image; progress goes to standard error if `aside`, for `run`.
-pub(crate) async fn pull_image(
-    client: &Client,
-    image: &str,
-    platform: Option<&str>,
-    quiet: bool,
-    aside: bool,
-) -> Result<(), CliError> {
-    let reference = with_tag(image);
-    let (name, tag) = match reference.split_once('@') {
-        Some((name, digest)) => (name, digest),
-        None => reference.rsplit_once(':').unwrap_or((&reference, "latest")),
-    };
-    let mut path = format!("/images/create?fromImage={}&tag={}", escape(name), escape(tag));
-    if let Some(platform) = platform {
-        path.push_str("&platform=");
-        path.push_str(&escape(platform));
-    }
-    // The credentials of nobody: base64url of `{}`.
-    let headers = [("x-registry-auth", "e30=")];
-    let response = good(client.request(Method::POST, &path, full(""), &headers).await?).await?;
-    let mut progress = Progress::new(quiet, aside);
-    documents(response, |message| progress.show(&message)).await
-}
-
-/// Shows the progress of pull, load and build: in place on a terminal, line by line elsewhere.
-pub(crate) struct Progress {
-    quiet: bool,
-    aside: bool,
-    terminal: bool,
-    lines: HashMap<String, usize>,
-    count: usize,
-}
-
-impl Progress {
-    pub(crate) fn new(quiet: bool, aside: bool) -> Self {
-        let terminal =
-            if aside { std::io::stderr().is_terminal() } else { std::io::stdout().is_terminal() };
-        Self { quiet, aside, terminal, lines: HashMap::new(), count: 0 }
-    }
-
-    pub(crate) fn show(&mut self, message: &Value) -> Result<(), CliError> {
-        if let Some(error) =
-            message["errorDetail"]["message"].as_str().or(message["error"].as_str())
-        {
-            return Err(CliError::new(error));
-        }
-        if self.quiet {
-            return Ok(());
-        }
-        if let Some(text) = message["stream"].as_str() {
-            self.write(text);
-            return Ok(());
-        }
-        let status = message["status"].as_str().unwrap_or_default();
-        let id = message["id"].as_str().unwrap_or_default();
-        let bar = message["progress"].as_str().unwrap_or_default();
-        if id.is_empty() {
-            self.count += usize::from(self.terminal);
-            self.write(&format!("{status}\n"));
-        } else if self.terminal {
-            self.in_place(id, &format!("{id}: {status} {bar}"));
-        } else if bar.is_empty() && message["progressDetail"]["current"].is_null() {
-            self.write(&format!("{id}: {status}\n"));
-        }
-        Ok(())
-    }
-
-    /// Writes the line of one layer where it stands.
-    fn in_place(&mut self, id: &str, line: &str) {
-        let (at, fresh) = match self.lines.get(id) {
-            Some(at) => (*at, false),
-            None => (self.count, true),
-        };
-        if fresh {
-            self.lines.insert(id.to_owned(), at);
-            self.count += 1;
-            self.write("\n");
-        }
-        let up = self.count - at;
-        self.write(&format!("\x1b[{up}A\r\x1b[2K{line}\x1b[{up}B\r"));
-    }
-
-    fn write(&self, text: &str) {
-        if self.aside {
-            let _ = write!(std::io::stderr(), "{text}");
-        } else {
-            let mut out = std::io::stdout();
-            let _ = write!(out, "{text}").and_then(|()| out.flush());
-        }
-    }
-}
-
-/// `load`.
-pub(crate) async fn load(client: &Client, args: LoadArgs) -> Outcome {
-    let body: Body = match &args.input {
-        Some(path) => {
-            let file = tokio::fs::File::open(path).await;
-            let file = file.map_err(|e| CliError::new(format!("open {}: {e}", path.display())))?;
-            streamed(file)
-        }
-        None if std::io::stdin().is_terminal() => {
-            return Err(CliError::new("requested load from stdin, but stdin is empty"));
-        }
-        None => streamed(tokio::io::stdin()),
-    };
-    let path = format!("/images/load?quiet={}", u8::from(args.quiet));
-    let headers = [("content-type", "application/x-tar")];
-    let response = client.request(Method::POST, &path, body, &headers).await?;
-    let loaded = async {
-        let mut progress = Progress::new(false, false);
-        documents(good(response).await?, |message| progress.show(&message)).await
-    };
-    loaded.await.map_err(|mut error| {
-        if let Some(path) = &args.input {
-            error.message = format!("cannot load {}: {}", path.display(), error.message);
-        }
-        error
-    })?;
-    Ok(0)
-}
-
-/// `save`.
-pub(crate) async fn save(client: &Client, args: SaveArgs) -> Outcome {
-    if args.output.is_none() && std::io::stdout().is_terminal() {
-        return Err(CliError::new(
-            "cowardly refusing to save to a terminal. Use the -o flag or redirect",
-        ));
-    }
-    let names: Vec<_> = args.images.iter().map(|name| format!("names={}", escape(name))).collect();
-    let path = format!("/images/get?{}", names.join("&"));
-    let response = client.checked(Method::GET, &path, None).await?;
-    let data = http_body_util::BodyExt::into_data_stream(response.into_body());
-    let data = futures_util::TryStreamExt::map_err(data, std::io::Error::other);
-    let mut reader = tokio_util::io::StreamReader::new(data);
-    if let Some(path) = &args.output {
-        // A half-written archive must not stand under the name that was asked for.
-        let part = path.with_extension("part");
-        let mut file = tokio::fs::File::create(&part).await?;
-        tokio::io::copy(&mut reader, &mut file).await?;
-        file.sync_all().await?;
-        tokio::fs::rename(&part, path).await?;
-    } else {
-        let mut out = tokio::io::stdout();
-        tokio::io::copy(&mut reader, &mut out).await?;
-        out.flush().await?;
-    }
-    Ok(0)
-}
-
-/// `import`: prints the id.
-pub(crate) async fn import(client: &Client, args: ImportArgs) -> Outcome {
-    let body: Body = if args.source == "-" {
-        streamed(tokio::io::stdin())
-    } else {
-        let file = tokio::fs::File::open(&args.source).await;
-        streamed(file.map_err(|error| CliError::new(format!("open {}: {error}", args.source)))?)
-    };
-    let mut query = vec!["fromSrc=-".to_owned()];
-    if let Some(image) = &args.image {
-        let with_tag = with_tag(image);
-        let (name, tag) = with_tag.rsplit_once(':').unwrap_or((image, "latest"));
-        query.push(format!("repo={}&tag={}", escape(name), escape(tag)));
-    }
-    query.extend(args.change.iter().map(|change| format!("changes={}", escape(change))));
-    query.extend(args.message.iter().map(|message| format!("message={}", escape(message))));
-    query.extend(args.platform.iter().map(|platform| format!("platform={}", escape(platform))));
-    let path = format!("/images/create?{}", query.join("&"));
-    let headers = [("content-type", "application/x-tar")];
-    let response = good(client.request(Method::POST, &path, body, &headers).await?).await?;
-    let mut progress = Progress::new(false, false);
-    documents(response, |message| progress.show(&message)).await?;
-    Ok(0)
 }
 
 /// `tag`.
@@ -299,33 +85,57 @@ pub(crate) async fn list(client: &Client, args: ImagesArgs) -> Outcome {
     Ok(0)
 }
 
+/// A row for each name of an image, and where digests are shown for each of those.
 fn image_rows(image: &Value, args: &ImagesArgs) -> Vec<Value> {
-    let strings = |field: &str| -> Vec<String> {
-        let list = image[field].as_array().into_iter().flatten();
-        list.filter_map(Value::as_str).map(str::to_owned).collect()
-    };
-    let mut names = strings("RepoTags");
-    if names.is_empty() {
-        names.push("<none>:<none>".to_owned());
-    }
-    let digests: HashMap<_, _> = strings("RepoDigests")
-        .iter()
-        .filter_map(|digest| digest.split_once('@'))
-        .map(|(name, digest)| (name.to_owned(), digest.to_owned()))
-        .collect();
     let created = image["Created"].as_i64().unwrap_or_default();
     let at = chrono::DateTime::from_timestamp(created, 0).unwrap_or_default();
-    let row = |name: &String| {
-        let (repository, tag) = name.rsplit_once(':').unwrap_or((name, "<none>"));
+    let at = at.with_timezone(&chrono::Local).format("%Y-%m-%d %H:%M:%S %z %Z").to_string();
+    let row = |(repository, tag, digest): (String, String, String)| {
         json!({
-            "Repository": repository, "Tag": tag,
-            "Digest": digests.get(repository).map_or("<none>", String::as_str),
+            "Repository": repository, "Tag": tag, "Digest": digest,
             "ID": short(image["Id"].as_str().unwrap_or_default(), args.no_trunc),
-            "CreatedSince": units::ago(created), "CreatedAt": at.to_string(),
-            "Size": size(&image["Size"]), "Containers": "N/A",
+            "CreatedSince": units::ago(created), "CreatedAt": at,
+            "Size": size(&image["Size"]), "Containers": "N/A", "SharedSize": "N/A",
+            "UniqueSize": "N/A",
         })
     };
-    names.iter().map(row).collect()
+    let with_digests =
+        args.digests || args.format.as_deref().is_some_and(|text| text.contains(".Digest"));
+    names(image, with_digests).into_iter().map(row).collect()
+}
+
+/// Repository, tag and digest of each row. A repository without a tag here is shown by its digest.
+fn names(image: &Value, with_digests: bool) -> Vec<(String, String, String)> {
+    const NONE: &str = "<none>";
+    let split = |field: &str, separator: char| -> Vec<(String, String)> {
+        let list = image[field].as_array().into_iter().flatten().filter_map(Value::as_str);
+        let pairs = list.filter_map(|name| name.rsplit_once(separator));
+        pairs.map(|(name, rest)| (name.to_owned(), rest.to_owned())).collect()
+    };
+    let (tags, digests) = (split("RepoTags", ':'), split("RepoDigests", '@'));
+    let mut rows = Vec::new();
+    for (repository, tag) in &tags {
+        let of = digests.iter().filter(|(name, _)| with_digests && name == repository);
+        let before = rows.len();
+        rows.extend(of.map(|(_, digest)| (repository.clone(), tag.clone(), digest.clone())));
+        if rows.len() == before {
+            rows.push((repository.clone(), tag.clone(), NONE.to_owned()));
+        }
+    }
+    for (repository, digest) in &digests {
+        if tags.iter().any(|(name, _)| name == repository) {
+            continue;
+        }
+        let digest = if with_digests { digest.clone() } else { NONE.to_owned() };
+        let row = (repository.clone(), NONE.to_owned(), digest);
+        if !rows.contains(&row) {
+            rows.push(row);
+        }
+    }
+    if rows.is_empty() {
+        rows.push((NONE.to_owned(), NONE.to_owned(), NONE.to_owned()));
+    }
+    rows
 }
 
 /// `history`.
@@ -402,13 +212,20 @@ async fn prune(client: &Client, args: ImagePruneArgs) -> Outcome {
 mod tests {
     use super::*;
 
+    fn rows(tags: &[&str], digests: &[&str], with_digests: bool) -> Vec<String> {
+        let image = json!({"RepoTags": tags, "RepoDigests": digests});
+        let rows = names(&image, with_digests).into_iter();
+        rows.map(|(name, tag, digest)| format!("{name} {tag} {digest}")).collect()
+    }
+
     #[test]
-    fn names_get_their_tag_and_registry() {
-        assert_eq!(with_tag("a"), "a:latest");
-        assert_eq!(with_tag("localhost:5000/a"), "localhost:5000/a:latest");
-        assert_eq!(with_tag("a:1"), "a:1");
-        assert_eq!(canonical("a:1"), "docker.io/library/a:1");
-        assert_eq!(canonical("b/a:1"), "docker.io/b/a:1");
-        assert_eq!(canonical("localhost:5000/a:1"), "localhost:5000/a:1");
+    fn an_image_has_a_row_for_each_name_and_digest() {
+        let tags = ["a:1", "r:5000/b:2"];
+        let digests = ["a@sha256:1", "a@sha256:2", "c@sha256:3"];
+        let plain = ["a 1 <none>", "r:5000/b 2 <none>", "c <none> <none>"];
+        assert_eq!(rows(&tags, &digests, false), plain);
+        let all = ["a 1 sha256:1", "a 1 sha256:2", "r:5000/b 2 <none>", "c <none> sha256:3"];
+        assert_eq!(rows(&tags, &digests, true), all);
+        assert_eq!(rows(&[], &[], true), ["<none> <none> <none>"]);
     }
 }

@@ -11,7 +11,7 @@ use super::client::{Client, collect, escape};
 use super::commands::CreateArgs;
 use super::commands::{CreateCommand, RunArgs};
 use super::error::CliError;
-use super::{Outcome, complain, image, say, terminal};
+use super::{Outcome, complain, say, terminal, transfer};
 
 /// `create`: prints the id.
 pub(crate) async fn create(client: &Client, args: CreateCommand) -> Outcome {
@@ -133,7 +133,7 @@ async fn create_container(
     let image = args.image()?;
     check_before(args)?;
     if args.pull == "always" {
-        image::pull_image(client, image, args.platform.as_deref(), args.quiet, true).await?;
+        transfer::pull_image(client, image, args.platform.as_deref(), args.quiet, true).await?;
     }
     let mut query = Vec::new();
     query.extend(args.name.as_deref().map(|name| format!("name={}", escape(name))));
@@ -141,8 +141,8 @@ async fn create_container(
     let path = format!("/containers/create?{}", query.join("&"));
     let created = match client.post(&path, Some(body)).await {
         Err(error) if missing_image(&error) && args.pull == "missing" => {
-            complain(&format!("Unable to find image '{}' locally", image::with_tag(image)));
-            image::pull_image(client, image, args.platform.as_deref(), args.quiet, true).await?;
+            complain(&format!("Unable to find image '{}' locally", transfer::with_tag(image)));
+            transfer::pull_image(client, image, args.platform.as_deref(), args.quiet, true).await?;
             client.post(&path, Some(body)).await?
         }
         other => other?,

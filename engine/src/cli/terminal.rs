@@ -38,6 +38,24 @@ impl Drop for RawMode {
     }
 }
 
+/// The terminal on standard input shows nothing of what is typed until this is dropped.
+#[derive(Debug)]
+pub(crate) struct Quiet {
+    _before: RawMode,
+}
+
+impl Quiet {
+    /// Stops showing it.
+    pub(crate) fn enter() -> Result<Self, CliError> {
+        let stdin = std::io::stdin();
+        let before = termios::tcgetattr(stdin.as_fd()).map_err(std::io::Error::from)?;
+        let mut quiet = before.clone();
+        quiet.local_flags.remove(termios::LocalFlags::ECHO);
+        termios::tcsetattr(stdin.as_fd(), SetArg::TCSANOW, &quiet).map_err(std::io::Error::from)?;
+        Ok(Self { _before: RawMode(Some(before)) })
+    }
+}
+
 /// Whether standard input is a terminal.
 pub(crate) fn is_terminal() -> bool {
     std::io::stdin().is_terminal()

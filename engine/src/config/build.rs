@@ -72,7 +72,6 @@ pub fn config(invocation: Invocation, values: &Values) -> Result<Config> {
     let path = |name, default: PathBuf| absolute(values, name, default);
     let data_root = path("data-root", places.data_root)?;
     let exec_root = path("exec-root", places.exec_root)?;
-    let is_docker = invocation == Invocation::Dockerd && instance.is_empty();
     let name = if instance.is_empty() { "rnet".to_owned() } else { format!("rnet-{instance}") };
     let hosts = hosts(values, places.host.unwrap_or_else(|| exec_root.join("rnet.sock")))?;
     let runtimes = runtimes(values)?;
@@ -87,7 +86,7 @@ pub fn config(invocation: Invocation, values: &Values) -> Result<Config> {
         table: name.clone(),
         tag: name,
         bridge: bridge(values, &device(invocation, &instance))?,
-        default_pools: default_pools(values, is_docker)?,
+        default_pools: default_pools(values, invocation, &instance)?,
         instance,
         default_network_options: network_options(values)?,
         cluster: cluster::place(values)?,
@@ -106,6 +105,7 @@ pub fn config(invocation: Invocation, values: &Values) -> Result<Config> {
         mirrors: mirrors(values)?,
         insecure_registries: values.texts("insecure-registry"),
         max_concurrent_downloads: at_least_one(values, "max-concurrent-downloads", 3)?,
+        max_concurrent_uploads: at_least_one(values, "max-concurrent-uploads", 5)?,
         max_download_attempts: at_least_one(values, "max-download-attempts", 5)?,
         storage_driver: storage_driver(values)?,
         ulimits: ulimits(values)?,
@@ -286,8 +286,9 @@ fn mtu(values: &Values) -> Result<Option<u32>> {
 
 /// Where subnets come from that nobody names: as Docker has it under the name `dockerd`, else the
 /// engine's choice.
-fn default_pools(values: &Values, is_docker: bool) -> Result<Vec<(IpNetwork, u8)>> {
+fn default_pools(values: &Values, by: Invocation, instance: &str) -> Result<Vec<(IpNetwork, u8)>> {
     let given = pools(values)?;
+    let is_docker = by == Invocation::Dockerd && instance.is_empty();
     if !is_docker || !given.is_empty() {
         return Ok(given);
     }

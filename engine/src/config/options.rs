@@ -251,12 +251,11 @@ pub const OPTIONS: &[Opt] = &[
         Number,
         "Layers that are fetched at the same time",
     ),
-    moot(
+    opt(
         "max-concurrent-uploads",
         "max-concurrent-uploads",
         Number,
-        "5",
-        "images are not pushed yet",
+        "Layers that are pushed at the same time",
     ),
     opt("max-download-attempts", "max-download-attempts", Number, "How often a download is tried"),
     moot("metrics-addr", "metrics-addr", Text, "", "metrics are not served yet"),

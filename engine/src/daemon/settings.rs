@@ -35,6 +35,7 @@ pub fn of(config: &Config) -> Settings {
             mirrors: config.mirrors.clone(),
             insecure: config.insecure_registries.clone(),
             downloads: config.max_concurrent_downloads,
+            uploads: config.max_concurrent_uploads,
             attempts: config.max_download_attempts,
         },
         default_pools: config.default_pools.clone(),

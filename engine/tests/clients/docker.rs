@@ -3,9 +3,9 @@
 use serde_json::Value;
 
 use std::process::Stdio;
-use std::time::{Duration, Instant};
 
 use crate::daemon::{Client, Daemon};
+use crate::hub::Registry;
 
 const IMAGE: &str = "rnet/toolbox";
 
@@ -122,53 +122,20 @@ fn images_are_saved_loaded_tagged_and_removed() {
     );
 }
 
-/// Docker's own registry, as Debian has it, on the daemon's loopback interface.
-struct Registry(std::process::Child);
-
-impl Registry {
-    const ADDRESS: &str = "127.0.0.1:5000";
-
-    fn start(daemon: &Daemon) -> Self {
-        let (config, root) = (daemon.scratch.path("registry.yml"), daemon.scratch.text("registry"));
-        let text = format!(
-            "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {root}}}}}\n\
-             http: {{addr: '{}'}}\n",
-            Self::ADDRESS
-        );
-        std::fs::write(&config, text).unwrap();
-        let serve = ["serve", config.to_str().unwrap()];
-        let mut command = daemon.beside_command("docker-registry", &serve);
-        Self(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
-    }
-
-    /// Puts an image there, out of an archive, as soon as it listens.
-    fn push(daemon: &Daemon, archive: &str, name: &str) {
-        let from = format!("docker-archive:{archive}");
-        let to = format!("docker://{}/{name}", Self::ADDRESS);
-        let copy = ["copy", "--insecure-policy", "--dest-tls-verify=false", &from, &to];
-        let end = Instant::now() + Duration::from_secs(60);
-        loop {
-            let output = daemon.beside("skopeo", &copy);
-            if output.status.success() {
-                return;
-            }
-            let error = String::from_utf8_lossy(&output.stderr);
-            assert!(error.contains("connection refused") && Instant::now() < end, "{error}");
-        }
-    }
-}
-
-impl Drop for Registry {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
+/// Puts an image into a registry, out of an archive.
+fn push(daemon: &Daemon, archive: &str, name: &str) {
+    let from = format!("docker-archive:{archive}");
+    let to = format!("docker://{}/{name}", Registry::OPEN);
+    let copy = ["copy", "--insecure-policy", "--dest-tls-verify=false", &from, &to];
+    let output = daemon.beside("skopeo", &copy);
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{error}");
 }
 
 #[test]
 fn an_image_is_pulled_from_docker_s_own_registry() {
     let daemon = Daemon::start(&[]);
-    let _registry = Registry::start(&daemon);
+    let _registry = Registry::open(&daemon);
     let tree = daemon.scratch.path("tree");
     std::fs::create_dir(&tree).unwrap();
     std::fs::write(tree.join("motd"), "hello").unwrap();
@@ -177,8 +144,8 @@ fn an_image_is_pulled_from_docker_s_own_registry() {
     assert!(std::process::Command::new("tar").args(tar).status().unwrap().success());
     let id = daemon.docker_ok(&["import", &files, "mine:1"]);
     daemon.docker_ok(&["save", "-o", &archive, "mine:1"]);
-    Registry::push(&daemon, &archive, "team/tool:1");
-    let name = format!("{}/team/tool:1", Registry::ADDRESS);
+    push(&daemon, &archive, "team/tool:1");
+    let name = format!("{}/team/tool:1", Registry::OPEN);
     for client in Client::ALL {
         daemon.docker_ok(&["image", "prune", "-af"]);
         let told = daemon.ok(client, &["pull", &name]);
@@ -189,7 +156,7 @@ fn an_image_is_pulled_from_docker_s_own_registry() {
         let told = daemon.ok(client, &["pull", &name]);
         assert!(told.contains(&format!("Status: Image is up to date for {name}")), "{told}");
     }
-    let missing = format!("{}/team/tool:2", Registry::ADDRESS);
+    let missing = format!("{}/team/tool:2", Registry::OPEN);
     let (code, error) = daemon.docker_err(&["pull", &missing]);
     assert_eq!(code, Some(1));
     assert!(error.contains("manifest unknown") || error.contains("not found"), "{error}");

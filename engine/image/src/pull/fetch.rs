@@ -12,9 +12,9 @@ use tokio::sync::mpsc::Sender;
 use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard, Semaphore, mpsc};
 
 use super::manifest::Descriptor;
-use super::{Ticker, step, tell};
 use crate::digest::Digest;
 use crate::limits::Room;
+use crate::progress::{Ticker, step, tell};
 use crate::registry::{Failure, Registry, pause};
 use crate::{Images, Progress};
 

@@ -48,6 +48,44 @@ struct Either {
     layers: Option<Vec<Descriptor>>,
 }
 
+/// What a document is, for those who do not want the image.
+#[derive(Debug)]
+pub(super) enum Contents {
+    /// An index, of manifests for these platforms.
+    Index(Vec<Platform>),
+    /// The manifest of something with this configuration.
+    Image(Descriptor),
+}
+
+/// Looks into a document.
+pub(super) fn contents(document: &Document) -> Result<Contents, Failure> {
+    let either = read(document)?;
+    if let Some(manifests) = either.manifests {
+        let platforms = manifests.into_iter().filter_map(|offered| offered.platform);
+        return Ok(Contents::Index(platforms.map(Platform::from).collect()));
+    }
+    either.config.map(Contents::Image).ok_or_else(|| unsupported(document, either.schema_version))
+}
+
+fn read(document: &Document) -> Result<Either, Failure> {
+    serde_json::from_slice(&document.bytes)
+        .map_err(|error| Failure::Other(format!("invalid manifest {}: {error}", document.digest)))
+}
+
+fn unsupported(document: &Document, version: u32) -> Failure {
+    Failure::Other(format!(
+        "unsupported manifest {}: media type {:?}, schema version {version}",
+        document.digest, document.media_type
+    ))
+}
+
+impl From<Offered> for Platform {
+    fn from(offered: Offered) -> Self {
+        let Offered { os, architecture, variant } = offered;
+        Self { os, architecture, variant }
+    }
+}
+
 /// Follows indexes to the manifest for a platform.
 pub(super) async fn resolve(
     registry: &Registry,
@@ -58,19 +96,14 @@ pub(super) async fn resolve(
     let wanted = platform.cloned().unwrap_or_else(Platform::host);
     let mut document = document;
     for _ in 0..DEEPEST {
-        let either: Either = serde_json::from_slice(&document.bytes).map_err(|error| {
-            Failure::Other(format!("invalid manifest {}: {error}", document.digest))
-        })?;
+        let either = read(&document)?;
         if let Some(manifests) = either.manifests {
             let chosen = choose(&manifests, &wanted)?;
             document = registry.manifest(&chosen.to_string(), Some(chosen)).await?;
             continue;
         }
         let (Some(config), Some(layers)) = (either.config, either.layers) else {
-            return Err(Failure::Other(format!(
-                "unsupported manifest {}: media type {:?}, schema version {}",
-                document.digest, document.media_type, either.schema_version
-            )));
+            return Err(unsupported(&document, either.schema_version));
         };
         let image = config.media_type.is_empty()
             || config.media_type.starts_with("application/vnd.oci.image.config")
@@ -91,12 +124,7 @@ fn choose(manifests: &[Descriptor], wanted: &Platform) -> Result<Digest, Failure
     let mut fitting: Vec<_> = manifests
         .iter()
         .filter_map(|offered| {
-            let platform = offered.platform.as_ref()?;
-            let rank = wanted.rank(&Platform {
-                os: platform.os.clone(),
-                architecture: platform.architecture.clone(),
-                variant: platform.variant.clone(),
-            })?;
+            let rank = wanted.rank(&offered.platform.clone()?.into())?;
             Some((rank, offered.digest))
         })
         .collect();

@@ -33,7 +33,7 @@ async fn run(images: &Images, request: PullRequest) -> Outcome {
     // Spawned as the API does: the future must be able to move between threads.
     let pulling = tokio::spawn(async move { images.pull(request, sender).await });
     let mut lines = Vec::new();
-    while let Some(Progress { id, status, detail }) = receiver.recv().await {
+    while let Some(Progress { id, status, detail, .. }) = receiver.recv().await {
         if detail.is_none() {
             lines.push(id.map_or(status.clone(), |id| format!("{id}: {status}")));
         }
@@ -245,6 +245,44 @@ async fn what_is_not_what_was_promised_is_refused() {
     assert!(images.list().is_empty());
     images.prune(&crate::Filter::default(), false).unwrap();
     assert_eq!(std::fs::read_dir(scratch.path("images/layers")).unwrap().count(), 0);
+}
+
+#[tokio::test]
+async fn what_a_killed_daemon_had_fetched_is_not_fetched_again() {
+    let scratch = Scratch::new();
+    drop(open(&scratch));
+    let mut files = Files::default();
+    files.image("a", "1", &[layer("one")]);
+    let blob = gzip(&layer("one"));
+    let half = blob.len() / 2;
+    let partial = scratch.path("images/partial").join(Digest::of(&blob).hex());
+    std::fs::write(&partial, &blob[..half]).unwrap();
+    let server = Server::start(files, Manners::default());
+    run(&open(&scratch), named(server.name("a:1"))).await.image();
+    assert_eq!(server.requests(&format!("bytes={half}-")), 1);
+    assert!(!partial.exists());
+}
+
+#[tokio::test]
+async fn layers_come_in_every_compression() {
+    let scratch = Scratch::new();
+    let images = open(&scratch);
+    let mut files = Files::default();
+    let plain = ["gzip", "zstd", "plain"].map(layer);
+    let blobs = [
+        files.blob("a", &gzip(&plain[0])),
+        files.blob("a", &zstd::encode_all(&plain[1][..], 1).unwrap()),
+        files.blob("a", &plain[2]),
+    ];
+    let ids = plain.each_ref().map(|layer| Digest::of(layer));
+    let config = json!({"os": "linux", "rootfs": {"type": "layers", "diff_ids": ids}});
+    let config = files.blob("a", config.to_string().as_bytes());
+    let manifest = json!({"schemaVersion": 2, "config": config, "layers": blobs,
+        "mediaType": "application/vnd.oci.image.manifest.v1+json"});
+    files.manifest("a", "1", &manifest);
+    let server = Server::start(files, Manners::default());
+    let image = run(&images, named(server.name("a:1"))).await.image();
+    assert_eq!((image.layers.len(), image.size), (3, (4 + 4 + 5) * 20_000));
 }
 
 #[tokio::test]

@@ -3,12 +3,14 @@
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use reqwest::header::{AUTHORIZATION, HeaderMap, WWW_AUTHENTICATE};
-use reqwest::{Client, Url};
+use reqwest::{Client, RequestBuilder, Url};
 use serde::Deserialize;
 
-use super::{Failure, body, failure};
+use super::{Access, Failure, body, failure};
 use crate::RegistryAuth;
 
+/// What token servers know us by.
+const CLIENT: &str = "rnet";
 const LARGEST_TOKEN: usize = 1 << 20;
 
 /// A `WWW-Authenticate` header.
@@ -25,11 +27,33 @@ enum Scheme {
 }
 
 #[derive(Deserialize)]
-struct Token {
-    #[serde(default)]
-    token: String,
-    #[serde(default)]
-    access_token: String,
+struct Grant {
+    #[serde(default, rename = "token")]
+    value: String,
+    #[serde(default, rename = "access_token")]
+    access: String,
+    #[serde(default, rename = "refresh_token")]
+    refresh: String,
+}
+
+/// Who answers a challenge, and what for.
+#[derive(Debug)]
+pub(super) struct Asker<'a> {
+    pub(super) client: &'a Client,
+    /// Scheme and host of the registry.
+    pub(super) base: &'a str,
+    pub(super) auth: Option<&'a RegistryAuth>,
+    pub(super) scopes: Vec<String>,
+    /// Whether a token is wanted that buys others later.
+    pub(super) offline: bool,
+}
+
+/// What answers a challenge.
+pub(super) struct Answer {
+    /// The header `Authorization`.
+    pub(super) authorization: String,
+    /// A token that stands for the password from now on; often there is none.
+    pub(super) refresh: String,
 }
 
 impl Challenge {
@@ -74,63 +98,40 @@ impl Challenge {
         self.parameters.iter().find(|(known, _)| known == key).map(|(_, value)| value.as_str())
     }
 
-    /// The `Authorization` header that answers.
-    pub(super) async fn answer(
-        &self,
-        client: &Client,
-        base: &str,
-        repository: &str,
-        auth: Option<&RegistryAuth>,
-        url: &str,
-    ) -> Result<String, Failure> {
-        let basic = auth.filter(|auth| !auth.username.is_empty()).map(basic);
-        match self.scheme {
-            Scheme::Basic => basic.ok_or_else(|| {
-                Failure::Unauthorized(format!("Get \"{url}\": no basic auth credentials"))
-            }),
-            Scheme::Bearer => {
-                let refresh = auth.map(|auth| auth.identity_token.as_str());
-                let refresh = refresh.filter(|token| !token.is_empty());
-                self.token(client, base, repository, basic, refresh).await
+    /// What a token is asked for: the challenge's own words where they say enough.
+    pub(super) fn scopes(&self, repository: &str, access: &Access) -> Vec<String> {
+        match access {
+            Access::Pull => {
+                let own = || format!("repository:{repository}:pull");
+                vec![self.parameter("scope").map_or_else(own, str::to_owned)]
+            }
+            Access::Push(others) => {
+                let own = [format!("repository:{repository}:pull,push")].into_iter();
+                own.chain(others.iter().map(|name| format!("repository:{name}:pull"))).collect()
             }
         }
     }
 
-    async fn token(
-        &self,
-        client: &Client,
-        base: &str,
-        repository: &str,
-        basic: Option<String>,
-        refresh: Option<&str>,
-    ) -> Result<String, Failure> {
-        let realm = self.realm(base, basic.is_some() || refresh.is_some())?;
-        let scope = format!("repository:{repository}:pull");
-        let scope = self.parameter("scope").unwrap_or(&scope);
-        let service = self.parameter("service").unwrap_or_default();
-        let request = if let Some(refresh) = refresh {
-            let mut form = Url::parse("http://form").map_err(|error| other(&error))?;
-            form.query_pairs_mut().extend_pairs([
-                ("grant_type", "refresh_token"),
-                ("refresh_token", refresh),
-                ("service", service),
-                ("client_id", "rnet"),
-                ("scope", scope),
-            ]);
-            client
-                .post(realm.clone())
-                .header("content-type", "application/x-www-form-urlencoded")
-                .body(form.query().unwrap_or_default().to_owned())
-        } else {
-            let mut query = vec![("scope", scope)];
-            if !service.is_empty() {
-                query.push(("service", service));
+    /// What answers the challenge.
+    pub(super) async fn answer(&self, asker: &Asker<'_>, url: &str) -> Result<Answer, Failure> {
+        let named = asker.auth.filter(|auth| !auth.username.is_empty());
+        let basic = named.map(basic);
+        match self.scheme {
+            Scheme::Basic => {
+                let authorization = basic.ok_or_else(|| Failure::NoCredentials(url.to_owned()))?;
+                Ok(Answer { authorization, refresh: String::new() })
             }
-            let request = client.get(realm.clone()).query(&query);
-            match basic {
-                Some(value) => request.header(AUTHORIZATION, value),
-                None => request,
-            }
+            Scheme::Bearer => self.token(asker, basic).await,
+        }
+    }
+
+    async fn token(&self, asker: &Asker<'_>, basic: Option<String>) -> Result<Answer, Failure> {
+        let refresh = asker.auth.map(|auth| auth.identity_token.as_str());
+        let refresh = refresh.filter(|token| !token.is_empty());
+        let realm = self.realm(asker.base, basic.is_some() || refresh.is_some())?;
+        let request = match refresh {
+            Some(refresh) => self.by_refresh_token(asker, &realm, refresh)?,
+            None => self.by_password(asker, &realm, basic),
         };
         let response =
             request.send().await.map_err(|error| failure::of_transport(realm.as_str(), &error))?;
@@ -143,12 +144,47 @@ impl Challenge {
             });
         }
         let bytes = body(response, LARGEST_TOKEN, realm.as_str()).await?;
-        let token: Token = serde_json::from_slice(&bytes).map_err(|error| other(&error))?;
-        let value = if token.token.is_empty() { token.access_token } else { token.token };
+        let grant: Grant = serde_json::from_slice(&bytes).map_err(|error| other(&error))?;
+        let value = if grant.value.is_empty() { grant.access } else { grant.value };
         if value.is_empty() || !value.bytes().all(|byte| byte.is_ascii_graphic()) {
             return Err(Failure::Other(format!("{realm} gave no token")));
         }
-        Ok(format!("Bearer {value}"))
+        Ok(Answer { authorization: format!("Bearer {value}"), refresh: grant.refresh })
+    }
+
+    fn by_refresh_token(
+        &self,
+        asker: &Asker<'_>,
+        realm: &Url,
+        refresh: &str,
+    ) -> Result<RequestBuilder, Failure> {
+        let mut form = Url::parse("http://form").map_err(|error| other(&error))?;
+        form.query_pairs_mut().extend_pairs([
+            ("grant_type", "refresh_token"),
+            ("refresh_token", refresh),
+            ("service", self.parameter("service").unwrap_or_default()),
+            ("client_id", CLIENT),
+            ("scope", &asker.scopes.join(" ")),
+        ]);
+        Ok(asker
+            .client
+            .post(realm.clone())
+            .header("content-type", "application/x-www-form-urlencoded")
+            .body(form.query().unwrap_or_default().to_owned()))
+    }
+
+    fn by_password(&self, asker: &Asker<'_>, realm: &Url, basic: Option<String>) -> RequestBuilder {
+        let mut query: Vec<_> =
+            asker.scopes.iter().map(|scope| ("scope", scope.as_str())).collect();
+        query.extend(self.parameter("service").map(|service| ("service", service)));
+        if asker.offline {
+            query.extend([("offline_token", "true"), ("client_id", CLIENT)]);
+        }
+        let request = asker.client.get(realm.clone()).query(&query);
+        match basic {
+            Some(value) => request.header(AUTHORIZATION, value),
+            None => request,
+        }
     }
 
     /// The token server. It gets secrets only over TLS, unless the registry itself has none.
@@ -164,7 +200,8 @@ impl Challenge {
     }
 }
 
-fn basic(auth: &RegistryAuth) -> String {
+/// A user name and password, as they are sent.
+pub(super) fn basic(auth: &RegistryAuth) -> String {
     let pair = format!("{}:{}", auth.username, auth.password);
     format!("Basic {}", BASE64_STANDARD.encode(pair))
 }

@@ -136,6 +136,9 @@ pub fn removed(removed: &Removed) -> Value {
 
 /// A line of progress, with the bar that old clients print as it is.
 pub fn progress(progress: &Progress) -> Value {
+    if let Some(aux) = &progress.aux {
+        return json!({"progressDetail": {}, "aux": aux});
+    }
     let mut value = json!({"status": progress.status});
     if let Some((current, total)) = progress.detail {
         value["progressDetail"] = json!({"current": current, "total": total});
@@ -206,6 +209,7 @@ mod tests {
             id: Some("abc".to_owned()),
             status: "Downloading".to_owned(),
             detail: Some((500, 1000)),
+            aux: None,
         };
         let expected = json!({
             "status": "Downloading",

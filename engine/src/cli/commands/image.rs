@@ -62,6 +62,9 @@ pub(crate) struct HistoryArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct PullArgs {
+    /// Download all tagged images in the repository
+    #[arg(short, long)]
+    pub(crate) all_tags: bool,
     /// Set platform if the registry has several
     #[arg(long)]
     pub(crate) platform: Option<String>,
@@ -71,6 +74,68 @@ pub(crate) struct PullArgs {
     /// Image
     #[arg(value_name = "NAME[:TAG|@DIGEST]")]
     pub(crate) image: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PushArgs {
+    /// Push all tags of an image to the repository
+    #[arg(short, long)]
+    pub(crate) all_tags: bool,
+    /// Push a platform-specific manifest as a single-platform image
+    #[arg(long, value_name = "OS[/ARCH[/VARIANT]]")]
+    pub(crate) platform: Option<String>,
+    /// Suppress verbose output
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+    /// Image
+    #[arg(value_name = "NAME[:TAG]")]
+    pub(crate) image: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SearchArgs {
+    /// Filter output based on conditions provided
+    #[arg(short, long, value_name = "KEY=VALUE")]
+    pub(crate) filter: Vec<String>,
+    /// Format output: `table`, `json`, or a Go template
+    #[arg(long)]
+    pub(crate) format: Option<String>,
+    /// Max number of search results
+    #[arg(long, default_value_t = 0, allow_hyphen_values = true)]
+    pub(crate) limit: i64,
+    /// Don't truncate output
+    #[arg(long)]
+    pub(crate) no_trunc: bool,
+    /// What to look for, perhaps after the host of a registry
+    pub(crate) term: String,
+}
+
+#[derive(Args)]
+pub(crate) struct LoginArgs {
+    /// Password
+    #[arg(short, long)]
+    pub(crate) password: Option<String>,
+    /// Take the password from standard input
+    #[arg(long)]
+    pub(crate) password_stdin: bool,
+    /// User name
+    #[arg(short, long)]
+    pub(crate) username: Option<String>,
+    /// The registry; Docker Hub if there is none
+    pub(crate) server: Option<String>,
+}
+
+impl std::fmt::Debug for LoginArgs {
+    /// Secrets stay out of logs.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LoginArgs").field("server", &self.server).finish_non_exhaustive()
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct LogoutArgs {
+    /// The registry; Docker Hub if there is none
+    pub(crate) server: Option<String>,
 }
 
 #[derive(Debug, Args)]

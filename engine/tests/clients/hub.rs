@@ -1,0 +1,248 @@
+//! Registries for a test: Docker's own, as Debian has it, and small servers that stand in for what
+//! goes with one.
+//!
+//! All of them listen in the daemon's network namespace, so that no port is anybody else's.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex, mpsc};
+use std::time::Instant;
+
+use nix::sched::{CloneFlags, setns};
+
+use crate::daemon::{Daemon, PATIENCE};
+
+/// Who may read and write, with a password that nobody else has.
+pub const USER: (&str, &str) = ("user", "a-very-secret-word");
+/// The same as `htpasswd -B` writes it.
+const HTPASSWD: &str = "user:$2y$05$abcdefghijklmnopqrstuud6BJpKbeEv5OOrKh5GhHH44eI.GXhD.";
+
+/// How a registry is set up. Those of one daemon have the same content.
+#[derive(Clone, Debug, Default)]
+pub struct Setup<'a> {
+    /// Lines of its configuration: `auth:` and the like.
+    pub lines: Vec<String>,
+    /// Lines of its configuration about its port.
+    pub http: Vec<String>,
+    /// The address that it listens at.
+    pub address: &'a str,
+}
+
+/// Docker's own registry.
+#[derive(Debug)]
+pub struct Registry(Child);
+
+impl Registry {
+    /// The address of one that lets everybody in.
+    pub const OPEN: &'static str = "127.0.0.1:5000";
+
+    /// One that everybody may read and write.
+    pub fn open(daemon: &Daemon) -> Self {
+        Self::start(daemon, &Setup { address: Self::OPEN, ..Setup::default() })
+    }
+
+    /// One that [`USER`] may read and write.
+    pub fn with_password(daemon: &Daemon, address: &str) -> Self {
+        let passwords = daemon.scratch.text("htpasswd");
+        std::fs::write(&passwords, HTPASSWD).unwrap();
+        let auth = format!("auth: {{htpasswd: {{realm: test, path: {passwords}}}}}");
+        Self::start(daemon, &Setup { lines: vec![auth], address, ..Setup::default() })
+    }
+
+    /// Starts one and waits until it listens.
+    pub fn start(daemon: &Daemon, setup: &Setup<'_>) -> Self {
+        let name = setup.address.replace(['.', ':'], "-");
+        let (config, root) = (daemon.scratch.text(&name), daemon.scratch.text("registry"));
+        let mut http = vec![format!("addr: '{}'", setup.address), "secret: test".to_owned()];
+        http.extend(setup.http.iter().cloned());
+        let text = format!(
+            "version: 0.1\nlog: {{level: error}}\n\
+             storage: {{filesystem: {{rootdirectory: {root}}}, delete: {{enabled: true}}}}\n\
+             http: {{{}}}\n{}\n",
+            http.join(", "),
+            setup.lines.join("\n")
+        );
+        std::fs::write(&config, text).unwrap();
+        let mut command = daemon.beside_command("docker-registry", &["serve", &config]);
+        let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let registry = Self(child);
+        await_port(daemon, setup.address);
+        registry
+    }
+}
+
+impl Drop for Registry {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn await_port(daemon: &Daemon, address: &str) {
+    let (host, port) = address.rsplit_once(':').unwrap();
+    let knock = format!("exec 3<>/dev/tcp/{host}/{port}");
+    let end = Instant::now() + PATIENCE;
+    loop {
+        let mut command = daemon.beside_command("bash", &["-c", &knock]);
+        if command.stderr(Stdio::null()).status().unwrap().success() {
+            return;
+        }
+        assert!(Instant::now() < end, "nobody listens at {address}");
+    }
+}
+
+/// What a client of a [`Stand`] asked.
+#[derive(Clone, Debug)]
+pub struct Asked {
+    /// Method, and path with query.
+    pub line: String,
+    pub headers: HashMap<String, String>,
+    pub body: String,
+}
+
+/// A small HTTP server; its thread ends with the process of the test.
+#[derive(Debug)]
+pub struct Stand(Arc<Mutex<Vec<Asked>>>);
+
+impl Stand {
+    /// Listens at an address of the daemon's. Answers are a status and JSON.
+    #[expect(clippy::disallowed_methods, reason = "the thread does nothing else, to its end")]
+    pub fn start(
+        daemon: &Daemon,
+        address: &str,
+        answer: impl Fn(&Asked) -> (&'static str, String) + Send + 'static,
+    ) -> Self {
+        let namespace = File::open(format!("/proc/{}/ns/net", daemon.id())).unwrap();
+        let log = Arc::new(Mutex::new(Vec::new()));
+        let (sender, ready) = mpsc::channel();
+        let (shared, address) = (Arc::clone(&log), address.to_owned());
+        std::thread::spawn(move || {
+            setns(&namespace, CloneFlags::CLONE_NEWNET).unwrap();
+            let listener = TcpListener::bind(address).unwrap();
+            sender.send(()).unwrap();
+            for stream in listener.incoming() {
+                let mut stream = stream.unwrap();
+                let Some(asked) = read(&stream) else { continue };
+                shared.lock().unwrap().push(asked.clone());
+                let (status, body) = answer(&asked);
+                let length = body.len();
+                let _ = write!(
+                    stream,
+                    "HTTP/1.1 {status}\r\ncontent-type: application/json\r\nconnection: close\r\n\
+                     content-length: {length}\r\n\r\n{body}"
+                );
+            }
+        });
+        ready.recv().unwrap();
+        Self(log)
+    }
+
+    /// What it was asked.
+    pub fn asked(&self) -> Vec<Asked> {
+        self.0.lock().unwrap().clone()
+    }
+}
+
+fn read(stream: &TcpStream) -> Option<Asked> {
+    let mut reader = BufReader::new(stream);
+    let mut line = String::new();
+    reader.read_line(&mut line).ok()?;
+    let line = line.rsplit_once(' ')?.0.to_owned();
+    let mut headers = HashMap::new();
+    loop {
+        let mut header = String::new();
+        reader.read_line(&mut header).ok()?;
+        let Some((name, value)) = header.trim().split_once(": ") else { break };
+        headers.insert(name.to_lowercase(), value.to_owned());
+    }
+    let length = headers.get("content-length").map_or(0, |length| length.parse().unwrap());
+    let mut body = vec![0; length];
+    reader.read_exact(&mut body).ok()?;
+    Some(Asked { line, headers, body: String::from_utf8(body).unwrap() })
+}
+
+/// The certificate of a registry, from an authority that nobody trusts yet, and one of a client.
+pub struct Trusted {
+    directory: PathBuf,
+    host: String,
+}
+
+impl Trusted {
+    pub fn new(daemon: &Daemon, address: &str) -> Self {
+        let directory = daemon.scratch.path("authority");
+        std::fs::create_dir(&directory).unwrap();
+        let host = address.split(':').next().unwrap();
+        std::fs::write(directory.join("ext"), format!("subjectAltName=IP:{host}\n")).unwrap();
+        let make = "req -x509 -newkey rsa:2048 -nodes -subj /CN=authority -days 2";
+        openssl(&directory, &format!("{make} -keyout ca.key -out ca.crt"));
+        for name in ["server", "client"] {
+            let request = "req -newkey rsa:2048 -nodes -subj /CN=somebody";
+            openssl(&directory, &format!("{request} -keyout {name}.key -out {name}.csr"));
+            openssl(
+                &directory,
+                &format!(
+                    "x509 -req -in {name}.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 2 \
+                     -extfile ext -out {name}.cert"
+                ),
+            );
+        }
+        Self { directory, host: address.to_owned() }
+    }
+
+    /// What makes a registry show its certificate, and want one.
+    pub fn tls(&self) -> String {
+        let file = |name: &str| self.directory.join(name).display().to_string();
+        format!(
+            "tls: {{certificate: {}, key: {}, clientcas: [{}]}}",
+            file("server.cert"),
+            file("server.key"),
+            file("ca.crt")
+        )
+    }
+
+    /// Makes an `/etc` of the daemon's own in which the authority is trusted for the registry.
+    pub fn trust(&self, daemon: &Daemon) {
+        let etc = daemon.scratch.text("etc");
+        assert!(Command::new("cp").args(["-a", "/etc", &etc]).status().unwrap().success());
+        self.put(daemon, &["ca.crt"]);
+        let mut command = Command::new("nsenter");
+        command.args(["-t", &daemon.id(), "-m", "mount", "--bind", &etc, "/etc"]);
+        assert!(command.status().unwrap().success());
+    }
+
+    /// Gives the daemon a certificate of its own.
+    pub fn identify(&self, daemon: &Daemon) {
+        self.put(daemon, &["client.cert", "client.key"]);
+    }
+
+    fn put(&self, daemon: &Daemon, files: &[&str]) {
+        let place = daemon.scratch.path("etc/docker/certs.d").join(&self.host);
+        std::fs::create_dir_all(&place).unwrap();
+        for file in files {
+            std::fs::copy(self.directory.join(file), place.join(file)).unwrap();
+        }
+    }
+}
+
+/// Imports an image with a file in it.
+pub fn import(daemon: &Daemon, name: &str, content: &str) {
+    let tree = daemon.scratch.path("tree");
+    std::fs::create_dir_all(&tree).unwrap();
+    std::fs::write(tree.join("motd"), content).unwrap();
+    let files = daemon.scratch.text("files.tar");
+    let tar = ["-C", tree.to_str().unwrap(), "-cf", &files, "motd"];
+    assert!(Command::new("tar").args(tar).status().unwrap().success());
+    daemon.docker_ok(&["import", &files, name]);
+}
+
+/// Runs openssl in a directory.
+pub fn openssl(directory: &Path, words: &str) {
+    let mut command = Command::new("openssl");
+    let output = command.args(words.split(' ')).current_dir(directory).output().unwrap();
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "openssl {words}: {error}");
+}
