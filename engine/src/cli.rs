@@ -11,6 +11,7 @@ mod client;
 mod cluster;
 mod commands;
 mod container;
+mod context;
 mod copy;
 mod create;
 mod credentials;
@@ -27,8 +28,10 @@ mod manifest;
 mod network;
 mod port;
 mod ports;
+mod preferences;
 mod run;
 mod search;
+mod ssh;
 mod stats;
 mod swarm;
 mod system;
@@ -81,7 +84,14 @@ pub fn main(args: &[OsString]) -> ExitCode {
 }
 
 async fn dispatch(cli: Cli) -> Outcome {
-    let client = std::sync::Arc::new(client::Client::new(cli.host.as_deref(), &cli.tls)?);
+    let (host, context) = (cli.host.as_deref(), cli.context.as_deref());
+    let wanted = context::Wanted { host, context };
+    if let Command::Context(command) = cli.command {
+        return context::command(&wanted, command);
+    }
+    let (host, certificates) = context::resolve(&wanted)?;
+    let client = client::Client::new(host, certificates.as_deref(), &cli.tls)?;
+    let client = std::sync::Arc::new(client);
     match cli.command {
         Command::Attach(args) => attach::attach(&client, args).await,
         Command::Build(args) => build::build(&client, *args).await,
@@ -134,7 +144,7 @@ async fn dispatch(cli: Cli) -> Outcome {
         Command::Volume(command) => volume::command(&client, command).await,
         Command::Wait(args) => container::wait(&client, args).await,
         Command::Completion(args) => Ok(commands::completion(&args)),
-        Command::Daemon(_) => Err(CliError::new(
+        Command::Daemon(_) | Command::Context(_) => Err(CliError::new(
             "the daemon does not run inside the client: call `rnet daemon` by its own name",
         )),
     }

@@ -30,6 +30,8 @@ pub struct Config {
     pub hosts: Vec<Host>,
     /// Group of the unix sockets; empty tries `docker`, then `rnet`, then root's.
     pub group: String,
+    /// Where figures are served.
+    pub metrics: Option<std::net::SocketAddr>,
     /// Mutual TLS for TCP listeners.
     pub tls: Option<Tls>,
     /// What survives a reboot: images, containers, the store.

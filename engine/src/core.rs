@@ -5,6 +5,7 @@
 
 pub mod check;
 mod directories;
+pub mod figures;
 mod reset;
 mod unmanaged;
 pub mod usage;

@@ -21,6 +21,7 @@ use crate::core::Engine;
 mod cgroups;
 pub mod log;
 mod memory;
+mod metrics;
 pub mod notify;
 pub mod pidfile;
 mod selinux;
@@ -102,6 +103,10 @@ fn raise_descriptor_limit() {
 async fn run(invocation: Invocation, config: Config, logger: Logger) -> anyhow::Result<()> {
     // Listeners first: two daemons on one socket must not both touch the state.
     let listeners = listener::bind_all(&config)?;
+    let figures = match config.metrics {
+        Some(address) => Some(metrics::bind(address).await?),
+        None => None,
+    };
     let mut signals = Signals::new()?;
     let engine = Engine::open(settings::of(&config))
         .await
@@ -112,6 +117,9 @@ async fn run(invocation: Invocation, config: Config, logger: Logger) -> anyhow::
     for listener in listeners {
         tracing::info!(address = %listener, "listening");
         tokio::spawn(server::serve(api.clone(), listener, api.stop.subscribe(), tasks.clone()));
+    }
+    if let Some(figures) = figures {
+        tokio::spawn(metrics::serve(figures, engine.clone()));
     }
     tokio::spawn(memory::watch());
     notify::ready();

@@ -1,6 +1,7 @@
 //! The event bus: what happened, told to whoever listens, with a short memory.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use chrono::{DateTime, Utc};
@@ -30,6 +31,7 @@ pub struct Event {
 /// Publishes events and remembers the last 256.
 #[derive(Debug)]
 pub struct Events {
+    told: AtomicU64,
     past: Mutex<VecDeque<Arc<Event>>>,
     sender: broadcast::Sender<Arc<Event>>,
 }
@@ -44,7 +46,7 @@ pub struct Subscription {
 impl Default for Events {
     fn default() -> Self {
         let (sender, _) = broadcast::channel(BACKLOG);
-        Self { past: Mutex::default(), sender }
+        Self { told: AtomicU64::new(0), past: Mutex::default(), sender }
     }
 }
 
@@ -58,6 +60,7 @@ impl Events {
         attributes: BTreeMap<String, String>,
     ) {
         let (action, id) = (action.into(), id.into());
+        self.told.fetch_add(1, Ordering::Relaxed);
         let mut past = self.past.lock().unwrap_or_else(PoisonError::into_inner);
         let event = Arc::new(Event { kind, action, id, attributes, time: Utc::now() });
         if past.len() == REMEMBERED {
@@ -66,6 +69,11 @@ impl Events {
         past.push_back(event.clone());
         // Nobody listening is no failure.
         let _ = self.sender.send(event);
+    }
+
+    /// How many were told so far.
+    pub fn told(&self) -> u64 {
+        self.told.load(Ordering::Relaxed)
     }
 
     /// Tells an event of a local volume.

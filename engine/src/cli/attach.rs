@@ -216,8 +216,9 @@ pub(crate) async fn attach(client: &std::sync::Arc<Client>, args: AttachArgs) ->
     let wait = client
         .checked(Method::POST, &format!("/containers/{name}/wait?condition=not-running"), None)
         .await?;
-    let keys = terminal::detach_keys(args.detach_keys.as_deref())?;
-    let told = terminal::detach_query(args.detach_keys.as_deref());
+    let wanted = super::preferences::detach_keys(args.detach_keys.as_deref());
+    let keys = terminal::detach_keys(wanted.as_deref())?;
+    let told = terminal::detach_query(wanted.as_deref());
     let path = format!(
         "/containers/{name}/attach?stream=1&stdout=1&stderr=1&stdin={}{told}",
         u8::from(stdin)

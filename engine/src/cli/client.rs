@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, StreamBody, combinators::BoxBody};
 use hyper::body::{Frame, Incoming};
-use hyper::header::{CONNECTION, CONTENT_TYPE, HOST, UPGRADE};
+use hyper::header::{CONNECTION, CONTENT_TYPE, HOST, HeaderName, HeaderValue, UPGRADE};
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use rustls_pki_types::pem::PemObject;
@@ -17,9 +17,10 @@ use tokio::net::{TcpStream, UnixStream};
 
 use super::commands::TlsFlags;
 use super::error::CliError;
+use super::{preferences, ssh};
 
 /// Where the daemon listens unless told otherwise.
-const DEFAULT_HOST: &str = "unix:///run/rnet/rnet.sock";
+pub(crate) const DEFAULT_HOST: &str = "unix:///run/rnet/rnet.sock";
 
 /// The body of a request.
 pub(crate) type Body = BoxBody<Bytes, std::io::Error>;
@@ -36,36 +37,47 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Transport for T {}
 pub(crate) struct Client {
     host: String,
     address: Address,
+    /// What a user wants every request to have.
+    headers: Vec<(String, String)>,
 }
 
 enum Address {
     Unix(PathBuf),
     Tcp { authority: String, tls: Option<Arc<rustls::ClientConfig>> },
+    Ssh(Vec<String>),
 }
 
 impl Client {
-    /// The daemon at `-H`, `DOCKER_HOST` or the default socket.
-    pub(crate) fn new(host: Option<&str>, tls: &TlsFlags) -> Result<Self, CliError> {
-        let variable = ["RNET_HOST", "DOCKER_HOST"]
-            .into_iter()
-            .find_map(|name| std::env::var(name).ok().filter(|value| !value.is_empty()));
-        let host = host.map(str::to_owned).or(variable).unwrap_or_else(|| DEFAULT_HOST.to_owned());
+    /// The daemon at an address, with the certificates of a context.
+    pub(crate) fn new(
+        host: String,
+        certificates: Option<&Path>,
+        tls: &TlsFlags,
+    ) -> Result<Self, CliError> {
         let address = match host.split_once("://") {
             Some(("unix", path)) => Address::Unix(PathBuf::from(path)),
             Some(("tcp" | "https", rest)) => {
                 let verify = tls.tlsverify
+                    || certificates.is_some()
+                    || host.starts_with("https")
                     || std::env::var("DOCKER_TLS_VERIFY").is_ok_and(|v| !v.is_empty());
-                let tls =
-                    if verify || host.starts_with("https") { Some(tls_config(tls)?) } else { None };
-                Address::Tcp { authority: rest.trim_end_matches('/').to_owned(), tls }
+                let tls = verify.then(|| tls_config(tls, certificates)).transpose()?;
+                let authority = rest.trim_end_matches('/');
+                let port = if tls.is_some() { 2376 } else { 2375 };
+                let bare = authority.rsplit_once(':').is_none_or(|(_, end)| end.ends_with(']'));
+                let authority =
+                    if bare { format!("{authority}:{port}") } else { authority.to_owned() };
+                Address::Tcp { authority, tls }
             }
+            Some(("ssh", rest)) => Address::Ssh(ssh::arguments(rest)?),
             _ => {
                 return Err(CliError::new(format!(
-                    "unable to parse docker host `{host}`: use unix:///path or tcp://host:port"
+                    "unable to parse docker host `{host}`: use unix:///path, tcp://host:port or \
+                     ssh://user@host"
                 )));
             }
         };
-        Ok(Self { host, address })
+        Ok(Self { host, address, headers: preferences::headers() })
     }
 
     /// Where the daemon is, as it was named.
@@ -90,6 +102,7 @@ impl Client {
             Address::Unix(path) => {
                 Ok(Box::new(UnixStream::connect(path).await.map_err(unreachable)?))
             }
+            Address::Ssh(arguments) => Ok(Box::new(ssh::connect(arguments).map_err(unreachable)?)),
             Address::Tcp { authority, tls } => {
                 let stream = TcpStream::connect(authority).await.map_err(unreachable)?;
                 let Some(config) = tls else { return Ok(Box::new(stream)) };
@@ -109,10 +122,18 @@ impl Client {
         self.connect().await
     }
 
-    async fn send(&self, request: Request<Body>) -> Result<Response<Incoming>, CliError> {
+    async fn send(&self, mut request: Request<Body>) -> Result<Response<Incoming>, CliError> {
         let lost = |error: hyper::Error| {
             CliError::new(format!("the connection to the daemon at {} broke: {error}", self.host))
         };
+        for (name, value) in &self.headers {
+            // One that cannot be sent, or is not the user's to say, is left out.
+            if let (Ok(name), Ok(value)) =
+                (HeaderName::try_from(name), HeaderValue::try_from(value))
+            {
+                request.headers_mut().entry(name).or_insert(value);
+            }
+        }
         let io = TokioIo::new(self.connect().await?);
         let (mut sender, connection) =
             hyper::client::conn::http1::Builder::new().handshake(io).await.map_err(lost)?;
@@ -194,8 +215,13 @@ impl Client {
     }
 }
 
-fn tls_config(flags: &TlsFlags) -> Result<Arc<rustls::ClientConfig>, CliError> {
-    let directory = std::env::var_os("DOCKER_CERT_PATH").map_or_else(
+/// The client's side of mutual TLS: files of flags, of a context or of the usual directory.
+fn tls_config(
+    flags: &TlsFlags,
+    context: Option<&Path>,
+) -> Result<Arc<rustls::ClientConfig>, CliError> {
+    let named = context.map(Into::into).or_else(|| std::env::var_os("DOCKER_CERT_PATH"));
+    let directory = named.map_or_else(
         || {
             let home = std::env::var_os("HOME").map(PathBuf::from).unwrap_or_default();
             home.join(".docker")

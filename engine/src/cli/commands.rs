@@ -3,6 +3,7 @@
 mod build;
 mod cluster;
 mod container;
+mod context;
 mod copy;
 mod create;
 mod image;
@@ -18,6 +19,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 pub(crate) use self::build::*;
 pub(crate) use self::cluster::*;
 pub(crate) use self::container::*;
+pub(crate) use self::context::*;
 pub(crate) use self::copy::*;
 pub(crate) use self::create::*;
 pub(crate) use self::image::*;
@@ -32,11 +34,14 @@ type Truth = bool;
 
 /// A networking-first container host.
 #[derive(Debug, Parser)]
-#[command(name = "rnet", version, max_term_width = 100, disable_help_subcommand = true)]
+#[command(name = "rnet", version, max_term_width = 100)]
 pub(crate) struct Cli {
     /// Daemon socket to connect to (the default one, or `DOCKER_HOST`)
     #[arg(short = 'H', long, value_name = "URL")]
     pub(crate) host: Option<String>,
+    /// Name of the context to use to connect to the daemon
+    #[arg(short, long, value_name = "NAME")]
+    pub(crate) context: Option<String>,
     #[command(flatten)]
     pub(crate) tls: TlsFlags,
     #[command(subcommand)]
@@ -148,6 +153,9 @@ pub(crate) enum Command {
     /// Manage containers
     #[command(subcommand)]
     Container(ContainerCommand),
+    /// Manage contexts: daemons with names
+    #[command(subcommand)]
+    Context(ContextCommand),
     /// Manage images
     #[command(subcommand)]
     Image(ImageCommand),

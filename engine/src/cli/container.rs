@@ -175,8 +175,9 @@ pub(crate) async fn start(client: &Arc<Client>, args: StartArgs) -> Outcome {
     let truth = |value: &Value| *value == Value::Bool(true);
     let tty = truth(&found["Config"]["Tty"]);
     let stdin = args.interactive && truth(&found["Config"]["OpenStdin"]);
-    let keys = terminal::detach_keys(args.detach_keys.as_deref())?;
-    let told = terminal::detach_query(args.detach_keys.as_deref());
+    let wanted = super::preferences::detach_keys(args.detach_keys.as_deref());
+    let keys = terminal::detach_keys(wanted.as_deref())?;
+    let told = terminal::detach_query(wanted.as_deref());
     let flags = format!("stream=1&stdout=1&stderr=1&stdin={}{told}", u8::from(stdin));
     let stream = client.hijack(&format!("/containers/{name}/attach?{flags}"), None).await?;
     let removed = truth(&found["HostConfig"]["AutoRemove"]);

@@ -10,7 +10,8 @@ use super::{Outcome, create, say, terminal};
 
 /// `exec`: runs a command in a running container and ends with its code.
 pub(crate) async fn exec(client: &Client, args: ExecArgs) -> Outcome {
-    let keys = terminal::detach_keys(args.detach_keys.as_deref())?;
+    let wanted = super::preferences::detach_keys(args.detach_keys.as_deref());
+    let keys = terminal::detach_keys(wanted.as_deref())?;
     let (container, command) = args.rest.split_first().ok_or_else(missing)?;
     if container.starts_with('-') {
         return Err(CliError::new(format!("unknown flag: {container}")).with_code(125));

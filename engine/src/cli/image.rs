@@ -81,7 +81,8 @@ pub(crate) async fn list(client: &Client, args: ImagesArgs) -> Outcome {
     }
     columns.extend([("IMAGE ID", "ID"), ("CREATED", "CreatedSince"), ("SIZE", "Size")]);
     let others = [("CREATED AT", "CreatedAt"), ("DIGEST", "Digest")];
-    Format::parse(args.format.as_deref()).print(&columns, &others, &rows)?;
+    Format::parse(super::preferences::format(args.format.clone(), "imagesFormat").as_deref())
+        .print(&columns, &others, &rows)?;
     Ok(0)
 }
 

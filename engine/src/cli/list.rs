@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 use super::client::{Client, filters};
 use super::commands::PsArgs;
 use super::template::{Format, short};
-use super::{Outcome, say, units};
+use super::{Outcome, preferences, say, units};
 
 /// `ps`: a line a container.
 pub(crate) async fn ps(client: &Client, args: PsArgs) -> Outcome {
@@ -45,7 +45,8 @@ pub(crate) async fn ps(client: &Client, args: PsArgs) -> Outcome {
         ("LOCAL VOLUMES", "LocalVolumes"),
         ("SIZE", "Size"),
     ];
-    Format::parse(args.format.as_deref()).print(&columns, &others, &rows)?;
+    Format::parse(preferences::format(args.format, "psFormat").as_deref())
+        .print(&columns, &others, &rows)?;
     Ok(0)
 }
 

@@ -170,7 +170,8 @@ async fn ls(client: &Client, args: NetworkLsArgs) -> Outcome {
         ("LABELS", "Labels"),
         ("CREATED AT", "CreatedAt"),
     ];
-    Format::parse(args.format.as_deref()).print(&columns, &others, &rows)?;
+    Format::parse(super::preferences::format(args.format.clone(), "networksFormat").as_deref())
+        .print(&columns, &others, &rows)?;
     Ok(0)
 }
 

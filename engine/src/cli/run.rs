@@ -11,13 +11,14 @@ use super::client::{Client, collect, escape};
 use super::commands::CreateArgs;
 use super::commands::{CreateCommand, RunArgs};
 use super::error::CliError;
-use super::{Outcome, complain, say, terminal, transfer};
+use super::{Outcome, complain, preferences, say, terminal, transfer};
 
 /// `create`: prints the id.
 pub(crate) async fn create(client: &Client, args: CreateCommand) -> Outcome {
     args.create.rare.check()?;
     let mut body = args.create.body(false).map_err(|error| misused(error, "create"))?;
     add_api_socket(client, &args.create, &mut body)?;
+    add_proxies(client, &mut body);
     let id = create_container(client, &args.create, &body).await?;
     say(&id);
     Ok(0)
@@ -30,10 +31,12 @@ pub(crate) async fn run(client: &Arc<Client>, args: RunArgs) -> Outcome {
             "conflicting options: cannot specify both --attach and --detach",
         )));
     }
-    let keys = terminal::detach_keys(args.detach_keys.as_deref())?;
+    let wanted = preferences::detach_keys(args.detach_keys.as_deref());
+    let keys = terminal::detach_keys(wanted.as_deref())?;
     args.create.rare.check()?;
     let mut body = args.create.body(args.detach).map_err(|error| misused(error, "run"))?;
     add_api_socket(client, &args.create, &mut body)?;
+    add_proxies(client, &mut body);
     let (stdin, stdout, stderr) = args.create.streams(args.detach)?;
     let tty = args.create.tty;
     if tty && stdin && !terminal::is_terminal() {
@@ -47,7 +50,7 @@ pub(crate) async fn run(client: &Arc<Client>, args: RunArgs) -> Outcome {
     }
     let stream = if stdin || stdout || stderr {
         let (stdin, stdout, stderr) = (u8::from(stdin), u8::from(stdout), u8::from(stderr));
-        let told = terminal::detach_query(args.detach_keys.as_deref());
+        let told = terminal::detach_query(wanted.as_deref());
         let path = format!(
             "/containers/{id}/attach?stream=1&stdin={stdin}&stdout={stdout}&stderr={stderr}{told}"
         );
@@ -69,6 +72,16 @@ pub(crate) async fn run(client: &Arc<Client>, args: RunArgs) -> Outcome {
         }
     }
     exit_code(wait).await
+}
+
+/// The proxies that a user has for what runs in containers.
+fn add_proxies(client: &Client, body: &mut Value) {
+    let list = body["Env"].as_array().into_iter().flatten();
+    let given: Vec<_> = list.filter_map(|entry| Some(entry.as_str()?.to_owned())).collect();
+    let added = preferences::proxies(client.host(), &given);
+    if !added.is_empty() {
+        body["Env"] = [given, added].concat().into();
+    }
 }
 
 /// The socket of the API among the mounts, if that is wanted.

@@ -12,7 +12,7 @@ use super::client::{Client, documents, escape};
 use super::commands::StatsArgs;
 use super::error::CliError;
 use super::template::{Format, short};
-use super::{Outcome, complain, units};
+use super::{Outcome, complain, preferences, units};
 
 /// How often the table is drawn.
 const REFRESH: Duration = Duration::from_millis(500);
@@ -30,7 +30,8 @@ const COLUMNS: [(&str, &str); 8] = [
 
 /// `stats`.
 pub(crate) async fn stats(client: &Arc<Client>, args: StatsArgs) -> Outcome {
-    let format = Format::parse(args.format.as_deref());
+    let wanted = preferences::format(args.format.clone(), "statsFormat");
+    let format = Format::parse(wanted.as_deref());
     if args.no_stream {
         return once(client, &args, &format).await;
     }

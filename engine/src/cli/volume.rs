@@ -41,7 +41,8 @@ async fn list(client: &Client, args: VolumeLsArgs) -> Outcome {
         return Ok(0);
     }
     let columns = [("DRIVER", "Driver"), ("VOLUME NAME", "Name")];
-    Format::parse(args.format.as_deref()).print(&columns, &[], &rows)?;
+    Format::parse(super::preferences::format(args.format.clone(), "volumesFormat").as_deref())
+        .print(&columns, &[], &rows)?;
     Ok(0)
 }
 

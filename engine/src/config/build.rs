@@ -120,6 +120,7 @@ pub fn config(invocation: Invocation, values: &Values) -> Result<Config> {
             .unwrap_or_else(|| "json-file".to_owned()),
         log_options: strings("log-opt", values)?,
         labels: labels(values)?,
+        metrics: parse_some(values, &["metrics-addr"])?.pop(),
         shutdown_timeout: shutdown_timeout(values),
         log: log(values)?,
         warnings: values.warnings(),

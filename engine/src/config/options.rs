@@ -258,7 +258,12 @@ pub const OPTIONS: &[Opt] = &[
         "Layers that are pushed at the same time",
     ),
     opt("max-download-attempts", "max-download-attempts", Number, "How often a download is tried"),
-    moot("metrics-addr", "metrics-addr", Text, "", "metrics are not served yet"),
+    opt(
+        "metrics-addr",
+        "metrics-addr",
+        Text,
+        "Address and port of GET /metrics, for Prometheus; anybody may ask there",
+    ),
     moot(
         "min-api-version",
         "min-api-version",

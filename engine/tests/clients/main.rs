@@ -8,8 +8,10 @@
 
 mod api;
 mod both;
+mod breaking;
 mod build;
 mod connections;
+mod contexts;
 mod copies;
 mod credentials;
 mod daemon;

@@ -15,6 +15,9 @@ use shim::protocol::{Destination, Fluentd, FluentdTo, Log, Syslog, SyslogFormat,
 pub(crate) const DRIVERS: [&str; 6] =
     ["json-file", "local", "none", "syslog", "journald", "fluentd"];
 
+/// Drivers of Docker that are not there.
+const ELSEWHERE: [&str; 4] = ["awslogs", "gcplogs", "gelf", "splunk"];
+
 /// How much waits for somebody who does not take it, unless `max-buffer-size` says.
 const BOUND: u64 = 4 << 20;
 
@@ -75,6 +78,13 @@ pub(crate) fn log(
 
 /// Refuses options that no start could use.
 pub(crate) fn check(driver: &str, options: &Options) -> Result<()> {
+    if ELSEWHERE.contains(&driver) {
+        return Err(Error::invalid(format!(
+            "failed to create task for container: failed to initialize logging driver: {driver} is \
+             not there: use one of {}",
+            DRIVERS.join(", ")
+        )));
+    }
     if !DRIVERS.contains(&driver) {
         return Err(Error::invalid(format!(
             "error looking up logging plugin {driver}: plugin \"{driver}\" not found"
