@@ -4,7 +4,7 @@
 //! [`Member`], its networks are shared by way of the cluster's store (`sharing`), and what other
 //! hosts do there is followed (`follow`).
 
-mod address;
+pub(crate) mod address;
 mod check;
 mod follow;
 mod member;
@@ -145,20 +145,7 @@ impl Membership {
     pub fn leave(&self, how: Leave) -> Result<()> {
         let _alone = self.changing();
         let member = self.required()?;
-        let used: Vec<_> = self.networks.published();
-        if let Some(used) = used.first() {
-            let network = self.networks.network(used.network.as_str())?;
-            return Err(Error::new(
-                Kind::Forbidden,
-                format!(
-                    "container {} is on network {} of cluster {}: take it off that network or stop \
-                     it before this host leaves",
-                    used.names.first().map_or(used.owner.as_str(), String::as_str),
-                    network.name,
-                    member.place()
-                ),
-            ));
-        }
+        self.must_be_unused(&member.place())?;
         match member.leave() {
             Err(error) if how == Leave::Orderly => {
                 let text = format!(
@@ -173,6 +160,24 @@ impl Membership {
             Ok(()) => {}
         }
         self.part(&member)
+    }
+
+    /// Whether a place is the store of the swarm that this host is in, or was in.
+    pub fn is_of_swarm(&self, place: &Place) -> bool {
+        let authority = place.tls.as_ref().and_then(|tls| tls.authority.as_ref());
+        authority.is_some_and(|file| file.starts_with(self.settings.swarm()))
+    }
+
+    /// A swarm's cluster that could not be taken up is forgotten: this host is not in it any more.
+    pub fn forget_swarm(&self) -> Result<()> {
+        let _alone = self.changing();
+        let known = record::read(self.store.as_ref())?;
+        let of_swarm = known.filter(|known| self.is_of_swarm(&known.place));
+        let Some(known) = of_swarm.filter(|_| self.member().is_none()) else { return Ok(()) };
+        self.must_be_unused(&known.place)?;
+        self.erase()?;
+        *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        cluster::forget(self.store.as_ref())
     }
 
     /// Other ways to the same store, or other certificates: this host stays what it is.
@@ -234,6 +239,26 @@ impl Membership {
         member.end();
         self.networks.share_by(None);
         *self.lock() = None;
+        self.erase()?;
+        member.forget()
+    }
+
+    /// Fails while containers here are on the cluster's networks.
+    fn must_be_unused(&self, place: &Place) -> Result<()> {
+        let published = self.networks.published();
+        let Some(used) = published.first() else { return Ok(()) };
+        let network = self.networks.network(used.network.as_str())?;
+        let message = format!(
+            "container {} is on network {} of cluster {place}: take it off that network or stop it \
+             before this host leaves",
+            used.names.first().map_or(used.owner.as_str(), String::as_str),
+            network.name
+        );
+        Err(Error::new(Kind::Forbidden, message))
+    }
+
+    /// The cluster's networks go, and that this host is in it.
+    fn erase(&self) -> Result<()> {
         for network in self.networks.shared_networks() {
             self.networks.vanish(&network.id)?;
         }
@@ -242,8 +267,7 @@ impl Membership {
         }
         let mut records = Batch::default();
         records.delete(record::KEY);
-        self.store.commit(&records, Durability::Immediate)?;
-        member.forget()
+        Ok(self.store.commit(&records, Durability::Immediate)?)
     }
 
     fn write(&self, joined: &Joined) -> Result<()> {

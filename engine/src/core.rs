@@ -153,7 +153,7 @@ impl Engine {
             store.clone(),
             tasks.clone(),
         ));
-        let swarm = Arc::new(Swarm::open(&settings, store.clone(), membership.clone())?);
+        let swarm = Arc::new(Swarm::open(&settings, store.clone(), membership.clone()));
         let stayed = Vec::new();
         Ok(Self {
             settings,

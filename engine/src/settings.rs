@@ -177,6 +177,11 @@ impl Settings {
         self.data_root.join("containers").join(id)
     }
 
+    /// What a node of a swarm keeps.
+    pub fn swarm(&self) -> PathBuf {
+        self.data_root.join("swarm")
+    }
+
     /// The cgroup above the containers that name none, without slashes around it.
     pub fn cgroup_parent(&self) -> &str {
         let wanted = [self.cgroup_parent.as_str(), &self.tag];

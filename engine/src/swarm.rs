@@ -5,6 +5,7 @@
 //! node, the cluster's store is the swarm's.
 
 mod address;
+mod nodes;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -21,6 +22,7 @@ use cluster::Place;
 use engine_error::{Error, Result};
 use swarm::node::Own;
 use swarm::protocol::Description;
+use swarm::record::Availability;
 use swarm::{Node, Standing};
 
 /// How long to wait before a node is made a host of its cluster again, if that failed.
@@ -48,6 +50,10 @@ pub struct Beginning {
     pub node_life: Option<Duration>,
     /// The swarm's labels.
     pub labels: BTreeMap<String, String>,
+    /// What this node is to be used for.
+    pub availability: Availability,
+    /// Whether a manager that is in a swarm goes on without the others.
+    pub anew: bool,
 }
 
 /// A swarm to be joined.
@@ -61,18 +67,16 @@ pub struct Joining {
     pub token: String,
     /// Where managers are.
     pub managers: Vec<String>,
+    /// What this node is to be used for.
+    pub availability: Availability,
 }
 
 impl Swarm {
     /// What an earlier daemon left.
-    pub fn open(
-        settings: &Settings,
-        store: Arc<dyn Store>,
-        membership: Arc<Membership>,
-    ) -> Result<Self> {
+    pub fn open(settings: &Settings, store: Arc<dyn Store>, membership: Arc<Membership>) -> Self {
         let log = settings.exec_root.join("etcd.log");
-        let node = Node::open(settings.data_root.join("swarm"), log)?;
-        Ok(Self { node, membership, store, turn: Mutex::default() })
+        let node = Node::open(settings.swarm(), log);
+        Self { node, membership, store, turn: Mutex::default() }
     }
 
     /// From now on the node is kept as it is to be, and the cluster follows it.
@@ -89,7 +93,11 @@ impl Swarm {
     /// Makes a swarm, with this host as its first manager. Returns the node's identity.
     pub async fn init(&self, wanted: &Beginning) -> Result<String> {
         let _alone = self.turn.lock().await;
+        if wanted.anew && !self.standing().is_out() {
+            return self.begin_anew(wanted).await;
+        }
         let own = self.own(&wanted.listen, &wanted.advertise, &[])?;
+        let own = Own { availability: wanted.availability, ..own };
         self.node.init(&own, wanted.node_life, wanted.labels.clone()).await?;
         self.be_a_host(&own).await?;
         Ok(own.node)
@@ -99,6 +107,7 @@ impl Swarm {
     pub async fn join(&self, wanted: &Joining) -> Result<()> {
         let _alone = self.turn.lock().await;
         let own = self.own(&wanted.listen, &wanted.advertise, &wanted.managers)?;
+        let own = Own { availability: wanted.availability, ..own };
         self.node.join(&own, &wanted.token, &wanted.managers).await?;
         self.be_a_host(&own).await
     }
@@ -106,26 +115,74 @@ impl Swarm {
     /// Leaves it.
     pub async fn leave(&self, force: bool) -> Result<()> {
         let _alone = self.turn.lock().await;
-        self.node.may_leave(force)?;
-        let how = if force { Leave::Forced } else { Leave::Orderly };
-        self.leave_cluster(how).await?;
-        self.node.leave(true).await
+        // Who is not let in any more can tell nobody that he leaves.
+        let alone = force || self.standing().shut_out;
+        let how = if alone { Leave::Forced } else { Leave::Orderly };
+        self.node.leave(force, self.leave_cluster(how)).await
+    }
+
+    /// Joins a cluster whose store is somebody else's.
+    pub async fn join_other(&self, place: Place, advertise: Option<String>) -> Result<()> {
+        let _alone = self.turn.lock().await;
+        if !self.standing().is_out() {
+            return Err(Error::conflict(
+                "this host is a node of a swarm, which is its cluster: `docker swarm leave` leaves it \
+                 before it joins another one",
+            ));
+        }
+        let membership = self.membership.clone();
+        blocking(move || membership.join(&place, advertise.as_deref())).await
+    }
+
+    /// Leaves it again.
+    pub async fn leave_other(&self, how: Leave) -> Result<()> {
+        let _alone = self.turn.lock().await;
+        let of_swarm = |place: &Place| self.membership.is_of_swarm(place);
+        let own = self.membership.member().is_none_or(|member| of_swarm(&member.place()));
+        if own && !self.standing().is_out() {
+            return Err(Error::conflict(
+                "this host's cluster is that of its swarm: `docker swarm leave` leaves both",
+            ));
+        }
+        let membership = self.membership.clone();
+        blocking(move || membership.leave(how)).await
     }
 
     /// Everything of a swarm goes.
     pub async fn reset(&self) -> Result<()> {
         let _alone = self.turn.lock().await;
-        if self.node.standing().membership.is_some()
-            && let Err(error) = self.leave_cluster(Leave::Forced).await
-        {
-            tracing::warn!(error = error.chain(), "the cluster is not left in order");
+        let is_out = self.standing().is_out();
+        let leave = async {
+            if !is_out && let Err(error) = self.leave_cluster(Leave::Forced).await {
+                tracing::warn!(error = error.chain(), "the cluster is not left in order");
+            }
+        };
+        self.node.reset(leave).await
+    }
+
+    /// A manager goes on without the others, which are lost.
+    async fn begin_anew(&self, wanted: &Beginning) -> Result<String> {
+        self.node.authority()?;
+        let out = || Error::new(Kind::Unavailable, swarm::node::OUT);
+        let state = self.standing().enrolment.ok_or_else(out)?.state;
+        let advertise = match wanted.advertise.as_str() {
+            "" => state.address.to_string(),
+            named => named.to_owned(),
+        };
+        let addresses = Addresses::find(&wanted.listen, &advertise, &[])?;
+        if addresses.advertised != state.address {
+            return Err(Error::invalid(format!(
+                "a manager keeps the address by which its member of the store is known: {}",
+                state.address
+            )));
         }
-        self.node.reset().await
+        self.node.go_on_alone(addresses.listen).await?;
+        Ok(state.node)
     }
 
     /// Who this host is to be in a swarm. What it was in another one is forgotten.
     fn own(&self, listen: &str, advertise: &str, managers: &[String]) -> Result<Own> {
-        if self.node.standing().membership.is_some() {
+        if !self.node.standing().is_out() {
             return Err(Error::new(Kind::Unavailable, swarm::node::IN_ALREADY));
         }
         if let Some(member) = self.membership.member() {
@@ -142,6 +199,7 @@ impl Swarm {
             address: addresses.advertised,
             listen: addresses.listen,
             port: addresses.port,
+            availability: Availability::default(),
             description: description(),
         })
     }
@@ -149,24 +207,27 @@ impl Swarm {
     /// A node is a host of the cluster in the swarm's store, or it is no node either.
     async fn be_a_host(&self, own: &Own) -> Result<()> {
         let Err(error) = self.join_cluster().await else { return Ok(()) };
-        if let Err(undo) = self.node.leave(true).await {
+        if let Err(undo) = self.node.leave(true, self.leave_cluster(Leave::Forced)).await {
             tracing::warn!(error = undo.chain(), node = own.node, "the swarm is not left again");
         }
         Err(error)
     }
 
     async fn join_cluster(&self) -> Result<()> {
-        let Some(node) = self.node.standing().membership else { return Ok(()) };
+        let Some(node) = self.node.standing().enrolment else { return Ok(()) };
         let (membership, address) = (self.membership.clone(), node.state.address.to_string());
         blocking(move || membership.join(&node.place, Some(&address))).await
     }
 
+    /// Leaves the cluster that is the swarm's, if this host is in that.
     async fn leave_cluster(&self, how: Leave) -> Result<()> {
-        if self.membership.member().is_none() {
-            return Ok(());
-        }
         let membership = self.membership.clone();
-        blocking(move || membership.leave(how)).await
+        blocking(move || match membership.member() {
+            Some(member) if membership.is_of_swarm(&member.place()) => membership.leave(how),
+            Some(_) => Ok(()),
+            None => membership.forget_swarm(),
+        })
+        .await
     }
 
     /// Has the cluster know where the swarm's store is, after every change of it.
@@ -176,9 +237,8 @@ impl Swarm {
         loop {
             let followed = {
                 let _alone = self.turn.lock().await;
-                let now = standing.borrow_and_update().membership.clone();
-                self.follow_once(now.as_ref().map(|now| (&now.place, now.renewals)), &mut renewals)
-                    .await
+                let now = standing.borrow_and_update().clone();
+                self.follow_once(&now, &mut renewals).await
             };
             match followed {
                 Ok(()) => {
@@ -194,32 +254,31 @@ impl Swarm {
         }
     }
 
-    async fn follow_once(&self, now: Option<(&Place, u64)>, renewals: &mut u64) -> Result<()> {
-        match (now, self.membership.member()) {
+    async fn follow_once(&self, now: &Standing, renewals: &mut u64) -> Result<()> {
+        match (&now.enrolment, self.membership.member()) {
+            (None, _) if now.unreadable => Ok(()),
             // A crash came between two halves of an operation: the swarm decides.
-            (None, Some(member)) if self.is_own(&member.place()) => {
-                self.leave_cluster(Leave::Forced).await
-            }
-            (None, _) => Ok(()),
+            (None, _) => self.leave_cluster(Leave::Forced).await,
             (Some(_), None) => self.join_cluster().await,
-            (Some((place, number)), Some(member)) => {
+            (Some(_), Some(member)) if !self.membership.is_of_swarm(&member.place()) => {
+                Err(Error::conflict(format!(
+                    "this host is a node of a swarm, and in cluster {}: `rnet cluster leave` leaves \
+                     that",
+                    member.place()
+                )))
+            }
+            (Some(node), Some(member)) => {
                 let before = member.place();
-                if before.endpoints == place.endpoints && number == *renewals {
+                if before.endpoints == node.place.endpoints && node.renewals == *renewals {
                     return Ok(());
                 }
-                let place = Place { endpoints: place.endpoints.clone(), ..before };
+                let place = Place { endpoints: node.place.endpoints.clone(), ..before };
                 let membership = self.membership.clone();
                 blocking(move || membership.reopen(&place)).await?;
-                *renewals = number;
+                *renewals = node.renewals;
                 Ok(())
             }
         }
-    }
-
-    /// Whether a place is the store of a swarm that this host was in.
-    fn is_own(&self, place: &Place) -> bool {
-        let authority = place.tls.as_ref().and_then(|tls| tls.authority.as_ref());
-        authority.is_some_and(|file| file.starts_with(self.node.directory()))
     }
 }
 

@@ -39,17 +39,15 @@ pub async fn join(api: &Api, request: Request) -> Result<Response> {
     let Join { cluster, options, advertise_addr } = request.json().await?;
     let place = Place::parse(&cluster, &options)
         .map_err(|error| Error::new(Kind::Invalid, error.to_string()))?;
-    let engine = api.engine.clone();
     let advertise = advertise_addr.filter(|text| !text.is_empty());
-    blocking(move || engine.membership.join(&place, advertise.as_deref())).await?;
+    api.engine.swarm.join_other(place, advertise).await?;
     Ok(body::no_content())
 }
 
 /// `POST /rnet/cluster/leave`.
 pub async fn leave(api: &Api, request: &Request) -> Result<Response> {
     let how = if request.query.flag("force") { Leave::Forced } else { Leave::Orderly };
-    let engine = api.engine.clone();
-    blocking(move || engine.membership.leave(how)).await?;
+    api.engine.swarm.leave_other(how).await?;
     Ok(body::no_content())
 }
 
@@ -91,7 +89,6 @@ pub async fn node(api: &Api, key: &str) -> Result<Response> {
 /// `DELETE /rnet/cluster/nodes/{id}`.
 pub async fn remove_node(api: &Api, key: &str, request: &Request) -> Result<Response> {
     let how = if request.query.flag("force") { Removal::OfAny } else { Removal::OfOneAway };
-    let (engine, key) = (api.engine.clone(), key.to_owned());
-    let gone = blocking(move || engine.membership.required()?.remove_node(&key, how)).await?;
-    Ok(body::json(&json!({"ID": gone.id})))
+    let id = api.engine.swarm.remove_node(key, how).await?;
+    Ok(body::json(&json!({"ID": id})))
 }

@@ -69,8 +69,10 @@ pub fn without_volumes(api: &Api) -> Result<Response> {
 /// `GET /swarm`.
 async fn inspect(api: &Api) -> Result<Response> {
     let node = &api.engine.swarm.node;
-    let (records, tokens) = (node.records().await?, node.tokens().await?);
-    Ok(body::json(&wire::swarm(records.swarm()?, &node.authority()?, &tokens)?))
+    let records = node.records().await?;
+    let swarm = records.swarm()?;
+    let tokens = node.tokens(&swarm.record)?;
+    Ok(body::json(&wire::swarm(swarm, &node.authority()?, &tokens)?))
 }
 
 /// `POST /swarm/init`.
@@ -121,16 +123,17 @@ pub fn version(request: &Request, noun: &str) -> Result<i64> {
 pub async fn info(api: &Api) -> Value {
     let swarm = &api.engine.swarm;
     let standing = swarm.standing();
-    let Some(membership) = standing.membership else {
-        return wire::none();
+    let Some(enrolment) = standing.enrolment else {
+        let problem = standing.problem.filter(|_| standing.unreadable);
+        return wire::none(problem.as_deref());
     };
-    let manager = membership.role == Role::Manager;
-    let managers = membership.state.managers.iter();
+    let manager = enrolment.role == Role::Manager;
+    let managers = enrolment.state.managers.iter();
     let managers: Vec<_> =
         managers.map(|manager| json!({"NodeID": manager.node, "Addr": manager.address})).collect();
     let mut shown = json!({
-        "NodeID": membership.state.node,
-        "NodeAddr": membership.state.address,
+        "NodeID": enrolment.state.node,
+        "NodeAddr": enrolment.state.address,
         "LocalNodeState": "active",
         "ControlAvailable": manager,
         "Error": standing.problem.unwrap_or_default(),
@@ -155,8 +158,10 @@ async fn add_cluster(swarm: &Arc<crate::swarm::Swarm>, shown: &mut Value) -> Res
 
 /// The header of a ping.
 pub fn header(api: &Api) -> HeaderValue {
-    let role = api.engine.swarm.standing().membership.map(|membership| membership.role);
+    let standing = api.engine.swarm.standing();
+    let role = standing.enrolment.as_ref().map(|enrolment| enrolment.role);
     HeaderValue::from_static(match role {
+        None if standing.unreadable => "error",
         None => "inactive",
         Some(Role::Manager) => "active/manager",
         Some(Role::Worker) => "active/worker",

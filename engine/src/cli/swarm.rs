@@ -38,6 +38,7 @@ async fn init(client: &Client, args: SwarmInitArgs) -> Outcome {
     let body = json!({
         "ListenAddr": args.listen_addr, "Spec": spec,
         "AdvertiseAddr": args.advertise_addr.unwrap_or_default(),
+        "Availability": args.availability, "ForceNewCluster": args.force_new_cluster,
     });
     let node = client.post("/swarm/init", Some(&body)).await?;
     let node = node.as_str().unwrap_or_default();
@@ -52,6 +53,7 @@ async fn join(client: &Client, args: SwarmJoinArgs) -> Outcome {
     let body = json!({
         "ListenAddr": args.listen_addr, "AdvertiseAddr": args.advertise_addr.unwrap_or_default(),
         "RemoteAddrs": [args.manager], "JoinToken": args.token,
+        "Availability": args.availability,
     });
     client.post("/swarm/join", Some(&body)).await?;
     let info = client.get("/info").await?;
@@ -136,6 +138,9 @@ pub(crate) async fn update_node(client: &Client, args: NodeUpdateArgs) -> Outcom
     change(client, &args.name, |spec| {
         if let Some(role) = &args.role {
             spec["Role"] = json!(role);
+        }
+        if let Some(availability) = &args.availability {
+            spec["Availability"] = json!(availability);
         }
         if let (Some(labels), Some(added)) = (spec["Labels"].as_object_mut(), added.as_object()) {
             labels.extend(added.clone());

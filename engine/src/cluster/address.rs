@@ -6,6 +6,7 @@ use cluster::Place;
 use cnm::LinkName;
 use cnm::controller::HostFacts;
 use nix::ifaddrs::getifaddrs;
+use nix::net::if_::InterfaceFlags;
 use nix::sys::socket::SockaddrStorage;
 
 use engine_error::{Error, Result};
@@ -24,9 +25,11 @@ pub struct Advertised {
 
 /// An address that a link of this host has.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Owned {
-    link: String,
-    address: IpAddr,
+pub(crate) struct Owned {
+    pub(crate) link: String,
+    pub(crate) address: IpAddr,
+    /// Whether the link is switched on.
+    pub(crate) up: bool,
 }
 
 /// Finds the address: the one that is named, one of the link that is named, or the one that this host
@@ -61,11 +64,7 @@ fn named(text: &str, all: &[Owned]) -> Result<Owned> {
             None => refuse("it is no address of this host: see `ip address`"),
         };
     }
-    let on = |owned: &&Owned| owned.link == text;
-    // IPv4 comes first, as in most networks below.
-    let mut found: Vec<_> = all.iter().filter(on).filter(|o| is_of_use(o.address)).collect();
-    found.sort_by_key(|owned| owned.address.is_ipv6());
-    found.first().map(|owned| (*owned).clone()).ok_or_else(|| {
+    of_link(text, all).cloned().ok_or_else(|| {
         Error::invalid(format!(
             "--advertise-addr {text}: no interface of this host has that name and an address; name \
              another one, or an address"
@@ -73,8 +72,14 @@ fn named(text: &str, all: &[Owned]) -> Result<Owned> {
     })
 }
 
+/// The address by which others reach a link. IPv4 comes first, as in most networks below.
+pub(crate) fn of_link<'a>(link: &str, all: &'a [Owned]) -> Option<&'a Owned> {
+    let on = all.iter().filter(|owned| owned.link == link && is_of_use(owned.address));
+    on.min_by_key(|owned| owned.address.is_ipv6())
+}
+
 /// Addresses of one link are none to others.
-fn is_of_use(address: IpAddr) -> bool {
+pub(crate) fn is_of_use(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(address) => !address.is_link_local(),
         IpAddr::V6(address) => !address.is_unicast_link_local(),
@@ -101,18 +106,21 @@ fn towards(place: &Place) -> Result<IpAddr> {
     )))
 }
 
-fn source(to: SocketAddr) -> std::io::Result<IpAddr> {
+/// The address that this host sends from on its way to another one. Nothing is sent.
+pub(crate) fn source(to: SocketAddr) -> std::io::Result<IpAddr> {
     let any: SocketAddr = if to.is_ipv4() { ([0; 4], 0).into() } else { ([0_u16; 8], 0).into() };
     let socket = UdpSocket::bind(any)?;
     socket.connect(to)?;
     Ok(socket.local_addr()?.ip())
 }
 
-fn addresses() -> Result<Vec<Owned>> {
+/// All addresses of this host.
+pub(crate) fn addresses() -> Result<Vec<Owned>> {
     let all = getifaddrs().map_err(|error| Error::internal("cannot list addresses", error))?;
     let owned = all.filter_map(|entry| {
         let address = entry.address.as_ref().and_then(ip)?;
-        Some(Owned { link: entry.interface_name, address })
+        let up = entry.flags.contains(InterfaceFlags::IFF_UP);
+        Some(Owned { link: entry.interface_name, address, up })
     });
     Ok(owned.collect())
 }
@@ -127,7 +135,7 @@ mod tests {
     use super::*;
 
     fn owned(link: &str, address: &str) -> Owned {
-        Owned { link: link.to_owned(), address: address.parse().unwrap() }
+        Owned { link: link.to_owned(), address: address.parse().unwrap(), up: true }
     }
 
     #[test]

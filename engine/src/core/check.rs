@@ -99,9 +99,16 @@ impl Engine {
 
     /// Why this host is not what it is to be in its swarm.
     fn swarm(&self) -> Option<Finding> {
-        let problem = self.swarm.standing().problem?;
+        let standing = self.swarm.standing();
+        let problem = standing.problem?;
         let log = self.settings.exec_root.join("etcd.log");
-        let advice = format!("it is tried again by itself; {} has what etcd says", log.display());
+        let advice = if standing.unreadable {
+            "mend that file, or use the release that wrote it: nothing is deleted until `rnet swarm \
+             leave --force`"
+                .to_owned()
+        } else {
+            format!("it is tried again by itself; {} has what etcd says", log.display())
+        };
         Some(Finding { subject: "swarm".to_owned(), problem, advice })
     }
 

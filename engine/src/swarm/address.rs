@@ -1,11 +1,8 @@
 //! Addresses of a node of a swarm, as users write them: an address or an interface, with a port.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr};
 
-use nix::ifaddrs::getifaddrs;
-use nix::net::if_::InterfaceFlags;
-use nix::sys::socket::SockaddrStorage;
-
+use crate::cluster::address::{Owned, addresses, is_of_use, of_link, source};
 use engine_error::{Error, Result};
 use swarm::PORT;
 
@@ -17,17 +14,12 @@ pub(super) struct Addresses {
     pub(super) listen: SocketAddr,
 }
 
-/// An address of this host on an interface.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Owned {
-    interface: String,
-    address: IpAddr,
-}
-
 impl Addresses {
     /// Those that a user named; where none is, the one that `managers` are reached from, or the only one.
     pub(super) fn find(listen: &str, advertise: &str, managers: &[String]) -> Result<Self> {
-        Self::among(&owned()?, (listen, advertise), || towards(managers))
+        let mut all = addresses()?;
+        all.retain(|owned| owned.up);
+        Self::among(&all, (listen, advertise), || towards(managers))
     }
 
     fn among(
@@ -76,10 +68,7 @@ fn read(text: &str, all: &[Owned], any: bool) -> Option<SocketAddr> {
         Some((name, port)) => (name, port.parse().ok()?),
         None => (text, PORT),
     };
-    let mut found: Vec<_> = all.iter().filter(|owned| owned.interface == name).collect();
-    // IPv4 comes first, as in most networks below.
-    found.sort_by_key(|owned| owned.address.is_ipv6());
-    found.first().map(|owned| SocketAddr::new(owned.address, port))
+    of_link(name, all).map(|owned| SocketAddr::new(owned.address, port))
 }
 
 /// The only address that this host has, in Docker's words if it has several.
@@ -87,7 +76,8 @@ fn only(all: &[Owned], listen: IpAddr) -> Result<IpAddr> {
     if !listen.is_unspecified() {
         return Ok(listen);
     }
-    let mut usable: Vec<_> = all.iter().filter(|owned| !owned.address.is_loopback()).collect();
+    let is_usable = |owned: &&Owned| !owned.address.is_loopback() && is_of_use(owned.address);
+    let mut usable: Vec<_> = all.iter().filter(is_usable).collect();
     if usable.iter().any(|owned| owned.address.is_ipv4()) {
         usable.retain(|owned| owned.address.is_ipv4());
     }
@@ -97,7 +87,7 @@ fn only(all: &[Owned], listen: IpAddr) -> Result<IpAddr> {
         )),
         [one] => Ok(one.address),
         several => {
-            let named = several.iter().map(|o| format!("{} on {}", o.address, o.interface));
+            let named = several.iter().map(|o| format!("{} on {}", o.address, o.link));
             Err(Error::invalid(format!(
                 "could not choose an IP address to advertise since this system has multiple \
                  addresses ({}) - specify one with --advertise-addr",
@@ -111,31 +101,8 @@ fn only(all: &[Owned], listen: IpAddr) -> Result<IpAddr> {
 fn towards(managers: &[String]) -> Option<IpAddr> {
     managers.iter().find_map(|manager| {
         let manager: SocketAddr = swarm::client::with_port(manager).parse().ok()?;
-        let any: IpAddr = match manager {
-            SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
-            SocketAddr::V6(_) => std::net::Ipv6Addr::UNSPECIFIED.into(),
-        };
-        let socket = UdpSocket::bind((any, 0)).ok()?;
-        socket.connect(manager).ok()?;
-        Some(socket.local_addr().ok()?.ip())
+        source(manager).ok()
     })
-}
-
-fn owned() -> Result<Vec<Owned>> {
-    let listed = getifaddrs();
-    let listed = listed.map_err(|error| Error::internal("cannot list addresses", error))?;
-    let up = listed.filter(|entry| entry.flags.contains(InterfaceFlags::IFF_UP));
-    let read = up.filter_map(|entry| {
-        let address = of_storage(entry.address.as_ref()?)?;
-        let of_one_link = matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local());
-        (!of_one_link).then_some(Owned { interface: entry.interface_name, address })
-    });
-    Ok(read.collect())
-}
-
-fn of_storage(storage: &SockaddrStorage) -> Option<IpAddr> {
-    let v4 = storage.as_sockaddr_in().map(|address| address.ip().into());
-    v4.or_else(|| storage.as_sockaddr_in6().map(|address| address.ip().into()))
 }
 
 #[cfg(test)]
@@ -143,9 +110,10 @@ mod tests {
     use super::*;
 
     fn host() -> Vec<Owned> {
-        let owned = |interface: &str, address: &str| Owned {
-            interface: interface.to_owned(),
+        let owned = |link: &str, address: &str| Owned {
+            link: link.to_owned(),
             address: address.parse().unwrap(),
+            up: true,
         };
         vec![
             owned("lo", "127.0.0.1"),

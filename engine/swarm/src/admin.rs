@@ -40,7 +40,7 @@ const NOTICES: usize = 50;
 const NOTICE: Duration = Duration::from_millis(100);
 
 /// The store's members, asked as a node with a certificate: one after the other, until one answers.
-pub struct Admin {
+pub(crate) struct Admin {
     members: RwLock<Arc<Members>>,
 }
 
@@ -62,34 +62,34 @@ impl fmt::Debug for Admin {
 
 /// A member of the store.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Peer {
+pub(crate) struct Peer {
     /// Its number.
-    pub id: u64,
+    pub(crate) id: u64,
     /// Its name, which is the node's identity; empty until it has begun.
-    pub name: String,
+    pub(crate) name: String,
     /// Where the others find it.
-    pub peers: Vec<String>,
+    pub(crate) peers: Vec<String>,
     /// Where nodes find it.
-    pub clients: Vec<String>,
+    pub(crate) clients: Vec<String>,
     /// Whether it has no vote yet.
-    pub learner: bool,
+    pub(crate) learner: bool,
 }
 
 impl Admin {
     /// Speaks with members at `address:port`; connects when it has to.
-    pub async fn connect(members: &[String], identity: &Identity) -> Result<Self> {
+    pub(crate) async fn connect(members: &[String], identity: &Identity) -> Result<Self> {
         Ok(Self { members: RwLock::new(Arc::new(Members::new(members, identity).await?)) })
     }
 
     /// From here on there are other members, or another certificate.
-    pub async fn reopen(&self, members: &[String], identity: &Identity) -> Result<()> {
+    pub(crate) async fn reopen(&self, members: &[String], identity: &Identity) -> Result<()> {
         let members = Arc::new(Members::new(members, identity).await?);
         *self.members.write().unwrap_or_else(PoisonError::into_inner) = members;
         Ok(())
     }
 
     /// All members, as a majority knows them.
-    pub async fn members(&self) -> Result<Vec<Peer>> {
+    pub(crate) async fn members(&self) -> Result<Vec<Peer>> {
         let list = |mut client: Client| async move { client.member_list().await };
         let listed = self.ask("list the store's members", list).await?;
         let peer = |member: &etcd_client::Member| Peer {
@@ -103,7 +103,7 @@ impl Admin {
     }
 
     /// Makes room for a member, which has no vote yet.
-    pub async fn add(&self, peer: &str) -> Result<()> {
+    pub(crate) async fn add(&self, peer: &str) -> Result<()> {
         let add = |mut client: Client| {
             let peer = peer.to_owned();
             let learner = Some(MemberAddOptions::new().with_is_learner());
@@ -113,7 +113,7 @@ impl Admin {
     }
 
     /// Gives a member its vote. It has to know what the others know.
-    pub async fn promote(&self, id: u64) -> Result<()> {
+    pub(crate) async fn promote(&self, id: u64) -> Result<()> {
         let promote = |mut client: Client| async move { client.member_promote(id).await };
         self.ask("give a member of the store its vote", promote).await.map(|_| ())
     }
@@ -125,7 +125,7 @@ impl Admin {
 
     /// Has a member that leads make way for another one. A leader that is removed may take with it
     /// what the others need to know to go on.
-    pub async fn make_way(&self, from: &Peer, among: &[Peer]) {
+    pub(crate) async fn make_way(&self, from: &Peer, among: &[Peer]) {
         let connect = self.known().connect.clone();
         let Some(place) = from.clients.first().and_then(|url| url.strip_prefix("https://")) else {
             return;
@@ -154,7 +154,7 @@ impl Admin {
     }
 
     /// Takes a member away, and returns when another one knows that.
-    pub async fn expel(&self, peer: &Peer, among: &[Peer]) -> Result<()> {
+    pub(crate) async fn expel(&self, peer: &Peer, among: &[Peer]) -> Result<()> {
         self.make_way(peer, among).await;
         let begun = Instant::now();
         while let Err(error) = self.remove(peer.id).await {
@@ -173,7 +173,7 @@ impl Admin {
     }
 
     /// Which member leads, as each of these at `address:port` knows that answers.
-    pub async fn leaders(&self, members: &[String]) -> Vec<Option<u64>> {
+    pub(crate) async fn leaders(&self, members: &[String]) -> Vec<Option<u64>> {
         let known = self.known();
         let mut asked = Vec::new();
         for member in members {
@@ -191,7 +191,7 @@ impl Admin {
     }
 
     /// Has the store ask for certificates' names from now on. Doing it again does no harm.
-    pub async fn guard(&self, manager: &str) -> Result<()> {
+    pub(crate) async fn guard(&self, manager: &str) -> Result<()> {
         let what = "say what nodes may do in the store";
         let list = |mut client: Client| async move { client.role_list().await };
         let roles = self.ask(what, list).await?;

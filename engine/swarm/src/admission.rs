@@ -10,12 +10,12 @@ use engine_error::{Error, Kind, Result};
 use crate::authority::{Authority, Subject};
 use crate::certificate::{Holder, key_of_request};
 use crate::protocol::{Admission, Join, Request};
-use crate::record::{At, NodeRecord, Records, Register, SwarmRecord, VERSION, now};
+use crate::record::{At, NodeRecord, Records, Register, SwarmRecord, TRIES, VERSION, busy, now};
 use crate::server::Doorkeeper;
 use crate::token::{Role, Token};
 
 /// What nodes may do in the store.
-pub trait Users: std::fmt::Debug + Send + Sync {
+pub(crate) trait Users: std::fmt::Debug + Send + Sync {
     /// A node has these rights, and no others.
     fn grant<'a>(&'a self, node: &'a str, role: Role) -> Granting<'a>;
 
@@ -24,11 +24,11 @@ pub trait Users: std::fmt::Debug + Send + Sync {
 }
 
 /// What is being waited for.
-pub type Granting<'a> = Pin<Box<dyn Future<Output = Result<()>> + Send + 'a>>;
+pub(crate) type Granting<'a> = Pin<Box<dyn Future<Output = Result<()>> + Send + 'a>>;
 
 /// Decides at the managers' port, by what is in the store.
 #[derive(Debug)]
-pub struct Keeper {
+pub(crate) struct Keeper {
     authority: Arc<Authority>,
     register: Register,
     users: Arc<dyn Users>,
@@ -36,7 +36,11 @@ pub struct Keeper {
 
 impl Keeper {
     /// One with the authority's key.
-    pub fn new(authority: Arc<Authority>, register: Register, users: Arc<dyn Users>) -> Self {
+    pub(crate) fn new(
+        authority: Arc<Authority>,
+        register: Register,
+        users: Arc<dyn Users>,
+    ) -> Self {
         Self { authority, register, users }
     }
 
@@ -50,9 +54,9 @@ impl Keeper {
         check(join)?;
         let key = key_of_request(&join.request)?;
         match records.nodes.get(&join.node) {
-            // Its first answer was lost.
-            Some(At { record, .. }) if record.key == key => {
-                return self.issue(&records, join, record.role).await;
+            // Its first answer was lost. A token gives no other role than its own.
+            Some(At { record, .. }) if record.key == key && record.role == role => {
+                return self.issue(&records, join, role).await;
             }
             Some(_) => return Err(taken(&join.node)),
             None => {}
@@ -66,6 +70,7 @@ impl Keeper {
             address: join.address,
             key,
             labels: std::collections::BTreeMap::new(),
+            availability: join.availability,
             description: join.description.clone(),
         };
         if !self.register.add(&join.node, &record).await? {
@@ -77,31 +82,44 @@ impl Keeper {
 
     async fn issue(&self, records: &Records, join: &Join, role: Role) -> Result<Admission> {
         let swarm = &records.swarm()?.record;
-        self.users.grant(&join.node, role).await?;
+        let role = self.rights(&join.node, role).await?;
         self.admission(records, swarm, &join.request, (&join.node, join.address, role))
     }
 
     async fn renew(&self, holder: &Holder, request: &str, address: IpAddr) -> Result<Admission> {
         let records = self.register.read().await?;
         let swarm = &records.swarm()?.record;
-        let gone = || {
-            let message = format!("node {} is none of this cluster, or was removed", holder.node);
-            Error::new(Kind::Unauthorized, message)
-        };
-        if holder.cluster != swarm.id {
-            return Err(gone());
+        if holder.cluster != swarm.id || !records.nodes.contains_key(&holder.node) {
+            return Err(gone(&holder.node));
         }
-        let role = records.nodes.get(&holder.node).ok_or_else(gone)?.record.role;
+        check_address(address)?;
         let key = key_of_request(request)?;
-        self.register
-            .change_node(&holder.node, None, |node| {
-                node.key.clone_from(&key);
-                node.address = address;
-                Ok(())
-            })
-            .await?;
-        self.users.grant(&holder.node, role).await?;
+        let change = |node: &mut NodeRecord| {
+            node.key.clone_from(&key);
+            node.address = address;
+            Ok(())
+        };
+        let role = self.register.change_node(&holder.node, None, change).await?.role;
+        let role = self.rights(&holder.node, role).await?;
         self.admission(&records, swarm, request, (&holder.node, address, role))
+    }
+
+    /// Gives a node the rights of its role. Whoever gives it another one meanwhile, or removes it, is not
+    /// undone.
+    async fn rights(&self, node: &str, mut role: Role) -> Result<Role> {
+        for _ in 0..TRIES {
+            self.users.grant(node, role).await?;
+            let Some(now) = self.register.read().await?.nodes.remove(node) else {
+                self.users.forget(node).await?;
+                return Err(gone(node));
+            };
+            let now = now.record.role;
+            if now == role {
+                return Ok(role);
+            }
+            role = now;
+        }
+        Err(busy())
     }
 
     fn admission(
@@ -154,14 +172,21 @@ fn check(join: &Join) -> Result<()> {
     if !(16..=64).contains(&join.node.len()) || !join.node.chars().all(known) {
         return Err(Error::invalid(format!("`{}` is no identity of a node", join.node)));
     }
-    if join.address.is_loopback() || join.address.is_unspecified() || join.address.is_multicast() {
-        let message = format!(
-            "nobody reaches a node at {}: give another address with --advertise-addr",
-            join.address
-        );
-        return Err(Error::invalid(message));
+    check_address(join.address)
+}
+
+fn check_address(address: IpAddr) -> Result<()> {
+    if address.is_loopback() || address.is_unspecified() || address.is_multicast() {
+        return Err(Error::invalid(format!(
+            "nobody reaches a node at {address}: give another address with --advertise-addr"
+        )));
     }
     Ok(())
+}
+
+fn gone(node: &str) -> Error {
+    let message = format!("node {node} is none of this cluster, or was removed");
+    Error::new(Kind::Unauthorized, message)
 }
 
 fn taken(node: &str) -> Error {
@@ -177,15 +202,24 @@ mod tests {
     use super::*;
     use crate::certificate::KeyAndRequest;
     use crate::protocol::Description;
+    use crate::record::Availability;
 
-    /// Who has which rights.
+    /// Who has which rights, and where whoever gets some is demoted once at that moment.
     #[derive(Debug, Default)]
-    struct Rights(Mutex<BTreeMap<String, Role>>);
+    struct Rights(Mutex<BTreeMap<String, Role>>, Mutex<Option<Register>>);
 
     impl Users for Rights {
         fn grant<'a>(&'a self, node: &'a str, role: Role) -> Granting<'a> {
             self.0.lock().unwrap().insert(node.to_owned(), role);
-            Box::pin(std::future::ready(Ok(())))
+            let demoted_in = self.1.lock().unwrap().take();
+            Box::pin(async move {
+                let Some(register) = demoted_in else { return Ok(()) };
+                let demote = |node: &mut NodeRecord| {
+                    node.role = Role::Worker;
+                    Ok(())
+                };
+                register.change_node(node, None, demote).await.map(|_| ())
+            })
         }
 
         fn forget<'a>(&'a self, node: &'a str) -> Granting<'a> {
@@ -216,6 +250,7 @@ mod tests {
                 address: "192.0.2.1".parse().unwrap(),
                 key: String::new(),
                 labels: BTreeMap::new(),
+                availability: Availability::default(),
                 description: Description::default(),
             };
             register.begin(&swarm, FIRST, &first).await.unwrap();
@@ -233,6 +268,7 @@ mod tests {
                 node: node.to_owned(),
                 name: "two".to_owned(),
                 address: "192.0.2.2".parse().unwrap(),
+                availability: Availability::default(),
                 description: Description::default(),
             };
             self.keeper.admit(None, Request::Join(Box::new(join))).await
@@ -276,12 +312,41 @@ mod tests {
             let error = door.join(&door.tokens[1], taken, &other).await.unwrap_err();
             assert_eq!(error.kind(), Kind::Conflict, "{error}");
         }
+        // With a token of another role it is somebody else's place, too.
+        let error = door.join(&door.tokens[0], SECOND, &request).await.unwrap_err();
+        assert_eq!(error.kind(), Kind::Conflict, "{error}");
         // etcd's own user, and what is no identity.
         for node in ["root", "../../../../cluster", "Rnet-store-member"] {
             let error = door.join(&door.tokens[0], node, &other).await.unwrap_err();
             assert_eq!(error.kind(), Kind::Invalid, "{error}");
         }
         assert!(!door.rights.0.lock().unwrap().contains_key(FIRST));
+    }
+
+    #[tokio::test]
+    async fn a_worker_s_token_gives_no_manager_s_credentials() {
+        let door = Door::new().await;
+        let request = KeyAndRequest::new().unwrap().request;
+        door.join(&door.tokens[1], SECOND, &request).await.unwrap();
+        let promote = |node: &mut NodeRecord| {
+            node.role = Role::Manager;
+            Ok(())
+        };
+        door.register.change_node(SECOND, None, promote).await.unwrap();
+        let error = door.join(&door.tokens[1], SECOND, &request).await.unwrap_err();
+        assert_eq!(error.kind(), Kind::Conflict, "{error}");
+    }
+
+    #[tokio::test]
+    async fn who_is_given_another_role_while_it_is_renewed_keeps_that() {
+        let door = Door::new().await;
+        let request = KeyAndRequest::new().unwrap().request;
+        let admitted = door.join(&door.tokens[0], SECOND, &request).await.unwrap();
+        let holder = Holder::of_pem(&admitted.certificate).unwrap();
+        *door.rights.1.lock().unwrap() = Some(door.register.clone());
+        let renewed = door.renew(Some(holder), &request).await.unwrap();
+        assert!(renewed.role == Role::Worker && renewed.authority_key.is_none());
+        assert_eq!(door.rights.0.lock().unwrap().get(SECOND), Some(&Role::Worker));
     }
 
     #[tokio::test]
@@ -298,6 +363,10 @@ mod tests {
         let renewed = door.renew(Some(holder.clone()), &request).await.unwrap();
         assert!(renewed.role == Role::Manager && renewed.authority_key.is_some());
         assert!(Holder::of_pem(&renewed.certificate).unwrap().until > SystemTime::now());
+
+        let nowhere = Request::Renew { request: request.clone(), address: [127, 0, 0, 1].into() };
+        let error = door.keeper.admit(Some(holder.clone()), nowhere).await.unwrap_err();
+        assert!(error.to_string().starts_with("nobody reaches a node at 127.0.0.1"), "{error}");
 
         let foreign = Holder { cluster: "another".to_owned(), ..holder.clone() };
         door.register.remove(SECOND).await.unwrap();

@@ -23,10 +23,10 @@ use crate::token::Role;
 pub const DIGEST: usize = 32;
 
 /// The name by which a certificate tells a manager.
-pub const MANAGER: &str = "swarm-manager";
+pub(crate) const MANAGER: &str = "swarm-manager";
 
 /// The common name of what members of the store show to each other. No node is called so.
-pub const PEER: &str = "rnet-store-member";
+pub(crate) const PEER: &str = "rnet-store-member";
 
 /// How long the authority itself is good for.
 const AUTHORITY_LIFE: Duration = Duration::from_secs(10 * 365 * 86400);
@@ -169,7 +169,7 @@ impl Authority {
 }
 
 /// What tells a certificate from every other one.
-pub fn digest_of(der: &[u8]) -> [u8; DIGEST] {
+pub(crate) fn digest_of(der: &[u8]) -> [u8; DIGEST] {
     let mut bytes = [0; DIGEST];
     bytes.copy_from_slice(digest::digest(&digest::SHA256, der).as_ref());
     bytes

@@ -60,6 +60,11 @@ impl Holder {
         Self::of(&der.map_err(|error| Error::internal("cannot read a certificate", error))?)
     }
 
+    /// How long it is good for, from when it was asked for.
+    pub(crate) fn life(&self) -> Duration {
+        self.until.duration_since(self.from + EARLIER).unwrap_or_default()
+    }
+
     /// When half of its time is over, and a new one is asked for.
     pub fn half_time(&self) -> SystemTime {
         half_time(self.from, self.until)
@@ -145,7 +150,7 @@ impl KeyAndRequest {
 }
 
 /// What tells the key of a request from every other one, for records.
-pub fn key_of_request(request: &str) -> Result<String> {
+pub(crate) fn key_of_request(request: &str) -> Result<String> {
     let parsed = rcgen::CertificateSigningRequestParams::from_pem(request);
     let parsed = parsed
         .map_err(|error| Error::caused(Kind::Invalid, "this is no certificate request", error))?;

@@ -49,8 +49,17 @@ async fn converse(
     let stream = TcpStream::connect(place).await?;
     let name = ServerName::try_from(MANAGER).map_err(io::Error::other)?;
     let mut stream = TlsConnector::from(config.clone()).connect(name, stream).await?;
-    send(&mut stream, request).await?;
-    receive(&mut stream).await
+    let sent = send(&mut stream, request).await;
+    match (sent, receive(&mut stream).await) {
+        (_, Ok(answer)) => Ok(answer),
+        // Why the other side did not listen to the end was said before it hung up.
+        (_, Err(error)) if is_tls(&error) => Err(error),
+        (Err(error), _) | (Ok(()), Err(error)) => Err(error),
+    }
+}
+
+fn is_tls(error: &io::Error) -> bool {
+    error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()).is_some()
 }
 
 /// What a failure means.

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::authority::Authority;
 use crate::client::Identity;
 use crate::protocol::{Description, Manager};
-use crate::record::SwarmRecord;
+use crate::record::{Availability, SwarmRecord};
 use crate::token::Role;
 
 /// The version of the state that this program writes.
@@ -43,6 +43,12 @@ pub struct State {
     /// The managers, as far as it knows.
     #[serde(default)]
     pub managers: Vec<Manager>,
+    /// What it is to be used for, when it begins.
+    #[serde(default)]
+    pub availability: Availability,
+    /// How far it is with going on without the other managers, if it is to.
+    #[serde(default)]
+    pub alone: Option<Alone>,
     /// What it is.
     #[serde(default)]
     pub description: Description,
@@ -56,6 +62,16 @@ pub enum Phase {
     In,
     /// It is to be none any more.
     Leaving,
+}
+
+/// What is to be done for a manager to go on without the others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Alone {
+    /// Its member of the store forgets the others; then all that follows.
+    Member,
+    /// The others are no managers any more.
+    Records,
 }
 
 /// The directory.

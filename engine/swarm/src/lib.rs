@@ -2,11 +2,11 @@
 //!
 //! A *manager* is a node with a member of etcd, which this crate starts and looks after, and with the
 //! key of the cluster's [`Authority`]. A *worker* only talks to the members. Whoever joins shows a
-//! [`Token`] at a manager's port ([`server`]), and gets a certificate; the token tells it the authority.
-//! What nodes may do in the store follows from their certificates, too ([`admin`]).
+//! [`Token`] at a manager's port (`server`), and gets a certificate; the token tells it the authority.
+//! What nodes may do in the store follows from their certificates, too (`admin`).
 
-pub mod admin;
-pub mod admission;
+mod admin;
+mod admission;
 mod attempts;
 mod authority;
 mod base36;
@@ -17,17 +17,15 @@ pub mod member;
 pub mod node;
 pub mod protocol;
 pub mod record;
-pub mod server;
+mod server;
 mod standing;
 mod tls;
 mod token;
 
-pub use authority::{
-    Authority, DIGEST, MANAGER, NODE_LIFE, PEER, Subject, digest_of, digest_of_pem,
-};
-pub use certificate::{Holder, KeyAndRequest, Signer, key_of_request};
+pub use authority::{Authority, DIGEST, NODE_LIFE, Subject, digest_of_pem};
+pub use certificate::{Holder, KeyAndRequest, Signer};
 pub use node::Node;
-pub use standing::{Membership, Standing};
+pub use standing::{Enrolment, Standing};
 pub use token::{Generations, NoToken, Role, Token};
 
 /// The port at which managers are asked to be let in: Docker's.

@@ -2,6 +2,7 @@
 //!
 //! Which process it is, its data directory tells: that is found in the arguments, and compared by
 //! what it is on disk. So the daemon that comes next finds it without having written anything down.
+//! What is none of etcd's, another user's or in a container is never taken for it.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -17,6 +18,7 @@ use std::time::Duration;
 
 use engine_error::{Error, Kind, Result};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use serde_json::Value;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
@@ -35,6 +37,9 @@ const BACK_OFF: [Duration; 2] = [Duration::from_millis(200), Duration::from_secs
 
 /// A member that ran as long as this was well.
 const WELL: Duration = Duration::from_secs(60);
+
+/// Who ended so often in a row will do so again.
+const HOPELESS: usize = 5;
 
 /// How long a member may take to end.
 const END: Duration = Duration::from_secs(10);
@@ -60,6 +65,8 @@ pub struct Plan {
     pub log: PathBuf,
     /// The members that there are, `name=url,…`; it alone if that is empty.
     pub members: String,
+    /// Whether it forgets all others that it knows of.
+    pub alone: bool,
 }
 
 impl Plan {
@@ -105,7 +112,8 @@ impl Plan {
         let values = values.into_iter().map(|(name, value)| format!("--{name}={value}"));
         let flags =
             ["--client-cert-auth", "--peer-client-cert-auth", "--enable-grpc-gateway=false"];
-        values.chain(flags.map(str::to_owned)).collect()
+        let alone_again = self.alone.then(|| "--force-new-cluster".to_owned());
+        values.chain(flags.map(str::to_owned)).chain(alone_again).collect()
     }
 }
 
@@ -122,34 +130,41 @@ pub fn program() -> Result<PathBuf> {
     })
 }
 
+/// How often it ended and was not well in between.
+#[derive(Clone, Debug, Default)]
+struct Ends {
+    in_a_row: usize,
+    why: Option<String>,
+}
+
 /// A member that is kept running.
 #[derive(Debug)]
-pub struct Member {
+pub struct EtcdProcess {
     plan: Plan,
-    problem: watch::Receiver<Option<String>>,
+    ends: watch::Receiver<Ends>,
     stop: Arc<Notify>,
     task: JoinHandle<()>,
 }
 
-impl Member {
+impl EtcdProcess {
     /// Keeps one running: adopts the process that is there, or starts one, and starts another when it
     /// ends.
     pub fn keep(plan: Plan) -> Result<Self> {
         let program = program()?;
         let stop = Arc::new(Notify::new());
-        let (tell, problem) = watch::channel(None);
+        let (tell, ends) = watch::channel(Ends::default());
         let task = tokio::spawn(supervise(program, plan.clone(), tell, stop.clone()));
-        Ok(Self { plan, problem, stop, task })
+        Ok(Self { plan, ends, stop, task })
     }
 
-    /// What it runs with.
-    pub fn plan(&self) -> &Plan {
-        &self.plan
-    }
-
-    /// Why it does not run, if it does not.
+    /// Why it ended, if it has not been well for a while since.
     pub fn problem(&self) -> Option<String> {
-        self.problem.borrow().clone()
+        self.ends.borrow().why.clone()
+    }
+
+    /// Whether it ends whenever it is started.
+    pub fn keeps_ending(&self) -> bool {
+        self.ends.borrow().in_a_row >= HOPELESS
     }
 
     /// Ends the process.
@@ -161,7 +176,7 @@ impl Member {
     }
 }
 
-impl Drop for Member {
+impl Drop for EtcdProcess {
     /// The process goes on.
     fn drop(&mut self) {
         self.task.abort();
@@ -170,7 +185,7 @@ impl Drop for Member {
 
 /// Ends whatever process has a data directory.
 pub async fn end(data: &Path) -> Result<()> {
-    let Some(process) = find(data) else { return Ok(()) };
+    let Some(process) = found(data).await else { return Ok(()) };
     let failed = |error| Error::internal("cannot end the member of etcd", error);
     terminate(&watched(process).map_err(failed)?).await
 }
@@ -186,18 +201,16 @@ async fn terminate(process: &AsyncFd<OwnedFd>) -> Result<()> {
     Err(Error::new(Kind::Unavailable, "cannot end the member of etcd: the kernel keeps it"))
 }
 
-async fn supervise(
-    program: PathBuf,
-    plan: Plan,
-    problem: watch::Sender<Option<String>>,
-    stop: Arc<Notify>,
-) {
+async fn supervise(program: PathBuf, plan: Plan, ends: watch::Sender<Ends>, stop: Arc<Notify>) {
     let mut wait = BACK_OFF[0];
     loop {
         let begun = Instant::now();
-        let Some(why) = run(&program, &plan, &problem, &stop).await else { return };
+        let Some(why) = run(&program, &plan, &ends, &stop).await else { return };
         tracing::warn!(why, again = ?wait, "the member of etcd ended");
-        problem.send_replace(Some(why));
+        ends.send_modify(|ends| {
+            ends.in_a_row += 1;
+            ends.why = Some(why);
+        });
         if begun.elapsed() > WELL {
             wait = BACK_OFF[0];
         }
@@ -213,15 +226,13 @@ async fn supervise(
 async fn run(
     program: &Path,
     plan: &Plan,
-    problem: &watch::Sender<Option<String>>,
+    ends: &watch::Sender<Ends>,
     stop: &Notify,
 ) -> Option<String> {
-    let (process, mut child) = match find(&plan.data()) {
-        Some(process) => (process, None),
-        None => match start(program, plan) {
-            Ok((process, child)) => (process, Some(child)),
-            Err(error) => return Some(format!("cannot start {}: {error}", program.display())),
-        },
+    let since = length(&plan.log);
+    let (process, mut child) = match begun(program, plan).await {
+        Ok(begun) => begun,
+        Err(error) => return Some(format!("cannot start {}: {error}", program.display())),
     };
     let ended = match watched(process) {
         Ok(ended) => ended,
@@ -235,7 +246,7 @@ async fn run(
         }
         trim(&plan.log);
         if begun.elapsed() >= WELL {
-            problem.send_replace(None);
+            ends.send_replace(Ends::default());
         }
     };
     if told && let Err(error) = terminate(&ended).await {
@@ -245,8 +256,24 @@ async fn run(
     // Nobody else takes note of a child's end.
     let status = child.as_mut().and_then(|child| child.wait().ok());
     let how = status.map_or_else(|| "it is gone".to_owned(), |status| status.to_string());
-    let words = last_words(&plan.log).map(|words| format!(": {words}")).unwrap_or_default();
+    let words = last_words(&plan.log, since).map(|words| format!(": {words}")).unwrap_or_default();
     (!told).then(|| format!("{how}{words}"))
+}
+
+/// The process that is there, or one that is started.
+async fn begun(program: &Path, plan: &Plan) -> io::Result<(OwnedFd, Option<Child>)> {
+    let (program, plan) = (program.to_owned(), plan.clone());
+    let begin = move || match find(&plan.data()) {
+        Some(process) => Ok((process, None)),
+        None => start(&program, &plan).map(|(process, child)| (process, Some(child))),
+    };
+    tokio::task::spawn_blocking(begin).await.unwrap_or_else(|error| Err(io::Error::other(error)))
+}
+
+/// The process that is there. Looking for it goes through all that there are.
+async fn found(data: &Path) -> Option<OwnedFd> {
+    let data = data.to_owned();
+    tokio::task::spawn_blocking(move || find(&data)).await.ok().flatten()
 }
 
 /// Starts it in a group of its own, so that what ends the daemon does not end it.
@@ -275,17 +302,21 @@ fn start(program: &Path, plan: &Plan) -> io::Result<(OwnedFd, Child)> {
 
 /// The process that has a data directory.
 fn find(data: &Path) -> Option<OwnedFd> {
-    let own = fs::metadata(data).ok()?;
+    let place = |path: &Path| fs::metadata(path).ok().map(|found| (found.dev(), found.ino()));
+    let (own, root) = (place(data)?, place(Path::new("/proc/self/root"))?);
+    let user = rustix::process::geteuid().as_raw();
     let argument = format!("--data-dir={}", data.display());
     let is = |process: &Path| {
         let words = fs::read(process.join("cmdline")).unwrap_or_default();
         if !words.split(|byte| *byte == 0).any(|word| word == argument.as_bytes()) {
             return false;
         }
-        // Others may have a directory of that name: in a container, or a laboratory.
-        let below = data.strip_prefix("/").unwrap_or(data);
-        let there = fs::metadata(process.join("root").join(below));
-        there.is_ok_and(|there| (there.dev(), there.ino()) == (own.dev(), own.ino()))
+        // Anybody may say these words, and a container may have a directory of that name.
+        let there = process.join("root");
+        fs::metadata(process).is_ok_and(|process| process.uid() == user)
+            && fs::read_link(process.join("exe")).is_ok_and(|program| is_etcd(&program))
+            && place(&there) == Some(root)
+            && place(&there.join(data.strip_prefix("/").unwrap_or(data))) == Some(own)
     };
     fs::read_dir("/proc").ok()?.flatten().find_map(|entry| {
         let pid = std::str::from_utf8(entry.file_name().as_bytes()).ok()?.parse().ok()?;
@@ -295,6 +326,16 @@ fn find(data: &Path) -> Option<OwnedFd> {
         // Once it is held, another process cannot take its number.
         pidfd(pid).filter(|_| is(&entry.path()))
     })
+}
+
+/// Whether a running program is etcd's. The kernel says of one that was exchanged meanwhile that it
+/// is deleted.
+fn is_etcd(program: &Path) -> bool {
+    let name = program.file_name().unwrap_or_default().as_bytes();
+    let name = name.strip_suffix(b" (deleted)").unwrap_or(name);
+    let known = self::program().ok().and_then(|known| known.canonicalize().ok());
+    name == b"etcd"
+        || known.is_some_and(|known| known.file_name().is_some_and(|n| n.as_bytes() == name))
 }
 
 /// Becomes readable when the process has ended.
@@ -315,11 +356,77 @@ fn trim(log: &Path) {
     }
 }
 
-/// What it complained of last.
-fn last_words(log: &Path) -> Option<String> {
+/// What it complained of last, and worst, since its log was as long as this.
+fn last_words(log: &Path, since: usize) -> Option<String> {
     let text = fs::read(log).ok()?;
-    let text = String::from_utf8_lossy(&text[text.len().saturating_sub(4096)..]).into_owned();
-    let worst = |line: &&str| line.contains("\"fatal\"") || line.contains("\"error\"");
-    let line = text.lines().rfind(worst).or_else(|| text.lines().last())?;
-    Some(line.chars().take(300).collect())
+    let text = text.get(since..).unwrap_or(&text);
+    let text = String::from_utf8_lossy(&text[text.len().saturating_sub(16_384)..]).into_owned();
+    let lines = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let lines: Vec<_> = lines.collect();
+    let is_bad = |line: &&Value| {
+        matches!(line["level"].as_str(), Some("error" | "dpanic" | "panic" | "fatal"))
+    };
+    let line = lines.iter().rfind(is_bad).or(lines.last());
+    let words = line.map(|line| {
+        let said = [&line["msg"], &line["error"]].into_iter().filter_map(Value::as_str);
+        said.collect::<Vec<_>>().join(": ")
+    });
+    let words = words.or_else(|| text.lines().last().map(str::to_owned))?;
+    Some(words.chars().take(300).collect())
+}
+
+fn length(log: &Path) -> usize {
+    fs::metadata(log).map_or(0, |log| usize::try_from(log.len()).unwrap_or(usize::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn who_only_says_that_he_has_the_directory_is_let_alone() {
+        let data = std::env::temp_dir().join(format!("rnet-member-{}", std::process::id()));
+        fs::create_dir_all(&data).unwrap();
+        let argument = format!("--data-dir={}", data.display());
+        let mut stranger = Command::new("sh")
+            .args(["-c", "read word", "etcd", &argument])
+            .stdin(Stdio::piped())
+            .spawn()
+            .unwrap();
+        assert!(find(&data).is_none());
+        end(&data).await.unwrap();
+        assert!(stranger.try_wait().unwrap().is_none(), "it was ended");
+        drop(stranger.stdin.take());
+        stranger.wait().unwrap();
+        fs::remove_dir(&data).unwrap();
+    }
+
+    #[test]
+    fn what_is_told_of_an_end_is_the_worst_that_was_said_since_the_beginning() {
+        let log = std::env::temp_dir().join(format!("rnet-member-log-{}", std::process::id()));
+        let old = r#"{"level":"fatal","msg":"of another time"}"#;
+        let bad = r#"{"level":"fatal","msg":"discovery failed","error":"address already in use"}"#;
+        let odd = r#"{"level":"warn","msg":"rejected connection","error":"EOF"}"#;
+        fs::write(&log, format!("{old}\n{bad}\n{odd}\n")).unwrap();
+        let said = |since| last_words(&log, since);
+        let worst = "discovery failed: address already in use";
+        assert_eq!(said(old.len() + 1).as_deref(), Some(worst));
+        assert_eq!(said(old.len() + bad.len() + 2).as_deref(), Some("rejected connection: EOF"));
+        // It was cut off meanwhile, and says something else.
+        fs::write(&log, "Killed\n").unwrap();
+        assert_eq!(said(1000).as_deref(), Some("Killed"));
+        fs::remove_file(&log).unwrap();
+    }
+
+    #[test]
+    fn a_program_that_was_exchanged_while_it_runs_is_still_etcd() {
+        for (program, is) in [
+            ("/usr/bin/etcd", true),
+            ("/usr/bin/etcd (deleted)", true),
+            ("/usr/bin/etcdctl", false),
+            ("/usr/bin/dash", false),
+        ] {
+            assert_eq!(is_etcd(Path::new(program)), is, "{program}");
+        }
+    }
 }

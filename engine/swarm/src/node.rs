@@ -8,29 +8,29 @@ mod departure;
 mod keep;
 mod manage;
 mod operations;
+mod ways;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, SystemTime};
 
-use cluster::Etcd;
 use engine_error::{Error, Kind, Result};
 use tokio::sync::{Mutex, Notify, watch};
 use tokio::task::JoinHandle;
 
-use crate::admin::Admin;
 use crate::authority::{Authority, NODE_LIFE, Subject};
-use crate::certificate::KeyAndRequest;
+use crate::certificate::{Holder, KeyAndRequest};
 use crate::client::{self, Identity};
 use crate::files::{self, Files, Phase, State};
-use crate::member::{self, Member};
+use crate::member::{self, EtcdProcess};
 use crate::protocol::{Admission, Description, Join, Request};
-use crate::record::{Register, SwarmRecord};
+use crate::record::{Availability, SwarmRecord};
 use crate::server::Lock;
-use crate::standing::{Membership, Standing, members, place};
+use crate::standing::{Enrolment, Standing, place};
 use crate::token::{Role, Token};
+use ways::Ways;
 
 pub use operations::{Listed, ManagerStatus, NodeChange, OUT, Rotate, WORKER};
 
@@ -49,24 +49,38 @@ pub struct Node {
     files: Files,
     log: PathBuf,
     works: Mutex<Works>,
+    ways: std::sync::Mutex<Ways>,
     standing: watch::Sender<Standing>,
     nudge: Notify,
 }
 
-/// What runs for it. Whoever holds it is the only one to change the node.
+/// What runs for it. Whoever holds it is the only one to change what this node is.
 #[derive(Debug, Default)]
 struct Works {
-    member: Option<Member>,
+    member: Option<EtcdProcess>,
     door: Option<Open>,
-    store: Option<Arc<Etcd>>,
-    admin: Option<Arc<Admin>>,
-    /// With which members and which certificate both were opened.
-    opened: [Option<Opened>; 2],
-    renewals: u64,
 }
 
-/// The members, and the certificate's number.
-type Opened = (Vec<String>, u64);
+impl Works {
+    /// No member of the store runs here any more.
+    async fn end_member(&mut self, files: &Files) -> Result<()> {
+        match self.member.take() {
+            Some(member) => member.end().await,
+            None => member::end(&files.path("data")).await,
+        }
+    }
+
+    /// Why something failed, where the reason is that there is no member of the store here.
+    fn explain(&self, error: Error) -> Error {
+        match self.member.as_ref().and_then(EtcdProcess::problem) {
+            None => error,
+            Some(why) => {
+                let message = format!("the member of etcd here ended, {why}: {}", error.chain());
+                Error::new(error.kind(), message)
+            }
+        }
+    }
+}
 
 /// The managers' port, open.
 #[derive(Debug)]
@@ -94,6 +108,8 @@ pub struct Own {
     pub listen: SocketAddr,
     /// Under which port of its address the others find that.
     pub port: u16,
+    /// What it is to be used for.
+    pub availability: Availability,
     /// What it is.
     pub description: Description,
 }
@@ -111,6 +127,8 @@ impl Own {
             phase: Phase::In,
             beginning: None,
             managers: Vec::new(),
+            availability: self.availability,
+            alone: None,
             description: self.description.clone(),
         }
     }
@@ -118,17 +136,19 @@ impl Own {
 
 impl Node {
     /// What an earlier daemon left in a directory. `log` is where the member of the store complains.
-    pub fn open(directory: PathBuf, log: PathBuf) -> Result<Arc<Self>> {
+    /// That it cannot be read is the standing's problem.
+    pub fn open(directory: PathBuf, log: PathBuf) -> Arc<Self> {
         let files = Files::new(directory);
         let node = Self {
             files,
             log,
             works: Mutex::default(),
+            ways: std::sync::Mutex::default(),
             standing: watch::channel(Standing::default()).0,
             nudge: Notify::new(),
         };
-        node.tell(&Works::default(), None)?;
-        Ok(Arc::new(node))
+        node.tell(None);
+        Arc::new(node)
     }
 
     /// Where what it keeps on disk is.
@@ -191,6 +211,7 @@ impl Node {
             node: own.node.clone(),
             name: own.name.clone(),
             address: own.address,
+            availability: own.availability,
             description: own.description.clone(),
         };
         let request = Request::Join(Box::new(join));
@@ -223,6 +244,10 @@ impl Node {
         if self.files.state()?.is_some() {
             return Err(Error::new(Kind::Unavailable, IN_ALREADY));
         }
+        self.clear().await
+    }
+
+    async fn clear(&self) -> Result<()> {
         member::end(&self.files.path("data")).await?;
         self.files.clear()
     }
@@ -245,26 +270,34 @@ impl Node {
         error
     }
 
-    /// Tries until it is done, or the time is over.
+    /// Tries until it is done, cannot be done, or the time is over.
     async fn settle_in_time(&self, works: &mut Works) -> Result<()> {
         let last = std::sync::Mutex::new(None);
         let attempts = async {
             while let Err(error) = self.settle(works).await {
+                let error = works.explain(error);
                 tracing::debug!(error = error.chain(), "not all that it is to be yet");
-                *last.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(error);
+                *last.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+                if works.member.as_ref().is_some_and(EtcdProcess::keeps_ending) {
+                    return false;
+                }
                 tokio::time::sleep(MOMENT).await;
             }
+            true
         };
-        if tokio::time::timeout(SETTLES, attempts).await.is_ok() {
+        if tokio::time::timeout(SETTLES, attempts).await == Ok(true) {
             return Ok(());
         }
-        let last = last.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let last = last.into_inner().unwrap_or_else(PoisonError::into_inner);
         Err(last.unwrap_or_else(|| Error::new(Kind::Unavailable, "the swarm does not answer")))
     }
 
     /// Does what is missing for this node to be what it is to be.
     async fn settle(&self, works: &mut Works) -> Result<()> {
-        let Some(state) = self.files.state()? else { return self.tell(works, None) };
+        let Some(state) = self.files.state()? else {
+            self.tell(None);
+            return Ok(());
+        };
         if state.phase == Phase::Leaving {
             return self.depart(works).await;
         }
@@ -274,76 +307,66 @@ impl Node {
             Role::Manager => self.manage(works, state, &identity).await,
             Role::Worker => self.work(works, &state).await,
         };
-        self.tell(works, done.as_ref().err().map(Error::chain))?;
+        let done = done.map_err(|error| self.told_out(error));
+        self.tell(done.as_ref().err());
         done
     }
 
     /// A worker has nothing that managers have.
     async fn work(&self, works: &mut Works, state: &State) -> Result<()> {
         works.door = None;
-        match works.member.take() {
-            Some(member) => member.end().await?,
-            None => member::end(&self.files.path("data")).await?,
-        }
+        works.end_member(&self.files).await?;
         self.files.forget_manager()?;
-        self.register(works, state, Role::Worker)?.read().await.map(|_| ())
+        self.register(state, Role::Worker)?.read().await.map(|_| ())
     }
 
-    /// The swarm's records, through a store that knows all members that this node knows.
-    fn register(&self, works: &mut Works, state: &State, role: Role) -> Result<Register> {
-        let place = place(&self.files, state, role);
-        let wanted = (place.endpoints.clone(), works.renewals);
-        let store = match &works.store {
-            Some(store) if works.opened[0].as_ref() == Some(&wanted) => store.clone(),
-            Some(store) => {
-                store.reopen(&place)?;
-                store.clone()
-            }
-            None => Arc::new(Etcd::open(&place, LIMIT)?),
+    /// What it means that the store lets this node in no more: it is not found in its swarm.
+    fn told_out(&self, error: Error) -> Error {
+        if error.kind() != Kind::Forbidden {
+            return error;
+        }
+        let identity = self.files.identity();
+        let holder = identity.and_then(|identity| Holder::of_pem(&identity.certificate));
+        let message = if holder.is_ok_and(|holder| holder.until < SystemTime::now()) {
+            "this node was away for longer than its certificate was good for: `docker swarm \
+             leave`, and join again"
+                .to_owned()
+        } else {
+            format!("{REMOVED} ({})", error.chain())
         };
-        works.store = Some(store.clone());
-        works.opened[0] = Some(wanted);
-        Ok(Register::new(store))
-    }
-
-    /// The store's own business, with the same members.
-    async fn admin(
-        &self,
-        works: &mut Works,
-        state: &State,
-        identity: &Identity,
-    ) -> Result<Arc<Admin>> {
-        let wanted = (members(state, Role::Manager), works.renewals);
-        let admin = match &works.admin {
-            Some(admin) if works.opened[1].as_ref() == Some(&wanted) => admin.clone(),
-            Some(admin) => {
-                admin.reopen(&wanted.0, identity).await?;
-                admin.clone()
-            }
-            None => Arc::new(Admin::connect(&wanted.0, identity).await?),
-        };
-        works.admin = Some(admin.clone());
-        works.opened[1] = Some(wanted);
-        Ok(admin)
+        Error::new(Kind::NotFound, message)
     }
 
     /// Says how this node stands.
-    fn tell(&self, works: &Works, problem: Option<String>) -> Result<()> {
-        let state = self.files.state()?.filter(|state| state.phase == Phase::In);
-        let membership = match state {
-            None => None,
-            Some(state) => {
-                let role = files::role(&self.files.identity()?)?;
-                let place = place(&self.files, &state, role);
-                let settled = works.store.is_some() && problem.is_none();
-                let renewals = works.renewals;
-                Some(Membership { state, role, place, renewals, settled })
+    fn tell(&self, error: Option<&Error>) {
+        let shut_out = error.is_some_and(|error| error.kind() == Kind::NotFound);
+        let problem = error.map(Error::chain);
+        let standing = match self.enrolment(problem.is_none()) {
+            Ok(enrolment) => Standing { enrolment, problem, unreadable: false, shut_out },
+            Err(error) => {
+                let problem = error.chain();
+                if !self.standing.borrow().unreadable {
+                    tracing::error!(problem, "it cannot be told what this node is in a swarm");
+                }
+                Standing { problem: Some(problem), unreadable: true, ..Standing::default() }
             }
         };
-        self.standing.send_replace(Standing { membership, problem });
-        Ok(())
+        self.standing.send_replace(standing);
+    }
+
+    /// What this node is, as its files say.
+    fn enrolment(&self, well: bool) -> Result<Option<Enrolment>> {
+        let state = self.files.state()?.filter(|state| state.phase == Phase::In);
+        let Some(state) = state else { return Ok(None) };
+        let role = files::role(&self.files.identity()?)?;
+        let place = place(&self.files, &state, role);
+        let ways = self.ways();
+        let (settled, renewals) = (ways.are_open() && well, ways.renewals);
+        Ok(Some(Enrolment { state, role, place, renewals, settled }))
     }
 }
+
+const REMOVED: &str = "this node was removed from its swarm: `docker swarm leave`";
 
 /// Docker's words.
 pub const IN_ALREADY: &str = "This node is already part of a swarm. Use \"docker swarm leave\" to leave \

@@ -8,6 +8,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
+use crate::record::Availability;
 use crate::token::Role;
 
 /// The longest message, in bytes.
@@ -41,6 +42,9 @@ pub struct Join {
     pub name: String,
     /// Where the others reach it.
     pub address: IpAddr,
+    /// What it is to be used for.
+    #[serde(default)]
+    pub availability: Availability,
     /// What it is.
     #[serde(default)]
     pub description: Description,

@@ -22,7 +22,7 @@ pub const ROOT: &str = "/rnet/swarm/";
 pub const VERSION: u32 = 1;
 
 /// How often a change is tried again that somebody else was quicker than.
-const TRIES: usize = 8;
+pub(crate) const TRIES: usize = 8;
 
 /// The swarm (`cluster`).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -90,9 +90,40 @@ pub struct NodeRecord {
     /// Labels.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
+    /// What it is to be used for.
+    #[serde(default)]
+    pub availability: Availability,
     /// What it is.
     #[serde(default)]
     pub description: Description,
+}
+
+/// What a node is to be used for: a word for whoever places services, which nobody does here.
+/// Containers that a user runs on a node are left alone, as Docker leaves them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Availability {
+    /// All there is.
+    #[default]
+    Active,
+    /// What it has, and nothing new.
+    Pause,
+    /// Nothing.
+    Drain,
+}
+
+impl Availability {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Active, Self::Pause, Self::Drain];
+
+    /// Docker's word.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Pause => "pause",
+            Self::Drain => "drain",
+        }
+    }
 }
 
 /// A record, and when it was last changed.
@@ -199,7 +230,7 @@ impl Register {
         self.transact(vec![Compare::Absent(key.clone())], vec![put(&key, node)?]).await
     }
 
-    /// Changes the swarm. Returns it as it is then.
+    /// Changes the swarm.
     pub async fn change_swarm(
         &self,
         version: Option<Revision>,
@@ -220,13 +251,13 @@ impl Register {
         Err(busy())
     }
 
-    /// Changes a node.
+    /// Changes a node. Returns it as it is then.
     pub async fn change_node(
         &self,
         id: &str,
         version: Option<Revision>,
         change: impl Fn(&mut NodeRecord) -> Result<()>,
-    ) -> Result<()> {
+    ) -> Result<NodeRecord> {
         for _ in 0..TRIES {
             let records = self.read().await?;
             let At { mut record, revision } = records.node(id)?.clone();
@@ -240,7 +271,7 @@ impl Register {
             }
             let when = vec![Compare::ModifiedAt(key, revision)];
             if self.transact(when, then).await? {
-                return Ok(());
+                return Ok(record);
             }
         }
         Err(busy())
@@ -292,6 +323,6 @@ fn in_sequence(version: Option<Revision>, revision: Revision) -> Result<()> {
     Err(Error::invalid("rpc error: code = Unknown desc = update out of sequence"))
 }
 
-fn busy() -> Error {
+pub(crate) fn busy() -> Error {
     Error::new(Kind::Unavailable, "others changed the swarm at the same time: try again")
 }

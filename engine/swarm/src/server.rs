@@ -27,7 +27,7 @@ const AT_A_TIME: usize = 64;
 const MOMENT: Duration = Duration::from_millis(100);
 
 /// Who decides about requests.
-pub trait Doorkeeper: Send + Sync + 'static {
+pub(crate) trait Doorkeeper: Send + Sync + 'static {
     /// What becomes of a request. `holder` is who showed a certificate of the cluster's authority that
     /// is good now.
     fn admit<'a>(
@@ -39,7 +39,7 @@ pub trait Doorkeeper: Send + Sync + 'static {
 
 /// What the port needs: it takes up a renewed certificate.
 #[derive(Debug)]
-pub struct Door {
+pub(crate) struct Door {
     listener: TcpListener,
     config: watch::Receiver<Arc<ServerConfig>>,
     attempts: Mutex<Attempts>,
@@ -47,11 +47,11 @@ pub struct Door {
 
 /// Gives a door another certificate.
 #[derive(Debug)]
-pub struct Lock(watch::Sender<Arc<ServerConfig>>);
+pub(crate) struct Lock(watch::Sender<Arc<ServerConfig>>);
 
 impl Lock {
     /// From now on this certificate is shown.
-    pub fn change(&self, own: &Identity) -> Result<()> {
+    pub(crate) fn change(&self, own: &Identity) -> Result<()> {
         self.0.send_replace(tls::server(own)?);
         Ok(())
     }
@@ -59,7 +59,7 @@ impl Lock {
 
 impl Door {
     /// Listens.
-    pub async fn bind(at: SocketAddr, own: &Identity) -> Result<(Arc<Self>, Lock)> {
+    pub(crate) async fn bind(at: SocketAddr, own: &Identity) -> Result<(Arc<Self>, Lock)> {
         let listener = TcpListener::bind(at).await.map_err(|error| {
             Error::caused(Kind::Unavailable, format!("cannot listen at {at} as a manager"), error)
         })?;
@@ -67,13 +67,8 @@ impl Door {
         Ok((Arc::new(Self { listener, config, attempts: Mutex::default() }), Lock(lock)))
     }
 
-    /// Where it listens.
-    pub fn address(&self) -> std::io::Result<SocketAddr> {
-        self.listener.local_addr()
-    }
-
     /// Lets people in, until it is dropped.
-    pub async fn serve(self: Arc<Self>, keeper: Arc<dyn Doorkeeper>) {
+    pub(crate) async fn serve(self: Arc<Self>, keeper: Arc<dyn Doorkeeper>) {
         let places = Arc::new(Semaphore::new(AT_A_TIME));
         loop {
             let Ok(place) = places.clone().acquire_owned().await else { return };
@@ -125,12 +120,14 @@ impl Door {
         request: Request,
         keeper: &dyn Doorkeeper,
     ) -> Result<Admission> {
-        if !self.attempts().allows(from, Instant::now()) {
+        // A node is not kept from its next certificate by others that come from where it is.
+        let known = holder.is_some() && matches!(request, Request::Renew { .. });
+        if !known && !self.attempts().allows(from, Instant::now()) {
             let message = "too many attempts with a wrong token: try again in a minute";
             return Err(Error::new(Kind::Unavailable, message));
         }
         let outcome = keeper.admit(holder, request).await;
-        if outcome.as_ref().is_err_and(|error| error.kind() == Kind::Unauthorized) {
+        if !known && outcome.as_ref().is_err_and(|error| error.kind() == Kind::Unauthorized) {
             self.attempts().failed(from, Instant::now());
         }
         outcome

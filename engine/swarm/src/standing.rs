@@ -15,14 +15,26 @@ const CLUSTER: &str = "default";
 #[derive(Clone, Debug, Default)]
 pub struct Standing {
     /// What it is in which swarm, if it is in one.
-    pub membership: Option<Membership>,
+    pub enrolment: Option<Enrolment>,
     /// Why not all is as it is to be.
     pub problem: Option<String>,
+    /// Whether it cannot be told what it is, because what it keeps on disk cannot be read. Nothing is
+    /// done because of that.
+    pub unreadable: bool,
+    /// Whether the swarm does not let it in any more.
+    pub shut_out: bool,
+}
+
+impl Standing {
+    /// Whether it is in no swarm for sure.
+    pub fn is_out(&self) -> bool {
+        self.enrolment.is_none() && !self.unreadable
+    }
 }
 
 /// What it is in which swarm.
 #[derive(Clone, Debug)]
-pub struct Membership {
+pub struct Enrolment {
     /// Who it is, and whom it knows.
     pub state: State,
     /// What its certificate says that it does.

@@ -47,7 +47,7 @@ impl Identity {
 /// A manager's side: who has a certificate shows it, who has none may ask to be let in.
 pub(crate) fn server(own: &Identity) -> Result<Arc<ServerConfig>> {
     let failed = |error| Error::internal("cannot serve TLS", error);
-    let roots = Arc::new(roots([certificate(&own.authority)?])?);
+    let roots = Arc::new(roots(certificate(&own.authority)?)?);
     let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider());
     let verifier = verifier.allow_unauthenticated().build();
     let verifier = verifier.map_err(|error| Error::internal("cannot serve TLS", error))?;
@@ -79,12 +79,10 @@ fn certificate(pem: &str) -> Result<CertificateDer<'static>> {
     der.map_err(|error| Error::internal("cannot read a certificate", error))
 }
 
-fn roots(of: impl IntoIterator<Item = CertificateDer<'static>>) -> Result<RootCertStore> {
+fn roots(authority: CertificateDer<'static>) -> Result<RootCertStore> {
     let mut roots = RootCertStore::empty();
-    for authority in of {
-        let added = roots.add(authority);
-        added.map_err(|error| Error::internal("cannot trust the cluster's authority", error))?;
-    }
+    let added = roots.add(authority);
+    added.map_err(|error| Error::internal("cannot trust the cluster's authority", error))?;
     Ok(roots)
 }
 
@@ -104,7 +102,7 @@ impl ServerCertVerifier for Pinned {
         let unknown = || rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer);
         let shown = intermediates.iter().find(|shown| digest_of(shown) == self.0);
         let authority = shown.ok_or_else(unknown)?.clone().into_owned();
-        let roots = roots([authority]).map_err(|_| unknown())?;
+        let roots = roots(authority).map_err(|_| unknown())?;
         let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider());
         let verifier = verifier.build().map_err(|_| unknown())?;
         verifier.verify_server_cert(end_entity, &[], server_name, ocsp_response, now)

@@ -111,8 +111,6 @@ fn what_swarm_cannot_do_is_refused_by_name() {
     assert_eq!(docker(&one, "docker service ls -q"), "");
     let service = refusal(&one, "docker service create --detach --name x rnet/toolbox");
     assert!(service.contains("services are not supported: networks are what nodes share"));
-    let drained = refusal(&one, "docker node update --availability drain two");
-    assert!(drained.contains("draining and pausing nodes is not supported"), "{drained}");
     let locked = refusal(&one, "docker swarm update --autolock");
     assert!(locked.contains("locking the managers of a swarm is not supported"), "{locked}");
     let last = refusal(&one, "docker node demote one");
@@ -125,6 +123,13 @@ fn what_swarm_cannot_do_is_refused_by_name() {
     docker(&one, "docker node update --label-add disk=fast two");
     let label = docker(&one, "docker node inspect --format '{{.Spec.Labels.disk}}' two");
     assert_eq!(label, "fast");
+    docker(&one, "docker node update --availability drain two");
+    let words = "docker node ls --format '{{.Hostname}} {{.Availability}}'";
+    let mut listed: Vec<_> = docker(&one, words).lines().map(str::to_owned).collect();
+    listed.sort();
+    assert_eq!(listed, ["one Active", "two Drain"]);
+    one.rnet("node update --availability active two");
+    assert!(!docker(&one, words).contains("Drain"));
     let authority = docker(&one, "docker swarm ca");
     assert!(authority.starts_with("-----BEGIN CERTIFICATE-----"));
     assert_eq!(one.rnet("swarm ca"), authority);
@@ -171,6 +176,98 @@ fn three_managers_go_on_without_one_which_is_demoted_leaves_and_joins_again() {
 }
 
 #[test]
+fn a_node_is_removed_as_a_whole_and_a_swarm_is_left_and_joined_by_its_own_verbs_only() {
+    let (_lan, [one, mut two, three]) = machines();
+    let said = docker(&one, "docker swarm init --advertise-addr 192.0.2.1");
+    docker(&two, &printed_command(&said));
+    docker(&three, &printed_command(&said));
+    let all = ["one Ready Leader", "three Ready", "two Ready"];
+    eventually("all are ready", || nodes(&one) == all);
+
+    for line in ["cluster leave", "cluster leave --force"] {
+        let refused = two.refusal(line);
+        assert!(refused.contains("this host's cluster is that of its swarm"), "{refused}");
+    }
+    let refused = two.refusal("cluster join etcd://192.0.2.9:2379");
+    assert!(refused.contains("this host is a node of a swarm"), "{refused}");
+    eventually("nothing came of it", || nodes(&one) == all);
+
+    let refused = two.refusal("node rm --force three");
+    assert!(refused.contains("Worker nodes can't be used to view or modify"), "{refused}");
+    let refused = one.refusal("node rm two");
+    assert!(refused.contains("is not down and can't be removed"), "{refused}");
+    two.kill();
+    one.rnet("node rm --force two");
+    docker(&one, "docker node rm --force three");
+    eventually("nobody knows them", || {
+        nodes(&one) == ["one Ready Leader"] && one.rnet("node ls -q").lines().count() == 1
+    });
+    // Neither is let in again by what it has.
+    two.restart();
+    for node in [&two, &three] {
+        eventually("it is told", || {
+            node.shell("rnet system check").1.contains("removed from its swarm")
+        });
+    }
+    assert_eq!(one.rnet("node ls -q").lines().count(), 1);
+    docker(&two, "docker swarm leave");
+    docker(&two, &printed_command(&said));
+    eventually("it is back", || nodes(&one) == ["one Ready Leader", "two Ready"]);
+}
+
+#[test]
+fn a_manager_that_is_left_goes_on_alone_with_what_it_knows_if_it_is_told_to() {
+    let (_lan, [one, mut two, three]) = machines();
+    let said = docker(&one, "docker swarm init --advertise-addr 192.0.2.1");
+    docker(&three, &printed_command(&said));
+    let command = printed_command(&docker(&one, "docker swarm join-token manager"));
+    docker(&two, &command);
+    docker(&one, "docker network create -d overlay --attachable app");
+    eventually("the network is on the worker", || has_network(&three, "app"));
+    let (a, b) = (one.run("aa", "--network app"), three.run("bb", "--network app"));
+    let _server = b.serve(7);
+    let of_b = three.addresses_of("bb");
+    eventually("a reaches b", || a.tcp(of_b[0], 7).is_ok());
+
+    two.lose_power();
+    let anew = "docker swarm init --force-new-cluster --advertise-addr";
+    let elsewhere = refusal(&one, &format!("{anew} 2001:db8::1"));
+    assert!(elsewhere.contains("a manager keeps the address"), "{elsewhere}");
+    let worker = refusal(&three, &format!("{anew} 192.0.2.3"));
+    assert!(worker.contains("Worker nodes can't be used to view or modify"), "{worker}");
+    let said = docker(&one, &format!("{anew} 192.0.2.1"));
+    assert!(said.contains("is now a manager."), "{said}");
+    let left = ["one Ready Leader", "three Ready", "two Down"];
+    eventually("it is alone with its worker", || nodes(&one) == left);
+    assert!(a.tcp(of_b[0], 7).is_ok());
+    docker(&one, "docker network create -d overlay --attachable more");
+    eventually("the worker follows", || has_network(&three, "more"));
+
+    two.restart();
+    let back = ["one Ready Leader", "three Ready", "two Ready"];
+    eventually("the other one is back as a worker", || nodes(&one) == back);
+    docker(&one, "docker node promote two");
+    let both = ["one Ready Leader", "three Ready", "two Ready Reachable"];
+    eventually("it is a manager again", || nodes(&one) == both);
+}
+
+#[test]
+fn what_keeps_etcd_from_running_is_told_by_who_wants_to_be_a_manager() {
+    let lan = Lan::new();
+    let host = lan.host(&["192.0.2.1/24"]);
+    let one = Daemon::start_named(&host, "one", &[]);
+    let taken = host.run(|| std::net::TcpListener::bind("192.0.2.1:2388").unwrap());
+    let start = Instant::now();
+    let said = refusal(&one, "docker swarm init --advertise-addr 192.0.2.1");
+    assert!(said.contains("address already in use"), "{said}");
+    assert!(start.elapsed() < patient(Duration::from_secs(40)), "{:?}", start.elapsed());
+    assert!(!one.file("data/swarm").exists());
+    refusal(&one, "pgrep -x etcd");
+    drop(taken);
+    docker(&one, "docker swarm init --advertise-addr 192.0.2.1");
+}
+
+#[test]
 fn a_reset_takes_a_manager_s_member_and_its_keys_with_it() {
     let (_lan, [one]) = machines();
     docker(&one, "docker swarm init --advertise-addr 192.0.2.1");
@@ -180,4 +277,27 @@ fn a_reset_takes_a_manager_s_member_and_its_keys_with_it() {
     one.rnet("system reset --force");
     assert!(!directory.exists());
     refusal(&one, "pgrep -x etcd");
+}
+
+#[test]
+fn a_swarm_s_files_that_cannot_be_read_keep_no_daemon_from_starting_and_go_by_force_only() {
+    let (_lan, [mut one]) = machines();
+    for file in ["state.json", "node.pem"] {
+        docker(&one, "docker swarm init --advertise-addr 192.0.2.1");
+        one.kill();
+        let file = one.file("data/swarm").join(file);
+        std::fs::write(&file, "nothing").unwrap();
+        one.restart();
+        assert_eq!(docker(&one, "docker info --format '{{.Swarm.LocalNodeState}}'"), "error");
+        let (found, checked) = one.shell("rnet system check");
+        assert!(!found && checked.contains("swarm leave --force"), "{checked}");
+        refusal(&one, "docker swarm leave");
+        refusal(&one, "docker swarm init --advertise-addr 192.0.2.1");
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), "nothing");
+        docker(&one, "docker swarm leave --force");
+        assert!(!one.file("data/swarm").exists());
+        assert_eq!(one.rnet("cluster ls").lines().count(), 1);
+        refusal(&one, "pgrep -x etcd");
+    }
+    one.run("aa", "");
 }

@@ -12,7 +12,7 @@ use super::time::{from_nanos, rfc3339};
 use crate::swarm::{Beginning, Joining};
 use engine_error::{Error, Kind, Result};
 use swarm::node::{Listed, NodeChange};
-use swarm::record::{At, SwarmRecord};
+use swarm::record::{At, Availability, SwarmRecord};
 use swarm::{Role, Signer};
 
 /// The shortest life of a certificate that Docker takes.
@@ -89,7 +89,7 @@ impl Init {
     /// What is to be made, if it can be.
     pub fn beginning(self) -> Result<Beginning> {
         data_path(&self.data_path_addr)?;
-        availability(&self.availability)?;
+        let availability = availability(&self.availability)?;
         if !matches!(self.data_path_port, 0 | DATA_PORT) {
             return Err(unsupported(
                 "a data path port other than 4789 is not supported for a whole swarm: give it to a \
@@ -101,11 +101,6 @@ impl Init {
                 "a default address pool of a swarm is not supported yet: give --subnet to networks",
             ));
         }
-        if self.force_new_cluster {
-            return Err(unsupported(
-                "--force-new-cluster is not supported: leave with --force, and make a new swarm",
-            ));
-        }
         if self.auto_lock_managers || self.spec.encryption_config.auto_lock_managers {
             return Err(unsupported(AUTOLOCK));
         }
@@ -115,6 +110,8 @@ impl Init {
             advertise: self.advertise_addr,
             node_life,
             labels: self.spec.labels.unwrap_or_default(),
+            availability,
+            anew: self.force_new_cluster,
         })
     }
 }
@@ -123,7 +120,7 @@ impl Join {
     /// What is to be joined, if it can be.
     pub fn joining(self) -> Result<Joining> {
         data_path(&self.data_path_addr)?;
-        availability(&self.availability)?;
+        let availability = availability(&self.availability)?;
         let managers = self.remote_addrs.unwrap_or_default();
         let managers: Vec<_> = managers.into_iter().filter(|name| !name.is_empty()).collect();
         if self.listen_addr.is_empty() {
@@ -137,6 +134,7 @@ impl Join {
             advertise: self.advertise_addr,
             token: self.token,
             managers,
+            availability,
         })
     }
 }
@@ -177,13 +175,13 @@ impl Spec {
 impl NodeSpec {
     /// What is to become of a node, if it can be.
     pub fn change(self) -> Result<NodeChange> {
-        availability(&self.availability)?;
+        let availability = availability(&self.availability)?;
         let role = match self.role.as_str() {
             "manager" => Role::Manager,
             "worker" => Role::Worker,
             other => return Err(Error::invalid(format!("invalid Role: {other:?}"))),
         };
-        Ok(NodeChange { role, labels: self.labels.unwrap_or_default() })
+        Ok(NodeChange { role, labels: self.labels.unwrap_or_default(), availability })
     }
 }
 
@@ -201,15 +199,12 @@ fn data_path(address: &str) -> Result<()> {
     Err(unsupported("a data path address of its own is not supported: use --advertise-addr"))
 }
 
-fn availability(word: &str) -> Result<()> {
-    match word {
-        "" | "active" => Ok(()),
-        "pause" | "drain" => Err(unsupported(
-            "draining and pausing nodes is not supported: there are no services; stop the node's \
-             containers instead",
-        )),
-        other => Err(Error::invalid(format!("invalid Availability: {other:?}"))),
+fn availability(word: &str) -> Result<Availability> {
+    if word.is_empty() {
+        return Ok(Availability::default());
     }
+    let known = Availability::ALL.into_iter().find(|known| known.name() == word);
+    known.ok_or_else(|| Error::invalid(format!("invalid Availability: {word:?}")))
 }
 
 /// `GET /swarm`.
@@ -240,7 +235,7 @@ pub fn cluster(swarm: &At<SwarmRecord>, authority: &str) -> Result<Value> {
                 "LogEntriesForSlowFollowers": 500, "ElectionTick": 10, "HeartbeatTick": 1,
             },
             "Dispatcher": {"HeartbeatPeriod": 5_000_000_000_u64},
-            "CAConfig": {"NodeCertExpiry": record.life().as_nanos()},
+            "CAConfig": {"NodeCertExpiry": nanoseconds(record.life())},
             "TaskDefaults": {},
             "EncryptionConfig": {"AutoLockManagers": false},
         },
@@ -252,6 +247,10 @@ pub fn cluster(swarm: &At<SwarmRecord>, authority: &str) -> Result<Value> {
     }))
 }
 
+fn nanoseconds(time: Duration) -> i64 {
+    i64::try_from(time.as_nanos()).unwrap_or(i64::MAX)
+}
+
 fn tls(authority: &str) -> Result<Value> {
     let signer = Signer::of_pem(authority)?;
     Ok(json!({
@@ -261,11 +260,12 @@ fn tls(authority: &str) -> Result<Value> {
     }))
 }
 
-/// A host that is in no swarm, as in `GET /info`.
-pub fn none() -> Value {
+/// A host that is in no swarm, or of which that cannot be told, as in `GET /info`.
+pub fn none(problem: Option<&str>) -> Value {
     json!({
-        "NodeID": "", "NodeAddr": "", "LocalNodeState": "inactive",
-        "ControlAvailable": false, "Error": "", "RemoteManagers": null,
+        "NodeID": "", "NodeAddr": "",
+        "LocalNodeState": if problem.is_some() { "error" } else { "inactive" },
+        "ControlAvailable": false, "Error": problem.unwrap_or_default(), "RemoteManagers": null,
     })
 }
 
@@ -279,13 +279,14 @@ pub fn node(listed: &Listed, state: &str, authority: &str) -> Result<Value> {
         "CreatedAt": rfc3339(Some(from_nanos(record.created))),
         "UpdatedAt": rfc3339(Some(from_nanos(record.updated))),
         "Spec": {
-            "Labels": record.labels, "Role": record.role.name(), "Availability": "active",
+            "Labels": record.labels, "Role": record.role.name(),
+            "Availability": record.availability.name(),
         },
         "Description": {
             "Hostname": record.name,
             "Platform": {"Architecture": description.architecture, "OS": "linux"},
             "Resources": {
-                "NanoCPUs": description.processors * 1_000_000_000,
+                "NanoCPUs": description.processors.saturating_mul(1_000_000_000),
                 "MemoryBytes": description.memory,
             },
             "Engine": {"EngineVersion": description.release},
@@ -321,9 +322,7 @@ mod tests {
             (json!({"DataPathPort": 4790}), "a data path port other than 4789"),
             (json!({"DataPathAddr": "eth1"}), "a data path address of its own"),
             (json!({"DefaultAddrPool": ["10.0.0.0/8"]}), "a default address pool of a swarm"),
-            (json!({"ForceNewCluster": true}), "--force-new-cluster is not supported"),
             (json!({"AutoLockManagers": true}), "locking the managers"),
-            (json!({"Availability": "drain"}), "draining and pausing nodes"),
         ] {
             let init: Init = serde_json::from_value(body).unwrap();
             let (kind, message) = refused(init.beginning());

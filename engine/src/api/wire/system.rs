@@ -132,7 +132,7 @@ pub fn info(host: &Host, daemon: &Daemon) -> Value {
         "ServerVersion": RNET,
         "Runtimes": runtimes(daemon),
         "DefaultRuntime": daemon.default_runtime,
-        "Swarm": super::swarm::none(),
+        "Swarm": super::swarm::none(None),
         "LiveRestoreEnabled": true,
         "Isolation": "",
         "InitBinary": "docker-init",

@@ -2,6 +2,9 @@
 
 use clap::{Args, Subcommand};
 
+/// What nodes can be used for.
+const AVAILABILITY: [&str; 3] = ["active", "pause", "drain"];
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum SwarmCommand {
     /// Display the certificate of the swarm's authority
@@ -29,6 +32,12 @@ pub(crate) struct SwarmInitArgs {
     /// How long certificates of nodes are good for, such as `2160h`
     #[arg(long, value_name = "DURATION")]
     pub(crate) cert_expiry: Option<String>,
+    /// What this host is to be used for
+    #[arg(long, value_parser = AVAILABILITY, default_value = "active")]
+    pub(crate) availability: String,
+    /// Go on with what this manager knows, without all other managers, which are lost
+    #[arg(long)]
+    pub(crate) force_new_cluster: bool,
 }
 
 #[derive(Debug, Args)]
@@ -42,6 +51,9 @@ pub(crate) struct SwarmJoinArgs {
     /// What lets this host in, as `rnet swarm join-token` displays it
     #[arg(long)]
     pub(crate) token: String,
+    /// What this host is to be used for
+    #[arg(long, value_parser = AVAILABILITY, default_value = "active")]
+    pub(crate) availability: String,
     /// A manager
     #[arg(value_name = "HOST:PORT")]
     pub(crate) manager: String,
@@ -92,6 +104,9 @@ pub(crate) struct NodeUpdateArgs {
     /// What it is to be
     #[arg(long, value_parser = ["worker", "manager"])]
     pub(crate) role: Option<String>,
+    /// What it is to be used for
+    #[arg(long, value_parser = AVAILABILITY)]
+    pub(crate) availability: Option<String>,
     /// The node
     #[arg(value_name = "NODE")]
     pub(crate) name: String,

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use cluster::Revision;
 use engine_error::{Error, Kind, Result};
 
-use super::{Node, Works};
+use super::{Node, REMOVED, Works};
 use crate::authority::{Subject, digest_of_pem};
 use crate::certificate::{Holder, KeyAndRequest};
 use crate::client::{self, Identity};
@@ -28,15 +28,14 @@ impl Node {
     /// Does so as long as the daemon lives.
     pub async fn keep(self: Arc<Self>) {
         let mut wait = BACK_OFF[0];
+        self.sweep().await;
         loop {
             let nudged = self.nudge.notified();
             let done = {
                 let mut works = self.works.lock().await;
                 let done = self.look(&mut works).await;
-                let problem = done.as_ref().err().map(Error::chain);
-                if let Err(error) = self.tell(&works, problem) {
-                    tracing::error!(error = error.chain(), "cannot read the swarm's state");
-                }
+                let done = done.map_err(|error| works.explain(self.told_out(error)));
+                self.tell(done.as_ref().err());
                 done
             };
             match done {
@@ -64,6 +63,15 @@ impl Node {
         }
     }
 
+    /// What a crash left of a swarm that this node is not in, goes.
+    async fn sweep(&self) {
+        let _alone = self.works.lock().await;
+        let out = self.files.state().is_ok_and(|state| state.is_none());
+        if out && let Err(error) = self.clear().await {
+            tracing::warn!(error = error.chain(), "something is left of a swarm");
+        }
+    }
+
     /// Returns when the certificate is to be renewed.
     async fn half_time(&self) {
         let identity = self.files.identity();
@@ -84,7 +92,7 @@ impl Node {
             let Some(mut state) = self.files.state()? else { return Ok(None) };
             let identity = self.files.identity()?;
             let role = files::role(&identity)?;
-            let register = self.register(works, &state, role)?;
+            let register = self.register(&state, role)?;
             let records = register.read().await?;
             let known: Vec<_> = records.managers.values().cloned().collect();
             if !known.is_empty() && known != state.managers {
@@ -93,7 +101,7 @@ impl Node {
                 continue;
             }
             if role == Role::Manager {
-                self.tidy(works, &state, &identity, &records).await?;
+                self.tidy(&state, &identity, &records).await?;
             }
             return Ok(Some((register, records.revision)));
         }
@@ -106,7 +114,10 @@ impl Node {
         let state = self.files.state()?.filter(|state| state.phase == Phase::In);
         let Some(state) = state.filter(|state| state.beginning.is_none()) else { return Ok(false) };
         let identity = self.files.identity()?;
-        let register = self.register(works, &state, files::role(&identity)?)?;
+        if self.outlive(&state, &identity)? {
+            return Ok(true);
+        }
+        let register = self.register(&state, files::role(&identity)?)?;
         match tokio::time::timeout(GLANCE, register.read()).await {
             Ok(Ok(records)) => self.heed(works, &state, &identity, &records).await,
             Ok(Err(_)) | Err(_) => Ok(false),
@@ -121,10 +132,7 @@ impl Node {
         identity: &Identity,
         records: &Records,
     ) -> Result<bool> {
-        let removed = || {
-            let message = "this node was removed from its swarm: `docker swarm leave --force`";
-            Error::new(Kind::Unavailable, message)
-        };
+        let removed = || Error::new(Kind::NotFound, REMOVED);
         let wanted = records.nodes.get(&state.node).ok_or_else(removed)?.record.role;
         let holder = Holder::of_pem(&identity.certificate)?;
         if holder.role == wanted && holder.half_time() > SystemTime::now() {
@@ -132,7 +140,7 @@ impl Node {
         }
         let own = KeyAndRequest::of(&identity.key)?;
         let admission = if (holder.role, wanted) == (Role::Manager, Role::Manager) {
-            self.certify_oneself(state, records, &own.request)?
+            self.certify_oneself(state, &own.request, records.swarm()?.record.life())?
         } else {
             let request = Request::Renew { request: own.request, address: state.address };
             let managers = state.managers.iter().filter(|manager| manager.node != state.node);
@@ -140,19 +148,39 @@ impl Node {
             let authority = digest_of_pem(&identity.authority)?;
             client::ask(&managers, authority, Some(identity), &request).await?
         };
-        self.take(&admission, &own.key)?;
-        works.renewals += 1;
-        tracing::info!(role = %admission.role, "this node has another certificate");
+        if (holder.role, admission.role) == (Role::Worker, Role::Manager) {
+            // What its member knew when it was a manager before is of no use to a new one.
+            works.end_member(&self.files).await?;
+            self.files.forget_data()?;
+        }
+        self.exchange(&admission, &own.key)?;
         Ok(true)
     }
 
+    /// A manager that was switched off until its certificate had ended is let in nowhere, by its own
+    /// member neither. It gives itself another one as long as that; what it may do in the store is not
+    /// said by that. Whether it did.
+    fn outlive(&self, state: &State, identity: &Identity) -> Result<bool> {
+        let holder = Holder::of_pem(&identity.certificate)?;
+        let over = holder.role == Role::Manager && holder.until <= SystemTime::now();
+        if !over || self.files.authority()?.is_none() {
+            return Ok(false);
+        }
+        let own = KeyAndRequest::of(&identity.key)?;
+        let admission = self.certify_oneself(state, &own.request, holder.life())?;
+        self.exchange(&admission, &own.key)?;
+        Ok(true)
+    }
+
+    fn exchange(&self, admission: &Admission, key: &str) -> Result<()> {
+        self.take(admission, key)?;
+        self.ways().renewals += 1;
+        tracing::info!(role = %admission.role, "this node has another certificate");
+        Ok(())
+    }
+
     /// A manager has the authority's key itself.
-    fn certify_oneself(
-        &self,
-        state: &State,
-        records: &Records,
-        request: &str,
-    ) -> Result<Admission> {
+    fn certify_oneself(&self, state: &State, request: &str, life: Duration) -> Result<Admission> {
         let missing = || Error::new(Kind::Internal, "the authority's key is missing");
         let authority = self.files.authority()?.ok_or_else(missing)?;
         let addresses = [state.address];
@@ -165,7 +193,7 @@ impl Node {
         Ok(Admission {
             cluster: state.cluster.clone(),
             role: Role::Manager,
-            certificate: authority.certify(request, &subject, records.swarm()?.record.life())?,
+            certificate: authority.certify(request, &subject, life)?,
             authority: authority.certificate().to_owned(),
             authority_key: None,
             managers: state.managers.clone(),
@@ -173,14 +201,8 @@ impl Node {
     }
 
     /// Takes members of the store away whose nodes are no managers: a demotion ended half-way.
-    async fn tidy(
-        &self,
-        works: &mut Works,
-        state: &State,
-        identity: &Identity,
-        records: &Records,
-    ) -> Result<()> {
-        let admin = self.admin(works, state, identity).await?;
+    async fn tidy(&self, state: &State, identity: &Identity, records: &Records) -> Result<()> {
+        let admin = self.admin(state, identity).await?;
         let listed = admin.members().await?;
         for peer in listed.iter().filter(|peer| !peer.name.is_empty()) {
             let node = records.nodes.get(&peer.name);

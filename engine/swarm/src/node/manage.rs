@@ -2,23 +2,27 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use engine_error::{Error, Kind, Result};
+use tokio::time::Instant;
 
-use super::{Node, Open, Works};
+use super::{MOMENT, Node, Open, Works};
 use crate::admin::{Admin, Peer};
-use crate::admission::Keeper;
+use crate::admission::{Keeper, Users};
 use crate::authority::{Authority, NODE_LIFE};
 use crate::certificate::half_time_of_pem;
 use crate::client::Identity;
-use crate::files::State;
-use crate::member::{CLIENTS, Member, PEERS, Plan};
+use crate::files::{Alone, State};
+use crate::member::{CLIENTS, EtcdProcess, PEERS, Plan};
 use crate::protocol::Manager;
 use crate::record::{NodeRecord, Register, VERSION, now};
 use crate::server::Door;
 use crate::standing::members;
 use crate::token::Role;
+
+/// How long a member may take to forget the others.
+const ALONE: Duration = Duration::from_secs(30);
 
 impl Node {
     /// Has this node be a manager.
@@ -32,11 +36,21 @@ impl Node {
         let missing = || Error::new(Kind::Internal, missing);
         let authority = Arc::new(self.files.authority()?.ok_or_else(missing)?);
         self.certify_peer(&authority, &state)?;
+        if state.alone == Some(Alone::Member) {
+            self.forget_others(works, &state, identity).await?;
+            state.alone = Some(Alone::Records);
+            self.files.put_state(&state)?;
+        }
         self.run_member(works, &state, identity).await?;
-        let register = self.register(works, &state, Role::Manager)?;
-        let admin = self.admin(works, &state, identity).await?;
+        let register = self.register(&state, Role::Manager)?;
+        let admin = self.admin(&state, identity).await?;
         if state.beginning.is_some() {
             self.begin(&register, &admin, &mut state).await?;
+        }
+        if state.alone.is_some() {
+            depose_others(&register, &admin, &state.node).await?;
+            state.alone = None;
+            self.files.put_state(&state)?;
         }
         self.vote(&state, identity).await?;
         register.announce(&own(&state)).await?;
@@ -68,19 +82,56 @@ impl Node {
             }
             self.files.forget_data()?;
         }
-        let mut plan = Plan {
+        let mut plan = self.plan(state);
+        if !plan.has_data() && state.beginning.is_none() {
+            plan.members = self.make_room(state, own).await?;
+        }
+        works.member = Some(EtcdProcess::keep(plan)?);
+        Ok(())
+    }
+
+    fn plan(&self, state: &State) -> Plan {
+        Plan {
             node: state.node.clone(),
             cluster: state.cluster.clone(),
             address: state.address,
             directory: self.files.directory().to_owned(),
             log: self.log.clone(),
             members: String::new(),
-        };
-        if !plan.has_data() && state.beginning.is_none() {
-            plan.members = self.make_room(state, own).await?;
+            alone: false,
         }
-        works.member = Some(Member::keep(plan)?);
-        Ok(())
+    }
+
+    /// Has the member forget all others. It does so once: told so again it would forget those that come.
+    async fn forget_others(
+        &self,
+        works: &mut Works,
+        state: &State,
+        identity: &Identity,
+    ) -> Result<()> {
+        works.end_member(&self.files).await?;
+        let member = EtcdProcess::keep(Plan { alone: true, ..self.plan(state) })?;
+        let admin = Admin::connect(&[store_of(state)], identity).await?;
+        let begun = Instant::now();
+        let done = loop {
+            let failed = match admin.members().await {
+                Ok(listed) if listed.len() == 1 => break Ok(()),
+                Ok(_) => Error::new(Kind::Unavailable, "the member of etcd knows others still"),
+                Err(error) => error,
+            };
+            if begun.elapsed() > ALONE || member.keeps_ending() {
+                break Err(failed);
+            }
+            tokio::time::sleep(MOMENT).await;
+        };
+        match done {
+            Ok(()) => member.end().await,
+            // Why it ended is told.
+            Err(error) => {
+                works.member = Some(member);
+                Err(error)
+            }
+        }
     }
 
     /// The other members, to be asked about this one.
@@ -139,6 +190,7 @@ impl Node {
             address: state.address,
             key: String::new(),
             labels: std::collections::BTreeMap::new(),
+            availability: state.availability,
             description: state.description.clone(),
         };
         register.begin(swarm, &state.node, &node).await?;
@@ -156,6 +208,21 @@ impl Node {
             _ => Ok(()),
         }
     }
+}
+
+/// All other managers are workers from now on.
+async fn depose_others(register: &Register, admin: &Admin, own: &str) -> Result<()> {
+    let nodes = register.read().await?.nodes;
+    let others = nodes.iter().filter(|(id, node)| *id != own && node.record.role == Role::Manager);
+    for (id, _) in others {
+        let depose = |node: &mut NodeRecord| {
+            node.role = Role::Worker;
+            Ok(())
+        };
+        register.change_node(id, None, depose).await?;
+        admin.grant(id, Role::Worker).await?;
+    }
+    Ok(())
 }
 
 /// Lets others in, or shows them a renewed certificate.

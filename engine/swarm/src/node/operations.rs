@@ -1,13 +1,15 @@
 //! What a manager is asked to do with its swarm.
 
+use std::net::SocketAddr;
+
 use engine_error::{Error, Kind, Result};
 
 use super::Node;
 use crate::admission::Users;
 use crate::client::Identity;
-use crate::files::{self, State};
+use crate::files::{self, Alone, State};
 use crate::protocol::Manager;
-use crate::record::{At, NodeRecord, Records, SwarmRecord};
+use crate::record::{At, Availability, NodeRecord, Records, SwarmRecord};
 use crate::token::Role;
 
 /// A node, as managers see it.
@@ -48,20 +50,19 @@ pub struct NodeChange {
     pub role: Role,
     /// All of its labels.
     pub labels: std::collections::BTreeMap<String, String>,
+    /// What it is to be used for.
+    pub availability: Availability,
 }
 
 impl Node {
     /// The swarm's records, on a manager.
     pub async fn records(&self) -> Result<Records> {
-        let mut works = self.works.lock().await;
         let (state, _) = self.manager()?;
-        self.register(&mut works, &state, Role::Manager)?.read().await
+        self.register(&state, Role::Manager)?.read().await
     }
 
-    /// The tokens: for managers, and for workers.
-    pub async fn tokens(&self) -> Result<[String; 2]> {
-        let records = self.records().await?;
-        let swarm = &records.swarm()?.record;
+    /// The tokens of a swarm, of which this node is a manager: for managers, and for workers.
+    pub fn tokens(&self, swarm: &SwarmRecord) -> Result<[String; 2]> {
         let missing = || Error::new(Kind::Internal, "the authority's key is missing");
         let authority = self.files.authority()?.ok_or_else(missing)?;
         let token = |role| swarm.tokens.token(&authority, role).to_string();
@@ -70,11 +71,9 @@ impl Node {
 
     /// The nodes, with what they are as managers.
     pub async fn nodes(&self) -> Result<Vec<Listed>> {
-        let mut works = self.works.lock().await;
         let (state, identity) = self.manager()?;
-        let records = self.register(&mut works, &state, Role::Manager)?.read().await?;
-        let admin = self.admin(&mut works, &state, &identity).await?;
-        drop(works);
+        let records = self.register(&state, Role::Manager)?.read().await?;
+        let admin = self.admin(&state, &identity).await?;
         let stores: Vec<_> = records.managers.values().map(|m| m.store.clone()).collect();
         let (peers, leaders) = tokio::join!(admin.members(), admin.leaders(&stores));
         let leader = leaders.iter().flatten().next();
@@ -103,9 +102,8 @@ impl Node {
         rotate: Rotate,
         change: impl Fn(&mut SwarmRecord) -> Result<()>,
     ) -> Result<()> {
-        let mut works = self.works.lock().await;
         let (state, _) = self.manager()?;
-        let register = self.register(&mut works, &state, Role::Manager)?;
+        let register = self.register(&state, Role::Manager)?;
         let failed = |error| Error::internal("no random numbers", error);
         let all = |swarm: &mut SwarmRecord| {
             change(swarm)?;
@@ -121,9 +119,8 @@ impl Node {
 
     /// Changes a node, if nobody has since a version. The node itself does what follows for it.
     pub async fn update_node(&self, id: &str, version: i64, change: &NodeChange) -> Result<()> {
-        let mut works = self.works.lock().await;
         let (state, identity) = self.manager()?;
-        let register = self.register(&mut works, &state, Role::Manager)?;
+        let register = self.register(&state, Role::Manager)?;
         let records = register.read().await?;
         let before = records.node(id)?;
         let demoted = (before.record.role, change.role) == (Role::Manager, Role::Worker);
@@ -137,7 +134,7 @@ impl Node {
         if before.revision != version {
             return Err(Error::invalid("rpc error: code = Unknown desc = update out of sequence"));
         }
-        let admin = self.admin(&mut works, &state, &identity).await?;
+        let admin = self.admin(&state, &identity).await?;
         if demoted {
             // etcd refuses if there were no majority without it.
             let listed = admin.members().await?;
@@ -148,27 +145,46 @@ impl Node {
         let apply = |node: &mut NodeRecord| {
             node.role = change.role;
             node.labels.clone_from(&change.labels);
+            node.availability = change.availability;
             Ok(())
         };
         register.change_node(id, Some(version), apply).await?;
-        if before.record.role != change.role {
-            admin.grant(id, change.role).await?;
-        }
+        // That it has this role already may be what is left of a change that ended half-way.
+        admin.grant(id, change.role).await?;
         self.nudge.notify_one();
         Ok(())
     }
 
-    /// Removes a node: it gets in nowhere from now on.
-    pub async fn remove_node(&self, id: &str) -> Result<()> {
-        let mut works = self.works.lock().await;
+    /// A worker gets in nowhere from now on, and is still known.
+    pub async fn shut_out(&self, id: &str) -> Result<()> {
         let (state, identity) = self.manager()?;
-        let register = self.register(&mut works, &state, Role::Manager)?;
+        is_worker(&self.records().await?, id)?;
+        self.admin(&state, &identity).await?.forget(id).await
+    }
+
+    /// Removes a worker: it gets in nowhere from now on.
+    pub async fn remove_node(&self, id: &str) -> Result<()> {
+        let (state, identity) = self.manager()?;
+        let register = self.register(&state, Role::Manager)?;
         let records = register.read().await?;
         is_worker(&records, id)?;
-        let admin = self.admin(&mut works, &state, &identity).await?;
+        let admin = self.admin(&state, &identity).await?;
         // Without its record it is renewed nothing, without a user it is nobody in the store.
         admin.forget(id).await?;
         register.remove(id).await
+    }
+
+    /// Goes on with what this manager knows of the swarm, without the other managers, which are lost: they
+    /// are workers if they come back. `listen` is where it lets others in from now on.
+    pub async fn go_on_alone(&self, listen: SocketAddr) -> Result<()> {
+        let mut works = self.works.lock().await;
+        let (state, _) = self.manager()?;
+        let state = State { alone: Some(Alone::Member), managers: Vec::new(), listen, ..state };
+        self.files.put_state(&state)?;
+        works.door = None;
+        self.settle_in_time(&mut works).await?;
+        self.nudge.notify_one();
+        Ok(())
     }
 
     /// Whether a node is a worker, in Docker's words if it is not.

@@ -13,6 +13,7 @@ use engine_error::Result;
 use netns_tests::{Host, Lan, patient};
 use swarm::node::Own;
 use swarm::protocol::Description;
+use swarm::record::Availability;
 use swarm::{Node, PORT, Role, member};
 use tokio::runtime::{Builder, Runtime};
 
@@ -54,7 +55,7 @@ impl Machine {
             .host
             .run(|| Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap());
         let log = self.directory.with_extension("log");
-        let node = Node::open(self.directory.clone(), log).unwrap();
+        let node = Node::open(self.directory.clone(), log);
         runtime.spawn(node.clone().keep());
         self.running = Some((runtime, node));
     }
@@ -88,6 +89,7 @@ impl Machine {
             address: self.address.parse().unwrap(),
             listen: SocketAddr::from(([0, 0, 0, 0], PORT)),
             port: PORT,
+            availability: Availability::default(),
             description: Description::default(),
         }
     }
@@ -112,12 +114,16 @@ impl Machine {
     /// The tokens for managers and for workers.
     pub(crate) fn tokens(&self) -> [String; 2] {
         let node = self.node();
-        self.run(async move { node.tokens().await }).unwrap()
+        self.run(async move {
+            let records = node.records().await?;
+            node.tokens(&records.swarm()?.record)
+        })
+        .unwrap()
     }
 
     pub(crate) fn leave(&self, force: bool) -> Result<()> {
         let node = self.node();
-        self.run(async move { node.leave(force).await })
+        self.run(async move { node.leave(force, async { Ok(()) }).await })
     }
 
     pub(crate) fn nodes(&self) -> Vec<swarm::node::Listed> {
@@ -125,26 +131,36 @@ impl Machine {
         self.run(async move { node.nodes().await }).unwrap()
     }
 
+    /// The same while the managers may have no leader: nobody then.
+    pub(crate) fn seen(&self) -> Vec<swarm::node::Listed> {
+        let node = self.node();
+        self.run(async move { node.nodes().await }).unwrap_or_default()
+    }
+
     /// The identity of its node.
     pub(crate) fn id(&self) -> String {
-        self.node().standing().membership.unwrap().state.node
+        self.node().standing().enrolment.unwrap().state.node
     }
 
     pub(crate) fn role(&self) -> Option<Role> {
-        self.node().standing().membership.map(|membership| membership.role)
+        self.node().standing().enrolment.map(|enrolment| enrolment.role)
     }
 
     /// Has a manager give a node another role.
     pub(crate) fn give(&self, to: &str, role: Role) -> Result<()> {
         let listed = self.nodes().into_iter().find(|listed| listed.id == to).unwrap();
-        let change = swarm::node::NodeChange { role, labels: listed.node.record.labels.clone() };
+        let change = swarm::node::NodeChange {
+            role,
+            labels: listed.node.record.labels.clone(),
+            availability: listed.node.record.availability,
+        };
         let (node, to, version) = (self.node(), to.to_owned(), listed.node.revision);
         self.run(async move { node.update_node(&to, version, &change).await })
     }
 
     /// The store, with what this node may do there.
     pub(crate) fn store(&self) -> Etcd {
-        let place = self.node().standing().membership.unwrap().place;
+        let place = self.node().standing().enrolment.unwrap().place;
         Etcd::open(&place, std::time::Duration::from_secs(5)).unwrap()
     }
 

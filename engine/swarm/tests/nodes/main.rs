@@ -10,6 +10,7 @@ use cluster::{ClusterStore, Outcome, StoreError, Txn, Write};
 use engine_error::Kind;
 use machine::Machine;
 use swarm::client::{Identity, ask};
+use swarm::node::ManagerStatus;
 use swarm::protocol::Request;
 use swarm::{Authority, Holder, KeyAndRequest, NODE_LIFE, Role, Subject, digest_of_pem};
 
@@ -100,7 +101,7 @@ fn three_managers_go_on_without_one_and_take_it_back() {
     let member = one.member().unwrap();
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(member), nix::sys::signal::SIGKILL).unwrap();
     three.wait("the others lead", |three| {
-        let nodes = three.nodes();
+        let nodes = three.seen();
         let managers: Vec<_> = nodes.iter().filter_map(|node| node.manager.as_ref()).collect();
         managers.iter().any(|m| m.leads) && managers.iter().filter(|m| m.reachable).count() == 2
     });
@@ -110,7 +111,9 @@ fn three_managers_go_on_without_one_and_take_it_back() {
 
     one.start();
     three.wait("it is back", |three| {
-        three.nodes().iter().all(|node| node.manager.as_ref().is_some_and(|m| m.reachable))
+        let nodes = three.seen();
+        let reachable = |m: &ManagerStatus| m.reachable;
+        nodes.len() == 3 && nodes.iter().all(|node| node.manager.as_ref().is_some_and(reachable))
     });
     // Its member goes on without the daemon, and is adopted by the next one.
     let before = two.member();
@@ -118,7 +121,7 @@ fn three_managers_go_on_without_one_and_take_it_back() {
     assert_eq!(two.member(), before);
     two.start();
     two.wait("it is itself again", |two| {
-        two.node().standing().membership.is_some_and(|membership| membership.settled)
+        two.node().standing().enrolment.is_some_and(|enrolment| enrolment.settled)
     });
     assert_eq!(two.member(), before);
 }
@@ -135,8 +138,9 @@ fn a_worker_becomes_a_manager_and_a_worker_again() {
     manager.give(&id, Role::Manager).unwrap();
     worker.wait("it is a manager", |worker| worker.role() == Some(Role::Manager));
     manager.wait("it has a vote", |manager| {
-        let nodes = manager.nodes();
-        nodes.iter().all(|node| node.manager.as_ref().is_some_and(|m| m.reachable))
+        let nodes = manager.seen();
+        let reachable = |m: &ManagerStatus| m.reachable;
+        nodes.len() == 2 && nodes.iter().all(|node| node.manager.as_ref().is_some_and(reachable))
     });
     assert_eq!(worker.tokens(), manager.tokens());
 
@@ -181,7 +185,7 @@ fn who_left_or_was_removed_is_out_and_may_join_again() {
 
     manager.leave(true).unwrap();
     second.wait("it leads alone", |second| {
-        second.nodes().iter().any(|node| node.manager.as_ref().is_some_and(|m| m.leads))
+        second.seen().iter().any(|node| node.manager.as_ref().is_some_and(|m| m.leads))
     });
 }
 
@@ -224,7 +228,7 @@ fn no_certificate_an_expired_one_and_that_of_a_node_open_no_door_that_is_not_the
     // One that was good once.
     let authority = Authority::load(&manager.file("authority.pem"), &manager.file("authority.key"));
     let (keys, node) = (KeyAndRequest::new().unwrap(), worker.id());
-    let cluster = worker.node().standing().membership.unwrap().state.cluster;
+    let cluster = worker.node().standing().enrolment.unwrap().state.cluster;
     let subject = Subject { cluster: &cluster, node: &node, role: Role::Worker, addresses: &[] };
     let then = SystemTime::now() - NODE_LIFE - Duration::from_secs(1);
     let late = authority.unwrap().certify_since(then, &keys.request, &subject, NODE_LIFE).unwrap();
@@ -257,4 +261,29 @@ fn a_certificate_is_renewed_at_half_time_and_the_store_stays_open() {
         assert!(matches!(written, Ok(Outcome::Done(_))), "{written:?}");
     }
     assert!(machines.iter().all(|machine| machine.node().standing().problem.is_none()));
+}
+
+#[test]
+fn a_manager_that_was_off_until_its_certificate_had_ended_comes_back() {
+    let (_lan, [mut manager, worker]) = Machine::several();
+    manager.init_for(Duration::from_secs(8));
+    worker.join(&manager.tokens()[1], &manager).unwrap();
+    manager.stop();
+    let member = manager.member().unwrap();
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(member), nix::sys::signal::SIGKILL).unwrap();
+    let until = |machine: &Machine| Holder::of_pem(&machine.file("node.pem")).unwrap().until;
+    let last = until(&manager).max(until(&worker));
+    worker.wait("the certificates are over", |_| SystemTime::now() > last);
+    manager.start();
+    manager.wait("it is itself again", |manager| {
+        let node = manager.node();
+        manager.run(async move { node.records().await }).is_ok()
+    });
+    assert!(until(&manager) > SystemTime::now());
+    assert_eq!(manager.nodes().len(), 2);
+    // A worker has nothing to help itself with.
+    worker.wait("it is told", |worker| {
+        let problem = worker.node().standing().problem.unwrap_or_default();
+        problem.contains("longer than its certificate was good for")
+    });
 }
