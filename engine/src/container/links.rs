@@ -51,7 +51,7 @@ pub(crate) struct Named {
 }
 
 impl<'a> Link<'a> {
-    /// Reads `name`, `name:alias` and `/name:/own/alias`.
+    /// Reads `name`, `name:alias`, `name:/alias` and `/name:/own/alias`.
     pub(crate) fn parse(text: &'a str) -> Result<Self> {
         if text.is_empty() {
             return Err(Error::invalid("empty string specified for links"));
@@ -63,7 +63,7 @@ impl<'a> Link<'a> {
         Ok(match key.strip_prefix('/') {
             // As `inspect` shows it: the names of both, and the alias below that of the second.
             Some(key) => Self { key, alias: alias.rsplit('/').next().unwrap_or(alias) },
-            None => Self { key, alias },
+            None => Self { key, alias: alias.trim_start_matches('/') },
         })
     }
 }
@@ -250,9 +250,12 @@ mod tests {
 
     #[test]
     fn a_link_is_read_in_every_form() {
-        for (text, key, alias) in
-            [("db", "db", "db"), ("db:sql", "db", "sql"), ("/db:/web/sql", "db", "sql")]
-        {
+        for (text, key, alias) in [
+            ("db", "db", "db"),
+            ("db:sql", "db", "sql"),
+            ("db:/sql", "db", "sql"),
+            ("/db:/web/sql", "db", "sql"),
+        ] {
             assert_eq!(Link::parse(text).unwrap(), Link { key, alias }, "{text}");
         }
         for text in ["", "a:b:c"] {
