@@ -7,6 +7,8 @@ use super::protocol::Failure;
 use super::said;
 
 /// Runc's beginning of all that it says about a program that cannot be started.
+const NOT_FOUND: &str = "executable file not found in $PATH";
+
 const SENTENCE: &str = "unable to start container process";
 
 /// What a runtime left behind that failed.
@@ -66,14 +68,18 @@ fn translate(message: &str, program: &str) -> String {
 
 /// What crun says of a program, in runc's words.
 fn of_executable(message: &str, program: &str) -> Option<String> {
-    let named = |name: &str, cause: &str| Some(format!("exec: \"{name}\": {cause}"));
+    let named = |name: &str, cause: &str| {
+        // Neither runtime finds a program without a name; crun says otherwise.
+        let cause = if name.is_empty() { NOT_FOUND } else { cause };
+        Some(format!("exec: \"{name}\": {cause}"))
+    };
     if let Some((name, rest)) = quoted(message, "executable file `")
         && rest.trim_start().starts_with("not found")
     {
         if name.contains('/') {
             return named(name, &format!("stat {name}: no such file or directory"));
         }
-        return named(name, "executable file not found in $PATH");
+        return named(name, NOT_FOUND);
     }
     if let Some((name, rest)) = quoted(message, "the path `") {
         // "exists but it is not executable", "is not a regular file"

@@ -129,6 +129,9 @@ pub async fn inspect(api: &Arc<Api>, key: &str, request: &Request) -> Result<Res
     let (execs, links) = (containers.execs_of(&container.id), containers.links_shown(&container));
     let mut told = container_inspect::inspect(&container, &Beside { execs, sizes, links });
     told["AppArmorProfile"] = containers.apparmor_of(&container).into();
+    if request.version < Version(45) {
+        container_inspect::name_by_aliases(&container, &mut told);
+    }
     Ok(body::json(&told))
 }
 

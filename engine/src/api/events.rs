@@ -12,7 +12,7 @@ use super::filters::Filters;
 use super::request::Request;
 use super::wire::time::point;
 use crate::events::{Event, Subscription};
-use engine_error::Result;
+use engine_error::{Error, Result};
 
 const FILTERS: &[&str] = &[
     "config",
@@ -37,6 +37,15 @@ pub fn stream(api: &Api, request: &Request) -> Result<Response> {
     let now = Utc::now();
     let time = |name| point(request.query.text(name).unwrap_or_default(), now);
     let (mut since, until) = (time("since")?, time("until")?);
+    if let (Some(since), Some(until)) = (since, until)
+        && since > until
+    {
+        let [since, until] = [since, until]
+            .map(|time| format!("{}.{:09}", time.timestamp(), time.timestamp_subsec_nanos()));
+        return Err(Error::invalid(format!(
+            "`since` time ({since}) cannot be after `until` time ({until})"
+        )));
+    }
     // Zero is no time for logs, but the beginning of all for events.
     let all = request.query.text("since") == Some("0");
     if since.is_none() && (all || until.is_some_and(|until| until <= now)) {

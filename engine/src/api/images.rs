@@ -194,6 +194,9 @@ fn target(repository: &str, tag: Option<&str>) -> Result<String> {
 
 /// `DELETE /images/{name}`.
 pub async fn remove(api: &Api, name: &str, request: &Request) -> Result<Response> {
+    if name.trim().is_empty() {
+        return Err(Error::invalid("image name cannot be blank"));
+    }
     let force = request.query.flag("force");
     let alone = request.query.flag("noprune");
     let (engine, key) = (api.engine.clone(), name.to_owned());

@@ -1,5 +1,6 @@
 //! `GET /containers/{id}/logs`.
 
+use std::collections::BTreeSet;
 use std::convert::Infallible;
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -52,7 +53,8 @@ fn query(query: &Query) -> Result<LogQuery> {
     })
 }
 
-/// Labels and environment that the log's options name, as Docker's `--details` shows them.
+/// Labels and environment that the log's options name, as Docker's `--details` shows them: in
+/// the order of their names.
 fn details(container: &crate::container::Container) -> String {
     let options = &container.spec.log_options;
     let named = |option: &str| {
@@ -66,7 +68,7 @@ fn details(container: &crate::container::Container) -> String {
         let prefix = format!("{name}=");
         container.resolved.env.iter().find(|entry| entry.starts_with(&prefix)).cloned()
     });
-    labels.chain(env).collect::<Vec<_>>().join(",")
+    labels.chain(env).collect::<BTreeSet<_>>().into_iter().collect::<Vec<_>>().join(",")
 }
 
 fn encode(line: &LogLine, tty: bool, timestamps: bool, details: Option<&str>) -> Bytes {

@@ -180,7 +180,9 @@ impl Containers {
         if connectivity.resolver && !old.resolver {
             self.write_resolv_conf(&container, &connectivity)?;
         }
-        self.write_hosts(&container, &connectivity)
+        self.write_hosts(&container, &connectivity)?;
+        self.tell_linking(&container);
+        Ok(())
     }
 
     /// Gives a running container's endpoint the address that is lent to it now, or takes away the one
@@ -201,7 +203,6 @@ impl Containers {
         if let Some(endpoint) = container.endpoints.iter().find(is_it) {
             self.tell_network("renumber", endpoint, &container);
         }
-        self.tell_linking(&container);
         Ok(())
     }
 
@@ -262,7 +263,7 @@ fn check_connect(network: &Network, container: &Container) -> Result<()> {
     if network.driver.traits().is_of_host() {
         return Err(Error::new(
             Kind::Forbidden,
-            "container cannot be connected to host network: choose it when creating the container",
+            "cannot connect container to host network - container must be created in host network mode",
         ));
     }
     if network.driver.traits().is_none() {

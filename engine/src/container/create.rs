@@ -61,6 +61,9 @@ impl Containers {
             check_platform(image, &spec.image, wanted)?;
         }
         self.check(&spec).map_err(missing_other)?;
+        if spec.network_mode().container().is_some_and(|other| Some(other) == name) {
+            return Err(Error::invalid("cannot join own network namespace"));
+        }
         let spec = self.with_others_by_id(spec)?;
         let mut warnings = self.warnings(&spec, id)?;
         let mut resolved = merge::resolve(&spec, &image.config, id)?;

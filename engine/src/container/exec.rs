@@ -30,7 +30,7 @@ impl Containers {
     pub fn exec_create(&self, key: &str, spec: ExecSpec) -> Result<String> {
         let live = self.registry.find(key)?;
         let container = live.get();
-        check_running(&container)?;
+        check_running(&container, key)?;
         self.runner.expect_start();
         if spec.command.is_empty() {
             return Err(Error::invalid("No exec command specified"));
@@ -54,7 +54,7 @@ impl Containers {
     /// Refuses a user that a running container does not know. Blocks.
     pub fn exec_user(&self, key: &str, user: &str) -> Result<()> {
         let container = self.find(key)?;
-        check_running(&container)?;
+        check_running(&container, key)?;
         self.user_in(&container, user).map(drop).map_err(|error| Error::invalid(error.to_string()))
     }
 
@@ -63,7 +63,7 @@ impl Containers {
     pub async fn exec_start(&self, id: &str, start: ExecStart) -> Result<Option<Attached>> {
         let view = self.exec(id)?;
         let live = self.registry.find(&view.container)?;
-        check_running(&live.get())?;
+        check_running(&live.get(), &view.container)?;
         let shim = live.shim().ok_or_else(|| not_running(&live.get()))?;
         detach::keys(view.spec.detach_keys.as_deref())?;
         let ended = self.execs.claim(id)?;
@@ -269,12 +269,12 @@ async fn tell_refusal(mut client: UnixStream, text: &str, raw: bool) {
     }
 }
 
-fn check_running(container: &Container) -> Result<()> {
+/// Refuses an exec in a container that does not run, which the client calls as it does.
+fn check_running(container: &Container, key: &str) -> Result<()> {
     match container.state.status {
         Status::Running => Ok(()),
         Status::Paused => Err(Error::conflict(format!(
-            "Container {} is paused, unpause the container before exec",
-            container.name
+            "Container {key} is paused, unpause the container before exec"
         ))),
         Status::Restarting => Err(Error::conflict(format!(
             "Container {} is restarting, wait until the container is running",

@@ -51,7 +51,7 @@ pub(crate) struct Named {
 }
 
 impl<'a> Link<'a> {
-    /// Reads `name`, `name:alias` and `/name:/own/alias`.
+    /// Reads `name`, `name:alias`, `name:/alias` and `/name:/own/alias`.
     pub(crate) fn parse(text: &'a str) -> Result<Self> {
         if text.is_empty() {
             return Err(Error::invalid("empty string specified for links"));
@@ -63,7 +63,7 @@ impl<'a> Link<'a> {
         Ok(match key.strip_prefix('/') {
             // As `inspect` shows it: the names of both, and the alias below that of the second.
             Some(key) => Self { key, alias: alias.rsplit('/').next().unwrap_or(alias) },
-            None => Self { key, alias },
+            None => Self { key, alias: alias.trim_start_matches('/') },
         })
     }
 }
@@ -175,10 +175,11 @@ impl Containers {
     /// The names that are answered in a container for those that it links to.
     pub(crate) fn linked_names(&self, container: &Container) -> BTreeMap<String, Vec<IpAddr>> {
         let mut all = BTreeMap::new();
-        let by_name = named_links(container).filter_map(|link| {
+        let by_name = named_links(container).filter_map(|(link, network)| {
             let other = self.registry.find(link.key).ok()?.get();
-            let addresses: Vec<_> = other.endpoints.iter().flat_map(addresses).collect();
-            let names = vec![link.alias.to_owned(), other.name.clone()];
+            let there = other.endpoints.iter().filter(|there| is_on(there, network));
+            let addresses: Vec<_> = there.flat_map(addresses).collect();
+            let names = vec![link.alias.to_owned()];
             (!addresses.is_empty()).then_some(Named { names, addresses })
         });
         for Named { names, addresses } in by_name.chain(self.linked(container)) {
@@ -228,11 +229,24 @@ pub(super) fn has_any(container: &Container) -> bool {
         || container.spec.links.iter().chain(of_endpoints).next().is_some()
 }
 
-/// The links that are one more name each.
-fn named_links(container: &Container) -> impl Iterator<Item = Link<'_>> {
-    let own = container.spec.links.iter().filter(|_| !is_legacy(&container.spec));
-    let of_endpoints = container.endpoints.iter().flat_map(|endpoint| &endpoint.spec.links);
-    own.chain(of_endpoints).filter_map(|text| Link::parse(text).ok())
+/// The links that are one more name each, with the container's endpoint on the network where that is
+/// answered.
+fn named_links(container: &Container) -> impl Iterator<Item = (Link<'_>, &EndpointView)> {
+    let first = container.endpoints.first().filter(|_| !is_legacy(&container.spec));
+    let own = first
+        .into_iter()
+        .flat_map(|first| container.spec.links.iter().map(move |text| (text, first)));
+    let all = container.endpoints.iter();
+    let of_endpoints = all.flat_map(|of| of.spec.links.iter().map(move |text| (text, of)));
+    own.chain(of_endpoints).filter_map(|(text, of)| Some((Link::parse(text).ok()?, of)))
+}
+
+/// Whether an endpoint is on the network of another one.
+fn is_on(endpoint: &EndpointView, other: &EndpointView) -> bool {
+    match (&endpoint.network_id, &other.network_id) {
+        (Some(one), Some(other)) => one == other,
+        _ => endpoint.network == other.network,
+    }
 }
 
 /// A container on the default network.
@@ -250,9 +264,12 @@ mod tests {
 
     #[test]
     fn a_link_is_read_in_every_form() {
-        for (text, key, alias) in
-            [("db", "db", "db"), ("db:sql", "db", "sql"), ("/db:/web/sql", "db", "sql")]
-        {
+        for (text, key, alias) in [
+            ("db", "db", "db"),
+            ("db:sql", "db", "sql"),
+            ("db:/sql", "db", "sql"),
+            ("/db:/web/sql", "db", "sql"),
+        ] {
             assert_eq!(Link::parse(text).unwrap(), Link { key, alias }, "{text}");
         }
         for text in ["", "a:b:c"] {

@@ -13,14 +13,9 @@ pub(crate) fn resolve(spec: &Spec, image: &ImageConfiguration, id: &str) -> Resu
     let empty = Config::default();
     let image = image.config().as_ref().unwrap_or(&empty);
     let (entrypoint, command) = process(spec, image);
-    let mut words = entrypoint
-        .iter()
-        .flatten()
-        .filter(|word| !word.is_empty())
-        .cloned()
-        .chain(command.iter().flatten().cloned());
-    let path = words.next().filter(|path| !path.is_empty());
-    let path = path.ok_or_else(|| Error::invalid("no command specified"))?;
+    let mut words = entrypoint.iter().chain(&command).flatten().cloned();
+    // An empty word is one: what it names is not found at the start.
+    let path = words.next().ok_or_else(|| Error::invalid("no command specified"))?;
     Ok(Resolved {
         path,
         args: words.collect(),
@@ -152,6 +147,12 @@ mod tests {
     fn nothing_to_run_is_an_error() {
         let error = resolve(&Spec::default(), &image("{}"), ID).unwrap_err();
         assert_eq!(error.to_string(), "no command specified");
+    }
+
+    #[test]
+    fn an_empty_word_is_a_command() {
+        let spec = Spec { command: Some(vec![String::new()]), ..Spec::default() };
+        assert_eq!(resolve(&spec, &image("{}"), ID).unwrap().path, "");
     }
 
     #[test]

@@ -125,6 +125,9 @@ fn an_empty_entrypoint_drops_the_image_s_command() {
     assert!(error.contains("no command specified"), "{error}");
     let run = ["run", "--rm", "--network", "none", "--entrypoint", "", IMAGE, "/bin/echo", "hi"];
     assert_eq!(daemon.docker_ok(&run), "hi");
+    let (code, error) = daemon.docker_err(&["run", "--rm", "--network", "none", IMAGE, ""]);
+    assert_eq!(code, Some(127));
+    assert!(error.contains("exec: \"\": executable file not found in $PATH"), "{error}");
 }
 
 #[test]

@@ -69,7 +69,7 @@ fn a_check_that_takes_too_long_is_killed() {
     let slow = until(&daemon, "slow", "unhealthy");
     let last = slow["Log"].as_array().unwrap().last().unwrap();
     assert_eq!(last["ExitCode"], -1);
-    assert_eq!(last["Output"], "Health check exceeded timeout (0.05s)");
+    assert_eq!(last["Output"], "Health check exceeded timeout (50ms)");
     let processes = || daemon.get("/containers/slow/top").json()["Processes"].clone();
     while processes().as_array().unwrap().len() > 1 {}
     daemon.docker_ok(&["rm", "-f", "slow"]);

@@ -42,6 +42,7 @@ fn each_filter_of_ps_chooses_as_docker_s_does() {
         ("publish=8000-8100/tcp", "c3"),
         ("publish=9000/udp", "c3"),
         ("publish=9000", ""),
+        ("publish=80", ""),
         ("expose=80", "c3"),
         ("network=bridge", "c3"),
         (&bridge, "c3"),

@@ -44,6 +44,54 @@ fn a_network_that_cannot_be_is_not_created() {
 }
 
 #[test]
+fn what_cannot_be_is_refused_in_dockers_words() {
+    let daemon = Daemon::start(&[]);
+    for (arguments, code, words) in [
+        ("run --network container IMAGE true", 125, "invalid container format container:<name|id>"),
+        (
+            "run --name me --network container:me IMAGE true",
+            125,
+            "cannot join own network namespace",
+        ),
+        ("create --device /etc IMAGE", 1, "custom device \"/etc\": not a device node"),
+        ("events --since 20 --until 10", 1, "`since` time (20.000000000) cannot be after `until`"),
+        ("rmi %", 1, "image name cannot be blank"),
+    ] {
+        let arguments: Vec<_> = arguments
+            .split(' ')
+            .map(|word| match word {
+                "IMAGE" => IMAGE,
+                "%" => " ",
+                word => word,
+            })
+            .collect();
+        let (is, _, error) = daemon.ask(Client::Docker, &arguments);
+        assert!(is == Some(code) && error.contains(words), "{arguments:?}: {is:?} {error}");
+    }
+    assert_eq!(daemon.docker_ok(&["ps", "-aq"]), "");
+}
+
+#[test]
+fn an_exec_in_what_is_paused_names_it_as_the_client_does() {
+    let daemon = Daemon::start(&[]);
+    let id = daemon.docker_ok(&[
+        "run",
+        "-d",
+        "--name",
+        "web",
+        "--network",
+        "none",
+        IMAGE,
+        "sleep",
+        "99",
+    ]);
+    daemon.docker_ok(&["pause", "web"]);
+    let reply = daemon.post(&format!("/containers/{id}/exec"), &json!({"Cmd": ["true"]}));
+    assert!(reply.text().contains(&format!("Container {id} is paused")), "{}", reply.text());
+    daemon.docker_ok(&["rm", "-f", "web"]);
+}
+
+#[test]
 fn an_unknown_option_is_a_warning() {
     let daemon = Daemon::start(&[]);
     let body = json!({"Name": "n1", "Options": {"color": "blue"}});

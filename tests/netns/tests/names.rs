@@ -137,6 +137,28 @@ fn names_of_a_network_are_not_seen_from_another() {
 }
 
 #[test]
+fn a_link_is_answered_while_the_other_is_on_its_network() {
+    let lab = Lab::new();
+    let daemon = Daemon::start(&lab.host, &[]);
+    for network in ["n1", "n2"] {
+        daemon.rnet(&format!("{DUAL} {network}"));
+    }
+    daemon.run("db", "--network n1");
+    let asker = daemon.run("asker", "--network n1 --link db:/sql");
+    daemon.rnet("network connect n2 db");
+    daemon.rnet("network connect --link db:other n2 asker");
+    let at = daemon.addresses("db");
+    assert_eq!(addresses(&asker, "sql"), at["n1"]);
+    assert_eq!(addresses(&asker, "other"), at["n2"]);
+    daemon.rnet("network disconnect n1 db");
+    assert!(unknown(&ask(&asker, "sql", "A")), "it leads to where nobody is");
+    assert_eq!(addresses(&asker, "other"), at["n2"]);
+    assert_eq!(addresses(&asker, "db"), at["n2"]);
+    daemon.rnet("network connect n1 db");
+    assert_eq!(addresses(&asker, "sql"), daemon.addresses("db")["n1"]);
+}
+
+#[test]
 fn unknown_names_are_asked_for_outside_by_either_family() {
     let lab = Lab::new();
     let upstream = Upstream::start(&lab.client, Some(["203.0.113.7", "2001:db8:f::7"]));

@@ -109,6 +109,9 @@ fn add(
                 node.set_path(path);
             }
         }
+        if below.is_empty() {
+            return Err(gathering("not a device node"));
+        }
         below
     } else {
         vec![node(source, inside.to_owned()).ok_or_else(|| gathering("not a device node"))?]

@@ -200,14 +200,12 @@ fn is_false(text: &str) -> bool {
     matches!(text.to_ascii_lowercase().as_str(), "0" | "f" | "false")
 }
 
-/// `publish=8080`, `publish=80/tcp`, ranges: either side of a published port.
+/// `publish=8080`, `publish=80/tcp`, ranges: the host's side of a published port.
 fn published(container: &Container, wanted: &str) -> bool {
     let Ok(((first, last), protocol)) = ports::port_range(wanted) else { return false };
     let range = first..=last;
-    container.ports.iter().any(|binding| {
-        binding.protocol == protocol
-            && (range.contains(&binding.port) || range.contains(&binding.host_port))
-    })
+    let mut of_protocol = container.ports.iter().filter(|binding| binding.protocol == protocol);
+    of_protocol.any(|binding| range.contains(&binding.host_port))
 }
 
 fn exposed(container: &Container, wanted: &str) -> bool {

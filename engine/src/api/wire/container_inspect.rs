@@ -203,6 +203,20 @@ pub fn networks(container: &Container) -> Value {
     Value::Object(container.endpoints.iter().map(entry).collect())
 }
 
+/// Before API 1.45 a container's short id is an alias of its on every network with names.
+pub fn name_by_aliases(container: &Container, told: &mut Value) {
+    let short = container.short_id();
+    let named = |of: &&EndpointView| of.names.iter().any(|name| name == short);
+    for endpoint in container.endpoints.iter().filter(named) {
+        let aliases = &mut told["NetworkSettings"]["Networks"][&endpoint.network]["Aliases"];
+        match aliases.as_array_mut() {
+            Some(all) if all.iter().any(|alias| alias == short) => {}
+            Some(all) => all.push(short.into()),
+            None => *aliases = json!([short]),
+        }
+    }
+}
+
 fn endpoint_settings(endpoint: &EndpointView) -> Value {
     let spec = &endpoint.spec;
     let list = |list: &[String]| if list.is_empty() { Value::Null } else { json!(list) };

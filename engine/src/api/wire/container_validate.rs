@@ -127,7 +127,7 @@ fn check_namespaces(config: &Config, host: &HostConfig) -> Result<()> {
 
 fn check_network_mode(config: &Config, host: &HostConfig) -> Result<()> {
     let mode = host.network_mode.as_str();
-    if mode == "container:" {
+    if mode == "container" || mode == "container:" {
         return invalid("invalid network mode: invalid container format container:<name|id>");
     }
     if !mode.starts_with("container:") && mode != "host" {

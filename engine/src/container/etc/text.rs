@@ -37,7 +37,10 @@ pub(crate) fn hosts(hosts: &Hosts<'_>) -> String {
     }
     for address in hosts.addresses {
         let _ = match hosts.domainname {
-            "" => writeln!(text, "{address}\t{}", hosts.hostname),
+            "" => match hosts.hostname.split_once('.') {
+                Some((short, _)) => writeln!(text, "{address}\t{} {short}", hosts.hostname),
+                None => writeln!(text, "{address}\t{}", hosts.hostname),
+            },
             domain => writeln!(text, "{address}\t{}.{domain} {}", hosts.hostname, hosts.hostname),
         };
     }
@@ -171,6 +174,18 @@ mod tests {
     use expect_test::expect;
 
     use super::*;
+
+    #[test]
+    fn a_host_name_with_a_domain_is_told_without_it_too() {
+        let text = hosts(&Hosts {
+            hostname: "web.example.org",
+            domainname: "",
+            addresses: &["10.1.0.2".parse().unwrap()],
+            extra: &[],
+            host_file: Some(""),
+        });
+        assert_eq!(text.trim_start(), "10.1.0.2\tweb.example.org web\n");
+    }
 
     #[test]
     fn hosts_has_both_families_and_the_domain() {

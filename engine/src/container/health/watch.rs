@@ -75,7 +75,7 @@ impl Containers {
                         break;
                     }
                 }
-                (NOT_DONE, format!("Health check exceeded timeout ({})", seconds(limit)))
+                (NOT_DONE, format!("Health check exceeded timeout ({})", span_in_words(limit)))
             }
         }
     }
@@ -136,7 +136,47 @@ async fn read_output(mut stream: UnixStream) -> String {
     String::from_utf8_lossy(&output).into_owned()
 }
 
-/// `30s`, `1.5s`.
-fn seconds(time: Duration) -> String {
-    format!("{}s", time.as_secs_f64())
+/// A time as Go's `Duration` says it: `50ms`, `1.5s`, `1m30s`, `2h0m0s`.
+fn span_in_words(time: Duration) -> String {
+    let nanos = time.as_nanos();
+    let seconds = |nanos| decimal(nanos, 1_000_000_000);
+    match nanos {
+        0 => "0s".to_owned(),
+        1..1_000 => format!("{nanos}ns"),
+        1_000..1_000_000 => format!("{}µs", decimal(nanos, 1_000)),
+        1_000_000..1_000_000_000 => format!("{}ms", decimal(nanos, 1_000_000)),
+        1_000_000_000..60_000_000_000 => format!("{}s", seconds(nanos)),
+        _ => {
+            let (minutes, rest) = (time.as_secs() / 60, seconds(nanos % 60_000_000_000));
+            match minutes / 60 {
+                0 => format!("{minutes}m{rest}s"),
+                hours => format!("{hours}h{}m{rest}s", minutes % 60),
+            }
+        }
+    }
+}
+
+/// As many of a unit as there are, with the fraction that is left.
+fn decimal(nanos: u128, unit: u128) -> String {
+    let digits = unit.ilog10() as usize;
+    let fraction = format!("{:0digits$}", nanos % unit);
+    match fraction.trim_end_matches('0') {
+        "" => (nanos / unit).to_string(),
+        fraction => format!("{}.{fraction}", nanos / unit),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_said_as_clients_know_them() {
+        let micros = |micros| span_in_words(Duration::from_micros(micros));
+        let all =
+            [0, 7, 50_000, 1_500, 30_000_000, 1_500_000, 90_000_000, 60_500_000, 7_200_000_000];
+        let words = all.map(micros);
+        let known = ["0s", "7µs", "50ms", "1.5ms", "30s", "1.5s", "1m30s", "1m0.5s", "2h0m0s"];
+        assert_eq!(words, known);
+    }
 }

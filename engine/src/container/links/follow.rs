@@ -136,7 +136,7 @@ impl Containers {
         linking.retain(|live| {
             let other = live.get();
             other.links.iter().flatten().any(|link| link.container == container.id)
-                || named_links(&other).any(|link| is_it(link.key))
+                || named_links(&other).any(|(link, _)| is_it(link.key))
         });
         linking
     }
