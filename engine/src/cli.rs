@@ -45,11 +45,14 @@ mod volume;
 
 use std::ffi::OsString;
 use std::io::Write;
+use std::ops::ControlFlow;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::Parser;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
+use self::client::Client;
 use self::commands::{Cli, Command};
 use self::error::CliError;
 
@@ -90,61 +93,75 @@ async fn dispatch(cli: Cli) -> Outcome {
         return context::command(&wanted, command);
     }
     let (host, certificates) = context::resolve(&wanted)?;
-    let client = client::Client::new(host, certificates.as_deref(), &cli.tls)?;
-    let client = std::sync::Arc::new(client);
-    match cli.command {
-        Command::Attach(args) => attach::attach(&client, args).await,
-        Command::Build(args) => build::build(&client, *args).await,
-        Command::Builder(command) => build::command(&client, command).await,
-        Command::Cluster(command) => cluster::command(&client, command).await,
-        Command::Container(command) => container::command(&client, command).await,
-        Command::Commit(args) => changes::commit(&client, args).await,
-        Command::Cp(args) => copy::copy(&client, args).await,
-        Command::Create(args) => run::create(&client, *args).await,
-        Command::Diff(args) => changes::diff(&client, args).await,
-        Command::Export(args) => changes::export(&client, args).await,
-        Command::Events(args) => events::events(&client, args).await,
-        Command::Exec(args) => exec::exec(&client, args).await,
-        Command::History(args) => image::history(&client, args).await,
-        Command::Image(command) => image::command(&client, command).await,
-        Command::Images(args) => image::list(&client, args).await,
-        Command::Import(args) => transfer::import(&client, args).await,
-        Command::Info(args) => system::info(&client, args).await,
-        Command::Inspect(args) => inspect::any(&client, args).await,
-        Command::Kill(args) => container::kill(&client, args).await,
-        Command::Load(args) => transfer::load(&client, args).await,
-        Command::Login(args) => login::login(&client, args).await,
-        Command::Logout(args) => login::logout(args).await,
-        Command::Logs(args) => logs::logs(&client, args).await,
+    let client = Arc::new(Client::new(host, certificates.as_deref(), &cli.tls)?);
+    match noun(&client, cli.command).await {
+        ControlFlow::Break(outcome) => outcome,
+        ControlFlow::Continue(command) => verb(&client, command).await,
+    }
+}
+
+/// Does what begins with a noun; hands back what does not.
+async fn noun(client: &Arc<Client>, command: Command) -> ControlFlow<Outcome, Command> {
+    ControlFlow::Break(match command {
+        Command::Builder(command) => build::command(client, command).await,
+        Command::Cluster(command) => cluster::command(client, command).await,
+        Command::Container(command) => container::command(client, command).await,
+        Command::Image(command) => image::command(client, command).await,
         Command::Manifest(command) => manifest::command(command).await,
-        Command::Network(command) => network::command(&client, command).await,
-        Command::Node(command) => cluster::node(&client, command).await,
-        Command::Swarm(command) => swarm::command(&client, command).await,
-        Command::Pause(args) => container::each(&client, args, "pause").await,
-        Command::Port(args) => port::command(&client, args).await,
-        Command::Ps(args) => list::ps(&client, args).await,
-        Command::Pull(args) => transfer::pull(&client, args).await,
-        Command::Push(args) => transfer::push(&client, args).await,
-        Command::Rename(args) => container::rename(&client, args).await,
-        Command::Restart(args) => container::restart(&client, args).await,
-        Command::Rm(args) => container::rm(&client, args).await,
-        Command::Rmi(args) => image::rm(&client, args).await,
-        Command::Run(args) => run::run(&client, *args).await,
-        Command::Save(args) => transfer::save(&client, args).await,
-        Command::Search(args) => search::search(&client, args).await,
-        Command::Start(args) => container::start(&client, args).await,
-        Command::Stats(args) => stats::stats(&client, args).await,
-        Command::Stop(args) => container::stop(&client, args).await,
-        Command::System(command) => system::command(&client, command).await,
-        Command::Tag(args) => image::tag(&client, args).await,
-        Command::Top(args) => container::top(&client, args).await,
-        Command::Unpause(args) => container::each(&client, args, "unpause").await,
-        Command::Update(args) => update::update(&client, args).await,
-        Command::Version(args) => system::version(&client, args).await,
-        Command::Volume(command) => volume::command(&client, command).await,
-        Command::Wait(args) => container::wait(&client, args).await,
+        Command::Network(command) => network::command(client, command).await,
+        Command::Node(command) => cluster::node(client, command).await,
+        Command::Swarm(command) => swarm::command(client, command).await,
+        Command::System(command) => system::command(client, command).await,
+        Command::Volume(command) => volume::command(client, command).await,
+        other => return ControlFlow::Continue(other),
+    })
+}
+
+async fn verb(client: &Arc<Client>, command: Command) -> Outcome {
+    match command {
+        Command::Attach(args) => attach::attach(client, args).await,
+        Command::Build(args) => build::build(client, *args).await,
+        Command::Commit(args) => changes::commit(client, args).await,
+        Command::Cp(args) => copy::copy(client, args).await,
+        Command::Create(args) => run::create(client, *args).await,
+        Command::Diff(args) => changes::diff(client, args).await,
+        Command::Export(args) => changes::export(client, args).await,
+        Command::Events(args) => events::events(client, args).await,
+        Command::Exec(args) => exec::exec(client, args).await,
+        Command::History(args) => image::history(client, args).await,
+        Command::Images(args) => image::list(client, args).await,
+        Command::Import(args) => transfer::import(client, args).await,
+        Command::Info(args) => system::info(client, args).await,
+        Command::Inspect(args) => inspect::any(client, args).await,
+        Command::Kill(args) => container::kill(client, args).await,
+        Command::Load(args) => transfer::load(client, args).await,
+        Command::Login(args) => login::login(client, args).await,
+        Command::Logout(args) => login::logout(args).await,
+        Command::Logs(args) => logs::logs(client, args).await,
+        Command::Pause(args) => container::each(client, args, "pause").await,
+        Command::Port(args) => port::command(client, args).await,
+        Command::Ps(args) => list::ps(client, args).await,
+        Command::Pull(args) => transfer::pull(client, args).await,
+        Command::Push(args) => transfer::push(client, args).await,
+        Command::Rename(args) => container::rename(client, args).await,
+        Command::Restart(args) => container::restart(client, args).await,
+        Command::Rm(args) => container::rm(client, args).await,
+        Command::Rmi(args) => image::rm(client, args).await,
+        Command::Run(args) => run::run(client, *args).await,
+        Command::Save(args) => transfer::save(client, args).await,
+        Command::Search(args) => search::search(client, args).await,
+        Command::Start(args) => container::start(client, args).await,
+        Command::Stats(args) => stats::stats(client, args).await,
+        Command::Stop(args) => container::stop(client, args).await,
+        Command::Tag(args) => image::tag(client, args).await,
+        Command::Top(args) => container::top(client, args).await,
+        Command::Unpause(args) => container::each(client, args, "unpause").await,
+        Command::Update(args) => update::update(client, args).await,
+        Command::Version(args) => system::version(client, args).await,
+        Command::Wait(args) => container::wait(client, args).await,
         Command::Completion(args) => Ok(commands::completion(&args)),
-        Command::Daemon(_) | Command::Context(_) => Err(CliError::new(
+        // Nouns are done, and contexts need no client.
+        _ => Err(CliError::new(
             "the daemon does not run inside the client: call `rnet daemon` by its own name",
         )),
     }

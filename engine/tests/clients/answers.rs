@@ -71,7 +71,7 @@ impl Table {
             let words: Vec<&str> = line.split(' ').collect();
             match words.as_slice() {
                 ["=", name] => {
-                    model = (*name).to_owned();
+                    (*name).clone_into(&mut model);
                     table.models.insert(model.clone(), BTreeMap::new());
                 }
                 [">", method, path, _, kind] => {
@@ -106,7 +106,9 @@ impl Table {
             match value {
                 Value::Null => {}
                 Value::Array(items) => {
-                    items.iter().for_each(|v| self.check(of, v, &format!("{place}[]"), faults));
+                    for item in items {
+                        self.check(of, item, &format!("{place}[]"), faults);
+                    }
                 }
                 other => faults.push(format!("{place} is no list: {other}")),
             }
@@ -114,7 +116,9 @@ impl Table {
             match value {
                 Value::Null => {}
                 Value::Object(map) => {
-                    map.values().for_each(|v| self.check(of, v, &format!("{place}{{}}"), faults));
+                    for value in map.values() {
+                        self.check(of, value, &format!("{place}{{}}"), faults);
+                    }
                 }
                 other => faults.push(format!("{place} is no map: {other}")),
             }
@@ -213,9 +217,8 @@ fn questions(daemon: &Daemon) -> Vec<(&'static str, String, Value)> {
     ]
 }
 
-#[test]
-fn every_answer_is_what_the_description_of_the_api_says() {
-    let daemon = Daemon::start(&[]);
+/// Something of everything that is asked for.
+fn furnish(daemon: &Daemon) {
     daemon.docker_ok(&["network", "create", "--label", "a=b", "--subnet", "10.44.0.0/24", "n1"]);
     daemon.docker_ok(&["volume", "create", "--label", "a=b", "v1"]);
     daemon.docker_ok(&["tag", IMAGE, "other:1"]);
@@ -255,6 +258,12 @@ fn every_answer_is_what_the_description_of_the_api_says() {
         "1000",
     ];
     daemon.docker_ok(&web);
+}
+
+#[test]
+fn every_answer_is_what_the_description_of_the_api_says() {
+    let daemon = Daemon::start(&[]);
+    furnish(&daemon);
     let table = Table::read(include_str!("answers.txt"));
     let (mut faults, mut asked) = (Vec::new(), BTreeSet::new());
     for (operation, path, body) in questions(&daemon) {

@@ -47,7 +47,7 @@ const HIJACK: &str = "Connection: Upgrade\r\nUpgrade: tcp\r\nContent-Type: appli
 
 /// Leaves at once, after the head of the answer, or after saying something.
 fn break_off(mut stream: UnixStream, how: u32) {
-    if how % 3 > 0 {
+    if !how.is_multiple_of(3) {
         let mut reader = BufReader::new(stream.try_clone().unwrap());
         Reply::read_head(&mut reader);
     }
@@ -59,7 +59,7 @@ fn break_off(mut stream: UnixStream, how: u32) {
 fn exec(daemon: &Daemon, number: u32) {
     let body = json!({
         "AttachStdin": true, "AttachStdout": true, "AttachStderr": true, "Tty": number % 4 == 3,
-        "Cmd": if number % 2 == 0 { json!(["cat"]) } else { json!(["flood", "50"]) },
+        "Cmd": if number.is_multiple_of(2) { json!(["cat"]) } else { json!(["flood", "50"]) },
     });
     let created = daemon.post("/containers/c1/exec", &body);
     assert_eq!(created.status, 201, "{}", created.text());
