@@ -51,7 +51,7 @@ async fn other(api: Arc<Api>, method: &str, path: &[&str], request: Request) -> 
     match (method, path) {
         ("GET" | "HEAD", ["_ping"]) => Ok(system::ping(&api, method == "HEAD")),
         ("GET", ["version"]) => Ok(system::version(&api).await),
-        ("GET", ["info"]) => system::info(&api).await,
+        ("GET", ["info"]) => system::info(&api, request.version).await,
         ("GET", ["events"]) => events::stream(&api, &request),
         ("GET", ["system", "df"]) => system::usage::disk_usage(&api, &request).await,
         ("POST", ["auth"]) => registries::login(&api, request).await,

@@ -14,6 +14,7 @@ use sha2::{Digest, Sha256};
 use super::body::{self, Response};
 use super::containers::blocking;
 use super::request::Request;
+use super::version::Version;
 use super::wire::system as wire;
 use super::wire::system::{Daemon, Host};
 use super::{Api, server, swarm};
@@ -56,11 +57,12 @@ async fn runtime_version(api: &Api, name: &str) -> Vec<(String, String)> {
 }
 
 /// `GET /info`.
-pub async fn info(api: &Arc<Api>) -> Result<Response> {
+pub async fn info(api: &Arc<Api>, version: Version) -> Result<Response> {
     let api = api.clone();
     let swarm = swarm::info(&api).await;
     let mut value = blocking(move || Ok(wire::info(&host(), &daemon(&api)))).await?;
     value["Swarm"] = swarm;
+    wire::leave_out(&mut value, version);
     Ok(body::json(&value))
 }
 

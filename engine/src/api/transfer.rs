@@ -73,10 +73,18 @@ pub async fn streamed<T: Send + 'static>(
         end.await?;
         return Ok(body::json_lines(stream::empty()));
     };
-    let lines = stream::once(async { first }).chain(received(lines)).map(wire);
+    Ok(stream_of(stream::once(async { first }).chain(received(lines)), wire, end))
+}
+
+/// Lines, and after them the error of what they are of.
+fn stream_of<T: Send + 'static>(
+    lines: impl Stream<Item = T> + Send + 'static,
+    wire: impl Fn(T) -> Value + Send + 'static,
+    end: impl Future<Output = Result<()>> + Send + 'static,
+) -> Response {
     let end =
         stream::once(end).filter_map(async |ended| Some(wire::stream_error(&ended.err()?.chain())));
-    Ok(body::json_lines(lines.chain(end).boxed()))
+    body::json_lines(lines.map(wire).chain(end).boxed())
 }
 
 /// What a received line is followed by, until the sender is gone.
@@ -167,7 +175,8 @@ pub async fn load(api: &Arc<Api>, request: Request) -> Result<Response> {
     // It goes on when the client leaves.
     let loading = tokio::spawn(loading);
     let fault = |error| Error::internal("the transfer ended in a fault", error);
-    streamed(lines, |line| line, async move { loading.await.map_err(fault)? }).await
+    // Even what is no archive is told of in the stream, as with Docker.
+    Ok(stream_of(received(lines), |line| line, async move { loading.await.map_err(fault)? }))
 }
 
 fn loaded_line(api: &Api, loaded: &Loaded) -> Value {

@@ -38,10 +38,6 @@ const MORE: &[&str] = &[
     "EventMessage.status",
     "EventMessage.id",
     "EventMessage.from",
-    // What the newest versions no longer have.
-    "SystemInfo.BridgeNfIptables",
-    "SystemInfo.BridgeNfIp6tables",
-    "Commit.Expected",
 ];
 
 /// Numbers that Docker sends as null, too, where there are none.

@@ -127,17 +127,17 @@ fn a_refusal_is_heard_by_a_client_that_is_still_sending() {
     let rubbish = vec![b'x'; 16 << 20];
     for _ in 0..10 {
         for (method, path, status) in [
-            ("POST", "/images/load?quiet=1", 400),
+            ("POST", "/images/load?quiet=1", 200),
             ("POST", "/images/create?fromSrc=-&repo=UPPER", 400),
             ("POST", "/build?t=x", 501),
-            ("PUT", "/containers/nope/archive?path=/", 501),
+            ("PUT", "/containers/nope/archive?path=/", 404),
             ("POST", "/nope", 404),
             ("POST", "/containers/create", 400),
         ] {
             // The helper writes all of the body before it reads.
             let reply = daemon.send(method, path, "Content-Type: application/x-tar\r\n", &rubbish);
             assert_eq!(reply.status, status, "{path}: {}", reply.text());
-            assert!(!reply.message().is_empty(), "{path}");
+            assert!(!reply.text().is_empty(), "{path}");
         }
     }
     let file = daemon.scratch.path("rubbish");

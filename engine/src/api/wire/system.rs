@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use crate::api::system::limits::Limits;
-use crate::api::version::{NEWEST, OLDEST};
+use crate::api::version::{NEWEST, OLDEST, Version};
+use crate::config::options::LOG_DRIVERS;
 use crate::core::check::Finding;
 
 /// Our version, that of the daemon and of the command line.
@@ -116,7 +117,7 @@ pub fn info(host: &Host, daemon: &Daemon) -> Value {
             "Volume": ["local"],
             "Network": daemon.drivers,
             "Authorization": null,
-            "Log": ["json-file", "local", "none"],
+            "Log": LOG_DRIVERS,
         },
         "Debug": daemon.debug,
         "NFd": daemon.descriptors,
@@ -157,6 +158,22 @@ pub fn info(host: &Host, daemon: &Daemon) -> Value {
         info.extend(machine);
     }
     info
+}
+
+/// Leaves out what newer versions of the API do not tell any more.
+pub fn leave_out(info: &mut Value, version: Version) {
+    let Value::Object(info) = info else { return };
+    if version >= Version(49) {
+        for commit in ["ContainerdCommit", "RuncCommit", "InitCommit"] {
+            if let Some(Value::Object(commit)) = info.get_mut(commit) {
+                commit.remove("Expected");
+            }
+        }
+    }
+    if version >= Version(50) {
+        info.remove("BridgeNfIptables");
+        info.remove("BridgeNfIp6tables");
+    }
 }
 
 /// `GET /rnet/check`.
