@@ -168,9 +168,19 @@ async fn reset(client: &Client, args: ResetArgs) -> Outcome {
 
 /// Connects standard input and output to the API, for `ssh://` clients.
 async fn dial_stdio(client: &Client) -> Outcome {
-    let mut daemon = client.dial().await?;
-    let mut both = tokio::io::join(tokio::io::stdin(), tokio::io::stdout());
-    let copied = tokio::io::copy_bidirectional(&mut both, &mut daemon).await;
-    both.flush().await?;
-    copied.map(|_| 0).map_err(CliError::from)
+    let (mut from, mut to) = tokio::io::split(client.dial().await?);
+    let (mut input, mut output) = (tokio::io::stdin(), tokio::io::stdout());
+    let there = async {
+        tokio::io::copy(&mut input, &mut to).await?;
+        to.shutdown().await?;
+        // What the daemon still has to say follows.
+        std::future::pending::<io::Result<()>>().await
+    };
+    let back = async {
+        tokio::io::copy(&mut from, &mut output).await?;
+        output.flush().await
+    };
+    // Once the daemon has ended, nobody hears what is still to come from here.
+    let ended = tokio::select! { ended = back => ended, broken = there => broken };
+    ended.map(|()| 0).map_err(CliError::from)
 }

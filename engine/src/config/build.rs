@@ -116,8 +116,7 @@ pub fn config(invocation: Invocation, values: &Values) -> Result<Config> {
         cgroupns_mode: one_of(values, "default-cgroupns-mode", &["private", "host"])?,
         ipc_mode: one_of(values, "default-ipc-mode", &["private", "shareable"])?
             .unwrap_or_else(|| "private".to_owned()),
-        log_driver: one_of(values, "log-driver", LOG_DRIVERS)?
-            .unwrap_or_else(|| "json-file".to_owned()),
+        log_driver: log_driver(values)?,
         log_options: strings("log-opt", values)?,
         labels: labels(values)?,
         metrics: parse_some(values, &["metrics-addr"])?.pop(),
@@ -125,6 +124,11 @@ pub fn config(invocation: Invocation, values: &Values) -> Result<Config> {
         log: log(values)?,
         warnings: values.warnings(),
     })
+}
+
+fn log_driver(values: &Values) -> Result<String> {
+    let named = one_of(values, "log-driver", LOG_DRIVERS)?;
+    Ok(named.unwrap_or_else(|| "json-file".to_owned()))
 }
 
 /// How the daemon logs; a reload looks at nothing else.

@@ -61,10 +61,7 @@ impl Containers {
             check_platform(image, &spec.image, wanted)?;
         }
         self.check(&spec).map_err(missing_other)?;
-        if spec.network_mode().container().is_some_and(|other| Some(other) == name) {
-            return Err(Error::invalid("cannot join own network namespace"));
-        }
-        let spec = self.with_others_by_id(spec)?;
+        let spec = self.with_others_by_id(spec, name)?;
         let mut warnings = self.warnings(&spec, id)?;
         let mut resolved = merge::resolve(&spec, &image.config, id)?;
         let extra = &image.extra;
@@ -113,7 +110,10 @@ impl Containers {
     }
 
     /// Containers whose namespaces are shared are known by their ids from now on: names change hands.
-    fn with_others_by_id(&self, mut spec: Spec) -> Result<Spec> {
+    fn with_others_by_id(&self, mut spec: Spec, own: Option<&str>) -> Result<Spec> {
+        if spec.network_mode().container().is_some_and(|other| Some(other) == own) {
+            return Err(Error::invalid("cannot join own network namespace"));
+        }
         let other = spec.network_mode.container().and_then(|key| self.registry.find(key).ok());
         if let Some(other) = other {
             spec.network_mode = NetworkMode::Container(other.get().id.to_string());

@@ -10,7 +10,7 @@ use engine_error::{Error, Result};
 use runtime::cgroup;
 
 /// What we make in the data root.
-const DATA: [&str; 6] = ["containers", "volumes", "images", "init", "store.redb", "swarm"];
+const DATA: [&str; 7] = ["build", "containers", "volumes", "images", "init", "store.redb", "swarm"];
 
 /// What we make in the exec root.
 const EXEC: [&str; 11] = [

@@ -129,7 +129,7 @@ fn a_refusal_is_heard_by_a_client_that_is_still_sending() {
         for (method, path, status) in [
             ("POST", "/images/load?quiet=1", 200),
             ("POST", "/images/create?fromSrc=-&repo=UPPER", 400),
-            ("POST", "/build?t=x", 501),
+            ("POST", "/build?t=x", 400),
             ("PUT", "/containers/nope/archive?path=/", 404),
             ("POST", "/nope", 404),
             ("POST", "/containers/create", 400),

@@ -142,9 +142,9 @@ fn everything_unused_can_be_pruned() {
 #[test]
 fn an_upload_that_is_refused_is_read_to_its_end() {
     let daemon = Daemon::start(&[]);
-    let reply = daemon.send("POST", "/build", "", &vec![0; 3_000_000]);
-    assert_eq!(reply.status, 501);
-    assert_eq!(reply.message(), "building images is not supported yet");
+    let reply = daemon.send("PUT", "/containers/nope/archive?path=/", "", &vec![0; 3_000_000]);
+    assert_eq!(reply.status, 404);
+    assert_eq!(reply.message(), "No such container: nope");
 }
 
 #[test]

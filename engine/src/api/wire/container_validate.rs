@@ -239,8 +239,8 @@ fn check_cpu(host: &HostConfig) -> Result<()> {
         return invalid("cpu real-time runtime cannot be higher than cpu real-time period");
     }
     for (name, list) in [("cpuset cpus", &host.cpuset_cpus), ("cpuset mems", &host.cpuset_mems)] {
-        if !is_cpuset(list) {
-            return invalid(format!("Invalid value {list} for {name}: invalid format: {list}"));
+        if let Some(fault) = fault_of_cpuset(list) {
+            return invalid(format!("Invalid value {list} for {name}: {fault}"));
         }
     }
     check_processors(&host.cpuset_cpus)
@@ -267,17 +267,24 @@ fn check_processors(list: &str) -> Result<()> {
     ))
 }
 
-/// `0-3,5`, with numbers that a machine may have.
-fn is_cpuset(text: &str) -> bool {
-    const MOST: u32 = 8192;
-    let number = |text: &str| text.trim().parse::<u32>().ok().filter(|n| *n < MOST);
-    text.is_empty()
-        || text.split(',').all(|part| match part.split_once('-') {
-            Some((first, last)) => {
-                matches!((number(first), number(last)), (Some(first), Some(last)) if first <= last)
-            }
-            None => number(part).is_some(),
-        })
+/// What is wrong with a list such as `0-3,5`, if anything: in Docker's words.
+fn fault_of_cpuset(text: &str) -> Option<String> {
+    const MOST: u64 = 8192;
+    let unreadable = || Some(format!("invalid format: {text}"));
+    for part in text.split(',').filter(|_| !text.is_empty()) {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        let (Ok(first), Ok(last)) = (first.trim().parse::<u64>(), last.trim().parse::<u64>())
+        else {
+            return unreadable();
+        };
+        if first.max(last) > MOST {
+            return Some(format!("value of out range, maximum is {MOST}"));
+        }
+        if first > last {
+            return unreadable();
+        }
+    }
+    None
 }
 
 fn check_weights(host: &HostConfig) -> Result<()> {

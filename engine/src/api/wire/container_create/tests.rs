@@ -199,7 +199,7 @@ fn a_host_configuration_that_cannot_be_is_refused_in_docker_s_words() {
         (json!({"PortBindings": {"80/x": []}}), "invalid port specification: \"80/x\""),
         (
             json!({"CpusetMems": "1-9223372036854775807"}),
-            "Invalid value 1-9223372036854775807 for cpuset mems",
+            "Invalid value 1-9223372036854775807 for cpuset mems: value of out range, maximum is 8192",
         ),
         (
             json!({"OomScoreAdj": 2000}),
