@@ -1,5 +1,7 @@
 //! `version`, `info`, `system`.
 
+use std::io;
+
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
 
