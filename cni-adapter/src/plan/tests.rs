@@ -66,8 +66,8 @@ fn default_gateway_is_planned() {
         &expect![[r#"
             + namespace 020202020202
             + link cni0 in host bridge
-            + link eth0 in 020202020202 veth veth0404040 mac 02:03:03:03:03:03
-            + port veth0404040 of cni0
+            + link eth0 in 020202020202 veth veth0303030 mac 06:04:04:04:04:04
+            + port veth0303030 of cni0
             + addr 10.1.0.1/24 dev cni0 in host
             + addr 10.1.0.2/24 dev eth0 in 020202020202
             + route 0.0.0.0/0 in 020202020202 via 10.1.0.1 dev eth0
@@ -86,8 +86,8 @@ fn without_a_gateway_the_bridge_has_no_address() {
         &expect![[r#"
             + namespace 020202020202
             + link cni0 in host bridge
-            + link eth0 in 020202020202 veth veth0404040 mac 02:03:03:03:03:03
-            + port veth0404040 of cni0
+            + link eth0 in 020202020202 veth veth0303030 mac 06:04:04:04:04:04
+            + port veth0303030 of cni0
             + addr 10.1.0.2/24 dev eth0 in 020202020202
             + element bridge cni0
             + element unprotected cni0 ipv4"#]],
@@ -111,8 +111,8 @@ fn hairpin_and_routes_are_planned() {
         &expect![[r#"
             + namespace 020202020202
             + link cni0 in host bridge mtu 1400
-            + link eth0 in 020202020202 veth veth0404040 mac 02:03:03:03:03:03 mtu 1400
-            + port veth0404040 of cni0 isolated hairpin
+            + link eth0 in 020202020202 veth veth0303030 mac 06:04:04:04:04:04 mtu 1400
+            + port veth0303030 of cni0 isolated hairpin
             + addr 10.1.0.1/24 dev cni0 in host
             + addr 10.1.0.2/24 dev eth0 in 020202020202
             + route 10.2.0.0/16 in 020202020202 via 10.1.0.1 dev eth0
