@@ -164,7 +164,7 @@ async fn image(api: Arc<Api>, method: &str, path: &[&str], request: Request) -> 
         ("GET", ["get"]) => transfer::save(&api, request.query.all("names").to_vec()).await,
         ("GET", ["search"]) => registries::search(&api, &request).await,
         ("POST", ["create"]) => transfer::create(&api, request).await,
-        ("POST", ["load"]) => transfer::load(&api, request).await,
+        ("POST", ["load"]) => Ok(transfer::load(&api, request)),
         ("POST", ["prune"]) => images::prune(&api, &request).await,
         ("GET", [name @ .., "json"]) if !name.is_empty() => {
             images::inspect(&api, &name.join("/"), &request).await

@@ -155,7 +155,7 @@ async fn import(api: &Arc<Api>, request: Request) -> Result<Response> {
 // === load and save ===
 
 /// `POST /images/load`.
-pub async fn load(api: &Arc<Api>, request: Request) -> Result<Response> {
+pub fn load(api: &Arc<Api>, request: Request) -> Response {
     let quiet = request.query.flag("quiet");
     let archive = pipe::reader(request.stream());
     let (sender, lines) = mpsc::channel(64);
@@ -176,7 +176,7 @@ pub async fn load(api: &Arc<Api>, request: Request) -> Result<Response> {
     let loading = tokio::spawn(loading);
     let fault = |error| Error::internal("the transfer ended in a fault", error);
     // Even what is no archive is told of in the stream, as with Docker.
-    Ok(stream_of(received(lines), |line| line, async move { loading.await.map_err(fault)? }))
+    stream_of(received(lines), |line| line, async move { loading.await.map_err(fault)? })
 }
 
 fn loaded_line(api: &Api, loaded: &Loaded) -> Value {
