@@ -141,7 +141,7 @@ fn a_link_is_answered_while_the_other_is_on_its_network() {
     let lab = Lab::new();
     let daemon = Daemon::start(&lab.host, &[]);
     for network in ["n1", "n2"] {
-        daemon.rnet(&format!("network create --ipv6 {network}"));
+        daemon.rnet(&format!("network create --ipv6 --internal {network}"));
     }
     daemon.run("db", "--network n1");
     let asker = daemon.run("asker", "--network n1 --link db:/sql");
