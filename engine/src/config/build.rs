@@ -114,9 +114,8 @@ pub fn config(invocation: Invocation, values: &Values) -> Result<Config> {
         init_path: values.text("init-path").filter(|path| !path.is_empty()).map(PathBuf::from),
         cgroup_parent: values.text("cgroup-parent").unwrap_or_default().to_owned(),
         cgroupns_mode: one_of(values, "default-cgroupns-mode", &["private", "host"])?,
-        ipc_mode: one_of(values, "default-ipc-mode", &["private", "shareable"])?
-            .unwrap_or_else(|| "private".to_owned()),
-        log_driver: log_driver(values)?,
+        ipc_mode: one_or(values, "default-ipc-mode", &["private", "shareable"], "private")?,
+        log_driver: one_or(values, "log-driver", LOG_DRIVERS, "json-file")?,
         log_options: strings("log-opt", values)?,
         labels: labels(values)?,
         metrics: parse_some(values, &["metrics-addr"])?.pop(),
@@ -124,11 +123,6 @@ pub fn config(invocation: Invocation, values: &Values) -> Result<Config> {
         log: log(values)?,
         warnings: values.warnings(),
     })
-}
-
-fn log_driver(values: &Values) -> Result<String> {
-    let named = one_of(values, "log-driver", LOG_DRIVERS)?;
-    Ok(named.unwrap_or_else(|| "json-file".to_owned()))
 }
 
 /// How the daemon logs; a reload looks at nothing else.
@@ -144,10 +138,7 @@ pub fn log(values: &Values) -> Result<Log> {
     let format = match values.text("log-format").unwrap_or("text") {
         "text" => LogFormat::Text,
         "json" => LogFormat::Json,
-        other => {
-            let reason = format!("invalid log format: {other}; use text or json");
-            return Err(wrong("log-format", reason));
-        }
+        other => return Err(wrong("log-format", format!("`{other}` is not one of text, json"))),
     };
     Ok(Log { level: if debug { Level::Debug } else { level }, format, debug })
 }
@@ -178,6 +169,10 @@ fn one_of(values: &Values, option: &'static str, allowed: &[&str]) -> Result<Opt
         Some(text) if allowed.contains(&text) => Ok(Some(text.to_owned())),
         Some(text) => Err(wrong(option, format!("`{text}` is not one of {}", allowed.join(", ")))),
     }
+}
+
+fn one_or(values: &Values, option: &'static str, allowed: &[&str], usual: &str) -> Result<String> {
+    Ok(one_of(values, option, allowed)?.unwrap_or_else(|| usual.to_owned()))
 }
 
 fn absolute(values: &Values, option: &'static str, default: PathBuf) -> Result<PathBuf> {
