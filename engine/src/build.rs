@@ -3,7 +3,7 @@
 //! A step that runs something is a container like any other; one that copies works on a root file
 //! system that nothing runs in. What a step leaves is an image, so every step can be run, looked at
 //! and taken again: the cache is a table of keys and images made here, and nothing else is believed
-//! ([`cache`]). Builds block: a front end calls them on a thread that may.
+//! (`build/cache.rs`). Builds block: a front end calls them on a thread that may.
 
 mod base;
 mod cache;
