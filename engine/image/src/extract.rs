@@ -332,15 +332,7 @@ fn directory(parent: BorrowedFd<'_>, name: &OsStr, entry: &Entry) -> io::Result<
 }
 
 fn node(parent: BorrowedFd<'_>, name: &OsStr, entry: &Entry) -> io::Result<()> {
-    let kind = match entry.kind {
-        EntryType::Char => FileType::CharacterDevice,
-        EntryType::Block => FileType::BlockDevice,
-        _ => FileType::Fifo,
-    };
-    let device = match kind {
-        FileType::Fifo => 0,
-        _ => rustix::fs::makedev(entry.device.0, entry.device.1),
-    };
+    let (kind, device) = entry.node();
     rustix::fs::mknodat(parent, name, kind, Mode::from_raw_mode(0o600), device)?;
     metadata(parent, name, entry)?;
     let mode = Mode::from_raw_mode(entry.mode);

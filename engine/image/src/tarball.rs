@@ -9,6 +9,7 @@ mod writer;
 
 use std::io::{self, Read};
 
+use rustix::fs::FileType;
 use tar::{EntryType, Header};
 
 use self::pax::Pax;
@@ -54,6 +55,18 @@ pub struct Entry {
     pub device: (u32, u32),
     /// Extended attributes.
     pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+}
+
+impl Entry {
+    /// What kind of node a device or a pipe is, and its number.
+    pub(crate) fn node(&self) -> (FileType, u64) {
+        let device = rustix::fs::makedev(self.device.0, self.device.1);
+        match self.kind {
+            EntryType::Char => (FileType::CharacterDevice, device),
+            EntryType::Block => (FileType::BlockDevice, device),
+            _ => (FileType::Fifo, 0),
+        }
+    }
 }
 
 #[derive(Debug)]

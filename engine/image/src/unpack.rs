@@ -256,15 +256,7 @@ fn resolve(
 
 /// Makes a device or a pipe. Its mode comes by its inode: the container may swap the name for a link.
 fn node(parent: BorrowedFd<'_>, name: &OsStr, entry: &Entry) -> io::Result<()> {
-    let kind = match entry.kind {
-        EntryType::Char => FileType::CharacterDevice,
-        EntryType::Block => FileType::BlockDevice,
-        _ => FileType::Fifo,
-    };
-    let device = match kind {
-        FileType::Fifo => 0,
-        _ => rustix::fs::makedev(entry.device.0, entry.device.1),
-    };
+    let (kind, device) = entry.node();
     rustix::fs::mknodat(parent, name, kind, Mode::empty(), device)?;
     metadata(parent, name, entry)?;
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;

@@ -244,12 +244,6 @@ pub(crate) fn restart_policy(text: &str) -> Result<Value, CliError> {
     Ok(json!({"Name": name, "MaximumRetryCount": count}))
 }
 
-/// `--cpus` in billionths of a processor.
-pub(crate) fn nano_cpus(cpus: Option<f64>) -> i64 {
-    #[expect(clippy::cast_possible_truncation, reason = "a count of processors is small")]
-    cpus.map_or(0, |cpus| (cpus * 1e9).round() as i64)
-}
-
 /// One `--network`: a name, or `name=…,alias=…,ip=…`.
 #[derive(Debug, Default)]
 struct NetworkFlag {

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use super::{CreateArgs, Truth};
+use super::{CreateArgs, LimitArgs, Truth};
 
 #[derive(Debug, Args)]
 pub(crate) struct Names {
@@ -258,47 +258,10 @@ pub(crate) struct TopArgs {
     pub(crate) options: Vec<String>,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Args)]
+#[derive(Debug, Args)]
 pub(crate) struct UpdateArgs {
-    /// Block IO (relative weight), between 10 and 1000
-    #[arg(long, default_value_t = 0, hide_default_value = true)]
-    pub(crate) blkio_weight: u16,
-    /// Limit CPU period, in microseconds
-    #[arg(long, default_value_t = 0, hide_default_value = true)]
-    pub(crate) cpu_period: i64,
-    /// Limit CPU quota, in microseconds
-    #[arg(long, default_value_t = 0, hide_default_value = true, allow_hyphen_values = true)]
-    pub(crate) cpu_quota: i64,
-    /// Limit the CPU real-time period, in microseconds
-    #[arg(long, default_value_t = 0, hide_default_value = true)]
-    pub(crate) cpu_rt_period: i64,
-    /// Limit the CPU real-time runtime, in microseconds
-    #[arg(long, default_value_t = 0, hide_default_value = true)]
-    pub(crate) cpu_rt_runtime: i64,
-    /// CPU shares (relative weight)
-    #[arg(short, long, default_value_t = 0, hide_default_value = true)]
-    pub(crate) cpu_shares: i64,
-    /// Number of CPUs
-    #[arg(long)]
-    pub(crate) cpus: Option<f64>,
-    /// CPUs in which to allow execution (0-3, 0,1)
-    #[arg(long, default_value = "", hide_default_value = true)]
-    pub(crate) cpuset_cpus: String,
-    /// Memory nodes in which to allow execution (0-3, 0,1)
-    #[arg(long, default_value = "", hide_default_value = true)]
-    pub(crate) cpuset_mems: String,
-    /// Memory limit
-    #[arg(short, long)]
-    pub(crate) memory: Option<String>,
-    /// Memory soft limit
-    #[arg(long)]
-    pub(crate) memory_reservation: Option<String>,
-    /// Swap limit equal to memory plus swap; -1 is unlimited
-    #[arg(long, allow_hyphen_values = true)]
-    pub(crate) memory_swap: Option<String>,
-    /// Tune the container's pids limit (-1 for unlimited)
-    #[arg(long, allow_hyphen_values = true)]
-    pub(crate) pids_limit: Option<i64>,
+    #[command(flatten)]
+    pub(crate) limits: LimitArgs,
     /// Restart policy to apply when a container exits
     #[arg(long)]
     pub(crate) restart: Option<String>,

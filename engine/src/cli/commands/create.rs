@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{RareArgs, Truth};
+use super::{LimitArgs, RareArgs, Truth};
 
 /// The flags that `run` and `create` share.
 #[derive(Debug, Default, Args)]
@@ -39,24 +39,6 @@ pub(crate) struct CreateArgs {
     /// Write the container id to the file
     #[arg(long, value_name = "FILE")]
     pub(crate) cidfile: Option<PathBuf>,
-    /// Limit CPU period, in microseconds
-    #[arg(long, default_value_t = 0)]
-    pub(crate) cpu_period: i64,
-    /// Limit CPU quota, in microseconds
-    #[arg(long, default_value_t = 0, allow_hyphen_values = true)]
-    pub(crate) cpu_quota: i64,
-    /// CPU shares (relative weight)
-    #[arg(short, long, default_value_t = 0)]
-    pub(crate) cpu_shares: i64,
-    /// Number of CPUs
-    #[arg(long)]
-    pub(crate) cpus: Option<f64>,
-    /// CPUs in which to allow execution (0-3, 0,1)
-    #[arg(long, default_value = "", hide_default_value = true)]
-    pub(crate) cpuset_cpus: String,
-    /// Memory nodes in which to allow execution (0-3, 0,1)
-    #[arg(long, default_value = "", hide_default_value = true)]
-    pub(crate) cpuset_mems: String,
     /// Add a host device to the container
     #[arg(long, value_name = "HOST[:CONTAINER[:rwm]]")]
     pub(crate) device: Vec<String>,
@@ -126,15 +108,6 @@ pub(crate) struct CreateArgs {
     /// Container MAC address
     #[arg(long)]
     pub(crate) mac_address: Option<String>,
-    /// Memory limit
-    #[arg(short, long)]
-    pub(crate) memory: Option<String>,
-    /// Memory soft limit
-    #[arg(long)]
-    pub(crate) memory_reservation: Option<String>,
-    /// Swap limit equal to memory plus swap; -1 is unlimited
-    #[arg(long, allow_hyphen_values = true)]
-    pub(crate) memory_swap: Option<String>,
     /// Attach a filesystem mount to the container
     #[arg(long, value_name = "type=bind,source=…,target=…")]
     pub(crate) mount: Vec<String>,
@@ -153,9 +126,6 @@ pub(crate) struct CreateArgs {
     /// PID namespace to use
     #[arg(long, default_value = "", hide_default_value = true)]
     pub(crate) pid: String,
-    /// Tune the container's pids limit (-1 for unlimited)
-    #[arg(long, default_value_t = 0, allow_hyphen_values = true)]
-    pub(crate) pids_limit: i64,
     /// Set platform if the image has several
     #[arg(long)]
     pub(crate) platform: Option<String>,
@@ -252,6 +222,8 @@ pub(crate) struct CreateArgs {
     /// Disable any container-specified HEALTHCHECK
     #[arg(long)]
     pub(crate) no_healthcheck: bool,
+    #[command(flatten)]
+    pub(crate) limits: LimitArgs,
     #[command(flatten)]
     pub(crate) rare: RareArgs,
     /// Image, command and its arguments

@@ -1,24 +1,59 @@
-//! The flags of `run` and `create` that few need: limits of devices, and what Docker has beside.
+//! Limits, which `update` changes too, and the flags of `run` and `create` that few need.
 
 use clap::Args;
 
 use super::Truth;
 
-/// Rarer flags of `run` and `create`.
-#[derive(Debug, Default, Args)]
-pub(crate) struct RareArgs {
+/// What a container may use.
+#[derive(Clone, Debug, Default, PartialEq, Args)]
+pub(crate) struct LimitArgs {
     /// Block IO (relative weight), between 10 and 1000
     #[arg(long, default_value_t = 0, hide_default_value = true)]
     pub(crate) blkio_weight: u16,
-    /// Block IO weight (relative device weight)
-    #[arg(long, value_name = "DEVICE:WEIGHT")]
-    pub(crate) blkio_weight_device: Vec<String>,
+    /// Limit CPU period, in microseconds
+    #[arg(long, default_value_t = 0, hide_default_value = true)]
+    pub(crate) cpu_period: i64,
+    /// Limit CPU quota, in microseconds
+    #[arg(long, default_value_t = 0, hide_default_value = true, allow_hyphen_values = true)]
+    pub(crate) cpu_quota: i64,
     /// Limit the CPU real-time period, in microseconds
     #[arg(long, default_value_t = 0, hide_default_value = true, allow_hyphen_values = true)]
     pub(crate) cpu_rt_period: i64,
     /// Limit the CPU real-time runtime, in microseconds
     #[arg(long, default_value_t = 0, hide_default_value = true, allow_hyphen_values = true)]
     pub(crate) cpu_rt_runtime: i64,
+    /// CPU shares (relative weight)
+    #[arg(short, long, default_value_t = 0, hide_default_value = true)]
+    pub(crate) cpu_shares: i64,
+    /// Number of CPUs
+    #[arg(long)]
+    pub(crate) cpus: Option<f64>,
+    /// CPUs in which to allow execution (0-3, 0,1)
+    #[arg(long, default_value = "", hide_default_value = true)]
+    pub(crate) cpuset_cpus: String,
+    /// Memory nodes in which to allow execution (0-3, 0,1)
+    #[arg(long, default_value = "", hide_default_value = true)]
+    pub(crate) cpuset_mems: String,
+    /// Memory limit
+    #[arg(short, long)]
+    pub(crate) memory: Option<String>,
+    /// Memory soft limit
+    #[arg(long)]
+    pub(crate) memory_reservation: Option<String>,
+    /// Swap limit equal to memory plus swap; -1 is unlimited
+    #[arg(long, allow_hyphen_values = true)]
+    pub(crate) memory_swap: Option<String>,
+    /// Tune the container's pids limit (-1 for unlimited)
+    #[arg(long, allow_hyphen_values = true)]
+    pub(crate) pids_limit: Option<i64>,
+}
+
+/// Rarer flags of `run` and `create`.
+#[derive(Debug, Default, Args)]
+pub(crate) struct RareArgs {
+    /// Block IO weight (relative device weight)
+    #[arg(long, value_name = "DEVICE:WEIGHT")]
+    pub(crate) blkio_weight_device: Vec<String>,
     /// Add a rule to the cgroup's list of allowed devices
     #[arg(long, value_name = "RULE")]
     pub(crate) device_cgroup_rule: Vec<String>,

@@ -2,10 +2,10 @@
 
 use serde_json::{Map, Value, json};
 
-use super::super::commands::{CreateArgs, RareArgs};
+use super::super::commands::{CreateArgs, LimitArgs, RareArgs};
 use super::super::error::CliError;
 use super::super::units;
-use super::{nano_cpus, pairs, split, ulimits, wrong};
+use super::{pairs, split, ulimits, wrong};
 
 /// The place of the API's socket for programs in containers.
 const SOCKET: &str = "/var/run/docker.sock";
@@ -17,23 +17,15 @@ const RATE: &str = "The correct format is <device-path>:<number>[<unit>]. Number
 impl CreateArgs {
     /// The limits, and what is as rarely given.
     pub(super) fn resources(&self) -> Result<Value, CliError> {
-        let size = |text: &Option<String>| text.as_deref().map_or(Ok(0), units::bytes);
-        let swap = match self.memory_swap.as_deref() {
-            Some("-1") => -1,
-            _ => size(&self.memory_swap)?,
-        };
         let mut all = json!({
-            "ShmSize": size(&self.shm_size)?, "Memory": size(&self.memory)?, "MemoryReservation": size(&self.memory_reservation)?,
-            "MemorySwap": swap, "NanoCpus": nano_cpus(self.cpus), "CpuShares": self.cpu_shares,
-            "CpuPeriod": self.cpu_period, "CpuQuota": self.cpu_quota,
-            "CpusetCpus": self.cpuset_cpus, "CpusetMems": self.cpuset_mems,
-            "PidsLimit": self.pids_limit, "Init": self.init,
+            "ShmSize": size(self.shm_size.as_deref())?, "Init": self.init,
             "LogConfig": {"Type": self.log_driver, "Config": pairs(&self.log_opt)},
             "Devices": self.devices(), "Ulimits": ulimits(&self.ulimit)?, "VolumesFrom": self.volumes_from,
             "Tmpfs": self.tmpfs.iter().map(|t| split(t, ':')).collect::<Map<_, _>>(),
             "Annotations": pairs(&self.annotation),
         });
         if let (Value::Object(all), Value::Object(rare)) = (&mut all, self.rare.fields()?) {
+            all.extend(self.limits.fields()?);
             all.extend(rare);
         }
         Ok(all)
@@ -51,17 +43,41 @@ impl CreateArgs {
     }
 }
 
+impl LimitArgs {
+    /// As a request to create or update has them.
+    pub(crate) fn fields(&self) -> Result<Map<String, Value>, CliError> {
+        let swap = match self.memory_swap.as_deref() {
+            Some("-1") => -1,
+            text => size(text)?,
+        };
+        let fields = [
+            ("BlkioWeight", json!(self.blkio_weight)),
+            ("CpuPeriod", json!(self.cpu_period)),
+            ("CpuQuota", json!(self.cpu_quota)),
+            ("CpuRealtimePeriod", json!(self.cpu_rt_period)),
+            ("CpuRealtimeRuntime", json!(self.cpu_rt_runtime)),
+            ("CpuShares", json!(self.cpu_shares)),
+            ("NanoCpus", json!(nano_cpus(self.cpus))),
+            ("CpusetCpus", json!(self.cpuset_cpus)),
+            ("CpusetMems", json!(self.cpuset_mems)),
+            ("Memory", json!(size(self.memory.as_deref())?)),
+            ("MemoryReservation", json!(size(self.memory_reservation.as_deref())?)),
+            ("MemorySwap", json!(swap)),
+            ("PidsLimit", json!(self.pids_limit)),
+        ];
+        Ok(fields.map(|(name, value)| (name.to_owned(), value)).into_iter().collect())
+    }
+}
+
 impl RareArgs {
     fn fields(&self) -> Result<Value, CliError> {
         let swappiness = (self.memory_swappiness != -1).then_some(self.memory_swappiness);
         let mut fields = json!({
-            "BlkioWeight": self.blkio_weight,
             "BlkioWeightDevice": each("blkio-weight-device", &self.blkio_weight_device, weight)?,
             "BlkioDeviceReadBps": each("device-read-bps", &self.device_read_bps, bytes)?,
             "BlkioDeviceWriteBps": each("device-write-bps", &self.device_write_bps, bytes)?,
             "BlkioDeviceReadIOps": each("device-read-iops", &self.device_read_iops, operations)?,
             "BlkioDeviceWriteIOps": each("device-write-iops", &self.device_write_iops, operations)?,
-            "CpuRealtimePeriod": self.cpu_rt_period, "CpuRealtimeRuntime": self.cpu_rt_runtime,
             "DeviceCgroupRules": each("device-cgroup-rule", &self.device_cgroup_rule, rule)?,
             "Isolation": self.isolation, "MemorySwappiness": swappiness,
             "OomKillDisable": self.oom_kill_disable, "VolumeDriver": self.volume_driver,
@@ -91,6 +107,17 @@ impl RareArgs {
             None => Ok(()),
         }
     }
+}
+
+/// A size in bytes; none is 0.
+fn size(text: Option<&str>) -> Result<i64, CliError> {
+    text.map_or(Ok(0), units::bytes)
+}
+
+/// `--cpus` in billionths of a processor.
+fn nano_cpus(cpus: Option<f64>) -> i64 {
+    #[expect(clippy::cast_possible_truncation, reason = "a count of processors is small")]
+    cpus.map_or(0, |cpus| (cpus * 1e9).round() as i64)
 }
 
 /// Reads every value of a flag, and says which one is wrong.
