@@ -177,7 +177,7 @@ impl Membership {
         self.must_be_unused(&known.place)?;
         self.erase()?;
         *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = None;
-        cluster::forget(self.store.as_ref())
+        Ok(())
     }
 
     /// Other ways to the same store, or other certificates: this host stays what it is.
@@ -239,8 +239,7 @@ impl Membership {
         member.end();
         self.networks.share_by(None);
         *self.lock() = None;
-        self.erase()?;
-        member.forget()
+        self.erase()
     }
 
     /// Fails while containers here are on the cluster's networks.
@@ -257,7 +256,7 @@ impl Membership {
         Err(Error::new(Kind::Forbidden, message))
     }
 
-    /// The cluster's networks go, and that this host is in it.
+    /// The cluster's networks go, that this host is in it, and what it knows of it.
     fn erase(&self) -> Result<()> {
         for network in self.networks.shared_networks() {
             self.networks.vanish(&network.id)?;
@@ -265,7 +264,7 @@ impl Membership {
         if let Err(error) = self.networks.tell_nodes(&[]) {
             tracing::warn!(error = error.chain(), "the ways to the others go when that is mended");
         }
-        let mut records = Batch::default();
+        let mut records = cluster::forgetting(self.store.as_ref())?;
         records.delete(record::KEY);
         Ok(self.store.commit(&records, Durability::Immediate)?)
     }

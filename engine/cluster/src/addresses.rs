@@ -107,11 +107,6 @@ impl Addresses {
         }
     }
 
-    /// One that was given up is this host's again, unless it is so already.
-    pub(crate) fn restore(&mut self, address: IpAddr, mine: Mine) {
-        self.mine.entry(address).or_insert(mine);
-    }
-
     /// The address is not this host's any more.
     pub(crate) fn disown(&mut self, address: IpAddr) -> Option<Mine> {
         self.mine.remove(&address)

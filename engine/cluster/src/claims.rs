@@ -277,6 +277,23 @@ impl Cluster {
         self.refill.notify_one();
     }
 
+    /// What is kept for owners that are not there any more is kept for nobody: that one had an address
+    /// may be heard after its end.
+    pub fn keep_for(&self, owners: &BTreeSet<String>) {
+        let now = self.now();
+        let mut state = lock(&self.state);
+        if !state.reconciled {
+            return;
+        }
+        let all = state.addresses.values_mut();
+        let freed: usize =
+            all.map(|all| all.forget(|owner| !owners.contains(owner), now).len()).sum();
+        drop(state);
+        if freed > 0 {
+            self.refill.notify_one();
+        }
+    }
+
     /// Claims a hardware address that somebody chose, for an owner.
     pub async fn claim_mac(&self, network: &NetworkId, mac: Mac, owner: &str) -> Result<()> {
         self.check_trust()?;

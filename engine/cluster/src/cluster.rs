@@ -1,6 +1,6 @@
 //! This host in its cluster: what it knows, what it owns, and the tasks that keep both true.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
@@ -31,6 +31,8 @@ pub struct Options {
     pub name: String,
     /// Where tunnels to it end.
     pub address: IpAddr,
+    /// Whether a link of this host has that address now, and it is not one that is only remembered.
+    pub found: bool,
     /// The largest packet that its way to the others takes, in bytes.
     pub mtu: u32,
     /// The version of its rnet.
@@ -64,9 +66,22 @@ pub struct Cluster {
     pub(crate) owed: Notify,
     /// What this host says of itself has changed.
     pub(crate) described: Notify,
+    pub(crate) taken: Mutex<Taken>,
     began: Instant,
     runtime: Handle,
     tasks: Mutex<Vec<AbortHandle>>,
+}
+
+/// Whose sign of life this daemon has taken for that of the last one on this host.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Taken {
+    /// Nobody's.
+    #[default]
+    No,
+    /// Somebody's, who has not taken it back since.
+    Since(Instant),
+    /// That of a daemon which is there: this one is a twin.
+    Back,
 }
 
 /// What changes.
@@ -82,9 +97,8 @@ pub(crate) struct State {
     pub(crate) owing: BTreeMap<(NetworkId, EndpointId), Said>,
     /// Why an endpoint cannot be published.
     pub(crate) unpublished: BTreeMap<(NetworkId, EndpointId), String>,
-    /// Owners that may come back for what is kept for them; nobody has said who they are before
-    /// [`Cluster::reconcile`].
-    pub(crate) owners: Option<BTreeSet<String>>,
+    /// Whether it was said who lives here ([`Cluster::reconcile`]): nobody is taken for gone before.
+    pub(crate) reconciled: bool,
     pub(crate) connected: bool,
     pub(crate) problem: Option<String>,
     pub(crate) restored: bool,
@@ -151,6 +165,7 @@ impl Cluster {
             refill: Notify::new(),
             owed: Notify::new(),
             described: Notify::new(),
+            taken: Mutex::default(),
             began: Instant::now(),
             runtime: runtime.clone(),
             tasks: Mutex::default(),
@@ -158,6 +173,10 @@ impl Cluster {
             local,
         };
         cluster.remember()?;
+        if lock(&cluster.me).doubted {
+            // Before anything is written.
+            cluster.still_doubted();
+        }
         let cluster = Arc::new(cluster);
         cluster.spawn(Self::keep_joined);
         cluster.spawn(Self::keep_local);
@@ -369,7 +388,7 @@ impl Cluster {
         u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX).saturating_add(1)
     }
 
-    /// Writes down what is known, at most once a second.
+    /// Writes down what is known, a few times a second at most.
     async fn keep_local(self: Arc<Self>) {
         loop {
             self.local.noted().await;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use engine_error::{Error, Kind, Result};
 use tokio::time::Instant;
 
-use crate::cluster::{Cluster, Joined};
+use crate::cluster::{Cluster, Joined, Taken};
 use crate::follow::Pauses;
 use crate::local::random;
 use crate::record::{
@@ -94,7 +94,8 @@ impl Cluster {
         twin: &mut Option<Instant>,
     ) -> Result<(), Obstacle> {
         if let Some(lease) = *lease {
-            return Ok(self.store.keep_alive(lease).await?);
+            self.store.keep_alive(lease).await?;
+            return self.look_for_twin(lease, twin).await;
         }
         // Before it says anything of itself, and a twin says nothing at all.
         self.check_twin(twin).await?;
@@ -122,26 +123,79 @@ impl Cluster {
         if self.is_own(&entry).await? { Ok(()) } else { Err(self.meet_twin(twin).await) }
     }
 
-    /// Whether a sign of life is this daemon's, or was that of the one before it on this host: a reboot
-    /// loses the word by which daemons know each other, and no two hosts have one address.
+    /// Whether a sign of life is this daemon's, or looks like that of the one before it on this host: a
+    /// reboot loses the word by which daemons know each other. That a link here has the address of the
+    /// host's record speaks for it; that nobody takes the sign back proves it
+    /// ([`Self::look_for_twin`]).
     async fn is_own(&self, live: &Entry) -> Result<bool, StoreError> {
-        let (instance, address) = {
-            let options = lock(&self.options);
-            (options.instance.clone(), options.address)
-        };
-        if read::<LiveRecord>(&live.value).ok().is_some_and(|other| other.instance == instance) {
+        if self.is_ours(live) {
             return Ok(true);
+        }
+        let (address, found) = {
+            let options = lock(&self.options);
+            (options.address, options.found)
+        };
+        if !found || *lock(&self.taken) == Taken::Back {
+            return Ok(false);
         }
         let node = self.entry(&self.keys.node(&self.node)).await?;
         let node = node.and_then(|entry| read::<NodeRecord>(&entry.value).ok());
-        Ok(node.is_some_and(|node| node.address == address))
+        let was_here = node.is_some_and(|node| node.address == address);
+        if was_here {
+            *lock(&self.taken) = Taken::Since(Instant::now());
+        }
+        Ok(was_here)
+    }
+
+    fn is_ours(&self, live: &Entry) -> bool {
+        let other = read::<LiveRecord>(&live.value).ok();
+        other.is_some_and(|other| other.instance == lock(&self.options).instance)
+    }
+
+    /// While a lease is held, nobody else gives this host's sign of life. Who finds another one has been
+    /// there before it, and takes the sign back; who had taken it over is the twin then.
+    async fn look_for_twin(
+        &self,
+        lease: LeaseId,
+        twin: &mut Option<Instant>,
+    ) -> Result<(), Obstacle> {
+        let key = self.keys.live(&self.node);
+        let Some(entry) = self.entry(&key).await? else {
+            // The lease ended between the two.
+            return Err(StoreError::LeaseEnded.into());
+        };
+        let taken = *lock(&self.taken);
+        if self.is_ours(&entry) {
+            if matches!(taken, Taken::Since(time) if time.elapsed() > TTL) {
+                // Who lives would have taken it back.
+                *lock(&self.taken) = Taken::No;
+            }
+            return Ok(());
+        }
+        if taken != Taken::No {
+            *lock(&self.taken) = Taken::Back;
+            *twin = Some(Instant::now().checked_sub(TWIN).unwrap_or_else(Instant::now));
+            return Err(self.meet_twin(twin).await);
+        }
+        tracing::warn!(
+            node = self.node,
+            "another host gave this one's sign of life: it is taken back"
+        );
+        let when = vec![Compare::ModifiedAt(key.clone(), entry.modified)];
+        let put = Write::Put { key, value: write(&self.sign()), lease: Some(lease) };
+        self.done(when, vec![put]).await?;
+        Ok(())
+    }
+
+    fn sign(&self) -> LiveRecord {
+        let instance = lock(&self.options).instance.clone();
+        LiveRecord { version: VERSION, epoch: self.epoch, instance }
     }
 
     /// Puts the sign of life, unless another daemon with this host's id gives one.
     async fn say_live(&self, lease: LeaseId, twin: &mut Option<Instant>) -> Result<(), Obstacle> {
         let key = self.keys.live(&self.node);
-        let instance = lock(&self.options).instance.clone();
-        let ours = LiveRecord { version: VERSION, epoch: self.epoch, instance };
+        let ours = self.sign();
         for _ in 0..TRIES {
             let found = self.entry(&key).await?;
             let when = match &found {

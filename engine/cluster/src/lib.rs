@@ -27,7 +27,7 @@ mod view;
 pub use cluster::{Cluster, Options, Status};
 pub use etcd::{Etcd, EtcdOptions, EtcdTls};
 pub use health::Report;
-pub use local::{forget, node_id};
+pub use local::{forget, forgetting, node_id};
 pub use memory::{Memory, Saved};
 pub use networks::{Choose, Draft};
 pub use place::{DEFAULT_NAME, Place, PlaceError, Tls, User};

@@ -93,11 +93,16 @@ pub fn node_id(local: &dyn Store) -> Result<String> {
 
 /// Forgets the cluster: the next one is joined as another host.
 pub fn forget(local: &dyn Store) -> Result<()> {
+    Ok(local.commit(&forgetting(local)?, Durability::Immediate)?)
+}
+
+/// What is to be written to forget the cluster.
+pub fn forgetting(local: &dyn Store) -> Result<Batch> {
     let mut batch = Batch::default();
     for (key, _) in local.list(ROOT)? {
         batch.delete(key);
     }
-    Ok(local.commit(&batch, Durability::Immediate)?)
+    Ok(batch)
 }
 
 fn myself(local: &dyn Store) -> Result<SelfRecord> {

@@ -145,7 +145,7 @@ impl Cluster {
         for all in state.addresses.values_mut() {
             all.forget(|owner| !owners.contains(owner), now);
         }
-        state.owners = Some(owners.clone());
+        state.reconciled = true;
         drop(state);
         let alive: BTreeSet<_> =
             own.iter().map(|one| (one.network.clone(), one.endpoint.clone())).collect();
@@ -185,9 +185,9 @@ impl Cluster {
         self.local.commit(&batch)
     }
 
-    /// What this host owes for an endpoint is told again.
+    /// What this host owes for an endpoint is told again. That it is owed is written at once, so nobody
+    /// has to be told that it will be.
     pub(crate) fn owe_again(&self, network: &NetworkId, endpoint: &EndpointId) -> Result<()> {
-        self.say(network, endpoint);
         self.local.owe_again(network, endpoint)
     }
 
@@ -195,7 +195,7 @@ impl Cluster {
     /// what lives here and is not there is told.
     pub(crate) fn audit_own(&self, part: &Part, snapshot: &Snapshot) {
         let Part::Endpoints(network) = part else { return };
-        if lock(&self.state).owners.is_none() {
+        if !lock(&self.state).reconciled {
             return;
         }
         let prefix = self.keys.endpoints(network);
@@ -283,10 +283,7 @@ impl Cluster {
     fn owed_now(&self) -> Result<Vec<Owed>, StoreError> {
         let mut all = Vec::new();
         let owed = self.local.owed().map_err(kept)?;
-        let known: BTreeSet<_> = owed.iter().cloned().collect();
-        // What was said and came to nothing is not owed; what is being committed still is.
-        let until = self.now().saturating_sub(COMMITTED);
-        lock(&self.state).owing.retain(|key, said| known.contains(key) || said.last > until);
+        self.drop_what_came_to_nothing(&owed.iter().cloned().collect());
         for (network, endpoint) in owed {
             let key = (network.clone(), endpoint.clone());
             let said = lock(&self.state).owing.get(&key).copied().unwrap_or_default().times;
@@ -296,6 +293,12 @@ impl Cluster {
             }
         }
         Ok(all)
+    }
+
+    /// What was said and came to nothing is not owed; what is being committed still is.
+    pub(crate) fn drop_what_came_to_nothing(&self, owed: &BTreeSet<(NetworkId, EndpointId)>) {
+        let until = self.now().saturating_sub(COMMITTED);
+        lock(&self.state).owing.retain(|key, said| owed.contains(key) || said.last > until);
     }
 
     /// Tells of some endpoints in one transaction; whether it happened.
@@ -423,22 +426,21 @@ impl Cluster {
                         "its address {address} was given to host {host}: restart the container"
                     )));
                 }
+                (None, _) if owed.own.record.is_some() => {
+                    // It is claimed with the endpoint.
+                    self.unrecord(&owed.network, *address);
+                }
                 // Somebody else's by now, or nobody's.
-                (Some(_), _) => self.lose(&owed.network, *address)?,
-                (None, _) => self.unknown_to_store(&owed.network, *address, owed),
+                (Some(_) | None, _) => self.lose(&owed.network, *address)?,
             }
         }
         Ok(None)
     }
 
-    /// The store does not know an address to be anybody's: it is claimed with the endpoint.
-    fn unknown_to_store(&self, network: &NetworkId, address: IpAddr, owed: &Owed) {
-        let mut state = lock(&self.state);
-        let Some(all) = state.addresses.get_mut(network) else { return };
-        if owed.own.record.is_some() {
+    /// The store does not know an address to be anybody's.
+    fn unrecord(&self, network: &NetworkId, address: IpAddr) {
+        if let Some(all) = lock(&self.state).addresses.get_mut(network) {
             all.unrecord(address);
-        } else {
-            all.disown(address);
         }
     }
 

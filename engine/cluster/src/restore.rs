@@ -36,15 +36,15 @@ impl Cluster {
             return self.fill(&meta, found.generation).await;
         }
         if known.doubted {
-            return Err(self.lost_data("it went back to an earlier state"));
+            return Err(self.still_doubted());
         }
         if found.generation < known.generation || meta.cluster != known.store {
-            return Err(self.doubt("it was set up anew from a copy"));
+            return Err(self.doubt(known.generation, "it was set up anew from a copy"));
         }
         if meta.revision < known.revision {
             let (there, here) = (meta.revision, known.revision);
             let why = format!("it is at revision {there}, and this host has seen {here}");
-            return Err(self.doubt(&why));
+            return Err(self.doubt(known.generation, &why));
         }
         lock(&self.state).restored = false;
         Ok(())
@@ -56,13 +56,24 @@ impl Cluster {
         read(&entry.value).ok()
     }
 
-    /// Notes that the store is not to be believed before somebody says so, over restarts.
-    fn doubt(&self, why: &str) -> StoreError {
+    /// Notes that the store is not to be believed before somebody says so, over restarts: unless it was
+    /// adopted since it was looked at.
+    fn doubt(&self, generation: u64, why: &str) -> StoreError {
         let mut me = lock(&self.me);
+        if me.generation != generation {
+            return StoreError::Unavailable("it was adopted while it was looked at".to_owned());
+        }
         me.doubted = true;
         self.local.note_self(&me);
         drop(me);
-        self.local.flush().map_or_else(kept, |()| self.lost_data(why))
+        // Nobody here writes to it from now on, whether that can be written down or not.
+        let lost = self.lost_data(why);
+        self.local.flush().map_or_else(kept, |()| lost)
+    }
+
+    /// What the last look said holds until somebody adopts the store.
+    pub(crate) fn still_doubted(&self) -> StoreError {
+        self.lost_data("it went back to an earlier state")
     }
 
     /// Notes that the store is not to be believed.

@@ -1,13 +1,13 @@
 //! Spares: addresses that are claimed ahead in the store, so that a start asks nobody.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use cnm::NetworkId;
 
-use crate::addresses::{Addresses, Holder, LOW, Mine};
+use crate::addresses::{Addresses, Holder, LOW};
 use crate::cluster::Cluster;
 use crate::follow::Pauses;
 use crate::record::{AddressRecord, read};
@@ -52,6 +52,7 @@ impl Cluster {
 
     async fn settle_addresses(&self, known: &mut BTreeSet<NetworkId>) -> Result<(), StoreError> {
         self.check_trust()?;
+        self.drop_what_came_to_nothing(&self.local.owed().map_err(kept)?.into_iter().collect());
         let view = self.view();
         if !view.complete {
             return Ok(());
@@ -65,7 +66,12 @@ impl Cluster {
             }
             self.refill(network, view.nodes.len()).await?;
             self.tell_holders(network).await?;
-            self.give_back(network, view.nodes.len()).await?;
+            if let Err(error) = self.give_back(network, view.nodes.len()).await {
+                // Nobody knows what of it the store has done: nobody here gets these addresses
+                // before it has been asked.
+                known.remove(network);
+                return Err(error);
+            }
         }
         Ok(())
     }
@@ -77,12 +83,16 @@ impl Cluster {
         there: &BTreeSet<NetworkId>,
     ) -> Result<(), StoreError> {
         known.retain(|network| there.contains(network));
-        let mut state = lock(&self.state);
-        let gone: Vec<_> =
-            state.addresses.keys().filter(|id| !there.contains(id)).cloned().collect();
-        for network in gone {
-            let addresses = state.addresses.remove(&network);
-            let all = addresses.iter().flat_map(|all| all.mine().keys());
+        let gone = {
+            let addresses = &mut lock(&self.state).addresses;
+            let (kept, gone) = std::mem::take(addresses)
+                .into_iter()
+                .partition::<BTreeMap<_, _>, _>(|(network, _)| there.contains(network));
+            *addresses = kept;
+            gone
+        };
+        for (network, addresses) in gone {
+            let all = addresses.mine().keys();
             let forgotten: Vec<_> = all.map(|address| (*address, None)).collect();
             self.local.write_addresses(&network, &forgotten).map_err(kept)?;
         }
@@ -105,11 +115,14 @@ impl Cluster {
 
     /// An address is not this host's any more. If somebody uses it, its publishing finds out.
     fn disown_unused(&self, network: &NetworkId, address: IpAddr) -> Result<(), StoreError> {
-        let mut state = lock(&self.state);
-        let Some(all) = state.addresses.get_mut(network) else { return Ok(()) };
-        let used =
-            all.mine().get(&address).is_some_and(|m| matches!(m.holder, Holder::Used { .. }));
-        if !used && all.disown(address).is_some() {
+        let disowned = {
+            let mut state = lock(&self.state);
+            let Some(all) = state.addresses.get_mut(network) else { return Ok(()) };
+            let used =
+                all.mine().get(&address).is_some_and(|m| matches!(m.holder, Holder::Used { .. }));
+            !used && all.disown(address).is_some()
+        };
+        if disowned {
             self.local.write_addresses(network, &[(address, None)]).map_err(kept)?;
         }
         Ok(())
@@ -137,7 +150,7 @@ impl Cluster {
             let state = lock(&self.state);
             // Before it is known who lives here, nobody is taken for gone; and what is owed for
             // endpoints says it itself.
-            if state.owners.is_none() || state.owing.keys().any(|(of, _)| of == network) {
+            if !state.reconciled || state.owing.keys().any(|(of, _)| of == network) {
                 return Ok(());
             }
             let all = state.addresses.get(network).into_iter().flat_map(Addresses::mine);
@@ -188,27 +201,9 @@ impl Cluster {
             let then = part.iter().map(|(a, _)| Write::Delete(key(a))).collect();
             let gone = part.iter().map(|(address, _)| *address);
             self.local.forget_addresses(network, gone).map_err(kept)?;
-            match self.done(when, then).await {
-                Ok(true) => {}
-                Ok(false) => self.recount(network).await?,
-                Err(error) => {
-                    self.take_back(network, part)?;
-                    return Err(error);
-                }
+            if !self.done(when, then).await? {
+                self.recount(network).await?;
             }
-        }
-        Ok(())
-    }
-
-    /// Nobody knows whether the store has them again: until that shows, they are this host's.
-    fn take_back(&self, network: &NetworkId, given: &[(IpAddr, Mine)]) -> Result<(), StoreError> {
-        let records: Vec<_> =
-            given.iter().map(|(address, mine)| (*address, Some(mine.record.clone()))).collect();
-        self.local.write_addresses(network, &records).map_err(kept)?;
-        let mut state = lock(&self.state);
-        let Some(all) = state.addresses.get_mut(network) else { return Ok(()) };
-        for (address, mine) in given {
-            all.restore(*address, mine.clone());
         }
         Ok(())
     }

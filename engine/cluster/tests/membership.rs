@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use cluster::{ClusterStore, Txn};
 use cluster::{Memory, Options, Write};
+use cnm::Store;
+use cnm::store::{Batch, Durability};
 use engine_error::Kind;
 
 #[path = "rules/hosts.rs"]
@@ -93,6 +95,51 @@ async fn a_host_that_reboots_is_no_twin_of_its_last_boot() {
     joined.expect("it waits for nobody").unwrap();
     let seen = || host.cluster.view().nodes[host.cluster.id()].record.epoch;
     until("it is told", || seen() == host.cluster.epoch()).await;
+}
+
+/// Another daemon with what is on a host's disk.
+fn copy_of(host: &Host, options: Options) -> Host {
+    let (local, mut batch) = (cnm::store::Memory::new(), Batch::default());
+    for (key, value) in host.local.list("").unwrap() {
+        batch.put(key, value);
+    }
+    local.commit(&batch, Durability::Immediate).unwrap();
+    let mut copy = Host {
+        store: host.store.clone(),
+        local: std::sync::Arc::new(local),
+        options,
+        cluster: std::sync::Arc::clone(&host.cluster),
+        alive: std::collections::BTreeMap::default(),
+    };
+    copy.begin_again();
+    copy
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_copy_that_only_remembers_the_address_of_a_host_is_refused() {
+    let store = Memory::new();
+    let host = Host::joined(&store, 1).await;
+    let twin = Options { instance: "twin".to_owned(), found: false, ..options(1) };
+    let copy = copy_of(&host, twin);
+    let error = copy.cluster.joined().await.unwrap_err();
+    assert_eq!(error.kind(), Kind::Conflict);
+    assert!(host.cluster.status().joined);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_copy_at_the_address_of_a_host_that_is_there_is_found_out_and_that_goes_on() {
+    let store = Memory::new();
+    let host = Host::joined(&store, 1).await;
+    let copy = copy_of(&host, Options { instance: "twin".to_owned(), ..options(1) });
+    let refused = || {
+        let status = copy.cluster.status();
+        !status.joined && status.problem.is_some_and(|why| why.contains("was copied"))
+    };
+    until("the copy is refused", refused).await;
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert!(refused(), "it does not come back");
+    assert!(host.cluster.status().joined);
+    assert_eq!(host.sees_live(&host), Some(true));
 }
 
 #[tokio::test(start_paused = true)]

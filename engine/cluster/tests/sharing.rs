@@ -396,6 +396,34 @@ async fn more_addresses_than_a_host_needs_are_given_back() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_was_given_back_is_nobody_s_here_though_the_reply_was_lost() {
+    let store = Memory::new();
+    let mut one = Host::joined(&store, 1).await;
+    let network = one.draft(&small("app", "10.9.0.0/24")).await;
+    let mut all = Vec::new();
+    for number in 0..60 {
+        all.push(one.start(&network, &format!("c{number}")).await);
+    }
+    let had: Vec<_> = one.alive.values().map(|(_, record)| record.addresses[0].ip()).collect();
+    for endpoint in &all {
+        one.end(endpoint, false);
+    }
+    one.settled().await;
+    store.lose_reply(true);
+    let root = format!("/rnet/v1/test/ipam/{network}/");
+    until("most are given back", || store.keys(&root).len() <= 24).await;
+    store.set_away(true);
+    let kept = store.keys(&root);
+    let given: Vec<_> =
+        had.iter().filter(|address| !kept.contains(&format!("{root}{address}"))).collect();
+    assert!(given.len() > 20, "{kept:?}");
+    for address in given {
+        let claimed = one.cluster.claim_spares(&network, "new", &[*address]).unwrap();
+        assert_eq!(claimed, None, "another host may have {address} by now");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_hardware_address_that_was_chosen_is_one_endpoints() {
     let store = Memory::new();
     let one = Host::joined(&store, 1).await;

@@ -21,6 +21,8 @@ pub struct Advertised {
     pub address: IpAddr,
     /// The largest packet, in bytes.
     pub mtu: u32,
+    /// Whether a link has it now.
+    pub found: bool,
 }
 
 /// An address that a link of this host has.
@@ -50,7 +52,7 @@ pub(super) fn find(
     };
     let link: Option<LinkName> = owned.link.parse().ok();
     let mtu = link.and_then(|link| facts.links.get(&link)).map_or(ETHERNET, |link| link.mtu);
-    Ok(Advertised { address: owned.address, mtu })
+    Ok(Advertised { address: owned.address, mtu, found: true })
 }
 
 fn named(text: &str, all: &[Owned]) -> Result<Owned> {

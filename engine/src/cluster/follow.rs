@@ -141,6 +141,7 @@ impl Member {
     fn attend(&self) {
         let view = self.cluster.view();
         self.tell_status();
+        self.cluster.keep_for(&self.owners());
         let troubled: Vec<_> = self.told().troubles.keys().cloned().collect();
         for id in troubled {
             if self.see_network(&view, &id) {

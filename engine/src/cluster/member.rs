@@ -1,5 +1,6 @@
 //! This host as a member of a cluster: what it is there, and what goes on for it.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::ErrorKind;
 use std::net::IpAddr;
@@ -67,6 +68,7 @@ impl Member {
             cluster: joined.place.cluster.clone(),
             name: joined.place.node.clone().unwrap_or_else(host_name),
             address: here.address,
+            found: here.found,
             mtu: here.mtu,
             release: env!("CARGO_PKG_VERSION").to_owned(),
             labels: std::collections::BTreeMap::new(),
@@ -184,8 +186,7 @@ impl Member {
     pub fn peers(&self, network: &NetworkId) -> Vec<NodeView> {
         let view = self.cluster.view();
         let Some(endpoints) = view.endpoints.get(network) else { return Vec::new() };
-        let on: std::collections::BTreeSet<_> =
-            endpoints.values().map(|record| record.node.as_str()).collect();
+        let on: BTreeSet<_> = endpoints.values().map(|record| record.node.as_str()).collect();
         self.nodes().into_iter().filter(|node| on.contains(node.id.as_str())).collect()
     }
 
@@ -222,11 +223,6 @@ impl Member {
         self.below.runtime.block_on(self.cluster.leave())
     }
 
-    /// What is written here of the cluster goes.
-    pub(super) fn forget(&self) -> Result<()> {
-        cluster::forget(self.below.store.as_ref())
-    }
-
     /// Ends what goes on.
     pub(super) fn stop(&self) {
         self.over.cancel();
@@ -246,9 +242,13 @@ impl Member {
     pub(super) fn reconcile(&self) -> Result<()> {
         let published = self.below.networks.published();
         let all: Vec<_> = published.iter().map(Shared::publication).collect();
-        let owners = self.below.containers.list();
-        let owners = owners.iter().map(|container| container.id.to_string()).collect();
-        self.cluster.reconcile(&all, &owners)
+        self.cluster.reconcile(&all, &self.owners())
+    }
+
+    /// Who may have addresses here.
+    pub(super) fn owners(&self) -> BTreeSet<String> {
+        let containers = self.below.containers.list();
+        containers.iter().map(|container| container.id.to_string()).collect()
     }
 
     /// The way by which networks are shared.
@@ -312,7 +312,7 @@ fn here(below: &Below, joined: &Joined) -> Result<Advertised> {
     match (found, joined.address) {
         (Err(error), Some(address)) => {
             tracing::warn!(error = error.chain(), %address, "the address is the one of last time");
-            Ok(Advertised { address, mtu: facts.egress_mtu.unwrap_or(1500) })
+            Ok(Advertised { address, mtu: facts.egress_mtu.unwrap_or(1500), found: false })
         }
         (found, _) => found,
     }

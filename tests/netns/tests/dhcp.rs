@@ -239,10 +239,12 @@ fn several_containers_are_lent_addresses_at_once() {
     wait_until("all of them ask for more time", || {
         asked.iter().all(|(address, before)| lan.said("DHCPACK", *address) > *before)
     });
-    // A running container joins and leaves, with an address that it chose.
+    // A running container joins and leaves, with an address that it chose: one that the server did
+    // not happen to lend to the others.
     daemon.run("late", "");
-    daemon.rnet("network connect --ip 10.77.1.90 lan late");
-    let chosen: IpAddr = "10.77.1.90".parse().unwrap();
+    let mut free = (50..100).map(|last| IpAddr::from([10, 77, 1, last]));
+    let chosen = free.find(|address| !all.contains(address)).unwrap();
+    daemon.rnet(&format!("network connect --ip {chosen} lan late"));
     assert_eq!(daemon.addresses("late")["lan"], [chosen]);
     daemon.rnet("network disconnect lan late");
     wait_until("it is given back", || lan.said("DHCPRELEASE", chosen) == 1);

@@ -38,6 +38,7 @@ pub(crate) fn options(number: u8) -> Options {
         cluster: "test".to_owned(),
         name: format!("h{number}"),
         address: IpAddr::from([192, 0, 2, number]),
+        found: true,
         mtu: 1500,
         release: "1".to_owned(),
         labels: BTreeMap::new(),

@@ -159,6 +159,7 @@ impl Supervisor {
                 tracing::error!(error = error.chain(), "names are not answered");
             }
             process = self.revive_at_last()?;
+            tracing::info!("names are answered and ports are held again");
         }
     }
 
