@@ -4,11 +4,13 @@
 //! parse, call the engine and reply. Every request runs in a task of its own that the connection
 //! only waits for: a client that hangs up does not leave half of an operation behind.
 
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
 
+use arc_swap::ArcSwap;
 use nix::sys::resource::{Resource, getrlimit};
-use tokio::sync::{OnceCell, Semaphore, watch};
+use tokio::sync::{Semaphore, watch};
 
 use crate::config::Config;
 use crate::core::Engine;
@@ -58,12 +60,10 @@ const SAMPLES: usize = 4;
 pub struct Api {
     /// The engine.
     pub engine: Arc<Engine>,
-    /// How the daemon was configured.
-    pub config: Config,
-    /// Whether the daemon logs everything; a reload may change it.
-    pub debug: AtomicBool,
-    /// Names and versions of the OCI runtimes, once somebody asked.
-    pub runtime_versions: OnceCell<Vec<(String, String)>>,
+    /// How the daemon is configured; a reload changes it.
+    config: ArcSwap<Config>,
+    /// Versions of OCI runtimes by their programs, once somebody asked.
+    pub runtime_versions: Mutex<BTreeMap<PathBuf, String>>,
     /// Who may walk through directories.
     pub walks: Arc<Semaphore>,
     /// Who may take samples of what containers use.
@@ -79,7 +79,6 @@ pub struct Api {
 impl Api {
     /// An API over an engine.
     pub fn new(engine: Arc<Engine>, config: Config) -> Arc<Self> {
-        let debug = AtomicBool::new(config.log.debug);
         let (stop, _) = watch::channel(false);
         let walks = Arc::new(Semaphore::new(WALKS));
         let samples = Arc::new(Semaphore::new(SAMPLES));
@@ -87,11 +86,10 @@ impl Api {
         // Without a limit there is nothing to share out.
         let (descriptors, _) = getrlimit(Resource::RLIMIT_NOFILE).unwrap_or((u64::MAX, u64::MAX));
         let connections = Arc::new(Semaphore::new(server::places(descriptors)));
-        let runtime_versions = OnceCell::new();
+        let runtime_versions = Mutex::default();
         Arc::new(Self {
             engine,
-            config,
-            debug,
+            config: ArcSwap::from_pointee(config),
             runtime_versions,
             walks,
             samples,
@@ -99,5 +97,15 @@ impl Api {
             connections,
             stop,
         })
+    }
+
+    /// How the daemon is configured at the moment.
+    pub fn config(&self) -> Arc<Config> {
+        self.config.load_full()
+    }
+
+    /// Has whoever asks from now on find another configuration.
+    pub fn reconfigure(&self, config: Config) {
+        self.config.store(Arc::new(config));
     }
 }

@@ -160,6 +160,7 @@ async fn verb(client: &Arc<Client>, command: Command) -> Outcome {
         Command::Version(args) => system::version(client, args).await,
         Command::Wait(args) => container::wait(client, args).await,
         Command::Completion(args) => Ok(commands::completion(&args)),
+        Command::Man(args) => commands::man(&args),
         // Nouns are done, and contexts need no client.
         _ => Err(CliError::new(
             "the daemon does not run inside the client: call `rnet daemon` by its own name",

@@ -17,6 +17,7 @@ pub mod file;
 pub mod flags;
 pub mod host;
 pub mod options;
+mod reload;
 pub mod values;
 
 pub use flags::{Invocation, Request, parse};
@@ -118,6 +119,8 @@ pub struct Config {
     pub shutdown_timeout: u64,
     /// How the daemon itself logs.
     pub log: Log,
+    /// What the flags and the file said.
+    pub given: values::Values,
     /// What was asked for and does not apply, one sentence each.
     pub warnings: Vec<String>,
 }

@@ -13,7 +13,7 @@ use std::time::Duration;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::api::{Api, listener, server};
+use crate::api::{Api, listener, server, system};
 use crate::config::flags::ParseError;
 use crate::config::{Config, Invocation, Request, parse};
 use crate::core::Engine;
@@ -24,6 +24,7 @@ mod memory;
 mod metrics;
 pub mod notify;
 pub mod pidfile;
+mod reload;
 mod selinux;
 pub mod settings;
 
@@ -32,7 +33,8 @@ use pidfile::Pidfile;
 
 /// Runs the daemon as its command line says, the program's name first.
 pub fn main(invocation: Invocation, arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let config = match parse(invocation, arguments) {
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    let config = match parse(invocation, arguments.iter().cloned()) {
         Ok(Request::Run(config)) => *config,
         Ok(Request::Validate) => {
             say(&mut std::io::stdout(), "configuration OK");
@@ -50,7 +52,12 @@ pub fn main(invocation: Invocation, arguments: impl IntoIterator<Item = OsString
     };
     memory::bound();
     let logger = log::start(config.log);
-    match start(invocation, config, logger) {
+    let again = || match parse(invocation, arguments.iter().cloned()) {
+        Ok(Request::Run(config)) => Ok(*config),
+        Ok(Request::Validate) => anyhow::bail!("nothing is to run"),
+        Err(error) => Err(error.into()),
+    };
+    match start(config, &again, logger) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error:#}");
@@ -64,8 +71,11 @@ fn say(stream: &mut dyn Write, text: &str) {
     let _ = writeln!(stream, "{text}");
 }
 
+/// Reads the configuration once more.
+type Reader<'a> = dyn Fn() -> anyhow::Result<Config> + 'a;
+
 /// All that must be there before the first task, then the run itself.
-fn start(invocation: Invocation, config: Config, logger: Logger) -> anyhow::Result<()> {
+fn start(config: Config, again: &Reader<'_>, logger: Logger) -> anyhow::Result<()> {
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
@@ -85,7 +95,7 @@ fn start(invocation: Invocation, config: Config, logger: Logger) -> anyhow::Resu
     // With two providers compiled in, the first one asked for counts.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let ended = runtime.block_on(run(invocation, config, logger));
+    let ended = runtime.block_on(run(config, again, logger));
     runtime.shutdown_timeout(Duration::from_secs(1));
     drop(pidfile);
     ended
@@ -100,7 +110,7 @@ fn raise_descriptor_limit() {
     }
 }
 
-async fn run(invocation: Invocation, config: Config, logger: Logger) -> anyhow::Result<()> {
+async fn run(config: Config, again: &Reader<'_>, logger: Logger) -> anyhow::Result<()> {
     // Listeners first: two daemons on one socket must not both touch the state.
     let listeners = listener::bind_all(&config)?;
     let figures = match config.metrics {
@@ -129,7 +139,7 @@ async fn run(invocation: Invocation, config: Config, logger: Logger) -> anyhow::
             _ = signals.interrupt.recv() => break,
             _ = signals.terminate.recv() => break,
             _ = stop.wait_for(|stop| *stop) => break,
-            _ = signals.hangup.recv() => reload(invocation, &api, &logger),
+            _ = signals.hangup.recv() => reload(&api, again, &logger),
         }
     }
     notify::stopping();
@@ -141,7 +151,7 @@ async fn run(invocation: Invocation, config: Config, logger: Logger) -> anyhow::
 async fn end(api: &Arc<Api>, engine: Arc<Engine>, tasks: &server::Tasks) {
     tracing::info!("stopping; containers go on");
     api.stop.send_replace(true);
-    let left = tasks.end(Duration::from_secs(api.config.shutdown_timeout)).await;
+    let left = tasks.end(Duration::from_secs(api.config().shutdown_timeout)).await;
     if left > 0 {
         tracing::warn!(left, "requests did not finish in time");
     }
@@ -149,18 +159,27 @@ async fn end(api: &Arc<Api>, engine: Arc<Engine>, tasks: &server::Tasks) {
     tracing::info!("stopped");
 }
 
-/// SIGHUP: reads the configuration file again for the level of the log.
-fn reload(invocation: Invocation, api: &Api, logger: &Logger) {
+/// SIGHUP: reads flags and the configuration file again, and does at once what can be done at once.
+fn reload(api: &Api, again: &Reader<'_>, logger: &Logger) {
     notify::reloading();
-    match log::reread(invocation, &api.config) {
-        Ok(log) => {
-            api.debug.store(log.debug, std::sync::atomic::Ordering::Relaxed);
-            logger.set(log.level);
-            let attributes = std::collections::BTreeMap::new();
-            api.engine.events.publish("daemon", "reload", "", attributes);
-            tracing::info!(level = ?log.level, "configuration read again");
+    match again() {
+        Ok(new) => {
+            let old = api.config();
+            let late = old.needs_restart(&new);
+            let config = old.reloaded(&new);
+            logger.set(config.log.level);
+            api.engine.images.reconfigure(settings::images(&config));
+            api.engine.settings.runtimes.set(settings::runtimes(&config));
+            let attributes = reload::attributes(&api.engine.settings, &config);
+            let id = system::id(&config.data_root);
+            api.reconfigure(config);
+            api.engine.events.publish("daemon", "reload", &id, attributes);
+            tracing::info!("configuration read again");
+            if !late.is_empty() {
+                tracing::warn!(options = late.join(", "), "these take effect at the next start");
+            }
         }
-        Err(error) => tracing::error!(%error, "configuration not changed"),
+        Err(error) => tracing::error!("configuration not changed: {error:#}"),
     }
     notify::ready();
 }

@@ -70,8 +70,8 @@ impl Runner {
     /// The runtime of a name; the daemon's default one if there is none, or it is empty.
     pub fn runtime(&self, name: Option<&str>) -> Result<Arc<dyn Runtime>> {
         let name = name.filter(|name| !name.is_empty());
-        let name = name.unwrap_or(&self.settings.default_runtime);
-        Ok(runtime::find(name, &self.settings.runtimes)?)
+        let known = self.settings.runtimes.now();
+        Ok(runtime::find(name.unwrap_or(&known.default), &known.programs)?)
     }
 
     /// The cgroup of a run below this one; below the daemon's own choice if that is empty.

@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use cluster::Place;
 use drivers::kernel::Forwarding;
 use ipnetwork::IpNetwork;
@@ -24,10 +26,8 @@ pub struct Settings {
     pub tag: String,
     /// The directory of `rnet-shim` and `rnet-dns`; `PATH` is searched where it lacks them.
     pub binaries: PathBuf,
-    /// The runtime that containers get which name none.
-    pub default_runtime: String,
-    /// Runtimes by name, with their programs; `crun` and `runc` need no entry.
-    pub runtimes: BTreeMap<String, Program>,
+    /// The runtimes, which a reload may change.
+    pub runtimes: Arc<Runtimes>,
     /// How images are kept and fetched.
     pub images: image::Options,
     /// The default bridge network.
@@ -76,6 +76,42 @@ pub struct Settings {
     pub no_new_privileges: bool,
     /// `--shutdown-timeout` of a stop without one of its own, in seconds.
     pub stop_timeout: i64,
+}
+
+/// The OCI runtimes of an engine, as they are at the moment.
+#[derive(Debug, Default)]
+pub struct Runtimes(ArcSwap<KnownRuntimes>);
+
+/// OCI runtimes.
+#[derive(Clone, Debug)]
+pub struct KnownRuntimes {
+    /// The one that containers get which name none.
+    pub default: String,
+    /// Runtimes by name, with their programs; `crun` and `runc` need no entry.
+    pub programs: BTreeMap<String, Program>,
+}
+
+impl Default for KnownRuntimes {
+    fn default() -> Self {
+        Self { default: "crun".to_owned(), programs: BTreeMap::new() }
+    }
+}
+
+impl Runtimes {
+    /// These, until others are set.
+    pub fn new(known: KnownRuntimes) -> Self {
+        Self(ArcSwap::from_pointee(known))
+    }
+
+    /// What is known now.
+    pub fn now(&self) -> Arc<KnownRuntimes> {
+        self.0.load_full()
+    }
+
+    /// Has whoever asks from now on find others. What runs goes on as it was started.
+    pub fn set(&self, known: KnownRuntimes) {
+        self.0.store(Arc::new(known));
+    }
 }
 
 /// The network `bridge` and its device.
@@ -131,8 +167,7 @@ impl Default for Settings {
             table: "rnet".to_owned(),
             tag: "rnet".to_owned(),
             binaries: PathBuf::new(),
-            default_runtime: "crun".to_owned(),
-            runtimes: BTreeMap::new(),
+            runtimes: Arc::default(),
             images: image::Options::default(),
             default_bridge: DefaultBridge::default(),
             default_pools: Vec::new(),

@@ -6,6 +6,7 @@
 //! the bytes stream through. All operations block, but for [`Images::pull`].
 
 mod archive;
+mod behaviour;
 pub mod builtin;
 mod compression;
 mod config;
@@ -39,10 +40,13 @@ use std::io::{Read, Write};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
+use arc_swap::ArcSwap;
 use chrono::{DateTime, Utc};
 use oci_spec::image::ImageConfiguration;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 
+use self::behaviour::Behaviour;
+pub use self::behaviour::Options;
 pub use self::digest::{Digest, ImageId};
 pub use self::import::change::apply as change_config;
 pub use self::making::{Keep, Making, NewLayer};
@@ -57,37 +61,10 @@ use engine_error::{Error, Result};
 #[derive(Clone, Debug)]
 pub struct Images {
     store: Arc<Store>,
-    options: Arc<Options>,
+    behaviour: Arc<ArcSwap<Behaviour>>,
     pruning: Arc<Mutex<()>>,
     fetching: Arc<pull::Fetching>,
-    uploading: Arc<Semaphore>,
     mounter: Arc<rootfs::Mounter>,
-}
-
-/// How a store behaves.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// How root file systems are made.
-    pub driver: rootfs::StorageDriver,
-    /// URLs of mirrors of docker.io, tried first.
-    pub mirrors: Vec<String>,
-    /// `host[:port]` or CIDR that may be spoken to in plain HTTP or with unverified certificates.
-    pub insecure: Vec<String>,
-    /// Layers that are fetched at a time, by all pulls together.
-    pub downloads: usize,
-    /// Layers that are pushed at a time, by all pushes together.
-    pub uploads: usize,
-    /// Attempts at a layer without a new byte.
-    pub attempts: u32,
-}
-
-impl Default for Options {
-    /// Docker's numbers.
-    fn default() -> Self {
-        let (mirrors, insecure) = (Vec::new(), Vec::new());
-        let driver = rootfs::StorageDriver::default();
-        Self { driver, mirrors, insecure, downloads: 3, uploads: 5, attempts: 5 }
-    }
 }
 
 /// One image, as it is in the store.
@@ -241,9 +218,8 @@ impl Images {
         options.driver = options.driver.settle(&mounter, root);
         Ok(Self {
             store,
-            fetching: Arc::new(pull::Fetching::new(options.downloads)),
-            uploading: Arc::new(Semaphore::new(options.uploads)),
-            options: Arc::new(options),
+            fetching: Arc::default(),
+            behaviour: Arc::new(ArcSwap::new(Behaviour::new(options))),
             pruning: Arc::default(),
             mounter,
         })
@@ -421,7 +397,7 @@ impl Images {
     /// Tries credentials at a registry, Docker Hub if its name is empty. The answer is a token that
     /// stands for the password from now on; it is empty where there is none.
     pub async fn login(&self, server: &str, auth: &RegistryAuth) -> Result<String> {
-        registry::login(server, auth, &self.options).await
+        registry::login(server, auth, &self.behaviour().options).await
     }
 
     /// What a registry says of a name.
@@ -436,7 +412,7 @@ impl Images {
         limit: i64,
         auth: Option<&RegistryAuth>,
     ) -> Result<Vec<SearchResult>> {
-        registry::search(term, limit, auth, &self.options).await
+        registry::search(term, limit, auth, &self.behaviour().options).await
     }
 
     /// Where the store is.
@@ -446,12 +422,23 @@ impl Images {
 
     /// How root file systems are made here: never [`rootfs::StorageDriver::Auto`].
     pub fn driver(&self) -> rootfs::StorageDriver {
-        self.options.driver
+        self.behaviour().options.driver
     }
 
     /// How it behaves; [`rootfs::StorageDriver::Auto`] has become what this host can do.
-    pub fn options(&self) -> &Options {
-        &self.options
+    pub fn options(&self) -> Options {
+        self.behaviour().options.clone()
+    }
+
+    /// Behaves otherwise from now on; root file systems are made as before. What is fetched and
+    /// pushed at the moment goes on as it began.
+    pub fn reconfigure(&self, options: Options) {
+        let driver = self.driver();
+        self.behaviour.store(Behaviour::new(Options { driver, ..options }));
+    }
+
+    fn behaviour(&self) -> Arc<Behaviour> {
+        self.behaviour.load_full()
     }
 
     fn store(&self) -> &Arc<Store> {

@@ -120,7 +120,7 @@ async fn open<T, F: Future<Output = Result<T, Failure>>>(
     reference: &Reference,
     ask: impl Fn(Arc<Registry>) -> F,
 ) -> Result<(Arc<Registry>, T), Failure> {
-    let places = endpoints(reference, &images.options);
+    let places = endpoints(reference, &images.behaviour().options);
     let count = places.len();
     let mut failure = Failure::Other(format!("no registry for {reference}"));
     for (at, place) in places.into_iter().enumerate() {

@@ -154,7 +154,7 @@ async fn open(
     others: Vec<String>,
 ) -> Result<Arc<Registry>, Failure> {
     let mut failure = Failure::Other(format!("no registry for {reference}"));
-    let places = endpoints(reference, &images.options);
+    let places = endpoints(reference, &images.behaviour().options);
     for place in places.into_iter().filter(|place| !place.is_mirror()) {
         let access = Access::Push(others.clone());
         let registry = Registry::open(place, reference, request.auth.clone(), access).await?;
@@ -270,7 +270,7 @@ struct Layer {
 
 impl Layer {
     async fn push(self) -> Result<Packed> {
-        let slots = Arc::clone(&self.images.uploading);
+        let slots = Arc::clone(&self.images.behaviour().uploads);
         if slots.available_permits() == 0 {
             self.tell("Waiting").await;
         }

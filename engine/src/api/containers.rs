@@ -99,15 +99,14 @@ pub async fn create(api: &Arc<Api>, request: Request) -> Result<Response> {
 /// What the daemon's configuration says where a request is silent. Clients of old versions rely on
 /// what was the default then.
 fn defaults(api: &Api, version: Version) -> Defaults {
-    let config = &api.config;
+    let config = api.config();
     let shared = version < Version(40) && config.ipc_mode == "private";
-    let private = if super::system::cgroup_version() == "2" { "private" } else { "host" };
     Defaults {
         network_mode: api.engine.settings.default_network().to_owned(),
         shm_size: config.shm_size,
         ipc_mode: if shared { "shareable".to_owned() } else { config.ipc_mode.clone() },
-        cgroupns_mode: config.cgroupns_mode.clone().unwrap_or_else(|| private.to_owned()),
-        runtime: api.engine.settings.default_runtime.clone(),
+        cgroupns_mode: super::system::cgroupns_mode(&config),
+        runtime: api.engine.settings.runtimes.now().default.clone(),
         log_driver: config.log_driver.clone(),
         log_options: config.log_options.clone(),
         masked_paths: masked_paths(&api.engine.host),

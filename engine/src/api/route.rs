@@ -49,6 +49,7 @@ pub async fn dispatch(api: Arc<Api>, request: Request) -> Result<Response> {
 
 async fn other(api: Arc<Api>, method: &str, path: &[&str], request: Request) -> Result<Response> {
     match (method, path) {
+        ("GET", ["debug", "vars"]) => system::vars(&api).await,
         ("GET" | "HEAD", ["_ping"]) => Ok(system::ping(&api, method == "HEAD")),
         ("GET", ["version"]) => Ok(system::version(&api).await),
         ("GET", ["info"]) => system::info(&api, request.version).await,

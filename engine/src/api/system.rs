@@ -1,24 +1,26 @@
 //! What the daemon tells of itself and of the machine.
 
 use std::fmt::Write;
-use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
 use chrono::{SecondsFormat, Utc};
 use hyper::StatusCode;
 use hyper::header::HeaderValue;
 use nix::sys::utsname::uname;
+use serde_json::json;
 use sha2::{Digest, Sha256};
 
 use super::body::{self, Response};
 use super::containers::blocking;
+use super::error::page_not_found;
 use super::request::Request;
 use super::version::Version;
 use super::wire::system as wire;
 use super::wire::system::{Daemon, Host};
 use super::{Api, server, swarm};
-use crate::config::Seccomp;
+use crate::config::{Config, Seccomp};
 use crate::container::Status;
 use crate::core::check::Finding;
 use engine_error::Result;
@@ -26,6 +28,9 @@ use image::rootfs::StorageDriver;
 
 pub mod limits;
 pub mod usage;
+
+/// How long a runtime may take to tell its version.
+const RUNTIME_PATIENCE: Duration = Duration::from_secs(5);
 
 /// `GET` and `HEAD /_ping`.
 pub fn ping(api: &Api, head: bool) -> Response {
@@ -37,23 +42,57 @@ pub fn ping(api: &Api, head: bool) -> Response {
     response
 }
 
-/// `GET /version`.
-pub async fn version(api: &Api) -> Response {
-    let runtime = &api.engine.settings.default_runtime;
-    let runtimes = api.runtime_versions.get_or_init(|| runtime_version(api, runtime)).await;
-    body::json(&wire::version(&kernel(), runtimes))
+/// `GET /debug/vars`: the daemon's command line and its figures, if it logs everything.
+pub async fn vars(api: &Arc<Api>) -> Result<Response> {
+    if !api.config().log.debug {
+        return Err(page_not_found());
+    }
+    let engine = api.engine.clone();
+    let figures = blocking(move || Ok(engine.figures())).await?;
+    let words = std::env::args_os().map(|word| word.to_string_lossy().into_owned());
+    Ok(body::json(&json!({"cmdline": words.collect::<Vec<_>>(), "figures": figures})))
 }
 
-/// The default runtime's version, as it tells it.
-async fn runtime_version(api: &Api, name: &str) -> Vec<(String, String)> {
-    let path = api.config.runtimes.get(name).map_or(name, |runtime| runtime.path.as_str());
-    let output = tokio::process::Command::new(path).arg("--version").output().await;
-    let Ok(output) = output.map_err(|error| tracing::debug!(%error, path, "no runtime")) else {
-        return Vec::new();
+/// `GET /version`.
+pub async fn version(api: &Api) -> Response {
+    let known = api.engine.settings.runtimes.now();
+    let named = known.programs.get(&known.default).map(|program| program.path.clone());
+    let path = named.unwrap_or_else(|| PathBuf::from(&known.default));
+    let version = runtime_version(api, path).await;
+    let runtimes: Vec<_> =
+        version.map(|version| (known.default.clone(), version)).into_iter().collect();
+    body::json(&wire::version(&kernel(), &runtimes))
+}
+
+/// A runtime's version, as it tells it; asked once of each that answers.
+async fn runtime_version(api: &Api, path: PathBuf) -> Option<String> {
+    let versions = || api.runtime_versions.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(version) = versions().get(&path) {
+        return Some(version.clone());
+    }
+    let mut command = tokio::process::Command::new(&path);
+    let output = command.arg("--version").kill_on_drop(true).output();
+    let output = match tokio::time::timeout(RUNTIME_PATIENCE, output).await {
+        Ok(Ok(output)) => output,
+        Ok(Err(error)) => {
+            tracing::debug!(%error, path = %path.display(), "no runtime");
+            return None;
+        }
+        Err(_) => {
+            tracing::warn!(path = %path.display(), "a runtime does not tell its version");
+            return None;
+        }
     };
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let version = text.lines().next().and_then(|line| line.rsplit(' ').next()).unwrap_or_default();
-    vec![(name.to_owned(), version.to_owned())]
+    versions().insert(path, version.to_owned());
+    Some(version.to_owned())
+}
+
+/// The cgroup namespace of containers that name none.
+pub fn cgroupns_mode(config: &Config) -> String {
+    let usual = if cgroup_version() == "2" { "private" } else { "host" };
+    config.cgroupns_mode.clone().unwrap_or_else(|| usual.to_owned())
 }
 
 /// `GET /info`.
@@ -124,7 +163,7 @@ pub fn storage_driver(api: &Api) -> &'static str {
 }
 
 fn daemon(api: &Api) -> Daemon {
-    let (engine, config) = (&api.engine, &api.config);
+    let (engine, config) = (&api.engine, api.config());
     let containers = engine.containers.list();
     let count =
         |test: fn(Status) -> bool| containers.iter().filter(|c| test(c.state.status)).count();
@@ -142,14 +181,14 @@ fn daemon(api: &Api) -> Daemon {
         images: engine.images.list().len(),
         driver: storage_driver(api),
         root: config.data_root.display().to_string(),
-        debug: api.debug.load(Ordering::Relaxed),
+        debug: config.log.debug,
         descriptors: std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count),
         tasks: tokio::runtime::Handle::try_current().map_or(0, |h| h.metrics().num_alive_tasks()),
         time: Utc::now().to_rfc3339_opts(SecondsFormat::Nanos, true),
         log_driver: config.log_driver.clone(),
         labels: config.labels.clone(),
         runtimes: runtimes.collect(),
-        default_runtime: engine.settings.default_runtime.clone(),
+        default_runtime: engine.settings.runtimes.now().default.clone(),
         apparmor: engine.host.apparmor.confines(),
         seccomp: match &config.seccomp {
             Seccomp::Builtin => "builtin".to_owned(),
@@ -180,11 +219,11 @@ fn warnings(api: &Api) -> Vec<String> {
     let host = &api.engine.host;
     let of_host = [host.apparmor.warning(), host.cgroups.warning()].into_iter().flatten();
     let of_host = of_host.map(str::to_owned);
-    api.config.warnings.iter().cloned().chain(of_host).chain(findings).collect()
+    api.config().warnings.iter().cloned().chain(of_host).chain(findings).collect()
 }
 
 /// An id of this daemon on this machine, that stays: a UUID made of both.
-fn id(root: &Path) -> String {
+pub fn id(root: &Path) -> String {
     let machine = std::fs::read_to_string("/etc/machine-id").unwrap_or_default();
     let hash =
         Sha256::new().chain_update(machine).chain_update(root.as_os_str().as_encoded_bytes());

@@ -12,9 +12,14 @@ mod manifest;
 mod network;
 mod swarm;
 
+use std::fs;
 use std::path::PathBuf;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
+
+use super::error::CliError;
+use crate::config::Invocation;
+use crate::config::flags::command as daemon_command;
 
 pub(crate) use self::build::*;
 pub(crate) use self::cluster::*;
@@ -182,6 +187,8 @@ pub(crate) enum Command {
     System(SystemCommand),
     /// Print a completion script for a shell
     Completion(CompletionArgs),
+    /// Write the manual pages into a directory
+    Man(ManArgs),
     /// Run the daemon (see `rnet daemon --help`)
     Daemon(DaemonArgs),
 }
@@ -399,6 +406,12 @@ pub(crate) struct CompletionArgs {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct ManArgs {
+    /// The directory: /usr/local/share/man/man1, say
+    pub(crate) directory: PathBuf,
+}
+
+#[derive(Debug, Args)]
 #[command(disable_help_flag = true)]
 pub(crate) struct DaemonArgs {
     /// See `rnet daemon --help`
@@ -410,6 +423,18 @@ pub(crate) struct DaemonArgs {
 pub(crate) fn completion(args: &CompletionArgs) -> u8 {
     clap_complete::generate(args.shell, &mut Cli::command(), "rnet", &mut std::io::stdout());
     0
+}
+
+/// Writes a manual page of each command.
+pub(crate) fn man(args: &ManArgs) -> Result<u8, CliError> {
+    let pages = Cli::command()
+        .mut_subcommand("daemon", |_| daemon_command(Invocation::Rnet).name("daemon"));
+    let directory = &args.directory;
+    let written =
+        fs::create_dir_all(directory).and_then(|()| clap_mangen::generate_to(pages, directory));
+    let because =
+        |error| format!("cannot write manual pages into {}: {error}", directory.display());
+    written.map(|()| 0).map_err(|error| CliError::new(because(error)))
 }
 
 #[cfg(test)]

@@ -122,11 +122,12 @@ pub fn config(invocation: Invocation, values: &Values) -> Result<Config> {
         shutdown_timeout: shutdown_timeout(values),
         log: log(values)?,
         warnings: values.warnings(),
+        given: values.clone(),
     })
 }
 
-/// How the daemon logs; a reload looks at nothing else.
-pub fn log(values: &Values) -> Result<Log> {
+/// How the daemon logs.
+fn log(values: &Values) -> Result<Log> {
     let debug = values.flag("debug").unwrap_or(false);
     let level = match values.text("log-level").unwrap_or("info") {
         "trace" | "debug" => Level::Debug,
@@ -392,7 +393,10 @@ fn mirrors(values: &Values) -> Result<Vec<String>> {
     let mirror = |text: String| {
         let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
         match rest.map(|rest| rest.trim_end_matches('/')) {
-            Some(host) if !host.is_empty() && !host.contains(['/', '?', '#', '@']) => Ok(text),
+            // With a slash at its end, which `info` shows.
+            Some(host) if !host.is_empty() && !host.contains(['/', '?', '#', '@']) => {
+                Ok(format!("{}/", text.trim_end_matches('/')))
+            }
             _ => Err(wrong(
                 "registry-mirror",
                 format!("invalid mirror: `{text}` is not http(s)://host"),

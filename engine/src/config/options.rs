@@ -321,8 +321,14 @@ pub const OPTIONS: &[Opt] = &[
     ),
     opt("validate", "", Flag, "Check the configuration and exit"),
     // Keys without a flag.
-    moot("", "builder", Map, "", "there is no build cache to limit"),
-    moot("", "max-upload-attempts", Number, "5", "images are not pushed yet"),
+    moot("", "builder", Map, "", "the build cache is pruned by `rnet builder prune`"),
+    moot(
+        "",
+        "max-upload-attempts",
+        Number,
+        "5",
+        "an upload is tried five times from where it got to",
+    ),
     moot("", "proxies", Map, "", "proxies are taken from the environment"),
 ];
 

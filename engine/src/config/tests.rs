@@ -17,6 +17,11 @@ fn load(line: &str, file: &str) -> Result<Config, String> {
     build::config(Invocation::Rnet, &merged).map_err(|error| error.to_string())
 }
 
+/// What it comes to, in whichever words it was said.
+fn meaning(line: &str, file: &str) -> Config {
+    Config { given: Values::default(), ..load(line, file).unwrap() }
+}
+
 fn error(line: &str, file: &str) -> String {
     load(line, file).unwrap_err()
 }
@@ -86,8 +91,8 @@ fn flags_and_file_say_the_same_things() {
         "insecure-registries": ["r:5000"], "host-gateway-ips": ["10.2.0.1"],
         "default-runtime": "other", "init-path": "/opt/init"
     }"#;
-    let config = load(line, "").unwrap();
-    assert_eq!(config, load("", file).unwrap());
+    let config = meaning(line, "");
+    assert_eq!(config, meaning("", file));
     assert_eq!(config.bridge.addresses.len(), 2);
     assert_eq!(config.default_pools, [("10.9.0.0/16".parse().unwrap(), 24)]);
     assert_eq!(config.ulimits, [("nofile".to_owned(), 10, 20)]);
@@ -231,11 +236,11 @@ fn a_cluster_is_named_by_our_words_or_by_dockerds_old_ones() {
                --cluster-store-opt kv.cacertfile=/ca";
     let file = r#"{"cluster": "etcd://h1,h2/blue", "advertise-addr": "eth0",
                    "cluster-opts": {"cacert": "/ca"}}"#;
-    let config = load(ours, "").unwrap();
+    let config = meaning(ours, "");
     assert_eq!(config.cluster.as_ref().unwrap().endpoints, ["h1:2379", "h2:2379"]);
     assert_eq!(config.advertise.as_deref(), Some("eth0"));
-    assert_eq!(load(old, "").unwrap(), config);
-    assert_eq!(load("", file).unwrap(), config);
+    assert_eq!(meaning(old, ""), config);
+    assert_eq!(meaning("", file), config);
     assert_eq!(load("", "").unwrap().cluster, None);
 }
 
@@ -245,4 +250,33 @@ fn a_cluster_that_cannot_be_is_refused_before_anything_happens() {
     assert!(error("--cluster-opt user=a", "").contains("needs --cluster"));
     let two = error("--cluster etcd://h1 --cluster-store etcd://h2", "");
     assert!(two.contains("say different things"), "{two}");
+}
+
+#[test]
+fn names_of_options_that_take_effect_at_once_are_names_of_options() {
+    for name in reload::AT_ONCE {
+        assert!(options::OPTIONS.iter().any(|opt| opt.name() == *name), "{name}");
+    }
+}
+
+#[test]
+fn what_is_read_again_takes_effect_but_for_what_needs_a_restart() {
+    let load = |file| load("--icc=false --max-concurrent-uploads 2", file).unwrap();
+    let old = load(r#"{"labels": ["a=1"], "mtu": 1400, "log-format": "json"}"#);
+    let new = load(
+        r#"{"labels": ["a=2"], "registry-mirrors": ["https://mirror.test"], "debug": true,
+            "bip": "10.9.0.1/24", "max-concurrent-downloads": 7, "default-runtime": "runc"}"#,
+    );
+    let now = old.reloaded(&new);
+    assert_eq!(now.labels, ["a=2"]);
+    assert_eq!(now.mirrors, ["https://mirror.test/"]);
+    assert_eq!((now.max_concurrent_downloads, now.max_concurrent_uploads), (7, 2));
+    assert_eq!(now.default_runtime, "runc");
+    assert!(now.log.debug);
+    assert_eq!((now.log.format, &now.bridge), (old.log.format, &old.bridge));
+    assert!(!now.bridge.icc);
+    assert_eq!(old.needs_restart(&new), ["bip", "log-format", "mtu"]);
+    assert!(old.needs_restart(&now).is_empty());
+    // What was told of once is told of again as long as it waits.
+    assert_eq!(now.needs_restart(&new), ["bip", "log-format", "mtu"]);
 }

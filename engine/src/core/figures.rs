@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 use std::fs;
 
+use serde::Serialize;
+
 use super::Engine;
 use crate::container::Status;
 use image::rootfs::StorageDriver;
 
 /// The figures of one moment.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Figures {
     /// Containers by state: `running`, `paused`, `stopped`.
     pub containers: BTreeMap<&'static str, u64>,

@@ -7,7 +7,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, Registry, fmt, reload};
 
-use crate::config::{Config, ConfigError, Invocation, Level, Log, LogFormat, build, file};
+use crate::config::{Level, Log, LogFormat};
 
 /// Changes the level of a log that runs.
 #[derive(Debug)]
@@ -44,12 +44,4 @@ fn filter(level: Level) -> LevelFilter {
         Level::Warn => LevelFilter::WARN,
         Level::Error => LevelFilter::ERROR,
     }
-}
-
-/// How to log by what the configuration file says now; where it says nothing, as at the start.
-pub fn reread(invocation: Invocation, config: &Config) -> Result<Log, ConfigError> {
-    let values = file::read(&config.config_file, false)?;
-    build::config(invocation, &values)?;
-    let says = values.get("debug").is_some() || values.get("log-level").is_some();
-    if says { build::log(&values) } else { Ok(config.log) }
 }

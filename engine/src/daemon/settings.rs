@@ -1,43 +1,28 @@
 //! What the engine needs of the daemon's configuration.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ipnetwork::IpNetwork;
 
 use crate::config::{self, Config, Seccomp};
-use crate::settings::{DefaultBridge, Settings};
+use crate::settings::{DefaultBridge, KnownRuntimes, Runtimes, Settings};
 use image::rootfs::StorageDriver;
 use runtime::Program;
 
 /// The engine's settings by a configuration.
 pub fn of(config: &Config) -> Settings {
     let default = Settings::default();
-    let runtimes = config.runtimes.iter().map(|(name, runtime)| {
-        let (path, arguments) = (PathBuf::from(&runtime.path), runtime.arguments.clone());
-        (name.clone(), Program { path, arguments })
-    });
     Settings {
         data_root: config.data_root.clone(),
         exec_root: config.exec_root.clone(),
         table: config.table.clone(),
         tag: config.tag.clone(),
         binaries: beside(),
-        default_runtime: default_runtime(config, default.default_runtime),
-        runtimes: runtimes.collect(),
+        runtimes: Arc::new(Runtimes::new(runtimes(config))),
         default_bridge: default_bridge(config),
-        images: image::Options {
-            driver: match config.storage_driver.as_deref() {
-                Some("overlay2") => StorageDriver::Overlay,
-                Some("vfs") => StorageDriver::Vfs,
-                _ => StorageDriver::Auto,
-            },
-            mirrors: config.mirrors.clone(),
-            insecure: config.insecure_registries.clone(),
-            downloads: config.max_concurrent_downloads,
-            uploads: config.max_concurrent_uploads,
-            attempts: config.max_download_attempts,
-        },
+        images: images(config),
         default_pools: config.default_pools.clone(),
         cluster: config.cluster.clone(),
         advertise: config.advertise.clone(),
@@ -64,6 +49,32 @@ pub fn of(config: &Config) -> Settings {
         no_new_privileges: config.no_new_privileges,
         ..default
     }
+}
+
+/// How images are kept and fetched.
+pub fn images(config: &Config) -> image::Options {
+    image::Options {
+        driver: match config.storage_driver.as_deref() {
+            Some("overlay2") => StorageDriver::Overlay,
+            Some("vfs") => StorageDriver::Vfs,
+            _ => StorageDriver::Auto,
+        },
+        mirrors: config.mirrors.clone(),
+        insecure: config.insecure_registries.clone(),
+        downloads: config.max_concurrent_downloads,
+        uploads: config.max_concurrent_uploads,
+        attempts: config.max_download_attempts,
+    }
+}
+
+/// The OCI runtimes that there are.
+pub fn runtimes(config: &Config) -> KnownRuntimes {
+    let programs = config.runtimes.iter().map(|(name, runtime)| {
+        let (path, arguments) = (PathBuf::from(&runtime.path), runtime.arguments.clone());
+        (name.clone(), Program { path, arguments })
+    });
+    let preferred = KnownRuntimes::default().default;
+    KnownRuntimes { default: default_runtime(config, preferred), programs: programs.collect() }
 }
 
 /// The directory of the running program, where its siblings are.

@@ -166,7 +166,7 @@ fn a_layer_of_changes_is_what_the_container_had() {
             // What is saved is the same, wherever it is unpacked.
             let mut archive = Vec::new();
             images.save(&["made:1".to_owned()], &mut archive).unwrap();
-            let elsewhere = Images::open_with(&scratch.path("elsewhere"), images.options().clone());
+            let elsewhere = Images::open_with(&scratch.path("elsewhere"), images.options());
             let elsewhere = elsewhere.unwrap();
             elsewhere.load(&archive[..], &mut |_| {}).unwrap();
             let loaded = elsewhere.find("made:1").unwrap();
@@ -219,7 +219,7 @@ fn the_parent_of_an_image_outlives_the_daemon() {
     let scratch = Scratch::new();
     let (images, rootfs) = load(&scratch, StorageDriver::Vfs, &base());
     let (_, made) = image(&images, &rootfs, Keep::Copy);
-    let options = images.options().clone();
+    let options = images.options();
     drop((images, rootfs));
     let images = Images::open_with(&scratch.path("im,ages:1"), options).unwrap();
     assert_eq!(images.find("made:1").unwrap().parent, made.parent);

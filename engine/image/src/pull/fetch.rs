@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use reqwest::{Response, StatusCode};
 use sha2::{Digest as _, Sha256};
 use tokio::sync::mpsc::Sender;
-use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard, Semaphore, mpsc};
+use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard, mpsc};
 
 use super::manifest::Descriptor;
 use crate::digest::Digest;
@@ -19,18 +19,12 @@ use crate::registry::{Failure, Registry, pause};
 use crate::{Images, Progress};
 
 /// The downloads under way, of all pulls.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Fetching {
-    slots: Arc<Semaphore>,
     blobs: Mutex<HashMap<Digest, Weak<AsyncMutex<()>>>>,
 }
 
 impl Fetching {
-    /// With so many downloads at a time.
-    pub(crate) fn new(downloads: usize) -> Self {
-        Self { slots: Arc::new(Semaphore::new(downloads)), blobs: Mutex::default() }
-    }
-
     /// Waits for the others that fetch this blob.
     async fn alone(&self, digest: Digest) -> OwnedMutexGuard<()> {
         let lock = {
@@ -73,7 +67,7 @@ pub(super) async fn fetch(
         if images.store.has_blob(blob.digest) {
             break;
         }
-        let slots = Arc::clone(&images.fetching.slots);
+        let slots = Arc::clone(&images.behaviour().downloads);
         let _slot =
             slots.acquire_owned().await.map_err(|error| Failure::Other(error.to_string()))?;
         let path = images.store.partial_path(blob.digest);
@@ -87,7 +81,7 @@ pub(super) async fn fetch(
             Err((Failure::Broken(text), length)) => {
                 failed = if length > best { 1 } else { failed + 1 };
                 best = best.max(length);
-                if failed >= images.options.attempts {
+                if failed >= images.behaviour().options.attempts {
                     return Err(Failure::Broken(text));
                 }
                 tell(&progress, &id, "Retrying", None).await;
