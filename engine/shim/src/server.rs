@@ -23,6 +23,9 @@ use super::run;
 
 mod endings;
 mod requests;
+mod shortage;
+
+use shortage::Shortage;
 
 /// How long an exit is held back for output that has not ended: longer than a terminal needs.
 const SETTLE: Duration = Duration::from_millis(250);
@@ -49,6 +52,7 @@ enum Source {
     Signals,
     Listener,
     Starter,
+    Shortage,
     Terminal(usize),
     Output(usize, usize),
     Input(usize),
@@ -69,6 +73,7 @@ pub(super) struct Server {
     strangers: VecDeque<(i32, i32, Option<i32>)>,
     next: u64,
     oom_kills: u64,
+    shortage: Shortage,
     starter: Option<Starter>,
     /// Why there will be no container.
     failed: Option<Failure>,
@@ -153,6 +158,7 @@ impl Server {
                 Peer::new(socket.into(), role)
             })
             .collect::<io::Result<_>>()?;
+        let shortage = Shortage::new(config.oom_events.clone());
         Ok(Self {
             config,
             oom_score,
@@ -164,6 +170,7 @@ impl Server {
             strangers: VecDeque::new(),
             next: 1,
             oom_kills: 0,
+            shortage,
             starter: None,
             failed: None,
             removal: Removal::No,
@@ -241,6 +248,9 @@ impl Server {
         if let Some(starter) = self.starter.as_ref().filter(|starter| starter.word == Word::None) {
             sources.push((Source::Starter, starter.socket.as_fd(), PollFlags::POLLIN));
         }
+        if let Some(notices) = self.shortage.source() {
+            sources.push((Source::Shortage, notices, PollFlags::POLLIN));
+        }
         for (index, process) in self.processes.iter().enumerate() {
             self.sources_of(index, process, &mut sources);
         }
@@ -315,6 +325,7 @@ impl Server {
             matches!(process.phase, Phase::Launching { .. } | Phase::Ended { .. })
         };
         self.removal != Removal::No
+            || self.shortage.is_announced()
             || self.processes.iter().any(has_deadline)
             || self.peers.iter().any(Peer::is_congested)
     }
@@ -338,6 +349,10 @@ impl Server {
                     starter.listen();
                 }
                 self.proceed();
+            }
+            Source::Shortage => {
+                self.shortage.hear(Instant::now());
+                self.tell_of_kills();
             }
             Source::Terminal(index) => self.processes[index].take_terminal(),
             Source::Output(index, number) => {
@@ -417,6 +432,9 @@ impl Server {
             peer.lose_patience(now);
         }
         self.end_late_runtimes(now);
+        if self.shortage.is_announced() {
+            self.tell_of_kills();
+        }
         for index in 0..self.processes.len() {
             let Phase::Ended { at, published, .. } = self.processes[index].phase else { continue };
             let elapsed = now.duration_since(at);

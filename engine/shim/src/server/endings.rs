@@ -176,6 +176,9 @@ impl Server {
     fn report(&mut self, started: &Started) {
         if let Some(mut starter) = self.starter.take() {
             run::report(&mut starter.socket, started);
+            if matches!(started, Started::Running { .. }) {
+                self.shortage.begin();
+            }
         }
     }
 
@@ -208,7 +211,7 @@ impl Server {
 
     /// Tells of a process's end.
     pub(super) fn publish(&mut self, index: usize) {
-        let oom_kills = self.count_oom_kills();
+        let oom_kills = self.tell_of_kills();
         let oom = oom_kills > self.oom_kills;
         self.oom_kills = oom_kills;
         let process = &mut self.processes[index];
@@ -222,9 +225,6 @@ impl Server {
         if is_init {
             // Whoever comes later finds it here; who is here is told even if the disk is full.
             let _ = write_exit(&exit);
-        }
-        if oom {
-            self.tell(&Event::Oom);
         }
         self.tell(&Event::Exit(exit.clone()));
         self.exits.push_back(exit);
@@ -242,12 +242,13 @@ impl Server {
         }
     }
 
-    /// How often the kernel has killed a process of the container for want of memory.
-    pub(super) fn count_oom_kills(&self) -> u64 {
-        let Some(path) = &self.config.oom_events else { return 0 };
-        let text = std::fs::read_to_string(path).unwrap_or_default();
-        let count = text.lines().find_map(|line| line.strip_prefix("oom_kill "));
-        count.and_then(|count| count.trim().parse().ok()).unwrap_or(0)
+    /// Tells of kills for want of memory that nobody was told of. Gives back how many there were.
+    pub(super) fn tell_of_kills(&mut self) -> u64 {
+        let kills = self.shortage.count();
+        if self.shortage.is_news(kills, Instant::now()) {
+            self.tell(&Event::Oom);
+        }
+        kills
     }
 
     /// Has the runtime forget the container and kill what is left of it.

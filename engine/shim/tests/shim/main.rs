@@ -411,6 +411,30 @@ fn a_container_without_memory_is_killed_and_that_is_known() {
     });
 }
 
+#[test]
+fn a_child_that_is_killed_for_want_of_memory_is_told_of_while_the_container_runs() {
+    with_each_runtime("hogs", &["hogs"], |mut container| {
+        container.input.resources.memory = 16 << 20;
+        container.config.stdin = Stdin::Open;
+        container.start(&[]).unwrap();
+        run(async {
+            let client = container.client();
+            let mut watch = client.watch().await.unwrap();
+            let input = Streams { stdin: true, ..Streams::default() };
+            let mut stream = client.attach(input).await.unwrap();
+            stream.write_all(b"\n").await.unwrap();
+            assert!(matches!(watch.next().await, Some(Event::Oom)));
+            client.kill(9, None).await.unwrap();
+            let mut last = None;
+            while let Some(event) = watch.next().await {
+                assert!(!matches!(event, Event::Oom), "it is told of once");
+                last = Some(event);
+            }
+            assert!(matches!(last, Some(Event::Exit(exit)) if exit.oom && exit.code == 137));
+        });
+    });
+}
+
 /// The parent of a process: its number and its status.
 fn parent_of(pid: &str) -> (String, String) {
     let status = |pid: &str| fs::read_to_string(format!("/proc/{pid}/status"));

@@ -48,6 +48,13 @@ fn main() {
                 hoard.push(vec![1_u8; 1 << 20]);
             }
         }
+        // A child that is killed for want of memory, for each line.
+        ["hogs"] => {
+            while std::io::stdin().read_line(&mut String::new()).unwrap() > 0 {
+                let own = std::env::current_exe().unwrap();
+                println!("{}", std::process::Command::new(own).arg("hog").status().unwrap());
+            }
+        }
         // What it comes to is its exit code: 0, or the error's number.
         ["write", path] => std::process::exit(code(std::fs::write(path, "x"))),
         ["read", path] => std::process::exit(code(std::fs::read(path).map(drop))),
