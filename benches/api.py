@@ -12,7 +12,7 @@ class ApiError(Exception):
 
 class Connection(http.client.HTTPConnection):
     def __init__(self, path, timeout):
-        super().__init__("localhost", timeout=timeout)
+        super().__init__("localhost", timeout=timeout, blocksize=1 << 20)
         self.path = path
 
     def connect(self):

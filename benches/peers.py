@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from api import Api
-from lab import HYBRID, hybrid, pids, sh, wait_for
+from lab import CLIENT, HYBRID, hybrid, pids, sh, wait_for
 
 IMAGE = "rnet/toolbox:latest"
 
@@ -97,7 +97,7 @@ class Rnet(Engine):
         super().__init__(lab)
         self.binaries = binaries
         self.config = self.directory / "daemon.json"
-        self.config.write_text('{"log-level": "warn"}')
+        self.level("warn")
         self.version = sh(binaries / "rnet", "--version").strip()
 
     def command(self):
@@ -126,9 +126,11 @@ class Rnet(Engine):
                 lines += file.read().decode(errors="replace").splitlines()
 
     def level(self, level):
-        self.config.write_text(json.dumps({"log-level": level}))
-        # `nsenter` became the daemon.
-        self.process.send_signal(signal.SIGHUP)
+        self.config.write_text(
+            json.dumps({"log-level": level, "insecure-registries": [f"{CLIENT}:5000"]}))
+        if self.process:
+            # `nsenter` became the daemon.
+            self.process.send_signal(signal.SIGHUP)
 
     def daemons(self):
         """The processes that are there without a container, by what to call them."""
@@ -157,7 +159,7 @@ class Dockerd(Engine):
     def command(self):
         return ["dockerd", "-H", f"unix://{self.socket}", "--data-root", self.directory / "data",
                 "--exec-root", self.run, "--pidfile", self.directory / "pid",
-                "--log-level", "warn"]
+                "--log-level", "warn", "--insecure-registry", f"{CLIENT}:5000"]
 
     def cli(self, *arguments):
         return [self.client, "-H", f"unix://{self.socket}", *arguments]
@@ -181,6 +183,11 @@ class Podman(Engine):
         # What its network plugins remember has one place on a machine.
         os.makedirs("/var/lib/cni", exist_ok=True)
         sh("mount", "-t", "tmpfs", "tmpfs", "/var/lib/cni")
+
+    def environment(self):
+        registries = self.directory / "registries.conf"
+        registries.write_text(f'[[registry]]\nlocation = "{CLIENT}:5000"\ninsecure = true\n')
+        return super().environment() | {"CONTAINERS_REGISTRIES_CONF": str(registries)}
 
     def options(self):
         place = self.directory

@@ -17,6 +17,7 @@ from pathlib import Path
 sys.dont_write_bytecode = True
 
 import api
+import images
 import lab
 import networks
 import overlay
@@ -25,7 +26,7 @@ import peers
 import report
 import rows
 
-ROWS = rows.ROWS | networks.ROWS | paths.ROWS | overlay.ROWS
+ROWS = rows.ROWS | networks.ROWS | paths.ROWS | overlay.ROWS | images.ROWS
 
 DOCUMENT = Path(__file__).resolve().parent.parent / "docs" / "benchmarks.md"
 
