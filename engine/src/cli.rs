@@ -86,6 +86,21 @@ pub fn main(args: &[OsString]) -> ExitCode {
     }
 }
 
+/// The body of `POST /containers/create` that the words of `rnet create` ask for, or what is said of
+/// them. Files that flags name are read.
+pub fn create_body(words: &[&str]) -> Result<serde_json::Value, String> {
+    let words = ["rnet", "create"].into_iter().chain(words.iter().copied());
+    match Cli::try_parse_from(words).map_err(|error| error.to_string())?.command {
+        Command::Create(args) => args.create.body(true).map_err(|error| error.message),
+        other => Err(format!("not a container's: {other:?}")),
+    }
+}
+
+/// A document as `inspect --format` shows it, or what is said of the template.
+pub fn show(template: &str, document: &serde_json::Value) -> Result<String, String> {
+    template::document(template, document).map_err(|error| error.message)
+}
+
 async fn dispatch(cli: Cli) -> Outcome {
     let (host, context) = (cli.host.as_deref(), cli.context.as_deref());
     let wanted = context::Wanted { host, context };

@@ -390,18 +390,14 @@ fn seccomp(values: &Values) -> Seccomp {
 }
 
 fn mirrors(values: &Values) -> Result<Vec<String>> {
+    let is_host = |rest: &&str| !rest.is_empty() && !rest.contains(['/', '?', '#', '@']);
     let mirror = |text: String| {
+        let text = text.trim_end_matches('/');
         let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
-        match rest.map(|rest| rest.trim_end_matches('/')) {
-            // With a slash at its end, which `info` shows.
-            Some(host) if !host.is_empty() && !host.contains(['/', '?', '#', '@']) => {
-                Ok(format!("{}/", text.trim_end_matches('/')))
-            }
-            _ => Err(wrong(
-                "registry-mirror",
-                format!("invalid mirror: `{text}` is not http(s)://host"),
-            )),
-        }
+        let wrong =
+            || wrong("registry-mirror", format!("invalid mirror: `{text}` is not http(s)://host"));
+        // With a slash at its end, which `info` shows.
+        rest.filter(is_host).map(|_| format!("{text}/")).ok_or_else(wrong)
     };
     values.texts("registry-mirror").into_iter().map(mirror).collect()
 }
