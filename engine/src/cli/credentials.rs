@@ -10,6 +10,7 @@ use image::{Reference, RegistryAuth};
 use serde_json::{Map, Value, json};
 use tokio::io::AsyncWriteExt;
 
+use super::complain;
 use super::docker_config::DockerConfig;
 use super::error::CliError;
 
@@ -136,9 +137,14 @@ pub(crate) async fn config_header() -> Result<String, CliError> {
     servers.dedup();
     let mut all = Map::new();
     for server in servers {
-        if let Some(found) = get(&config, &server).await? {
-            let json = found.json(&server);
-            all.insert(server, json);
+        match get(&config, &server).await {
+            Ok(Some(found)) => drop(all.insert(server.clone(), found.json(&server))),
+            Ok(None) => {}
+            // Perhaps nothing is asked of that registry.
+            Err(error) => complain(&format!(
+                "WARNING: Failed to get credentials for registry {server}: {}",
+                error.message
+            )),
         }
     }
     Ok(URL_SAFE.encode(Value::Object(all).to_string()))
