@@ -8,7 +8,7 @@
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -27,7 +27,7 @@ const OPAQUE_MARKER: &[u8] = b".wh..wh..opq";
 /// Fewer zeros are no hole.
 const PAGE: usize = 4096;
 /// Deeper trees cannot be removed with bounded stack and descriptors.
-const DEEPEST: usize = 1000;
+pub(super) const DEEPEST: usize = 1000;
 
 /// What came of a layer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -310,13 +310,18 @@ fn directory(parent: BorrowedFd<'_>, name: &OsStr, entry: &Entry) -> io::Result<
     Ok(())
 }
 
-fn node(parent: BorrowedFd<'_>, name: &OsStr, entry: &Entry) -> io::Result<()> {
+/// Makes a device or a pipe. Its mode comes by its inode: the container may swap the name for a link.
+pub(super) fn node(parent: BorrowedFd<'_>, name: &OsStr, entry: &Entry) -> io::Result<()> {
     let (kind, device) = entry.node();
-    rustix::fs::mknodat(parent, name, kind, Mode::from_raw_mode(0o600), device)?;
+    rustix::fs::mknodat(parent, name, kind, Mode::empty(), device)?;
     metadata(parent, name, entry)?;
-    let mode = Mode::from_raw_mode(entry.mode);
-    // Not a symbolic link: this process has just made it, in a directory of its own.
-    Ok(rustix::fs::chmodat(parent, name, mode, AtFlags::empty())?)
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let made = rustix::fs::openat(parent, name, flags, Mode::empty())?;
+    if FileType::from_raw_mode(rustix::fs::fstat(&made)?.st_mode) != kind {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "it was swapped while it was made"));
+    }
+    let path = format!("/proc/self/fd/{}", made.as_raw_fd());
+    Ok(rustix::fs::chmod(path, Mode::from_raw_mode(entry.mode))?)
 }
 
 /// Writes the content of a new file; returns how many bytes it has. Holes stay holes.

@@ -17,14 +17,11 @@ use rustix::io::Errno;
 use tar::EntryType;
 
 use super::compression::Decoder;
-use super::extract::{fill, metadata, own, set_xattrs, times};
+use super::extract::{DEEPEST, fill, metadata, node, own, set_xattrs, times};
 use super::limits::{Budget, Limited, Limits, Packed, Room};
 use super::pack::join;
 use super::tarball::{Entry, TarReader};
 use tree::{DIRECTORY, remove, retried};
-
-/// Deeper trees cannot be removed with bounded stack and descriptors.
-const DEEPEST: usize = 1000;
 
 /// Where an archive is unpacked, and how.
 #[derive(Clone, Copy, Debug)]
@@ -88,8 +85,9 @@ fn within(limits: Limits, archive: impl Read, plain: &Plain<'_>) -> io::Result<(
         Unpacker { plain, linked: false, times: Vec::new(), buffer: vec![0; 1 << 16] };
     while let Some(mut entry) = reader.next_entry()? {
         let fits = budget.enter(entry.size, entry.stored);
+        fits.map_err(|error| of(&entry.path, &error))?;
         plain.owner.take(&mut entry, caller);
-        let applied = fits.and_then(|()| unpacker.apply(&entry, &mut reader));
+        let applied = unpacker.apply(&entry, &mut reader);
         applied.map_err(|error| named(&entry.path, error))?;
     }
     io::copy(&mut reader.into_inner(), &mut io::sink())?;
@@ -289,26 +287,13 @@ fn resolve(
     retried(|| rustix::fs::openat2(from, path, flags, Mode::empty(), resolve))
 }
 
-/// Makes a device or a pipe. Its mode comes by its inode: the container may swap the name for a link.
-fn node(parent: BorrowedFd<'_>, name: &OsStr, entry: &Entry) -> io::Result<()> {
-    let (kind, device) = entry.node();
-    rustix::fs::mknodat(parent, name, kind, Mode::empty(), device)?;
-    metadata(parent, name, entry)?;
-    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let made = rustix::fs::openat(parent, name, flags, Mode::empty())?;
-    if FileType::from_raw_mode(rustix::fs::fstat(&made)?.st_mode) != kind {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "it was swapped while it was made"));
-    }
-    let path = format!("/proc/self/fd/{}", made.as_raw_fd());
-    Ok(rustix::fs::chmod(path, Mode::from_raw_mode(entry.mode))?)
+/// Says of which file the kernel complains; all other errors say it themselves, and that an archive broke
+/// off is of none.
+fn named(path: &[u8], error: io::Error) -> io::Error {
+    if error.raw_os_error().is_some() { of(path, &error) } else { error }
 }
 
-/// Says of which file the kernel or a limit complains; all other errors say it themselves, and that an
-/// archive broke off is of none.
-fn named(path: &[u8], error: io::Error) -> io::Error {
-    if error.raw_os_error().is_none() && error.kind() != io::ErrorKind::StorageFull {
-        return error;
-    }
+fn of(path: &[u8], error: &io::Error) -> io::Error {
     let path = String::from_utf8_lossy(path);
     io::Error::new(error.kind(), format!("cannot unpack {path:?}: {error}"))
 }

@@ -121,7 +121,7 @@ pub(crate) async fn header(reference: &Reference) -> Result<String, CliError> {
 /// The same for a registry.
 pub(crate) async fn header_for(server: &str) -> Result<String, CliError> {
     let config = DockerConfig::read()?;
-    let found = get(&config, server).await?.unwrap_or_default();
+    let found = get_or_warn(&config, server).await.unwrap_or_default();
     Ok(URL_SAFE.encode(found.json(server).to_string()))
 }
 
@@ -137,14 +137,9 @@ pub(crate) async fn config_header() -> Result<String, CliError> {
     servers.dedup();
     let mut all = Map::new();
     for server in servers {
-        match get(&config, &server).await {
-            Ok(Some(found)) => drop(all.insert(server.clone(), found.json(&server))),
-            Ok(None) => {}
-            // Perhaps nothing is asked of that registry.
-            Err(error) => complain(&format!(
-                "WARNING: Failed to get credentials for registry {server}: {}",
-                error.message
-            )),
+        if let Some(found) = get_or_warn(&config, &server).await {
+            let json = found.json(&server);
+            all.insert(server, json);
         }
     }
     Ok(URL_SAFE.encode(Value::Object(all).to_string()))
@@ -184,6 +179,16 @@ pub(crate) async fn get(
     } else {
         Credentials { username, password: secret, ..Credentials::default() }
     }))
+}
+
+/// The same; where the program that keeps them is broken, that is told, and nobody's are used: perhaps
+/// none are needed.
+pub(crate) async fn get_or_warn(config: &DockerConfig, server: &str) -> Option<Credentials> {
+    get(config, server).await.unwrap_or_else(|error| {
+        let why = error.message;
+        complain(&format!("WARNING: Failed to get credentials for registry {server}: {why}"));
+        None
+    })
 }
 
 /// Keeps credentials. Whether they are in the clear now.

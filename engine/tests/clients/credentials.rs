@@ -160,19 +160,34 @@ fn a_program_keeps_the_credentials() {
 }
 
 #[test]
-fn a_build_goes_on_where_a_program_that_keeps_credentials_is_broken() {
+fn a_program_that_is_broken_stops_nothing_that_needs_no_credentials() {
     let daemon = Daemon::start(&[]);
+    let _registry = Registry::open(&daemon);
+    let image = format!("{}/a:1", Registry::OPEN);
+    import(&daemon, &image, "x");
     let config = daemon.scratch.path("docker/config.json");
     std::fs::create_dir_all(config.parent().unwrap()).unwrap();
-    std::fs::write(&config, r#"{"credHelpers": {"nobody.example": "that-is-not-there"}}"#).unwrap();
+    let set = |server: &str| {
+        let text = format!(r#"{{"credHelpers": {{"{server}": "that-is-not-there"}}}}"#);
+        std::fs::write(&config, text).unwrap();
+        format!(
+            "WARNING: Failed to get credentials for registry {server}: error getting credentials - \
+             err: docker-credential-that-is-not-there get: "
+        )
+    };
+    let warning = set("nobody.example");
     let context = daemon.scratch.path("context");
     std::fs::create_dir(&context).unwrap();
     std::fs::write(context.join("Dockerfile"), "FROM rnet/toolbox\nLABEL a=b\n").unwrap();
     let (code, _, error) = daemon.ask(Client::Rnet, &["build", context.to_str().unwrap()]);
     assert_eq!(code, Some(0), "{error}");
-    let text = "WARNING: Failed to get credentials for registry nobody.example: error getting \
-                credentials - err: docker-credential-that-is-not-there get: ";
-    assert!(error.contains(text), "{error}");
+    assert!(error.contains(&warning), "{error}");
+    let warning = set(Registry::OPEN);
+    for verb in ["push", "pull"] {
+        let (code, _, error) = daemon.ask(Client::Rnet, &[verb, &image]);
+        assert!(code == Some(0) && error.contains(&warning), "{verb}: {error}");
+        daemon.docker_ok(&[verb, &image]);
+    }
 }
 
 #[test]
