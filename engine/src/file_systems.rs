@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SendError, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -39,6 +39,15 @@ struct Open {
     count: usize,
     /// The paths whose file systems are known not to answer.
     stuck: BTreeSet<PathBuf>,
+}
+
+/// How long an answer is waited for.
+#[derive(Clone, Copy, Debug)]
+struct Patience<'a> {
+    /// Without a step.
+    longest: Duration,
+    /// Tells how far the answer is.
+    steps: &'a AtomicU64,
 }
 
 impl FileSystems {
@@ -69,7 +78,8 @@ impl FileSystems {
                 note.fetch_add(1, Ordering::Relaxed);
             })
         };
-        match self.ask_within(path, PATIENCE, &steps, walk) {
+        let patience = Patience { longest: PATIENCE, steps: &steps };
+        match self.ask_within(path, patience, walk, drop) {
             Ok(size) => Some(size),
             Err(error) => {
                 tracing::warn!(%error, "a size is not known");
@@ -87,39 +97,56 @@ impl FileSystems {
         path: &Path,
         question: impl FnOnce(&Path) -> T + Send + 'static,
     ) -> Result<T> {
-        self.ask_within(path, PATIENCE, &AtomicU64::new(0), question)
+        self.ask_or(path, question, drop)
     }
 
-    /// The same; `steps` tells how far the answer is.
+    /// The same for what changes something: an answer for which nobody waits any more is taken back,
+    /// before what is at the path is asked again.
+    pub(crate) fn ask_or<T: Send + 'static>(
+        &self,
+        path: &Path,
+        question: impl FnOnce(&Path) -> T + Send + 'static,
+        take_back: impl FnOnce(T) + Send + 'static,
+    ) -> Result<T> {
+        let patience = Patience { longest: PATIENCE, steps: &AtomicU64::new(0) };
+        self.ask_within(path, patience, question, take_back)
+    }
+
     fn ask_within<T: Send + 'static>(
         &self,
         path: &Path,
-        patience: Duration,
-        steps: &AtomicU64,
+        patience: Patience<'_>,
         question: impl FnOnce(&Path) -> T + Send + 'static,
+        take_back: impl FnOnce(T) + Send + 'static,
     ) -> Result<T> {
         self.begin(path)?;
-        let (open, its) = (self.0.clone(), path.to_owned());
+        let (all, its) = (self.0.clone(), path.to_owned());
         let (tell, told) = sync_channel(1);
         let asks = move || {
             let answer = question(&its);
-            let mut open = lock(&open);
+            let mut open = lock(&all);
+            if let Err(SendError(answer)) = tell.send(answer) {
+                drop(open);
+                take_back(answer);
+                open = lock(&all);
+            }
             open.count -= 1;
             open.stuck.remove(&its);
-            // Nobody may wait for it any more.
-            let _ = tell.send(answer);
         };
         let thread = thread::Builder::new().name("file system".to_owned());
         if let Err(error) = thread.spawn(asks) {
             self.open().count -= 1;
             return Err(Error::internal("cannot start a thread", error));
         }
-        if let Some(answer) = self.wait(&told, patience, steps) {
+        if let Some(answer) = self.wait(&told, patience) {
             return Ok(answer);
         }
         let mut open = self.open();
         // It may have come just now.
-        told.try_recv().map_err(|_| {
+        let answer = told.try_recv();
+        // While this is locked: whoever answers later is to see that nobody waits.
+        drop(told);
+        answer.map_err(|_| {
             open.stuck.insert(path.to_owned());
             silent(path)
         })
@@ -143,7 +170,8 @@ impl FileSystems {
         Ok(())
     }
 
-    fn wait<T>(&self, told: &Receiver<T>, patience: Duration, steps: &AtomicU64) -> Option<T> {
+    fn wait<T>(&self, told: &Receiver<T>, patience: Patience<'_>) -> Option<T> {
+        let Patience { longest: patience, steps } = patience;
         let (mut since, mut seen) = (Instant::now(), 0);
         loop {
             match told.recv_timeout(SLICE.min(patience)) {
@@ -198,18 +226,26 @@ mod tests {
         let file_systems = FileSystems::default();
         let (hangs, path) = (Path::new("/hangs"), std::env::temp_dir());
         let (answer, question) = channel::<()>();
-        let patience = Duration::from_millis(50);
+        let (undo, undone) = channel::<u8>();
+        let (its, none) = (file_systems.clone(), AtomicU64::new(0));
+        let patience = Patience { longest: Duration::from_millis(50), steps: &none };
         let hang = move |_: &Path| {
             // Until the other end is gone.
             let _ = question.recv();
+            7
         };
-        let asked = file_systems.ask_within(hangs, patience, &AtomicU64::new(0), hang);
+        let taken = move |answer| {
+            assert!(stuck(Path::new("/hangs"), &its), "it is asked again too early");
+            undo.send(answer).unwrap();
+        };
+        let asked = file_systems.ask_within(hangs, patience, hang, taken);
         let error = asked.unwrap_err().to_string();
         assert!(error.starts_with("the file system of /hangs does not answer"), "{error}");
         let again = |_: &Path| panic!("a second thread asks");
         file_systems.ask(hangs, again).unwrap_err();
         assert!(file_systems.exists(&path).unwrap(), "another one answers meanwhile");
         drop(answer);
+        assert_eq!(undone.recv_timeout(PATIENCE), Ok(7), "what comes late is taken back");
         while stuck(hangs, &file_systems) {
             thread::yield_now();
         }
@@ -248,16 +284,18 @@ mod tests {
     fn a_long_answer_that_goes_on_is_waited_for() {
         let file_systems = FileSystems::default();
         let steps = Arc::new(AtomicU64::new(0));
-        let (its, patience) = (steps.clone(), Duration::from_millis(200));
+        let (its, longest) = (steps.clone(), Duration::from_millis(200));
         let begun = Instant::now();
         let slow = move |_: &Path| {
-            while begun.elapsed() < patience * 3 {
+            while begun.elapsed() < longest * 3 {
                 its.fetch_add(1, Ordering::Relaxed);
                 thread::yield_now();
             }
             7
         };
-        let answer = file_systems.ask_within(Path::new("/slow"), patience, &steps, slow);
+        let patience = Patience { longest, steps: &steps };
+        let taken = |_| panic!("somebody waits for it");
+        let answer = file_systems.ask_within(Path::new("/slow"), patience, slow, taken);
         assert_eq!(answer.unwrap(), 7);
     }
 }

@@ -14,10 +14,19 @@ use super::tarball::TarReader;
 /// there, and its bytes have the limits of those of a layer.
 pub fn unpack(archive: impl Read, into: &Path) -> io::Result<()> {
     let packed = Packed::default();
-    let mut archive = buffered(packed.count(archive));
+    within(Limits::default(), packed.count(archive), packed, into)
+}
+
+/// The same for an archive that is a file.
+pub fn unpack_file(archive: File, into: &Path) -> io::Result<()> {
+    let packed = Packed::whole(archive.metadata()?.len());
+    within(Limits::default(), archive, packed, into)
+}
+
+fn within(limits: Limits, archive: impl Read, packed: Packed, into: &Path) -> io::Result<()> {
+    let mut archive = buffered(archive);
     let compression = Compression::detect(archive.fill_buf()?);
     let decoder = Decoder::with(archive, compression)?;
-    let limits = Limits::default();
     let mut archive = Limited::new(decoder, limits, packed.clone());
     let mut budget = Budget::new(limits, packed, Room::of(into));
     plain(&mut archive, into, &mut budget).map(drop)
@@ -44,6 +53,7 @@ pub fn looks_like_archive(start: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tarball::tests::Tar;
 
     fn archive(names: &[&str]) -> Vec<u8> {
         let mut builder = tar::Builder::new(Vec::new());
@@ -64,6 +74,25 @@ mod tests {
         let found = [dir.join(".wh.a").exists(), dir.join("b/.wh..wh..opq").exists()];
         std::fs::remove_dir_all(&dir).unwrap();
         assert_eq!(found, [true, true]);
+    }
+
+    #[test]
+    fn a_file_of_a_context_may_be_larger_than_what_is_taken_at_any_ratio() {
+        let dir = std::env::temp_dir().join(format!("rnet-context-large-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        let limits = Limits { size: 1 << 40, free: 1 << 10, ratio: 2 };
+        let tar = Tar::new().file("large", &vec![0; 4 << 20]).finish();
+        let packed = Packed::default();
+        let plain = within(limits, packed.count(&tar[..]), packed, &dir);
+        let size = std::fs::metadata(dir.join("large")).map(|file| file.len());
+        let bomb = zstd::encode_all(&tar[..], 1).unwrap();
+        let packed = Packed::default();
+        let bomb = within(limits, packed.count(&bomb[..]), packed, &dir);
+        std::fs::remove_dir_all(&dir).unwrap();
+        plain.unwrap();
+        assert_eq!(size.unwrap(), 4 << 20);
+        let error = bomb.unwrap_err().to_string();
+        assert!(error.contains("decompression bomb"), "{error}");
     }
 
     #[test]

@@ -8,7 +8,7 @@
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -18,7 +18,7 @@ use rustix::fs::{
 use rustix::io::Errno;
 use tar::EntryType;
 
-use super::limits::{Budget, ENTRY};
+use super::limits::Budget;
 use super::tarball::{Entry, TarReader};
 use tree::{DIRECTORY, OPAQUE, remove, retried, through};
 
@@ -27,7 +27,7 @@ const OPAQUE_MARKER: &[u8] = b".wh..wh..opq";
 /// Fewer zeros are no hole.
 const PAGE: usize = 4096;
 /// Deeper trees cannot be removed with bounded stack and descriptors.
-const DEEPEST: usize = 1000;
+pub(super) const DEEPEST: usize = 1000;
 
 /// What came of a layer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -62,8 +62,7 @@ fn unpack(
     let mut unpacked = Unpacked::default();
     while let Some(entry) = reader.next_entry()? {
         unpacked.entries += 1;
-        let fits = budget.show(entry.size.saturating_add(ENTRY));
-        let fits = fits.and_then(|()| budget.store(entry.stored.saturating_add(ENTRY)));
+        let fits = budget.enter(entry.size, entry.stored);
         let applied = fits.and_then(|()| extractor.apply(&entry, &mut reader));
         let written = applied.map_err(|error| {
             let path = String::from_utf8_lossy(&entry.path);
@@ -217,27 +216,7 @@ impl Extractor {
             OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = rustix::fs::openat(parent, name, flags, Mode::from_raw_mode(0o600))?;
         let mut file = File::from(fd);
-        let mut written = 0;
-        loop {
-            let hole = content.skip_hole();
-            if hole > 0 {
-                written += hole;
-                file.seek(SeekFrom::Start(written))?;
-            }
-            let count = content.read(&mut self.buffer)?;
-            if count == 0 {
-                break;
-            }
-            // A page of zeros and more is a hole again, as it may have been where it comes from.
-            if count >= PAGE && self.buffer[..count].iter().all(|&byte| byte == 0) {
-                file.seek_relative(i64::try_from(count).unwrap_or(0))?;
-            } else {
-                file.write_all(&self.buffer[..count])?;
-            }
-            written += count as u64;
-        }
-        // It may end with a hole.
-        file.set_len(written)?;
+        let written = fill(&mut file, content, &mut self.buffer)?;
         own(file.as_fd(), entry)?;
         // After the owner: changing that drops file capabilities.
         set_xattrs(parent, name, entry)?;
@@ -331,13 +310,48 @@ fn directory(parent: BorrowedFd<'_>, name: &OsStr, entry: &Entry) -> io::Result<
     Ok(())
 }
 
-fn node(parent: BorrowedFd<'_>, name: &OsStr, entry: &Entry) -> io::Result<()> {
+/// Makes a device or a pipe. Its mode comes by its inode: the container may swap the name for a link.
+pub(super) fn node(parent: BorrowedFd<'_>, name: &OsStr, entry: &Entry) -> io::Result<()> {
     let (kind, device) = entry.node();
-    rustix::fs::mknodat(parent, name, kind, Mode::from_raw_mode(0o600), device)?;
+    rustix::fs::mknodat(parent, name, kind, Mode::empty(), device)?;
     metadata(parent, name, entry)?;
-    let mode = Mode::from_raw_mode(entry.mode);
-    // Not a symbolic link: this process has just made it, in a directory of its own.
-    Ok(rustix::fs::chmodat(parent, name, mode, AtFlags::empty())?)
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let made = rustix::fs::openat(parent, name, flags, Mode::empty())?;
+    if FileType::from_raw_mode(rustix::fs::fstat(&made)?.st_mode) != kind {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "it was swapped while it was made"));
+    }
+    let path = format!("/proc/self/fd/{}", made.as_raw_fd());
+    Ok(rustix::fs::chmod(path, Mode::from_raw_mode(entry.mode))?)
+}
+
+/// Writes the content of a new file; returns how many bytes it has. Holes stay holes.
+pub(super) fn fill<R: Read>(
+    file: &mut File,
+    content: &mut TarReader<R>,
+    buffer: &mut [u8],
+) -> io::Result<u64> {
+    let mut written = 0;
+    loop {
+        let hole = content.skip_hole();
+        if hole > 0 {
+            written += hole;
+            file.seek(SeekFrom::Start(written))?;
+        }
+        let count = content.read(buffer)?;
+        if count == 0 {
+            break;
+        }
+        // A page of zeros and more is a hole again, as it may have been where it comes from.
+        if count >= PAGE && buffer[..count].iter().all(|&byte| byte == 0) {
+            file.seek_relative(i64::try_from(count).unwrap_or(0))?;
+        } else {
+            file.write_all(&buffer[..count])?;
+        }
+        written += count as u64;
+    }
+    // It may end with a hole.
+    file.set_len(written)?;
+    Ok(written)
 }
 
 /// Owner, attributes and time of what is not opened.

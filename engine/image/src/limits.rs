@@ -25,8 +25,11 @@ pub(super) struct Limits {
 }
 
 impl Default for Limits {
+    /// Zeros are packed 1032 times smaller by deflate, and much more by zstd, in honest archives too:
+    /// disks of virtual machines, files that were made to be filled later. How much the disk takes is
+    /// not for these limits to say, but for [`Room`].
     fn default() -> Self {
-        Self { size: 1 << 40, free: 1 << 30, ratio: 200 }
+        Self { size: 1 << 40, free: 16 << 30, ratio: 1100 }
     }
 }
 
@@ -47,16 +50,25 @@ impl Limits {
 
 /// How many packed bytes there are: of a blob all of them, of a stream those that came so far.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Packed(Rc<Cell<u64>>);
+pub(super) struct Packed {
+    bytes: Rc<Cell<u64>>,
+    whole: bool,
+}
 
 impl Packed {
     /// Those of a whole blob.
     pub(super) fn whole(size: u64) -> Self {
-        Self(Rc::new(Cell::new(size)))
+        Self { bytes: Rc::new(Cell::new(size)), whole: true }
+    }
+
+    /// Those that there are when the content of an entry has been read. A stream tells only by its
+    /// headers how much is to come; whether it does, [`Limited`] sees.
+    fn with(&self, stored: u64) -> u64 {
+        if self.whole { self.bytes() } else { self.bytes().saturating_add(stored) }
     }
 
     pub(super) fn bytes(&self) -> u64 {
-        self.0.get()
+        self.bytes.get()
     }
 
     /// A reader that counts here what it reads.
@@ -74,7 +86,7 @@ pub(super) struct Counted<R> {
 impl<R: Read> Read for Counted<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = self.inner.read(buffer)?;
-        self.packed.0.set(self.packed.bytes() + count as u64);
+        self.packed.bytes.set(self.packed.bytes() + count as u64);
         Ok(count)
     }
 }
@@ -116,7 +128,14 @@ impl Budget {
         Self { limits, packed, written: 0, room }
     }
 
-    /// Takes bytes that files show, before they do.
+    /// Takes an entry with so many bytes, of which so many are in the archive, before it is made.
+    pub(super) fn enter(&mut self, size: u64, stored: u64) -> io::Result<()> {
+        self.written = self.written.saturating_add(size).saturating_add(ENTRY);
+        self.limits.check(self.packed.with(stored), self.written)?;
+        self.store(stored.saturating_add(ENTRY))
+    }
+
+    /// Takes bytes that a file shows, before it does.
     pub(super) fn show(&mut self, bytes: u64) -> io::Result<()> {
         self.written = self.written.saturating_add(bytes);
         self.limits.check(self.packed.bytes(), self.written)
@@ -183,6 +202,16 @@ mod tests {
     }
 
     #[test]
+    fn a_huge_file_of_zeros_is_no_bomb_however_it_is_packed() {
+        let limits = Limits::default();
+        // Of zstd, which packs 128 KiB of zeros in four bytes, and of deflate.
+        limits.check(320 << 10, 10 << 30).unwrap();
+        limits.check((100 << 30) / 1032, 100 << 30).unwrap();
+        limits.check(1 << 20, 100 << 30).unwrap_err();
+        limits.check(2 << 40, 2 << 40).unwrap_err();
+    }
+
+    #[test]
     fn a_stream_is_measured_by_what_came_of_it() {
         let limits = Limits { size: 1 << 40, free: 10, ratio: 2 };
         let packed = Packed::default();
@@ -190,6 +219,17 @@ mod tests {
         assert_eq!(packed.bytes(), 100);
         limits.check(packed.bytes(), 201).unwrap();
         limits.check(packed.bytes(), 202).unwrap_err();
+    }
+
+    #[test]
+    fn an_entry_of_a_stream_is_measured_with_what_it_brings() {
+        let limits = Limits { size: 1 << 40, free: 10, ratio: 2 };
+        let here = std::env::temp_dir();
+        let budget = |packed| Budget::new(limits, packed, Room::of(&here));
+        budget(Packed::default()).enter(1 << 20, 1 << 20).unwrap();
+        budget(Packed::default()).enter(1 << 20, 1 << 10).unwrap_err();
+        budget(Packed::default()).enter(1 << 41, 1 << 41).unwrap_err();
+        budget(Packed::whole(1 << 10)).enter(1 << 20, 1 << 20).unwrap_err();
     }
 
     #[test]

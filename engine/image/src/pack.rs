@@ -1,4 +1,5 @@
-//! Writes trees as archives, by descriptor, whatever is done to them meanwhile.
+//! Writes trees as archives, by descriptor, whatever is done to them meanwhile. What the kernel shows of
+//! itself and of processes somewhere in a tree is none of its files: that directory is written empty.
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -16,6 +17,8 @@ use tree::{DEEPEST, DIRECTORY, names};
 
 /// The longest value, and the longest list of names, of extended attributes in Linux.
 const LONGEST_ATTRIBUTE: usize = 1 << 16;
+/// The types of the file systems in which the kernel shows itself: proc and sysfs.
+const SHOWN: [u64; 2] = [0x9fa0, 0x6265_6572];
 
 /// An archive of what is in trees.
 #[derive(Debug)]
@@ -25,12 +28,21 @@ pub struct Packer<W> {
     links: HashMap<(u64, u64), Vec<u8>>,
     /// Bytes of the files so far.
     size: u64,
+    /// The file systems, by device, whose directories are written empty.
+    closed: Vec<u64>,
 }
 
 impl<W: Write> Packer<W> {
     /// Begins an archive.
     pub fn new(to: W) -> Self {
-        Self { tar: TarWriter::new(to), links: HashMap::new(), size: 0 }
+        Self { tar: TarWriter::new(to), links: HashMap::new(), size: 0, closed: Vec::new() }
+    }
+
+    /// Leaves out what is on these file systems too, by device.
+    #[must_use]
+    pub fn without(mut self, closed: Vec<u64>) -> Self {
+        self.closed = closed;
+        self
     }
 
     /// Ends the archive; what it was written to, and bytes of the files in it.
@@ -41,8 +53,8 @@ impl<W: Write> Packer<W> {
     /// Writes what was opened, by `O_PATH` at least, and all that is below it, as `path`.
     pub fn opened(&mut self, found: &OwnedFd, path: &[u8]) -> io::Result<()> {
         match self.write(found, path)? {
-            Some(directory) => self.below(directory.as_fd(), path),
-            None => Ok(()),
+            Some(directory) if !self.is_closed(&directory)? => self.below(directory.as_fd(), path),
+            _ => Ok(()),
         }
     }
 
@@ -58,6 +70,9 @@ impl<W: Write> Packer<W> {
             };
             let path = level.path_of(&name);
             let Some(below) = self.node(level.directory.as_fd(), &name, &path)? else { continue };
+            if self.is_closed(&below)? {
+                continue;
+            }
             if stack.len() >= DEEPEST {
                 return Err(io::Error::new(io::ErrorKind::InvalidData, "directories are too deep"));
             }
@@ -77,18 +92,26 @@ impl<W: Write> Packer<W> {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let found = match rustix::fs::openat(parent, name, flags, Mode::empty()) {
             // It went meanwhile.
-            Err(Errno::NOENT) => return Ok(None),
-            result => result?,
+            Err(Errno::NOENT | Errno::SRCH) => return Ok(None),
+            result => result.map_err(|error| named(path, &error.into()))?,
         };
         self.write(&found, path)
     }
 
     fn write(&mut self, found: &OwnedFd, path: &[u8]) -> io::Result<Option<OwnedFd>> {
+        self.write_opened(found, path).map_err(|error| named(path, &error))
+    }
+
+    fn write_opened(&mut self, found: &OwnedFd, path: &[u8]) -> io::Result<Option<OwnedFd>> {
         let stat = rustix::fs::fstat(found)?;
         let mut entry = entry(&stat, path);
         match FileType::from_raw_mode(stat.st_mode) {
             FileType::Directory => {
-                let directory = rustix::fs::openat(found, ".", DIRECTORY, Mode::empty())?;
+                let directory = match rustix::fs::openat(found, ".", DIRECTORY, Mode::empty()) {
+                    // It went meanwhile.
+                    Err(Errno::NOENT | Errno::SRCH) => return Ok(None),
+                    result => result?,
+                };
                 self.directory(directory.as_fd(), path)?;
                 return Ok(Some(directory));
             }
@@ -130,6 +153,13 @@ impl<W: Write> Packer<W> {
         })
     }
 
+    /// Whether what is in a directory is left out.
+    fn is_closed(&self, directory: &OwnedFd) -> io::Result<bool> {
+        let kind = rustix::fs::fstatfs(directory)?.f_type;
+        let shown = u64::try_from(kind).is_ok_and(|kind| SHOWN.contains(&kind));
+        Ok(shown || self.closed.contains(&rustix::fs::fstat(directory)?.st_dev))
+    }
+
     /// Whether it is a further name of a file that is in the archive, and notes the first of one.
     fn is_linked(&mut self, stat: &Stat, entry: &mut Entry) -> bool {
         if stat.st_nlink < 2 {
@@ -150,7 +180,11 @@ impl<W: Write> Packer<W> {
     fn file(&mut self, found: &OwnedFd, mut entry: Entry) -> io::Result<()> {
         let path = format!("/proc/self/fd/{}", found.as_raw_fd());
         let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-        let file = File::from(rustix::fs::openat(CWD, path, flags, Mode::empty())?);
+        let file = match rustix::fs::openat(CWD, path, flags, Mode::empty()) {
+            // It went meanwhile, from where nothing stays that is open.
+            Err(Errno::NOENT | Errno::SRCH) => return Ok(()),
+            result => File::from(result?),
+        };
         entry.xattrs = attributes(file.as_fd())?;
         self.size += entry.size;
         self.tar.file(&entry, file)
@@ -167,7 +201,11 @@ struct Level {
 
 impl Level {
     fn open(directory: OwnedFd, path: Vec<u8>) -> io::Result<Self> {
-        let mut left = names(directory.as_fd())?;
+        let mut left = match names(directory.as_fd()) {
+            // It went meanwhile.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+            result => result.map_err(|error| named(&path, &error))?,
+        };
         left.sort_unstable();
         Ok(Self { directory, path, left: left.into_iter() })
     }
@@ -183,6 +221,12 @@ pub(super) fn join(path: &[u8], name: &[u8]) -> Vec<u8> {
         return [path, name].concat();
     }
     [path, b"/", name].concat()
+}
+
+/// Says of which file an error is.
+fn named(path: &[u8], error: &io::Error) -> io::Error {
+    let path = String::from_utf8_lossy(path);
+    io::Error::new(error.kind(), format!("cannot read {path:?}: {error}"))
 }
 
 fn entry(stat: &Stat, path: &[u8]) -> Entry {

@@ -12,6 +12,7 @@ mod search;
 mod tls;
 mod upload;
 
+use std::fmt;
 use std::net::IpAddr;
 use std::sync::Mutex;
 use std::time::Duration;
@@ -65,7 +66,6 @@ pub(super) enum Access {
 }
 
 /// A repository at an [`Endpoint`].
-#[derive(Debug)]
 pub(super) struct Registry {
     client: Client,
     /// The same without a limit on how long an answer takes: uploads have one of their own.
@@ -76,6 +76,17 @@ pub(super) struct Registry {
     auth: Option<RegistryAuth>,
     /// The `Authorization` that the registry accepted last.
     authorization: Mutex<Option<String>>,
+}
+
+impl fmt::Debug for Registry {
+    /// Secrets stay out of logs.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Registry")
+            .field("endpoint", &self.endpoint)
+            .field("repository", &self.repository)
+            .field("access", &self.access)
+            .finish_non_exhaustive()
+    }
 }
 
 /// A manifest or an index, byte for byte.
@@ -324,6 +335,17 @@ mod tests {
         for host in ["reg.example", "11.1.2.3:5000", "localhost.example:80"] {
             assert_eq!(bases(&format!("{host}/a"), &options), [format!("https://{host}")]);
         }
+    }
+
+    #[tokio::test]
+    async fn what_lets_somebody_in_is_not_shown() {
+        let reference = Reference::parse("127.0.0.1:5000/a").unwrap();
+        let place = endpoints(&reference, &Options::default()).remove(1);
+        let auth = RegistryAuth { registry_token: "secret".to_owned(), ..RegistryAuth::default() };
+        let registry = Registry::open(place, &reference, Some(auth), Access::Pull).await.unwrap();
+        assert!(registry.authorization.lock().unwrap().as_deref() == Some("Bearer secret"));
+        let shown = format!("{registry:?}");
+        assert!(shown.contains("127.0.0.1:5000") && !shown.contains("secret"), "{shown}");
     }
 
     #[test]

@@ -17,14 +17,11 @@ use rustix::io::Errno;
 use tar::EntryType;
 
 use super::compression::Decoder;
-use super::extract::{metadata, own, set_xattrs, times};
-use super::limits::{Budget, ENTRY, Limited, Limits, Packed, Room};
+use super::extract::{DEEPEST, fill, metadata, node, own, set_xattrs, times};
+use super::limits::{Budget, Limited, Limits, Packed, Room};
 use super::pack::join;
 use super::tarball::{Entry, TarReader};
 use tree::{DIRECTORY, remove, retried};
-
-/// Deeper trees cannot be removed with bounded stack and descriptors.
-const DEEPEST: usize = 1000;
 
 /// Where an archive is unpacked, and how.
 #[derive(Clone, Copy, Debug)]
@@ -55,26 +52,43 @@ pub enum Owner {
     Caller,
 }
 
+impl Owner {
+    /// Makes an entry belong to whom it should; `caller` is who unpacks it.
+    fn take(self, entry: &mut Entry, caller: (u32, u32)) {
+        match self {
+            Self::Archive => {}
+            Self::User(uid, gid) => (entry.uid, entry.gid) = (uid, gid),
+            Self::Caller => {
+                (entry.uid, entry.gid) = caller;
+                // Only root may give files capabilities.
+                if caller.0 != 0 {
+                    entry.xattrs.retain(|(key, _)| !key.starts_with(b"security."));
+                }
+            }
+        }
+    }
+}
+
 /// Unpacks an archive, compressed or not, and reads it to its end.
 pub fn unpack(archive: impl Read, plain: &Plain<'_>) -> io::Result<()> {
-    let (limits, packed) = (Limits::default(), Packed::default());
+    within(Limits::default(), archive, plain)
+}
+
+fn within(limits: Limits, archive: impl Read, plain: &Plain<'_>) -> io::Result<()> {
+    let packed = Packed::default();
     let decoder = Decoder::new(packed.count(archive))?;
     let mut reader = TarReader::new(Limited::new(decoder, limits, packed.clone()));
     let room = Room::of(Path::new(&format!("/proc/self/fd/{}", plain.directory.as_raw_fd())));
     let mut budget = Budget::new(limits, packed, room);
-    let mut unpacker = Unpacker { plain, linked: false, times: Vec::new() };
+    let caller = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+    let mut unpacker =
+        Unpacker { plain, linked: false, times: Vec::new(), buffer: vec![0; 1 << 16] };
     while let Some(mut entry) = reader.next_entry()? {
-        budget.show(entry.size.saturating_add(ENTRY))?;
-        budget.store(entry.stored.saturating_add(ENTRY))?;
-        match plain.owner {
-            Owner::Archive => {}
-            Owner::User(uid, gid) => (entry.uid, entry.gid) = (uid, gid),
-            Owner::Caller => {
-                (entry.uid, entry.gid) =
-                    (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
-            }
-        }
-        unpacker.apply(&entry, &mut reader)?;
+        let fits = budget.enter(entry.size, entry.stored);
+        fits.map_err(|error| of(&entry.path, &error))?;
+        plain.owner.take(&mut entry, caller);
+        let applied = unpacker.apply(&entry, &mut reader);
+        applied.map_err(|error| named(&entry.path, error))?;
     }
     io::copy(&mut reader.into_inner(), &mut io::sink())?;
     unpacker.finish();
@@ -117,6 +131,7 @@ struct Unpacker<'a> {
     linked: bool,
     /// Times of directories, set last: each file made in one changes them.
     times: Vec<(OwnedFd, (i64, u32))>,
+    buffer: Vec<u8>,
 }
 
 impl Unpacker<'_> {
@@ -129,7 +144,7 @@ impl Unpacker<'_> {
         self.make_room(parent, name, entry)?;
         match entry.kind {
             EntryType::Directory => self.directory(parent, name, entry),
-            EntryType::Regular | EntryType::Continuous => file(parent, name, entry, content),
+            EntryType::Regular | EntryType::Continuous => self.file(parent, name, entry, content),
             EntryType::Link => self.hard_link(parent, name, entry),
             EntryType::Symlink => {
                 self.linked = true;
@@ -225,6 +240,24 @@ impl Unpacker<'_> {
         Ok(())
     }
 
+    fn file<R: Read>(
+        &mut self,
+        parent: BorrowedFd<'_>,
+        name: &OsStr,
+        entry: &Entry,
+        content: &mut TarReader<R>,
+    ) -> io::Result<()> {
+        let flags =
+            OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd = rustix::fs::openat(parent, name, flags, Mode::from_raw_mode(0o600))?;
+        let mut file = File::from(fd);
+        fill(&mut file, content, &mut self.buffer)?;
+        own(file.as_fd(), entry)?;
+        // After the owner: changing that drops file capabilities.
+        set_xattrs(parent, name, entry)?;
+        Ok(rustix::fs::futimens(&file, &times(entry.mtime))?)
+    }
+
     fn hard_link(&self, parent: BorrowedFd<'_>, name: &OsStr, entry: &Entry) -> io::Result<()> {
         let parts = self.plain.parts(&entry.link)?;
         let Some((base, above)) = parts.split_last() else {
@@ -254,34 +287,15 @@ fn resolve(
     retried(|| rustix::fs::openat2(from, path, flags, Mode::empty(), resolve))
 }
 
-/// Makes a device or a pipe. Its mode comes by its inode: the container may swap the name for a link.
-fn node(parent: BorrowedFd<'_>, name: &OsStr, entry: &Entry) -> io::Result<()> {
-    let (kind, device) = entry.node();
-    rustix::fs::mknodat(parent, name, kind, Mode::empty(), device)?;
-    metadata(parent, name, entry)?;
-    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let made = rustix::fs::openat(parent, name, flags, Mode::empty())?;
-    if FileType::from_raw_mode(rustix::fs::fstat(&made)?.st_mode) != kind {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "it was swapped while it was made"));
-    }
-    let path = format!("/proc/self/fd/{}", made.as_raw_fd());
-    Ok(rustix::fs::chmod(path, Mode::from_raw_mode(entry.mode))?)
+/// Says of which file the kernel complains; all other errors say it themselves, and that an archive broke
+/// off is of none.
+fn named(path: &[u8], error: io::Error) -> io::Error {
+    if error.raw_os_error().is_some() { of(path, &error) } else { error }
 }
 
-fn file<R: Read>(
-    parent: BorrowedFd<'_>,
-    name: &OsStr,
-    entry: &Entry,
-    content: &mut TarReader<R>,
-) -> io::Result<()> {
-    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let fd = rustix::fs::openat(parent, name, flags, Mode::from_raw_mode(0o600))?;
-    let mut file = File::from(fd);
-    io::copy(content, &mut file)?;
-    own(file.as_fd(), entry)?;
-    // After the owner: changing that drops file capabilities.
-    set_xattrs(parent, name, entry)?;
-    Ok(rustix::fs::futimens(&file, &times(entry.mtime))?)
+fn of(path: &[u8], error: &io::Error) -> io::Error {
+    let path = String::from_utf8_lossy(path);
+    io::Error::new(error.kind(), format!("cannot unpack {path:?}: {error}"))
 }
 
 #[cfg(test)]

@@ -13,11 +13,11 @@ use futures_util::{StreamExt, stream};
 use hyper::StatusCode;
 use hyper::header::HeaderValue;
 use serde_json::{Value, json};
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::Api;
 use super::body::{self, Response};
-use super::containers::{blocking, walking};
+use super::containers::walking;
 use super::request::Request;
 use super::transfer::{pipe, received};
 use super::wire::container_inspect;
@@ -35,8 +35,21 @@ async fn apart<T: Send + 'static>(
     api: &Arc<Api>,
     copy: impl FnOnce(&Api) -> Result<T> + Send + 'static,
 ) -> Result<T> {
+    let permit = place(api).await?;
+    apart_in(permit, api, copy).await
+}
+
+/// Waits for a place.
+async fn place(api: &Arc<Api>) -> Result<OwnedSemaphorePermit> {
     let over = |error| Error::internal("the daemon is ending", error);
-    let permit = api.copies.clone().acquire_owned().await.map_err(over)?;
+    api.copies.clone().acquire_owned().await.map_err(over)
+}
+
+async fn apart_in<T: Send + 'static>(
+    permit: OwnedSemaphorePermit,
+    api: &Arc<Api>,
+    copy: impl FnOnce(&Api) -> Result<T> + Send + 'static,
+) -> Result<T> {
     let (done, result) = oneshot::channel();
     let its = api.clone();
     let work = move || {
@@ -60,7 +73,7 @@ pub async fn stat(api: &Arc<Api>, key: &str, request: &Request) -> Result<Respon
 pub async fn read(api: &Arc<Api>, key: &str, request: &Request) -> Result<Response> {
     let (key, path) = (key.to_owned(), path(request));
     let (known, stat) = oneshot::channel();
-    let (writer, pieces) = pipe::writer();
+    let (writer, pieces) = pipe::held_writer(&api.copies);
     let api = api.clone();
     let reading = tokio::spawn(async move {
         let copy = move |api: &Api| {
@@ -87,7 +100,7 @@ pub async fn write(api: &Arc<Api>, key: &str, request: Request) -> Result<Respon
         keep_kinds: request.query.flag("noOverwriteDirNonDir"),
         to_user: request.query.flag("copyUIDGID"),
     };
-    let archive = pipe::reader(request.stream());
+    let archive = pipe::held_reader(request.stream(), &api.copies);
     apart(api, move |api| api.engine.containers.write_path(&key, &path, how, archive)).await?;
     Ok(body::empty(StatusCode::OK))
 }
@@ -145,7 +158,7 @@ pub async fn changes(api: &Arc<Api>, key: &str) -> Result<Response> {
 /// `GET /containers/{id}/export`.
 pub async fn export(api: &Arc<Api>, key: &str) -> Result<Response> {
     let key = key.to_owned();
-    let (writer, mut pieces) = pipe::writer();
+    let (writer, mut pieces) = pipe::held_writer(&api.copies);
     let api = api.clone();
     let exporting = tokio::spawn(async move {
         let export = move |api: &Api| {
@@ -183,11 +196,14 @@ pub async fn commit(api: &Arc<Api>, request: Request) -> Result<Response> {
         name: name(&text("repo"), &text("tag"))?,
     };
     let containers = api.engine.containers.clone();
+    // Before it is paused: nothing stands still because others copy.
+    let permit = place(api).await?;
     let pause = query.flag_or("pause", true) && container.state.status == Status::Running;
     // It may have ended meanwhile; then there is nothing to pause.
     let paused = pause && containers.pause(&container.id).await.is_ok();
-    let (its, id) = (containers.clone(), container.id.to_string());
-    let committed = blocking(move || its.commit(&id, &commit)).await;
+    let id = container.id.to_string();
+    let committed =
+        apart_in(permit, api, move |api| api.engine.containers.commit(&id, &commit)).await;
     if paused && let Err(error) = containers.unpause(&container.id).await {
         tracing::warn!(container = %container.id, error = error.chain(), "it stays paused");
     }

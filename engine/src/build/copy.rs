@@ -115,7 +115,7 @@ impl Stage<'_> {
             Error::caused(engine_error::Kind::Invalid, text, error)
         };
         let place = self.job.workshop.directory()?;
-        image::context::unpack(file, &place).map_err(failed)?;
+        image::context::unpack_file(file, &place).map_err(failed)?;
         let tree = Tree::open(&place).map_err(failed)?;
         let filled = target.take_contents(&tree, given).map_err(failed);
         // The files of one archive are enough at a time.

@@ -77,7 +77,7 @@ impl Builds {
 
 /// Removes a directory of ours. What is mounted below is taken off first, and never emptied.
 pub(super) fn clear(directory: &Path) -> io::Result<()> {
-    while let Some(mounted) = tree::mount_in(directory) {
+    while let Some(mounted) = tree::mount_in(directory)? {
         rustix::mount::unmount(&mounted, rustix::mount::UnmountFlags::DETACH)?;
     }
     match fs::remove_dir_all(directory) {

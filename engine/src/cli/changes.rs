@@ -37,14 +37,25 @@ pub(crate) async fn export(client: &Client, args: ExportArgs) -> Outcome {
     let path = format!("/containers/{}/export", escape(&args.container));
     let response = client.checked(Method::GET, &path, None).await?;
     match &args.output {
-        Some(output) => to_file(response, output).await?,
+        Some(output) => to_file(response, output, "export container").await?,
         None => to_stdout(response).await?,
     }
     Ok(0)
 }
 
 /// Writes a file, which has its name only when it is whole.
-async fn to_file(response: Response<Incoming>, path: &Path) -> Result<(), CliError> {
+pub(crate) async fn to_file(
+    response: Response<Incoming>,
+    path: &Path,
+    what: &str,
+) -> Result<(), CliError> {
+    let failed = |why: &dyn std::fmt::Display| CliError::new(format!("failed to {what}: {why}"));
+    let there = std::fs::metadata(path).map(|metadata| metadata.file_type());
+    if let Some(is) = there.ok().filter(|is| !is.is_file()) {
+        // No file takes its place.
+        let kind = if is.is_dir() { "directory" } else { "device, a pipe or a socket" };
+        return Err(failed(&format!("cannot write to a {kind}")));
+    }
     let mut name = path.as_os_str().to_owned();
     name.push(".part");
     let part = Path::new(&name);
@@ -59,7 +70,7 @@ async fn to_file(response: Response<Incoming>, path: &Path) -> Result<(), CliErr
         // What counts is why.
         let _ = tokio::fs::remove_file(part).await;
     }
-    written.map_err(|error| CliError::new(format!("failed to export: {error}")))
+    written.map_err(|error| failed(&error))
 }
 
 /// Writes an answer to standard output.

@@ -10,6 +10,7 @@ use image::{Reference, RegistryAuth};
 use serde_json::{Map, Value, json};
 use tokio::io::AsyncWriteExt;
 
+use super::complain;
 use super::docker_config::DockerConfig;
 use super::error::CliError;
 
@@ -120,7 +121,7 @@ pub(crate) async fn header(reference: &Reference) -> Result<String, CliError> {
 /// The same for a registry.
 pub(crate) async fn header_for(server: &str) -> Result<String, CliError> {
     let config = DockerConfig::read()?;
-    let found = get(&config, server).await?.unwrap_or_default();
+    let found = get_or_warn(&config, server).await.unwrap_or_default();
     Ok(URL_SAFE.encode(found.json(server).to_string()))
 }
 
@@ -136,7 +137,7 @@ pub(crate) async fn config_header() -> Result<String, CliError> {
     servers.dedup();
     let mut all = Map::new();
     for server in servers {
-        if let Some(found) = get(&config, &server).await? {
+        if let Some(found) = get_or_warn(&config, &server).await {
             let json = found.json(&server);
             all.insert(server, json);
         }
@@ -178,6 +179,16 @@ pub(crate) async fn get(
     } else {
         Credentials { username, password: secret, ..Credentials::default() }
     }))
+}
+
+/// The same; where the program that keeps them is broken, that is told, and nobody's are used: perhaps
+/// none are needed.
+pub(crate) async fn get_or_warn(config: &DockerConfig, server: &str) -> Option<Credentials> {
+    get(config, server).await.unwrap_or_else(|error| {
+        let why = error.message;
+        complain(&format!("WARNING: Failed to get credentials for registry {server}: {why}"));
+        None
+    })
 }
 
 /// Keeps credentials. Whether they are in the clear now.

@@ -57,22 +57,35 @@ impl DockerConfig {
         let mut builder = fs::DirBuilder::new();
         std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
         builder.recursive(true).create(directory)?;
-        let aside = directory.join(format!("config.json.{}", std::process::id()));
-        let written = self.write_to(&aside).and_then(|()| fs::rename(&aside, &path));
+        let (aside, mut file) = temporary(directory)?;
+        let written = self.write_to(&mut file).and_then(|()| fs::rename(&aside, &path));
         if written.is_err() {
             let _ = fs::remove_file(&aside);
         }
         written
     }
 
-    fn write_to(&self, path: &Path) -> io::Result<()> {
+    fn write_to(&self, file: &mut fs::File) -> io::Result<()> {
         let mut text = Vec::new();
         let formatter = PrettyFormatter::with_indent(b"\t");
         self.fields.serialize(&mut Serializer::with_formatter(&mut text, formatter))?;
-        let mut options = fs::OpenOptions::new();
-        let mut file = options.write(true).create_new(true).mode(0o600).open(path)?;
         file.write_all(&text)?;
         file.sync_all()
+    }
+}
+
+/// A new file of nobody else's. Its name is by chance: processes of several containers that write one
+/// directory may have the same number, and one that was killed leaves its file.
+fn temporary(directory: &Path) -> io::Result<(PathBuf, fs::File)> {
+    loop {
+        let mut chance = [0; 8];
+        getrandom::fill(&mut chance).map_err(|error| io::Error::other(error.to_string()))?;
+        let path = directory.join(format!("config.json.{:016x}", u64::from_ne_bytes(chance)));
+        let mut options = fs::OpenOptions::new();
+        match options.write(true).create_new(true).mode(0o600).open(&path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            result => return result.map(|file| (path, file)),
+        }
     }
 }
 
@@ -92,6 +105,21 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn what_another_process_of_this_number_left_stops_no_write() {
+        let name = format!("rnet-docker-config-left-{}", std::process::id());
+        let directory = std::env::temp_dir().join(name);
+        fs::create_dir_all(&directory).unwrap();
+        let left = directory.join(format!("config.json.{}", std::process::id()));
+        fs::write(&left, "theirs").unwrap();
+        let config = DockerConfig::read_from(&directory.join("config.json")).unwrap();
+        let written = config.write();
+        let (theirs, files) = (fs::read(&left), fs::read_dir(&directory).unwrap().count());
+        fs::remove_dir_all(&directory).unwrap();
+        written.unwrap();
+        assert_eq!((theirs.unwrap(), files), (b"theirs".to_vec(), 2));
+    }
 
     #[test]
     fn what_is_not_ours_is_kept_and_nobody_else_may_read_it() {

@@ -45,7 +45,7 @@ fn failed(error: &engine_error::Error) -> CliError {
 
 async fn auth(reference: &Reference) -> Result<Option<RegistryAuth>, CliError> {
     let config = DockerConfig::read()?;
-    let found = credentials::get(&config, &credentials::server_of(reference)).await?;
+    let found = credentials::get_or_warn(&config, &credentials::server_of(reference)).await;
     Ok(found.map(credentials::Credentials::into_auth))
 }
 

@@ -6,8 +6,8 @@ use std::io::{IsTerminal, Write};
 use hyper::Method;
 use image::{Platform, Reference};
 use serde_json::{Value, json};
-use tokio::io::AsyncWriteExt;
 
+use super::changes::{to_file, to_stdout};
 use super::client::{Body, Client, documents, escape, full, good, streamed};
 use super::commands::{ImportArgs, LoadArgs, PullArgs, PushArgs, SaveArgs};
 use super::error::CliError;
@@ -216,20 +216,9 @@ pub(crate) async fn save(client: &Client, args: SaveArgs) -> Outcome {
     let names: Vec<_> = args.images.iter().map(|name| format!("names={}", escape(name))).collect();
     let path = format!("/images/get?{}", names.join("&"));
     let response = client.checked(Method::GET, &path, None).await?;
-    let data = http_body_util::BodyExt::into_data_stream(response.into_body());
-    let data = futures_util::TryStreamExt::map_err(data, std::io::Error::other);
-    let mut reader = tokio_util::io::StreamReader::new(data);
-    if let Some(path) = &args.output {
-        // A half-written archive must not stand under the name that was asked for.
-        let part = path.with_extension("part");
-        let mut file = tokio::fs::File::create(&part).await?;
-        tokio::io::copy(&mut reader, &mut file).await?;
-        file.sync_all().await?;
-        tokio::fs::rename(&part, path).await?;
-    } else {
-        let mut out = tokio::io::stdout();
-        tokio::io::copy(&mut reader, &mut out).await?;
-        out.flush().await?;
+    match &args.output {
+        Some(output) => to_file(response, output, "save image").await?,
+        None => to_stdout(response).await?,
     }
     Ok(0)
 }

@@ -68,7 +68,8 @@ impl Containers {
         check_path(path)?;
         self.viewed(key, |container, view| {
             let (found, stat) = find(view, key, path)?;
-            let mut packer = Packer::new(begin(stat));
+            let closed = devices(container, view.as_fd());
+            let mut packer = Packer::new(begin(stat)).without(closed);
             let written = packer.opened(&found, &base(path)).and_then(|()| packer.finish());
             written.map_err(|error| {
                 Error::internal(format!("cannot copy {path} of container {key}"), error)
@@ -111,6 +112,20 @@ impl Containers {
             Ok(())
         })
     }
+}
+
+/// The file system of the devices that every container that runs is given, unless it was asked for one
+/// there. They are none of its files: with Docker they are not there for a copy, and whoever is not
+/// root could not make them.
+fn devices(container: &Container, root: BorrowedFd<'_>) -> Vec<u64> {
+    if container.mounts.iter().any(|point| clean(&point.target) == Path::new("/dev")) {
+        return Vec::new();
+    }
+    let device = |path: &[u8]| {
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        rustix::fs::fstat(open(root, path, flags).ok()?).ok().map(|stat| stat.st_dev)
+    };
+    device(b"/dev").filter(|of_devices| device(b"/") != Some(*of_devices)).into_iter().collect()
 }
 
 fn check_path(path: &str) -> Result<()> {

@@ -144,8 +144,16 @@ impl Containers {
         let Some(name) = point.name.clone().filter(|_| point.kind == MountKind::Volume) else {
             return Ok(());
         };
-        let (volumes, user) = (self.volumes.clone(), user.to_owned());
-        self.file_systems.ask(&point.source, move |_| volumes.attach(&user, &name))?
+        let (volumes, its, user) = (self.volumes.clone(), name.clone(), user.to_owned());
+        let (again, late) = (self.volumes.clone(), user.clone());
+        let attach = move |_: &Path| volumes.attach(&user, &its);
+        // A mount that is made after all has no user any more.
+        let take_back = move |attached: Result<()>| {
+            if attached.is_ok() {
+                again.detach_one(&late, &name);
+            }
+        };
+        self.file_systems.ask_or(&point.source, attach, take_back)?
     }
 
     /// Lets go of what was mounted for a user.
@@ -168,6 +176,11 @@ impl Containers {
                 }
             }
         }
+        self.unmount_unused_volumes();
+    }
+
+    /// Unmounts the devices of volumes that nobody uses.
+    pub(crate) fn unmount_unused_volumes(&self) {
         let (volumes, root) = (self.volumes.clone(), self.settings.data_root.join("volumes"));
         if let Err(error) = self.file_systems.ask(&root, move |_| volumes.unmount_unused()) {
             tracing::warn!(error = error.chain(), "volumes that nobody uses stay mounted");

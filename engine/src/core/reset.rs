@@ -31,13 +31,8 @@ impl Engine {
     /// Removes everything that is ours: containers, networks, images, directories, the table. The
     /// engine is of no use afterwards but to be dropped.
     pub async fn reset(&self) -> Result<()> {
-        // What is in there is somebody else's.
-        if let Some(mount) = tree::mount_in(&self.settings.data_root.join("volumes")) {
-            return Err(Error::conflict(format!(
-                "cannot remove the volumes: something is mounted at {}: unmount it first",
-                mount.display()
-            )));
-        }
+        // Before anything goes: what is in there is somebody else's.
+        refuse_mounted(self.volumes.foreign_mount()?.as_deref())?;
         let how = Remove { force: true, volumes: true, link: false };
         for container in self.containers.list() {
             match self.containers.remove(&container.id, how).await {
@@ -49,6 +44,8 @@ impl Engine {
         }
         // The others are told, if they can be; so while the store is still there.
         self.swarm.reset().await?;
+        let (containers, volumes) =
+            (self.containers.clone(), self.settings.data_root.join("volumes"));
         let (networks, settings) = (self.networks.clone(), self.settings.clone());
         let membership = self.membership.clone();
         let work = tokio::task::spawn_blocking(move || {
@@ -58,6 +55,10 @@ impl Engine {
             {
                 tracing::warn!(error = error.chain(), "the cluster is not left in order");
             }
+            containers.unmount_unused_volumes();
+            let mounted = tree::mount_in(&volumes);
+            let unseen = |error| Error::internal("cannot read what is mounted", error);
+            refuse_mounted(mounted.map_err(unseen)?.as_deref())?;
             networks.part_with_plugins();
             networks.demolish()?;
             directories::unmount(&settings)?;
@@ -75,6 +76,14 @@ impl Engine {
         });
         work.await.map_err(|error| Error::internal("cannot reset", error))?
     }
+}
+
+fn refuse_mounted(mount: Option<&Path>) -> Result<()> {
+    let Some(mount) = mount else { return Ok(()) };
+    Err(Error::conflict(format!(
+        "cannot remove the volumes: something is mounted at {}: unmount it first",
+        mount.display()
+    )))
 }
 
 fn remove(path: &Path) -> Result<()> {

@@ -4,11 +4,12 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use serde_json::json;
 
-use crate::daemon::{Client, Daemon};
+use crate::daemon::{Client, Daemon, PATIENCE};
 
 const IMAGE: &str = "rnet/toolbox";
 
@@ -149,6 +150,15 @@ fn what_is_read_only_is_not_copied_to_in_docker_s_words() {
 
 const READONLY: &str = "{\"message\":\"container rootfs is marked read-only\"}\n";
 
+/// Says that it is over, also when a test fails: a scope waits for its threads.
+struct Ends<'a>(&'a AtomicBool);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 #[test]
 fn cve_2018_15664_a_copy_under_swapped_links_stays_in_the_container() {
     let daemon = Daemon::start(&[]);
@@ -170,8 +180,9 @@ fn cve_2018_15664_a_copy_under_swapped_links_stays_in_the_container() {
                 renameat_with(CWD, &a, CWD, &b, RenameFlags::EXCHANGE).unwrap();
             }
         });
-        let (mut read, mut wrote) = (0, 0);
-        while read < 20 || wrote < 20 {
+        let _end = Ends(&over);
+        let (mut read, mut wrote, end) = (0, 0, Instant::now() + PATIENCE);
+        while (read < 20 || wrote < 20) && Instant::now() < end {
             let reply = daemon.get("/containers/cc/archive?path=/bound/real/etc/canary");
             if reply.status == 200 {
                 read += 1;
@@ -179,7 +190,7 @@ fn cve_2018_15664_a_copy_under_swapped_links_stays_in_the_container() {
             }
             wrote += u32::from(put(&daemon, "cc", "/bound/real/etc", &tar).0 == 200);
         }
-        over.store(true, Ordering::Relaxed);
+        assert!(read >= 20 && wrote >= 20, "{read} were read, {wrote} written");
     });
     let names = fs::read_dir(daemon.scratch.path("host/etc")).unwrap().count();
     assert_eq!(names, 1, "something was written on the host");
@@ -230,11 +241,57 @@ fn ghsa_rg2x_37c3_w2rh_a_mount_of_a_copy_goes_nowhere_else_by_links() {
     assert_eq!(fs::read_dir(daemon.scratch.path("host")).unwrap().count(), 0);
 }
 
+/// Waits until so many threads of the daemon copy.
+fn await_copies(daemon: &Daemon, wanted: usize) {
+    let end = Instant::now() + PATIENCE;
+    let tasks = format!("/proc/{}/task", daemon.id());
+    loop {
+        let threads = fs::read_dir(&tasks).unwrap().flatten();
+        let copies = |thread: &fs::DirEntry| {
+            fs::read_to_string(thread.path().join("comm")).is_ok_and(|name| name == "copy\n")
+        };
+        if threads.filter(copies).count() == wanted {
+            return;
+        }
+        assert!(Instant::now() < end, "there are not {wanted} threads that copy");
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn the_root_of_a_container_that_runs_is_copied_without_what_the_kernel_shows_there() {
+    let daemon = Daemon::start(&[]);
+    container(&daemon, "cc", &["-v", "data:/data", "--tmpfs", "/temporary"]);
+    for path in ["/data/f", "/temporary/f", "/dev/shm/f"] {
+        daemon.docker_ok(&["exec", "cc", "write", path, "content"]);
+    }
+    for client in Client::ALL {
+        let to = daemon.scratch.path(&format!("{client:?}"));
+        fs::create_dir(&to).unwrap();
+        let text = to.to_str().unwrap();
+        daemon.ok(client, &["cp", "cc:/.", text]);
+        let entries = |name: &str| fs::read_dir(to.join(name)).unwrap().count();
+        assert_eq!(["proc", "sys", "dev"].map(entries), [0; 3], "{client:?}");
+        for path in ["data/f", "temporary/f"] {
+            assert_eq!(fs::read_to_string(to.join(path)).unwrap(), "content\n", "{path}");
+        }
+        daemon.ok(client, &["cp", "cc:/proc", &format!("{text}/alone")]);
+        assert_eq!(entries("alone"), 0, "{client:?}");
+        daemon.ok(client, &["cp", "cc:/dev/shm/f", &format!("{text}/named")]);
+        assert_eq!(fs::read_to_string(to.join("named")).unwrap(), "content\n");
+    }
+}
+
 #[test]
 fn an_export_ends_with_its_client_and_a_commit_needs_nothing() {
     let daemon = Daemon::start(&[]);
     container(&daemon, "cc", &[]);
-    drop(daemon.open("GET", "/containers/cc/export", "", b""));
+    fs::write(daemon.scratch.path("large"), vec![1; 16 << 20]).unwrap();
+    daemon.docker_ok(&["cp", &daemon.scratch.text("large"), "cc:/large"]);
+    let client = daemon.open("GET", "/containers/cc/export", "", b"");
+    await_copies(&daemon, 1);
+    drop(client);
+    await_copies(&daemon, 0);
     let reply = daemon.post("/commit?container=cc&pause=0", &json!(null));
     assert_eq!(reply.status, 201, "{}", reply.text());
     for (path, said) in [

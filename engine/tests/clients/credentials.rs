@@ -6,7 +6,7 @@ use std::process::Stdio;
 use serde_json::Value;
 
 use crate::daemon::{Client, Daemon};
-use crate::hub::{Registry, Setup, Trusted, USER, import};
+use crate::hub::{Registry, Setup, Tokens, Trusted, USER, import};
 
 /// Runs a client with a text on its standard input: exit code, stdout, stderr.
 fn told(
@@ -160,6 +160,37 @@ fn a_program_keeps_the_credentials() {
 }
 
 #[test]
+fn a_program_that_is_broken_stops_nothing_that_needs_no_credentials() {
+    let daemon = Daemon::start(&[]);
+    let _registry = Registry::open(&daemon);
+    let image = format!("{}/a:1", Registry::OPEN);
+    import(&daemon, &image, "x");
+    let config = daemon.scratch.path("docker/config.json");
+    std::fs::create_dir_all(config.parent().unwrap()).unwrap();
+    let set = |server: &str| {
+        let text = format!(r#"{{"credHelpers": {{"{server}": "that-is-not-there"}}}}"#);
+        std::fs::write(&config, text).unwrap();
+        format!(
+            "WARNING: Failed to get credentials for registry {server}: error getting credentials - \
+             err: docker-credential-that-is-not-there get: "
+        )
+    };
+    let warning = set("nobody.example");
+    let context = daemon.scratch.path("context");
+    std::fs::create_dir(&context).unwrap();
+    std::fs::write(context.join("Dockerfile"), "FROM rnet/toolbox\nLABEL a=b\n").unwrap();
+    let (code, _, error) = daemon.ask(Client::Rnet, &["build", context.to_str().unwrap()]);
+    assert_eq!(code, Some(0), "{error}");
+    assert!(error.contains(&warning), "{error}");
+    let warning = set(Registry::OPEN);
+    for verb in ["push", "pull"] {
+        let (code, _, error) = daemon.ask(Client::Rnet, &[verb, &image]);
+        assert!(code == Some(0) && error.contains(&warning), "{verb}: {error}");
+        daemon.docker_ok(&[verb, &image]);
+    }
+}
+
+#[test]
 fn a_registry_is_believed_for_its_authority_and_shown_a_certificate() {
     // No loopback address: there certificates are not looked at.
     const SECURE: &str = "10.98.0.1:5443";
@@ -187,4 +218,49 @@ fn a_registry_is_believed_for_its_authority_and_shown_a_certificate() {
         let said = daemon.ok(client, &["push", &image]);
         assert!(said.contains("1: digest: sha256:"), "{client:?} {said}");
     }
+}
+
+#[test]
+fn tokens_are_got_for_what_is_to_be_done() {
+    // Secrets go to a token server over TLS, or without where the registry has none either.
+    const PLACE: &str = "127.0.0.1:5003";
+    let daemon = Daemon::start(&[]);
+    let tokens = Tokens::start(&daemon);
+    let setup = Setup { lines: vec![tokens.auth.clone()], address: PLACE, ..Setup::default() };
+    let _registry = Registry::start(&daemon, &setup);
+    let image = format!("{PLACE}/team/a:1");
+    let other = format!("{PLACE}/team/b:1");
+    import(&daemon, &image, "x");
+    daemon.docker_ok(&["tag", &image, &other]);
+    let (_, error) = daemon.docker_err(&["push", &image]);
+    assert_eq!(error, "denied: requested access to the resource is denied");
+    for client in Client::ALL {
+        let words = ["login", "-u", USER.0, "--password-stdin", PLACE];
+        let (code, _, error) = told(&daemon, client, &words, "wrong");
+        let text = format!(
+            "Error response from daemon: Get \"http://{PLACE}/v2/\": unauthorized: incorrect \
+             username or password"
+        );
+        assert_eq!((code, error), (Some(1), text));
+        let (code, _, error) = told(&daemon, client, &words, USER.1);
+        assert_eq!(code, Some(0), "{client:?} {error}");
+        let text = std::fs::read_to_string(daemon.scratch.path("docker/config.json")).unwrap();
+        assert!(text.contains("identitytoken") && !text.contains(USER.1), "{client:?} {text}");
+        let said = daemon.ok(client, &["push", &image]);
+        assert!(said.contains("1: digest: sha256:"), "{client:?} {said}");
+        daemon.ok(client, &["logout", PLACE]);
+    }
+    let (code, _, error) =
+        told(&daemon, Client::Rnet, &["login", "-u", USER.0, "--password-stdin", PLACE], USER.1);
+    assert_eq!(code, Some(0), "{error}");
+    let said = daemon.ok(Client::Rnet, &["push", &other]);
+    assert!(said.contains(": Mounted from team/a\n"), "{said}");
+    let asked = tokens.stand.asked();
+    let scopes = asked.iter().map(|asked| format!("{}{}", asked.line, asked.body));
+    let both = "team%2Fb%3Apull%2Cpush+repository%3Ateam%2Fa%3Apull";
+    assert!(scopes.into_iter().any(|scope| scope.contains(both)), "{asked:?}");
+    daemon.docker_ok(&["rmi", &image, &other]);
+    // To read nobody has to be known.
+    daemon.ok(Client::Rnet, &["logout", PLACE]);
+    daemon.ok(Client::Rnet, &["pull", &image]);
 }

@@ -4,7 +4,7 @@ use std::fs;
 
 use nix::sys::signal::Signal;
 
-use crate::daemon::Daemon;
+use crate::daemon::{Daemon, Scratch};
 
 const IMAGE: &str = "rnet/toolbox";
 
@@ -97,4 +97,29 @@ fn options_that_local_volumes_do_not_have_are_refused_in_docker_s_words() {
     assert_eq!(code, Some(125), "{message}");
     assert!(message.contains("failed to mount local volume"), "{message}");
     assert_eq!(daemon.docker_ok(&["ps", "-aq"]), "");
+}
+
+#[test]
+fn a_device_is_seen_below_a_data_root_that_is_a_link_and_a_reset_unmounts_it() {
+    let scratch = Scratch::new();
+    fs::create_dir(scratch.path("elsewhere")).unwrap();
+    std::os::unix::fs::symlink("elsewhere", scratch.path("data")).unwrap();
+    let mut daemon = Daemon::start_in(scratch, env!("CARGO_BIN_EXE_rnet"), &["daemon"], &[]);
+    let mounts = |daemon: &Daemon| {
+        let place = format!(" {} ", daemon.scratch.text("elsewhere/volumes/vv/_data"));
+        let mounts = fs::read_to_string(format!("/proc/{}/mountinfo", daemon.id())).unwrap();
+        mounts.lines().filter(|line| line.contains(&place)).count()
+    };
+    tmpfs(&daemon, "vv");
+    for name in ["aa", "bb"] {
+        run(&daemon, name, "vv:/data");
+        assert_eq!(mounts(&daemon), 1, "{name}");
+    }
+    daemon.docker_ok(&["rm", "-f", "aa", "bb"]);
+    assert_eq!(mounts(&daemon), 0);
+    run(&daemon, "aa", "vv:/data");
+    let reply = daemon.call("POST", "/rnet/reset", None);
+    assert!(reply.status < 300, "{}", reply.text());
+    daemon.wait();
+    assert!(!daemon.scratch.path("elsewhere/volumes").exists());
 }

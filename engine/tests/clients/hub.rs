@@ -12,7 +12,10 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Instant;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use nix::sched::{CloneFlags, setns};
+use serde_json::json;
 
 use crate::daemon::{Daemon, PATIENCE};
 
@@ -163,6 +166,80 @@ fn read(stream: &TcpStream) -> Option<Asked> {
     let mut body = vec![0; length];
     reader.read_exact(&mut body).ok()?;
     Some(Asked { line, headers, body: String::from_utf8(body).unwrap() })
+}
+
+/// A service that gives tokens: to everybody to read, to [`USER`] to write, and to whoever has the
+/// refresh token that it gave.
+pub struct Tokens {
+    pub stand: Stand,
+    /// What makes a registry ask for them.
+    pub auth: String,
+}
+
+impl Tokens {
+    const ADDRESS: &str = "127.0.0.1:5900";
+    const REFRESH: &str = "a-very-secret-token";
+
+    pub fn start(daemon: &Daemon) -> Self {
+        let directory = daemon.scratch.path("tokens");
+        std::fs::create_dir(&directory).unwrap();
+        openssl(
+            &directory,
+            "req -x509 -newkey rsa:2048 -nodes -subj /CN=issuer -days 2 -keyout key -out pem",
+        );
+        openssl(&directory, "x509 -in pem -outform der -out der");
+        let bundle = directory.join("pem");
+        let auth = format!(
+            "auth: {{token: {{realm: 'http://{}/token', service: reg, issuer: issuer, \
+             rootcertbundle: {}}}}}",
+            Self::ADDRESS,
+            bundle.display()
+        );
+        let stand = Stand::start(daemon, Self::ADDRESS, move |asked| token(&directory, asked));
+        Self { stand, auth }
+    }
+}
+
+/// Answers a question for a token.
+fn token(directory: &Path, asked: &Asked) -> (&'static str, String) {
+    let (_, query) = asked.line.split_once('?').unwrap_or((&asked.line, &asked.body));
+    let decoded = query.replace("%3A", ":").replace("%2F", "/").replace("%2C", ",");
+    let parameters: Vec<_> = decoded.split('&').filter_map(|pair| pair.split_once('=')).collect();
+    let all = |name| parameters.iter().filter(move |(key, _)| *key == name).map(|(_, v)| *v);
+    let basic = STANDARD.encode(format!("{}:{}", USER.0, USER.1));
+    let known = match asked.headers.get("authorization") {
+        Some(header) if *header != format!("Basic {basic}") => return ("401 No", "{}".to_owned()),
+        Some(_) => true,
+        None => match all("refresh_token").next() {
+            Some(token) if token != Tokens::REFRESH => return ("401 No", "{}".to_owned()),
+            token => token.is_some(),
+        },
+    };
+    let scopes: Vec<_> = all("scope").flat_map(|scope| scope.split('+')).collect();
+    let access: Vec<_> = scopes
+        .iter()
+        .filter_map(|scope| {
+            let (kind, rest) = scope.split_once(':')?;
+            let (name, actions) = rest.rsplit_once(':')?;
+            let actions: Vec<_> = actions.split(',').filter(|a| known || *a == "pull").collect();
+            Some(json!({"type": kind, "name": name, "actions": actions}))
+        })
+        .collect();
+    let now = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs();
+    let der = std::fs::read(directory.join("der")).unwrap();
+    let header = json!({"typ": "JWT", "alg": "RS256", "x5c": [STANDARD.encode(der)]});
+    let claims = json!({"iss": "issuer", "sub": "", "aud": "reg", "exp": now + 300, "nbf": now - 10,
+        "iat": now, "jti": "1", "access": access});
+    let encode = |value: &serde_json::Value| URL_SAFE_NO_PAD.encode(value.to_string());
+    let signed = format!("{}.{}", encode(&header), encode(&claims));
+    std::fs::write(directory.join("signed"), &signed).unwrap();
+    openssl(directory, "dgst -sha256 -sign key -out signature signed");
+    let signature = URL_SAFE_NO_PAD.encode(std::fs::read(directory.join("signature")).unwrap());
+    let mut answer = json!({"token": format!("{signed}.{signature}"), "expires_in": 300});
+    if all("offline_token").next() == Some("true") {
+        answer["refresh_token"] = Tokens::REFRESH.into();
+    }
+    ("200 OK", answer.to_string())
 }
 
 /// The certificate of a registry, from an authority that nobody trusts yet, and one of a client.

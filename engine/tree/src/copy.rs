@@ -83,7 +83,7 @@ pub(super) fn contents_of(
 ) -> io::Result<()> {
     let mut copy = Copy { root: to, given, stack: Vec::new(), links: HashMap::new() };
     for name in names(from)? {
-        copy.entry(from, to, &name)?;
+        copy.entry(from, to, &name).map_err(of(Path::new(&name)))?;
         copy.descend()?;
     }
     Ok(())
@@ -99,8 +99,9 @@ pub(super) fn one(
     if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
         return Err(Errno::ISDIR.into());
     }
-    remove(to, new)?;
-    single((from, name), (to, new), &given.apply(stat))
+    remove(to, new)
+        .and_then(|()| single((from, name), (to, new), &given.apply(stat)))
+        .map_err(of(Path::new(name)))
 }
 
 /// Gives a directory that was made the owner, mode and attributes of another, or what is given.
@@ -123,21 +124,27 @@ pub(super) fn root_metadata(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> io::Res
     Ok(rustix::fs::futimens(to, &times(&stat))?)
 }
 
+/// Says of which file an error is.
+fn of(path: &Path) -> impl Fn(io::Error) -> io::Error + '_ {
+    move |error| io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+}
+
 impl Copy<'_> {
     /// Copies what is in the directory that was last entered, and leaves it.
     fn descend(&mut self) -> io::Result<()> {
         while let Some(mut level) = self.stack.pop() {
             let Some(name) = level.left.next() else {
-                leave(&level)?;
+                leave(&level).map_err(|error| {
+                    let path = self.path_of(self.stack.len(), &level.name);
+                    of(&path)(error)
+                })?;
                 continue;
             };
             let depth = self.stack.len();
             let (from, to) = (level.from.clone(), level.to.clone());
             self.stack.push(level);
-            self.entry(from.as_fd(), to.as_fd(), &name).map_err(|error| {
-                let path = self.path_of(depth + 1, &name);
-                io::Error::new(error.kind(), format!("{}: {error}", path.display()))
-            })?;
+            self.entry(from.as_fd(), to.as_fd(), &name)
+                .map_err(|error| of(&self.path_of(depth + 1, &name))(error))?;
         }
         Ok(())
     }

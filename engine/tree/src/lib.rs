@@ -6,6 +6,7 @@
 //! `openat2`, and what is made is made exclusively and never followed.
 
 mod copy;
+pub mod mounts;
 mod resolve;
 pub mod walk;
 
@@ -14,7 +15,7 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::{Component, Path, PathBuf};
+use std::path::{Component, Path};
 
 use rustix::fs::{
     AtFlags, CWD, Dir, FileType, Gid, Mode, OFlags, RenameFlags, ResolveFlags, Stat, Uid,
@@ -22,6 +23,7 @@ use rustix::fs::{
 use rustix::io::Errno;
 
 pub use copy::Given;
+pub use mounts::mount_in;
 
 /// Deeper trees cannot be walked with a bounded number of descriptors.
 pub const DEEPEST: usize = 1100;
@@ -107,6 +109,13 @@ impl Tree {
         for name in names(self.as_fd())? {
             match rustix::fs::renameat_with(&self.0, &name, &to.0, &name, RenameFlags::NOREPLACE) {
                 Err(Errno::EXIST) => {}
+                // NFS and others cannot do both in one step.
+                Err(Errno::INVAL | Errno::NOSYS) => {
+                    let there = rustix::fs::statat(&to.0, &name, AtFlags::SYMLINK_NOFOLLOW);
+                    if there.err() == Some(Errno::NOENT) {
+                        rustix::fs::renameat(&self.0, &name, &to.0, &name)?;
+                    }
+                }
                 result => result?,
             }
         }
@@ -160,15 +169,6 @@ pub fn size_of(path: &Path) -> u64 {
 /// The same; `note` is called at each step of a walk that may be long.
 pub fn size_noting(path: &Path, note: impl FnMut()) -> u64 {
     Tree::open(path).map_or(0, |tree| tree.size_noting(note))
-}
-
-/// What somebody has mounted somewhere below a directory.
-pub fn mount_in(directory: &Path) -> Option<PathBuf> {
-    let directory = directory.canonicalize().unwrap_or_else(|_| directory.to_owned());
-    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    let places = mounts.lines().filter_map(|line| line.split(' ').nth(4));
-    let mut places = places.map(|place| PathBuf::from(place.replace("\\040", " ")));
-    places.find(|place| place.starts_with(&directory) && *place != directory)
 }
 
 /// How a directory of a stranger's tree is opened.

@@ -128,3 +128,17 @@ fn a_tree_that_is_too_deep_is_refused_and_not_walked_to_death() {
     assert!(error.to_string().contains("too deep"), "{error}");
     assert_eq!(from.size(), 0);
 }
+
+#[test]
+fn an_error_of_a_copy_says_of_which_file_it_is() {
+    let scratch = Scratch::new();
+    let ((from_path, from), (to_path, to)) = (scratch.tree("from"), scratch.tree("to"));
+    fs::write(from_path.join("f"), "").unwrap();
+    // Nothing can be made in a directory that has gone.
+    fs::remove_dir(to_path).unwrap();
+    let one = to.take((&from, OsStr::new("f")), OsStr::new("g"), Given::default());
+    for result in [to.copy_from(&from), one] {
+        let error = result.unwrap_err().to_string();
+        assert!(error.starts_with("f: "), "{error}");
+    }
+}

@@ -13,6 +13,7 @@ use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
 use super::Volumes;
 use engine_error::{Error, Result};
+use tree::mounts::{Mounts, is_mounted, real};
 
 /// The options of a volume.
 pub(super) type Options = BTreeMap<String, String>;
@@ -72,7 +73,8 @@ impl Volumes {
             return Ok(());
         }
         let _turn = self.turn_to_fill(name);
-        if !is_mounted(&volume.mountpoint) {
+        let failed = |error| Error::internal("cannot read what is mounted", error);
+        if !is_mounted(&volume.mountpoint).map_err(failed)? {
             mount_at(&volume.mountpoint, &volume.options).map_err(|error| {
                 Error::internal(format!("failed to mount local volume: mount {name}"), error)
             })?;
@@ -97,24 +99,42 @@ impl Volumes {
             attached.map(|(name, _)| name.clone()).collect()
         };
         for name in names {
-            let _turn = self.turn_to_fill(&name);
-            let mut state = self.state();
-            let Some(users) = state.attached.get_mut(&name) else { continue };
-            users.remove(user);
-            if !users.is_empty() {
-                continue;
-            }
-            state.attached.remove(&name);
-            drop(state);
-            self.unmount(&name);
+            self.detach_one(user, &name);
         }
+    }
+
+    /// The same for one volume.
+    pub fn detach_one(&self, user: &str, name: &str) {
+        let _turn = self.turn_to_fill(name);
+        let mut state = self.state();
+        let Some(users) = state.attached.get_mut(name) else { return };
+        users.remove(user);
+        if !users.is_empty() {
+            return;
+        }
+        state.attached.remove(name);
+        drop(state);
+        self.unmount(name);
+    }
+
+    /// Something that is mounted in a volume and that no [attach](Self::attach) has mounted there:
+    /// it is not for us to unmount.
+    pub fn foreign_mount(&self) -> Result<Option<PathBuf>> {
+        let failed = |error| Error::internal("cannot read what is mounted", error);
+        let mounts = Mounts::read().map_err(failed)?;
+        let mut foreign = mounts.below(self.place.root());
+        for volume in self.list()?.iter().filter(|volume| !volume.options.is_empty()) {
+            let place = real(&volume.mountpoint);
+            foreign.retain(|mounted| *mounted != place);
+        }
+        Ok(foreign.into_iter().next())
     }
 
     /// Unmounts what nobody uses: what a daemon that was killed had mounted. Only when all users have
     /// been told of.
     pub fn unmount_unused(&self) {
         for volume in self.list().unwrap_or_default() {
-            if volume.options.is_empty() || !is_mounted(&volume.mountpoint) {
+            if volume.options.is_empty() {
                 continue;
             }
             let _turn = self.turn_to_fill(&volume.name);
@@ -126,8 +146,12 @@ impl Volumes {
 
     fn unmount(&self, name: &str) {
         let Ok(volume) = self.find(name) else { return };
-        if !is_mounted(&volume.mountpoint) {
-            return;
+        match is_mounted(&volume.mountpoint) {
+            Ok(true) => {}
+            Ok(false) => return,
+            Err(error) => {
+                return tracing::warn!(volume = name, %error, "cannot see if it is mounted");
+            }
         }
         let unmounted = match unmount(&volume.mountpoint, UnmountFlags::empty()) {
             // Somebody on the host looks into it, or it does not answer: it goes when they let go.
@@ -138,13 +162,6 @@ impl Volumes {
             tracing::warn!(volume = name, %error, "cannot unmount");
         }
     }
-}
-
-/// Whether something is mounted at a path. It is not asked itself: it may never answer.
-fn is_mounted(path: &Path) -> bool {
-    let path = path.to_string_lossy().replace('\\', "\\134").replace(' ', "\\040");
-    let mounts = std::fs::read_to_string("/proc/thread-self/mountinfo").unwrap_or_default();
-    mounts.lines().any(|line| line.split(' ').nth(4) == Some(&path))
 }
 
 fn mount_at(place: &Path, options: &Options) -> io::Result<()> {

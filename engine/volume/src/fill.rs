@@ -1,14 +1,20 @@
 //! The first content of a volume: what the image has at the place where it is mounted.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io;
+use std::os::fd::AsFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::sync::PoisonError;
 
+use rustix::fs::Mode;
 use tree::Tree;
 
 use super::{Volumes, place};
 use engine_error::{Error, Result};
+
+/// Where the first content of a file system of its own is made, in it.
+const FILLING: &str = ".rnet-first-content";
 
 impl Volumes {
     /// Gives an empty volume what `write` puts into a directory, that directory's owner and mode
@@ -22,12 +28,11 @@ impl Volumes {
         let failed = |error| Error::internal(format!("cannot fill volume {name}"), error);
         let found = self.find(name)?;
         let volume = Tree::open(&found.mountpoint).map_err(failed)?;
+        if !found.options.is_empty() {
+            return fill_device(&volume, write).map_err(failed);
+        }
         if !volume.is_empty().map_err(failed)? {
             return Ok(());
-        }
-        if !found.options.is_empty() {
-            // It is another file system, into which nothing is moved.
-            return write(&volume).map_err(failed);
         }
         let aside = self.place.aside();
         let filled = fs::DirBuilder::new()
@@ -49,6 +54,24 @@ impl Volumes {
         state.filling.insert(name.to_owned());
         Turn { volumes: self, name: name.to_owned() }
     }
+}
+
+/// Fills what is a file system of its own: nothing can be moved into it from outside, so the content is
+/// made in a directory of it. One that a fill left which was broken off counts for nothing.
+fn fill_device(volume: &Tree, write: impl FnOnce(&Tree) -> io::Result<()>) -> io::Result<()> {
+    let name = OsStr::new(FILLING);
+    let found = tree::names(volume.as_fd())?;
+    if found.iter().any(|found| found != name) {
+        return Ok(());
+    }
+    if !found.is_empty() {
+        tree::remove(volume.as_fd(), name)?;
+    }
+    rustix::fs::mkdirat(volume, name, Mode::RWXU)?;
+    let aside = volume.below_plainly(FILLING)?.ok_or(io::ErrorKind::NotFound)?;
+    let filled = write(&aside).and_then(|()| aside.move_into(volume));
+    let removed = tree::remove(volume.as_fd(), name);
+    filled.and(removed)
 }
 
 /// While this lives, nobody else fills the volume.

@@ -107,7 +107,9 @@ impl Place {
         self.find(name)?;
         let directory = self.directory(name)?;
         // Its files are not the volume's to remove.
-        if let Some(mount) = tree::mount_in(&directory) {
+        let mounted = tree::mount_in(&directory);
+        let mounted = mounted.map_err(|error| Error::internal(format!("remove {name}"), error))?;
+        if let Some(mount) = mounted {
             return Err(Error::conflict(format!(
                 "remove {name}: something is mounted at {}: unmount it first",
                 mount.display()
@@ -117,6 +119,11 @@ impl Place {
         fs::rename(directory, &aside)
             .map_err(|error| Error::internal(format!("cannot remove volume {name}"), error))?;
         Ok(aside)
+    }
+
+    /// The directory of all volumes.
+    pub(super) fn root(&self) -> &Path {
+        &self.root
     }
 
     /// A path on the volumes' file system that nothing has and no container sees.

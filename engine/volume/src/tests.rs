@@ -280,6 +280,30 @@ fn a_failed_fill_leaves_what_others_put_there() {
 }
 
 #[test]
+fn a_failed_fill_of_a_device_leaves_nothing_and_is_done_again() {
+    let scratch = Scratch::new();
+    let volumes = scratch.open();
+    let options = [("type", "tmpfs"), ("device", "tmpfs")];
+    let options = options.map(|(key, value)| (key.to_owned(), value.to_owned()));
+    let (volume, _) = volumes.create_with("data", none(), options.into()).unwrap();
+    let names = || -> Vec<_> {
+        let entries = fs::read_dir(&volume.mountpoint).unwrap();
+        entries.map(|entry| entry.unwrap().file_name()).collect()
+    };
+    let half = |content: &Tree| {
+        content.write("half", b"", 0o644)?;
+        Err(std::io::Error::other("the disk is full"))
+    };
+    volumes.fill("data", half).unwrap_err();
+    assert!(names().is_empty(), "{:?}", names());
+    // What a daemon leaves that is killed meanwhile.
+    fs::create_dir_all(volume.mountpoint.join(".rnet-first-content/half")).unwrap();
+    volumes.fill("data", |content| content.write("whole", b"", 0o644)).unwrap();
+    assert_eq!(names(), ["whole"]);
+    volumes.fill("data", |_| panic!("it is not empty")).unwrap();
+}
+
+#[test]
 fn two_that_fill_a_volume_at_once_do_not_mix() {
     let scratch = Scratch::new();
     let volumes = scratch.open();

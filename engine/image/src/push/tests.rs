@@ -102,7 +102,14 @@ async fn a_layer_is_mounted_from_where_the_registry_has_it() {
 async fn overload_and_broken_uploads_are_overcome() {
     for forgets in [false, true] {
         let scratch = Scratch::new();
-        let manners = Manners { overload: 2, busy_uploads: 1, cuts: 2, lost: 1, forgets };
+        let manners = Manners {
+            overload: 2,
+            busy_uploads: 1,
+            cuts: 2,
+            lost: 1,
+            forgets,
+            ..Manners::default()
+        };
         let server = Server::start(manners);
         let name = server.name("a");
         let images = loaded(&scratch, &[noise(1), noise(2)], &[&format!("{name}:1")]);
@@ -116,6 +123,23 @@ async fn overload_and_broken_uploads_are_overcome() {
         for layer in manifest["layers"].as_array().unwrap() {
             assert!(server.has("a", layer["digest"].as_str().unwrap()));
         }
+    }
+}
+
+#[tokio::test]
+async fn an_upload_of_which_the_registry_has_other_bytes_than_it_said_begins_again() {
+    let cut = Manners { cuts: 1, out_of_step: 1, ..Manners::default() };
+    let uncounted = Manners { uncounted: 1, ..Manners::default() };
+    for manners in [cut, uncounted] {
+        let scratch = Scratch::new();
+        let server = Server::start(manners);
+        let name = server.name("a");
+        let images = loaded(&scratch, &[noise(1)], &[&format!("{name}:1")]);
+        run(&images, &name, Some("1")).await.result.unwrap();
+        assert_eq!(server.requests("POST"), 3, "the layer's, once more, and the configuration's");
+        let (manifest, _) = server.manifest("a", "1");
+        let manifest: Value = serde_json::from_slice(&manifest).unwrap();
+        assert!(server.has("a", manifest["layers"][0]["digest"].as_str().unwrap()));
     }
 }
 

@@ -1,8 +1,8 @@
 //! One request to a registry: sent, its challenge answered, sent again where that may help.
 
 use bytes::Bytes;
-use reqwest::header::{AUTHORIZATION, HeaderName};
-use reqwest::{Method, Response, StatusCode, Url};
+use reqwest::header::{AUTHORIZATION, HeaderName, RANGE};
+use reqwest::{Client, Method, Response, StatusCode, Url};
 
 use super::{ATTEMPTS, Failure, Registry, auth, failure, pause};
 
@@ -35,6 +35,10 @@ impl<'a> Call<'a> {
         self.body = body.into();
         self
     }
+
+    fn wants(&self, name: &HeaderName) -> bool {
+        self.headers.iter().any(|(known, _)| known == name)
+    }
 }
 
 impl Registry {
@@ -54,19 +58,32 @@ impl Registry {
 
     /// Asks once; a challenge is answered.
     pub(super) async fn ask_once(&self, call: &Call<'_>) -> Result<Response, Failure> {
+        self.ask_by(&self.client, call).await
+    }
+
+    /// The same by a client of its own limits.
+    pub(super) async fn ask_by(
+        &self,
+        client: &Client,
+        call: &Call<'_>,
+    ) -> Result<Response, Failure> {
         let sent = async || {
-            let mut request = self.client.request(call.method.clone(), call.url);
+            let mut request = client.request(call.method.clone(), call.url);
             for (name, value) in &call.headers {
                 request = request.header(name, value);
             }
             self.send(request.body(call.body.clone()), call.url).await
         };
-        let response = sent().await?;
-        if response.status() != StatusCode::UNAUTHORIZED || !self.is_here(call.url) {
-            return accepted(response).await;
+        let mut response = sent().await?;
+        if response.status() == StatusCode::UNAUTHORIZED && self.is_here(call.url) {
+            self.answer_challenge(call.url, &response).await?;
+            response = sent().await?;
         }
-        self.answer_challenge(call.url, &response).await?;
-        accepted(sent().await?).await
+        // Whoever asks for a part of something sees by the status that there is none.
+        if response.status() == StatusCode::RANGE_NOT_SATISFIABLE && call.wants(&RANGE) {
+            return Ok(response);
+        }
+        accepted(response).await
     }
 
     /// Sends a request with the credentials that were accepted last, if it goes to this registry.
@@ -118,7 +135,7 @@ impl Registry {
 /// A good answer, or why it is none.
 pub(super) async fn accepted(response: Response) -> Result<Response, Failure> {
     let status = response.status();
-    if status.is_success() || status == StatusCode::RANGE_NOT_SATISFIABLE {
+    if status.is_success() {
         return Ok(response);
     }
     Err(failure::of_response(response).await)

@@ -32,6 +32,8 @@ pub(crate) enum Failure {
     Unreachable(String),
     /// The connection broke.
     Broken(String),
+    /// The registry has other bytes of an upload than it said.
+    OutOfStep(String),
     /// Anything else.
     Other(String),
 }
@@ -60,7 +62,7 @@ impl Item {
 impl Failure {
     /// Whether the same request may succeed in a moment.
     pub(super) fn may_pass(&self) -> bool {
-        matches!(self, Self::Broken(_) | Self::Busy(..))
+        matches!(self, Self::Broken(_) | Self::Busy(..) | Self::OutOfStep(_))
     }
 
     /// How many seconds the registry wants to be left alone.
@@ -96,6 +98,7 @@ impl Failure {
             Self::Unreachable(text)
             | Self::Broken(text)
             | Self::Busy(text, _)
+            | Self::OutOfStep(text)
             | Self::Other(text) => Error::new(cnm::Kind::Internal, text),
         }
     }
@@ -112,6 +115,7 @@ impl Failure {
             Self::Unreachable(text)
             | Self::Broken(text)
             | Self::Busy(text, _)
+            | Self::OutOfStep(text)
             | Self::Other(text) => Error::new(cnm::Kind::Internal, text),
         }
     }
@@ -134,6 +138,11 @@ pub(super) async fn of_response(response: Response) -> Failure {
             None => unexpected(status, &url),
         };
         return Failure::Busy(text, wait);
+    }
+    if status == StatusCode::RANGE_NOT_SATISFIABLE {
+        return Failure::OutOfStep(
+            item.map_or_else(|| unexpected(status, &url), |item| item.text()),
+        );
     }
     let Some(item) = item else { return without_body(status, &url, insufficient) };
     let text = item.text();

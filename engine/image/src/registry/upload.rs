@@ -20,6 +20,9 @@ use crate::digest::Digest;
 
 /// An upload that moves no byte for so long has broken.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// A registry that does not say for so long that it has all of an upload has broken: it may have to read
+/// and to copy gigabytes.
+const LOOKED_AT: Duration = Duration::from_secs(15 * 60);
 /// How much of a blob is read at a time.
 const PIECE: usize = 256 << 10;
 
@@ -131,11 +134,29 @@ impl Registry {
             },
         };
         *place = Some(url.clone());
-        let next = self.patch(blob, &url, from, told).await?;
-        *place = Some(next.clone());
-        let mut end = Url::parse(&next).map_err(|_| invalid(&next))?;
+        let result = match self.patch(blob, &url, from, told).await {
+            Ok(next) => {
+                *place = Some(next.clone());
+                self.close(blob, &next).await
+            }
+            Err(failure) => Err(failure),
+        };
+        if let Err(Failure::OutOfStep(_)) = &result {
+            // What it says that it has of this upload is not so.
+            *place = None;
+        }
+        result
+    }
+
+    /// Ends an upload that is whole. The registry may look at all of it before it answers.
+    async fn close(&self, blob: &Source, url: &str) -> Result<(), Failure> {
+        let mut end = Url::parse(url).map_err(|_| invalid(url))?;
         end.query_pairs_mut().append_pair("digest", &blob.digest.to_string());
-        self.ask_once(&Call::new(Method::PUT, end.as_str())).await.map(drop)
+        let call = Call::new(Method::PUT, end.as_str());
+        match tokio::time::timeout(LOOKED_AT, self.ask_by(&self.uploads, &call)).await {
+            Ok(answer) => answer.map(drop),
+            Err(_) => Err(Failure::Broken(format!("upload of {}: i/o timeout", blob.digest))),
+        }
     }
 
     /// Sends what comes after `from`; where the upload goes on.

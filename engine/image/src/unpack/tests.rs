@@ -27,8 +27,19 @@ impl Space {
     }
 
     fn unpack(&self, tar: &[u8], change: impl FnOnce(&mut Plain<'_>)) -> io::Result<()> {
+        self.unpack_by(tar, |tar, mut plain| {
+            change(&mut plain);
+            unpack(tar, &plain)
+        })
+    }
+
+    fn unpack_by<'t>(
+        &self,
+        tar: &'t [u8],
+        unpack: impl FnOnce(&'t [u8], Plain<'_>) -> io::Result<()>,
+    ) -> io::Result<()> {
         let (root, to) = (File::open(self.at("")).unwrap(), File::open(self.at("to")).unwrap());
-        let mut plain = Plain {
+        let plain = Plain {
             root: root.as_fd(),
             directory: to.as_fd(),
             path: b"/to",
@@ -36,8 +47,7 @@ impl Space {
             owner: Owner::Archive,
             rename: None,
         };
-        change(&mut plain);
-        let result = unpack(tar, &plain);
+        let result = unpack(tar, plain);
         assert_eq!(fs::read_to_string(self.0.path("outside/secret")).unwrap(), "untouched");
         assert_eq!(fs::read_dir(self.0.path("outside")).unwrap().count(), 1);
         assert_eq!(fs::metadata(self.0.path("outside/secret")).unwrap().nlink(), 1);
@@ -141,4 +151,42 @@ fn a_link_that_was_there_is_followed_as_the_container_would() {
     assert_eq!(fs::read(space.at("run/pid")).unwrap(), b"1");
     symlink("../../../../../outside", space.at("to/up")).unwrap();
     space.unpack(&Tar::new().file("up/new", b"1").finish(), |_| {}).unwrap_err();
+}
+
+#[test]
+fn a_file_may_be_larger_than_what_is_taken_at_any_ratio() {
+    let space = Space::new();
+    let limits = Limits { size: 1 << 40, free: 1 << 10, ratio: 2 };
+    let copy =
+        |archive: &[u8]| space.unpack_by(archive, |archive, to| within(limits, archive, &to));
+    let tar = Tar::new().file("large", &vec![0; 4 << 20]).finish();
+    copy(&tar).unwrap();
+    let made = fs::metadata(space.at("to/large")).unwrap();
+    assert_eq!(made.len(), 4 << 20);
+    assert!(made.blocks() * 512 < 1 << 20, "holes stay holes");
+    let packed = zstd::encode_all(&tar[..], 1).unwrap();
+    for bomb in [packed, Tar::new().sparse("large", 4 << 20, &[]).finish()] {
+        let error = copy(&bomb).unwrap_err().to_string();
+        assert!(error.contains("decompression bomb"), "{error}");
+    }
+}
+
+#[test]
+fn capabilities_are_left_out_where_the_caller_may_not_give_them() {
+    let tar = Tar::new().pax(&[("SCHILY.xattr.security.capability", b"x")]).file("f", b"").finish();
+    let entry = TarReader::new(&tar[..]).next_entry().unwrap().unwrap();
+    for (caller, left) in [((0, 0), 1), ((1000, 100), 0)] {
+        let mut entry = entry.clone();
+        Owner::Caller.take(&mut entry, caller);
+        assert_eq!((entry.uid, entry.gid, entry.xattrs.len()), (caller.0, caller.1, left));
+    }
+}
+
+#[test]
+fn an_error_of_the_kernel_says_of_which_file_it_is() {
+    let space = Space::new();
+    let long = "n".repeat(256);
+    let tar = Tar::new().pax(&[("path", long.as_bytes())]).file("f", b"").finish();
+    let error = space.unpack(&tar, |_| {}).unwrap_err();
+    assert!(error.to_string().starts_with(&format!("cannot unpack {long:?}: ")), "{error}");
 }

@@ -20,6 +20,10 @@ pub(super) struct Manners {
     pub(super) lost: usize,
     /// Uploads that broke are not known any more.
     pub(super) forgets: bool,
+    /// So many uploads do not go on where it said that they do.
+    pub(super) out_of_step: usize,
+    /// Of so many uploads no byte is kept, though they are answered well.
+    pub(super) uncounted: usize,
 }
 
 #[derive(Debug, Default)]
@@ -175,6 +179,13 @@ impl Content {
                 self.uploads.insert(id.clone(), Vec::new());
                 Some(head("202 Accepted", &at(&id)))
             }
+            "PATCH"
+                if request.headers.contains_key("content-range")
+                    && take(&mut self.manners.out_of_step) =>
+            {
+                Some(head("416 Out of step", ""))
+            }
+            "PATCH" if take(&mut self.manners.uncounted) => Some(head("202 Accepted", &at(id))),
             "PATCH" => {
                 self.uploads.get_mut(id)?.extend(&request.body);
                 if request.broken {
@@ -196,6 +207,9 @@ impl Content {
             "PUT" => {
                 let bytes = self.uploads[id].clone();
                 let digest = request.parameter("digest")?;
+                if bytes.is_empty() {
+                    return Some(head("416 Nothing came", ""));
+                }
                 if Digest::of(&bytes).to_string() != digest {
                     return Some(head("400 DIGEST", ""));
                 }
