@@ -38,6 +38,7 @@ mod system;
 mod table;
 mod template;
 mod terminal;
+mod tls;
 mod transfer;
 mod units;
 mod update;
@@ -107,8 +108,7 @@ async fn dispatch(cli: Cli) -> Outcome {
     if let Command::Context(command) = cli.command {
         return context::command(&wanted, command);
     }
-    let (host, certificates) = context::resolve(&wanted)?;
-    let client = Arc::new(Client::new(host, certificates.as_deref(), &cli.tls)?);
+    let client = Arc::new(Client::new(context::resolve(&wanted)?, &cli.tls)?);
     match noun(&client, cli.command).await {
         ControlFlow::Break(outcome) => outcome,
         ControlFlow::Continue(command) => verb(&client, command).await,
@@ -176,10 +176,21 @@ async fn verb(client: &Arc<Client>, command: Command) -> Outcome {
         Command::Wait(args) => container::wait(client, args).await,
         Command::Completion(args) => Ok(commands::completion(&args)),
         Command::Man(args) => commands::man(&args),
-        // Nouns are done, and contexts need no client.
-        _ => Err(CliError::new(
+        Command::Daemon(_) => Err(CliError::new(
             "the daemon does not run inside the client: call `rnet daemon` by its own name",
         )),
+        // `noun` has done these, and `dispatch` what needs no client.
+        Command::Builder(_)
+        | Command::Cluster(_)
+        | Command::Container(_)
+        | Command::Context(_)
+        | Command::Image(_)
+        | Command::Manifest(_)
+        | Command::Network(_)
+        | Command::Node(_)
+        | Command::Swarm(_)
+        | Command::System(_)
+        | Command::Volume(_) => Err(CliError::new("the command is no verb")),
     }
 }
 

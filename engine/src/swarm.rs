@@ -296,14 +296,11 @@ fn host_name() -> String {
 
 /// What this host is, for lists of nodes.
 fn description() -> Description {
-    let memory = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let memory = memory.lines().find_map(|line| line.strip_prefix("MemTotal:"));
-    let kibibytes = memory.and_then(|text| text.trim().trim_end_matches(" kB").parse::<u64>().ok());
     let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     Description {
         architecture: std::env::consts::ARCH.to_owned(),
         processors: u64::try_from(processors).unwrap_or(1),
-        memory: kibibytes.unwrap_or_default() * 1024,
+        memory: runtime::host::memory(),
         release: env!("CARGO_PKG_VERSION").to_owned(),
     }
 }

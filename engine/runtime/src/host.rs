@@ -283,6 +283,22 @@ impl Cgroups {
     }
 }
 
+/// The host's memory in bytes.
+pub fn memory() -> u64 {
+    kibibytes("/proc/meminfo", "MemTotal:")
+}
+
+/// A line of a file of `/proc`, in bytes.
+pub fn kibibytes(file: &str, name: &str) -> u64 {
+    kibibytes_of(&std::fs::read_to_string(file).unwrap_or_default(), name)
+}
+
+fn kibibytes_of(text: &str, name: &str) -> u64 {
+    let line = text.lines().find_map(|line| line.strip_prefix(name));
+    let number = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+    number.unwrap_or_default() * 1024
+}
+
 /// Whether the kernel has `mount_setattr`: since 5.12.
 fn has_mount_setattr() -> bool {
     let release = nix::sys::utsname::uname().ok();
@@ -322,6 +338,13 @@ fn thermal_throttle() -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn memory_is_told_in_kibibytes() {
+        let text = "MemTotal:       24731708 kB\nMemFree: 1 kB\n";
+        assert_eq!(kibibytes_of(text, "MemTotal:"), 25_325_268_992);
+        assert_eq!(kibibytes_of(text, "VmRSS:"), 0);
+    }
 
     #[test]
     fn cgroups_that_something_is_mounted_over_are_not_there() {

@@ -6,9 +6,10 @@
 use super::protocol::Failure;
 use super::said;
 
-/// Runc's beginning of all that it says about a program that cannot be started.
+/// What runc says of a program that is nowhere, or has no name.
 const NOT_FOUND: &str = "executable file not found in $PATH";
 
+/// Runc's beginning of all that it says about a program that cannot be started.
 const SENTENCE: &str = "unable to start container process";
 
 /// What a runtime left behind that failed.

@@ -78,7 +78,7 @@ impl JsonFile {
             let (line, after) = rest.split_at(length);
             encode(&mut records, line, stream, &self.attributes, &time);
             rest = after;
-            if self.max_size > 0 && self.size + records.len() as u64 >= self.max_size {
+            if self.is_full(records.len() as u64) {
                 self.append(&records)?;
                 records.clear();
                 self.rotate()?;
@@ -99,6 +99,14 @@ impl JsonFile {
         self.append(&record)
     }
 
+    /// Whether the next file is to be begun after so many more bytes. While the last one is still
+    /// being compressed, this one grows to twice its size: whoever writes does not wait for that.
+    fn is_full(&self, more: u64) -> bool {
+        let packs = self.packing.as_ref().is_some_and(|packing| !packing.is_finished());
+        let limit = if packs { self.max_size.saturating_mul(2) } else { self.max_size };
+        limit > 0 && self.size + more >= limit
+    }
+
     fn append(&mut self, records: &[u8]) -> io::Result<()> {
         self.size += records.len() as u64;
         self.file.write_all(records)
@@ -111,7 +119,8 @@ impl JsonFile {
             name.push(format!(".{number}{suffix}"));
             PathBuf::from(name)
         };
-        // Names change now: what is still being compressed has to have its own first.
+        // Names change now: what is still being compressed has to have its own first. Only whoever
+        // writes more than is compressed meanwhile waits here.
         if let Some(packing) = self.packing.take() {
             let _ = packing.join();
         }
@@ -323,6 +332,7 @@ mod tests {
         let mut log = JsonFile::open(&log).unwrap().unwrap();
         for number in 0..40 {
             log.write(Stream::Stdout, format!("line {number}\n").as_bytes()).unwrap();
+            log.packing.take().map(JoinHandle::join).transpose().unwrap();
         }
         drop(log);
         let mut names: Vec<_> = std::fs::read_dir(&directory)
@@ -332,6 +342,50 @@ mod tests {
         names.sort();
         assert_eq!(names, ["c-json.log", "c-json.log.1.gz", "c-json.log.2.gz"]);
         std::fs::remove_dir_all(directory).unwrap();
+    }
+
+    #[test]
+    fn a_container_writes_on_while_a_full_file_is_compressed() {
+        let directory = directory("beside");
+        let path = directory.join("c-json.log");
+        let half = directory.join("c-json.log.1.gz.tmp");
+        // Whoever opens it to write waits for one who reads.
+        nix::unistd::mkfifo(&half, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let (attributes, compress) = (BTreeMap::new(), true);
+        let log = Log::JsonFile {
+            path: path.clone(),
+            max_size: 4096,
+            max_files: 3,
+            compress,
+            attributes,
+        };
+        let (told, heard) = std::sync::mpsc::channel();
+        let writer = std::thread::spawn(move || {
+            let mut log = JsonFile::open(&log).unwrap().unwrap();
+            let mut line =
+                || log.write(Stream::Stdout, &[b"x".repeat(200), b"\n".to_vec()].concat());
+            while log_files(&directory) < 2 {
+                line().unwrap();
+            }
+            // The next file is full, and a little more.
+            for _ in 0..20 {
+                line().unwrap();
+            }
+            told.send(directory).unwrap();
+            log
+        });
+        let directory = heard.recv_timeout(std::time::Duration::from_secs(20)).unwrap();
+        assert!(std::fs::metadata(&path).unwrap().len() > 4096);
+        assert!(!directory.join("c-json.log.2").exists());
+        io::copy(&mut File::open(half).unwrap(), &mut io::sink()).unwrap();
+        drop(writer.join().unwrap());
+        assert!(directory.join("c-json.log.1.gz").exists());
+        std::fs::remove_dir_all(directory).unwrap();
+    }
+
+    /// How many files of a log there are that are not compressed.
+    fn log_files(directory: &Path) -> usize {
+        ["c-json.log", "c-json.log.1"].iter().filter(|name| directory.join(name).exists()).count()
     }
 
     #[test]

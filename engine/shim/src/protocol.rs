@@ -108,6 +108,9 @@ pub enum Stdin {
     Once,
 }
 
+/// The names that users know ways of logging by. What `local` keeps is written as `json-file` does it.
+pub const LOG_DRIVERS: [&str; 6] = ["json-file", "local", "none", "syslog", "journald", "fluentd"];
+
 /// Where the output of the container's first process is kept.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -224,6 +227,9 @@ pub struct Fluentd {
     pub fields: Vec<(String, String)>,
     /// Whether times have nanoseconds.
     pub fine: bool,
+    /// Whether a container starts without it, and it has what was written when it is there.
+    #[serde(default)]
+    pub may_be_away: bool,
 }
 
 /// Where a fluentd is.

@@ -87,13 +87,12 @@ pub fn inspect(api: &Api, key: &str, request: &Request) -> Result<Response> {
 
 /// `verbose`, which Go reads more strictly than other conditions.
 fn verbose(request: &Request) -> Result<bool> {
-    match request.query.text("verbose") {
-        None | Some("0" | "f" | "F" | "false" | "False" | "FALSE") => Ok(false),
-        Some("1" | "t" | "T" | "true" | "True" | "TRUE") => Ok(true),
-        Some(text) => Err(Error::invalid(format!(
+    let Some(text) = request.query.text("verbose") else { return Ok(false) };
+    cnm::options::boolean(text).ok_or_else(|| {
+        Error::invalid(format!(
             "invalid value for verbose: {text}: strconv.ParseBool: parsing \"{text}\": invalid syntax"
-        ))),
-    }
+        ))
+    })
 }
 
 /// `DELETE /networks/{id}`.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{Stream, stream};
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
 use super::Api;
@@ -50,6 +51,7 @@ pub async fn stream(api: &Arc<Api>, key: &str, request: &Request) -> Result<Resp
 /// What is known between two samples of one client.
 struct Ticks {
     api: Arc<Api>,
+    stop: watch::Receiver<bool>,
     watched: Watched,
     before: Option<Sample>,
     next: Instant,
@@ -59,7 +61,8 @@ fn samples(
     api: Arc<Api>,
     watched: Watched,
 ) -> impl Stream<Item = Result<Bytes, Infallible>> + Send + 'static {
-    let ticks = Ticks { api, watched, before: None, next: Instant::now() };
+    let stop = api.stop.subscribe();
+    let ticks = Ticks { api, stop, watched, before: None, next: Instant::now() };
     stream::unfold(ticks, |mut ticks| async move {
         let stats = ticks.next().await?;
         let mut line = serde_json::to_vec(&stats).ok()?;
@@ -69,11 +72,12 @@ fn samples(
 }
 
 impl Ticks {
-    /// The next answer; none once the container is gone.
+    /// The next answer; none once the container is gone, or the daemon ends.
     async fn next(&mut self) -> Option<Stats> {
         tokio::select! {
             () = sleep_until(self.next) => {}
             () = self.watched.removed() => return None,
+            _ = self.stop.wait_for(|stop| *stop) => return None,
         }
         // A client that reads slowly gets fewer, not all of them late.
         self.next = Instant::now() + PERIOD;

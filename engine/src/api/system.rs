@@ -112,9 +112,6 @@ fn host() -> Host {
         let value = release.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
         value.unwrap_or_default().trim_matches('"').to_owned()
     };
-    let memory = read("/proc/meminfo");
-    let memory = memory.lines().find_map(|line| line.strip_prefix("MemTotal:"));
-    let kibibytes = memory.and_then(|text| text.trim().trim_end_matches(" kB").parse::<u64>().ok());
     let variable = |name: &str| {
         let lower = std::env::var(name.to_lowercase());
         lower.or_else(|_| std::env::var(name)).map(|url| without_password(&url)).unwrap_or_default()
@@ -128,7 +125,7 @@ fn host() -> Host {
         architecture: std::env::consts::ARCH.to_owned(),
         name: name.unwrap_or_default(),
         processors: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
-        memory: kibibytes.unwrap_or_default() * 1024,
+        memory: runtime::host::memory(),
         cgroup_version: cgroup_version(),
         limits: limits::Limits::probe(),
         forwarding: read("/proc/sys/net/ipv4/ip_forward").trim() == "1",

@@ -1,6 +1,6 @@
 //! The HTTP client: one request, one connection.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -9,15 +9,15 @@ use hyper::body::{Frame, Incoming};
 use hyper::header::{CONNECTION, CONTENT_TYPE, HOST, HeaderName, HeaderValue, UPGRADE};
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
-use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls_pki_types::ServerName;
 use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 
 use super::commands::TlsFlags;
+use super::context::Found;
 use super::error::CliError;
-use super::{preferences, ssh};
+use super::{preferences, ssh, tls};
 
 /// Where the daemon listens unless told otherwise.
 pub(crate) const DEFAULT_HOST: &str = "unix:///run/rnet/rnet.sock";
@@ -48,20 +48,20 @@ enum Address {
 }
 
 impl Client {
-    /// The daemon at an address, with the certificates of a context.
-    pub(crate) fn new(
-        host: String,
-        certificates: Option<&Path>,
-        tls: &TlsFlags,
-    ) -> Result<Self, CliError> {
+    /// The daemon that was found, spoken to as flags and its context say.
+    pub(crate) fn new(found: Found, flags: &TlsFlags) -> Result<Self, CliError> {
+        let Found { host, certificates, unverified } = found;
         let address = match host.split_once("://") {
             Some(("unix", path)) => Address::Unix(PathBuf::from(path)),
             Some(("tcp" | "https", rest)) => {
-                let verify = tls.tlsverify
+                let secure = flags.tlsverify
+                    || unverified
                     || certificates.is_some()
                     || host.starts_with("https")
                     || std::env::var("DOCKER_TLS_VERIFY").is_ok_and(|v| !v.is_empty());
-                let tls = verify.then(|| tls_config(tls, certificates)).transpose()?;
+                let directory = certificates.as_deref();
+                let config = || tls::config(flags, directory, unverified && !flags.tlsverify);
+                let tls = secure.then(config).transpose()?;
                 let authority = rest.trim_end_matches('/');
                 let port = if tls.is_some() { 2376 } else { 2375 };
                 let bare = authority.rsplit_once(':').is_none_or(|(_, end)| end.ends_with(']'));
@@ -213,48 +213,6 @@ impl Client {
             .map_err(|error| CliError::new(format!("cannot take the stream over: {error}")))?;
         Ok(TokioIo::new(upgraded))
     }
-}
-
-/// The client's side of mutual TLS: files of flags, of a context or of the usual directory.
-fn tls_config(
-    flags: &TlsFlags,
-    context: Option<&Path>,
-) -> Result<Arc<rustls::ClientConfig>, CliError> {
-    let named = context.map(Into::into).or_else(|| std::env::var_os("DOCKER_CERT_PATH"));
-    let directory = named.map_or_else(
-        || {
-            let home = std::env::var_os("HOME").map(PathBuf::from).unwrap_or_default();
-            home.join(".docker")
-        },
-        PathBuf::from,
-    );
-    let file = |flag: &Option<PathBuf>, name: &str| flag.clone().unwrap_or(directory.join(name));
-    let bad = |path: &Path, error: &dyn std::fmt::Display| {
-        CliError::new(format!("cannot use {}: {error}", path.display()))
-    };
-    let (ca, cert, key) = (
-        file(&flags.tlscacert, "ca.pem"),
-        file(&flags.tlscert, "cert.pem"),
-        file(&flags.tlskey, "key.pem"),
-    );
-    let certificates = |path: &Path| {
-        let found: Result<Vec<_>, _> =
-            CertificateDer::pem_file_iter(path).and_then(Iterator::collect);
-        found.map_err(|error| bad(path, &error))
-    };
-    let mut roots = rustls::RootCertStore::empty();
-    for certificate in certificates(&ca)? {
-        roots.add(certificate).map_err(|error| bad(&ca, &error))?;
-    }
-    let key_bytes = PrivateKeyDer::from_pem_file(&key).map_err(|error| bad(&key, &error))?;
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|error| CliError::new(error.to_string()))?
-        .with_root_certificates(roots)
-        .with_client_auth_cert(certificates(&cert)?, key_bytes)
-        .map_err(|error| bad(&cert, &error))?;
-    Ok(Arc::new(config))
 }
 
 /// A body that is all there.

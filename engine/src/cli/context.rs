@@ -2,13 +2,15 @@
 
 pub(crate) mod store;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
-use serde_json::{Map, Value, json};
+use cnm::options::boolean;
+use serde_json::{Value, json};
 
-use self::store::{DEFAULT, PEMS, Stored};
+use self::store::{DEFAULT, Endpoint, PEMS, Stored};
 use super::client::DEFAULT_HOST;
 use super::commands::{
     ContextCommand, ContextCreateArgs, ContextExportArgs, ContextInspectArgs, ContextLsArgs,
@@ -31,23 +33,37 @@ pub(crate) struct Wanted<'a> {
     pub(crate) context: Option<&'a str>,
 }
 
-/// The daemon to talk to: its address, and where the certificates of a context are.
-pub(crate) fn resolve(wanted: &Wanted<'_>) -> Result<(String, Option<PathBuf>), CliError> {
+/// A daemon to talk to.
+#[derive(Debug, Default)]
+pub(crate) struct Found {
+    /// Its address.
+    pub(crate) host: String,
+    /// Where the certificates of its context are.
+    pub(crate) certificates: Option<PathBuf>,
+    /// Whether TLS is spoken with it and its certificate is whosever it may be.
+    pub(crate) unverified: bool,
+}
+
+/// The daemon to talk to.
+pub(crate) fn resolve(wanted: &Wanted<'_>) -> Result<Found, CliError> {
     if wanted.host.is_some() && wanted.context.is_some() {
         return Err(CliError::new("conflicting options: cannot specify both --host and --context"));
     }
     let name = current(wanted);
     if name == DEFAULT {
-        return Ok((default_host(wanted.host), None));
+        return Ok(Found { host: default_host(wanted.host), ..Found::default() });
     }
     let stored = store::read(&name).map_err(|mut error| {
         let text = &error.message;
         error.message = format!("Failed to initialize: unable to resolve docker endpoint: {text}");
         error
     })?;
-    let certificates = store::tls_directory(&name).join("docker");
-    let certificates = certificates.is_dir().then_some(certificates);
-    Ok((stored.host().to_owned(), certificates))
+    let Endpoint { mut host, unverified } = stored.endpoint();
+    if host.is_empty() {
+        DEFAULT_HOST.clone_into(&mut host);
+    }
+    let certificates = Some(store::certificates(&name)).filter(|directory| directory.is_dir());
+    Ok(Found { host, certificates, unverified })
 }
 
 /// The variable that says where the daemon is.
@@ -100,7 +116,10 @@ pub(crate) fn command(wanted: &Wanted<'_>, command: ContextCommand) -> Outcome {
 /// A context by its name, that of flags and environment included.
 fn find(wanted: &Wanted<'_>, name: &str) -> Result<Stored, CliError> {
     if name == DEFAULT {
-        return Ok(Stored::new(DEFAULT, None, &default_host(wanted.host), false));
+        let mut stored = Stored::new(DEFAULT);
+        let host = default_host(wanted.host);
+        stored.set_endpoint(&Endpoint { host, unverified: false });
+        return Ok(stored);
     }
     store::read(name)
 }
@@ -110,29 +129,86 @@ fn create(wanted: &Wanted<'_>, args: &ContextCreateArgs) -> Outcome {
     if store::read(&args.name).is_ok() {
         return Err(CliError::new(format!("context \"{}\" already exists", args.name)));
     }
-    let from = args.from.clone().unwrap_or_else(|| current(wanted));
-    let origin = find(wanted, &from)?;
-    let endpoint = Endpoint::parse(args.docker.as_deref())?;
-    let host = endpoint.host.as_deref().unwrap_or(origin.host());
-    let stored = Stored::new(&args.name, args.description.as_deref(), host, endpoint.unverified);
-    endpoint.keep(&args.name)?;
-    store::write(&stored)?;
+    match (&args.from, &args.docker) {
+        (Some(_), Some(_)) => {
+            return Err(CliError::new("cannot use --docker flag when --from is set"));
+        }
+        (Some(from), None) => copy(wanted, from, args)?,
+        (None, None) => copy(wanted, &current(wanted), args)?,
+        (None, Some(text)) => {
+            let mut stored = Stored::new(&args.name);
+            stored.describe(args.description.as_deref());
+            give(stored, text)?;
+        }
+    }
     say(&args.name);
     complain(&format!("Successfully created context \"{}\"", args.name));
     Ok(0)
 }
 
+/// A context as another one is, with its certificates.
+fn copy(wanted: &Wanted<'_>, from: &str, args: &ContextCreateArgs) -> Result<(), CliError> {
+    let mut stored = find(wanted, from)?;
+    args.name.clone_into(&mut stored.name);
+    stored.describe(args.description.as_deref());
+    for (pem, bytes) in store::kept(from) {
+        store::keep(&args.name, pem, &bytes)?;
+    }
+    store::write(&stored)
+}
+
 fn update(wanted: &Wanted<'_>, args: &ContextCreateArgs) -> Outcome {
     store::check(&args.name)?;
-    let known = find(wanted, &args.name)?;
-    let endpoint = Endpoint::parse(args.docker.as_deref())?;
-    let description = args.description.as_deref().unwrap_or(known.description());
-    let host = endpoint.host.as_deref().unwrap_or(known.host());
-    endpoint.keep(&args.name)?;
-    store::write(&Stored::new(&args.name, Some(description), host, endpoint.unverified))?;
+    let mut stored = find(wanted, &args.name)?;
+    stored.describe(args.description.as_deref());
+    match &args.docker {
+        Some(text) => give(stored, text)?,
+        None => store::write(&stored)?,
+    }
     say(&args.name);
     complain(&format!("Successfully updated context \"{}\"", args.name));
     Ok(0)
+}
+
+/// Gives a context another endpoint, with its certificates in place of those there were.
+fn give(mut stored: Stored, docker: &str) -> Result<(), CliError> {
+    let (endpoint, pems) = parse(docker)?;
+    let mut certificates = Vec::new();
+    for (pem, path) in &pems {
+        let bytes = fs::read(path).map_err(|error| store::unusable(Path::new(path), &error))?;
+        certificates.push((pem, bytes));
+    }
+    store::forget(&stored.name)?;
+    for (pem, bytes) in certificates {
+        store::keep(&stored.name, pem, &bytes)?;
+    }
+    stored.set_endpoint(&endpoint);
+    store::write(&stored)
+}
+
+/// `--docker host=…,ca=…,cert=…,key=…,skip-tls-verify=…`: an endpoint, and the files of its
+/// certificates.
+fn parse(text: &str) -> Result<(Endpoint, BTreeMap<String, String>), CliError> {
+    let (mut endpoint, mut pems) = (Endpoint::default(), BTreeMap::new());
+    for part in text.split(',').filter(|part| !part.is_empty()) {
+        let (key, value) = part.split_once('=').unwrap_or((part, "true"));
+        match key {
+            "host" => value.clone_into(&mut endpoint.host),
+            "ca" | "cert" | "key" => {
+                pems.insert(format!("{key}.pem"), value.to_owned());
+            }
+            "skip-tls-verify" => {
+                endpoint.unverified = boolean(value).ok_or_else(|| {
+                    CliError::new(format!(
+                        "unable to create docker endpoint config: skip-tls-verify: parsing \
+                         \"{value}\": invalid syntax"
+                    ))
+                })?;
+            }
+            _ => return Err(CliError::new(format!("unrecognized config key: {key}"))),
+        }
+    }
+    Ok((endpoint, pems))
 }
 
 fn choose(name: &str) -> Outcome {
@@ -195,7 +271,7 @@ fn list(wanted: &Wanted<'_>, args: &ContextLsArgs) -> Outcome {
     all.extend(store::list());
     if args.quiet {
         for stored in &all {
-            say(stored.name());
+            say(&stored.name);
         }
         return Ok(0);
     }
@@ -204,16 +280,15 @@ fn list(wanted: &Wanted<'_>, args: &ContextLsArgs) -> Outcome {
     let rows: Vec<Value> = all
         .iter()
         .map(|stored| {
-            let is_current = stored.name() == current;
-            let name = stored.name();
-            let description = match name {
+            let (name, is_current) = (&stored.name, stored.name == current);
+            let description = match name.as_str() {
                 DEFAULT => "Current DOCKER_HOST based configuration",
                 _ => stored.description(),
             };
             json!({
                 "Current": is_current, "Description": description,
-                "DockerEndpoint": stored.host(), "Error": "",
-                "Name": if table && is_current { format!("{name} *") } else { name.to_owned() },
+                "DockerEndpoint": stored.endpoint().host, "Error": "",
+                "Name": if table && is_current { format!("{name} *") } else { name.clone() },
             })
         })
         .collect();
@@ -231,12 +306,14 @@ fn inspect(wanted: &Wanted<'_>, args: &ContextInspectArgs) -> Outcome {
     let names = if args.names.is_empty() { vec![current(wanted)] } else { args.names.clone() };
     let mut told = Vec::new();
     for name in &names {
-        let mut document = find(wanted, name)?.meta;
+        let mut document = json!(find(wanted, name)?);
         let place = |path: PathBuf| match name.as_str() {
             DEFAULT => "<IN MEMORY>".to_owned(),
             _ => path.display().to_string(),
         };
-        document["TLSMaterial"] = certificates_of(name);
+        let files: Vec<_> = store::kept(name).into_iter().map(|(pem, _)| pem).collect();
+        document["TLSMaterial"] =
+            if files.is_empty() { json!({}) } else { json!({"docker": files}) };
         document["Storage"] = json!({
             "MetadataPath": place(store::meta_directory(name)),
             "TLSPath": place(store::tls_directory(name)),
@@ -263,12 +340,6 @@ fn pretty(value: &impl serde::Serialize) -> Result<String, CliError> {
     String::from_utf8(text).map_err(|error| CliError::new(error.to_string()))
 }
 
-fn certificates_of(name: &str) -> Value {
-    let directory = store::tls_directory(name).join("docker");
-    let files: Vec<_> = PEMS.into_iter().filter(|file| directory.join(file).exists()).collect();
-    if files.is_empty() { json!({}) } else { json!({"docker": files}) }
-}
-
 fn export(wanted: &Wanted<'_>, args: &ContextExportArgs) -> Outcome {
     let stored = find(wanted, &args.name)?;
     let file = args.file.clone().unwrap_or_else(|| format!("{}.dockercontext", args.name).into());
@@ -279,11 +350,9 @@ fn export(wanted: &Wanted<'_>, args: &ContextExportArgs) -> Outcome {
         header.set_mode(0o644);
         archive.append_data(&mut header, name, bytes)
     };
-    add("meta.json".to_owned(), stored.meta.to_string().as_bytes())?;
-    for name in PEMS {
-        if let Ok(bytes) = fs::read(store::tls_directory(&args.name).join("docker").join(name)) {
-            add(format!("tls/docker/{name}"), &bytes)?;
-        }
+    add("meta.json".to_owned(), json!(stored).to_string().as_bytes())?;
+    for (name, bytes) in store::kept(&args.name) {
+        add(format!("tls/docker/{name}"), &bytes)?;
     }
     let bytes = archive.into_inner()?;
     if file == Path::new("-") {
@@ -321,7 +390,7 @@ fn import(args: &ContextExportArgs) -> Outcome {
         let pem = path.strip_prefix("tls/docker/").filter(|name| PEMS.contains(name));
         if path == "meta.json" {
             entry.read_to_end(&mut bytes)?;
-            let read: Value = serde_json::from_slice(&bytes)
+            let read: Stored = serde_json::from_slice(&bytes)
                 .map_err(|error| store::unusable(Path::new("meta.json"), &error))?;
             meta = Some(read);
         } else if let Some(name) = pem.map(str::to_owned) {
@@ -329,52 +398,13 @@ fn import(args: &ContextExportArgs) -> Outcome {
             pems.push((name, bytes));
         }
     }
-    let mut meta = meta.ok_or_else(|| CliError::new("invalid context: no meta.json in it"))?;
-    meta["Name"] = json!(args.name);
+    let mut stored = meta.ok_or_else(|| CliError::new("invalid context: no meta.json in it"))?;
+    args.name.clone_into(&mut stored.name);
     for (name, bytes) in pems {
-        store::put(&store::tls_directory(&args.name).join("docker"), &name, &bytes)?;
+        store::keep(&args.name, &name, &bytes)?;
     }
-    store::write(&Stored { meta })?;
+    store::write(&stored)?;
     say(&args.name);
     complain(&format!("Successfully imported context \"{}\"", args.name));
     Ok(0)
-}
-
-/// `--docker host=…,ca=…,cert=…,key=…,skip-tls-verify=…`.
-#[derive(Debug, Default)]
-struct Endpoint {
-    host: Option<String>,
-    pems: Map<String, Value>,
-    unverified: bool,
-}
-
-impl Endpoint {
-    fn parse(text: Option<&str>) -> Result<Self, CliError> {
-        let mut endpoint = Self::default();
-        for part in text.unwrap_or_default().split(',').filter(|part| !part.is_empty()) {
-            let (key, value) = part.split_once('=').unwrap_or((part, "true"));
-            match key {
-                "host" => endpoint.host = Some(value.to_owned()),
-                "ca" | "cert" | "key" => {
-                    endpoint.pems.insert(format!("{key}.pem"), json!(value));
-                }
-                "skip-tls-verify" => endpoint.unverified = value == "true",
-                _ => {
-                    let text = format!("unrecognized config key: {key}");
-                    return Err(CliError::new(text));
-                }
-            }
-        }
-        Ok(endpoint)
-    }
-
-    /// Copies the certificates into the store.
-    fn keep(&self, name: &str) -> Result<(), CliError> {
-        for (pem, path) in &self.pems {
-            let path = Path::new(path.as_str().unwrap_or_default());
-            let bytes = fs::read(path).map_err(|error| store::unusable(path, &error))?;
-            store::put(&store::tls_directory(name).join("docker"), pem, &bytes)?;
-        }
-        Ok(())
-    }
 }

@@ -32,7 +32,9 @@ pub(crate) fn arguments(address: &str) -> Result<Vec<String>, CliError> {
             "invalid SSH URL `ssh://{address}`: use ssh://[user@]host[:port]"
         )));
     }
-    let mut words = vec!["-o".to_owned(), "ConnectTimeout=30".to_owned(), "-T".to_owned()];
+    // It has no terminal to ask at, as with Docker: where it would ask, it says why and ends.
+    let options = ["-o", "ConnectTimeout=30", "-o", "BatchMode=yes", "-T"];
+    let mut words: Vec<_> = options.map(str::to_owned).to_vec();
     for (flag, value) in [("-l", user), ("-p", port)] {
         words.extend(value.map(|value| [flag.to_owned(), value.to_owned()]).into_iter().flatten());
     }
@@ -51,7 +53,8 @@ pub(crate) fn connect(arguments: &[String]) -> io::Result<Connection> {
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .kill_on_drop(true)
-        // What is typed at the terminal is not for it.
+        // What is typed at the terminal, an interrupt above all, is not for it. In the background
+        // it would be stopped for good if it asked anything there.
         .process_group(0)
         .spawn()?;
     let missing = || io::Error::other("ssh has no streams");
@@ -93,8 +96,13 @@ mod tests {
     use super::*;
 
     #[test]
+    fn it_is_told_not_to_ask_at_a_terminal_that_it_may_not_read() {
+        assert_eq!(arguments("h1").unwrap()[2..4], ["-o", "BatchMode=yes"]);
+    }
+
+    #[test]
     fn a_url_becomes_the_words_of_ssh() {
-        let words = |text| arguments(text).map(|words| words[3..].join(" ")).map_err(|e| e.message);
+        let words = |text| arguments(text).map(|words| words[5..].join(" ")).map_err(|e| e.message);
         assert_eq!(words("h1").unwrap(), "-- h1 rnet system dial-stdio");
         assert_eq!(words("me@h1:22").unwrap(), "-l me -p 22 -- h1 rnet system dial-stdio");
         let path = "-- h1 rnet --host 'unix:///run/x.sock' system dial-stdio";

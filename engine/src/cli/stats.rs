@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use hyper::Method;
 use serde_json::{Value, json};
+use tokio_util::task::AbortOnDropHandle;
 
 use super::client::{Client, documents, escape};
 use super::commands::StatsArgs;
@@ -36,15 +37,23 @@ pub(crate) async fn stats(client: &Arc<Client>, args: StatsArgs) -> Outcome {
         return once(client, &args, &format).await;
     }
     let watch = Arc::new(Watch::default());
-    if args.names.is_empty() {
-        // Before the list, so that none is missed between the two.
-        follow(client, &watch, args.all).await?;
+    let screen = Screen { format, whole: args.no_trunc, ends: !args.names.is_empty() };
+    if screen.ends {
+        for name in args.names {
+            watch.add(client, name);
+        }
+        return screen.draw(&watch).await;
     }
+    // Before the list, so that none is missed between the two.
+    let daemon = follow(client, &watch, args.all).await?;
     for name in names(client, &args).await? {
         watch.add(client, name);
     }
-    let screen = Screen { format, whole: args.no_trunc, ends: !args.names.is_empty() };
-    screen.draw(&watch).await
+    tokio::select! {
+        outcome = screen.draw(&watch) => outcome,
+        // It ends with the daemon that tells who comes and goes.
+        () = daemon => Ok(0),
+    }
 }
 
 /// The containers that are asked for.
@@ -81,7 +90,14 @@ async fn once(client: &Client, args: &StatsArgs, format: &Format) -> Outcome {
 
 /// What was last heard of each container, in the order in which they came.
 #[derive(Default)]
-struct Watch(Mutex<Vec<(String, Heard)>>);
+struct Watch(Mutex<Vec<Watched>>);
+
+/// A container that is listened to, as long as it is in the list.
+struct Watched {
+    name: String,
+    heard: Heard,
+    _listener: AbortOnDropHandle<()>,
+}
 
 /// What was heard of a container.
 enum Heard {
@@ -94,57 +110,64 @@ enum Heard {
 }
 
 impl Watch {
-    fn list(&self) -> std::sync::MutexGuard<'_, Vec<(String, Heard)>> {
+    fn list(&self) -> std::sync::MutexGuard<'_, Vec<Watched>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn note(&self, name: &str, heard: Heard) {
-        if let Some((_, known)) = self.list().iter_mut().find(|(known, _)| known == name) {
-            *known = heard;
+        if let Some(watched) = self.list().iter_mut().find(|watched| watched.name == name) {
+            watched.heard = heard;
         }
     }
 
     fn forget(&self, name: &str) {
-        self.list().retain(|(known, _)| known != name);
+        self.list().retain(|watched| watched.name != name);
     }
 
     /// Listens to a container's stream until it ends, unless it is listened to already.
     fn add(self: &Arc<Self>, client: &Arc<Client>, name: String) {
-        {
-            let mut list = self.list();
-            if list.iter().any(|(known, _)| *known == name) {
-                return;
-            }
-            list.push((name.clone(), Heard::Nothing));
+        let mut list = self.list();
+        if list.iter().any(|watched| watched.name == name) {
+            return;
         }
-        let (watch, client) = (self.clone(), client.clone());
-        tokio::spawn(async move {
-            let path = format!("/containers/{}/stats?stream=1", escape(&name));
-            let heard = match client.checked(Method::GET, &path, None).await {
-                Ok(answer) => {
-                    documents(answer, |stats| {
-                        watch.note(&name, Heard::Stats(Box::new(stats)));
-                        Ok(())
-                    })
-                    .await
-                }
-                Err(error) => Err(error),
-            };
-            match heard {
-                Ok(()) => watch.forget(&name),
-                Err(error) => watch.note(&name, Heard::Failed(error.message)),
-            }
+        let listener = tokio::spawn(self.clone().listen(client.clone(), name.clone()));
+        list.push(Watched {
+            name,
+            heard: Heard::Nothing,
+            _listener: AbortOnDropHandle::new(listener),
         });
+    }
+
+    async fn listen(self: Arc<Self>, client: Arc<Client>, name: String) {
+        let path = format!("/containers/{}/stats?stream=1", escape(&name));
+        let heard = match client.checked(Method::GET, &path, None).await {
+            Ok(answer) => {
+                documents(answer, |stats| {
+                    self.note(&name, Heard::Stats(Box::new(stats)));
+                    Ok(())
+                })
+                .await
+            }
+            Err(error) => Err(error),
+        };
+        match heard {
+            Ok(()) => self.forget(&name),
+            Err(error) => self.note(&name, Heard::Failed(error.message)),
+        }
     }
 }
 
-/// Adds and takes away containers as they come and go.
-async fn follow(client: &Arc<Client>, watch: &Arc<Watch>, all: bool) -> Result<(), CliError> {
+/// Adds and takes away containers as they come and go, until the daemon tells no more.
+async fn follow(
+    client: &Arc<Client>,
+    watch: &Arc<Watch>,
+    all: bool,
+) -> Result<impl Future<Output = ()> + use<>, CliError> {
     let wanted = json!({"type": ["container"], "event": ["create", "start", "die", "destroy"]});
     let path = format!("/events?filters={}", escape(&wanted.to_string()));
     let events = client.checked(Method::GET, &path, None).await?;
     let (client, watch) = (client.clone(), watch.clone());
-    tokio::spawn(async move {
+    Ok(async move {
         let _ = documents(events, |event| {
             let id = event["Actor"]["ID"].as_str().unwrap_or_default().to_owned();
             match event["Action"].as_str() {
@@ -157,8 +180,7 @@ async fn follow(client: &Arc<Client>, watch: &Arc<Watch>, all: bool) -> Result<(
             Ok(())
         })
         .await;
-    });
-    Ok(())
+    })
 }
 
 /// The table on the terminal.
@@ -202,7 +224,7 @@ impl Screen {
     /// The rows, and what failed.
     fn rows(&self, watch: &Watch) -> (Vec<Value>, Vec<String>) {
         let (mut rows, mut failed) = (Vec::new(), Vec::new());
-        for (name, heard) in watch.list().iter() {
+        for Watched { name, heard, .. } in watch.list().iter() {
             match heard {
                 Heard::Nothing => rows.push(unknown(name, self.whole)),
                 Heard::Stats(stats) => rows.push(row(name, stats, self.whole)),

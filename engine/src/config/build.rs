@@ -8,8 +8,8 @@ use std::str::FromStr;
 
 use ipnetwork::IpNetwork;
 use serde_json::Value;
+use shim::protocol::LOG_DRIVERS;
 
-use super::options::LOG_DRIVERS;
 use super::values::Values;
 use super::{
     Bridge, Config, ConfigError, Dns, Host, Invocation, Level, Log, LogFormat, RuntimeConfig,
@@ -115,7 +115,7 @@ pub fn config(invocation: Invocation, values: &Values) -> Result<Config> {
         cgroup_parent: values.text("cgroup-parent").unwrap_or_default().to_owned(),
         cgroupns_mode: one_of(values, "default-cgroupns-mode", &["private", "host"])?,
         ipc_mode: one_or(values, "default-ipc-mode", &["private", "shareable"], "private")?,
-        log_driver: one_or(values, "log-driver", LOG_DRIVERS, "json-file")?,
+        log_driver: one_or(values, "log-driver", &LOG_DRIVERS, "json-file")?,
         log_options: strings("log-opt", values)?,
         labels: labels(values)?,
         metrics: parse_some(values, &["metrics-addr"])?.pop(),

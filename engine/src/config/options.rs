@@ -332,9 +332,6 @@ pub const OPTIONS: &[Opt] = &[
     moot("", "proxies", Map, "", "proxies are taken from the environment"),
 ];
 
-/// The log drivers there are.
-pub const LOG_DRIVERS: &[&str] = &["json-file", "local", "none", "syslog", "journald", "fluentd"];
-
 /// The option that a flag or a key stands for.
 pub fn by_key(key: &str) -> Option<&'static Opt> {
     OPTIONS.iter().find(|opt| !opt.key.is_empty() && opt.key == key)

@@ -6,8 +6,11 @@ pub(super) mod rotation;
 #[cfg(test)]
 mod tests;
 
+use std::ffi::{CStr, OsString};
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
@@ -180,24 +183,45 @@ async fn until(time: Option<DateTime<Utc>>) {
     }
 }
 
-/// Tells of changes in the log's directory.
-struct Changes(AsyncFd<OwnedFd>);
+/// Tells of changes of the log that is written. The directory has others: those that are rotated,
+/// those that are being compressed, and what a reader unpacks there.
+struct Changes {
+    watch: AsyncFd<OwnedFd>,
+    name: OsString,
+}
 
 impl Changes {
     fn of(path: &Path) -> io::Result<Self> {
         let watch = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC)?;
         let kinds = WatchFlags::MODIFY | WatchFlags::CREATE | WatchFlags::MOVED_TO;
         inotify::add_watch(&watch, path.parent().unwrap_or(path), kinds)?;
+        let name = path.file_name().unwrap_or_default().to_owned();
         #[expect(deprecated, reason = "an owned descriptor keeps what its successor has promised")]
-        Ok(Self(AsyncFd::new(watch)?))
+        Ok(Self { watch: AsyncFd::new(watch)?, name })
     }
 
     async fn wait(&self) -> io::Result<()> {
-        let mut ready = self.0.readable().await?;
-        // All that is pending at once: one look at the files serves them all.
-        let mut buffer = [0; 4096];
-        while rustix::io::read(self.0.get_ref(), &mut buffer).is_ok() {}
-        ready.clear_ready();
-        Ok(())
+        loop {
+            let mut ready = self.watch.readable().await?;
+            let told = self.are_there();
+            ready.clear_ready();
+            if told {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Takes all that is pending at once, because one look at the files serves it all; tells
+    /// whether anything of it is about the log.
+    fn are_there(&self) -> bool {
+        let mut buffer = [const { MaybeUninit::uninit() }; 4096];
+        let mut events = inotify::Reader::new(self.watch.get_ref(), &mut buffer);
+        let mut told = false;
+        while let Ok(event) = events.next() {
+            // What has no name tells that some were lost.
+            let is_it = |name: &CStr| name.to_bytes() == self.name.as_bytes();
+            told |= event.file_name().is_none_or(is_it);
+        }
+        told
     }
 }

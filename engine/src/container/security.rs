@@ -1,6 +1,7 @@
 //! `--security-opt`: what confines a container beside its namespaces.
 
 use super::{Container, Containers, Spec};
+use cnm::options::boolean;
 use engine_error::{Error, Result};
 use runtime::spec::Seccomp;
 
@@ -44,7 +45,7 @@ impl SecurityOptions {
             ("seccomp", "builtin") => self.seccomp = Some(Seccomp::Default),
             ("seccomp", profile) => self.seccomp = Some(Seccomp::Profile(profile.to_owned())),
             ("apparmor", profile) => self.apparmor = Some(profile.to_owned()),
-            ("no-new-privileges", flag) => match truth(flag) {
+            ("no-new-privileges", flag) => match boolean(flag) {
                 Some(flag) => self.no_new_privileges = Some(flag),
                 None => return invalid(2),
             },
@@ -54,15 +55,6 @@ impl SecurityOptions {
             _ => return invalid(2),
         }
         Ok(())
-    }
-}
-
-/// A truth value as Go writes them.
-fn truth(text: &str) -> Option<bool> {
-    match text {
-        "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
-        "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),
-        _ => None,
     }
 }
 

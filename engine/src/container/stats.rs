@@ -82,7 +82,7 @@ impl Containers {
             networks: networks(container),
             system,
             processors,
-            memory: host_memory(&read("/proc/meminfo")),
+            memory: runtime::host::memory(),
         })
     }
 }
@@ -144,13 +144,6 @@ fn host_time(text: &str) -> (u64, u32) {
     (ticks.saturating_mul(TICK), u32::try_from(processors).unwrap_or(u32::MAX))
 }
 
-/// The host's memory, of `/proc/meminfo`.
-fn host_memory(text: &str) -> u64 {
-    let total = text.lines().find_map(|line| line.strip_prefix("MemTotal:"));
-    let kibibytes = total.and_then(|text| text.trim().strip_suffix(" kB")?.parse::<u64>().ok());
-    kibibytes.unwrap_or_default() * 1024
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -173,6 +166,5 @@ mod tests {
         let text = "cpu  1 2 3 4 5 6 7 8 9 10\ncpu0 1 2 3\ncpu1 1 2 3\nintr 5\ncpu 3\n";
         assert_eq!(host_time(text), (28 * TICK, 2));
         assert_eq!(host_time(""), (0, 0));
-        assert_eq!(host_memory("MemTotal:       24731708 kB\nMemFree: 1 kB\n"), 25_325_268_992);
     }
 }

@@ -41,16 +41,23 @@ impl Containers {
         let mut after = Container::clone(&before);
         apply(&mut after, update).map_err(cannot)?;
         self.limits_of(&after).map_err(cannot)?;
-        after.limits_due = before.state.has_process() && update.resources != Resources::default();
+        let due = due(&before, update);
+        after.limits_due = due != Due::Nothing;
         self.save(&after, Durability::Immediate)?;
-        let (spec, due) = (after.spec, after.limits_due);
+        let (spec, limits_due) = (after.spec, after.limits_due);
         live.change(|container| {
             container.spec = spec;
-            container.limits_due = due;
+            container.limits_due = limits_due;
         });
-        if due && let Err(error) = self.apply_limits(&live) {
-            self.take_back(&live, &before);
-            return Err(cannot(error));
+        match due {
+            Due::Nothing => {}
+            Due::Owed => self.finish_update(&live),
+            Due::Asked => {
+                if let Err(error) = self.apply_limits(&live) {
+                    self.take_back(&live, &before);
+                    return Err(cannot(error));
+                }
+            }
         }
         self.tell(&live.get(), "update", &[]);
         Ok(warnings)
@@ -104,11 +111,12 @@ impl Containers {
         let _ = limits(wanted, &self.cgroup_of(of), &self.runner.host, warnings);
     }
 
-    /// The record and the container are as they were: what a runtime refused is not there.
+    /// The record and the container are as they were: what a runtime refused is not there, and what
+    /// was owed before still is.
     fn take_back(&self, live: &Live, before: &Container) {
         let (container, ()) = live.change(|container| {
             container.spec = before.spec.clone();
-            container.limits_due = false;
+            container.limits_due = before.limits_due;
         });
         self.note(&container, Durability::Immediate);
         if container.state.has_process()
@@ -117,6 +125,29 @@ impl Containers {
             let (container, error) = (container.short_id(), error.chain());
             tracing::warn!(container, error, "its limits may be a mixture of old and new ones");
         }
+    }
+}
+
+/// Which limits a container with a process is to be given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Due {
+    /// None: it has those of its record, or will with its next start.
+    Nothing,
+    /// Those of an earlier update. That they cannot be given is no fault of this one.
+    Owed,
+    /// Those that are asked for now, and with them all that were owed.
+    Asked,
+}
+
+fn due(before: &Container, update: &Update) -> Due {
+    if !before.state.has_process() {
+        Due::Nothing
+    } else if update.resources != Resources::default() {
+        Due::Asked
+    } else if before.limits_due {
+        Due::Owed
+    } else {
+        Due::Nothing
     }
 }
 
@@ -243,6 +274,23 @@ mod tests {
         assert_eq!((own.memory, own.cpu_shares, own.pids_limit), (5, 9, Some(7)));
         merge(&mut own, &Resources { pids_limit: Some(0), ..Resources::default() });
         assert_eq!((own.cpuset_cpus.as_str(), own.pids_limit), ("0", Some(0)));
+    }
+
+    #[test]
+    fn limits_that_are_owed_are_not_forgotten_by_an_update_of_something_else() {
+        let mut container = Container::default();
+        let policy = Update { restart: Some(RestartPolicy::Always), ..Update::default() };
+        let resources = Resources { memory: 64 << 20, ..Resources::default() };
+        let limits = Update { resources, ..Update::default() };
+        container.limits_due = true;
+        assert_eq!(due(&container, &limits), Due::Nothing);
+        container.state.status = Status::Running;
+        assert_eq!((due(&container, &policy), due(&container, &limits)), (Due::Owed, Due::Asked));
+        container.limits_due = false;
+        assert_eq!(
+            (due(&container, &policy), due(&container, &limits)),
+            (Due::Nothing, Due::Asked)
+        );
     }
 
     #[test]

@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::Engine;
 use crate::container::Status;
 use image::rootfs::StorageDriver;
+use runtime::host;
 
 /// The figures of one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -47,7 +48,7 @@ impl Engine {
             processors: count(
                 std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
             ),
-            memory: kibibytes("/proc/meminfo", "MemTotal:"),
+            memory: host::memory(),
             kernel: nix::sys::utsname::uname()
                 .map(|names| names.release().to_string_lossy().into_owned())
                 .unwrap_or_default(),
@@ -56,7 +57,7 @@ impl Engine {
                 _ => "overlay2".to_owned(),
             },
             descriptors: fs::read_dir("/proc/self/fd").map_or(0, |files| count(files.count())),
-            resident: kibibytes("/proc/self/status", "VmRSS:"),
+            resident: host::kibibytes("/proc/self/status", "VmRSS:"),
             ..Figures::default()
         };
         for container in self.containers.list() {
@@ -80,12 +81,4 @@ impl Engine {
 
 fn count(number: usize) -> u64 {
     number as u64
-}
-
-/// A line of a file of `/proc`, in bytes.
-fn kibibytes(file: &str, name: &str) -> u64 {
-    let text = fs::read_to_string(file).unwrap_or_default();
-    let line = text.lines().find_map(|line| line.strip_prefix(name));
-    let number = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<u64>().ok());
-    number.unwrap_or_default() * 1024
 }

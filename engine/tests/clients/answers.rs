@@ -14,14 +14,11 @@ const IMAGE: &str = "rnet/toolbox:latest";
 /// and what needs a registry or a swarm.
 const APART: &[&str] = &[
     "/auth",
-    "/build/prune",
-    "/commit",
     "/configs",
     "/distribution",
     "/images/get",
     "/images/search",
     "/images/{name}/get",
-    "/containers/{id}/changes",
     "/containers/{id}/logs",
     "/nodes",
     "/plugins",
@@ -183,6 +180,9 @@ fn questions(daemon: &Daemon) -> Vec<(&'static str, String, Value)> {
         plain("GET /containers/{id}/json", "/containers/web/json?size=1"),
         plain("GET /containers/{id}/json", "/containers/made/json"),
         plain("GET /containers/{id}/top", "/containers/web/top"),
+        plain("GET /containers/{id}/changes", "/containers/web/changes"),
+        plain("POST /commit", "/commit?container=web&repo=committed&tag=1"),
+        plain("POST /build/prune", "/build/prune?all=1"),
         plain("GET /containers/{id}/stats", "/containers/web/stats?stream=0&one-shot=1"),
         (
             "POST /containers/{id}/update",

@@ -82,6 +82,106 @@ fn a_context_of_docker_s_is_one_of_ours_and_the_other_way_round() {
     assert_eq!(error, "conflicting options: cannot specify both --host and --context");
 }
 
+/// What `inspect` tells of a context.
+fn shown(scratch: &Scratch, name: &str) -> Value {
+    let text = ok(scratch, &["context", "inspect", name]);
+    serde_json::from_str::<Value>(&text).unwrap()[0].take()
+}
+
+/// A context with certificates, for a daemon that is not verified.
+fn create_with_certificates(scratch: &Scratch, name: &str) {
+    let file = |name: &str| {
+        std::fs::write(scratch.path(name), name).unwrap();
+        scratch.text(name)
+    };
+    let docker = format!(
+        "host=tcp://h:1,ca={},cert={},key={},skip-tls-verify=1",
+        file("ca"),
+        file("cert"),
+        file("key")
+    );
+    ok(scratch, &["context", "create", name, "--description", "d", "--docker", &docker]);
+}
+
+#[test]
+fn a_context_made_of_another_one_has_all_that_it_has() {
+    let scratch = Scratch::new();
+    create_with_certificates(&scratch, "one");
+    ok(&scratch, &["context", "create", "two", "--from", "one"]);
+    ok(&scratch, &["--context", "one", "context", "create", "three", "--description", "e"]);
+    let one = shown(&scratch, "one");
+    assert_eq!(one["Endpoints"]["docker"]["SkipTLSVerify"], true);
+    assert_eq!(one["TLSMaterial"]["docker"].as_array().map(Vec::len), Some(3));
+    for (name, description) in [("two", "d"), ("three", "e")] {
+        let other = shown(&scratch, name);
+        assert_eq!(other["Endpoints"], one["Endpoints"], "{name}");
+        assert_eq!(other["TLSMaterial"], one["TLSMaterial"], "{name}");
+        assert_eq!(other["Metadata"]["Description"], description);
+    }
+    let key = shown(&scratch, "two")["Storage"]["TLSPath"].as_str().unwrap().to_owned();
+    let key = std::path::Path::new(&key).join("docker/key.pem");
+    assert_eq!(std::fs::read_to_string(&key).unwrap(), "key");
+    let mode = |path: &std::path::Path| std::fs::metadata(path).unwrap().permissions().mode();
+    let modes = (mode(&key) & 0o777, mode(key.parent().unwrap()) & 0o777);
+    assert_eq!(modes, (0o600, 0o700));
+    let both = ["context", "create", "four", "--from", "one", "--docker", "host=tcp://x:1"];
+    let (code, _, error) = rnet(&scratch, &both);
+    assert_eq!((code, &*error), (Some(1), "cannot use --docker flag when --from is set"));
+    let (code, _, error) =
+        rnet(&scratch, &["context", "create", "four", "--docker", "skip-tls-verify=maybe"]);
+    assert!(code == Some(1) && error.contains("parsing \"maybe\""), "{error}");
+}
+
+#[test]
+fn an_update_of_a_context_changes_what_it_names() {
+    let scratch = Scratch::new();
+    create_with_certificates(&scratch, "one");
+    let before = shown(&scratch, "one");
+    let meta = std::path::Path::new(before["Storage"]["MetadataPath"].as_str().unwrap());
+    let meta = meta.join("meta.json");
+    // What other clients keep there.
+    let mut kept: Value = serde_json::from_slice(&std::fs::read(&meta).unwrap()).unwrap();
+    kept["Metadata"]["Mine"] = "m".into();
+    kept["Endpoints"]["other"] = serde_json::json!({"Host": "o"});
+    std::fs::write(&meta, kept.to_string()).unwrap();
+    ok(&scratch, &["context", "update", "one", "--description", "e"]);
+    let after = shown(&scratch, "one");
+    assert_eq!(after["Metadata"], serde_json::json!({"Description": "e", "Mine": "m"}));
+    assert_eq!(after["Endpoints"], kept["Endpoints"]);
+    assert_eq!(after["TLSMaterial"], before["TLSMaterial"]);
+    // An endpoint that is named is named as a whole.
+    ok(&scratch, &["context", "update", "one", "--docker", "host=tcp://new:2"]);
+    let after = shown(&scratch, "one");
+    let endpoint = serde_json::json!({"Host": "tcp://new:2", "SkipTLSVerify": false});
+    assert_eq!(after["Endpoints"]["docker"], endpoint);
+    assert_eq!(after["Endpoints"]["other"]["Host"], "o");
+    assert_eq!(
+        (&after["TLSMaterial"], &after["Metadata"]["Mine"]),
+        (&serde_json::json!({}), &"m".into())
+    );
+}
+
+#[test]
+fn a_description_of_a_context_that_is_none_is_told() {
+    let scratch = Scratch::new();
+    create_with_certificates(&scratch, "one");
+    ok(&scratch, &["context", "create", "two", "--from", "one"]);
+    let place = shown(&scratch, "one")["Storage"]["MetadataPath"].as_str().unwrap().to_owned();
+    std::fs::write(std::path::Path::new(&place).join("meta.json"), "[1]").unwrap();
+    for words in [&["context", "inspect", "one"][..], &["-c", "one", "ps"]] {
+        let (code, _, error) = rnet(&scratch, words);
+        assert!(code == Some(1) && error.contains("context \"one\": parsing"), "{error}");
+    }
+    assert_eq!(ok(&scratch, &["context", "ls", "-q"]), "default\ntwo");
+    // An archive of such a one, too.
+    std::fs::write(scratch.path("meta.json"), "[1]").unwrap();
+    let tar = ["-cf", &scratch.text("archive"), "-C", &scratch.text(""), "meta.json"];
+    assert!(Command::new("tar").args(tar).status().unwrap().success());
+    let (code, _, error) =
+        rnet(&scratch, &["context", "import", "three", &scratch.text("archive")]);
+    assert!(code == Some(1) && error.contains("cannot use meta.json"), "{error}");
+}
+
 #[test]
 fn what_a_user_prefers_is_the_default() {
     let daemon = Daemon::start(&[]);
@@ -134,12 +234,9 @@ fn a_daemon_of_another_host_is_reached_by_ssh() {
 fn figures_are_served_for_graphs() {
     let daemon = Daemon::start(&["--metrics-addr", "127.0.0.1:9323"]);
     daemon.docker_ok(&["run", "-d", "--name", "c1", "-p", "8085:80", IMAGE, "trap"]);
-    let toolbox = |words: &[&str]| {
-        let run = ["run", "--rm", "--network", "host", IMAGE];
-        daemon.docker_ok(&[&run[..], words].concat())
-    };
-    let text = toolbox(&["get", "http://127.0.0.1:9323/metrics"]);
-    // Who asks runs, too.
+    // Who asks runs, too, and is known to before it asks.
+    daemon.docker_ok(&["run", "-d", "--name", "c2", "--network", "host", IMAGE, "trap"]);
+    let text = daemon.docker_ok(&["exec", "c2", "get", "http://127.0.0.1:9323/metrics"]);
     for line in [
         "engine_daemon_container_states_containers{state=\"running\"} 2",
         "engine_daemon_container_states_containers{state=\"stopped\"} 0",

@@ -7,6 +7,7 @@ use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
@@ -385,6 +386,35 @@ impl Reply {
     /// The message of an error.
     pub fn message(&self) -> String {
         self.json()["message"].as_str().unwrap_or_default().to_owned()
+    }
+}
+
+/// The lines that a program writes, as they come.
+#[derive(Debug)]
+pub struct Lines(mpsc::Receiver<String>);
+
+impl Lines {
+    pub fn of(out: impl Read + Send + 'static) -> Self {
+        let (told, heard) = mpsc::channel();
+        std::thread::spawn(move || {
+            let lines = BufReader::new(out).lines().map_while(Result::ok);
+            lines.map_while(|line| told.send(line).ok()).for_each(drop);
+        });
+        Self(heard)
+    }
+
+    /// The first line that is so; nothing if the program ends before. That there is none for all of
+    /// the patience is a fault.
+    pub fn first(&mut self, mut is_so: impl FnMut(&str) -> bool) -> Option<String> {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            match self.0.recv_timeout(end.saturating_duration_since(Instant::now())) {
+                Ok(line) if is_so(&line) => return Some(line),
+                Ok(_) => {}
+                Err(mpsc::RecvTimeoutError::Disconnected) => return None,
+                Err(mpsc::RecvTimeoutError::Timeout) => panic!("no line is so"),
+            }
+        }
     }
 }
 

@@ -136,8 +136,8 @@ fn under_the_name_dockerd_its_flags_are_taken() {
     assert_eq!(bridge["IPAM"]["Config"][0]["Gateway"], "10.122.0.1");
 }
 
-#[test]
-fn tcp_is_for_clients_with_a_certificate() {
+/// A daemon at a TCP port, and certificates of all kinds in its directory.
+fn tls_daemon() -> Daemon {
     let scratch = Scratch::new();
     let script = "set -e; cd $1
         make() { openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=$1 -keyout $1.key \
@@ -162,7 +162,38 @@ fn tcp_is_for_clients_with_a_certificate() {
         "--tlskey",
         &key,
     ];
-    let daemon = Daemon::start_in(scratch, RNET, &["daemon"], &flags);
+    Daemon::start_in(scratch, RNET, &["daemon"], &flags)
+}
+
+#[test]
+fn a_context_can_leave_it_open_whether_the_daemon_is_the_right_one() {
+    let daemon = tls_daemon();
+    let pid = std::fs::read_to_string(daemon.scratch.path("pid")).unwrap();
+    let path = |file: &str| daemon.scratch.text(file);
+    let rnet = |words: &[&str]| {
+        let mut command = Command::new("nsenter");
+        command.args([&format!("--net=/proc/{pid}/ns/net"), RNET]).args(words);
+        command.env("DOCKER_CONFIG", path("config")).env_remove("DOCKER_HOST");
+        command.env_remove("RNET_HOST").output().unwrap()
+    };
+    for skip in ["true", "false"] {
+        // Whoever signed the daemon's certificate is not the one who is trusted.
+        let docker = format!(
+            "host=tcp://127.0.0.1:2376,ca={},cert={},key={},skip-tls-verify={skip}",
+            path("strangers.pem"),
+            path("client.pem"),
+            path("client.key")
+        );
+        let made = rnet(&["context", "create", skip, "--docker", &docker]);
+        assert!(made.status.success(), "{made:?}");
+        let asked = rnet(&["--context", skip, "version", "--format", "{{.Server.APIVersion}}"]);
+        assert_eq!(asked.status.success(), skip == "true", "{asked:?}");
+    }
+}
+
+#[test]
+fn tcp_is_for_clients_with_a_certificate() {
+    let daemon = tls_daemon();
     let pid = std::fs::read_to_string(daemon.scratch.path("pid")).unwrap();
     let client = |name: &str| {
         let path = |file: &str| daemon.scratch.text(file);

@@ -1,10 +1,13 @@
 //! What containers use is told once, as a stream, and as a table.
 
-use std::io::{BufRead, BufReader};
+use std::io::BufReader;
+use std::process::{Child, Stdio};
+use std::time::Instant;
 
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
-use crate::daemon::{Client, Daemon, Reply, read_chunk};
+use crate::daemon::{Client, Daemon, Lines, PATIENCE, Reply, read_chunk};
 
 const IMAGE: &str = "rnet/toolbox";
 
@@ -123,14 +126,14 @@ fn the_table_keeps_itself_up_to_date() {
     let daemon = Daemon::start(&[]);
     for client in Client::ALL {
         let mut command = daemon.client(client, &["stats", "--format", "<{{.Name}} {{.PIDs}}>"]);
-        let mut child = command.stdout(std::process::Stdio::piped()).spawn().unwrap();
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+        let mut lines = Lines::of(child.stdout.take().unwrap());
         daemon.docker_ok(&["run", "-d", "--name", "late", "--network", "none", IMAGE, "trap"]);
-        assert!(lines.any(|line| line.contains("<late 1>")), "{client:?}");
+        assert!(lines.first(|line| line.contains("<late 1>")).is_some(), "{client:?}");
         daemon.docker_ok(&["rm", "-f", "late"]);
         // A frame without it, which is the start of a screen that is empty.
         let mut frame = 0;
-        let gone = lines.find(|line| {
+        let gone = lines.first(|line| {
             frame = if line.contains("late") { 0 } else { frame + 1 };
             frame > 2
         });
@@ -138,4 +141,73 @@ fn the_table_keeps_itself_up_to_date() {
         child.kill().unwrap();
         child.wait().unwrap();
     }
+}
+
+/// Our client's table of all that runs.
+fn table(daemon: &Daemon) -> (Child, Lines) {
+    let mut command = daemon.client(Client::Rnet, &["stats", "--format", "<{{.Name}} {{.PIDs}}>"]);
+    let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+    let lines = Lines::of(child.stdout.take().unwrap());
+    (child, lines)
+}
+
+/// Waits until it is so.
+fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let end = Instant::now() + PATIENCE;
+    while !is_so() {
+        assert!(Instant::now() < end, "{what}");
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn a_table_of_all_containers_ends_with_the_daemon() {
+    let mut daemon = Daemon::start(&[]);
+    daemon.docker_ok(&["run", "-d", "--name", "web", "--network", "none", IMAGE, "trap"]);
+    let (mut child, mut lines) = table(&daemon);
+    assert!(lines.first(|line| line.contains("<web 1>")).is_some());
+    daemon.signal(Signal::SIGTERM);
+    assert_eq!(daemon.wait(), Some(0));
+    let mut ended = None;
+    wait_until("it goes on without a daemon", || {
+        ended = child.try_wait().unwrap();
+        ended.is_some()
+    });
+    assert_eq!(ended.and_then(|status| status.code()), Some(0));
+}
+
+#[test]
+fn a_container_that_starts_again_and_again_is_listened_to_once() {
+    let daemon = Daemon::start(&[]);
+    daemon.docker_ok(&["run", "-d", "--name", "web", "--network", "none", IMAGE, "trap"]);
+    let (mut child, mut lines) = table(&daemon);
+    assert!(lines.first(|line| line.contains("<web 1>")).is_some());
+    let descriptors = format!("/proc/{}/fd", child.id());
+    let sockets = || {
+        let files = std::fs::read_dir(&descriptors).unwrap().flatten();
+        let targets = files.filter_map(|file| std::fs::read_link(file.path()).ok());
+        targets.filter(|target| target.to_string_lossy().starts_with("socket:")).count()
+    };
+    let before = sockets();
+    for _ in 0..3 {
+        daemon.docker_ok(&["restart", "-t", "0", "web"]);
+    }
+    // What is told of a new one comes after all that was told of the others.
+    daemon.docker_ok(&["run", "-d", "--name", "late", "--network", "none", IMAGE, "trap"]);
+    assert!(lines.first(|line| line.contains("<late 1>")).is_some());
+    wait_until("streams of earlier runs are kept", || sockets() <= before + 1);
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+#[test]
+fn a_stream_of_figures_ends_with_the_daemon() {
+    let mut daemon = Daemon::start(&[]);
+    daemon.docker_ok(&["create", "--name", "idle", "--network", "none", IMAGE, "trap"]);
+    let mut answers = Answers::of(&daemon, "idle");
+    assert!(answers.next().is_some());
+    daemon.signal(Signal::SIGTERM);
+    // It is not cut off: its last chunk comes.
+    assert!(std::iter::from_fn(|| answers.next()).all(|answer| answer["name"] == "/idle"));
+    assert_eq!(daemon.wait(), Some(0));
 }

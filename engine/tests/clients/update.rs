@@ -3,7 +3,7 @@
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
-use crate::daemon::{Client, Daemon};
+use crate::daemon::{Client, Daemon, Lines};
 
 const IMAGE: &str = "rnet/toolbox";
 
@@ -106,12 +106,10 @@ fn a_new_restart_policy_is_the_one_that_counts() {
     daemon.docker_ok(&["update", "--restart", "on-failure:3", "c1"]);
     let policy = json!({"Name": "on-failure", "MaximumRetryCount": 3});
     assert_eq!(shown(&daemon, "c1")["RestartPolicy"], policy);
-    let mut line = String::new();
-    let mut out = std::io::BufReader::new(events.stdout.take().unwrap());
-    std::io::BufRead::read_line(&mut out, &mut line).unwrap();
+    let line = Lines::of(events.stdout.take().unwrap()).first(|_| true);
     events.kill().unwrap();
     events.wait().unwrap();
-    assert_eq!(line.trim_end(), "update c1");
+    assert_eq!(line.as_deref(), Some("update c1"));
     let pid = || daemon.get("/containers/c1/json").json()["State"]["Pid"].as_i64().unwrap();
     let first = pid();
     // Whom nobody of the API has ended has failed.

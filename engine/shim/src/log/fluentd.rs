@@ -1,7 +1,6 @@
 //! fluentd's forward protocol: `MessagePack` over TCP or a unix socket.
 
 use std::io::{self, Write};
-use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -9,7 +8,7 @@ use super::super::jsonfile::Stream;
 use super::super::protocol::{Fluentd as Wanted, FluentdTo};
 use super::Taker;
 use super::queue::Message;
-use super::syslog::{dial, first};
+use super::syslog::{dial, tcp};
 
 /// How long a receiver may take for a connection or a message.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -23,12 +22,7 @@ pub(super) struct Fluentd {
 impl Fluentd {
     pub(super) fn connect(wanted: &Wanted) -> io::Result<Self> {
         let stream: Box<dyn Write + Send> = match &wanted.to {
-            FluentdTo::Tcp { address } => {
-                let stream = TcpStream::connect_timeout(&first(address)?, PATIENCE)
-                    .map_err(|error| dial("tcp", address, &error))?;
-                stream.set_write_timeout(Some(PATIENCE))?;
-                Box::new(stream)
-            }
+            FluentdTo::Tcp { address } => Box::new(tcp(address)?),
             FluentdTo::Unix { path } => {
                 let stream = UnixStream::connect(path)
                     .map_err(|error| dial("unix", &path.to_string_lossy(), &error))?;
@@ -100,6 +94,7 @@ mod tests {
             tag: "t".to_owned(),
             fields: vec![("container_name".to_owned(), "/web".to_owned())],
             fine: false,
+            may_be_away: false,
         };
         let time = UNIX_EPOCH + Duration::from_secs(5);
         let message =

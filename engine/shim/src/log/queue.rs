@@ -54,11 +54,13 @@ impl Message {
 }
 
 impl Queue {
-    /// Begins to hand lines over to somebody, who must be there now.
+    /// Begins to hand lines over to somebody, who must be there now or may come later.
     pub(super) fn start(to: &Destination, bound: u64) -> io::Result<Arc<Self>> {
         let bound = usize::try_from(bound).unwrap_or(usize::MAX);
         let queue = Arc::new(Self { bound, state: Mutex::default(), changed: Condvar::new() });
-        let (taker, to, its) = (connect(to)?, to.clone(), Arc::clone(&queue));
+        let may_be_away = matches!(to, Destination::Fluentd(fluentd) if fluentd.may_be_away);
+        let taker = if may_be_away { None } else { Some(connect(to)?) };
+        let (to, its) = (to.clone(), Arc::clone(&queue));
         std::thread::Builder::new().name("log".to_owned()).spawn(move || its.serve(taker, &to))?;
         Ok(queue)
     }
@@ -93,8 +95,7 @@ impl Queue {
         }
     }
 
-    fn serve(&self, taker: Box<dyn Taker>, to: &Destination) {
-        let mut taker = Some(taker);
+    fn serve(&self, mut taker: Option<Box<dyn Taker>>, to: &Destination) {
         let mut pause = PAUSES.0;
         loop {
             let message = self.next();
@@ -169,6 +170,31 @@ mod tests {
             .map(|m| String::from_utf8(m.text.clone()).unwrap())
             .collect();
         assert_eq!(texts[2..], ["5 messages were lost: they came too fast", "later"]);
+    }
+
+    #[test]
+    fn a_fluentd_that_may_be_away_has_what_was_written_before_it_came() {
+        use super::super::super::protocol::{Fluentd, FluentdTo};
+        use std::io::Read;
+        let path = std::env::temp_dir().join(format!("rnet-fluentd-{}", std::process::id()));
+        let to = |may_be_away| {
+            let (tag, fields) = ("t".to_owned(), Vec::new());
+            let to = FluentdTo::Unix { path: path.clone() };
+            Destination::Fluentd(Fluentd { to, tag, fields, fine: false, may_be_away })
+        };
+        assert!(Queue::start(&to(false), 1 << 20).is_err());
+        let queue = Queue::start(&to(true), 1 << 20).unwrap();
+        queue.push(Message::new(Stream::Stdout, b"early", false));
+        let fluentd = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        let (mut stream, _) = fluentd.accept().unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        let mut text = Vec::new();
+        while !text.ends_with(b"early") {
+            let mut byte = [0];
+            stream.read_exact(&mut byte).unwrap();
+            text.extend(byte);
+        }
+        std::fs::remove_file(path).unwrap();
     }
 
     #[test]

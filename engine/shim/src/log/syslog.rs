@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 use std::io::{self, Write};
-use std::net::{TcpStream, ToSocketAddrs, UdpSocket};
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs, UdpSocket};
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::time::Duration;
 
@@ -44,18 +44,15 @@ impl Syslog {
                 Way::Datagram(socket)
             }
             SyslogTo::Udp { address } => {
-                let to = first(address)?;
-                let any = if to.is_ipv6() { "[::]:0" } else { "0.0.0.0:0" };
-                let socket = UdpSocket::bind(any)?;
-                socket.connect(to)?;
-                Way::Udp(socket)
+                let reached = reach(&resolve(address)?, |to, _| {
+                    let any = if to.is_ipv6() { "[::]:0" } else { "0.0.0.0:0" };
+                    let socket = UdpSocket::bind(any)?;
+                    socket.connect(to)?;
+                    Ok(socket)
+                });
+                Way::Udp(reached.map_err(|error| dial("udp", address, &error))?)
             }
-            SyslogTo::Tcp { address } => {
-                let stream = TcpStream::connect_timeout(&first(address)?, PATIENCE)
-                    .map_err(|error| dial("tcp", address, &error))?;
-                stream.set_write_timeout(Some(PATIENCE))?;
-                Way::Stream(Box::new(stream))
-            }
+            SyslogTo::Tcp { address } => Way::Stream(Box::new(tcp(address)?)),
         };
         Ok(Self { way, wanted: wanted.clone() })
     }
@@ -93,12 +90,34 @@ fn unix(path: &str) -> io::Result<Way> {
     Ok(Way::Stream(Box::new(stream)))
 }
 
-/// The first of the addresses of a name.
-pub(super) fn first(address: &str) -> io::Result<std::net::SocketAddr> {
-    let mut found = address.to_socket_addrs().map_err(|error| dial("tcp", address, &error))?;
-    found
-        .next()
-        .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, format!("no such host: {address}")))
+/// A connection to whoever answers first of those that a name stands for.
+pub(super) fn tcp(address: &str) -> io::Result<TcpStream> {
+    let reached = reach(&resolve(address)?, |to, limit| TcpStream::connect_timeout(&to, limit));
+    let stream = reached.map_err(|error| dial("tcp", address, &error))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    Ok(stream)
+}
+
+fn resolve(address: &str) -> io::Result<Vec<SocketAddr>> {
+    let found = address.to_socket_addrs().map_err(|error| dial("tcp", address, &error))?;
+    Ok(found.collect())
+}
+
+/// Tries one address after the other, as Go does: each has its share of the time, and the first
+/// failure is the one that is told.
+fn reach<T>(
+    addresses: &[SocketAddr],
+    connect: impl Fn(SocketAddr, Duration) -> io::Result<T>,
+) -> io::Result<T> {
+    let share = PATIENCE / u32::try_from(addresses.len().max(1)).unwrap_or(u32::MAX);
+    let mut failure = None;
+    for address in addresses {
+        match connect(*address, share) {
+            Ok(reached) => return Ok(reached),
+            Err(error) => failure = failure.or(Some(error)),
+        }
+    }
+    Err(failure.unwrap_or_else(|| io::Error::other("no such host")))
 }
 
 /// An error in Go's words.
@@ -159,6 +178,23 @@ mod tests {
         let message = Message { stream, text: b"hi".to_vec(), partial: false, time };
         let text = String::from_utf8(super::format(&wanted, &message)).unwrap();
         assert_eq!(text, expected.replace("PID", &std::process::id().to_string()));
+    }
+
+    #[test]
+    fn another_address_of_a_name_is_tried_where_the_first_does_not_answer() {
+        let listen = || std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let (open, closed) = (listen(), listen());
+        let addresses = [closed.local_addr().unwrap(), open.local_addr().unwrap()];
+        drop(closed);
+        let connect = |to: SocketAddr, limit: Duration| {
+            assert_eq!(limit, PATIENCE / 2);
+            TcpStream::connect_timeout(&to, limit)
+        };
+        let stream = reach(&addresses, connect).unwrap();
+        assert_eq!(stream.peer_addr().unwrap(), addresses[1]);
+        drop(open);
+        let error = reach(&addresses, connect).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use super::container_config::{Config, HostConfig};
+use crate::container::LOG_DELIVERY;
 use crate::container::spec::Mount;
 use engine_error::{Error, Result};
 use runtime::capabilities::CapabilitySet;
@@ -391,7 +392,7 @@ fn check_log(host: &HostConfig) -> Result<()> {
     }
     let options = if driver == "local" { &OPTIONS[..LOCAL] } else { &OPTIONS[..] };
     let known =
-        |name: &&String| options.contains(&name.as_str()) || DELIVERY.contains(&name.as_str());
+        |name: &&String| options.contains(&name.as_str()) || LOG_DELIVERY.contains(&name.as_str());
     match host.log_config.config.keys().find(|name| !known(name)) {
         Some(name) => {
             let driver =
@@ -402,17 +403,14 @@ fn check_log(host: &HostConfig) -> Result<()> {
     }
 }
 
-/// How a log takes what a container writes, whichever driver it has.
-const DELIVERY: [&str; 2] = ["mode", "max-buffer-size"];
-
 /// No container ever waits for the reader of its log here, so there is nothing to do in either mode.
 fn check_delivery(host: &HostConfig) -> Result<()> {
     let option = |name| host.log_config.config.get(name).map(String::as_str);
-    let mode = option(DELIVERY[0]).unwrap_or_default();
+    let mode = option("mode").unwrap_or_default();
     if !matches!(mode, "" | "blocking" | "non-blocking") {
         return invalid(format!("logger: logging mode not supported: {mode}"));
     }
-    let Some(size) = option(DELIVERY[1]) else { return Ok(()) };
+    let Some(size) = option("max-buffer-size") else { return Ok(()) };
     if mode != "non-blocking" {
         return invalid(
             "logger: max-buffer-size option is only supported with 'mode=non-blocking'",

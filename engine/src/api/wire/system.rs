@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 
 use crate::api::system::limits::Limits;
 use crate::api::version::{NEWEST, OLDEST, Version};
-use crate::config::options::LOG_DRIVERS;
 use crate::core::check::Finding;
+use shim::protocol::LOG_DRIVERS;
 
 /// Our version, that of the daemon and of the command line.
 pub const RNET: &str = env!("CARGO_PKG_VERSION");

@@ -3,17 +3,16 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use cnm::options::boolean;
 use gtmpl_ng::{Context, Template, Value as Item};
 use regex::Regex;
 
 use super::super::Container;
 use super::rotation::{Rotation, bytes};
 use engine_error::{Error, Result};
-use shim::protocol::{Destination, Fluentd, FluentdTo, Log, Syslog, SyslogFormat, SyslogTo};
-
-/// The log drivers there are. What `local` keeps is written as `json-file` does it.
-pub(crate) const DRIVERS: [&str; 6] =
-    ["json-file", "local", "none", "syslog", "journald", "fluentd"];
+use shim::protocol::{
+    Destination, Fluentd, FluentdTo, LOG_DRIVERS, Log, Syslog, SyslogFormat, SyslogTo,
+};
 
 /// Drivers of Docker that are not there.
 const ELSEWHERE: [&str; 4] = ["awslogs", "gcplogs", "gelf", "splunk"];
@@ -30,8 +29,8 @@ const FLUENTD: &str = "127.0.0.1:24224";
 /// Options of every driver that tells of the container.
 const ATTRIBUTES: [&str; 5] = ["labels", "labels-regex", "env", "env-regex", "tag"];
 
-/// Options of how a log is passed on, whoever has it.
-const DELIVERY: [&str; 6] = [
+/// Options of how a log is passed on and what is kept of it here, whichever driver it has.
+pub(crate) const DELIVERY: [&str; 6] = [
     "mode",
     "max-buffer-size",
     "cache-disabled",
@@ -82,15 +81,16 @@ pub(crate) fn check(driver: &str, options: &Options) -> Result<()> {
         return Err(Error::invalid(format!(
             "failed to create task for container: failed to initialize logging driver: {driver} is \
              not there: use one of {}",
-            DRIVERS.join(", ")
+            LOG_DRIVERS.join(", ")
         )));
     }
-    if !DRIVERS.contains(&driver) {
+    if !LOG_DRIVERS.contains(&driver) {
         return Err(Error::invalid(format!(
             "error looking up logging plugin {driver}: plugin \"{driver}\" not found"
         )));
     }
     let own: &[&str] = match driver {
+        "none" => return Ok(()),
         "syslog" => &["syslog-address", "syslog-facility", "syslog-format"],
         "journald" => &[],
         "fluentd" => &[
@@ -105,10 +105,7 @@ pub(crate) fn check(driver: &str, options: &Options) -> Result<()> {
             "fluentd-sub-second-precision",
             "fluentd-write-timeout",
         ],
-        _ => {
-            flag(options, "compress", false)?;
-            return tag(options, &Options::new()).map(drop);
-        }
+        _ => &["compress", "max-size", "max-file"],
     };
     let known = |name: &str| [own, &ATTRIBUTES, &DELIVERY].iter().any(|set| set.contains(&name));
     if let Some(name) = options.keys().find(|name| !known(name)) {
@@ -118,10 +115,15 @@ pub(crate) fn check(driver: &str, options: &Options) -> Result<()> {
     }
     let container = Container::default();
     let plan = Plan { container: &container, options, host: "" };
+    flag(options, "compress", false)?;
+    keeps_copy(options)?;
+    plan.copy()?;
+    plan.marks()?;
     match driver {
         "syslog" => plan.syslog().map(drop),
         "fluentd" => plan.fluentd().map(drop),
-        _ => plan.journald().map(drop),
+        "journald" => plan.journald().map(drop),
+        _ => tag(options, &Options::new()).map(drop),
     }
 }
 
@@ -137,15 +139,13 @@ fn keeps_copy(options: &Options) -> Result<bool> {
 
 /// A boolean as Go reads it.
 fn flag(options: &Options, name: &str, default: bool) -> Result<bool> {
-    match options.get(name).map(String::as_str) {
-        None => Ok(default),
-        Some("1" | "t" | "T" | "true" | "TRUE" | "True") => Ok(true),
-        Some("0" | "f" | "F" | "false" | "FALSE" | "False") => Ok(false),
-        Some(other) => Err(Error::invalid(format!(
+    let Some(text) = options.get(name) else { return Ok(default) };
+    boolean(text).ok_or_else(|| {
+        Error::invalid(format!(
             "failed to initialize logging driver: error reading {name} log option: \
-             strconv.ParseBool: parsing \"{other}\": invalid syntax"
-        ))),
-    }
+             strconv.ParseBool: parsing \"{text}\": invalid syntax"
+        ))
+    })
 }
 
 /// A container, and the options of its log.
@@ -221,7 +221,9 @@ impl Plan<'_> {
         ];
         fields.extend(self.marks()?);
         let fine = flag(self.options, "fluentd-sub-second-precision", false)?;
-        Ok(Fluentd { to, tag: self.tag()?, fields, fine })
+        let may_be_away = flag(self.options, "fluentd-async", false)?
+            || flag(self.options, "fluentd-async-connect", false)?;
+        Ok(Fluentd { to, tag: self.tag()?, fields, fine, may_be_away })
     }
 
     /// What each record of a file has of its container, if that is wanted.
@@ -269,8 +271,15 @@ impl Plan<'_> {
         all: impl Iterator<Item = (&'a str, &'a str)>,
     ) -> Result<Options> {
         let names: Vec<_> = self.option(option).unwrap_or_default().split(',').collect();
-        let pattern = self.option(&format!("{option}-regex")).map(Regex::new).transpose();
-        let pattern = pattern.map_err(|error| Error::invalid(error.to_string()))?;
+        let pattern = self.option(&format!("{option}-regex")).map(|text| {
+            Regex::new(text).map_err(|_| {
+                Error::invalid(format!(
+                    "failed to initialize logging driver: error parsing regexp of {option}-regex: \
+                     `{text}`"
+                ))
+            })
+        });
+        let pattern = pattern.transpose()?;
         let wanted = |name: &str| {
             names.contains(&name) || pattern.as_ref().is_some_and(|pattern| pattern.is_match(name))
         };
@@ -370,6 +379,20 @@ mod tests {
         assert!(refused("fluentd", &[("fluentd-address", "x://h")]).contains("unsupported scheme"));
         assert!(refused("json-file", &[("tag", "{{.Name")]).contains("log-tag"));
         assert!(refused("local", &[("compress", "maybe")]).contains("parsing \"maybe\""));
+        for driver in ["json-file", "syslog", "journald", "fluentd"] {
+            let wrong = [
+                ("cache-disabled", "maybe"),
+                ("cache-compress", "maybe"),
+                ("cache-max-size", "big"),
+                ("cache-max-file", "0"),
+                ("labels-regex", "("),
+                ("env-regex", "("),
+            ];
+            for (name, value) in wrong {
+                assert!(check(driver, &options(&[(name, value)])).is_err(), "{driver} {name}");
+            }
+        }
+        assert!(refused("fluentd", &[("fluentd-async", "maybe")]).contains("parsing \"maybe\""));
         assert!(
             check("journald", &options(&[("tag", "{{.Name}}"), ("cache-disabled", "true")]))
                 .is_ok()
@@ -397,6 +420,19 @@ mod tests {
             ("web", 3, "h1")
         );
         assert!(copy.is_some());
+    }
+
+    #[test]
+    fn a_fluentd_that_is_connected_to_later_may_be_away_at_the_start() {
+        let away = |pairs: &[(&str, &str)]| {
+            let sent = log(&container(pairs), "fluentd", &Options::new(), "h1").unwrap();
+            let Log::Sent { to: Destination::Fluentd(fluentd), .. } = sent else {
+                panic!("it goes elsewhere");
+            };
+            fluentd.may_be_away
+        };
+        assert!(!away(&[]) && !away(&[("fluentd-async", "false")]));
+        assert!(away(&[("fluentd-async", "true")]) && away(&[("fluentd-async-connect", "1")]));
     }
 
     #[test]

@@ -28,9 +28,16 @@ pub(super) struct Lines {
 
 /// One file of a log.
 struct Opened {
-    file: File,
+    content: Content,
     /// What it is known by, also after it was compressed.
     inode: u64,
+}
+
+/// What a file has, as it lies there.
+enum Content {
+    Plain(File),
+    /// Only its head is read until its lines are wanted.
+    Packed(Box<GzDecoder<File>>),
 }
 
 struct Reading {
@@ -45,10 +52,11 @@ impl Lines {
     pub(super) fn open(path: &Path, tail: Option<usize>) -> io::Result<Self> {
         let mut files = open_all(path)?;
         if let Some(tail) = tail {
-            seek_tail(&mut files, tail)?;
+            files = last_files(files, tail, directory(path))?;
         }
-        let current = files.pop_front().map(Reading::new);
-        Ok(Self { path: path.to_owned(), current, later: files })
+        let mut lines = Self { path: path.to_owned(), current: None, later: files };
+        lines.go_on()?;
+        Ok(lines)
     }
 
     /// The next line, without its line feed.
@@ -67,8 +75,15 @@ impl Lines {
             if let Some(line) = self.line()? {
                 return Ok(Some(line));
             }
-            self.current = self.later.pop_front().map(Reading::new);
+            self.go_on()?;
         }
+    }
+
+    /// Turns to the next file.
+    fn go_on(&mut self) -> io::Result<()> {
+        let next = self.later.pop_front();
+        self.current = next.map(|file| Reading::new(file, directory(&self.path))).transpose()?;
+        Ok(())
     }
 
     fn line(&mut self) -> io::Result<Option<Vec<u8>>> {
@@ -78,6 +93,10 @@ impl Lines {
     /// The files that came after the current one.
     fn younger(&self) -> io::Result<VecDeque<Opened>> {
         let inode = self.current.as_ref().map(|current| current.inode);
+        // Most of the time the current one is still the one that is written: there is no younger one.
+        if inode.is_some() && inode == std::fs::metadata(&self.path).ok().map(|found| found.ino()) {
+            return Ok(VecDeque::new());
+        }
         let mut files = open_all(&self.path)?;
         // An older one that was compressed may have had the number before.
         if let Some(place) = files.iter().rposition(|file| Some(file.inode) == inode) {
@@ -88,17 +107,43 @@ impl Lines {
 }
 
 impl Reading {
-    fn new(Opened { file, inode }: Opened) -> Self {
-        Self { reader: BufReader::new(file), inode, partial: Vec::new() }
+    fn new(Opened { content, inode }: Opened, directory: &Path) -> io::Result<Self> {
+        let file = content.unpacked(directory)?;
+        Ok(Self { reader: BufReader::new(file), inode, partial: Vec::new() })
     }
 
     fn line(&mut self) -> io::Result<Option<Vec<u8>>> {
         self.reader.read_until(b'\n', &mut self.partial)?;
+        if self.partial.last() != Some(&b'\n') && self.is_shortened()? {
+            self.partial.clear();
+            self.reader.rewind()?;
+            self.reader.read_until(b'\n', &mut self.partial)?;
+        }
         if self.partial.last() != Some(&b'\n') {
             return Ok(None);
         }
         self.partial.pop();
         Ok(Some(std::mem::take(&mut self.partial)))
+    }
+
+    /// Whether it was emptied: what is rotated where only one file is kept.
+    fn is_shortened(&mut self) -> io::Result<bool> {
+        Ok(self.reader.get_ref().metadata()?.len() < self.reader.stream_position()?)
+    }
+}
+
+impl Content {
+    /// The file as it was before it was compressed, in one without a name.
+    fn unpacked(self, directory: &Path) -> io::Result<File> {
+        let small = match self {
+            Self::Plain(file) => return Ok(file),
+            Self::Packed(small) => small,
+        };
+        let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+        let mut file = File::from(rustix::fs::open(directory, flags, Mode::RUSR | Mode::WUSR)?);
+        io::copy(&mut small.take(LARGEST), &mut file)?;
+        file.rewind()?;
+        Ok(file)
     }
 }
 
@@ -130,29 +175,23 @@ fn open(path: &Path, number: u32) -> io::Result<Opened> {
     match File::open(rotated(path, number)) {
         Ok(file) => {
             let inode = file.metadata()?.ino();
-            Ok(Opened { file, inode })
+            Ok(Opened { content: Content::Plain(file), inode })
         }
-        Err(error) if error.kind() == io::ErrorKind::NotFound && number > 0 => {
-            unpacked(path, number)
-        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound && number > 0 => packed(path, number),
         Err(error) => Err(error),
     }
 }
 
-/// What was compressed when it was rotated, as it was: in a file without a name.
-fn unpacked(path: &Path, number: u32) -> io::Result<Opened> {
+/// What was compressed when it was rotated.
+fn packed(path: &Path, number: u32) -> io::Result<Opened> {
     let mut name = rotated(path, number).into_os_string();
     name.push(".gz");
-    let mut small = GzDecoder::new(File::open(name)?);
-    let directory = path.parent().unwrap_or(Path::new("/"));
-    let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
-    let mut file = File::from(rustix::fs::open(directory, flags, Mode::RUSR | Mode::WUSR)?);
-    io::copy(&mut (&mut small).take(LARGEST), &mut file)?;
-    file.rewind()?;
+    let file = File::open(name)?;
+    let own = file.metadata()?.ino();
+    let small = GzDecoder::new(file);
     let told = small.header().and_then(|header| header.comment());
     let told = told.and_then(|text| std::str::from_utf8(text).ok()?.parse().ok());
-    let inode = told.map_or_else(|| file.metadata().map(|found| found.ino()), Ok)?;
-    Ok(Opened { file, inode })
+    Ok(Opened { content: Content::Packed(Box::new(small)), inode: told.unwrap_or(own) })
 }
 
 fn rotated(path: &Path, number: u32) -> PathBuf {
@@ -164,19 +203,28 @@ fn rotated(path: &Path, number: u32) -> PathBuf {
     PathBuf::from(name)
 }
 
-/// Drops what comes before the last `count` lines.
-fn seek_tail(files: &mut VecDeque<Opened>, count: usize) -> io::Result<()> {
-    let mut missing = count;
-    for place in (0..files.len()).rev() {
-        let (found, offset) = last_lines(&files[place].file, missing)?;
-        files[place].file.seek(SeekFrom::Start(offset))?;
+fn directory(path: &Path) -> &Path {
+    path.parent().unwrap_or(Path::new("/"))
+}
+
+/// The files that have the last `count` lines, with those before them passed over.
+fn last_files(
+    mut files: VecDeque<Opened>,
+    count: usize,
+    directory: &Path,
+) -> io::Result<VecDeque<Opened>> {
+    let (mut kept, mut missing) = (VecDeque::new(), count);
+    while let Some(Opened { content, inode }) = files.pop_back() {
+        let mut file = content.unpacked(directory)?;
+        let (found, offset) = last_lines(&file, missing)?;
+        file.seek(SeekFrom::Start(offset))?;
+        kept.push_front(Opened { content: Content::Plain(file), inode });
         missing -= found;
         if missing == 0 {
-            files.drain(..place);
             break;
         }
     }
-    Ok(())
+    Ok(kept)
 }
 
 /// How many of the wanted last lines a file has, and where they begin.

@@ -129,6 +129,47 @@ async fn a_compressed_file_is_read_in_its_place_and_not_twice() {
 }
 
 #[tokio::test]
+async fn a_reader_that_unpacks_rotated_files_does_not_wake_itself() {
+    let scene = Scene::new("wakes");
+    scene.write("stdout", 1, &["a"]);
+    scene.rotate();
+    scene.write("stdout", 2, &["b"]);
+    let changes = Changes::of(&scene.path).unwrap();
+    pack(&scene);
+    let mut lines = Lines::open(&scene.path, None).unwrap();
+    while lines.next().unwrap().is_some() {}
+    assert!(!changes.are_there(), "what it unpacked is taken for a change of the log");
+    scene.write("stdout", 3, &["c"]);
+    assert!(changes.are_there() && lines.next().unwrap().is_some());
+    assert!(!changes.are_there());
+    scene.rotate();
+    scene.write("stdout", 4, &["d"]);
+    assert!(changes.are_there() && lines.next().unwrap().is_some());
+}
+
+#[tokio::test]
+async fn files_whose_lines_are_not_wanted_are_not_unpacked() {
+    let scene = Scene::new("unwanted-packed");
+    scene.write("stdout", 1, &["a"]);
+    scene.rotate();
+    scene.write("stdout", 2, &["b", "c"]);
+    pack(&scene);
+    // Behind its head nothing of it could be unpacked.
+    let packed = PathBuf::from(format!("{}.1.gz", scene.path.display()));
+    let length = std::fs::metadata(&packed).unwrap().len();
+    OpenOptions::new().write(true).open(&packed).unwrap().set_len(length - 9).unwrap();
+    assert!(Lines::open(&scene.path, None).is_err());
+    let query = LogQuery { tail: Some(1), follow: true, ..both() };
+    let mut stream = pin!(read(scene.path.clone(), query, scene.progress.subscribe()));
+    let mut next = async || stream.next().await.map(|line| text(&line.unwrap()));
+    assert_eq!(next().await.unwrap(), "c ");
+    scene.write("stdout", 3, &["d"]);
+    assert_eq!(next().await.unwrap(), "d ");
+    scene.end();
+    assert_eq!(next().await, None);
+}
+
+#[tokio::test]
 async fn streams_and_times_choose_lines() {
     let scene = Scene::new("choose");
     scene.write("stdout", 1, &["a"]);
@@ -164,6 +205,21 @@ async fn following_sees_new_lines_over_a_rotation_and_ends_with_the_container() 
     scene.write("stdout", 4, &["d"]);
     assert_eq!(next().await.unwrap(), "c ");
     assert_eq!(next().await.unwrap(), "d ");
+    scene.end();
+    assert_eq!(next().await, None);
+}
+
+#[tokio::test]
+async fn a_log_of_one_file_is_followed_when_it_is_emptied() {
+    let scene = Scene::new("emptied");
+    scene.write("stdout", 1, &["a", "b"]);
+    let query = LogQuery { follow: true, ..both() };
+    let mut stream = pin!(read(scene.path.clone(), query, scene.progress.subscribe()));
+    let mut next = async || stream.next().await.map(|line| text(&line.unwrap()));
+    assert_eq!((next().await.unwrap(), next().await.unwrap()), ("a ".into(), "b ".into()));
+    OpenOptions::new().write(true).open(&scene.path).unwrap().set_len(0).unwrap();
+    scene.write("stdout", 2, &["c"]);
+    assert_eq!(next().await.unwrap(), "c ");
     scene.end();
     assert_eq!(next().await, None);
 }
