@@ -330,7 +330,10 @@ fn import(args: &ContextExportArgs) -> Outcome {
         }
     }
     let mut meta = meta.ok_or_else(|| CliError::new("invalid context: no meta.json in it"))?;
-    meta["Name"] = json!(args.name);
+    let Some(fields) = meta.as_object_mut() else {
+        return Err(CliError::new("invalid context: its meta.json is not an object"));
+    };
+    fields.insert("Name".to_owned(), json!(args.name));
     for (name, bytes) in pems {
         store::put(&store::tls_directory(&args.name).join("docker"), &name, &bytes)?;
     }

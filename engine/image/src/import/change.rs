@@ -13,6 +13,9 @@ pub fn apply(config: &mut Value, line: &str) -> Result<()> {
     if rest.is_empty() {
         return Err(Error::invalid(format!("{instruction} requires at least one argument")));
     }
+    if !config.is_object() {
+        return Err(Error::invalid("invalid configuration: it is not an object"));
+    }
     match instruction.as_str() {
         "CMD" => config["Cmd"] = command(rest),
         "ENTRYPOINT" => config["Entrypoint"] = command(rest),
@@ -23,18 +26,18 @@ pub fn apply(config: &mut Value, line: &str) -> Result<()> {
         }
         "LABEL" => {
             for (key, value) in pairs(&instruction, rest)? {
-                config["Labels"][key] = value.into();
+                entries(config, "Labels")?.insert(key, value.into());
             }
         }
         "EXPOSE" => {
             for port in words(rest)? {
-                config["ExposedPorts"][exposed(&port)?] = json!({});
+                entries(config, "ExposedPorts")?.insert(exposed(&port)?, json!({}));
             }
         }
         "VOLUME" => {
             let paths = string_list(rest).map_or_else(|| words(rest), Ok)?;
             for path in paths {
-                config["Volumes"][path] = json!({});
+                entries(config, "Volumes")?.insert(path, json!({}));
             }
         }
         "USER" => config["User"] = rest.into(),
@@ -61,6 +64,16 @@ pub fn apply(config: &mut Value, line: &str) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// The entries of a field, which begins empty. What somebody gave may be anything.
+fn entries<'v>(config: &'v mut Value, field: &str) -> Result<&'v mut Map<String, Value>> {
+    let value = &mut config[field];
+    if value.is_null() {
+        *value = json!({});
+    }
+    let damaged = || Error::invalid(format!("invalid configuration: {field} is not an object"));
+    value.as_object_mut().ok_or_else(damaged)
 }
 
 /// The JSON form as it is, the shell form through a shell.
@@ -261,6 +274,24 @@ mod tests {
                 "Test": ["CMD", "/bin/true"]},
         });
         assert_eq!(config, wanted);
+    }
+
+    #[test]
+    fn a_change_of_a_list_where_an_object_belongs_is_an_error() {
+        for (field, line) in
+            [("Labels", "LABEL a=b"), ("ExposedPorts", "EXPOSE 80"), ("Volumes", "VOLUME /a")]
+        {
+            let mut config = json!({field: ["x"]});
+            let error = apply(&mut config, line).unwrap_err().to_string();
+            assert_eq!(error, format!("invalid configuration: {field} is not an object"));
+        }
+        assert!(apply(&mut json!([]), "USER me").is_err());
+        // What is null is not there.
+        let mut config = json!({"Labels": null, "OnBuild": {}, "Env": "x"});
+        for line in ["LABEL a=b", "ONBUILD RUN x", "ENV a=b"] {
+            apply(&mut config, line).unwrap();
+        }
+        assert_eq!(config["Labels"], json!({"a": "b"}));
     }
 
     #[test]

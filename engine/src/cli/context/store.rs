@@ -100,8 +100,9 @@ pub(crate) fn read(name: &str) -> Result<Stored, CliError> {
         let path = path.display();
         CliError::new(format!("context \"{name}\": context not found: open {path}: {why}"))
     })?;
-    let meta = serde_json::from_str(&text).map_err(|error| unusable(&path, &error))?;
-    Ok(Stored { meta })
+    let meta: Map<String, Value> =
+        serde_json::from_str(&text).map_err(|error| unusable(&path, &error))?;
+    Ok(Stored { meta: meta.into() })
 }
 
 /// All contexts, by name.
@@ -109,8 +110,8 @@ pub(crate) fn list() -> Vec<Stored> {
     let meta = docker_config::directory().join("contexts/meta");
     let entries = fs::read_dir(meta).into_iter().flatten().flatten();
     let texts = entries.filter_map(|entry| fs::read(entry.path().join("meta.json")).ok());
-    let metas = texts.filter_map(|text| serde_json::from_slice(&text).ok());
-    let mut all: Vec<_> = metas.map(|meta| Stored { meta }).collect();
+    let metas = texts.filter_map(|text| serde_json::from_slice::<Map<String, Value>>(&text).ok());
+    let mut all: Vec<_> = metas.map(|meta| Stored { meta: meta.into() }).collect();
     all.sort_by(|a, b| a.name().cmp(b.name()));
     all
 }
