@@ -188,6 +188,14 @@ fn transfer(parts: &Parts<'_>) -> Result<Transfer> {
         _ => (&["from", "chown", "chmod", "exclude*"], &["link", "parents"]),
     };
     let mut flags = Flags::read(&parts.flags, texts, switches)?;
+    // What would come out otherwise than it is meant is refused; `--link` makes no other files.
+    for refused in ["parents", "keep-git-dir"] {
+        if flags.switch(refused) == Some(true) {
+            return Err(Error::invalid(format!(
+                "{name} --{refused} is not served by this builder"
+            )));
+        }
+    }
     let mut words = json_or_words(parts.rest)?;
     let destination = match words.len() {
         0 => return Err(Error::invalid(format!("{name} requires at least one argument"))),
@@ -214,8 +222,7 @@ fn transfer(parts: &Parts<'_>) -> Result<Transfer> {
         chmod: flags.take("chmod"),
         checksum: flags.take("checksum"),
         exclude: flags.all("exclude"),
-        link: flags.is_set("link"),
-        parents: flags.is_set("parents"),
+        unpack: flags.switch("unpack"),
     })
 }
 

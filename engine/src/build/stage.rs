@@ -139,10 +139,9 @@ impl<'a> Stage<'a> {
 
     fn step(&mut self, step: &Step) -> Result<(), Failure> {
         let lexer = Lexer::new(self.job.context.file.escape);
-        let visible = self.args.visible(&config::environment(&self.config));
-        let before = self.config.clone();
-        let variables =
-            |name: &str| config::variable(&before, name).or_else(|| visible.get(name).cloned());
+        let mut known = self.args.visible(&config::environment(&self.config));
+        known.extend(config::variables(&self.config));
+        let variables = |name: &str| known.get(name).cloned();
         let instruction = step.instruction.expand(lexer, &variables)?;
         match &instruction {
             Instruction::Run(run) => return self.run_step(run),
