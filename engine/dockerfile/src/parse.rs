@@ -79,6 +79,22 @@ pub fn parse_trigger(text: &str, escape: char) -> Result<Step> {
     instruction(&take_apart(&line, escape))
 }
 
+/// Reads lines that change a configuration, and their escape character. Only what is `known` may stand
+/// there.
+pub(crate) fn changes(text: &str, known: &[&str]) -> Result<(Vec<Step>, char)> {
+    let read = lines::read(text)?;
+    let mut steps = Vec::new();
+    for line in &read.all {
+        let parts = take_apart(line, read.escape);
+        if !known.contains(&parts.name.as_str()) {
+            return Err(Error::invalid(format!("{} is not a valid change command", parts.name)));
+        }
+        arguments::check(&parts.name, parts.rest, read.escape)?;
+        steps.push(instruction(&parts)?);
+    }
+    Ok((steps, read.escape))
+}
+
 fn take_apart(line: &Line, escape: char) -> Parts<'_> {
     let text = line.text.trim();
     let (name, rest) = text.split_once(char::is_whitespace).unwrap_or((text, ""));
