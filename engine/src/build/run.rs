@@ -120,8 +120,17 @@ impl Stage<'_> {
         let cancelled = self.output.check().is_err();
         if request.force_remove || cancelled || (request.remove && ran.is_ok()) {
             let how = Remove { force: true, volumes: true, link: false };
-            self.job.builds.tasks.block_on(containers.remove(&id, how))?;
+            let removed = self.job.builds.tasks.block_on(containers.remove(&id, how));
             let short = id.short();
+            match (&ran, removed) {
+                (Ok(_), Err(error)) => return Err(error.into()),
+                // Why the step failed is told.
+                (Err(_), Err(error)) => {
+                    tracing::warn!(container = short, error = error.chain(), "it stays");
+                    return ran;
+                }
+                _ => {}
+            }
             if !cancelled {
                 self.output.text(format!(" ---> Removed intermediate container {short}\n"))?;
             }
