@@ -7,6 +7,7 @@
 
 mod base;
 mod cache;
+mod caches;
 mod commit;
 mod context;
 mod copy;
@@ -15,6 +16,7 @@ mod job;
 mod mounts;
 mod output;
 mod owner;
+mod places;
 mod remote;
 mod request;
 mod run;
@@ -26,17 +28,21 @@ mod transfer;
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::container::Containers;
 use crate::events::Events;
 use crate::settings::Settings;
 use cache::Cache;
+use caches::Caches;
 use engine_error::{Error, Result};
 use image::Images;
 
@@ -51,13 +57,20 @@ pub struct Builds {
     images: Arc<Images>,
     containers: Arc<Containers>,
     cache: Cache,
+    caches: Caches,
     tasks: Handle,
     /// `data_root/build`.
     root: PathBuf,
     next: AtomicU64,
     /// Those under way that can be cancelled by a name that their clients chose.
     named: Mutex<BTreeMap<String, CancellationToken>>,
+    /// All under way, and what ends them.
+    under_way: TaskTracker,
+    over: CancellationToken,
 }
+
+/// How long builds that were cancelled may take to clean up.
+const FAREWELL: Duration = Duration::from_secs(10);
 
 /// What builds are put together from.
 #[derive(Debug)]
@@ -75,15 +88,48 @@ impl Builds {
         let Below { settings, events, images, containers, tasks } = below;
         let root = settings.data_root.join("build");
         let failed = |error| Error::internal(format!("cannot open {}", root.display()), error);
-        sweep::clear(&root.join("tmp")).map_err(failed)?;
+        if let Err(error) = sweep::clear(&root.join("tmp")) {
+            // Room is lost, and nothing else.
+            tracing::warn!(%error, dir = %root.display(), "files of an earlier build stay");
+        }
         for directory in ["cache", "kept", "mounts", "tmp"] {
             fs::create_dir_all(root.join(directory)).map_err(failed)?;
         }
         rustix::fs::chmod(&root, rustix::fs::Mode::from_raw_mode(0o700))
             .map_err(|error| failed(error.into()))?;
         let cache = Cache::new(root.join("cache"));
-        let (next, named) = (AtomicU64::new(0), Mutex::default());
-        Ok(Self { events, images, containers, cache, tasks, root, next, named })
+        Ok(Self {
+            events,
+            images,
+            containers,
+            cache,
+            caches: Caches::new(root.join("mounts")),
+            tasks,
+            root,
+            next: AtomicU64::new(0),
+            named: Mutex::default(),
+            under_way: TaskTracker::new(),
+            over: CancellationToken::new(),
+        })
+    }
+
+    /// What cancels a build; the end of the daemon does too.
+    pub fn token(&self) -> CancellationToken {
+        self.over.child_token()
+    }
+
+    /// Cancels all builds, and those that are yet to begin.
+    pub fn stop(&self) {
+        self.over.cancel();
+    }
+
+    /// Waits until no build is under way, but not for ever.
+    pub(crate) async fn close(&self) {
+        self.stop();
+        self.under_way.close();
+        if tokio::time::timeout(FAREWELL, self.under_way.wait()).await.is_err() {
+            tracing::warn!(left = self.under_way.len(), "builds did not end in time");
+        }
     }
 
     /// Builds an image and tells how it goes. Blocks; it ends soon after it is cancelled.
@@ -94,6 +140,7 @@ impl Builds {
         lines: tokio::sync::mpsc::Sender<Line>,
         cancel: &CancellationToken,
     ) -> Result<(), Failure> {
+        let _under_way = self.under_way.token();
         let id = request.id.clone();
         if !id.is_empty() {
             self.named().insert(id.clone(), cancel.clone());
@@ -112,11 +159,18 @@ impl Builds {
 
     /// A directory of a build, gone when it is dropped.
     fn workshop(&self) -> Result<Workshop> {
-        let number = self.next.fetch_add(1, Ordering::Relaxed);
-        let path = self.root.join("tmp").join(number.to_string());
-        fs::create_dir(&path)
-            .map_err(|error| Error::internal(format!("cannot make {}", path.display()), error))?;
-        Ok(Workshop { path, next: AtomicU64::new(0) })
+        loop {
+            let number = self.next.fetch_add(1, Ordering::Relaxed);
+            let path = self.root.join("tmp").join(number.to_string());
+            match fs::create_dir(&path) {
+                // What stayed of an earlier daemon.
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(error) => {
+                    return Err(Error::internal(format!("cannot make {}", path.display()), error));
+                }
+                Ok(()) => return Ok(Workshop { path, next: AtomicU64::new(0) }),
+            }
+        }
     }
 
     fn named(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, CancellationToken>> {

@@ -55,7 +55,7 @@ use cnm::{Mac, NetworkId, PortBinding, Protocol, SandboxId};
 use ipnetwork::IpNetwork;
 
 pub use archive::{PathStat, Unpacking};
-pub use commit::Commit;
+pub use commit::{Commit, change_config};
 pub(crate) use containers::Below;
 pub use containers::Containers;
 pub use create::missing_other;

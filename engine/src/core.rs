@@ -176,6 +176,7 @@ impl Engine {
     /// Ends the engine's tasks and writes what is not on disk yet. Containers go on; where there are
     /// none, nothing of ours stays in the kernel, mounts included.
     pub async fn close(&self) {
+        self.builds.close().await;
         self.tasks.end().await;
         let membership = self.membership.clone();
         // That blocks.

@@ -151,6 +151,7 @@ async fn run(config: Config, again: &Reader<'_>, logger: Logger) -> anyhow::Resu
 async fn end(api: &Arc<Api>, engine: Arc<Engine>, tasks: &server::Tasks) {
     tracing::info!("stopping; containers go on");
     api.stop.send_replace(true);
+    engine.builds.stop();
     let left = tasks.end(Duration::from_secs(api.config().shutdown_timeout)).await;
     if left > 0 {
         tracing::warn!(left, "requests did not finish in time");

@@ -62,11 +62,15 @@ impl Args {
     /// What steps of the stage see, but for what is in their environment already.
     pub fn visible(&self, environment: &[String]) -> BTreeMap<String, String> {
         let mut visible = BTreeMap::new();
+        let names = environment.iter().filter_map(|entry| entry.split('=').next());
+        let hidden: BTreeSet<&str> = names.collect();
         let proxies = PROXIES.iter().map(|name| ((*name).to_owned(), &None));
         let declared = self.declared.iter().map(|(name, default)| (name.clone(), default));
         for (name, default) in proxies.chain(declared) {
-            let hidden = environment.iter().any(|entry| entry.split('=').next() == Some(&*name));
-            if let Some(value) = self.value(&name, default.as_ref()).filter(|_| !hidden) {
+            if hidden.contains(name.as_str()) {
+                continue;
+            }
+            if let Some(value) = self.value(&name, default.as_ref()) {
                 visible.insert(name, value);
             }
         }

@@ -1,7 +1,9 @@
 //! What instructions without files do to the configuration of an image, and what the history says.
 
+use std::collections::BTreeMap;
+
 use engine_error::{Error, Result};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::ignore::clean;
 use crate::instruction::{Command, Healthcheck, Instruction};
@@ -28,6 +30,9 @@ pub fn apply(
     instruction: &Instruction,
     command_is_set: bool,
 ) -> Result<Option<Applied>> {
+    if !config.is_object() {
+        return Err(Error::invalid("invalid image configuration: config is not an object"));
+    }
     let mut sets_command = false;
     let comment = match instruction {
         Instruction::Cmd(command) => {
@@ -72,14 +77,12 @@ pub fn apply(
 fn add(config: &mut Value, instruction: &Instruction) -> Result<Option<String>> {
     Ok(Some(match instruction {
         Instruction::Env(pairs) => {
-            for (name, value) in pairs {
-                set_variable(config, name, value);
-            }
+            set_variables(config, pairs);
             format!("ENV {}", joined(pairs))
         }
         Instruction::Label(pairs) => {
             for (name, value) in pairs {
-                config["Labels"][name.as_str()] = value.as_str().into();
+                entries(config, "Labels")?.insert(name.clone(), value.as_str().into());
             }
             format!("LABEL {}", joined(pairs))
         }
@@ -87,7 +90,7 @@ fn add(config: &mut Value, instruction: &Instruction) -> Result<Option<String>> 
         Instruction::Expose(ports) => {
             let each = ports.iter().map(|port| exposed(port)).collect::<Result<Vec<_>>>()?;
             for port in each.concat() {
-                config["ExposedPorts"][port] = json!({});
+                entries(config, "ExposedPorts")?.insert(port, json!({}));
             }
             // Their order does not matter, and makes no other step.
             let mut ports = ports.clone();
@@ -96,7 +99,7 @@ fn add(config: &mut Value, instruction: &Instruction) -> Result<Option<String>> 
         }
         Instruction::Volume(paths) => {
             for path in paths {
-                config["Volumes"][path.as_str()] = json!({});
+                entries(config, "Volumes")?.insert(path.clone(), json!({}));
             }
             format!("VOLUME [{}]", paths.join(" "))
         }
@@ -110,6 +113,16 @@ fn add(config: &mut Value, instruction: &Instruction) -> Result<Option<String>> 
         Instruction::Maintainer(name) => format!("MAINTAINER {name}"),
         _ => return Ok(None),
     }))
+}
+
+/// The entries of a field, which begins empty.
+fn entries<'v>(config: &'v mut Value, field: &str) -> Result<&'v mut Map<String, Value>> {
+    let value = &mut config[field];
+    if value.is_null() {
+        *value = json!({});
+    }
+    let damaged = format!("invalid image configuration: config.{field} is not an object");
+    value.as_object_mut().ok_or_else(|| Error::invalid(damaged))
 }
 
 /// What the history says of a step that ran nothing.
@@ -128,20 +141,17 @@ pub fn environment(config: &Value) -> Vec<String> {
     strings(&config["Env"])
 }
 
-/// The value of a variable of the environment.
-pub fn variable(config: &Value, name: &str) -> Option<String> {
-    let entries = environment(config).into_iter();
-    let mut values = entries.filter_map(|entry| {
-        let (known, value) = entry.split_once('=')?;
-        (known == name).then(|| value.to_owned())
-    });
-    values.next()
+/// The variables of the environment; of two values the first counts.
+pub fn variables(config: &Value) -> BTreeMap<String, String> {
+    let entries = environment(config);
+    let pairs = entries.iter().rev().filter_map(|entry| entry.split_once('='));
+    pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
 }
 
 /// Gives a configuration a search path if it has none.
 pub fn default_path(config: &mut Value) {
-    if variable(config, "PATH").is_none() {
-        let mut entries = environment(config);
+    let mut entries = environment(config);
+    if !entries.iter().any(|entry| entry.starts_with("PATH=")) {
         entries.push(PATH.to_owned());
         config["Env"] = json!(entries);
     }
@@ -174,12 +184,21 @@ fn workdir(config: &Value, path: &str) -> Result<String> {
     Ok(if path.starts_with('/') { path.to_owned() } else { absolute(config, path) })
 }
 
-fn set_variable(config: &mut Value, name: &str, value: &str) {
+fn set_variables(config: &mut Value, pairs: &[(String, String)]) {
     let mut entries = environment(config);
-    let entry = format!("{name}={value}");
-    match entries.iter_mut().find(|known| known.split('=').next() == Some(name)) {
-        Some(known) => *known = entry,
-        None => entries.push(entry),
+    let mut places = BTreeMap::new();
+    for (at, entry) in entries.iter().enumerate() {
+        let name = entry.split('=').next().unwrap_or_default();
+        places.entry(name.to_owned()).or_insert(at);
+    }
+    for (name, value) in pairs {
+        let entry = format!("{name}={value}");
+        if let Some(at) = places.get(name) {
+            entries[*at] = entry;
+            continue;
+        }
+        places.insert(name.clone(), entries.len());
+        entries.push(entry);
     }
     config["Env"] = json!(entries);
 }
@@ -335,6 +354,19 @@ mod tests {
                 "ENTRYPOINT [\"/bin/x\"]",
             ]
         );
+    }
+
+    #[test]
+    fn an_instruction_on_a_damaged_configuration_is_an_error_that_names_the_field() {
+        for (field, line) in
+            [("Labels", "LABEL a=b"), ("ExposedPorts", "EXPOSE 80"), ("Volumes", "VOLUME /a")]
+        {
+            let step = parse(&format!("FROM x\n{line}\n"), "").unwrap().stages[0].steps[0].clone();
+            let error = apply(&mut json!({field: ["x"]}), &step.instruction, false).unwrap_err();
+            let wanted = format!("invalid image configuration: config.{field} is not an object");
+            assert_eq!(error.to_string(), wanted);
+            assert!(apply(&mut json!([]), &step.instruction, false).is_err());
+        }
     }
 
     #[test]

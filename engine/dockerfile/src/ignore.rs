@@ -1,22 +1,27 @@
 //! `.dockerignore`: which files of a context are left out.
 
 use engine_error::{Error, Result};
-use regex::Regex;
+use regex::bytes::{RegexSet, RegexSetBuilder};
 
 /// The patterns of a file, in order: the last that matches counts.
 #[derive(Clone, Debug, Default)]
-pub struct Ignore(Vec<Pattern>);
+pub struct Ignore {
+    patterns: Vec<Pattern>,
+    /// All of them as one: a path is read once.
+    all: RegexSet,
+}
 
 #[derive(Clone, Debug)]
 struct Pattern {
     /// Whether it takes back in what an earlier one left out.
     negated: bool,
     text: String,
-    regex: Regex,
 }
 
 /// The most patterns: each is tried at each file.
 const MOST: usize = 10_000;
+/// The most memory that they may come to.
+const LARGEST: usize = 32 << 20;
 
 impl Ignore {
     /// Reads a file.
@@ -27,30 +32,34 @@ impl Ignore {
         if lines.len() > MOST {
             return Err(Error::invalid(format!(".dockerignore has more than {MOST} patterns")));
         }
-        lines.into_iter().map(pattern).collect::<Result<_>>().map(Self)
+        let patterns = lines.into_iter().map(pattern).collect::<Result<Vec<_>>>()?;
+        let expressions: Vec<_> = patterns.iter().map(|it| expression(&it.text)).collect();
+        let set = |expressions: &[String]| {
+            RegexSetBuilder::new(expressions).size_limit(LARGEST).build().map_err(drop)
+        };
+        let all = set(&expressions).map_err(|()| {
+            let alone = |at: &usize| set(&expressions[*at..=*at]).is_err();
+            match (0..patterns.len()).find(alone) {
+                Some(at) => Error::invalid(format!(
+                    "syntax error in pattern {:?} of .dockerignore",
+                    patterns[at].text
+                )),
+                None => Error::invalid("the patterns of .dockerignore are too long together"),
+            }
+        })?;
+        Ok(Self { patterns, all })
     }
 
     /// Whether a file is left out: it or a directory above it is.
     pub fn excludes(&self, path: &str) -> bool {
-        let ends = path.match_indices('/').map(|(at, _)| at).chain([path.len()]);
-        let above: Vec<&str> = ends.map(|end| &path[..end]).collect();
-        let mut excluded = false;
-        for pattern in &self.0 {
-            // It would change nothing.
-            if pattern.negated != excluded {
-                continue;
-            }
-            if above.iter().any(|path| pattern.regex.is_match(path)) {
-                excluded = !pattern.negated;
-            }
-        }
-        excluded
+        let last = self.all.matches(path.as_bytes()).iter().next_back();
+        last.is_some_and(|last| !self.patterns[last].negated)
     }
 
     /// Whether something below an excluded directory may be taken back in.
     pub fn may_include_below(&self, directory: &str) -> bool {
         let prefix = format!("{directory}/");
-        self.0.iter().filter(|pattern| pattern.negated).any(|pattern| {
+        self.patterns.iter().filter(|pattern| pattern.negated).any(|pattern| {
             let fixed = pattern.text.find(['*', '?', '[', '\\']);
             let fixed = &pattern.text[..fixed.unwrap_or(pattern.text.len())];
             fixed.starts_with(&prefix) || prefix.starts_with(fixed)
@@ -59,7 +68,7 @@ impl Ignore {
 
     /// Whether nothing is left out.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.patterns.is_empty()
     }
 }
 
@@ -71,10 +80,7 @@ fn pattern(line: &str) -> Result<Pattern> {
     };
     let text = clean(text);
     let text = if text.len() > 1 { text.trim_start_matches('/') } else { &text };
-    let wrong = |_| Error::invalid(format!("syntax error in pattern {text:?} of .dockerignore"));
-    let mut regex = regex::RegexBuilder::new(&expression(text));
-    let regex = regex.size_limit(1 << 20).build().map_err(wrong)?;
-    Ok(Pattern { negated, text: text.to_owned(), regex })
+    Ok(Pattern { negated, text: text.to_owned() })
 }
 
 /// Go's `filepath.Clean`: the shortest path that means the same.
@@ -97,8 +103,12 @@ pub fn clean(path: &str) -> String {
     }
 }
 
+/// A pattern as an expression, which matches a path if the pattern is it or a directory above.
 fn expression(pattern: &str) -> String {
-    let mut expression = String::from("(?s)^");
+    // Any byte, and any but the one that parts names: what is between two letters is whole letters.
+    const ANY: &str = "(?s-u:.)*";
+    const WITHIN: &str = "(?-u:[^/])*";
+    let mut expression = String::from("^");
     let mut letters = pattern.chars().peekable();
     let mut class = false;
     while let Some(letter) = letters.next() {
@@ -107,9 +117,10 @@ fn expression(pattern: &str) -> String {
                 // `**/` is `**`: it may be no directory at all.
                 letters.next_if_eq(&'/');
                 let last = letters.peek().is_none();
-                expression.push_str(if last { ".*" } else { "(.*/)?" });
+                let above = format!("(?:{ANY}/)?");
+                expression.push_str(if last { ANY } else { &above });
             }
-            '*' if !class => expression.push_str("[^/]*"),
+            '*' if !class => expression.push_str(WITHIN),
             '?' if !class => expression.push_str("[^/]"),
             '[' if !class => {
                 class = true;
@@ -128,7 +139,7 @@ fn expression(pattern: &str) -> String {
             other => expression.push_str(&regex::escape(&other.to_string())),
         }
     }
-    expression.push('$');
+    expression.push_str("(?:/|$)");
     expression
 }
 
@@ -198,6 +209,16 @@ mod tests {
             let ignore = Ignore::parse(patterns).unwrap();
             assert_eq!(ignore.excludes(path), *wanted, "{patterns:?} {path}");
         }
+    }
+
+    #[test]
+    fn a_pattern_of_many_wildcards_at_a_deep_path_is_no_trap() {
+        let path = "a/".repeat(2000);
+        let ignore = Ignore::parse(&format!("{}b\n{}b\n", "**/a".repeat(100), "*a".repeat(100)));
+        assert!(!ignore.unwrap().excludes(&path));
+        let long = format!("**/{}\n", "a**/".repeat(20)).repeat(9000);
+        let error = Ignore::parse(&long).unwrap_err().to_string();
+        assert_eq!(error, "the patterns of .dockerignore are too long together");
     }
 
     #[test]

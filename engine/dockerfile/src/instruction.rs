@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use engine_error::{Error, Result};
 
-use crate::words::{Lexer, Variables};
+use crate::words::{Lexer, Limited, Variables};
 
 /// One step of a stage.
 #[derive(Clone, Debug, PartialEq)]
@@ -109,10 +109,8 @@ pub struct Transfer {
     pub checksum: Option<String>,
     /// `--exclude`.
     pub exclude: Vec<String>,
-    /// `--link`: the layer would not depend on the one below.
-    pub link: bool,
-    /// `--parents`.
-    pub parents: bool,
+    /// `--unpack`: whether archives are, wherever they are from.
+    pub unpack: Option<bool>,
 }
 
 /// A document inside a Dockerfile.
@@ -140,6 +138,13 @@ pub struct Healthcheck {
 impl Instruction {
     /// The same with its variables put in, where this kind of instruction has any.
     pub fn expand(&self, lexer: Lexer, variables: &Variables<'_>) -> Result<Self> {
+        let limited = Limited::new(variables);
+        let expanded = self.expand_words(lexer, &|name| limited.value(name));
+        limited.check().map_err(Error::invalid)?;
+        expanded
+    }
+
+    fn expand_words(&self, lexer: Lexer, variables: &Variables<'_>) -> Result<Self> {
         let word = |text: &String| lexer.word(text, variables);
         let pairs = |pairs: &Vec<(String, String)>| {
             pairs.iter().map(|(name, value)| Ok((word(name)?, word(value)?))).collect::<Result<_>>()
@@ -216,8 +221,7 @@ impl Transfer {
             chmod: option(&self.chmod)?,
             checksum: option(&self.checksum)?,
             exclude: self.exclude.iter().map(word).collect::<Result<_>>()?,
-            link: self.link,
-            parents: self.parents,
+            unpack: self.unpack,
         })
     }
 }

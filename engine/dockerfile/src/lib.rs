@@ -5,6 +5,7 @@
 //! instruction after the other and says what the variables are.
 
 pub mod args;
+mod change;
 pub mod config;
 pub mod ignore;
 pub mod instruction;
@@ -16,6 +17,7 @@ mod suggest;
 pub mod words;
 
 pub use args::Args;
+pub use change::change;
 pub use ignore::Ignore;
 pub use instruction::{Command, Document, Healthcheck, Instruction, Run, Step, Transfer};
 pub use parse::{parse, parse_trigger};

@@ -79,6 +79,22 @@ pub fn parse_trigger(text: &str, escape: char) -> Result<Step> {
     instruction(&take_apart(&line, escape))
 }
 
+/// Reads lines that change a configuration, and their escape character. Only what is `known` may stand
+/// there.
+pub(crate) fn changes(text: &str, known: &[&str]) -> Result<(Vec<Step>, char)> {
+    let read = lines::read(text)?;
+    let mut steps = Vec::new();
+    for line in &read.all {
+        let parts = take_apart(line, read.escape);
+        if !known.contains(&parts.name.as_str()) {
+            return Err(Error::invalid(format!("{} is not a valid change command", parts.name)));
+        }
+        arguments::check(&parts.name, parts.rest, read.escape)?;
+        steps.push(instruction(&parts)?);
+    }
+    Ok((steps, read.escape))
+}
+
 fn take_apart(line: &Line, escape: char) -> Parts<'_> {
     let text = line.text.trim();
     let (name, rest) = text.split_once(char::is_whitespace).unwrap_or((text, ""));
@@ -188,6 +204,14 @@ fn transfer(parts: &Parts<'_>) -> Result<Transfer> {
         _ => (&["from", "chown", "chmod", "exclude*"], &["link", "parents"]),
     };
     let mut flags = Flags::read(&parts.flags, texts, switches)?;
+    // What would come out otherwise than it is meant is refused; `--link` makes no other files.
+    for refused in ["parents", "keep-git-dir"] {
+        if flags.switch(refused) == Some(true) {
+            return Err(Error::invalid(format!(
+                "{name} --{refused} is not served by this builder"
+            )));
+        }
+    }
     let mut words = json_or_words(parts.rest)?;
     let destination = match words.len() {
         0 => return Err(Error::invalid(format!("{name} requires at least one argument"))),
@@ -214,8 +238,7 @@ fn transfer(parts: &Parts<'_>) -> Result<Transfer> {
         chmod: flags.take("chmod"),
         checksum: flags.take("checksum"),
         exclude: flags.all("exclude"),
-        link: flags.is_set("link"),
-        parents: flags.is_set("parents"),
+        unpack: flags.switch("unpack"),
     })
 }
 

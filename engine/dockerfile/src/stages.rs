@@ -75,8 +75,8 @@ impl Dockerfile {
         needed
     }
 
-    /// The stages that a stage takes something of.
-    fn needs(&self, at: usize, bases: &[String]) -> BTreeSet<usize> {
+    /// The stages that a stage itself takes something of.
+    pub fn needs(&self, at: usize, bases: &[String]) -> BTreeSet<usize> {
         let mut needs: BTreeSet<usize> =
             bases.get(at).and_then(|base| self.by_name(base, at)).into_iter().collect();
         for source in self.stages[at].steps.iter().flat_map(|step| sources(&step.instruction)) {

@@ -1,5 +1,6 @@
 //! Words as a shell reads them, without running anything: quotes, escapes, variables.
 
+use std::cell::Cell;
 use std::iter::Peekable;
 use std::str::Chars;
 
@@ -12,6 +13,33 @@ pub type Variables<'a> = dyn Fn(&str) -> Option<String> + 'a;
 
 /// The most that words may grow to when variables are put in.
 const LONGEST: usize = 1 << 20;
+const TOO_LONG: &str = "the words are too long";
+
+/// Variables of which so many bytes are given out and no more: a value that is put in twice each time
+/// would double with every line.
+pub(crate) struct Limited<'a> {
+    variables: &'a Variables<'a>,
+    /// Nothing once there was not enough.
+    left: Cell<Option<usize>>,
+}
+
+impl<'a> Limited<'a> {
+    pub(crate) fn new(variables: &'a Variables<'a>) -> Self {
+        Self { variables, left: Cell::new(Some(LONGEST)) }
+    }
+
+    pub(crate) fn value(&self, name: &str) -> Option<String> {
+        let left = self.left.get()?;
+        let value = (self.variables)(name)?;
+        self.left.set(left.checked_sub(value.len()));
+        self.left.get().map(|_| value)
+    }
+
+    /// Whether all that was wanted was given.
+    pub(crate) fn check(&self) -> std::result::Result<(), String> {
+        self.left.get().map(|_| ()).ok_or_else(|| TOO_LONG.to_owned())
+    }
+}
 
 /// Reads words by the rules of one Dockerfile.
 #[derive(Clone, Copy, Debug)]
@@ -50,12 +78,13 @@ impl Lexer {
     }
 
     fn read(self, text: &str, variables: &Variables<'_>) -> Result<(String, Vec<String>)> {
-        let rest = text.chars().peekable();
-        let mut reading = Reading { lexer: self, rest, variables, depth: 0 };
+        let (rest, limited) = (text.chars().peekable(), Limited::new(variables));
+        let variables = |name: &str| limited.value(name);
+        let mut reading = Reading { lexer: self, rest, variables: &variables, depth: 0 };
         let mut words = Words::default();
         let read = reading.until(None, false, &mut words);
-        let read = read.and_then(|whole| {
-            if whole.len() > LONGEST { Err("the words are too long".to_owned()) } else { Ok(whole) }
+        let read = limited.check().and(read).and_then(|whole| {
+            if whole.len() > LONGEST { Err(TOO_LONG.to_owned()) } else { Ok(whole) }
         });
         let whole = read.map_err(|error| {
             Error::invalid(format!("failed to process {}: {error}", quoted(text)))
@@ -142,6 +171,9 @@ impl Reading<'_> {
                 self.rest.next();
                 return Ok(result);
             }
+            if result.len() > LONGEST {
+                return Err(TOO_LONG.into());
+            }
             match next {
                 '\'' if !self.lexer.unquoted => {
                     let text = self.single()?;
@@ -206,6 +238,9 @@ impl Reading<'_> {
         while let Some(&letter) = self.rest.peek() {
             if letter == '$' && !raw {
                 text.push_str(&self.dollar()?);
+                if text.len() > LONGEST {
+                    return Err(TOO_LONG.into());
+                }
                 continue;
             }
             self.rest.next();
@@ -296,7 +331,7 @@ impl Reading<'_> {
         let twice = if front { '#' } else { '%' };
         let longest = self.rest.next_if_eq(&twice).is_some();
         let pattern = self.until(Some('}'), true, &mut Words::default())?;
-        Ok(pattern::trim(&self.value(name), &pattern, front, longest))
+        pattern::trim(&self.value(name), &pattern, front, longest)
     }
 
     /// `/` and `//`: a pattern replaced.
@@ -304,7 +339,7 @@ impl Reading<'_> {
         let all = self.rest.next_if_eq(&'/').is_some();
         let pattern = self.until(Some('/'), true, &mut Words::default())?;
         let with = self.until(Some('}'), true, &mut Words::default())?;
-        Ok(pattern::replace(&self.value(name), &pattern, &with, all))
+        pattern::replace(&self.value(name), &pattern, &with, all)
     }
 
     /// A variable's name: letters, digits and `_`, digits alone, or one of the special letters.

@@ -8,6 +8,8 @@ use super::digest::{Digest, ImageId};
 use super::{Extra, Image};
 use engine_error::{Error, Result};
 
+/// The largest, in bytes.
+pub(super) const LARGEST: usize = 8 << 20;
 /// Overlay mounts of more layers than this do not fit the kernel's limits everywhere.
 const MOST_LAYERS: usize = 127;
 
@@ -30,6 +32,7 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Parsed> {
     let Some(fields) = value.as_object_mut() else {
         return Err(Error::invalid("invalid image configuration: not an object"));
     };
+    check_shape(fields)?;
     let extra = extra(fields);
     fields.entry("os").or_insert_with(|| json!("linux"));
     fields.entry("architecture").or_insert_with(|| json!(super::Platform::host().architecture));
@@ -47,6 +50,29 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Parsed> {
         .collect::<Result<Vec<_>>>()?;
     let created = config.created().as_deref().and_then(parse_time);
     Ok(Parsed { config, extra, diff_ids, created })
+}
+
+/// Refuses lists where objects belong. The types of OCI take a list for the fields in their order, and
+/// whoever changes such a configuration later finds no field in it.
+pub(super) fn check_shape(fields: &Map<String, Value>) -> Result<()> {
+    let object = |name: &str, value: Option<&Value>| match value {
+        None | Some(Value::Null | Value::Object(_)) => Ok(()),
+        Some(_) => {
+            Err(Error::invalid(format!("invalid image configuration: {name} is not an object")))
+        }
+    };
+    for name in ["config", "rootfs"] {
+        object(name, fields.get(name))?;
+    }
+    for name in ["ExposedPorts", "Healthcheck", "Labels", "Volumes"] {
+        let value = fields.get("config").and_then(|config| config.get(name));
+        object(&format!("config.{name}"), value)?;
+    }
+    let history = fields.get("history").and_then(Value::as_array).into_iter().flatten();
+    for (at, step) in history.enumerate() {
+        object(&format!("history[{at}]"), Some(step))?;
+    }
+    Ok(())
 }
 
 /// RFC 3339, as far as it is one.
@@ -147,6 +173,21 @@ mod tests {
         assert!(error.to_string().contains("max depth exceeded"));
         assert!(parse(br#"{"rootfs":{"diff_ids":["sha256:../../x"]}}"#).is_err());
         assert!(parse(b"[]").is_err());
+    }
+
+    #[test]
+    fn a_list_where_an_object_belongs_is_an_error_that_names_it() {
+        for (text, name) in [
+            (r#"{"rootfs":["layers",[]]}"#, "rootfs"),
+            (r#"{"rootfs":{"type":"layers","diff_ids":[]},"config":["user"]}"#, "config"),
+            (r#"{"config":{"Labels":["a=b"]}}"#, "config.Labels"),
+            (r#"{"config":{"Volumes":["/a"]}}"#, "config.Volumes"),
+            (r#"{"config":{"Healthcheck":[]}}"#, "config.Healthcheck"),
+            (r#"{"history":[{},["2024-01-02T03:04:05Z"]]}"#, "history[1]"),
+        ] {
+            let error = parse(text.as_bytes()).unwrap_err().to_string();
+            assert_eq!(error, format!("invalid image configuration: {name} is not an object"));
+        }
     }
 
     proptest! {

@@ -1,13 +1,11 @@
 //! `import`: a tar of a root file system becomes an image of one layer.
 
-pub(super) mod change;
-
 use std::fs;
 use std::io::Read;
 use std::sync::Arc;
 
 use chrono::Utc;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::Platform;
 use super::archive;
@@ -20,7 +18,7 @@ pub(super) fn import(
     store: &Arc<Store>,
     archive: impl Read,
     reference: Option<&str>,
-    changes: &[String],
+    config: &Value,
     message: &str,
 ) -> Result<ImageId> {
     // All that can be wrong with the request comes before the first byte.
@@ -31,10 +29,6 @@ pub(super) fn import(
     }
     // There is no other source of archives.
     let comment = if message.is_empty() { "Imported from -" } else { message };
-    let mut config = json!({});
-    for line in changes {
-        change::apply(&mut config, line)?;
-    }
     let _ingest = store.ingest();
     let failed = |error| archive::refused("cannot read the archive to import", error);
     let (path, blob, _) = store.spool(archive).map_err(failed)?;

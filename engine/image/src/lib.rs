@@ -48,7 +48,6 @@ use tokio::sync::mpsc;
 use self::behaviour::Behaviour;
 pub use self::behaviour::Options;
 pub use self::digest::{Digest, ImageId};
-pub use self::import::change::apply as change_config;
 pub use self::making::{Keep, Making, NewLayer};
 pub use self::pull::Described;
 pub use self::reference::Reference;
@@ -359,15 +358,16 @@ impl Images {
         save::save(&self.store, references, archive)
     }
 
-    /// Makes an image of one layer out of a tar of a root file system.
+    /// Makes an image of one layer out of a tar of a root file system; `config` is the part of its
+    /// configuration that is called so.
     pub fn import(
         &self,
         archive: impl Read,
         reference: Option<&str>,
-        changes: &[String],
+        config: &serde_json::Value,
         message: &str,
     ) -> Result<ImageId> {
-        import::import(&self.store, archive, reference, changes, message)
+        import::import(&self.store, archive, reference, config, message)
     }
 
     /// How an image came to be, newest step first.

@@ -16,8 +16,8 @@ use super::pack::{Packer, join};
 use super::reference::Reference;
 use super::rootfs::{ChangeKind, RootFs};
 use super::store::{Ingest, Layer, NewImage, Store};
-use super::{Image, Images};
-use engine_error::{Error, Result};
+use super::{Image, Images, config};
+use engine_error::{Error, Kind, Result};
 
 /// Images being made. While this lives, nothing that was made by it is swept.
 #[derive(Debug)]
@@ -68,7 +68,15 @@ impl Images {
     pub fn configuration(&self, id: ImageId) -> Result<serde_json::Value> {
         let failed = |error| Error::internal(format!("cannot read the configuration {id}"), error);
         let bytes = self.store().read_blob(id.0).map_err(failed)?;
-        serde_json::from_slice(&bytes).map_err(|error| failed(error.into()))
+        let document: serde_json::Value =
+            serde_json::from_slice(&bytes).map_err(|error| failed(error.into()))?;
+        let damaged =
+            |error| Error::caused(Kind::Invalid, format!("the image {id} is damaged"), error);
+        let Some(fields) = document.as_object() else {
+            return Err(damaged(Error::invalid("its configuration is not an object")));
+        };
+        config::check_shape(fields).map_err(damaged)?;
+        Ok(document)
     }
 
     /// The directory of an unpacked layer.
@@ -97,11 +105,16 @@ impl Making {
     /// image that it was made of.
     pub fn image(
         &self,
-        config: &[u8],
+        bytes: &[u8],
         names: &[Reference],
         parent: Option<ImageId>,
     ) -> Result<Arc<Image>> {
-        self.store.add_image(&NewImage { config, names, digests: &[], parent })
+        // Nobody could pull it.
+        if bytes.len() > config::LARGEST {
+            let text = format!("the configuration has more than {} bytes", config::LARGEST);
+            return Err(Error::invalid(text));
+        }
+        self.store.add_image(&NewImage { config: bytes, names, digests: &[], parent })
     }
 
     fn layer_aside(&self, root: &RootFs, keep: Keep, aside: &Path) -> io::Result<NewLayer> {

@@ -26,7 +26,7 @@ use super::{Images, Progress, PullRequest, Pulled, RegistryAuth, config};
 use engine_error::{Error, Result};
 
 /// Largest configuration of an image.
-const LARGEST_CONFIG: usize = 8 << 20;
+const LARGEST_CONFIG: usize = config::LARGEST;
 
 /// One pull under way.
 struct Pull {

@@ -12,7 +12,7 @@ use std::str::FromStr;
 use super::digest::Digest;
 use engine_error::{Error, Result};
 
-pub use self::pattern::{BadPattern, path_match};
+pub use self::pattern::{BadPattern, Pattern};
 
 /// The registry of names that do not say one.
 pub const DEFAULT_DOMAIN: &str = "docker.io";
@@ -146,14 +146,10 @@ impl Reference {
     /// Whether a pattern of a `reference` filter means this name: Go's `path.Match` on the
     /// familiar and canonical forms, with and without tag.
     pub fn matches(&self, pattern: &str) -> Result<bool, BadPattern> {
-        for form in
-            [self.to_string(), self.familiar_name(), self.canonical(), self.canonical_name()]
-        {
-            if path_match(pattern, &form)? {
-                return Ok(true);
-            }
-        }
-        Ok(false)
+        let pattern = Pattern::parse(pattern)?;
+        let forms =
+            [self.to_string(), self.familiar_name(), self.canonical(), self.canonical_name()];
+        Ok(forms.iter().any(|form| pattern.matches(form)))
     }
 
     fn with_suffix(&self, mut text: String) -> String {

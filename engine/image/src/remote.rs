@@ -8,7 +8,7 @@ use super::{Options, RegistryAuth};
 use engine_error::{Error, Result};
 
 /// Largest configuration of an image.
-const LARGEST_CONFIG: usize = 8 << 20;
+const LARGEST_CONFIG: usize = super::config::LARGEST;
 
 /// A repository in its registry.
 #[derive(Debug)]

@@ -353,17 +353,17 @@ fn filters_narrow_a_list() {
 }
 
 #[test]
-fn a_root_file_system_is_imported_with_changes() {
+fn a_root_file_system_is_imported_with_a_configuration() {
     let scratch = Scratch::new();
     let images = open(&scratch);
-    let changes = ["CMD [\"/x\"]".to_owned(), "EXPOSE 80".to_owned()];
-    let id = images.import(&layer("a")[..], Some("im:1"), &changes, "why").unwrap();
+    let config = serde_json::json!({"Cmd": ["/x"], "ExposedPorts": {"80/tcp": {}}});
+    let id = images.import(&layer("a")[..], Some("im:1"), &config, "why").unwrap();
     let image = images.find("im:1").unwrap();
     assert_eq!((image.id, image.extra.comment.as_str()), (id, "why"));
     let config = image.config.config().clone().unwrap();
     assert_eq!(config.cmd().as_deref(), Some(&["/x".to_owned()][..]));
-    assert!(images.import(&layer("a")[..], None, &["RUN x".to_owned()], "").is_err());
-    assert!(images.import(&b"garbage"[..], None, &[], "").is_err());
+    assert!(images.import(&layer("a")[..], None, &serde_json::json!([]), "").is_err());
+    assert!(images.import(&b"garbage"[..], None, &serde_json::json!({}), "").is_err());
 }
 
 #[test]
@@ -384,13 +384,13 @@ fn the_built_in_image_is_made_once_and_is_the_same_everywhere() {
 fn xz_and_bzip2_are_imported_and_saved_as_what_everybody_reads() {
     let scratch = Scratch::new();
     let images = open(&scratch);
-    let plain = images.import(&layer("a")[..], None, &[], "").unwrap();
+    let plain = images.import(&layer("a")[..], None, &serde_json::json!({}), "").unwrap();
     let diff_ids = images.find(&plain.to_string()).unwrap().diff_ids().to_vec();
     for (at, archive) in [xz(&layer("a")), bzip2(&layer("a"))].into_iter().enumerate() {
         let scratch = Scratch::new();
         let images = open(&scratch);
         let name = format!("im:{at}");
-        images.import(&archive[..], Some(&name), &[], "").unwrap();
+        images.import(&archive[..], Some(&name), &serde_json::json!({}), "").unwrap();
         assert_eq!(images.find(&name).unwrap().diff_ids(), diff_ids);
         let mut saved = Vec::new();
         images.save(std::slice::from_ref(&name), &mut saved).unwrap();
@@ -400,8 +400,8 @@ fn xz_and_bzip2_are_imported_and_saved_as_what_everybody_reads() {
     let mut cut = xz(&layer("a"));
     cut.truncate(cut.len() / 2);
     for archive in [&cut, &xz(&layer("b"))] {
-        let _ = images.import(&archive[..], None, &[], "");
+        let _ = images.import(&archive[..], None, &serde_json::json!({}), "");
         assert_eq!(files_below(&images.root().join("tmp")), 0, "a spooled archive stays");
     }
-    assert!(images.import(&cut[..], None, &[], "").is_err());
+    assert!(images.import(&cut[..], None, &serde_json::json!({}), "").is_err());
 }

@@ -6,9 +6,10 @@
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
+use std::os::fd::AsRawFd;
 use std::path::Path;
 
-use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
+use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, fstat, openat2};
 use rustix::io::Errno;
 
 use super::RuntimeError;
@@ -232,27 +233,30 @@ fn each_line(
     Ok(())
 }
 
-/// Opens a regular file below the root, following links as the container would.
+/// Opens a regular file below the root, following links as the container would. What is there is
+/// looked at before it is opened: to open a device may do something, and to open a pipe may wait.
 fn open(rootfs: &Path, name: &str) -> io::Result<File> {
     let root = File::open(rootfs)?;
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
     let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-    let file = loop {
+    let found = loop {
         match openat2(&root, name, flags, Mode::empty(), resolve) {
             // Something was renamed on the way, anywhere on the host.
             Err(Errno::AGAIN | Errno::INTR) => {}
-            file => break File::from(file?),
+            found => break found?,
         }
     };
-    if !file.metadata()?.is_file() {
+    if FileType::from_raw_mode(fstat(&found)?.st_mode) != FileType::RegularFile {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
     }
-    Ok(file)
+    File::open(format!("/proc/self/fd/{}", found.as_raw_fd()))
 }
 
 #[cfg(test)]
 mod tests {
     use std::path::PathBuf;
+
+    use rustix::fs::inotify;
 
     use super::*;
 
@@ -335,6 +339,19 @@ mod tests {
         std::os::unix::fs::symlink(&outside, root.0.join("etc/passwd")).unwrap();
         assert!(root.check("spy", &[]).is_err());
         std::fs::remove_file(outside).unwrap();
+    }
+
+    #[test]
+    fn a_pipe_of_an_image_is_not_opened() {
+        let root = Root::new("pipe", "", "");
+        let path = root.0.join("etc/passwd");
+        std::fs::remove_file(&path).unwrap();
+        let mode = Mode::from_raw_mode(0o644);
+        rustix::fs::mknodat(rustix::fs::CWD, &path, FileType::Fifo, mode, 0).unwrap();
+        let opened = inotify::init(inotify::CreateFlags::NONBLOCK).unwrap();
+        inotify::add_watch(&opened, &path, inotify::WatchFlags::OPEN).unwrap();
+        assert_eq!(root.check("web", &[]).unwrap_err(), format!("cannot read {}", path.display()));
+        assert_eq!(rustix::io::read(&opened, &mut [0; 256]), Err(Errno::AGAIN));
     }
 
     #[test]

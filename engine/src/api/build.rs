@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
-use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::sync::DropGuard;
 
 use super::Api;
 use super::body::{self, Response};
@@ -45,12 +45,16 @@ pub async fn build(api: &Arc<Api>, request: Request) -> Result<Response> {
         return Err(Error::invalid(NO_BUILDKIT));
     }
     let wanted = wanted(&request)?;
+    let cancel = api.engine.builds.token();
     let source = match request.query.text("remote") {
         Some(url) if url != "client-session" => Source::Remote(url.to_owned()),
-        _ => Source::Archive(Box::new(pipe::reader(request.stream()))),
+        _ => {
+            // A client that sends no more is not waited for once nobody wants the build.
+            let sent = request.stream().take_until(Box::pin(cancel.clone().cancelled_owned()));
+            Source::Archive(Box::new(pipe::reader(sent)))
+        }
     };
     let (sender, lines) = mpsc::channel(64);
-    let cancel = CancellationToken::new();
     // Dropped with the reply, because the client left or because it is whole.
     let guard = cancel.clone().drop_guard();
     let engine = api.engine.clone();

@@ -15,6 +15,7 @@ use super::request::Request;
 use super::route::unsupported;
 use super::wire::{image as wire, registry};
 use super::{Api, images};
+use crate::container::change_config;
 use engine_error::{Error, Result};
 use image::{Loaded, Platform, Progress, PullRequest, Reference};
 
@@ -142,12 +143,13 @@ async fn import(api: &Arc<Api>, request: Request) -> Result<Response> {
         Some(tag) => format!("{repository}:{tag}"),
         None => repository.to_owned(),
     });
-    let changes = query.all("changes").to_vec();
+    let mut config = json!({});
+    change_config(&mut config, query.all("changes"))?;
     let message = query.text("message").unwrap_or_default().to_owned();
     let (engine, name) = (api.engine.clone(), reference.clone());
     let archive = pipe::reader(request.stream());
-    let id = blocking(move || engine.images.import(archive, name.as_deref(), &changes, &message))
-        .await?;
+    let id =
+        blocking(move || engine.images.import(archive, name.as_deref(), &config, &message)).await?;
     images::publish(api, "import", &id.to_string(), &id.to_string());
     Ok(body::json_lines(stream::iter([json!({"status": id.to_string()})])))
 }

@@ -22,7 +22,7 @@ pub(super) fn begin(stage: &mut Stage<'_>) -> Result<()> {
     let platform = platform(stage)?;
     match job.context.file.by_name(&name, at) {
         Some(earlier) => {
-            if let Some(image) = job.outcome(earlier)?.image {
+            if let Some(image) = job.outcome(earlier, stage)?.image {
                 stage.begin_with(&image)?;
             }
         }
@@ -92,7 +92,14 @@ fn pull(job: &Job<'_>, request: PullRequest, output: &Output) -> Result<Arc<Imag
                 () = cancel.cancelled() => return Err(cancelled()),
                 pulled = &mut pulling => return Ok(pulled?.image),
                 Some(progress) = told.recv() => {
-                    if !quiet && lines.send(Line::Progress(progress)).await.is_err() {
+                    if quiet {
+                        continue;
+                    }
+                    let sent = tokio::select! {
+                        () = cancel.cancelled() => return Err(cancelled()),
+                        sent = lines.send(Line::Progress(progress)) => sent,
+                    };
+                    if sent.is_err() {
                         return Err(cancelled());
                     }
                 }

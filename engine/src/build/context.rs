@@ -5,8 +5,6 @@ use std::io::{self, Read};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FileType, Mode, OFlags};
-
 use dockerfile::ignore::clean;
 use dockerfile::{Dockerfile, Ignore, LONGEST};
 use engine_error::{Error, Result};
@@ -18,6 +16,8 @@ const LONGEST_IGNORE: u64 = 1 << 20;
 /// A context that is there.
 #[derive(Debug)]
 pub(super) struct Context {
+    /// Where its files are.
+    pub(super) directory: PathBuf,
     /// Its files.
     pub(super) tree: Tree,
     /// The Dockerfile.
@@ -39,7 +39,7 @@ pub(super) fn of_directory(directory: &Path, name: &str) -> Result<Context> {
     let (path, text) = dockerfile_in(&tree, name)?;
     let file = dockerfile::parse(&text, &path)?;
     forget_ignored(&tree, &path)?;
-    Ok(Context { tree, file })
+    Ok(Context { directory: directory.to_owned(), tree, file })
 }
 
 /// The Dockerfile's path and text. One that is not named may be in lower case.
@@ -92,30 +92,13 @@ pub(super) fn directory(tree: &Tree, path: &Path) -> io::Result<Option<Tree>> {
 /// A whole file, if there is one, and an error if it is larger than is sensible.
 fn read(tree: &Tree, path: &str, most: u64) -> Result<Option<Vec<u8>>> {
     let failed = |error| Error::internal(format!("cannot read {path} of the context"), error);
-    let Some(file) = open(tree, Path::new(path)).map_err(failed)? else { return Ok(None) };
+    let Some(file) = tree.file(Path::new(path)).map_err(failed)? else { return Ok(None) };
     let mut bytes = Vec::new();
     file.take(most + 1).read_to_end(&mut bytes).map_err(failed)?;
     if bytes.len() as u64 > most {
         return Err(Error::invalid(format!("{path} has more than {most} bytes")));
     }
     Ok(Some(bytes))
-}
-
-/// A file at a path below, links resolved inside; nothing if there is no regular file.
-pub(super) fn open(tree: &Tree, path: &Path) -> io::Result<Option<fs::File>> {
-    use rustix::fs::ResolveFlags;
-    // What is no file must not be waited for.
-    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-    let open = || rustix::fs::openat2(tree.as_fd(), path, flags, Mode::empty(), resolve);
-    let file = match tree::retried(open) {
-        Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR | rustix::io::Errno::LOOP) => {
-            return Ok(None);
-        }
-        result => fs::File::from(result?),
-    };
-    let kind = FileType::from_raw_mode(rustix::fs::fstat(&file)?.st_mode);
-    Ok((kind == FileType::RegularFile).then_some(file))
 }
 
 /// A context of nothing but a Dockerfile.

@@ -132,7 +132,7 @@ impl Stage<'_> {
         let place = job.workshop.place();
         let images = &job.builds.images;
         if let Some(stage) = job.context.file.named(from, self.at()) {
-            let outcome = job.outcome(stage)?;
+            let outcome = job.outcome(stage, self)?;
             return Ground::open(images, outcome.image.as_deref(), &place);
         }
         if from.parse::<i64>().is_ok() {
@@ -141,12 +141,20 @@ impl Stage<'_> {
         let platform = job.request.platform.as_ref();
         let image = base::image(job, from, platform, &self.output)
             .map_err(|error| wrong(&error.chain()))?;
+        let image = job.hold(&place.to_string_lossy(), &image.id.to_string())?;
         Ground::open(images, Some(&image), &place)
     }
 
     /// Documents and what is at URLs, as files of a tree of their own.
     fn made_here(&self, instruction: &str, transfer: &Transfer) -> Result<Option<Tree>> {
         let is_url = |source: &String| instruction == "ADD" && remote::is_url(source);
+        let is_git = |source: &&String| instruction == "ADD" && remote::is_git(source);
+        if let Some(source) = transfer.sources.iter().find(is_git) {
+            return Err(Error::invalid(format!(
+                "ADD {source}: this builder does not add repositories of git, only files by \
+                 http:// and https:// (a repository may be the context of a build)"
+            )));
+        }
         let fetched: Vec<_> = transfer.sources.iter().filter(|source| is_url(source)).collect();
         if transfer.checksum.is_some() && (fetched.len() != 1 || transfer.sources.len() != 1) {
             return Err(Error::invalid("checksum can't be specified for non-HTTP(S) sources"));
@@ -188,13 +196,15 @@ fn taken<'a>(
             let name = Path::new(&name).file_name().unwrap_or_default().to_owned();
             let path = Path::new(&name).to_owned();
             let sources = vec![Source { path, name, is_directory: false }];
-            taken.push(Taken { tree: made, sources, unpacks: false });
+            let unpacks = document.is_none() && transfer.unpack == Some(true);
+            taken.push(Taken { tree: made, sources, unpacks });
             continue;
         }
         let mut sources = look.find(tree, word)?;
         let skips = |source: &Source| look.skip.is_some_and(|skip| skip(&source.path));
         sources.retain(|source| source.is_directory || !skips(source));
-        taken.push(Taken { tree, sources, unpacks: instruction == "ADD" });
+        let unpacks = instruction == "ADD" && transfer.unpack != Some(false);
+        taken.push(Taken { tree, sources, unpacks });
     }
     Ok(taken)
 }
@@ -227,6 +237,10 @@ fn options(transfer: &Transfer) -> Vec<String> {
     let mut options = vec![
         format!("chmod {}", transfer.chmod.as_deref().unwrap_or_default()),
         format!("from {}", transfer.from.is_some()),
+        // The text of the history tells neither from the words around it.
+        format!("chown {}", transfer.chown.as_deref().unwrap_or_default()),
+        format!("to {}", transfer.destination),
+        format!("unpack {:?}", transfer.unpack),
     ];
     options.extend(transfer.exclude.iter().map(|pattern| format!("exclude {pattern}")));
     options

@@ -40,18 +40,22 @@ pub(super) struct Job<'a> {
     /// What `FROM` comes to, by stage.
     pub(super) bases: Vec<String>,
     /// Build arguments before any stage.
-    args: Args,
+    pub(super) args: Args,
     /// The stages that are needed.
     needed: BTreeSet<usize>,
     /// How many steps there are to be told.
     pub(super) total: usize,
+    /// Whether steps may lock each other out: then those with caches take turns, since one that waits to
+    /// be told would keep what an earlier one waits for.
+    pub(super) locks: bool,
+    /// As whom it keeps images from being removed.
+    users: Mutex<BTreeSet<String>>,
     progress: Mutex<Progress>,
     changed: Condvar,
 }
 
 #[derive(Debug, Default)]
 struct Progress {
-    begun: BTreeSet<usize>,
     done: BTreeMap<usize, Outcome>,
     /// The first failure: what ends because of it is none.
     failed: Option<Failure>,
@@ -65,22 +69,40 @@ pub(super) fn build(
     lines: mpsc::Sender<Line>,
     cancel: &CancellationToken,
 ) -> Result<(), Failure> {
-    let output = Output::new(lines, request.quiet, cancel);
+    let output = Output::new(lines, request.quiet, cancel, &builds.tasks);
     let workshop = builds.workshop()?;
     let place = workshop.directory()?;
     let context = match source {
-        Source::Archive(archive) => context::of_archive(archive, &place, &request.dockerfile)?,
-        Source::Remote(url) => remote::context(builds, &url, &place, &request.dockerfile, &output)?,
+        Source::Archive(archive) => context::of_archive(archive, &place, &request.dockerfile),
+        Source::Remote(url) => remote::context(builds, &url, &place, &request.dockerfile, &output),
     };
+    // What is cut short then is no mistake of the context.
+    output.check()?;
+    let context = context?;
     let job = Job::new(builds, request, context, workshop)?;
     let outcome = job.run(&output)?;
     let built = outcome
         .image
         .ok_or_else(|| Error::invalid("No image was generated. Is your Dockerfile empty?"))?;
     job.warn_unused(&outcome.declared, &output)?;
-    let image =
-        if job.request.squash { squash::squash(&job, &built, &outcome.base)? } else { built };
+    let image = if job.request.squash {
+        let image = squash::squash(&job, &built, &outcome.base)?;
+        // The last that is told is the one that is tagged.
+        output.send(Line::Id(image.id.to_string()))?;
+        image
+    } else {
+        built
+    };
     job.finish(&image, &output)
+}
+
+impl Drop for Job<'_> {
+    fn drop(&mut self) {
+        let users = std::mem::take(self.users.get_mut().unwrap_or_else(PoisonError::into_inner));
+        for user in &users {
+            self.builds.images.release(user);
+        }
+    }
 }
 
 impl<'a> Job<'a> {
@@ -104,6 +126,7 @@ impl<'a> Job<'a> {
         let mut args = Args::new(request.args.clone(), known(&platform));
         let bases = bases(file, &mut args)?;
         let needed = file.needed(target, &bases);
+        let locks = needed.iter().any(|stage| locks(&file.stages[*stage]));
         let steps = needed.iter().map(|stage| 1 + file.stages[*stage].steps.len());
         let total = file.arguments.len() + steps.sum::<usize>();
         Ok(Self {
@@ -117,6 +140,8 @@ impl<'a> Job<'a> {
             args,
             needed,
             total,
+            locks,
+            users: Mutex::default(),
             progress: Mutex::default(),
             changed: Condvar::new(),
         })
@@ -209,26 +234,63 @@ impl<'a> Job<'a> {
                 return None;
             }
             let ready = |stage: &Stage<'_>| {
-                let needs = self.context.file.needed(stage.at(), &self.bases);
-                needs.iter().all(|other| *other == stage.at() || progress.done.contains_key(other))
+                let needs = self.context.file.needs(stage.at(), &self.bases);
+                needs.iter().all(|other| progress.done.contains_key(other))
             };
             if let Some(at) = left.iter().position(ready) {
-                let stage = left.remove(at);
-                progress.begun.insert(stage.at());
-                return Some(stage);
+                return Some(left.remove(at));
             }
             drop(left);
             progress = self.changed.wait(progress).unwrap_or_else(PoisonError::into_inner);
         }
     }
 
-    /// What came of an earlier stage.
-    pub(super) fn outcome(&self, stage: usize) -> Result<Outcome> {
-        self.progress().done.get(&stage).cloned().ok_or_else(|| {
-            Error::invalid(format!(
-                "stage {stage} is not built: nothing in the Dockerfile itself takes anything of it"
-            ))
-        })
+    /// What came of an earlier stage. That it is needed may not have been known: an image that a stage
+    /// begins with may have triggers. Then it is waited for, or built now.
+    pub(super) fn outcome(&self, wanted: usize, asking: &Stage<'_>) -> Result<Outcome> {
+        if !self.needed.contains(&wanted) {
+            self.wait_for_turn(asking)?;
+            for stage in self.context.file.needed(wanted, &self.bases) {
+                let is_done = self.progress().done.contains_key(&stage);
+                if is_done {
+                    continue;
+                }
+                let outcome = asking.beside(stage)?.run().map_err(|failure| failure.error)?;
+                self.progress().done.insert(stage, outcome);
+            }
+        }
+        let done = self.wait_until(asking, |progress| progress.done.contains_key(&wanted))?;
+        done.done.get(&wanted).cloned().ok_or_else(cancelled)
+    }
+
+    /// Waits until a stage is the next to be told.
+    pub(super) fn wait_for_turn(&self, stage: &Stage<'_>) -> Result<()> {
+        let before = self.needed.range(..stage.turn());
+        let is_done = |progress: &Progress| before.clone().all(|at| progress.done.contains_key(at));
+        self.wait_until(stage, is_done).map(drop)
+    }
+
+    /// Whatever stage ends, or fails, is told to those who wait.
+    fn wait_until(
+        &self,
+        stage: &Stage<'_>,
+        is_so: impl Fn(&Progress) -> bool,
+    ) -> Result<MutexGuard<'_, Progress>> {
+        let mut progress = self.progress();
+        while !is_so(&progress) {
+            stage.output().check()?;
+            progress = self.changed.wait(progress).unwrap_or_else(PoisonError::into_inner);
+        }
+        Ok(progress)
+    }
+
+    /// Finds an image, which stays until the build is over, or until there is another one for the same
+    /// purpose.
+    pub(super) fn hold(&self, purpose: &str, image: &str) -> Result<Arc<Image>> {
+        let user = format!("build:{}:{purpose}", self.workshop.path.display());
+        let held = self.builds.images.hold(&user, image)?;
+        self.users.lock().unwrap_or_else(PoisonError::into_inner).insert(user);
+        Ok(held)
     }
 
     fn warn_unused(&self, declared: &BTreeSet<String>, output: &Output) -> Result<()> {
@@ -269,6 +331,16 @@ impl<'a> Job<'a> {
     fn progress(&self) -> MutexGuard<'_, Progress> {
         self.progress.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Whether a stage has a cache that it does not share.
+fn locks(stage: &dockerfile::Stage) -> bool {
+    let mounts = stage.steps.iter().filter_map(|step| match &step.instruction {
+        Instruction::Run(run) => Some(&run.mounts),
+        _ => None,
+    });
+    let mut options = mounts.flatten().flat_map(|mount| mount.split(','));
+    options.any(|option| option.strip_prefix("sharing=").is_some_and(|how| how != "shared"))
 }
 
 /// Labels of the request are further steps of the last stage.

@@ -5,10 +5,10 @@ use std::fs;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::AtFlags;
-
+use super::caches::{Claim, Sharing};
 use super::commit::Ground;
 use super::documents;
+use super::places::Places;
 use super::sources::{Look, Source};
 use super::stage::Stage;
 use crate::container::MountKind;
@@ -16,8 +16,6 @@ use crate::container::spec::Mount;
 use dockerfile::Run;
 use dockerfile::config;
 use engine_error::{Error, Result};
-use image::Digest;
-use image::rootfs::{RootFs, StorageDriver};
 use tree::Tree;
 
 /// The mounts of one step.
@@ -36,6 +34,7 @@ struct Wanted {
     source: String,
     from: Option<String>,
     id: String,
+    sharing: Sharing,
     readonly: bool,
     mode: Option<u32>,
     owner: (u32, u32),
@@ -92,7 +91,14 @@ fn wanted(stage: &Stage<'_>, text: &str) -> Result<Wanted> {
             "uid" => wanted.owner.0 = value.parse().map_err(|_| wrong())?,
             "gid" => wanted.owner.1 = value.parse().map_err(|_| wrong())?,
             "size" => wanted.size = Some(value.to_owned()),
-            "sharing" if matches!(value, "shared" | "private" | "locked") => {}
+            "sharing" => {
+                wanted.sharing = match value {
+                    "shared" => Sharing::Shared,
+                    "private" => Sharing::Private,
+                    "locked" => Sharing::Locked,
+                    _ => return Err(wrong()),
+                }
+            }
             "required" => {}
             _ => return Err(Error::invalid(format!("unexpected key '{name}' in '{field}'"))),
         }
@@ -124,9 +130,40 @@ impl Mounts {
         self.contents.clone()
     }
 
+    fn caches(&self) -> impl Iterator<Item = &Wanted> {
+        self.wanted.iter().filter(|wanted| wanted.kind == "cache")
+    }
+
+    /// Waits for the caches of the step.
+    pub(super) fn claim<'a>(&self, stage: &Stage<'a>) -> Result<Claim<'a>> {
+        let job = stage.job;
+        if self.caches().any(|wanted| job.locks || wanted.sharing == Sharing::Locked) {
+            job.wait_for_turn(stage)?;
+        }
+        let id = |wanted: &Wanted| {
+            let id = if wanted.id.is_empty() { &wanted.target } else { &wanted.id };
+            (id.clone(), wanted.sharing)
+        };
+        let ids: Vec<_> = self.caches().map(id).collect();
+        let ids: Vec<_> = ids.iter().map(|(id, sharing)| (id.as_str(), *sharing)).collect();
+        job.builds.caches.claim(&ids, &stage.output)
+    }
+
+    /// What of the places to mount on is not in the image.
+    pub(super) fn places(&self, stage: &Stage<'_>) -> Result<Places> {
+        if self.wanted.is_empty() {
+            return Ok(Places::default());
+        }
+        let ground = stage.ground()?;
+        let targets = self.wanted.iter().map(|wanted| wanted.target.as_str());
+        Places::missing(ground.tree(), targets)
+            .map_err(|error| Error::internal("cannot look for the places of mounts", error))
+    }
+
     /// The mounts of the step's container.
-    pub(super) fn attach(&self, stage: &Stage<'_>) -> Result<Vec<Mount>> {
+    pub(super) fn attach(&self, stage: &Stage<'_>, claim: &Claim<'_>) -> Result<Vec<Mount>> {
         let mut mounts = Vec::new();
+        let mut caches = 0..;
         for wanted in &self.wanted {
             let mount = |kind, source: &Path| Mount {
                 kind,
@@ -140,8 +177,11 @@ impl Mounts {
                     let options = wanted.size.iter().map(|size| format!("size={size}")).collect();
                     Mount { options, readonly: false, ..mount(MountKind::Tmpfs, Path::new("")) }
                 }
-                "cache" => mount(MountKind::Bind, &stage.kept(wanted)?),
-                _ => mount(MountKind::Bind, &stage.copied(wanted)?),
+                "cache" => {
+                    let at = caches.next().unwrap_or_default();
+                    mount(MountKind::Bind, &claim.path(at, || stage.new_cache(wanted))?)
+                }
+                _ => mount(MountKind::Bind, &stage.source(wanted)?),
             });
         }
         if let Some(script) = &self.script {
@@ -155,63 +195,27 @@ impl Mounts {
         }
         Ok(mounts)
     }
-
-    /// Takes away what was made to mount something on: it is none of what the step changed. Only what
-    /// is empty goes, and no link is followed.
-    pub(super) fn forget_places(&self, root: &RootFs) -> Result<()> {
-        if root.driver_name() != StorageDriver::Overlay.name() {
-            // In a copy it cannot be told from what was there.
-            return Ok(());
-        }
-        let upper = root.upper();
-        let failed = |error| Error::internal(format!("cannot clear {}", upper.display()), error);
-        let tree = Tree::open(&upper).map_err(failed)?;
-        for wanted in &self.wanted {
-            let path = Path::new(wanted.target.trim_start_matches('/'));
-            for (depth, place) in path.ancestors().enumerate() {
-                let Some(name) = place.file_name() else { break };
-                let above = place.parent().unwrap_or(Path::new(""));
-                let Some(above) = super::context::directory(&tree, above).map_err(failed)? else {
-                    continue;
-                };
-                if !forget(&above, name, depth == 0) {
-                    break;
-                }
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Removes an empty directory, or the empty file at the end of a path; tells whether it did.
-fn forget(above: &Tree, name: &OsStr, last: bool) -> bool {
-    if rustix::fs::unlinkat(above.as_fd(), name, AtFlags::REMOVEDIR).is_ok() {
-        return true;
-    }
-    let stat = rustix::fs::statat(above.as_fd(), name, AtFlags::SYMLINK_NOFOLLOW);
-    let empty = stat.is_ok_and(|stat| {
-        let kind = rustix::fs::FileType::from_raw_mode(stat.st_mode);
-        kind == rustix::fs::FileType::RegularFile && stat.st_size == 0
-    });
-    last && empty && rustix::fs::unlinkat(above.as_fd(), name, AtFlags::empty()).is_ok()
 }
 
 impl Stage<'_> {
-    /// The directory of a cache, which stays from build to build.
-    fn kept(&self, wanted: &Wanted) -> Result<PathBuf> {
-        let id = if wanted.id.is_empty() { &wanted.target } else { &wanted.id };
-        let name = Digest::of(id.as_bytes()).hex();
-        let path = self.job.builds.root.join("mounts").join(name);
+    /// A new directory for a cache.
+    fn new_cache(&self, wanted: &Wanted) -> Result<PathBuf> {
+        let path = self.job.workshop.directory()?;
         let failed = |error| Error::internal(format!("cannot make {}", path.display()), error);
-        if !path.exists() {
-            fs::create_dir_all(&path).map_err(failed)?;
-            let mode = rustix::fs::Mode::from_raw_mode(wanted.mode.unwrap_or(0o755));
-            let (uid, gid) = wanted.owner;
-            let owner = (rustix::fs::Uid::from_raw(uid), rustix::fs::Gid::from_raw(gid));
-            let directory = Tree::open(&path).map_err(failed)?;
-            tree::own(directory.as_fd(), owner, mode).map_err(failed)?;
-        }
+        let mode = rustix::fs::Mode::from_raw_mode(wanted.mode.unwrap_or(0o755));
+        let (uid, gid) = wanted.owner;
+        let owner = (rustix::fs::Uid::from_raw(uid), rustix::fs::Gid::from_raw(gid));
+        let directory = Tree::open(&path).map_err(failed)?;
+        tree::own(directory.as_fd(), owner, mode).map_err(failed)?;
         Ok(path)
+    }
+
+    /// What is to be seen at a mount. The context is never changed: what only reads sees it itself.
+    fn source(&self, wanted: &Wanted) -> Result<PathBuf> {
+        if wanted.from.is_some() || !wanted.readonly {
+            return self.copied(wanted);
+        }
+        self.bound(wanted, |_, source, _| Ok(self.job.context.directory.join(&source.path)))
     }
 
     /// A copy of what is to be seen at a mount: what a step does to it harms nobody.

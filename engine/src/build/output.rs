@@ -1,5 +1,6 @@
 //! What a build tells of itself, and in which order.
 
+use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -42,11 +43,17 @@ pub(super) struct Output {
     lines: mpsc::Sender<Line>,
     quiet: bool,
     cancel: CancellationToken,
+    tasks: Handle,
 }
 
 impl Output {
-    pub(super) fn new(lines: mpsc::Sender<Line>, quiet: bool, cancel: &CancellationToken) -> Self {
-        Self { lines, quiet, cancel: cancel.clone() }
+    pub(super) fn new(
+        lines: mpsc::Sender<Line>,
+        quiet: bool,
+        cancel: &CancellationToken,
+        tasks: &Handle,
+    ) -> Self {
+        Self { lines, quiet, cancel: cancel.clone(), tasks: tasks.clone() }
     }
 
     /// The same for stages that end when one of them fails.
@@ -67,10 +74,21 @@ impl Output {
 
     /// Tells something whatever was said about being quiet.
     pub(super) fn send(&self, line: Line) -> Result<()> {
-        if self.lines.blocking_send(line).is_err() {
+        // Whoever does not listen may not go away either.
+        if self.wait(self.lines.send(line))?.is_err() {
             self.cancel.cancel();
         }
         self.check()
+    }
+
+    /// Waits for something, as long as the build is wanted. Blocks.
+    pub(super) fn wait<T>(&self, something: impl Future<Output = T>) -> Result<T> {
+        self.tasks.block_on(async {
+            tokio::select! {
+                () = self.cancel.cancelled() => Err(cancelled()),
+                done = something => Ok(done),
+            }
+        })
     }
 
     /// Where the progress of a pull goes, and how it becomes lines.
@@ -97,4 +115,22 @@ impl Output {
 /// What a build ends with that nobody wants any more.
 pub(super) fn cancelled() -> Error {
     Error::new(Kind::Unavailable, "Build cancelled")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_build_that_is_cancelled_ends_though_nobody_reads_what_it_says() {
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let (lines, mut queue) = mpsc::channel(1);
+        let cancel = CancellationToken::new();
+        let output = Output::new(lines, false, &cancel, runtime.handle());
+        output.text("first").unwrap();
+        let second = std::thread::spawn(move || output.text("second"));
+        cancel.cancel();
+        assert!(second.join().unwrap().is_err());
+        assert_eq!(queue.blocking_recv(), Some(Line::Text("first".to_owned())));
+    }
 }

@@ -3,7 +3,6 @@
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 
-use super::context::open;
 use engine_error::{Error, Result};
 use tree::Tree;
 
@@ -33,7 +32,7 @@ fn number(root: &Tree, file: &str, kind: &str, name: &str) -> Result<u32> {
     }
     let path = format!("etc/{file}");
     let unread = |error| Error::internal(format!("cannot read /{path}"), error);
-    let Some(found) = open(root, Path::new(&path)).map_err(unread)? else {
+    let Some(found) = root.file(Path::new(&path)).map_err(unread)? else {
         return Err(wrong(&format!("open /{path}: no such file or directory")));
     };
     for line in BufReader::new(found.take(LONGEST)).lines() {

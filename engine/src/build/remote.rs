@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::Path;
 use std::process::Stdio;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
 use sha2::{Digest as _, Sha256};
@@ -18,6 +18,10 @@ use engine_error::{Error, Kind, Result};
 const PATIENCE: Duration = Duration::from_secs(60);
 /// The most that is fetched.
 const LARGEST: u64 = 16 << 30;
+/// How long all of a clone may take.
+const LONGEST_CLONE: Duration = Duration::from_secs(30 * 60);
+/// How often is looked how far it has come.
+const LOOK: Duration = Duration::from_secs(1);
 /// How much of an error's text is told.
 const TOLD: u64 = 4096;
 
@@ -26,11 +30,15 @@ pub(super) fn is_url(word: &str) -> bool {
     word.starts_with("http://") || word.starts_with("https://")
 }
 
-/// Whether a word names a repository of git's.
+/// Whether a context is a repository of git's.
 fn is_repository(word: &str) -> bool {
+    word.starts_with("github.com/") || is_git(word)
+}
+
+/// Whether a word can mean nothing but a repository of git's.
+pub(super) fn is_git(word: &str) -> bool {
     let place = word.split('#').next().unwrap_or(word);
-    let plain = ["git://", "git@", "ssh://", "github.com/"];
-    plain.iter().any(|start| place.starts_with(start))
+    ["git://", "git@", "ssh://"].iter().any(|start| place.starts_with(start))
         || is_url(place) && Path::new(place).extension().is_some_and(|end| end == "git")
 }
 
@@ -114,7 +122,7 @@ pub(super) fn context(
     output: &Output,
 ) -> Result<Context> {
     if is_repository(url) {
-        let within = clone(builds, url, into, output)?;
+        let within = clone(url, into, output)?;
         return context::of_directory(&within, dockerfile);
     }
     if !is_url(url) {
@@ -139,7 +147,7 @@ pub(super) fn context(
 }
 
 /// Clones a repository, and says which directory of it is the context: `url[#reference[:directory]]`.
-fn clone(builds: &Builds, url: &str, into: &Path, output: &Output) -> Result<std::path::PathBuf> {
+fn clone(url: &str, into: &Path, output: &Output) -> Result<std::path::PathBuf> {
     let (place, fragment) = url.split_once('#').unwrap_or((url, ""));
     let (reference, directory) = fragment.split_once(':').unwrap_or((fragment, ""));
     // Neither may be taken for an option of git's.
@@ -150,16 +158,18 @@ fn clone(builds: &Builds, url: &str, into: &Path, output: &Output) -> Result<std
         Some(rest) => format!("https://github.com/{rest}"),
         None => place.to_owned(),
     };
-    git(builds, into, &["init", "--quiet"], output)?;
-    git(builds, into, &["remote", "add", "origin", &place], output)?;
+    let limits = Limits { end: Instant::now() + LONGEST_CLONE, size: LARGEST };
+    let git = |arguments: &[&str]| git(into, arguments, limits, output);
+    git(&["init", "--quiet"])?;
+    git(&["remote", "add", "origin", &place])?;
     let wanted = if reference.is_empty() { "HEAD" } else { reference };
     let fetch = ["fetch", "--quiet", "--depth", "1", "origin", wanted];
-    if git(builds, into, &fetch, output).is_ok() {
-        git(builds, into, &["checkout", "--quiet", "FETCH_HEAD"], output)?;
+    if git(&fetch).is_ok() {
+        git(&["checkout", "--quiet", "FETCH_HEAD"])?;
     } else {
         // What is no branch and no tag is fetched with all the rest.
-        git(builds, into, &["fetch", "--quiet", "origin"], output)?;
-        git(builds, into, &["checkout", "--quiet", wanted, "--"], output)?;
+        git(&["fetch", "--quiet", "origin"])?;
+        git(&["checkout", "--quiet", wanted, "--"])?;
     }
     drop(fs::remove_dir_all(into.join(".git")));
     if directory.is_empty() {
@@ -174,42 +184,76 @@ fn clone(builds: &Builds, url: &str, into: &Path, output: &Output) -> Result<std
     Ok(into.join(within))
 }
 
-/// Runs git, without anything of the host's configuration and without asking anybody.
-fn git(builds: &Builds, within: &Path, arguments: &[&str], output: &Output) -> Result<()> {
-    let cancel = output.cancel().clone();
-    builds.tasks.block_on(async move {
-        let mut command = tokio::process::Command::new("git");
-        command.args(["-c", "protocol.file.allow=never", "-c", "core.hooksPath=/dev/null"]);
-        command.args(arguments).current_dir(within).stdin(Stdio::null()).stdout(Stdio::null());
-        command.env("GIT_TERMINAL_PROMPT", "0").env("GIT_CONFIG_NOSYSTEM", "1").env("HOME", within);
-        command.env("GIT_CONFIG_GLOBAL", "/dev/null");
-        let mut child =
-            command.stderr(Stdio::piped()).kill_on_drop(true).spawn().map_err(|error| {
-                Error::caused(
-                    Kind::Invalid,
-                    "unable to find git: it is needed for this context",
-                    error,
-                )
-            })?;
+/// What a clone may come to.
+#[derive(Clone, Copy, Debug)]
+struct Limits {
+    /// When it is to be done.
+    end: Instant,
+    /// Bytes.
+    size: u64,
+}
+
+/// Runs git in a directory, within limits, without anything of the host's configuration and without asking
+/// anybody.
+fn git(within: &Path, arguments: &[&str], limits: Limits, output: &Output) -> Result<()> {
+    let mut command = tokio::process::Command::new("git");
+    command.args(["-c", "protocol.file.allow=never", "-c", "core.hooksPath=/dev/null"]);
+    command.args(arguments).current_dir(within).stdin(Stdio::null()).stdout(Stdio::null());
+    command.env("GIT_TERMINAL_PROMPT", "0").env("GIT_CONFIG_NOSYSTEM", "1").env("HOME", within);
+    command.env("GIT_CONFIG_GLOBAL", "/dev/null").process_group(0);
+    command.stderr(Stdio::piped()).kill_on_drop(true);
+    output.wait(async {
+        let mut child = command.spawn().map_err(|error| {
+            let text = "unable to find git: it is needed for this context";
+            Error::caused(Kind::Invalid, text, error)
+        })?;
+        let mut group = Group(child.id());
         let mut said = String::new();
         let ending = async {
             if let Some(stderr) = child.stderr.take() {
-                use tokio::io::AsyncReadExt as _;
                 let mut stderr = tokio::io::AsyncReadExt::take(stderr, TOLD);
-                drop(stderr.read_to_string(&mut said).await);
+                drop(tokio::io::AsyncReadExt::read_to_string(&mut stderr, &mut said).await);
             }
             child.wait().await
         };
         let ended = tokio::select! {
-            () = cancel.cancelled() => return Err(cancelled()),
             ended = ending => ended,
+            error = exceeded(within, limits) => return Err(error),
         };
         let ended = ended.map_err(|error| Error::internal("cannot run git", error))?;
+        group.0 = None;
         if ended.success() {
             return Ok(());
         }
         Err(Error::invalid(format!("error fetching: {}", said.trim())))
-    })
+    })?
+}
+
+/// Returns when a limit is exceeded.
+async fn exceeded(within: &Path, limits: Limits) -> Error {
+    let mut looks = tokio::time::interval(LOOK);
+    loop {
+        looks.tick().await;
+        if tree::size_of(within) > limits.size {
+            return Error::invalid(format!("the repository has more than {} bytes", limits.size));
+        }
+        if Instant::now() >= limits.end {
+            return Error::invalid("the repository takes too long to fetch");
+        }
+    }
+}
+
+/// A process with those that it began, which end when this is dropped.
+struct Group(Option<u32>);
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        let leader = self.0.and_then(|leader| i32::try_from(leader).ok());
+        if let Some(leader) = leader.and_then(rustix::process::Pid::from_raw) {
+            // They may have ended.
+            let _ = rustix::process::kill_process_group(leader, rustix::process::Signal::KILL);
+        }
+    }
 }
 
 #[cfg(test)]
@@ -224,6 +268,27 @@ mod tests {
         for other in ["https://a/b", "https://a/b.git.tar", "b.git", "./git"] {
             assert!(!is_repository(other), "{other}");
         }
+    }
+
+    #[test]
+    fn a_repository_that_is_too_large_or_too_slow_is_not_fetched_to_its_end() {
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let (lines, _queue) = tokio::sync::mpsc::channel(1);
+        let cancel = tokio_util::sync::CancellationToken::new();
+        let output = Output::new(lines, true, &cancel, runtime.handle());
+        let directory = std::env::temp_dir().join(format!("rnet-git-{}", std::process::id()));
+        fs::create_dir_all(&directory).unwrap();
+        fs::write(directory.join("file"), "12345").unwrap();
+        // It says nothing to anybody: whatever git does, it would not end by itself.
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("git://{}/x", listener.local_addr().unwrap());
+        let fetch = |limits| git(&directory, &["ls-remote", &url], limits, &output);
+        let later = Instant::now() + PATIENCE;
+        let large = fetch(Limits { end: later, size: 4 });
+        let slow = fetch(Limits { end: Instant::now(), size: 5 });
+        fs::remove_dir_all(&directory).unwrap();
+        assert_eq!(large.unwrap_err().to_string(), "the repository has more than 4 bytes");
+        assert_eq!(slow.unwrap_err().to_string(), "the repository takes too long to fetch");
     }
 
     #[test]

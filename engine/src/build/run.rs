@@ -8,6 +8,7 @@ use tokio::io::AsyncReadExt;
 use tokio::net::UnixStream;
 
 use super::output::{Failure, Line, Output, cancelled};
+use super::places::Places;
 use super::stage::Stage;
 use super::sweep::OF_BUILD;
 use super::{documents, mounts};
@@ -34,10 +35,13 @@ impl Stage<'_> {
         let shell = config::shell(&self.config);
         let words = documents::words(run, &shell);
         let visible = self.args.visible(&config::environment(&self.config));
-        let created_by = [self.args.prefix(&visible), words.clone()].concat().join(" ");
+        let told = [self.args.prefix(&visible), words.clone()].concat();
+        let created_by = told.join(" ");
         let mounts = mounts::read(self, run)?;
-        let mut contents = mounts.contents();
-        contents.extend(run.network.clone());
+        // Word by word: other words may be the same text.
+        let mut contents: Vec<_> = told.iter().map(|word| format!("word {word}")).collect();
+        contents.extend(mounts.contents());
+        contents.extend(run.network.iter().map(|network| format!("network {network}")));
         let key = self.key(&created_by, &contents);
         if self.is_cached(&key)? {
             return Ok(());
@@ -52,8 +56,11 @@ impl Stage<'_> {
         };
         let mut spec = self.spec(run, &words, &visible)?;
         spec.image = image.id.to_string();
-        spec.mounts.extend(mounts.attach(self)?);
-        let layer = self.run_container(spec, &mounts)?;
+        let places = mounts.places(self)?;
+        let claim = mounts.claim(self)?;
+        spec.mounts.extend(mounts.attach(self, &claim)?);
+        let layer = self.run_container(spec, &places)?;
+        drop(claim);
         Ok(self.commit(&created_by, Some(layer), &key)?)
     }
 
@@ -101,24 +108,29 @@ impl Stage<'_> {
     }
 
     /// Runs a container to its end and makes a layer of what it changed.
-    fn run_container(
-        &self,
-        spec: Spec,
-        mounts: &mounts::Mounts,
-    ) -> Result<image::NewLayer, Failure> {
+    fn run_container(&self, spec: Spec, places: &Places) -> Result<image::NewLayer, Failure> {
         let containers = &self.job.builds.containers;
         let words = spec.command.clone().unwrap_or_default().join(" ");
         let id = containers.create(None, spec, None)?.id;
         let ran = self.watch(&id, &words).and_then(|()| {
             let container = containers.find(&id)?;
-            self.layer(&container, mounts).map_err(Failure::from)
+            self.layer(&container, places).map_err(Failure::from)
         });
         let request = &self.job.request;
         let cancelled = self.output.check().is_err();
         if request.force_remove || cancelled || (request.remove && ran.is_ok()) {
             let how = Remove { force: true, volumes: true, link: false };
-            self.job.builds.tasks.block_on(containers.remove(&id, how))?;
+            let removed = self.job.builds.tasks.block_on(containers.remove(&id, how));
             let short = id.short();
+            match (&ran, removed) {
+                (Ok(_), Err(error)) => return Err(error.into()),
+                // Why the step failed is told.
+                (Err(_), Err(error)) => {
+                    tracing::warn!(container = short, error = error.chain(), "it stays");
+                    return ran;
+                }
+                _ => {}
+            }
             if !cancelled {
                 self.output.text(format!(" ---> Removed intermediate container {short}\n"))?;
             }
@@ -128,11 +140,11 @@ impl Stage<'_> {
         ran
     }
 
-    fn layer(&self, container: &Container, mounts: &mounts::Mounts) -> Result<image::NewLayer> {
+    fn layer(&self, container: &Container, places: &Places) -> Result<image::NewLayer> {
         let builds = self.job.builds;
         let dir = rootfs_dir(&container.paths.dir);
         let root = RootFs::again(&builds.images, &container.graph_data, &dir)?;
-        mounts.forget_places(&root)?;
+        places.forget(&root)?;
         let keep = if self.job.request.remove { Keep::Move } else { Keep::Copy };
         self.job.making.layer(&root, keep)
     }

@@ -1,19 +1,18 @@
 //! What `COPY` and `ADD` take: which files a word means, and the digest of what is in them.
 
 use std::ffi::{OsStr, OsString};
-use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
+use rustix::fs::{AtFlags, FileType, Stat};
 use sha2::{Digest as _, Sha256};
 
 use super::context::directory;
 use dockerfile::ignore::clean;
 use engine_error::{Error, Result};
-use image::reference::path_match;
+use image::reference::Pattern;
 use tree::Tree;
 
 /// Something to be copied.
@@ -56,9 +55,10 @@ impl Look<'_> {
             let found = source(tree, Path::new(&path)).map_err(unread)?;
             return found.map(|found| vec![found]).ok_or_else(|| self.missing(&path));
         }
-        path_match(&path, "").map_err(|error| self.failed(error))?;
+        let patterns = path.split('/').map(Pattern::parse).collect::<Result<Vec<_>, _>>();
+        let patterns = patterns.map_err(|error| self.failed(error))?;
         let mut found = Vec::new();
-        for path in matching(tree, &path).map_err(unread)? {
+        for path in matching(tree, &patterns).map_err(unread)? {
             found.extend(source(tree, &path).map_err(unread)?);
         }
         Ok(found)
@@ -148,8 +148,8 @@ fn contents(
     parent: std::os::fd::BorrowedFd<'_>,
     name: &OsStr,
 ) -> io::Result<()> {
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let mut file = File::from(rustix::fs::openat(parent, name, flags, Mode::empty())?);
+    let swapped = || io::Error::new(io::ErrorKind::InvalidData, "it was swapped while it was read");
+    let mut file = tree::regular(parent, name)?.ok_or_else(swapped)?;
     let (mut buffer, mut size) = (vec![0; 1 << 16], 0_u64);
     loop {
         let count = file.read(&mut buffer)?;
@@ -176,25 +176,22 @@ fn source(tree: &Tree, path: &Path) -> io::Result<Option<Source>> {
     Ok(Some(Source { path: resolved, name, is_directory }))
 }
 
-/// The paths that a pattern matches, in order. Where nothing can match, nothing is looked at.
-fn matching(tree: &Tree, pattern: &str) -> io::Result<Vec<PathBuf>> {
-    let parts: Vec<&str> = pattern.split('/').collect();
-    let fits = |path: &str, depth: usize| {
-        let wanted = parts[..depth.min(parts.len())].join("/");
-        path_match(&wanted, path).unwrap_or(false)
-    };
+/// The paths that patterns match, one for each name on the way, in order. Where nothing can match,
+/// nothing is looked at.
+fn matching(tree: &Tree, patterns: &[Pattern]) -> io::Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     tree.walk(|visit| {
-        // A path that is no text is meant by no pattern.
-        let Some(path) = visit.path.to_str() else { return Ok(false) };
         let depth = visit.path.components().count();
-        if !fits(path, depth) {
+        // A name that is no text is meant by no pattern.
+        let name = visit.name.to_str();
+        let pattern = depth.checked_sub(1).and_then(|at| patterns.get(at));
+        if !name.zip(pattern).is_some_and(|(name, pattern)| pattern.matches(name)) {
             return Ok(false);
         }
-        if depth == parts.len() {
+        if depth == patterns.len() {
             found.push(visit.path.to_owned());
         }
-        Ok(depth < parts.len())
+        Ok(depth < patterns.len())
     })?;
     Ok(found)
 }

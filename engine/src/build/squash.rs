@@ -46,5 +46,6 @@ pub(super) fn squash(job: &Job<'_>, built: &Arc<Image>, base: &[Digest]) -> Resu
         history.push(json!({"created": now, "comment": format!("merge {}{parents}", built.id)}));
     }
     document["created"] = now.into();
-    commit::image(&job.making, &document, None)
+    let image = commit::image(&job.making, &document, None)?;
+    job.hold("squashed", &image.id.to_string())
 }

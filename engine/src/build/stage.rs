@@ -16,11 +16,19 @@ use dockerfile::{Args, Instruction, Step};
 use engine_error::{Error, Result};
 use image::{Digest, Image, NewLayer};
 
+/// How many stages are built in the midst of each other: each has an image with a trigger that needs the
+/// next.
+const DEEPEST: usize = 16;
+
 /// A stage that runs.
 #[derive(Debug)]
 pub(super) struct Stage<'a> {
     pub(super) job: &'a Job<'a>,
     at: usize,
+    /// The stage whose turn it is when this one is told: itself, but for one beside another.
+    turn: usize,
+    /// How many stages it is beside.
+    depth: usize,
     /// How many steps come before it.
     before: usize,
     pub(super) output: Output,
@@ -60,6 +68,8 @@ impl<'a> Stage<'a> {
         Self {
             job,
             at,
+            turn: at,
+            depth: 0,
             before,
             output,
             args,
@@ -72,9 +82,25 @@ impl<'a> Stage<'a> {
         }
     }
 
+    /// A stage that this one turns out to need, told in the midst of it.
+    pub(super) fn beside(&self, at: usize) -> Result<Self> {
+        if self.depth >= DEEPEST {
+            return Err(Error::invalid(
+                "triggers of images need stages whose images have triggers",
+            ));
+        }
+        let args = self.job.args.clone();
+        let new = Self::new(self.job, at, 0, self.output.clone(), args);
+        Ok(Self { turn: self.turn, depth: self.depth + 1, ..new })
+    }
+
     /// Its number.
     pub(super) fn at(&self) -> usize {
         self.at
+    }
+
+    pub(super) fn turn(&self) -> usize {
+        self.turn
     }
 
     pub(super) fn output(&self) -> &Output {
@@ -83,9 +109,7 @@ impl<'a> Stage<'a> {
 
     /// Runs all of it.
     pub(super) fn run(mut self) -> Result<Outcome, Failure> {
-        let ran = self.steps();
-        self.job.builds.images.release(&self.user());
-        ran?;
+        self.steps()?;
         let (image, base, declared) = (self.image, self.base, self.args.names());
         Ok(Outcome { image, base, declared })
     }
@@ -139,10 +163,9 @@ impl<'a> Stage<'a> {
 
     fn step(&mut self, step: &Step) -> Result<(), Failure> {
         let lexer = Lexer::new(self.job.context.file.escape);
-        let visible = self.args.visible(&config::environment(&self.config));
-        let before = self.config.clone();
-        let variables =
-            |name: &str| config::variable(&before, name).or_else(|| visible.get(name).cloned());
+        let mut known = self.args.visible(&config::environment(&self.config));
+        known.extend(config::variables(&self.config));
+        let variables = |name: &str| known.get(name).cloned();
         let instruction = step.instruction.expand(lexer, &variables)?;
         match &instruction {
             Instruction::Run(run) => return self.run_step(run),
@@ -240,7 +263,7 @@ impl<'a> Stage<'a> {
         let step = commit::Step { created_by, config, author, layer };
         let document = commit::document(&self.document, &step);
         let image = commit::image(&self.job.making, &document, parent)?;
-        self.job.builds.images.hold(&self.user(), &image.id.to_string())?;
+        self.job.hold(&self.at.to_string(), &image.id.to_string())?;
         self.job.builds.cache.note(key, image.id);
         self.document = document;
         self.image = Some(image);
@@ -250,7 +273,7 @@ impl<'a> Stage<'a> {
     /// Goes on with an image, which stays as long as this does.
     fn become_image(&mut self, image: &Image) -> Result<()> {
         let images = &self.job.builds.images;
-        let image = images.hold(&self.user(), &image.id.to_string())?;
+        let image = self.job.hold(&self.at.to_string(), &image.id.to_string())?;
         self.document = images.configuration(image.id)?;
         self.config = self.document["config"].clone();
         if !self.config.is_object() {
@@ -266,10 +289,5 @@ impl<'a> Stage<'a> {
         self.base.clone_from(&image.layers);
         self.author = self.document["author"].as_str().unwrap_or_default().to_owned();
         Ok(())
-    }
-
-    /// As whom it keeps its image from being removed.
-    fn user(&self) -> String {
-        format!("build:{}:{}", self.job.workshop.path.display(), self.at)
     }
 }

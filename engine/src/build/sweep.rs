@@ -8,7 +8,6 @@ use std::path::Path;
 use super::Builds;
 use crate::container::Remove;
 use engine_error::{Error, Result};
-use image::Filter;
 
 /// The annotation of a build's containers, by which the next daemon knows them.
 pub(super) const OF_BUILD: &str = "dev.rnet.build";
@@ -61,14 +60,12 @@ impl Builds {
         Ok(())
     }
 
-    /// Empties the cache: directories of `--mount=type=cache`, and images of steps that nothing is
-    /// made of; with `all`, every key too.
+    /// Empties the cache: directories of `--mount=type=cache` that no step has, and keys of images that
+    /// are gone; with `all`, every key. Images are images, as in Docker: those without a name go with
+    /// `image prune`.
     pub fn prune(&self, all: bool) -> Result<Freed> {
         let failed = |error| Error::internal("cannot empty the build cache", error);
-        let mounts = self.root.join("mounts");
-        let mut size = tree::size_of(&mounts);
-        clear(&mounts).and_then(|()| fs::create_dir(&mounts)).map_err(failed)?;
-        size += self.images.prune(&Filter::default(), false)?.reclaimed;
+        let size = self.caches.prune().map_err(failed)?;
         let gone = |id: image::ImageId| all || self.images.find(&id.to_string()).is_err();
         let entries = self.cache.forget(gone).map_err(failed)?;
         Ok(Freed { entries, size })

@@ -11,7 +11,7 @@ use std::path::{Component, Path, PathBuf};
 use rustix::fs::{Gid, Mode, Uid};
 use rustix::io::Errno;
 
-use super::context::{directory, open};
+use super::context::directory;
 use super::sources::Source;
 use engine_error::{Error, Result};
 use tree::{Given, Tree};
@@ -138,7 +138,7 @@ pub(super) fn archive(tree: &Tree, source: &Source) -> io::Result<Option<File>> 
     if source.is_directory {
         return Ok(None);
     }
-    let Some(file) = open(tree, &source.path)? else { return Ok(None) };
+    let Some(file) = tree.file(&source.path)? else { return Ok(None) };
     if !image::context::is_archive(&file) {
         return Ok(None);
     }

@@ -172,7 +172,7 @@ fn of_stdin(args: &BuildArgs) -> Result<(Body, String), CliError> {
         let name = args.file.clone().unwrap_or_else(|| "Dockerfile".to_owned());
         return Ok((archive::passed(start), name));
     }
-    stdin.take(dockerfile::LONGEST as u64).read_to_end(&mut start)?;
+    let start = whole(start.as_slice().chain(stdin))?;
     let body = full(Bytes::from(archive::of_dockerfile(&start)?));
     Ok((body, "Dockerfile".to_owned()))
 }
@@ -183,11 +183,8 @@ fn dockerfile(args: &BuildArgs, directory: &Path) -> Result<(String, Option<Extr
         let lower = !directory.join("Dockerfile").exists() && directory.join("dockerfile").exists();
         return Ok((if lower { "dockerfile" } else { "Dockerfile" }.to_owned(), None));
     };
-    let aside = || ".dockerfile.from-elsewhere".to_owned();
-    let mut text = Vec::new();
     if file == "-" {
-        std::io::stdin().take(dockerfile::LONGEST as u64).read_to_end(&mut text)?;
-        return Ok((aside(), Some(Extra { name: aside(), text })));
+        return Ok(aside(directory, whole(std::io::stdin())?));
     }
     let missing = |error: std::io::Error| {
         CliError::new(format!(
@@ -199,8 +196,26 @@ fn dockerfile(args: &BuildArgs, directory: &Path) -> Result<(String, Option<Extr
     if let Ok(within) = path.strip_prefix(&root) {
         return Ok((within.to_string_lossy().into_owned(), None));
     }
-    text = fs::read(&path).map_err(missing)?;
-    Ok((aside(), Some(Extra { name: aside(), text })))
+    Ok(aside(directory, whole(fs::File::open(&path).map_err(missing)?)?))
+}
+
+/// A Dockerfile from elsewhere, by a name that nothing in the context has.
+fn aside(directory: &Path, text: Vec<u8>) -> (String, Option<Extra>) {
+    let mut names = (0_u64..).map(|number| format!(".dockerfile.from-elsewhere-{number}"));
+    let free = |name: &String| fs::symlink_metadata(directory.join(name)).is_err();
+    let name = names.find(free).unwrap_or_default();
+    (name.clone(), Some(Extra { name, text }))
+}
+
+/// A Dockerfile as a whole.
+fn whole(from: impl Read) -> Result<Vec<u8>, CliError> {
+    let mut text = Vec::new();
+    from.take(dockerfile::LONGEST as u64 + 1).read_to_end(&mut text)?;
+    if text.len() > dockerfile::LONGEST {
+        let text = format!("the Dockerfile has more than {} bytes", dockerfile::LONGEST);
+        return Err(CliError::new(text));
+    }
+    Ok(text)
 }
 
 /// What is left out: the file beside the Dockerfile that is named after it comes first.

@@ -6,7 +6,7 @@ use chrono::{SecondsFormat, Utc};
 use serde_json::{Map, Value, json};
 
 use super::create::rootfs_dir;
-use super::{Container, Containers, Status};
+use super::{Container, Containers, Status, parse_signal};
 use engine_error::{Error, Result};
 use image::rootfs::{Change, RootFs};
 use image::{Digest, Image, ImageId, Keep, NewLayer, Reference};
@@ -85,15 +85,23 @@ impl Containers {
 /// The configuration of the image: what was given, the changes, and the container's for the rest.
 fn config(commit: &Commit) -> Result<Value> {
     let mut config = commit.given.clone().unwrap_or_else(|| commit.own.clone());
-    for line in commit.changes.iter().flat_map(|change| change.lines()) {
-        if !line.trim().is_empty() {
-            image::change_config(&mut config, line)?;
-        }
-    }
+    change_config(&mut config, &commit.changes)?;
     if let (Some(config), Some(own)) = (config.as_object_mut(), commit.own.as_object()) {
         merge(config, own);
     }
     Ok(config)
+}
+
+/// Applies lines of a Dockerfile to a configuration.
+pub fn change_config(config: &mut Value, changes: &[String]) -> Result<()> {
+    dockerfile::change(config, &changes.join("\n"))?;
+    if let Some(signal) = config.get("StopSignal").and_then(Value::as_str)
+        && !changes.is_empty()
+        && !signal.is_empty()
+    {
+        parse_signal(signal)?;
+    }
+    Ok(())
 }
 
 fn is_blank(value: Option<&Value>) -> bool {

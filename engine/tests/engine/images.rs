@@ -15,7 +15,7 @@ fn import(scene: &Scene) -> Image {
     let toolbox = images.find("rnet/toolbox").unwrap();
     let files = images.root().join("layers").join(toolbox.layers[0].hex()).join("diff");
     let tar = Command::new("tar").arg("-C").arg(files).args(["-c", "."]).output().unwrap();
-    images.import(&tar.stdout[..], Some("own:1"), &[], "").unwrap();
+    images.import(&tar.stdout[..], Some("own:1"), &serde_json::json!({}), "").unwrap();
     Image::clone(&images.find("own:1").unwrap())
 }
 

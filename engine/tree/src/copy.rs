@@ -15,7 +15,7 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
-use super::{DEEPEST, DIRECTORY, is_opaque, names, remove, retried, through};
+use super::{DEEPEST, DIRECTORY, is_opaque, names, regular, remove, retried, through};
 
 /// The longest value, and the longest list of names, of extended attributes in Linux.
 const LONGEST_ATTRIBUTE: usize = 1 << 16;
@@ -251,16 +251,11 @@ fn file(
     (to, new): (BorrowedFd<'_>, &OsStr),
     stat: &Stat,
 ) -> io::Result<()> {
-    // What was a file a moment ago may be a pipe now, which must not be waited for.
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let source = File::from(rustix::fs::openat(from, name, flags, Mode::empty())?);
+    // What was a file a moment ago may be a pipe now, or a device.
+    let swapped =
+        || io::Error::new(io::ErrorKind::InvalidData, "it was swapped while it was copied");
+    let source = regular(from, name)?.ok_or_else(swapped)?;
     let found = rustix::fs::fstat(&source)?;
-    if FileType::from_raw_mode(found.st_mode) != FileType::RegularFile {
-        return Err(io::Error::new(
-            io::ErrorKind::InvalidData,
-            "it was swapped while it was copied",
-        ));
-    }
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let target = File::from(rustix::fs::openat(to, new, flags, Mode::from_raw_mode(0o600))?);
     contents(&source, &target, found.st_size)?;

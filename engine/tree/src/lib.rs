@@ -60,6 +60,17 @@ impl Tree {
         }
     }
 
+    /// The regular file at a path below, links resolved as if this were the root of all; nothing if
+    /// there is none. What is no file is not opened, see [`regular`].
+    pub fn file(&self, path: &Path) -> io::Result<Option<File>> {
+        let flags = OFlags::PATH | OFlags::CLOEXEC;
+        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+        match retried(|| rustix::fs::openat2(&self.0, path, flags, Mode::empty(), resolve)) {
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(None),
+            result => opened(&result?),
+        }
+    }
+
     /// Whether nothing is in it.
     pub fn is_empty(&self) -> io::Result<bool> {
         Ok(names(self.as_fd())?.is_empty())
@@ -255,6 +266,22 @@ pub fn remove(parent: BorrowedFd<'_>, name: &OsStr) -> io::Result<()> {
         Err(Errno::ISDIR | Errno::PERM) => std::fs::remove_dir_all(through(parent, name)),
         Err(error) => Err(error.into()),
     }
+}
+
+/// Opens the regular file of a name, which is no path; nothing if that is something else. To open a
+/// device may do something, and to open a pipe may wait: a stranger's is looked at first.
+pub fn regular(parent: BorrowedFd<'_>, name: &OsStr) -> io::Result<Option<File>> {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    opened(&rustix::fs::openat(parent, name, flags, Mode::empty())?)
+}
+
+/// Opens what a descriptor stands for, if it is a regular file.
+fn opened(found: &OwnedFd) -> io::Result<Option<File>> {
+    let kind = FileType::from_raw_mode(rustix::fs::fstat(found)?.st_mode);
+    if kind != FileType::RegularFile {
+        return Ok(None);
+    }
+    File::open(format!("/proc/self/fd/{}", found.as_raw_fd())).map(Some)
 }
 
 /// A path for calls that take no descriptor; its users do not follow the last component.

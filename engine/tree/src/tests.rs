@@ -142,3 +142,24 @@ fn an_error_of_a_copy_says_of_which_file_it_is() {
         assert!(error.starts_with("f: "), "{error}");
     }
 }
+
+#[test]
+fn what_is_no_file_is_not_opened() {
+    use rustix::fs::inotify;
+    let scratch = Scratch::new();
+    let (path, tree) = scratch.tree("root");
+    fs::write(path.join("file"), "text").unwrap();
+    symlink("/file", path.join("link")).unwrap();
+    rustix::fs::mknodat(&tree, "pipe", FileType::Fifo, Mode::from_raw_mode(0o644), 0).unwrap();
+    let opened = inotify::init(inotify::CreateFlags::NONBLOCK).unwrap();
+    inotify::add_watch(&opened, path.join("pipe"), inotify::WatchFlags::OPEN).unwrap();
+    assert!(tree.file(Path::new("pipe")).unwrap().is_none());
+    assert!(regular(tree.as_fd(), OsStr::new("pipe")).unwrap().is_none());
+    assert_eq!(rustix::io::read(&opened, &mut [0; 256]), Err(Errno::AGAIN));
+    assert!(tree.file(Path::new("missing")).unwrap().is_none());
+    assert!(tree.file(Path::new("")).unwrap().is_none());
+    let mut file = tree.file(Path::new("link")).unwrap().unwrap();
+    assert_eq!(io::read_to_string(&mut file).unwrap(), "text");
+    // A name is not followed.
+    assert!(regular(tree.as_fd(), OsStr::new("link")).unwrap().is_none());
+}

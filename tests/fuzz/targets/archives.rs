@@ -35,7 +35,7 @@ fuzz_target!(|bytes: &[u8]| {
     if kind % 2 == 0 {
         let _ = images.load(archive, &mut |_| {});
     } else {
-        let _ = images.import(archive, Some("fuzz:1"), &[], "");
+        let _ = images.import(archive, Some("fuzz:1"), &serde_json::json!({}), "");
     }
     for image in images.list() {
         images.find(&image.id.to_string()).expect("what is listed is found");

@@ -83,12 +83,15 @@ impl Flags {
 
     /// Takes all texts of a flag.
     pub(super) fn all(&mut self, name: &str) -> Vec<String> {
-        std::iter::from_fn(|| self.take(name)).collect()
+        let all = std::mem::take(&mut self.0);
+        let (wanted, others) = all.into_iter().partition::<Vec<_>, _>(|(known, _)| known == name);
+        self.0 = others;
+        wanted.into_iter().map(|(_, value)| value).collect()
     }
 
-    /// Whether a switch is on.
-    pub(super) fn is_set(&self, name: &str) -> bool {
-        self.0.iter().any(|(known, value)| known == name && value == "true")
+    /// Whether a switch is on or off, if it is there.
+    pub(super) fn switch(&self, name: &str) -> Option<bool> {
+        self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value == "true")
     }
 }
 

@@ -150,8 +150,8 @@ fn flags_stand_before_arguments() {
         panic!("no COPY")
     };
     assert_eq!(
-        (copy.from.as_deref(), copy.chown.as_deref(), copy.link),
-        (Some("a"), Some("1:2"), true)
+        (copy.from.as_deref(), copy.chown.as_deref(), copy.unpack),
+        (Some("a"), Some("1:2"), None)
     );
     assert_eq!((copy.sources, copy.destination), (vec!["a".into(), "b".into()], "c/".into()));
     let Instruction::Run(run) =
@@ -200,5 +200,23 @@ proptest! {
                 }
             }
         }
+    }
+}
+
+#[test]
+fn flags_that_would_do_nothing_are_refused_by_name() {
+    for (line, name) in [
+        ("COPY --parents a b c/", "COPY --parents"),
+        ("ADD --keep-git-dir=true a b", "ADD --keep-git-dir"),
+    ] {
+        let error = parse(&format!("FROM x\n{line}\n"), "Dockerfile").unwrap_err().to_string();
+        assert!(error.ends_with(&format!("{name} is not served by this builder")), "{error}");
+    }
+    steps("COPY --parents=false a b/");
+    for (flag, wanted) in [("", None), ("--unpack", Some(true)), ("--unpack=false", Some(false))] {
+        let Instruction::Add(add) = steps(&format!("ADD {flag} a b")).remove(0) else {
+            panic!("no ADD")
+        };
+        assert_eq!(add.unpack, wanted);
     }
 }

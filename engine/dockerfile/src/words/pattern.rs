@@ -1,40 +1,49 @@
-//! Shell patterns in substitutions: `*`, `?` and what an escape takes literally.
+//! Shell patterns in substitutions: `*`, `?` and what an escape takes literally. As in Docker they are
+//! expressions, so no pattern is a trap: the work is bounded by its length and the value's.
+
+use regex::{Regex, RegexBuilder};
+
+use super::{LONGEST, TOO_LONG};
+
+/// The most that a pattern may come to.
+const LARGEST: usize = 1 << 17;
 
 /// Takes what a pattern matches off the front or the end.
-pub(super) fn trim(value: &str, pattern: &str, front: bool, longest: bool) -> String {
-    let (value, parts) = (value.chars().collect::<Vec<_>>(), parts(pattern));
-    let lengths: Vec<usize> = (0..=value.len()).collect();
-    let fits = |length: &&usize| {
-        let (from, to) = if front { (0, **length) } else { (value.len() - **length, value.len()) };
-        matches(&parts, &value[from..to])
-    };
-    let found = if longest { lengths.iter().rev().find(fits) } else { lengths.iter().find(fits) };
-    let length = found.copied().unwrap_or(0);
-    let rest = if front { &value[length..] } else { &value[..value.len() - length] };
-    rest.iter().collect()
+pub(super) fn trim(
+    value: &str,
+    pattern: &str,
+    front: bool,
+    longest: bool,
+) -> Result<String, String> {
+    let mut parts = parts(pattern);
+    // An expression is matched from the front: for the end, all is read backwards.
+    let turned = |text: &str| if front { text.to_owned() } else { text.chars().rev().collect() };
+    if !front {
+        parts.reverse();
+    }
+    let (value, expression) = (turned(value), expression(&parts, longest));
+    let end = compiled(&format!("^{expression}"))?.find(&value).map_or(0, |found| found.end());
+    Ok(turned(&value[end..]))
 }
 
 /// Replaces the first place that a pattern matches, or all of them; the longest match counts.
-pub(super) fn replace(value: &str, pattern: &str, with: &str, all: bool) -> String {
-    let (value, parts) = (value.chars().collect::<Vec<_>>(), parts(pattern));
+pub(super) fn replace(value: &str, pattern: &str, with: &str, all: bool) -> Result<String, String> {
+    let expression = compiled(&expression(&parts(pattern), true))?;
+    let found = expression.find_iter(value).filter(|found| !found.is_empty());
     let (mut result, mut at) = (String::new(), 0);
-    while at < value.len() {
-        let end = (at + 1..=value.len()).rev().find(|end| matches(&parts, &value[at..*end]));
-        let Some(end) = end else {
-            result.push(value[at]);
-            at += 1;
-            continue;
-        };
+    for found in found.take(if all { usize::MAX } else { 1 }) {
+        result.push_str(&value[at..found.start()]);
         result.push_str(with);
-        at = end;
-        if !all {
-            break;
+        at = found.end();
+        if result.len() > LONGEST {
+            return Err(TOO_LONG.to_owned());
         }
     }
-    result.extend(&value[at..]);
-    result
+    result.push_str(&value[at..]);
+    Ok(result)
 }
 
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Part {
     Any,
     One,
@@ -52,39 +61,25 @@ fn parts(pattern: &str) -> Vec<Part> {
             other => Part::Exactly(other),
         });
     }
+    parts.dedup_by(|part, before| *part == Part::Any && *before == Part::Any);
     parts
 }
 
-/// Greedy with one point of return: no pattern is a trap.
-fn matches(parts: &[Part], value: &[char]) -> bool {
-    let (mut part, mut at, mut retry) = (0, 0, None);
-    loop {
-        match parts.get(part) {
-            Some(Part::Any) => {
-                retry = Some((part, at));
-                part += 1;
-                continue;
-            }
-            Some(wanted) => {
-                let fits = |letter: &char| matches!(wanted, Part::One) || exactly(wanted, *letter);
-                if value.get(at).is_some_and(fits) {
-                    (part, at) = (part + 1, at + 1);
-                    continue;
-                }
-            }
-            None if at == value.len() => return true,
-            None => {}
-        }
-        match retry {
-            Some((star, from)) if from < value.len() => {
-                retry = Some((star, from + 1));
-                (part, at) = (star + 1, from + 1);
-            }
-            _ => return false,
+fn expression(parts: &[Part], longest: bool) -> String {
+    let mut expression = String::new();
+    for part in parts {
+        match part {
+            Part::Any if longest => expression.push_str(".*"),
+            Part::Any => expression.push_str(".*?"),
+            Part::One => expression.push('.'),
+            Part::Exactly(letter) => expression.push_str(&regex::escape(&letter.to_string())),
         }
     }
+    expression
 }
 
-fn exactly(part: &Part, letter: char) -> bool {
-    matches!(part, Part::Exactly(wanted) if *wanted == letter)
+fn compiled(expression: &str) -> Result<Regex, String> {
+    let mut expression = RegexBuilder::new(expression);
+    let built = expression.dot_matches_new_line(true).size_limit(LARGEST).build();
+    built.map_err(|_| "the pattern is too long".to_owned())
 }

@@ -86,3 +86,66 @@ fn a_variable_s_blanks_part_words_and_quoted_ones_do_not() {
 fn another_escape_character_escapes() {
     assert_eq!(Lexer::new('`').word("`$A \\$A", &variables).unwrap(), "$A \\hello");
 }
+
+#[test]
+fn the_longest_and_the_shortest_match_of_a_pattern_are_told_apart() {
+    for (text, wanted) in [
+        ("${A#*l}", "lo"),
+        ("${A##*l}", "o"),
+        ("${A%l*}", "hel"),
+        ("${A%%l*}", "he"),
+        ("${A#?}", "ello"),
+        ("${A%%?}", "hell"),
+        ("${A#*}", "hello"),
+        ("${A##*}", ""),
+        ("${A#x}", "hello"),
+        ("${PATH//b?n/x}", "/usr/local/x"),
+        ("${PATH/l*l/x}", "/usr/x/bin"),
+        ("${A//*/x}", "x"),
+        ("${A//l*/.}", "he."),
+        ("${A/./x}", "hello"),
+        ("${EMPTY/*/x}", ""),
+        ("${A//\\*/x}", "hello"),
+    ] {
+        assert_eq!(word(text), wanted, "{text}");
+    }
+}
+
+#[test]
+fn values_that_double_with_every_line_end_before_memory_does() {
+    let mut value = "x".to_owned();
+    let refused = (0..64).find_map(|_| {
+        let variables = |name: &str| (name == "A").then(|| value.clone());
+        match Lexer::new('\\').word("$A$A", &variables) {
+            Ok(twice) => value = twice,
+            Err(error) => return Some(error.to_string()),
+        }
+        None
+    });
+    assert!(refused.unwrap().ends_with("the words are too long"));
+    let variables = |_: &str| Some(value.clone());
+    let many = "$A".repeat(500_000);
+    for text in [&many, &format!("\"{many}\""), &"${A+}".repeat(200_000)] {
+        assert!(Lexer::new('\\').word(text, &variables).is_err());
+    }
+    // A replacement multiplies too.
+    let error = Lexer::new('\\').word("${A//x/$A}", &|_| Some("x".repeat(1 << 18))).unwrap_err();
+    assert!(error.to_string().ends_with("the words are too long"), "{error}");
+    // And so do the words of one instruction together.
+    let pairs = vec![("$A".to_owned(), "$A".to_owned()); 100_000];
+    let env = crate::Instruction::Env(pairs);
+    let expanded = env.expand(Lexer::new('\\'), &|_| Some("x".repeat(1 << 18)));
+    assert_eq!(expanded.unwrap_err().to_string(), "the words are too long");
+}
+
+#[test]
+fn a_pattern_of_many_wildcards_is_no_trap() {
+    let value = "a".repeat(100_000);
+    let variables = |_: &str| Some(value.clone());
+    for text in ["${A#*a*a*a*a*b}", "${A%%b*a*a*a*a*}", "${A//*a*a*a*b/x}", "${A/a?a?b/x}"] {
+        assert_eq!(Lexer::new('\\').word(text, &variables).unwrap(), value, "{text}");
+    }
+    let many = format!("${{A#{}}}", "*a".repeat(50_000));
+    let error = Lexer::new('\\').word(&many, &variables).unwrap_err();
+    assert!(error.to_string().ends_with("the pattern is too long"));
+}

@@ -5,14 +5,24 @@
 #[error("syntax error in pattern")]
 pub struct BadPattern;
 
-/// Whether a shell pattern matches the whole of a name: `*` and `?` stop at `/`, `[a-z]` and
-/// `[^a-z]` are classes, a backslash takes the next character as it is.
-pub fn path_match(pattern: &str, name: &str) -> Result<bool, BadPattern> {
-    let parts = parse(pattern)?;
-    let name: Vec<char> = name.chars().collect();
-    Ok(matches(&parts, &name))
+/// A shell pattern: `*` and `?` stop at `/`, `[a-z]` and `[^a-z]` are classes, a backslash takes the
+/// next character as it is.
+#[derive(Debug)]
+pub struct Pattern(Vec<Part>);
+
+impl Pattern {
+    /// Reads a pattern.
+    pub fn parse(text: &str) -> Result<Self, BadPattern> {
+        parse(text).map(Self)
+    }
+
+    /// Whether it matches the whole of a name.
+    pub fn matches(&self, name: &str) -> bool {
+        matches(&self.0, &name.chars().collect::<Vec<_>>())
+    }
 }
 
+#[derive(Debug)]
 enum Part {
     Any,
     One,

@@ -21,6 +21,9 @@ const DEPTH: usize = 8;
 /// Bytes in one.
 const PIECE: usize = 64 << 10;
 
+/// What a context leaves out.
+const IGNORE: &str = ".dockerignore";
+
 /// What is sent.
 pub(super) struct Context {
     pub(super) directory: PathBuf,
@@ -110,6 +113,13 @@ fn write(context: &Context, to: impl Write) -> io::Result<()> {
     add_below(&mut archive, context, Path::new(""))?;
     if let Some(Extra { name, text }) = &context.extra {
         add_text(&mut archive, name, text)?;
+        // It is none of the files of the context: steps are not to see it, as docker has it.
+        let mut ignore = match fs::read(context.directory.join(IGNORE)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => IGNORE.as_bytes().to_vec(),
+            read => read?,
+        };
+        ignore.extend(format!("\n{name}\n").as_bytes());
+        add_text(&mut archive, IGNORE, &ignore)?;
     }
     archive.into_inner()?.flush()
 }
@@ -136,7 +146,10 @@ fn add_below(
         let path = within.join(&name);
         let place = context.directory.join(&path);
         let text = path.to_string_lossy();
-        let needed = text == context.dockerfile || text == ".dockerignore";
+        if text == IGNORE && context.extra.is_some() {
+            continue;
+        }
+        let needed = text == context.dockerfile || text == IGNORE;
         let excluded = context.ignore.excludes(&text) && !needed;
         let metadata = fs::symlink_metadata(&place)?;
         if metadata.is_dir() {
@@ -225,11 +238,14 @@ mod tests {
         fs::remove_dir_all(&directory).unwrap();
         written.unwrap();
         let mut archive = tar::Archive::new(bytes.as_slice());
-        let names = archive
-            .entries()
-            .unwrap()
-            .map(|entry| entry.unwrap().path().unwrap().to_string_lossy().into_owned());
-        let names: Vec<_> = names.collect();
-        assert_eq!(names, [".dockerignore", "Dockerfile", "a", "docs/keep/c", "x"]);
+        let (mut names, mut last) = (Vec::new(), String::new());
+        for entry in archive.entries().unwrap() {
+            let mut entry = entry.unwrap();
+            names.push(entry.path().unwrap().to_string_lossy().into_owned());
+            last.clear();
+            entry.read_to_string(&mut last).unwrap();
+        }
+        assert_eq!(names, ["Dockerfile", "a", "docs/keep/c", "x", ".dockerignore"]);
+        assert_eq!(last, ".dockerignore\nx\n");
     }
 }
