@@ -39,5 +39,17 @@ pub(super) fn history(store: &Store, image: &Image) -> Result<Vec<HistoryEntry>>
         newest.names.clone_from(&image.names);
     }
     entries.reverse();
+    name_steps(store, image, &mut entries);
     Ok(entries)
+}
+
+/// Of what was built here each step's own image is known, as far as they are still there.
+fn name_steps(store: &Store, image: &Image, entries: &mut [HistoryEntry]) {
+    let mut parent = image.parent;
+    for entry in entries.iter_mut().skip(1) {
+        let Some(step) = parent.and_then(|id| store.image(id)) else { return };
+        entry.id = Some(step.id);
+        entry.names.clone_from(&step.names);
+        parent = step.parent;
+    }
 }

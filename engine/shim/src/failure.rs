@@ -128,9 +128,7 @@ fn lower_first(message: &str) -> String {
 
 fn code(message: &str) -> i32 {
     let says = |words: &[&str]| words.iter().any(|word| message.contains(word));
-    if says(&["chdir to cwd"]) {
-        126
-    } else if says(&["executable file not found", "no such file or directory", "not a directory"]) {
+    if says(&["executable file not found", "no such file or directory", "not a directory"]) {
         127
     } else if says(&["permission denied", "is a directory"]) {
         126
@@ -203,7 +201,7 @@ mod tests {
                 "chdir to `/etc/motd`: Not a directory\n",
             ],
             r#"chdir to cwd ("/etc/motd") set in config.json failed: not a directory"#,
-            126,
+            127,
         ),
     ];
 

@@ -199,7 +199,13 @@ pub async fn save(api: &Arc<Api>, names: Vec<String>) -> Result<Response> {
     let api = api.clone();
     let saving = tokio::task::spawn_blocking(move || {
         let images = &api.engine.images;
-        let saved = names.iter().map(|name| Ok(images.find(name)?.id.to_string()));
+        let saved = names.iter().map(|name| match images.find(name) {
+            // Docker says it with the name as it was given.
+            Err(error) if error.kind() == cnm::Kind::NotFound => {
+                Err(Error::not_found(format!("No such image: {name}")))
+            }
+            found => Ok(found?.id.to_string()),
+        });
         let saved: Vec<String> = saved.collect::<Result<_>>()?;
         images.save(&names, &mut writer).inspect_err(|error| writer.fail(error))?;
         for id in saved {

@@ -53,13 +53,23 @@ pub async fn create(api: &Arc<Api>, request: Request) -> Result<Response> {
     let create: Create = request.json().await?;
     if !matches!(create.driver.as_str(), "" | "local") {
         return Err(Error::not_found(format!(
-            "error looking up volume plugin {0}: plugin \"{0}\" not found; use local",
-            create.driver
+            "create {0}: error looking up volume plugin {1}: plugin \"{1}\" not found",
+            create.name, create.driver
         )));
     }
     let volumes = api.engine.volumes.clone();
     let Create { name, driver_opts, labels, .. } = create;
-    let create = move || volumes.create_with(&name, labels, driver_opts);
+    let create = move || {
+        // Docker says of which volume, once.
+        let begin = format!("create {name}: ");
+        let of_it = |error: Error| match error.kind() {
+            cnm::Kind::Invalid if !error.to_string().starts_with(&begin) => {
+                Error::invalid(format!("{begin}{error}"))
+            }
+            _ => error,
+        };
+        volumes.create_with(&name, labels, driver_opts).map_err(of_it)
+    };
     let (volume, is_new) = blocking(create).await?;
     if is_new {
         api.engine.events.volume("create", &volume.name, &[]);
@@ -88,7 +98,8 @@ pub async fn remove(api: &Arc<Api>, name: &str, request: &Request) -> Result<Res
     Ok(body::no_content())
 }
 
-/// `POST /volumes/prune`: anonymous ones, all with `all=true`, and always for older clients.
+/// `POST /volumes/prune`: anonymous ones, all with `all=true`, and always for older clients. What
+/// somebody said a device or a file system for is nobody's leftover: it goes by name only.
 pub async fn prune(api: &Arc<Api>, request: &Request) -> Result<Response> {
     let filters = Filters::of(&request.query, &["all", "label", "label!"])?;
     let all =
@@ -98,6 +109,7 @@ pub async fn prune(api: &Arc<Api>, request: &Request) -> Result<Response> {
         engine.volumes.prune(|volume| {
             filters.labels(|key| volume.labels.get(key).map(String::as_str))
                 && (all || volume.is_anonymous())
+                && volume.options.is_empty()
         })
     })
     .await?;
