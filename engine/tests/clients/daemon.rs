@@ -25,8 +25,8 @@ impl Scratch {
     pub fn new() -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        // Short, because the paths of sockets may have 107 bytes only.
-        let path = std::env::temp_dir().join(format!("rnet-{}-{number}", std::process::id()));
+        // Short, because the paths of sockets may have 107 bytes only; and none begins another.
+        let path = std::env::temp_dir().join(format!("rnet-{}-{number:03}", std::process::id()));
         std::fs::create_dir_all(&path).unwrap();
         Self(path)
     }

@@ -50,10 +50,8 @@ impl Registry {
 
     /// One that [`USER`] may read and write.
     pub fn with_password(daemon: &Daemon, address: &str) -> Self {
-        let passwords = daemon.scratch.text("htpasswd");
-        std::fs::write(&passwords, HTPASSWD).unwrap();
-        let auth = format!("auth: {{htpasswd: {{realm: test, path: {passwords}}}}}");
-        Self::start(daemon, &Setup { lines: vec![auth], address, ..Setup::default() })
+        let lines = vec![passwords(daemon)];
+        Self::start(daemon, &Setup { lines, address, ..Setup::default() })
     }
 
     /// Starts one and waits until it listens.
@@ -78,6 +76,13 @@ impl Registry {
     }
 }
 
+/// What makes a registry ask for [`USER`]'s password.
+pub fn passwords(daemon: &Daemon) -> String {
+    let passwords = daemon.scratch.text("htpasswd");
+    std::fs::write(&passwords, HTPASSWD).unwrap();
+    format!("auth: {{htpasswd: {{realm: test, path: {passwords}}}}}")
+}
+
 impl Drop for Registry {
     fn drop(&mut self) {
         let _ = self.0.kill();
@@ -85,7 +90,8 @@ impl Drop for Registry {
     }
 }
 
-fn await_port(daemon: &Daemon, address: &str) {
+/// Waits until somebody listens at an address of the daemon's.
+pub fn await_port(daemon: &Daemon, address: &str) {
     let (host, port) = address.rsplit_once(':').unwrap();
     let knock = format!("exec 3<>/dev/tcp/{host}/{port}");
     let end = Instant::now() + PATIENCE;

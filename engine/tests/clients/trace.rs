@@ -1,0 +1,288 @@
+//! Every command of the `docker` client, with all that it asks of the daemon: tables of what is
+//! asked, how it is answered, and what the user sees.
+//!
+//! A table in `trace/` is commands and their outcome, one after another on one daemon:
+//!
+//! ```text
+//! # why it is so
+//! $ create --name c1 rnet/toolbox       the command; `< text` at its end is what it reads
+//! = 125                                 its exit code, unless it is 0
+//! > {id}                                what it prints, ids and times and the like left out
+//! ! a complaint                         the same on stderr
+//! POST /containers/create?name=c1 201   a request, in its order, without the version
+//! ```
+//!
+//! Tables are written by a genuine engine: with `TRACE_ENGINE=/its/socket UPDATE_EXPECT=1` the tests
+//! write down how it behaves. What differs here on purpose stands in `docs/differences.md`, and has its reason
+//! beside it in the table. `$code` is for output that the host decides: it is not compared.
+
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use expect_test::expect_file;
+use regex::{Captures, Regex};
+use serde_json::Value;
+
+use crate::busybox;
+use crate::daemon::{Daemon, Scratch};
+use crate::hub::Registry;
+use crate::recorder::{Asked, Recorder};
+
+/// The client whose words the tables have.
+const CLIENT: &str = "Docker version 28.";
+
+/// Who answers: rnet, and a genuine engine if a table is to be written.
+struct Scene {
+    scratch: Scratch,
+    daemon: Option<Daemon>,
+    recorder: Recorder,
+    plain: Plain,
+}
+
+impl Scene {
+    fn new() -> Self {
+        let scratch = Scratch::new();
+        let genuine = std::env::var_os("TRACE_ENGINE").map(PathBuf::from);
+        let daemon = genuine.is_none().then(|| Daemon::start(&[]));
+        let socket = genuine.unwrap_or_else(|| daemon.as_ref().unwrap().socket());
+        let recorder = Recorder::start(scratch.path("recorder"), &socket);
+        Self { scratch, daemon, recorder, plain: Plain::new() }
+    }
+
+    fn command(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
+        command.env("DOCKER_HOST", self.recorder.url());
+        command.env("DOCKER_CONFIG", self.scratch.path("docker")).env("DOCKER_BUILDKIT", "0");
+        command
+    }
+
+    /// Runs the commands of a table and tells what becomes of them, in its form.
+    fn play(&self, table: &str) -> String {
+        let mut text = String::new();
+        for line in table.lines() {
+            if line.is_empty() || line.starts_with('#') {
+                writeln!(text, "{line}").unwrap();
+            } else if line.starts_with('$') {
+                writeln!(text, "{line}").unwrap();
+                text.push_str(&self.outcome(line));
+            }
+        }
+        text
+    }
+
+    fn outcome(&self, line: &str) -> String {
+        let (prompt, words) = line.split_once(' ').unwrap();
+        let (words, input) = words.split_once(" < ").unwrap_or((words, ""));
+        let place = self.scratch.text("");
+        let words: Vec<_> =
+            split(words).into_iter().map(|word| word.replace("@/", &place)).collect();
+        let mut command = self.command("docker");
+        command.args(&words).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("the docker command is installed");
+        // Who does not read it has ended, or does not want it.
+        let _ = writeln!(child.stdin.take().unwrap(), "{input}");
+        let output = child.wait_with_output().unwrap();
+        let mut text = String::new();
+        if output.status.code() != Some(0) {
+            writeln!(text, "= {}", output.status.code().unwrap()).unwrap();
+        }
+        if prompt == "$" {
+            for (mark, bytes) in [('>', output.stdout), ('!', output.stderr)] {
+                let shown = String::from_utf8_lossy(&bytes).replace(&place, "@/");
+                self.plain.lines(&shown).iter().for_each(|line| {
+                    writeln!(text, "{}", format!("{mark} {line}").trim_end()).unwrap();
+                });
+            }
+        }
+        for asked in self.recorder.take() {
+            writeln!(text, "{}", self.plain.request(&asked)).unwrap();
+        }
+        text
+    }
+}
+
+/// The words of a line; those with spaces are in double quotes.
+fn split(line: &str) -> Vec<String> {
+    let (mut words, mut word, mut quoted) = (Vec::new(), String::new(), false);
+    for character in line.chars() {
+        match character {
+            '"' => quoted = !quoted,
+            ' ' if !quoted => words.push(std::mem::take(&mut word)),
+            _ => word.push(character),
+        }
+    }
+    words.push(word);
+    words
+}
+
+/// What is the same in each run and on each host.
+struct Plain(Vec<(Regex, &'static str)>);
+
+impl Plain {
+    fn new() -> Self {
+        let rules = [
+            (r"\b[0-9a-f]{64}\b|\b[0-9a-f]{12}\b|\b[0-9a-f]{16}…", "{id}"),
+            (
+                r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?(Z| ?[+-]\d\d:?\d\d)?( [A-Z]{3})?",
+                "{time}",
+            ),
+            (r"\b(since|until)=\d+(\.\d+)?", "$1={time}"),
+            (
+                r"(Less than a|About an?|\d+) (second|minute|hour|day|week|month|year)s?\b",
+                "{while}",
+            ),
+            (r"\b\d+(\.\d+)?(e[+]\d+)? ?[kKMGT]?i?B\b", "{size}"),
+            (r"\b\d+(\.\d+)?%", "{share}"),
+            (r"^(\S+) +\d+ +\d+ +\d+ +\d\d:\d\d +\S+ +\d\d:\d\d:\d\d +", "$1  {process}  "),
+            (r" {2,}|\t", "  "),
+        ];
+        Self(rules.map(|(pattern, text)| (Regex::new(pattern).unwrap(), text)).to_vec())
+    }
+
+    fn line(&self, line: &str) -> String {
+        self.0.iter().fold(line.to_owned(), |line, (pattern, text)| {
+            pattern.replace_all(&line, *text).into_owned()
+        })
+    }
+
+    /// The lines of an output; those of JSON are its shape.
+    fn lines(&self, text: &str) -> Vec<String> {
+        if text.starts_with(['[', '{'])
+            && let Ok(value) = serde_json::from_str::<Value>(text)
+        {
+            return shape(&value).lines().map(str::to_owned).collect();
+        }
+        text.lines().map(|line| self.line(line)).collect()
+    }
+
+    fn request(&self, asked: &Asked) -> String {
+        let path = Regex::new(r"^/v1\.\d+").unwrap().replace(&asked.path, "").into_owned();
+        let status = asked.status().map_or("-".to_owned(), |status| status.to_string());
+        format!("{} {} {status}", asked.method, self.line(&decoded(&path)))
+    }
+}
+
+/// A path as it is read.
+fn decoded(path: &str) -> String {
+    let escape = Regex::new("%([0-9A-F]{2})").unwrap();
+    let character =
+        |found: &Captures<'_>| char::from(u8::from_str_radix(&found[1], 16).unwrap()).to_string();
+    escape.replace_all(path, character).into_owned()
+}
+
+/// The names of all fields, and what kinds their values have; of lists what their first one has.
+fn shape(value: &Value) -> String {
+    let mut lines = Vec::new();
+    describe(value, "", &mut lines);
+    lines.sort();
+    lines.join("\n")
+}
+
+fn describe(value: &Value, place: &str, lines: &mut Vec<String>) {
+    match value {
+        Value::Array(list) if !list.is_empty() => describe(&list[0], &format!("{place}[]"), lines),
+        Value::Object(fields) if !fields.is_empty() => {
+            // Each storage has its own to tell.
+            for (name, value) in fields.iter().filter(|(name, _)| *name != "GraphDriver") {
+                describe(value, &format!("{place}.{name}"), lines);
+            }
+        }
+        Value::Null => lines.push(format!("{place} null")),
+        Value::Bool(_) => lines.push(format!("{place} bool")),
+        Value::Number(_) => lines.push(format!("{place} number")),
+        Value::String(_) => lines.push(format!("{place} text")),
+        Value::Array(_) => lines.push(format!("{place} []")),
+        Value::Object(_) => lines.push(format!("{place} {{}}")),
+    }
+}
+
+/// Plays a table in a scene with the image `bb:1`, and compares what became of it.
+fn check(scene: &Scene, table: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients/trace").join(table);
+    let told = scene.play(&std::fs::read_to_string(&path).unwrap());
+    expect_file![path].assert_eq(&told);
+}
+
+impl Scene {
+    /// A busybox with all its tools, and nothing else. Of what rnet brings along nothing is left.
+    fn with_image() -> Self {
+        let scene = Self::new();
+        let version = Command::new("docker").arg("--version").output().unwrap().stdout;
+        let version = String::from_utf8(version).unwrap();
+        assert!(version.starts_with(CLIENT), "other tables are needed for {version}");
+        let files = busybox::archive(&scene.scratch);
+        if scene.daemon.is_some() {
+            scene.outcome("$ rmi -f rnet/toolbox");
+        }
+        let told = scene.outcome(&format!("$ import -c \"CMD sh\" {files} bb:1"));
+        assert!(told.starts_with("> sha256:{id}\n"), "{told}");
+        scene
+    }
+
+    /// A context with Dockerfiles.
+    fn with_context() -> Self {
+        let scene = Self::with_image();
+        let context = scene.scratch.path("ctx");
+        std::fs::create_dir(&context).unwrap();
+        let text = "ARG V=1\nFROM bb:1 AS one\nARG V\nENV A=b\nRUN echo $V-$A >/one\nFROM bb:1\n\
+                    COPY --from=one /one /two\nWORKDIR /w\nCOPY file .\nCMD [\"cat\", \"/two\", \"file\"]\n";
+        for (name, text) in [
+            ("Dockerfile", text),
+            ("Bad", "FROM bb:1\nNOPE x\n"),
+            ("Fails", "FROM bb:1\nRUN exit 7\n"),
+            ("file", "content\n"),
+        ] {
+            std::fs::write(context.join(name), text).unwrap();
+        }
+        scene
+    }
+}
+
+#[test]
+fn a_container_s_life_asks_and_shows_what_it_does_with_docker() {
+    check(&Scene::with_image(), "containers.txt");
+}
+
+#[test]
+fn exit_codes_and_mistakes_are_those_of_docker() {
+    check(&Scene::with_image(), "codes.txt");
+}
+
+#[test]
+fn the_flags_of_run_do_what_they_do_with_docker() {
+    check(&Scene::with_image(), "flags.txt");
+}
+
+#[test]
+fn networks_ask_and_show_what_they_do_with_docker() {
+    check(&Scene::with_image(), "networks.txt");
+}
+
+#[test]
+fn volumes_ask_and_show_what_they_do_with_docker() {
+    check(&Scene::with_image(), "volumes.txt");
+}
+
+#[test]
+fn images_ask_and_show_what_they_do_with_docker() {
+    check(&Scene::with_image(), "images.txt");
+}
+
+#[test]
+fn the_daemon_as_a_whole_is_shown_as_docker_s() {
+    check(&Scene::with_image(), "system.txt");
+}
+
+#[test]
+fn a_registry_is_used_as_docker_uses_it() {
+    let scene = Scene::with_image();
+    let _registry = scene.daemon.as_ref().map(Registry::open);
+    check(&scene, "registry.txt");
+}
+
+#[test]
+fn builds_ask_and_show_what_they_do_with_docker() {
+    check(&Scene::with_context(), "builds.txt");
+}
