@@ -1,6 +1,7 @@
 //! The request body that the flags of `run` and `create` become.
 
 mod limits;
+mod mount;
 
 use std::path::PathBuf;
 
@@ -82,7 +83,7 @@ impl CreateArgs {
     fn host_config(&self, bindings: &Value) -> Result<Value, CliError> {
         let (binds, mut mounts) = self.volumes();
         for mount in &self.mount {
-            mounts.push(parse_mount(mount)?);
+            mounts.push(mount::parse(mount)?);
         }
         let mut config = json!({
             "Binds": binds, "Mounts": mounts, "NetworkMode": self.network_mode()?, "PortBindings": bindings,
@@ -299,46 +300,6 @@ impl NetworkFlag {
             "GwPriority": self.priority, "DriverOpts": pairs(&self.options),
         })
     }
-}
-
-/// `--mount type=…,source=…,target=…`.
-fn parse_mount(text: &str) -> Result<Value, CliError> {
-    let mut mount = json!({"Type": "volume"});
-    for part in text.split(',') {
-        let (key, value) = part.split_once('=').unwrap_or((part, "true"));
-        match key.to_ascii_lowercase().as_str() {
-            "type" => mount["Type"] = json!(value),
-            "source" | "src" => mount["Source"] = json!(value),
-            "target" | "dst" | "destination" => mount["Target"] = json!(value),
-            "readonly" | "ro" => mount["ReadOnly"] = json!(value != "false" && value != "0"),
-            "bind-propagation" => mount["BindOptions"]["Propagation"] = json!(value),
-            "bind-recursive" => match value {
-                "enabled" => {}
-                "disabled" => mount["BindOptions"]["NonRecursive"] = json!(true),
-                "writable" => mount["BindOptions"]["ReadOnlyNonRecursive"] = json!(true),
-                "readonly" => mount["BindOptions"]["ReadOnlyForceRecursive"] = json!(true),
-                _ => {
-                    return Err(wrong(format!(
-                        "invalid value for {key}: {value}: use \"enabled\", \"disabled\", \
-                         \"writable\" or \"readonly\""
-                    )));
-                }
-            },
-            "volume-nocopy" => mount["VolumeOptions"] = json!({"NoCopy": true}),
-            "tmpfs-size" => mount["TmpfsOptions"]["SizeBytes"] = json!(units::bytes(value)?),
-            "tmpfs-mode" => {
-                let mode = u32::from_str_radix(value, 8).map_err(|_| {
-                    wrong(format!("invalid tmpfs-mode `{value}`: use octal digits"))
-                })?;
-                mount["TmpfsOptions"]["Mode"] = json!(mode);
-            }
-            _ => return Err(wrong(format!("unexpected key '{key}' in '{part}'"))),
-        }
-    }
-    if mount["Target"].is_null() {
-        return Err(wrong("target is required"));
-    }
-    Ok(mount)
 }
 
 /// Lines of files, without comments and blank ones.
