@@ -63,7 +63,11 @@ impl Containers {
         let (user, kept) = (container.id.clone(), false);
         let mut taken = Taken { containers: self, user, points: Vec::new(), kept };
         for mut point in points {
-            self.hold(&container.id, &mut point)?;
+            match point.kind {
+                MountKind::Volume => self.hold(&container.id, &mut point)?,
+                MountKind::Image => self.hold_image(container, &mut point, taken.points.len())?,
+                MountKind::Bind | MountKind::Tmpfs => {}
+            }
             taken.points.push(point);
         }
         Ok(taken)
@@ -84,9 +88,6 @@ impl Containers {
 
     /// Makes a container a user of the volume of a mount.
     fn hold(&self, id: &str, point: &mut MountPoint) -> Result<()> {
-        if point.kind != MountKind::Volume {
-            return Ok(());
-        }
         let inherited = !point.source.as_os_str().is_empty();
         let want = match &point.name {
             Some(name) if inherited => Want::Existing(name),
@@ -130,7 +131,8 @@ impl Containers {
                 self.mount_volume(&container.id, point)?;
                 // It may be where somebody has mounted what does not answer.
                 let filled = self.file_systems.exists(&point.source);
-                let fill = || self.volumes.fill(name, |volume| volume.copy_from(&content));
+                let below = Path::new(&point.subpath);
+                let fill = || self.volumes.fill(name, below, |volume| volume.copy_from(&content));
                 let filled = filled.and_then(|_| fill());
                 self.unmount_volumes(&container.id);
                 filled?;
@@ -187,6 +189,21 @@ impl Containers {
         }
     }
 
+    /// Notes what a container uses that an earlier daemon made.
+    pub(super) fn keep_mounts(&self, key: &str, container: &Container) {
+        for point in &container.mounts {
+            match (point.kind, &point.name) {
+                (MountKind::Volume, Some(name)) => self.volumes.keep(&container.id, name),
+                (MountKind::Image, _) => {
+                    if let Err(error) = self.keep_image(&container.id, point) {
+                        self.images.doubt(format!("{key}: {error}"));
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+
     /// Ends a container's use of its volumes; with `remove`, those that nobody named and nobody
     /// else uses go.
     pub(super) fn release_volumes(&self, id: &str, points: &[MountPoint], remove: bool) {
@@ -209,17 +226,20 @@ fn same(target: &str, other: &str) -> bool {
 }
 
 fn of_mount(mount: &Mount) -> MountPoint {
-    let is_volume = mount.kind == MountKind::Volume;
-    let name = Some(mount.source.clone()).filter(|name| is_volume && !name.is_empty());
+    let (is_volume, is_image) = (mount.kind == MountKind::Volume, mount.kind == MountKind::Image);
+    let named = is_volume || is_image;
+    let name = Some(mount.source.clone()).filter(|name| named && !name.is_empty());
     MountPoint {
         kind: mount.kind,
         anonymous: is_volume && name.is_none(),
         name,
-        source: if is_volume { PathBuf::new() } else { PathBuf::from(&mount.source) },
+        source: if named { PathBuf::new() } else { PathBuf::from(&mount.source) },
         target: mount.target.clone(),
-        writable: !mount.readonly,
-        propagation: mount.propagation,
+        writable: !mount.readonly && !is_image,
+        propagation: if is_image { Propagation::RecursivePrivate } else { mount.propagation },
         options: mount.options.clone(),
+        subpath: mount.subpath.clone(),
+        ..MountPoint::default()
     }
 }
 
@@ -263,7 +283,7 @@ fn check_mount(mount: &Mount) -> Result<()> {
     check_target(mount.kind, &mount.target)?;
     match mount.kind {
         MountKind::Bind => check_bind(mount),
-        MountKind::Tmpfs | MountKind::Volume => Ok(()),
+        MountKind::Tmpfs | MountKind::Volume | MountKind::Image => Ok(()),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Container, Containers, EndpointView, MountPoint};
+use super::{Container, Containers, EndpointView, MountKind, MountPoint};
 
 impl Containers {
     /// Tells an event of a container.
@@ -54,7 +54,7 @@ impl Containers {
 
 /// The volumes of a container with their names, in the order in which they are mounted.
 fn volumes(container: &Container) -> Vec<(&str, &MountPoint)> {
-    let mounts = container.mounts.iter();
+    let mounts = container.mounts.iter().filter(|mount| mount.kind == MountKind::Volume);
     let mut volumes: Vec<_> =
         mounts.filter_map(|mount| Some((mount.name.as_deref()?, mount))).collect();
     volumes.sort_by(|(_, a), (_, b)| a.target.cmp(&b.target));

@@ -13,7 +13,7 @@ use super::create::rootfs_dir;
 use super::live::Live;
 use super::{Container, Containers, MountKind};
 use engine_error::{Error, Kind, Result};
-use image::rootfs::{Assembly, Piece, RootFs};
+use image::rootfs::{Assembly, Piece, RootFs, Source};
 
 /// The root of a container with all that is mounted in it.
 #[derive(Debug)]
@@ -72,11 +72,18 @@ impl Containers {
     fn pieces(&self, container: &Container) -> Result<Vec<Piece>> {
         let mut pieces = Vec::new();
         for point in container.mounts.iter().filter(|point| point.kind != MountKind::Tmpfs) {
-            // It may be gone, or not answer.
-            if self.file_systems.exists(&point.source)? {
-                let (source, target) = (point.source.clone(), point.target.clone());
-                pieces.push(Piece { source, target, writable: point.writable });
-            }
+            let source = match self.part(point) {
+                Ok(Some(part)) => Source::Mount(part),
+                // It may be gone, or not answer.
+                Ok(None) if self.file_systems.exists(&point.source)? => {
+                    Source::Path(point.source.clone())
+                }
+                Ok(None) => continue,
+                Err(error) if matches!(error.kind(), Kind::NotFound | Kind::Invalid) => continue,
+                Err(error) => return Err(error),
+            };
+            let target = point.target.clone();
+            pieces.push(Piece { source, target, writable: point.writable });
         }
         let paths = &container.paths;
         for (source, target) in [
@@ -86,7 +93,8 @@ impl Containers {
         ] {
             if source.exists() && pieces.iter().all(|piece| piece.target != target) {
                 let writable = !container.spec.readonly_rootfs;
-                pieces.push(Piece { source: source.clone(), target: target.to_owned(), writable });
+                let (source, target) = (Source::Path(source.clone()), target.to_owned());
+                pieces.push(Piece { source, target, writable });
             }
         }
         pieces.sort_by(|a, b| Path::new(&a.target).cmp(Path::new(&b.target)));

@@ -33,6 +33,7 @@ mod logs;
 mod mistakes;
 mod options;
 mod pages;
+mod parts;
 mod process;
 mod registry;
 mod reload;

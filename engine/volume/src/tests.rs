@@ -230,11 +230,11 @@ fn an_empty_volume_is_filled_once_with_owner_and_mode() {
     fs::write(image.join("f"), "image").unwrap();
     fs::set_permissions(&image, fs::Permissions::from_mode(0o1777)).unwrap();
     let image = Tree::open(&image).unwrap();
-    volumes.fill("data", |content| content.copy_from(&image)).unwrap();
+    volumes.fill("data", Path::new(""), |content| content.copy_from(&image)).unwrap();
     assert_eq!(fs::read(volume.mountpoint.join("f")).unwrap(), b"image");
     let mode = fs::metadata(&volume.mountpoint).unwrap().permissions().mode();
     assert_eq!(mode & 0o7777, 0o1777);
-    volumes.fill("data", |_| panic!("it is not empty")).unwrap();
+    volumes.fill("data", Path::new(""), |_| panic!("it is not empty")).unwrap();
 }
 
 #[test]
@@ -250,7 +250,7 @@ fn a_link_that_a_container_swaps_in_sends_no_write_elsewhere() {
     let tree = Tree::open(&image).unwrap();
     // The container wins every race: its links are there before anything is moved in.
     volumes
-        .fill("data", |content| {
+        .fill("data", Path::new(""), |content| {
             symlink(&outside, volume.mountpoint.join("etc"))?;
             content.copy_from(&tree)
         })
@@ -267,7 +267,7 @@ fn a_failed_fill_leaves_what_others_put_there() {
     let (volume, _) = volumes.create("data", none()).unwrap();
     let theirs = volume.mountpoint.join("theirs");
     let error = volumes
-        .fill("data", |content| {
+        .fill("data", Path::new(""), |content| {
             content.write("half", b"", 0o644)?;
             fs::write(&theirs, "data")?;
             Err(std::io::Error::other("the disk is full"))
@@ -294,13 +294,13 @@ fn a_failed_fill_of_a_device_leaves_nothing_and_is_done_again() {
         content.write("half", b"", 0o644)?;
         Err(std::io::Error::other("the disk is full"))
     };
-    volumes.fill("data", half).unwrap_err();
+    volumes.fill("data", Path::new(""), half).unwrap_err();
     assert!(names().is_empty(), "{:?}", names());
     // What a daemon leaves that is killed meanwhile.
     fs::create_dir_all(volume.mountpoint.join(".rnet-first-content/half")).unwrap();
-    volumes.fill("data", |content| content.write("whole", b"", 0o644)).unwrap();
+    volumes.fill("data", Path::new(""), |content| content.write("whole", b"", 0o644)).unwrap();
     assert_eq!(names(), ["whole"]);
-    volumes.fill("data", |_| panic!("it is not empty")).unwrap();
+    volumes.fill("data", Path::new(""), |_| panic!("it is not empty")).unwrap();
 }
 
 #[test]
@@ -311,10 +311,12 @@ fn two_that_fill_a_volume_at_once_do_not_mix() {
     let (begun, begins) = channel();
     thread::scope(|scope| {
         volumes
-            .fill("data", |content| {
+            .fill("data", Path::new(""), |content| {
                 scope.spawn(|| {
                     begun.send(()).unwrap();
-                    volumes.fill("data", |content| content.write("second", b"", 0o644)).unwrap();
+                    volumes
+                        .fill("data", Path::new(""), |content| content.write("second", b"", 0o644))
+                        .unwrap();
                 });
                 begins.recv().unwrap();
                 content.write("first", b"", 0o644)
@@ -324,4 +326,21 @@ fn two_that_fill_a_volume_at_once_do_not_mix() {
     let names: Vec<_> =
         fs::read_dir(&volume.mountpoint).unwrap().map(|e| e.unwrap().file_name()).collect();
     assert_eq!(names, ["first"]);
+}
+
+#[test]
+fn a_directory_of_a_volume_is_filled_alone_and_nothing_outside_of_it() {
+    let scratch = Scratch::new();
+    let volumes = scratch.open();
+    let (volume, _) = volumes.create("data", none()).unwrap();
+    fs::create_dir(volume.mountpoint.join("sub")).unwrap();
+    fs::create_dir(scratch.0.join("outside")).unwrap();
+    symlink(scratch.0.join("outside"), volume.mountpoint.join("out")).unwrap();
+    let write = |content: &Tree| content.write("file", b"text", 0o644);
+    volumes.fill("data", Path::new("sub"), write).unwrap();
+    assert_eq!(fs::read(volume.mountpoint.join("sub/file")).unwrap(), b"text");
+    for nothing in ["nope", "out", "../../..", "sub/file"] {
+        volumes.fill("data", Path::new(nothing), |_| panic!("{nothing}")).unwrap();
+    }
+    assert_eq!(fs::read_dir(scratch.0.join("outside")).unwrap().count(), 0);
 }

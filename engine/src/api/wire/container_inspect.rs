@@ -141,13 +141,15 @@ pub fn mounts(container: &Container) -> Vec<Value> {
             "Mode": match mount.kind {
                 MountKind::Volume => "z".to_owned(),
                 MountKind::Bind => bind_mode(container, &mount.target),
-                MountKind::Tmpfs => String::new(),
+                MountKind::Tmpfs | MountKind::Image => String::new(),
             },
             "RW": mount.writable,
             "Propagation": mount.propagation.as_str(),
         });
+        if let Some(name) = &mount.name {
+            value["Name"] = json!(name);
+        }
         if mount.kind == MountKind::Volume {
-            value["Name"] = json!(mount.name);
             value["Driver"] = "local".into();
         }
         value
