@@ -226,6 +226,14 @@ pub struct MountPoint {
     pub layers: Vec<String>,
 }
 
+impl MountPoint {
+    /// Whether it is a volume that a plugin makes.
+    pub(crate) fn is_of_plugin(&self) -> bool {
+        let local = matches!(self.driver.as_str(), "" | volume::LOCAL);
+        self.kind == MountKind::Volume && !local
+    }
+}
+
 impl Container {
     /// The ports that it publishes: those that were asked for, and those that are exposed if all of
     /// them are published.

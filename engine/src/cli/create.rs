@@ -77,14 +77,16 @@ impl CreateArgs {
         if let Some(health) = self.health()? {
             body["Healthcheck"] = health;
         }
+        if let Some(volumes) = self.volumes() {
+            body["Volumes"] = volumes;
+        }
         Ok(body)
     }
 
     fn host_config(&self, bindings: &Value) -> Result<Value, CliError> {
-        let (binds, mut mounts) = self.volumes();
-        for mount in &self.mount {
-            mounts.push(mount::parse(mount)?);
-        }
+        let binds: Vec<_> = self.volume.iter().filter(|volume| volume.contains(':')).collect();
+        let mounts = self.mount.iter().map(|mount| mount::parse(mount));
+        let mounts = mounts.collect::<Result<Vec<_>, _>>()?;
         let mut config = json!({
             "Binds": binds, "Mounts": mounts, "NetworkMode": self.network_mode()?, "PortBindings": bindings,
             "PublishAllPorts": self.publish_all, "RestartPolicy": self.restart_policy()?,
@@ -175,12 +177,11 @@ impl CreateArgs {
         self.device.iter().map(device).collect()
     }
 
-    /// `-v`: binds as they are, and anonymous volumes as mounts.
-    fn volumes(&self) -> (Vec<&String>, Vec<Value>) {
-        let (binds, anonymous): (Vec<_>, Vec<_>) =
-            self.volume.iter().partition(|volume| volume.contains(':'));
-        let mounts = anonymous.iter().map(|target| json!({"Type": "volume", "Target": target}));
-        (binds, mounts.collect())
+    /// `-v` with a path inside alone: places that get volumes of their own.
+    fn volumes(&self) -> Option<Value> {
+        let targets = self.volume.iter().filter(|volume| !volume.contains(':'));
+        let targets: Map<_, _> = targets.map(|target| (target.clone(), json!({}))).collect();
+        Some(targets).filter(|targets| !targets.is_empty()).map(Value::Object)
     }
 
     fn health(&self) -> Result<Option<Value>, CliError> {

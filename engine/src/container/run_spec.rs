@@ -158,7 +158,8 @@ impl Containers {
         let (mut mounts, mut parts) = (Vec::new(), Vec::new());
         let mut known = None;
         for point in &container.mounts {
-            self.mount_volume(&container.id, point)?;
+            let source = self.mount_volume(&container.id, point)?;
+            let point = &MountPoint { source, ..point.clone() };
             let wanted = container.spec.mounts.iter().find(|mount| mount.target == point.target);
             let asked = wanted.filter(|mount| mount.propagation != Propagation::Unset);
             // What was not asked for is left out where it cannot be had.

@@ -37,6 +37,7 @@ impl Containers {
             let attributes = [
                 ("container", container.id.as_str()),
                 ("destination", &mount.target),
+                ("driver", driver(mount)),
                 ("propagation", mount.propagation.as_str()),
                 ("read/write", if mount.writable { "true" } else { "false" }),
             ];
@@ -46,10 +47,15 @@ impl Containers {
 
     /// Tells that a container is done with its volumes.
     pub(crate) fn tell_unmounted(&self, container: &Container) {
-        for (name, _) in volumes(container) {
-            self.events.volume("unmount", name, &[("container", &container.id)]);
+        for (name, mount) in volumes(container) {
+            let attributes = [("container", container.id.as_str()), ("driver", driver(mount))];
+            self.events.volume("unmount", name, &attributes);
         }
     }
+}
+
+fn driver(mount: &MountPoint) -> &str {
+    if mount.driver.is_empty() { volume::LOCAL } else { &mount.driver }
 }
 
 /// The volumes of a container with their names, in the order in which they are mounted.

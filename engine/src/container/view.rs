@@ -11,7 +11,7 @@ use rustix::fs::{CWD, Mode, OFlags};
 
 use super::create::rootfs_dir;
 use super::live::Live;
-use super::{Container, Containers, MountKind};
+use super::{Container, Containers, MountKind, MountPoint};
 use engine_error::{Error, Kind, Result};
 use image::rootfs::{Assembly, Piece, RootFs, Source};
 
@@ -58,10 +58,13 @@ impl Containers {
             RootFs::again(&self.images, &container.graph_data, &rootfs_dir(&container.paths.dir))?;
         // Not the container itself, which may have begun to start when this lets go.
         let user = format!("copy of {}", container.id);
-        let attached =
-            container.mounts.iter().try_for_each(|point| self.mount_volume(&user, point));
-        let looked = attached.and_then(|()| {
-            let view = View::Assembly(Assembly::new(&root, self.pieces(&container)?)?);
+        let mounted = container.mounts.iter().map(|point| {
+            let source = self.mount_volume(&user, point)?;
+            Ok(MountPoint { source, ..point.clone() })
+        });
+        let mounted: Result<Vec<_>> = mounted.collect();
+        let looked = mounted.and_then(|points| {
+            let view = View::Assembly(Assembly::new(&root, self.pieces(&container, &points)?)?);
             look(&container, &view)
         });
         self.unmount_volumes(&user);
@@ -69,9 +72,9 @@ impl Containers {
     }
 
     /// What the host has for a container, in the order in which it is mounted.
-    fn pieces(&self, container: &Container) -> Result<Vec<Piece>> {
+    fn pieces(&self, container: &Container, points: &[MountPoint]) -> Result<Vec<Piece>> {
         let mut pieces = Vec::new();
-        for point in container.mounts.iter().filter(|point| point.kind != MountKind::Tmpfs) {
+        for point in points.iter().filter(|point| point.kind != MountKind::Tmpfs) {
             let source = match self.part(point) {
                 Ok(Some(part)) => Source::Mount(part),
                 // It may be gone, or not answer.

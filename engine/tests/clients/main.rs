@@ -43,4 +43,5 @@ mod stats;
 mod terminal;
 mod told;
 mod update;
+mod volume_plugins;
 mod words;

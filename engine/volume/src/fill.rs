@@ -37,7 +37,7 @@ impl Volumes {
         let found = self.find(name)?;
         let whole = Tree::open(&found.mountpoint).map_err(failed)?;
         let Some(volume) = whole.directory_beneath(below).map_err(failed)? else { return Ok(()) };
-        if !found.options.is_empty() {
+        if !found.options.is_empty() || !found.is_local() {
             return fill_device(&volume, write).map_err(failed);
         }
         if !volume.is_empty().map_err(failed)? {

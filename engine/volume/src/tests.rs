@@ -11,10 +11,10 @@ use tree::Tree;
 
 use super::*;
 
-struct Scratch(PathBuf);
+pub(super) struct Scratch(pub(super) PathBuf);
 
 impl Scratch {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let name = format!("rnet-volumes-{}-{number}", std::process::id());
@@ -67,7 +67,7 @@ fn names_are_no_paths() {
     let long = "a".repeat(256);
     for name in ["..", ".", "a/b", "../x", "a", "-ab", "a\0b", ".0", &long] {
         assert!(volumes.create(name, none()).is_err(), "{name}");
-        assert!(volumes.hold("c", Want::Named(name)).is_err(), "{name}");
+        assert!(volumes.hold("c", Want::Named(name), &New::default()).is_err(), "{name}");
         assert!(volumes.find(name).is_err(), "{name}");
     }
 }
@@ -88,12 +88,20 @@ fn no_way_to_remove_a_volume_takes_one_that_a_container_uses() {
         for want in ["anonymous", "named", "volumes-from", "kept"] {
             let scratch = Scratch::new();
             let volumes = scratch.open();
-            let (volume, _) = volumes.hold("other", Want::Anonymous).unwrap();
+            let (volume, _) = volumes.hold("other", Want::Anonymous, &New::default()).unwrap();
             let name = match want {
-                "anonymous" => volumes.hold("user", Want::Anonymous).unwrap().0.name,
-                "named" => volumes.hold("user", Want::Named("data")).unwrap().0.name,
+                "anonymous" => {
+                    volumes.hold("user", Want::Anonymous, &New::default()).unwrap().0.name
+                }
+                "named" => {
+                    volumes.hold("user", Want::Named("data"), &New::default()).unwrap().0.name
+                }
                 "volumes-from" => {
-                    volumes.hold("user", Want::Existing(&volume.name)).unwrap().0.name
+                    volumes
+                        .hold("user", Want::Existing(&volume.name), &New::default())
+                        .unwrap()
+                        .0
+                        .name
                 }
                 _ => {
                     volumes.keep("user", &volume.name);
@@ -115,8 +123,8 @@ fn no_way_to_remove_a_volume_takes_one_that_a_container_uses() {
 fn a_volume_in_use_names_its_users() {
     let scratch = Scratch::new();
     let volumes = scratch.open();
-    volumes.hold("one", Want::Named("data")).unwrap();
-    volumes.hold("two", Want::Named("data")).unwrap();
+    volumes.hold("one", Want::Named("data"), &New::default()).unwrap();
+    volumes.hold("two", Want::Named("data"), &New::default()).unwrap();
     let error = volumes.remove("data").unwrap_err();
     assert_eq!(error.kind(), Kind::Conflict);
     assert_eq!(error.to_string(), "remove data: volume is in use - [one, two]");
@@ -128,9 +136,9 @@ fn a_volume_in_use_names_its_users() {
 fn a_volume_that_is_gone_is_not_made_anew_for_volumes_from() {
     let scratch = Scratch::new();
     let volumes = scratch.open();
-    let (volume, _) = volumes.hold("one", Want::Anonymous).unwrap();
+    let (volume, _) = volumes.hold("one", Want::Anonymous, &New::default()).unwrap();
     volumes.release("one", &[&volume.name]);
-    let error = volumes.hold("two", Want::Existing(&volume.name)).unwrap_err();
+    let error = volumes.hold("two", Want::Existing(&volume.name), &New::default()).unwrap_err();
     assert_eq!(error.kind(), Kind::NotFound);
     assert_eq!(volumes.users(&volume.name), Vec::<String>::new());
 }
@@ -148,7 +156,7 @@ fn a_volume_whose_removal_has_begun_is_made_anew_and_empty() {
     thread::scope(|scope| {
         let user = scope.spawn(|| {
             begun.send(()).unwrap();
-            volumes.hold("user", Want::Named("data")).unwrap()
+            volumes.hold("user", Want::Named("data"), &New::default()).unwrap()
         });
         begins.recv().unwrap();
         let aside = volumes.place.put_aside("data").unwrap();
@@ -164,7 +172,7 @@ fn a_volume_whose_removal_has_begun_is_made_anew_and_empty() {
 fn where_users_are_not_all_known_only_a_name_removes() {
     let scratch = Scratch::new();
     let volumes = scratch.open();
-    let (own, _) = volumes.hold("user", Want::Anonymous).unwrap();
+    let (own, _) = volumes.hold("user", Want::Anonymous, &New::default()).unwrap();
     volumes.doubt("the record container/abc cannot be read");
     assert_eq!(volumes.release("user", &[&own.name]), Vec::<String>::new());
     let error = volumes.prune(|_| true).unwrap_err().to_string();
@@ -175,7 +183,7 @@ fn where_users_are_not_all_known_only_a_name_removes() {
 
 #[test]
 fn a_damaged_record_is_told_and_its_volume_stays() {
-    for text in ["", "{", "[]", r#"{"version":2,"labels":{}}"#, r#"{"labels":3}"#] {
+    for text in ["", "{", "[]", r#"{"version":3,"labels":{}}"#, r#"{"labels":3}"#] {
         let scratch = Scratch::new();
         let volumes = scratch.open();
         volumes.create("whole", none()).unwrap();
@@ -285,7 +293,8 @@ fn a_failed_fill_of_a_device_leaves_nothing_and_is_done_again() {
     let volumes = scratch.open();
     let options = [("type", "tmpfs"), ("device", "tmpfs")];
     let options = options.map(|(key, value)| (key.to_owned(), value.to_owned()));
-    let (volume, _) = volumes.create_with("data", none(), options.into()).unwrap();
+    let (volume, _) =
+        volumes.create_with("data", &New { options: options.into(), ..New::default() }).unwrap();
     let names = || -> Vec<_> {
         let entries = fs::read_dir(&volume.mountpoint).unwrap();
         entries.map(|entry| entry.unwrap().file_name()).collect()

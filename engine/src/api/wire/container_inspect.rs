@@ -13,6 +13,7 @@ use crate::container::health::HealthStatus;
 use crate::container::spec::MountKind;
 use crate::container::{Container, EndpointView, MountPoint, State, Status};
 use crate::core::usage::Sizes;
+use volume::LOCAL;
 
 /// What `inspect` tells that a container does not know itself.
 #[derive(Clone, Debug, Default)]
@@ -139,6 +140,7 @@ pub fn mounts(container: &Container) -> Vec<Value> {
             "Source": mount.source.display().to_string(),
             "Destination": mount.target,
             "Mode": match mount.kind {
+                MountKind::Volume if mount.is_of_plugin() => String::new(),
                 MountKind::Volume => "z".to_owned(),
                 MountKind::Bind => bind_mode(container, &mount.target),
                 MountKind::Tmpfs | MountKind::Image => String::new(),
@@ -150,7 +152,8 @@ pub fn mounts(container: &Container) -> Vec<Value> {
             value["Name"] = json!(name);
         }
         if mount.kind == MountKind::Volume {
-            value["Driver"] = "local".into();
+            let driver = if mount.driver.is_empty() { LOCAL } else { &mount.driver };
+            value["Driver"] = driver.into();
         }
         value
     };

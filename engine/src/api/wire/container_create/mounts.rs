@@ -10,7 +10,12 @@ use runtime::spec::Recursion;
 /// All mounts that were asked for one by one: `Mounts`, `Binds`, `Tmpfs`.
 pub(super) fn mounts(host: &HostConfig) -> Result<Vec<Mount>> {
     let wire = host.mounts.iter().flatten().map(of_mount);
-    let binds = host.binds.iter().flatten().map(|text| of_bind(text));
+    let binds = host.binds.iter().flatten().map(|text| {
+        let mount = of_bind(text)?;
+        let is_volume = mount.kind == MountKind::Volume;
+        let driver = if is_volume { host.volume_driver.clone() } else { String::new() };
+        Ok(Mount { driver, ..mount })
+    });
     let tmpfs = host.tmpfs.iter().flatten().map(|(target, options)| of_tmpfs(target, options));
     wire.chain(binds).chain(tmpfs).collect()
 }
