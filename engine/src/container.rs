@@ -25,6 +25,7 @@ pub mod modes;
 pub(crate) mod monitor;
 mod mounts;
 mod names;
+mod parts;
 mod publish;
 mod readiness;
 mod record;
@@ -201,7 +202,7 @@ pub struct Paths {
 pub struct MountPoint {
     /// What is mounted.
     pub kind: MountKind,
-    /// The volume's name.
+    /// The volume's name, or that of the image.
     pub name: Option<String>,
     /// The path on the host.
     pub source: PathBuf,
@@ -215,6 +216,22 @@ pub struct MountPoint {
     pub anonymous: bool,
     /// Options of a tmpfs.
     pub options: Vec<String>,
+    /// What of the volume or the image it is, as a path in it; all of it if empty.
+    pub subpath: String,
+    /// The driver of the volume.
+    pub driver: String,
+    /// The id of the image.
+    pub image: String,
+    /// The layers of the image, lowest first.
+    pub layers: Vec<String>,
+}
+
+impl MountPoint {
+    /// Whether it is a volume that a plugin makes.
+    pub(crate) fn is_of_plugin(&self) -> bool {
+        let local = matches!(self.driver.as_str(), "" | volume::LOCAL);
+        self.kind == MountKind::Volume && !local
+    }
 }
 
 impl Container {

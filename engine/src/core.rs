@@ -25,6 +25,8 @@ use crate::container::{Below, Containers, init};
 use crate::events::Events;
 use crate::file_systems::FileSystems;
 use crate::network::Networks;
+use crate::plugins::Trade;
+use crate::plugins::volume::VolumePlugins;
 use crate::runner::Runner;
 use crate::settings::Settings;
 use crate::swarm::Swarm;
@@ -32,7 +34,7 @@ use crate::tasks::Tasks;
 use engine_error::{Error, Result};
 use image::{Images, builtin};
 use runtime::Host;
-use volume::Volumes;
+use volume::{LOCAL, Volumes};
 
 /// The engine of one daemon.
 #[derive(Debug)]
@@ -125,8 +127,10 @@ impl Engine {
     ) -> Result<Self> {
         let (settings, images) = (Arc::new(settings), Arc::new(images));
         let (events, host) = (Arc::new(Events::default()), Arc::new(Host::probe()));
-        let volumes = Arc::new(Volumes::open(settings.data_root.join("volumes"))?);
         let networks = Arc::new(Networks::open(&settings, store.clone(), events.clone())?);
+        let drivers = Arc::new(VolumePlugins(networks.plugins()));
+        let volumes = Volumes::open_with(settings.data_root.join("volumes"), drivers)?;
+        let volumes = Arc::new(volumes);
         let runner = Runner::new(settings.clone(), host.clone(), tasks.handle().clone())?;
         let file_systems = FileSystems::default();
         let containers = Containers::new(Below {
@@ -171,6 +175,12 @@ impl Engine {
             stayed,
             tasks,
         })
+    }
+
+    /// The drivers of volumes: plugins as far as they were asked for something already.
+    pub fn volume_drivers(&self) -> Vec<String> {
+        let plugins = self.networks.plugins().names(Trade::Volume);
+        std::iter::once(LOCAL.to_owned()).chain(plugins).collect()
     }
 
     /// Ends the engine's tasks and writes what is not on disk yet. Containers go on; where there are

@@ -78,7 +78,7 @@ impl Events {
 
     /// Tells an event of a local volume.
     pub fn volume(&self, action: &str, name: &str, attributes: &[(&str, &str)]) {
-        let attributes = attributes.iter().chain(&[("driver", "local")]);
+        let attributes = [("driver", "local")].iter().chain(attributes);
         let attributes: BTreeMap<_, _> =
             attributes.map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
         self.publish("volume", action, name, attributes);

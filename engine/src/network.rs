@@ -43,6 +43,7 @@ use cnm::{
 use drivers::kernel::{Announcements, Host, Linux, LinuxConfig};
 
 use crate::events::Events;
+use crate::plugins::Plugins;
 use crate::settings::Settings;
 use brief::Brief;
 pub(crate) use chance::Chance;
@@ -151,6 +152,11 @@ impl Networks {
         };
         networks.follow_egress();
         Ok(networks)
+    }
+
+    /// The plugins of this machine, whatever they are good for.
+    pub(crate) fn plugins(&self) -> Arc<Plugins> {
+        self.remote.plugins()
     }
 
     /// The kernel below.

@@ -9,15 +9,17 @@ mod address;
 mod call;
 pub(crate) mod ipam;
 pub(crate) mod network;
+pub(crate) mod volume;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 
 use crate::settings::Settings;
+use call::QUIET;
 pub(crate) use call::{CallError, Plugin};
 use engine_error::{Error, Kind, Result};
 
@@ -31,6 +33,8 @@ pub(crate) enum Trade {
     Network,
     /// It gives addresses.
     Ipam,
+    /// It makes volumes.
+    Volume,
 }
 
 impl Trade {
@@ -38,6 +42,7 @@ impl Trade {
         match self {
             Self::Network => "NetworkDriver",
             Self::Ipam => "IpamDriver",
+            Self::Volume => "VolumeDriver",
         }
     }
 }
@@ -49,13 +54,20 @@ pub(crate) struct Plugins {
     patience: Duration,
     /// Those that were asked already.
     known: Mutex<BTreeMap<String, Arc<Plugin>>>,
+    /// When those did not answer that were looked for without being named.
+    silent: Mutex<BTreeMap<String, Instant>>,
 }
 
 impl Plugins {
     pub(crate) fn new(settings: &Settings) -> Self {
         let own = settings.plugin_places.iter().cloned();
         let places = own.chain(PLACES.into_iter().map(PathBuf::from)).collect();
-        Self { places, patience: settings.plugin_patience, known: Mutex::default() }
+        Self {
+            places,
+            patience: settings.plugin_patience,
+            known: Mutex::default(),
+            silent: Mutex::default(),
+        }
     }
 
     fn known(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Plugin>>> {
@@ -83,6 +95,42 @@ impl Plugins {
         good.map(|(name, _)| name.clone()).collect()
     }
 
+    /// The names of all that are good for something. Those that were not asked for that yet are asked,
+    /// all at once; one that does not answer is left alone for a moment.
+    pub(crate) fn look_for(&self, trade: Trade) -> Vec<String> {
+        let mut names = address::all(&self.places);
+        names.retain(|name| !self.is_silent(name));
+        let ask = |name: String| match self.find(&name, trade) {
+            Ok(_) => Some(name),
+            Err(error) => {
+                if error.kind() != Kind::NotFound {
+                    tracing::warn!(
+                        plugin = name,
+                        error = error.chain(),
+                        "a plugin does not answer"
+                    );
+                    self.silent().insert(name, Instant::now());
+                }
+                None
+            }
+        };
+        std::thread::scope(|scope| {
+            let threads: Vec<_> =
+                names.into_iter().map(|name| scope.spawn(move || ask(name))).collect();
+            threads.into_iter().filter_map(|thread| thread.join().ok().flatten()).collect()
+        })
+    }
+
+    fn silent(&self) -> MutexGuard<'_, BTreeMap<String, Instant>> {
+        self.silent.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_silent(&self, name: &str) -> bool {
+        let mut silent = self.silent();
+        silent.retain(|_, since| since.elapsed() < QUIET);
+        silent.contains_key(name)
+    }
+
     fn activate(&self, name: &str) -> Result<Arc<Plugin>> {
         #[derive(Default, Deserialize)]
         #[serde(default)]
@@ -102,6 +150,9 @@ impl Plugins {
                 Ok(()) | Err(CallError::Refused(_)) => {}
                 Err(CallError::Lost(error)) => return Err(error),
             }
+        }
+        if plugin.is_good_for(Trade::Volume) {
+            plugin.scope = plugin.ask_scope()?;
         }
         if plugin.is_good_for(Trade::Ipam) {
             plugin.wishes = plugin.ask_wishes()?;

@@ -250,6 +250,12 @@ impl Settings {
         self.view_dir().join("net")
     }
 
+    /// Where a runtime finds one of the further mounts of its container: on a directory, or on a file.
+    pub fn view_of_mount(&self, number: usize, directory: bool) -> PathBuf {
+        let kind = if directory { "directory" } else { "file" };
+        self.view_dir().join(format!("{kind}{number}"))
+    }
+
     /// The root of the OCI runtime's own state.
     pub fn runtime_root(&self) -> PathBuf {
         self.exec_root.join("runtime")

@@ -290,6 +290,19 @@ impl Images {
         self.store.keep(container, image, rootfs::layers_of(driver_data));
     }
 
+    /// Finds an image and notes that a container mounts it: its layers stay until the container is
+    /// [released](Self::release).
+    pub fn hold_mounted(&self, container: &str, reference: &str) -> Result<Arc<Image>> {
+        self.find(reference)?;
+        self.store.hold_mounted(container, reference)
+    }
+
+    /// Notes that a container mounts an image of these layers, as an earlier daemon or another container
+    /// has it.
+    pub fn keep_mounted(&self, container: &str, image: ImageId, layers: &[Digest]) {
+        self.store.keep_mounted(container, image, layers.to_vec());
+    }
+
     /// Notes that a container is gone.
     pub fn release(&self, container: &str) {
         self.store.release(container);

@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 
-pub use self::assembly::{Assembly, Piece};
+pub use self::assembly::{Assembly, Piece, Source};
 pub use self::changes::{Change, ChangeKind};
 pub(super) use self::mounter::Mounter;
 use super::digest::Digest;
@@ -25,7 +25,7 @@ use super::pack::Packer;
 use super::store::Store;
 use crate::{Image, Images};
 use engine_error::{Error, Result};
-use tree::Tree;
+use tree::{Tree, Unreachable};
 
 /// What the driver's data calls the layers.
 const LOWER: &str = "LowerDir";
@@ -77,7 +77,8 @@ impl RootFs {
         Self::of_layers(images, layers_of(data), dir)
     }
 
-    fn of_layers(images: &Images, layers: Vec<Digest>, dir: &Path) -> Result<Self> {
+    /// That of an image which is mounted and no root: of these layers, with nothing above them.
+    pub fn of_layers(images: &Images, layers: Vec<Digest>, dir: &Path) -> Result<Self> {
         let failed = |error| Error::internal(format!("cannot prepare {}", dir.display()), error);
         let rootfs = Self {
             dir: dir.to_owned(),
@@ -141,6 +142,14 @@ impl RootFs {
             Root::Directory(root) => Tree::open(&root).map_err(failed)?,
         };
         root.below(Path::new(path)).map_err(failed)
+    }
+
+    /// What it has at a path below, as a mount for reading only that is attached nowhere.
+    pub fn part(&self, below: &Path) -> Result<OwnedFd, Unreachable> {
+        if self.is_overlay() {
+            return self.mounter.part(&self.root, &self.dir, &self.lower(), below);
+        }
+        Tree::open(&self.copy())?.part(below)
     }
 
     /// Makes an empty file directly below the root, in place of whatever the image has there.

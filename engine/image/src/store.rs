@@ -64,6 +64,8 @@ struct State {
     damaged: Vec<Damaged>,
     /// The containers that are made of images, by their ids.
     users: BTreeMap<String, User>,
+    /// The images that containers mount, by the containers' ids.
+    mounting: BTreeMap<String, Vec<User>>,
     /// Why it is not known what is needed.
     doubt: Vec<String>,
     /// Operations that bring in blobs and layers no image points at yet.
@@ -287,8 +289,8 @@ impl Store {
     ) -> Result<T> {
         let mut state = self.state();
         let mut images: Vec<_> = state.images.iter().map(|(image, _)| image.clone()).collect();
-        let users = state.users.iter();
-        let users: Vec<_> = users
+        let users: Vec<_> = state
+            .all_users()
             .map(|(container, user)| ImageUse { container: container.clone(), image: user.image })
             .collect();
         let result = change(&mut images, &users)?;

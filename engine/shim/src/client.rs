@@ -18,8 +18,8 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
 use super::protocol::{
-    Config, EXIT, Event, Exec, Exit, Failure, GO, LIMIT, Reply, Request, SOCKET, Started, Status,
-    Streams, VIEW_DESCRIPTORS,
+    Config, EXIT, Event, Exec, Exit, Failure, GO, LIMIT, MOST_DESCRIPTORS, Reply, Request, SOCKET,
+    Started, Status, Streams, View,
 };
 
 /// The longest line a shim sends: a status with all its exits.
@@ -112,7 +112,7 @@ impl Shims {
     /// one, and then sockets that take part in the container's streams from the first byte on, as
     /// `config.attached` says.
     pub fn begin(&self, config: &Config, descriptors: &[OwnedFd]) -> Result<Starting, ShimError> {
-        let expected = config.attached.len() + config.view.iter().len() * VIEW_DESCRIPTORS;
+        let expected = config.attached.len() + config.view.as_ref().map_or(0, View::descriptors);
         debug_assert_eq!(descriptors.len(), expected);
         let failed =
             |action| move |source| ShimError::Io { action, container: config.id.clone(), source };
@@ -169,7 +169,7 @@ impl Pending {
     fn send(&self, config: &Config, descriptors: &[OwnedFd]) -> io::Result<()> {
         let line = line(config)?;
         let descriptors: Vec<BorrowedFd<'_>> = descriptors.iter().map(AsFd::as_fd).collect();
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(16))];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_DESCRIPTORS))];
         let mut ancillary = SendAncillaryBuffer::new(&mut space);
         if !descriptors.is_empty() && !ancillary.push(SendAncillaryMessage::ScmRights(&descriptors))
         {

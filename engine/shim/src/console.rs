@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 
+use super::protocol::MOST_DESCRIPTORS;
+
 /// Waits for one terminal. Its file goes with it.
 #[derive(Debug)]
 pub(super) struct ConsoleSocket {
@@ -54,7 +56,7 @@ impl Drop for ConsoleSocket {
 
 /// Reads bytes and the descriptors that came with them.
 pub(super) fn receive(stream: &UnixStream, into: &mut [u8]) -> io::Result<(usize, Vec<OwnedFd>)> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(16))];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_DESCRIPTORS))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
     let mut slices = [IoSliceMut::new(into)];
     let message = recvmsg(stream, &mut slices, &mut ancillary, RecvFlags::CMSG_CLOEXEC)?;

@@ -20,7 +20,7 @@ use super::jsonfile::Stream;
 use super::log::Log;
 use super::peer::Peer;
 use super::program::Program;
-use super::protocol::{Config, Failure, Stdin, VIEW_DESCRIPTORS};
+use super::protocol::{Config, Failure, Stdin};
 use super::system::Scene;
 use super::{launch, system};
 
@@ -111,9 +111,9 @@ impl Launch<'_> {
         let name = self.exec.as_ref().map_or("init".to_owned(), |_| format!("exec-{}", self.id));
         let files = self.files(&name)?;
         let runtime = &self.config.runtime;
-        let descriptors = <[OwnedFd; VIEW_DESCRIPTORS]>::try_from(std::mem::take(&mut self.view));
-        let mut command = match (descriptors, &self.config.view) {
-            (Ok(descriptors), Some(view)) => {
+        let descriptors = std::mem::take(&mut self.view);
+        let mut command = match &self.config.view {
+            Some(view) if !descriptors.is_empty() => {
                 launch::with_view(runtime, Scene::new(descriptors, view, &self.config.bundle)?)
             }
             _ => launch::command(runtime),

@@ -25,7 +25,7 @@ pub struct Config {
     /// What the runtime sees and nobody else does, if the root file system comes as a mount: that
     /// is then the first of [`VIEW_DESCRIPTORS`] sent along. The others are a mount namespace, to
     /// call the runtime in a copy of it, which lacks the namespaces of other containers and, where that is to be
-    /// hidden, [`HYBRID`]; and what is `/` in there.
+    /// hidden, [`HYBRID`]; and what is `/` in there. Those of [`View::mounts`] follow.
     pub view: Option<View>,
     /// Whether the container's process has a terminal.
     pub tty: bool,
@@ -93,6 +93,17 @@ pub struct View {
     pub network: PathBuf,
     /// The file that it is pinned to; none if the runtime makes it or shares the host's.
     pub pin: Option<PathBuf>,
+    /// Where further mounts are attached, each a descriptor of its own: what a container has of a
+    /// volume or an image.
+    #[serde(default)]
+    pub mounts: Vec<PathBuf>,
+}
+
+impl View {
+    /// How many descriptors come with it.
+    pub fn descriptors(&self) -> usize {
+        VIEW_DESCRIPTORS + self.mounts.len()
+    }
 }
 
 /// What happens to a process's stdin.
@@ -396,8 +407,10 @@ pub struct Exit {
 pub const LIMIT: Duration = Duration::from_secs(60);
 /// Where a host with cgroup version 1 may have the unified hierarchy too.
 pub const HYBRID: &str = "/sys/fs/cgroup/unified";
-/// How many descriptors come with a [`View`].
+/// How many descriptors come with a [`View`] that has no further mounts.
 pub const VIEW_DESCRIPTORS: usize = 3;
+/// How many descriptors may come with a [`Config`]; the kernel passes few more at once.
+pub const MOST_DESCRIPTORS: usize = 250;
 /// What lets a container run that is held back.
 pub const GO: &[u8] = b"go\n";
 /// The name of the socket in the shim's directory.

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use nix::sys::prctl::set_child_subreaper;
 use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout};
 
-use super::protocol::{Config, Failure, Started, VIEW_DESCRIPTORS};
+use super::protocol::{Config, Failure, Started, View};
 use super::server::{Server, Starter};
 use super::{console, system};
 
@@ -32,7 +32,7 @@ pub fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     };
     let go = word || !config.held;
-    let of_view = config.view.iter().len() * VIEW_DESCRIPTORS;
+    let of_view = config.view.as_ref().map_or(0, View::descriptors);
     let attached = descriptors.split_off(of_view.min(descriptors.len()));
     match prepare(&config).and_then(|oom_score| Server::new(config, attached, oom_score)) {
         Ok(server) => server.run(descriptors, Starter::new(socket, go)),

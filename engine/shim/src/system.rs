@@ -84,7 +84,8 @@ pub(super) struct Scene {
     namespace: OwnedFd,
     /// What is `/` there. Entering a mount namespace loses a chroot.
     top: OwnedFd,
-    root: (OwnedFd, CString),
+    /// The root and all other mounts, with where they are attached.
+    mounts: Vec<(OwnedFd, CString)>,
     network: Option<(CString, CString)>,
     directory: CString,
 }
@@ -92,17 +93,25 @@ pub(super) struct Scene {
 impl Scene {
     /// A view with its descriptors, for a command that runs in this directory.
     pub(super) fn new(
-        [root, namespace, top]: [OwnedFd; VIEW_DESCRIPTORS],
+        descriptors: Vec<OwnedFd>,
         view: &View,
         directory: &Path,
     ) -> io::Result<Self> {
+        let wrong = || io::Error::other("descriptors of the view are missing");
+        let mut descriptors = descriptors.into_iter();
+        let [root, namespace, top] = [(); VIEW_DESCRIPTORS].map(|()| descriptors.next());
+        let (root, namespace) = root.zip(namespace).ok_or_else(wrong)?;
+        let top = top.ok_or_else(wrong)?;
         let path = |path: &Path| CString::new(path.as_os_str().as_bytes());
         let network = match &view.pin {
             Some(pin) => Some((path(pin)?, path(&view.network)?)),
             None => None,
         };
-        let root = (root, path(&view.root)?);
-        Ok(Self { namespace, top, root, network, directory: path(directory)? })
+        let mut mounts = vec![(root, path(&view.root)?)];
+        for place in &view.mounts {
+            mounts.push((descriptors.next().ok_or_else(wrong)?, path(place)?));
+        }
+        Ok(Self { namespace, top, mounts, network, directory: path(directory)? })
     }
 
     /// Runs a command in it.
@@ -132,7 +141,9 @@ impl Scene {
         if let Some((network, path)) = &network {
             attach(network, path)?;
         }
-        attach(&self.root.0, &self.root.1)?;
+        for (mount, place) in &self.mounts {
+            attach(mount, place)?;
+        }
         Ok(chdir(self.directory.as_c_str())?)
     }
 }

@@ -196,6 +196,7 @@ fn daemon(api: &Api) -> Daemon {
         mirrors: config.mirrors.clone(),
         insecure: config.insecure_registries.clone(),
         drivers: engine.networks.drivers(),
+        volume_drivers: engine.volume_drivers(),
         cluster: engine
             .membership
             .member()

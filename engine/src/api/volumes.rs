@@ -13,8 +13,8 @@ use super::containers::blocking;
 use super::filters::Filters;
 use super::request::Request;
 use super::wire::time::rfc3339;
-use engine_error::{Error, Result};
-use volume::Volume;
+use engine_error::Result;
+use volume::{Description, LOCAL, New};
 
 const FILTERS: &[&str] = &["dangling", "driver", "label", "label!", "name"];
 
@@ -34,31 +34,29 @@ pub async fn list(api: &Arc<Api>, request: &Request) -> Result<Response> {
     let dangling = filters.flag("dangling")?;
     let volumes = api.engine.volumes.clone();
     let list = move || {
-        let accepts = |volume: &Volume| {
+        let accepts = |description: &Description| {
+            let volume = &description.volume;
             filters.labels(|key| volume.labels.get(key).map(String::as_str))
-                && filters.exact("driver", "local")
+                && filters.exact("driver", volume.driver_name())
                 && filters.any("name", |wanted| volume.name.contains(wanted))
                 && dangling
                     .is_none_or(|dangling| volumes.users(&volume.name).is_empty() == dangling)
         };
-        let all = volumes.list()?;
-        Ok(all.iter().filter(|volume| accepts(volume)).map(wire).collect::<Vec<_>>())
+        let (all, warnings) = volumes.describe_all()?;
+        let accepted = all.iter().filter(|description| accepts(description));
+        Ok((accepted.map(wire).collect::<Vec<_>>(), warnings))
     };
-    let volumes = blocking(list).await?;
-    Ok(body::json(&json!({"Volumes": volumes, "Warnings": null})))
+    let (volumes, warnings) = blocking(list).await?;
+    let warnings = Some(warnings).filter(|warnings| !warnings.is_empty());
+    Ok(body::json(&json!({"Volumes": volumes, "Warnings": warnings})))
 }
 
 /// `POST /volumes/create`.
 pub async fn create(api: &Arc<Api>, request: Request) -> Result<Response> {
     let create: Create = request.json().await?;
-    if !matches!(create.driver.as_str(), "" | "local") {
-        return Err(Error::not_found(format!(
-            "create {0}: error looking up volume plugin {1}: plugin \"{1}\" not found",
-            create.name, create.driver
-        )));
-    }
     let volumes = api.engine.volumes.clone();
-    let Create { name, driver_opts, labels, .. } = create;
+    let Create { name, driver, driver_opts, labels } = create;
+    let new = New { driver, labels, options: driver_opts };
     let create = move || {
         // Docker says of which volume, once.
         let begin = format!("create {name}: ");
@@ -68,32 +66,34 @@ pub async fn create(api: &Arc<Api>, request: Request) -> Result<Response> {
             }
             _ => error,
         };
-        volumes.create_with(&name, labels, driver_opts).map_err(of_it)
+        volumes.create_with(&name, &new).map_err(of_it)
     };
     let (volume, is_new) = blocking(create).await?;
     if is_new {
-        api.engine.events.volume("create", &volume.name, &[]);
+        let driver = [("driver", volume.driver_name())];
+        api.engine.events.volume("create", &volume.name, &driver);
     }
-    Ok(body::json_with(StatusCode::CREATED, &wire(&volume)))
+    Ok(body::json_with(StatusCode::CREATED, &wire(&volume.into())))
 }
 
 /// `GET /volumes/{name}`.
 pub async fn inspect(api: &Arc<Api>, name: &str) -> Result<Response> {
     let (volumes, name) = (api.engine.volumes.clone(), name.to_owned());
-    let volume = blocking(move || volumes.find(&name)).await?;
-    Ok(body::json(&wire(&volume)))
+    let description = blocking(move || volumes.describe(&name)).await?;
+    Ok(body::json(&wire(&description)))
 }
 
 /// `DELETE /volumes/{name}`.
 pub async fn remove(api: &Arc<Api>, name: &str, request: &Request) -> Result<Response> {
     let volumes = api.engine.volumes.clone();
     let (force, key) = (request.query.flag("force"), name.to_owned());
-    match blocking(move || volumes.remove(&key)).await {
+    let remove = move || {
+        let driver = volumes.find(&key).map(|volume| volume.driver_name().to_owned());
+        volumes.remove(&key).map(|()| driver.unwrap_or_else(|_| LOCAL.to_owned()))
+    };
+    match blocking(remove).await {
         Err(error) if force && error.kind() == cnm::Kind::NotFound => {}
-        result => {
-            result?;
-            api.engine.events.volume("destroy", name, &[]);
-        }
+        result => api.engine.events.volume("destroy", name, &[("driver", &result?)]),
     }
     Ok(body::no_content())
 }
@@ -124,7 +124,7 @@ pub async fn prune(api: &Arc<Api>, request: &Request) -> Result<Response> {
 /// All volumes with their sizes and numbers of users, for `system df`.
 pub fn usage(api: &Api) -> Result<Vec<Value>> {
     let entry = |usage: volume::Usage| {
-        let mut value = wire(&usage.volume);
+        let mut value = wire(&usage.volume.into());
         // Docker's word for a size that is not known.
         let size = usage.size.map_or(json!(-1), Value::from);
         value["UsageData"] = json!({"Size": size, "RefCount": usage.users});
@@ -133,14 +133,19 @@ pub fn usage(api: &Api) -> Result<Vec<Value>> {
     Ok(api.engine.volumes_usage()?.into_iter().map(entry).collect())
 }
 
-fn wire(volume: &Volume) -> Value {
-    json!({
+fn wire(description: &Description) -> Value {
+    let volume = &description.volume;
+    let mut value = json!({
         "CreatedAt": rfc3339(volume.created),
-        "Driver": "local",
+        "Driver": volume.driver_name(),
         "Labels": volume.labels,
         "Mountpoint": volume.mountpoint.display().to_string(),
         "Name": volume.name,
         "Options": Some(&volume.options).filter(|options| !options.is_empty()),
-        "Scope": "local",
-    })
+        "Scope": description.scope,
+    });
+    if let Some(status) = &description.status {
+        value["Status"] = status.clone();
+    }
+    value
 }

@@ -1,6 +1,7 @@
 //! The request body that the flags of `run` and `create` become.
 
 mod limits;
+mod mount;
 
 use std::path::PathBuf;
 
@@ -76,14 +77,16 @@ impl CreateArgs {
         if let Some(health) = self.health()? {
             body["Healthcheck"] = health;
         }
+        if let Some(volumes) = self.volumes() {
+            body["Volumes"] = volumes;
+        }
         Ok(body)
     }
 
     fn host_config(&self, bindings: &Value) -> Result<Value, CliError> {
-        let (binds, mut mounts) = self.volumes();
-        for mount in &self.mount {
-            mounts.push(parse_mount(mount)?);
-        }
+        let binds: Vec<_> = self.volume.iter().filter(|volume| volume.contains(':')).collect();
+        let mounts = self.mount.iter().map(|mount| mount::parse(mount));
+        let mounts = mounts.collect::<Result<Vec<_>, _>>()?;
         let mut config = json!({
             "Binds": binds, "Mounts": mounts, "NetworkMode": self.network_mode()?, "PortBindings": bindings,
             "PublishAllPorts": self.publish_all, "RestartPolicy": self.restart_policy()?,
@@ -174,12 +177,11 @@ impl CreateArgs {
         self.device.iter().map(device).collect()
     }
 
-    /// `-v`: binds as they are, and anonymous volumes as mounts.
-    fn volumes(&self) -> (Vec<&String>, Vec<Value>) {
-        let (binds, anonymous): (Vec<_>, Vec<_>) =
-            self.volume.iter().partition(|volume| volume.contains(':'));
-        let mounts = anonymous.iter().map(|target| json!({"Type": "volume", "Target": target}));
-        (binds, mounts.collect())
+    /// `-v` with a path inside alone: places that get volumes of their own.
+    fn volumes(&self) -> Option<Value> {
+        let targets = self.volume.iter().filter(|volume| !volume.contains(':'));
+        let targets: Map<_, _> = targets.map(|target| (target.clone(), json!({}))).collect();
+        Some(targets).filter(|targets| !targets.is_empty()).map(Value::Object)
     }
 
     fn health(&self) -> Result<Option<Value>, CliError> {
@@ -299,46 +301,6 @@ impl NetworkFlag {
             "GwPriority": self.priority, "DriverOpts": pairs(&self.options),
         })
     }
-}
-
-/// `--mount type=…,source=…,target=…`.
-fn parse_mount(text: &str) -> Result<Value, CliError> {
-    let mut mount = json!({"Type": "volume"});
-    for part in text.split(',') {
-        let (key, value) = part.split_once('=').unwrap_or((part, "true"));
-        match key.to_ascii_lowercase().as_str() {
-            "type" => mount["Type"] = json!(value),
-            "source" | "src" => mount["Source"] = json!(value),
-            "target" | "dst" | "destination" => mount["Target"] = json!(value),
-            "readonly" | "ro" => mount["ReadOnly"] = json!(value != "false" && value != "0"),
-            "bind-propagation" => mount["BindOptions"]["Propagation"] = json!(value),
-            "bind-recursive" => match value {
-                "enabled" => {}
-                "disabled" => mount["BindOptions"]["NonRecursive"] = json!(true),
-                "writable" => mount["BindOptions"]["ReadOnlyNonRecursive"] = json!(true),
-                "readonly" => mount["BindOptions"]["ReadOnlyForceRecursive"] = json!(true),
-                _ => {
-                    return Err(wrong(format!(
-                        "invalid value for {key}: {value}: use \"enabled\", \"disabled\", \
-                         \"writable\" or \"readonly\""
-                    )));
-                }
-            },
-            "volume-nocopy" => mount["VolumeOptions"] = json!({"NoCopy": true}),
-            "tmpfs-size" => mount["TmpfsOptions"]["SizeBytes"] = json!(units::bytes(value)?),
-            "tmpfs-mode" => {
-                let mode = u32::from_str_radix(value, 8).map_err(|_| {
-                    wrong(format!("invalid tmpfs-mode `{value}`: use octal digits"))
-                })?;
-                mount["TmpfsOptions"]["Mode"] = json!(mode);
-            }
-            _ => return Err(wrong(format!("unexpected key '{key}' in '{part}'"))),
-        }
-    }
-    if mount["Target"].is_null() {
-        return Err(wrong("target is required"));
-    }
-    Ok(mount)
 }
 
 /// Lines of files, without comments and blank ones.

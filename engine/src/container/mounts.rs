@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 
 use super::spec::Mount;
 use super::{Container, ContainerId, Containers, MountKind, MountPoint, Propagation, Spec, names};
-use engine_error::{Error, Result};
+use engine_error::{Error, Kind, Result};
 use image::rootfs::RootFs;
-use volume::Want;
+use volume::{New, Want};
 
 /// The volumes of a container that is being made. Unless they are [kept](Self::keep) they are given
 /// back, and those that were made for it go.
@@ -53,17 +53,23 @@ impl Containers {
             }
             replace(&mut points, point);
         }
+        let driver = container.spec.wire_host_config.get("VolumeDriver");
+        let driver = driver.and_then(|driver| driver.as_str()).unwrap_or_default();
         for target in container.spec.volumes.iter().chain(&container.resolved.volumes) {
             if !points.iter().any(|point: &MountPoint| same(&point.target, target)) {
                 let target = target.trim_end_matches('/').to_owned();
-                let kind = MountKind::Volume;
-                points.push(of_mount(&Mount { kind, target, ..Mount::default() }));
+                let (kind, driver) = (MountKind::Volume, driver.to_owned());
+                points.push(of_mount(&Mount { kind, target, driver, ..Mount::default() }));
             }
         }
         let (user, kept) = (container.id.clone(), false);
         let mut taken = Taken { containers: self, user, points: Vec::new(), kept };
         for mut point in points {
-            self.hold(&container.id, &mut point)?;
+            match point.kind {
+                MountKind::Volume => self.hold(container, &mut point)?,
+                MountKind::Image => self.hold_image(container, &mut point, taken.points.len())?,
+                MountKind::Bind | MountKind::Tmpfs => {}
+            }
             taken.points.push(point);
         }
         Ok(taken)
@@ -83,20 +89,29 @@ impl Containers {
     }
 
     /// Makes a container a user of the volume of a mount.
-    fn hold(&self, id: &str, point: &mut MountPoint) -> Result<()> {
-        if point.kind != MountKind::Volume {
-            return Ok(());
-        }
+    fn hold(&self, container: &Container, point: &mut MountPoint) -> Result<()> {
         let inherited = !point.source.as_os_str().is_empty();
         let want = match &point.name {
             Some(name) if inherited => Want::Existing(name),
             Some(name) => Want::Named(names::check(name)?),
             None => Want::Anonymous,
         };
-        let (volume, is_new) = self.volumes.hold(id, want)?;
+        let mut own = container.spec.mounts.iter();
+        let wanted = own.find(|mount| same(&mount.target, &point.target));
+        let new = match wanted.filter(|_| !inherited) {
+            Some(wanted) => New {
+                driver: wanted.driver.clone(),
+                labels: wanted.labels.clone(),
+                options: wanted.driver_options.clone(),
+            },
+            None => New { driver: point.driver.clone(), ..New::default() },
+        };
+        let (volume, is_new) = self.volumes.hold(&container.id, want, &new)?;
         if is_new {
-            self.events.volume("create", &volume.name, &[]);
+            let driver = [("driver", volume.driver_name())];
+            self.events.volume("create", &volume.name, &driver);
         }
+        volume.driver_name().clone_into(&mut point.driver);
         point.source = volume.mountpoint;
         point.name = Some(volume.name);
         Ok(())
@@ -127,10 +142,11 @@ impl Containers {
         for point in container.mounts.iter().filter(fills) {
             let Some(name) = &point.name else { continue };
             if let Some(content) = rootfs.directory(&point.target)? {
-                self.mount_volume(&container.id, point)?;
+                let place = self.mount_volume(&container.id, point)?;
                 // It may be where somebody has mounted what does not answer.
-                let filled = self.file_systems.exists(&point.source);
-                let fill = || self.volumes.fill(name, |volume| volume.copy_from(&content));
+                let filled = self.file_systems.exists(&place);
+                let below = Path::new(&point.subpath);
+                let fill = || self.volumes.fill(name, below, |volume| volume.copy_from(&content));
                 let filled = filled.and_then(|_| fill());
                 self.unmount_volumes(&container.id);
                 filled?;
@@ -139,11 +155,23 @@ impl Containers {
         Ok(())
     }
 
-    /// Has mounted what belongs to a volume, until the user lets go.
-    pub(super) fn mount_volume(&self, user: &str, point: &MountPoint) -> Result<()> {
+    /// Has mounted what belongs to a volume, until the user lets go; says where what is to be mounted
+    /// is on the host.
+    pub(super) fn mount_volume(&self, user: &str, point: &MountPoint) -> Result<PathBuf> {
         let Some(name) = point.name.clone().filter(|_| point.kind == MountKind::Volume) else {
-            return Ok(());
+            return Ok(point.source.clone());
         };
+        if point.is_of_plugin() {
+            let (driver, volume) = (&point.driver, self.volumes.find(&name)?);
+            if volume.is_local() {
+                // Its record is damaged: what is here is not what the container had.
+                let text = format!("volume {name} is not known any more to be of driver {driver}");
+                return Err(Error::new(Kind::Internal, text));
+            }
+            // It has a limit of its own for its answer.
+            self.volumes.attach(user, &name)?;
+            return Ok(self.volumes.find(&name)?.mountpoint);
+        }
         let (volumes, its, user) = (self.volumes.clone(), name.clone(), user.to_owned());
         let (again, late) = (self.volumes.clone(), user.clone());
         let attach = move |_: &Path| volumes.attach(&user, &its);
@@ -153,11 +181,13 @@ impl Containers {
                 again.detach_one(&late, &name);
             }
         };
-        self.file_systems.ask_or(&point.source, attach, take_back)?
+        self.file_systems.ask_or(&point.source, attach, take_back)??;
+        Ok(point.source.clone())
     }
 
     /// Lets go of what was mounted for a user.
     pub(super) fn unmount_volumes(&self, user: &str) {
+        self.volumes.detach_from_drivers(user);
         for place in self.volumes.attached(user) {
             let (volumes, its) = (self.volumes.clone(), user.to_owned());
             if let Err(error) = self.file_systems.ask(&place, move |_| volumes.detach(&its)) {
@@ -171,12 +201,19 @@ impl Containers {
         for live in alive.filter_map(|id| self.registry.find(id).ok()) {
             let container = live.get();
             for point in &container.mounts {
-                if let Err(error) = self.mount_volume(&container.id, point) {
+                let taken = match &point.name {
+                    Some(name) if point.is_of_plugin() => self.volumes.take_up(&container.id, name),
+                    _ => self.mount_volume(&container.id, point).map(drop),
+                };
+                if let Err(error) = taken {
                     tracing::warn!(error = error.chain(), "a volume is not mounted any more");
                 }
             }
         }
         self.unmount_unused_volumes();
+        // A plugin that does not answer is no reason to wait with anything.
+        let volumes = self.volumes.clone();
+        self.tasks.handle().spawn_blocking(move || volumes.settle_with_drivers());
     }
 
     /// Unmounts the devices of volumes that nobody uses.
@@ -184,6 +221,21 @@ impl Containers {
         let (volumes, root) = (self.volumes.clone(), self.settings.data_root.join("volumes"));
         if let Err(error) = self.file_systems.ask(&root, move |_| volumes.unmount_unused()) {
             tracing::warn!(error = error.chain(), "volumes that nobody uses stay mounted");
+        }
+    }
+
+    /// Notes what a container uses that an earlier daemon made.
+    pub(super) fn keep_mounts(&self, key: &str, container: &Container) {
+        for point in &container.mounts {
+            match (point.kind, &point.name) {
+                (MountKind::Volume, Some(name)) => self.volumes.keep(&container.id, name),
+                (MountKind::Image, _) => {
+                    if let Err(error) = self.keep_image(&container.id, point) {
+                        self.images.doubt(format!("{key}: {error}"));
+                    }
+                }
+                _ => {}
+            }
         }
     }
 
@@ -209,17 +261,21 @@ fn same(target: &str, other: &str) -> bool {
 }
 
 fn of_mount(mount: &Mount) -> MountPoint {
-    let is_volume = mount.kind == MountKind::Volume;
-    let name = Some(mount.source.clone()).filter(|name| is_volume && !name.is_empty());
+    let (is_volume, is_image) = (mount.kind == MountKind::Volume, mount.kind == MountKind::Image);
+    let named = is_volume || is_image;
+    let name = Some(mount.source.clone()).filter(|name| named && !name.is_empty());
     MountPoint {
         kind: mount.kind,
         anonymous: is_volume && name.is_none(),
         name,
-        source: if is_volume { PathBuf::new() } else { PathBuf::from(&mount.source) },
+        source: if named { PathBuf::new() } else { PathBuf::from(&mount.source) },
         target: mount.target.clone(),
-        writable: !mount.readonly,
-        propagation: mount.propagation,
+        writable: !mount.readonly && !is_image,
+        propagation: if is_image { Propagation::RecursivePrivate } else { mount.propagation },
         options: mount.options.clone(),
+        subpath: mount.subpath.clone(),
+        driver: mount.driver.clone(),
+        ..MountPoint::default()
     }
 }
 
@@ -263,7 +319,7 @@ fn check_mount(mount: &Mount) -> Result<()> {
     check_target(mount.kind, &mount.target)?;
     match mount.kind {
         MountKind::Bind => check_bind(mount),
-        MountKind::Tmpfs | MountKind::Volume => Ok(()),
+        MountKind::Tmpfs | MountKind::Volume | MountKind::Image => Ok(()),
     }
 }
 

@@ -85,9 +85,7 @@ impl Containers {
                 let forget = |model: &mut Controller| model.forget_owner(&container.id);
                 self.networks.note(forget, records, Durability::Immediate);
             } else {
-                for name in container.mounts.iter().filter_map(|mount| mount.name.as_ref()) {
-                    self.volumes.keep(&container.id, name);
-                }
+                self.keep_mounts(&key, &container);
                 match container.image.parse() {
                     Ok(image) => self.images.keep(&container.id, image, &container.graph_data),
                     Err(error) => self.images.doubt(format!("{key}: {error}")),

@@ -2,7 +2,10 @@
 
 use std::fs;
 use std::net::IpAddr;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
+
+use rustix::fs::FileType;
 
 use super::create::rootfs_dir;
 use super::join::Place;
@@ -16,6 +19,9 @@ use engine_error::Result;
 use image::rootfs::RootFs;
 use runtime::spec::{BundleInput, Namespace, Namespaces, Recursion};
 use shim::protocol::{Log, Stdin};
+
+/// Mounts that are the sources of others, with the targets of those.
+type Parts = Vec<(String, OwnedFd)>;
 
 /// How a container is connected: what the network's half of a start has decided for the other.
 #[derive(Clone, Debug)]
@@ -48,6 +54,7 @@ impl Containers {
         let (data, directory) = (&container.graph_data, rootfs_dir(&container.paths.dir));
         let root = RunRoot::Image(RootFs::again(&self.images, data, &directory)?);
         let paths = self.write_files(container, connectivity)?;
+        let (mounts, parts) = self.mounts(container, &paths)?;
         Ok(RunSpec {
             id: container.id.to_string(),
             runtime: spec.runtime.clone(),
@@ -55,7 +62,8 @@ impl Containers {
             user: resolved.user.clone(),
             groups: spec.groups.clone(),
             cgroup_parent: spec.cgroup_parent.clone(),
-            bundle: self.bundle(container, connectivity, &paths)?,
+            bundle: self.bundle(container, connectivity, mounts)?,
+            parts,
             stdin: stdin(spec),
             log: self.log(container)?,
             held: connectivity.place == Place::Own,
@@ -66,7 +74,7 @@ impl Containers {
         &self,
         container: &Container,
         connectivity: &Connectivity,
-        paths: &Paths,
+        mounts: Vec<Mount>,
     ) -> Result<BundleInput> {
         let (spec, resolved) = (&container.spec, &container.resolved);
         let options = SecurityOptions::parse(&spec.security_options)?;
@@ -82,7 +90,7 @@ impl Containers {
             console_size: spec.console_size,
             readonly_rootfs: spec.readonly_rootfs,
             namespaces: self.namespaces(spec, connectivity)?,
-            mounts: self.mounts(container, paths)?,
+            mounts,
             shm_size: spec.shm_size.or(Some(self.settings.default_shm_size)),
             shm_source: self.shared_memory(container)?,
             no_shared_memory: spec.namespaces.ipc == Sharing::None,
@@ -144,12 +152,14 @@ impl Containers {
         logs::driver::log(container, driver, daemon, &host.unwrap_or_default())
     }
 
-    /// The mounts for the runtime: the user's and the files of ours.
-    fn mounts(&self, container: &Container, paths: &Paths) -> Result<Vec<Mount>> {
-        let mut mounts = Vec::new();
+    /// The mounts for the runtime: the user's and the files of ours; and the sources of those that come
+    /// as mounts themselves, by their targets.
+    fn mounts(&self, container: &Container, paths: &Paths) -> Result<(Vec<Mount>, Parts)> {
+        let (mut mounts, mut parts) = (Vec::new(), Vec::new());
         let mut known = None;
         for point in &container.mounts {
-            self.mount_volume(&container.id, point)?;
+            let source = self.mount_volume(&container.id, point)?;
+            let point = &MountPoint { source, ..point.clone() };
             let wanted = container.spec.mounts.iter().find(|mount| mount.target == point.target);
             let asked = wanted.filter(|mount| mount.propagation != Propagation::Unset);
             // What was not asked for is left out where it cannot be had.
@@ -158,27 +168,28 @@ impl Containers {
                 let known = known.get_or_insert_with(read);
                 check_propagation(&point.source, asked.propagation, known)?;
             }
+            let part = self.part(point)?;
             mounts.push(Mount {
                 kind: match point.kind {
-                    // It is a directory of the host by now.
-                    MountKind::Volume => MountKind::Bind,
+                    // It is a directory or a file of the host by now.
+                    MountKind::Volume | MountKind::Image => MountKind::Bind,
                     kind => kind,
                 },
                 source: point.source.to_string_lossy().into_owned(),
                 target: point.target.clone(),
                 readonly: !point.writable,
                 propagation: point.propagation,
-                create_source: false,
-                no_copy: false,
                 options: point.options.clone(),
-                recursion: self.recursion(point, wanted)?,
+                recursion: self.recursion(point, part.as_ref(), wanted)?,
+                ..Mount::default()
             });
+            parts.extend(part.map(|part| (point.target.clone(), part)));
         }
         let own = own_files(container, paths).into_iter();
         let free: Vec<_> =
             own.filter(|file| mounts.iter().all(|mount| mount.target != file.target)).collect();
         mounts.extend(free);
-        Ok(mounts)
+        Ok((mounts, parts))
     }
 
     /// What becomes of mounts below a bind. A file has none, and a runtime may refuse to make it
@@ -186,7 +197,12 @@ impl Containers {
     ///
     /// The host's side of every mount is looked at here: a runtime would wait for a file system that
     /// does not answer as long as it is let.
-    fn recursion(&self, point: &MountPoint, wanted: Option<&Mount>) -> Result<Recursion> {
+    fn recursion(
+        &self,
+        point: &MountPoint,
+        part: Option<&OwnedFd>,
+        wanted: Option<&Mount>,
+    ) -> Result<Recursion> {
         let asked = wanted.map_or_else(Recursion::default, |mount| mount.recursion);
         if point.kind == MountKind::Tmpfs {
             return Ok(asked);
@@ -194,7 +210,11 @@ impl Containers {
         if point.kind == MountKind::Bind && wanted.is_some_and(|mount| mount.create_source) {
             self.file_systems.make(&point.source)?;
         }
-        let directory = self.file_systems.is_directory(&point.source)?;
+        let directory = match part {
+            Some(part) => rustix::fs::fstat(part)
+                .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory),
+            None => self.file_systems.is_directory(&point.source)?,
+        };
         let plain = directory || point.writable || asked == Recursion::Disabled;
         Ok(if plain { asked } else { Recursion::Writable })
     }

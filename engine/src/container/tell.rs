@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Container, Containers, EndpointView, MountPoint};
+use super::{Container, Containers, EndpointView, MountKind, MountPoint};
 
 impl Containers {
     /// Tells an event of a container.
@@ -37,6 +37,7 @@ impl Containers {
             let attributes = [
                 ("container", container.id.as_str()),
                 ("destination", &mount.target),
+                ("driver", driver(mount)),
                 ("propagation", mount.propagation.as_str()),
                 ("read/write", if mount.writable { "true" } else { "false" }),
             ];
@@ -46,15 +47,20 @@ impl Containers {
 
     /// Tells that a container is done with its volumes.
     pub(crate) fn tell_unmounted(&self, container: &Container) {
-        for (name, _) in volumes(container) {
-            self.events.volume("unmount", name, &[("container", &container.id)]);
+        for (name, mount) in volumes(container) {
+            let attributes = [("container", container.id.as_str()), ("driver", driver(mount))];
+            self.events.volume("unmount", name, &attributes);
         }
     }
 }
 
+fn driver(mount: &MountPoint) -> &str {
+    if mount.driver.is_empty() { volume::LOCAL } else { &mount.driver }
+}
+
 /// The volumes of a container with their names, in the order in which they are mounted.
 fn volumes(container: &Container) -> Vec<(&str, &MountPoint)> {
-    let mounts = container.mounts.iter();
+    let mounts = container.mounts.iter().filter(|mount| mount.kind == MountKind::Volume);
     let mut volumes: Vec<_> =
         mounts.filter_map(|mount| Some((mount.name.as_deref()?, mount))).collect();
     volumes.sort_by(|(_, a), (_, b)| a.target.cmp(&b.target));

@@ -11,9 +11,9 @@ use rustix::fs::{CWD, Mode, OFlags};
 
 use super::create::rootfs_dir;
 use super::live::Live;
-use super::{Container, Containers, MountKind};
+use super::{Container, Containers, MountKind, MountPoint};
 use engine_error::{Error, Kind, Result};
-use image::rootfs::{Assembly, Piece, RootFs};
+use image::rootfs::{Assembly, Piece, RootFs, Source};
 
 /// The root of a container with all that is mounted in it.
 #[derive(Debug)]
@@ -58,10 +58,13 @@ impl Containers {
             RootFs::again(&self.images, &container.graph_data, &rootfs_dir(&container.paths.dir))?;
         // Not the container itself, which may have begun to start when this lets go.
         let user = format!("copy of {}", container.id);
-        let attached =
-            container.mounts.iter().try_for_each(|point| self.mount_volume(&user, point));
-        let looked = attached.and_then(|()| {
-            let view = View::Assembly(Assembly::new(&root, self.pieces(&container)?)?);
+        let mounted = container.mounts.iter().map(|point| {
+            let source = self.mount_volume(&user, point)?;
+            Ok(MountPoint { source, ..point.clone() })
+        });
+        let mounted: Result<Vec<_>> = mounted.collect();
+        let looked = mounted.and_then(|points| {
+            let view = View::Assembly(Assembly::new(&root, self.pieces(&container, &points)?)?);
             look(&container, &view)
         });
         self.unmount_volumes(&user);
@@ -69,14 +72,21 @@ impl Containers {
     }
 
     /// What the host has for a container, in the order in which it is mounted.
-    fn pieces(&self, container: &Container) -> Result<Vec<Piece>> {
+    fn pieces(&self, container: &Container, points: &[MountPoint]) -> Result<Vec<Piece>> {
         let mut pieces = Vec::new();
-        for point in container.mounts.iter().filter(|point| point.kind != MountKind::Tmpfs) {
-            // It may be gone, or not answer.
-            if self.file_systems.exists(&point.source)? {
-                let (source, target) = (point.source.clone(), point.target.clone());
-                pieces.push(Piece { source, target, writable: point.writable });
-            }
+        for point in points.iter().filter(|point| point.kind != MountKind::Tmpfs) {
+            let source = match self.part(point) {
+                Ok(Some(part)) => Source::Mount(part),
+                // It may be gone, or not answer.
+                Ok(None) if self.file_systems.exists(&point.source)? => {
+                    Source::Path(point.source.clone())
+                }
+                Ok(None) => continue,
+                Err(error) if matches!(error.kind(), Kind::NotFound | Kind::Invalid) => continue,
+                Err(error) => return Err(error),
+            };
+            let target = point.target.clone();
+            pieces.push(Piece { source, target, writable: point.writable });
         }
         let paths = &container.paths;
         for (source, target) in [
@@ -86,7 +96,8 @@ impl Containers {
         ] {
             if source.exists() && pieces.iter().all(|piece| piece.target != target) {
                 let writable = !container.spec.readonly_rootfs;
-                pieces.push(Piece { source: source.clone(), target: target.to_owned(), writable });
+                let (source, target) = (Source::Path(source.clone()), target.to_owned());
+                pieces.push(Piece { source, target, writable });
             }
         }
         pieces.sort_by(|a, b| Path::new(&a.target).cmp(Path::new(&b.target)));

@@ -16,7 +16,7 @@ mod networks;
 mod replay;
 
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use cnm::Store;
 
@@ -29,7 +29,7 @@ use ledger::Ledger;
 /// The plugins, and what they hold for us.
 #[derive(Debug)]
 pub(super) struct Remote {
-    plugins: Plugins,
+    plugins: Arc<Plugins>,
     ledger: Mutex<Ledger>,
     /// Rung when something is owed.
     bell: Sender<()>,
@@ -41,7 +41,7 @@ impl Remote {
     pub(super) fn open(settings: &Settings, store: &dyn Store) -> Result<Self> {
         let (bell, ears) = channel();
         Ok(Self {
-            plugins: Plugins::new(settings),
+            plugins: Arc::new(Plugins::new(settings)),
             ledger: Mutex::new(Ledger::read(store)?),
             bell,
             ears: Mutex::new(Some(ears)),
@@ -50,6 +50,11 @@ impl Remote {
 
     fn ledger(&self) -> MutexGuard<'_, Ledger> {
         self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The plugins of this machine.
+    pub(super) fn plugins(&self) -> Arc<Plugins> {
+        self.plugins.clone()
     }
 
     /// Plugins that make networks, as far as they were asked already.

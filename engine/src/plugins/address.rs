@@ -1,5 +1,7 @@
 //! Where a plugin listens: its socket lies in a directory, or a file there says where it is.
 
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::fmt;
 use std::fs;
 use std::os::unix::fs::FileTypeExt;
@@ -11,6 +13,12 @@ use engine_error::{Error, Result};
 
 /// The longest name of a plugin.
 const LONGEST: usize = 200;
+
+/// As many files are looked at in the places for plugins that nobody named.
+const MOST: usize = 1000;
+
+/// How the files end that say where a plugin is.
+const ENDINGS: [&str; 3] = ["sock", "spec", "json"];
 
 /// Where a plugin listens.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,6 +54,22 @@ pub(super) fn find(places: &[PathBuf], name: &str) -> Result<Option<Address>> {
         }
     }
     Ok(None)
+}
+
+/// The names of all plugins that there may be.
+pub(super) fn all(places: &[PathBuf]) -> Vec<String> {
+    let entries = |directory: &Path| fs::read_dir(directory).into_iter().flatten().flatten();
+    let mut names = BTreeSet::new();
+    for entry in places.iter().flat_map(|place| entries(place)).take(MOST) {
+        let path = entry.path();
+        let ends = path.extension().is_some_and(|end| ENDINGS.iter().any(|known| end == *known));
+        let name = if ends { path.file_stem() } else { path.file_name() };
+        let Some(name) = name.and_then(OsStr::to_str) else { continue };
+        if ends || ENDINGS.iter().any(|end| path.join(format!("{name}.{end}")).exists()) {
+            names.insert(name.to_owned());
+        }
+    }
+    names.into_iter().collect()
 }
 
 fn find_in(directory: &Path, name: &str) -> Result<Option<Address>> {
@@ -140,6 +164,7 @@ mod tests {
         let json = r#"{"Name": "c", "Addr": "unix:///run/c.sock", "TLSConfig": null}"#;
         fs::write(first.0.join("c.json"), json).unwrap();
         assert_eq!(found("c").as_deref(), Some("unix:///run/c.sock"));
+        assert_eq!(all(&places), ["a", "b", "c"]);
         // What is no socket is none, and a name is no path.
         fs::write(first.0.join("d.sock"), "").unwrap();
         for name in ["d", "", "../second/a", ".a", "weave/net", "a\n"] {

@@ -32,7 +32,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 const REFUSALS: Duration = Duration::from_secs(2);
 
 /// How long a plugin that did not answer is left alone.
-const QUIET: Duration = Duration::from_secs(5);
+pub(super) const QUIET: Duration = Duration::from_secs(5);
 
 /// A plugin that was found.
 #[derive(Debug)]
@@ -43,6 +43,8 @@ pub(crate) struct Plugin {
     pub(super) implements: Vec<String>,
     /// What it wants to know before it gives addresses.
     pub(crate) wishes: Wishes,
+    /// Whose its volumes are: `local` or `global`.
+    pub(super) scope: String,
     /// Until when nobody calls it, because it did not answer.
     silent: Mutex<Option<Instant>>,
 }
@@ -73,8 +75,8 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Wire for T {}
 
 impl Plugin {
     pub(super) fn new(name: &str, address: Address, patience: Duration) -> Self {
-        let (implements, wishes, silent) = Default::default();
-        Self { name: name.to_owned(), address, patience, implements, wishes, silent }
+        let (implements, wishes, scope, silent) = Default::default();
+        Self { name: name.to_owned(), address, patience, implements, wishes, scope, silent }
     }
 
     /// Its name.

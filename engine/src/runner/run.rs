@@ -1,10 +1,13 @@
 //! A run: from its specification to a program that runs, and to its end.
 
-use std::fs;
+use std::fs::{self, OpenOptions};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+use rustix::fs::{CWD, FileType};
+use rustix::mount::{OpenTreeFlags, open_tree};
 
 use super::{RunRoot, RunSpec, Runner, StreamClient};
 use engine_error::{Error, Result};
@@ -23,6 +26,8 @@ pub struct Prepared {
     runtime: Option<String>,
     /// The root file system, if it is a mount, and the mounts that the runtime is called with then.
     mounts: Option<(OwnedFd, Arc<MountNamespace>)>,
+    /// Further mounts for it, in the order of the view's.
+    parts: Vec<OwnedFd>,
 }
 
 /// A run that its shim makes, and holds back if that is wanted.
@@ -63,13 +68,17 @@ impl Runner {
         let command = runtime.command(&self.settings.runtime_root());
         let unmade = |error| Error::internal("cannot make a mount namespace", error);
         let namespace = self.begin_namespace(&spec, &command).map_err(unmade)?;
-        let RunSpec { id, runtime: wanted, root, stdin, log, held, mut bundle, .. } = spec;
-        let (here, mount) = root.open()?;
+        let RunSpec { id, runtime: wanted, root, parts, stdin, log, held, mut bundle, .. } = spec;
+        let (here, mount) = root.open(!parts.is_empty())?;
         root::check(&here, bundle.mounts.iter().map(|mount| &*mount.target))?;
         bundle.user = user::resolve(&here, &spec.user, &spec.groups)?;
         bundle.rootfs = here;
         bundle.cgroups_path = self.cgroup(&spec.cgroup_parent, &id);
-        let view = mount.is_some().then(|| self.view(&mut bundle));
+        let mut view = mount.is_some().then(|| self.view(&mut bundle));
+        let parts = match &mut view {
+            Some(view) => self.place_parts(parts, &mut bundle, view)?,
+            None => Vec::new(),
+        };
         let built = build(&bundle, &self.host, runtime.as_ref())?;
         for warning in &built.warnings {
             tracing::warn!(run = id, warning);
@@ -92,7 +101,7 @@ impl Runner {
         };
         let namespace = namespace.map(|pending| self.mount_namespaces.finish(pending));
         let namespace = namespace.transpose().map_err(unmade)?;
-        Ok(Prepared { config, runtime: wanted, mounts: mount.zip(namespace) })
+        Ok(Prepared { config, runtime: wanted, mounts: mount.zip(namespace), parts })
     }
 
     /// Has the mount namespace made meanwhile that the runtime is called in, if it is to be.
@@ -101,7 +110,7 @@ impl Runner {
         spec: &RunSpec,
         command: &RuntimeCommand,
     ) -> io::Result<Option<Pending>> {
-        if matches!(spec.root, RunRoot::Directory(_)) {
+        if matches!(spec.root, RunRoot::Directory(_)) && spec.parts.is_empty() {
             return Ok(None);
         }
         let spreads = spec.bundle.mounts.iter().any(|mount| mount.propagation.is_shared());
@@ -119,6 +128,7 @@ impl Runner {
                 Namespace::Path(path) => Some(path.clone()),
                 _ => None,
             },
+            mounts: Vec::new(),
         };
         bundle.rootfs.clone_from(&view.root);
         if view.pin.is_some() {
@@ -127,15 +137,50 @@ impl Runner {
         view
     }
 
+    /// Says to the specification and to the view where the sources of mounts are found that come as
+    /// mounts themselves. What they are attached on is made once, and for all containers.
+    fn place_parts(
+        &self,
+        parts: Vec<(String, OwnedFd)>,
+        bundle: &mut BundleInput,
+        view: &mut View,
+    ) -> Result<Vec<OwnedFd>> {
+        let mut placed = Vec::with_capacity(parts.len());
+        for (number, (target, part)) in parts.into_iter().enumerate() {
+            let unplaced = |error: io::Error| {
+                Error::internal(
+                    format!("cannot make a place for what is mounted at {target}"),
+                    error,
+                )
+            };
+            let stat = rustix::fs::fstat(&part).map_err(|errno| unplaced(errno.into()))?;
+            let directory = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
+            let place = self.settings.view_of_mount(number, directory);
+            if directory {
+                fs::create_dir_all(&place).map_err(unplaced)?;
+            } else {
+                let file = OpenOptions::new().create(true).append(true).open(&place);
+                file.map_err(unplaced)?;
+            }
+            for mount in bundle.mounts.iter_mut().filter(|mount| mount.target == target) {
+                mount.source = place.to_string_lossy().into_owned();
+            }
+            view.mounts.push(place);
+            placed.push(part);
+        }
+        Ok(placed)
+    }
+
     /// Has a shim make a run, with those at its streams who are there already.
     pub fn begin(&self, prepared: Prepared, clients: Vec<StreamClient>) -> Result<Made, Failure> {
-        let Prepared { mut config, runtime, mounts } = prepared;
+        let Prepared { mut config, runtime, mounts, parts } = prepared;
         let mut descriptors = Vec::new();
         if let Some((root, namespace)) = mounts {
             let failed = |error| Error::internal("cannot pass on a mount namespace", error);
             let own = [namespace.namespace.try_clone(), namespace.root.try_clone()];
             let [namespace, top] = own.map(|made| made.map_err(failed));
             descriptors.extend([root, namespace?, top?]);
+            descriptors.extend(parts);
         }
         for StreamClient { stream, streams } in clients {
             config.attached.push(streams);
@@ -178,13 +223,20 @@ impl Runner {
 }
 
 impl RunRoot {
-    /// The path at which this process finds it, and the root itself if it is a mount.
-    fn open(self) -> Result<(PathBuf, Option<OwnedFd>)> {
+    /// The path at which this process finds it, and the root itself if it is a mount, or is to be one.
+    fn open(self, as_mount: bool) -> Result<(PathBuf, Option<OwnedFd>)> {
         let root = match self {
             Self::Image(image) => image.open()?,
             Self::Directory(path) => Root::Directory(path),
         };
         Ok(match root {
+            Root::Directory(path) if as_mount => {
+                let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+                let mount = open_tree(CWD, &path, flags).map_err(|error| {
+                    Error::internal(format!("cannot mount {}", path.display()), error)
+                })?;
+                (path, Some(mount))
+            }
             Root::Directory(path) => (path, None),
             Root::Mount(mount) => {
                 (PathBuf::from(format!("/proc/self/fd/{}", mount.as_raw_fd())), Some(mount))

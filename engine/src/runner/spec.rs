@@ -1,5 +1,6 @@
 //! What is to run, and how, as one value.
 
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 
@@ -26,6 +27,9 @@ pub struct RunSpec {
     /// The program, its mounts, namespaces, limits and security. What follows from the fields above is
     /// filled in when the root is open: `rootfs`, `user` and `cgroups_path`.
     pub bundle: BundleInput,
+    /// Mounts that are attached nowhere, which are the sources of mounts of `bundle`: each with the
+    /// target of that.
+    pub parts: Vec<(String, OwnedFd)>,
     /// What happens to its input.
     pub stdin: Stdin,
     /// Where its output is kept.
@@ -65,6 +69,7 @@ impl RunSpec {
             groups: Vec::new(),
             cgroup_parent: String::new(),
             bundle: BundleInput { args: program, ..BundleInput::default() },
+            parts: Vec::new(),
             stdin: Stdin::Closed,
             log: Log::None,
             held: false,

@@ -7,6 +7,7 @@
 
 mod copy;
 pub mod mounts;
+mod part;
 mod resolve;
 pub mod walk;
 
@@ -24,6 +25,7 @@ use rustix::io::Errno;
 
 pub use copy::Given;
 pub use mounts::mount_in;
+pub use part::Unreachable;
 
 /// Deeper trees cannot be walked with a bounded number of descriptors.
 pub const DEEPEST: usize = 1100;

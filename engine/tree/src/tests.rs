@@ -163,3 +163,37 @@ fn what_is_no_file_is_not_opened() {
     // A name is not followed.
     assert!(regular(tree.as_fd(), OsStr::new("link")).unwrap().is_none());
 }
+
+#[test]
+fn a_part_is_reached_by_links_that_stay_in_the_tree_and_by_no_others() {
+    let scratch = Scratch::new();
+    let (path, tree) = scratch.tree("volume");
+    fs::create_dir_all(path.join("a/b")).unwrap();
+    fs::write(path.join("a/b/file"), "text").unwrap();
+    fs::write(scratch.0.join("secret"), "").unwrap();
+    for (target, link) in
+        [("a/b", "in"), ("..", "up"), ("../secret", "out"), ("/etc", "abs"), ("me", "me")]
+    {
+        symlink(target, path.join(link)).unwrap();
+    }
+    for good in ["", ".", "a", "a/b/", "a/../a/./b", "in", "in/file"] {
+        tree.reach(Path::new(good)).unwrap();
+    }
+    let wrong = [
+        ("nope", "nope", Errno::NOENT),
+        ("a/nope/x", "a/nope", Errno::NOENT),
+        ("./a/b/file/x", "a/b/file/x", Errno::NOTDIR),
+        ("up", "up", Errno::XDEV),
+        ("out", "out", Errno::XDEV),
+        ("abs/passwd", "abs", Errno::XDEV),
+        ("../secret", "..", Errno::XDEV),
+        ("me", "me", Errno::LOOP),
+    ];
+    for (path, at, errno) in wrong {
+        let unreachable = tree.reach(Path::new(path)).unwrap_err();
+        assert_eq!(unreachable.at, Path::new(at), "{path}");
+        assert_eq!(unreachable.error.raw_os_error(), Some(errno.raw_os_error()), "{path}");
+        assert!(tree.directory_beneath(Path::new(path)).unwrap().is_none(), "{path}");
+    }
+    assert!(!tree.directory_beneath(Path::new("in")).unwrap().unwrap().is_empty().unwrap());
+}

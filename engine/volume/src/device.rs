@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
-use super::Volumes;
+use super::{Volume, Volumes};
 use engine_error::{Error, Result};
 use tree::mounts::{Mounts, is_mounted, real};
 
@@ -69,6 +69,9 @@ impl Volumes {
     /// happens to a volume that is a directory and no more. Whom it asks may never answer.
     pub fn attach(&self, user: &str, name: &str) -> Result<()> {
         let volume = self.find(name)?;
+        if !volume.is_local() {
+            return self.attach_by_driver(user, &volume, None);
+        }
         if volume.options.is_empty() {
             return Ok(());
         }
@@ -84,21 +87,66 @@ impl Volumes {
         Ok(())
     }
 
-    /// What is mounted for a user.
-    pub fn attached(&self, user: &str) -> Vec<PathBuf> {
-        let state = self.state();
-        let attached = state.attached.iter().filter(|(_, users)| users.contains(user));
-        attached.filter_map(|(name, _)| Some(self.find(name).ok()?.mountpoint)).collect()
+    /// The same for a user who had it mounted by an earlier daemon, and has it still.
+    pub fn take_up(&self, user: &str, name: &str) -> Result<()> {
+        let volume = self.find(name)?;
+        match self.mounted_before(user, name).filter(|_| !volume.is_local()) {
+            Some(place) => self.attach_by_driver(user, &volume, Some(place)),
+            None => self.attach(user, name),
+        }
     }
 
-    /// Ends what was mounted for a user, unless others have it too. Whom it asks may never answer.
-    pub fn detach(&self, user: &str) {
-        let names: Vec<_> = {
-            let state = self.state();
-            let attached = state.attached.iter().filter(|(_, users)| users.contains(user));
-            attached.map(|(name, _)| name.clone()).collect()
+    fn attach_by_driver(&self, user: &str, volume: &Volume, place: Option<PathBuf>) -> Result<()> {
+        let name = &volume.name;
+        let _turn = self.turn_to_fill(name);
+        if self.state().attached.get(name).is_some_and(|users| users.contains(user)) {
+            return Ok(());
+        }
+        let place = match place {
+            Some(place) => place,
+            None => self.mount_by_driver(user, volume)?,
         };
-        for name in names {
+        let mut state = self.state();
+        state.places.insert(name.clone(), place);
+        state.attached.entry(name.clone()).or_default().insert(user.to_owned());
+        Ok(())
+    }
+
+    /// What is mounted for a user on volumes that are local.
+    pub fn attached(&self, user: &str) -> Vec<PathBuf> {
+        let local = |name: &String| self.find(name).ok().filter(Volume::is_local);
+        self.names_attached(user).iter().filter_map(|name| Some(local(name)?.mountpoint)).collect()
+    }
+
+    fn names_attached(&self, user: &str) -> Vec<String> {
+        let state = self.state();
+        let attached = state.attached.iter().filter(|(_, users)| users.contains(user));
+        attached.map(|(name, _)| name.clone()).collect()
+    }
+
+    /// Tells drivers that a user is done with what they have mounted for it.
+    pub fn detach_from_drivers(&self, user: &str) {
+        for name in self.names_attached(user) {
+            let Some(volume) = self.find(&name).ok().filter(|volume| !volume.is_local()) else {
+                continue;
+            };
+            let _turn = self.turn_to_fill(&name);
+            self.let_go_by_driver(user, &name, &volume.driver);
+            let mut state = self.state();
+            let Some(users) = state.attached.get_mut(&name) else { continue };
+            users.remove(user);
+            if users.is_empty() {
+                state.attached.remove(&name);
+                state.places.remove(&name);
+            }
+        }
+    }
+
+    /// Ends what was mounted for a user on volumes that are local, unless others have it too. Whom it
+    /// asks may never answer.
+    pub fn detach(&self, user: &str) {
+        let local = |name: &String| self.find(name).map_or(true, |volume| volume.is_local());
+        for name in self.names_attached(user).into_iter().filter(local) {
             self.detach_one(user, &name);
         }
     }
@@ -123,7 +171,8 @@ impl Volumes {
         let failed = |error| Error::internal("cannot read what is mounted", error);
         let mounts = Mounts::read().map_err(failed)?;
         let mut foreign = mounts.below(self.place.root());
-        for volume in self.list()?.iter().filter(|volume| !volume.options.is_empty()) {
+        let devices = |volume: &&Volume| volume.is_local() && !volume.options.is_empty();
+        for volume in self.list()?.iter().filter(devices) {
             let place = real(&volume.mountpoint);
             foreign.retain(|mounted| *mounted != place);
         }
@@ -134,7 +183,7 @@ impl Volumes {
     /// been told of.
     pub fn unmount_unused(&self) {
         for volume in self.list().unwrap_or_default() {
-            if volume.options.is_empty() {
+            if volume.options.is_empty() || !volume.is_local() {
                 continue;
             }
             let _turn = self.turn_to_fill(&volume.name);

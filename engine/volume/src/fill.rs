@@ -5,6 +5,7 @@ use std::fs;
 use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
 use std::sync::PoisonError;
 
 use rustix::fs::Mode;
@@ -23,12 +24,20 @@ impl Volumes {
     /// The content is made where no container sees it, and moved in whole. So nobody who has the
     /// volume mounted can send a write elsewhere, and a failure leaves the volume as it was,
     /// with all that others have put there meanwhile.
-    pub fn fill(&self, name: &str, write: impl FnOnce(&Tree) -> io::Result<()>) -> Result<()> {
+    ///
+    /// With a path, it is the directory there that is filled: nothing happens if there is none.
+    pub fn fill(
+        &self,
+        name: &str,
+        below: &Path,
+        write: impl FnOnce(&Tree) -> io::Result<()>,
+    ) -> Result<()> {
         let _turn = self.turn_to_fill(name);
         let failed = |error| Error::internal(format!("cannot fill volume {name}"), error);
         let found = self.find(name)?;
-        let volume = Tree::open(&found.mountpoint).map_err(failed)?;
-        if !found.options.is_empty() {
+        let whole = Tree::open(&found.mountpoint).map_err(failed)?;
+        let Some(volume) = whole.directory_beneath(below).map_err(failed)? else { return Ok(()) };
+        if !found.options.is_empty() || !found.is_local() {
             return fill_device(&volume, write).map_err(failed);
         }
         if !volume.is_empty().map_err(failed)? {

@@ -26,6 +26,9 @@ pub(super) struct Place {
     next: AtomicU64,
 }
 
+/// The directory with whom a driver has a volume mounted for, below that of the volume.
+const NOTES: &str = "mounted";
+
 impl Place {
     pub(super) fn open(root: PathBuf) -> Result<Self> {
         let failed = |error| Error::internal(format!("cannot open {}", root.display()), error);
@@ -60,6 +63,7 @@ impl Place {
         let made = made.ok().map(DateTime::from);
         Ok(Volume {
             name: name.to_owned(),
+            driver: record.driver,
             labels: record.labels,
             options: record.options,
             created: record.created.or(made),
@@ -79,6 +83,7 @@ impl Place {
         name: &str,
         mut labels: BTreeMap<String, String>,
         options: BTreeMap<String, String>,
+        driver: &str,
     ) -> Result<(Volume, bool)> {
         let name = if name.is_empty() {
             labels.insert(ANONYMOUS.to_owned(), String::new());
@@ -93,8 +98,8 @@ impl Place {
         let failed = |error| Error::internal(format!("cannot create volume {name}"), error);
         // Aside first: a volume is there whole or not at all.
         let aside = self.aside();
-        let made =
-            write_volume(&aside, labels, options).and_then(|()| fs::rename(&aside, &directory));
+        let record = Record::new(labels, options, driver);
+        let made = write_volume(&aside, &record).and_then(|()| fs::rename(&aside, &directory));
         if made.is_err() {
             discard(&aside);
         }
@@ -131,8 +136,13 @@ impl Place {
         self.root.join(format!(".{}", self.next.fetch_add(1, Ordering::Relaxed)))
     }
 
+    /// Where it is noted whom a driver has a volume mounted for.
+    pub(super) fn notes(&self, name: &str) -> PathBuf {
+        self.root.join(name).join(NOTES)
+    }
+
     /// The directory of a name; a name is never a path.
-    fn directory(&self, name: &str) -> Result<PathBuf> {
+    pub(super) fn directory(&self, name: &str) -> Result<PathBuf> {
         let plain = |c: char| c.is_ascii_alphanumeric();
         let fits = name.len() > 1
             && name.len() < 256
@@ -149,16 +159,13 @@ impl Place {
     }
 }
 
-fn write_volume(
-    directory: &Path,
-    labels: BTreeMap<String, String>,
-    options: BTreeMap<String, String>,
-) -> io::Result<()> {
+fn write_volume(directory: &Path, record: &Record) -> io::Result<()> {
     DirBuilder::new().mode(0o701).create(directory)?;
     // Labels and options that somebody chose must outlive a power cut; nobody waits for the disk otherwise.
-    let chosen = !options.is_empty() || labels.keys().any(|key| key != ANONYMOUS);
+    let labelled = record.labels.keys().any(|key| key != ANONYMOUS);
+    let chosen = labelled || !record.options.is_empty() || !record.driver.is_empty();
     let mut file = fs::File::create_new(directory.join("volume.json"))?;
-    file.write_all(&serde_json::to_vec(&Record::new(labels, options))?)?;
+    file.write_all(&serde_json::to_vec(record)?)?;
     if chosen {
         file.sync_all()?;
     }
@@ -182,7 +189,7 @@ pub(super) fn discard(aside: &Path) {
     }
 }
 
-fn random_name() -> Result<String> {
+pub(super) fn random_name() -> Result<String> {
     let mut bytes = [0; 32];
     getrandom::fill(&mut bytes)
         .map_err(|error| Error::internal("cannot name a volume", error.to_string()))?;

@@ -8,7 +8,9 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 /// The newest form of records that this release reads.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
+/// The form of volumes that are local, which earlier releases read too.
+const LOCAL_VERSION: u32 = 1;
 
 /// `volume.json`. Whatever is missing has a default; the first release wrote no version.
 #[derive(Debug, Serialize, Deserialize)]
@@ -18,6 +20,9 @@ pub(crate) struct Record {
     pub(crate) labels: BTreeMap<String, String>,
     pub(crate) options: BTreeMap<String, String>,
     pub(crate) created: Option<DateTime<Utc>>,
+    /// Who makes the volume; nobody else if it is empty.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub(crate) driver: String,
 }
 
 /// A record that could not be read. It stays where it is, and so does what it is about.
@@ -32,13 +37,20 @@ pub struct Damaged {
 impl Default for Record {
     fn default() -> Self {
         let (labels, options) = (BTreeMap::new(), BTreeMap::new());
-        Self { version: VERSION, labels, options, created: None }
+        let (created, driver) = (None, String::new());
+        Self { version: LOCAL_VERSION, labels, options, created, driver }
     }
 }
 
 impl Record {
-    pub(crate) fn new(labels: BTreeMap<String, String>, options: BTreeMap<String, String>) -> Self {
-        Self { labels, options, created: Some(Utc::now()), ..Self::default() }
+    pub(crate) fn new(
+        labels: BTreeMap<String, String>,
+        options: BTreeMap<String, String>,
+        driver: &str,
+    ) -> Self {
+        let version = if driver.is_empty() { LOCAL_VERSION } else { VERSION };
+        let (created, driver) = (Some(Utc::now()), driver.to_owned());
+        Self { version, labels, options, created, driver }
     }
 
     /// Reads a record, and says what is wrong with one that cannot be read. Volumes that the first

@@ -11,10 +11,10 @@ use tree::Tree;
 
 use super::*;
 
-struct Scratch(PathBuf);
+pub(super) struct Scratch(pub(super) PathBuf);
 
 impl Scratch {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let name = format!("rnet-volumes-{}-{number}", std::process::id());
@@ -67,7 +67,7 @@ fn names_are_no_paths() {
     let long = "a".repeat(256);
     for name in ["..", ".", "a/b", "../x", "a", "-ab", "a\0b", ".0", &long] {
         assert!(volumes.create(name, none()).is_err(), "{name}");
-        assert!(volumes.hold("c", Want::Named(name)).is_err(), "{name}");
+        assert!(volumes.hold("c", Want::Named(name), &New::default()).is_err(), "{name}");
         assert!(volumes.find(name).is_err(), "{name}");
     }
 }
@@ -88,12 +88,20 @@ fn no_way_to_remove_a_volume_takes_one_that_a_container_uses() {
         for want in ["anonymous", "named", "volumes-from", "kept"] {
             let scratch = Scratch::new();
             let volumes = scratch.open();
-            let (volume, _) = volumes.hold("other", Want::Anonymous).unwrap();
+            let (volume, _) = volumes.hold("other", Want::Anonymous, &New::default()).unwrap();
             let name = match want {
-                "anonymous" => volumes.hold("user", Want::Anonymous).unwrap().0.name,
-                "named" => volumes.hold("user", Want::Named("data")).unwrap().0.name,
+                "anonymous" => {
+                    volumes.hold("user", Want::Anonymous, &New::default()).unwrap().0.name
+                }
+                "named" => {
+                    volumes.hold("user", Want::Named("data"), &New::default()).unwrap().0.name
+                }
                 "volumes-from" => {
-                    volumes.hold("user", Want::Existing(&volume.name)).unwrap().0.name
+                    volumes
+                        .hold("user", Want::Existing(&volume.name), &New::default())
+                        .unwrap()
+                        .0
+                        .name
                 }
                 _ => {
                     volumes.keep("user", &volume.name);
@@ -115,8 +123,8 @@ fn no_way_to_remove_a_volume_takes_one_that_a_container_uses() {
 fn a_volume_in_use_names_its_users() {
     let scratch = Scratch::new();
     let volumes = scratch.open();
-    volumes.hold("one", Want::Named("data")).unwrap();
-    volumes.hold("two", Want::Named("data")).unwrap();
+    volumes.hold("one", Want::Named("data"), &New::default()).unwrap();
+    volumes.hold("two", Want::Named("data"), &New::default()).unwrap();
     let error = volumes.remove("data").unwrap_err();
     assert_eq!(error.kind(), Kind::Conflict);
     assert_eq!(error.to_string(), "remove data: volume is in use - [one, two]");
@@ -128,9 +136,9 @@ fn a_volume_in_use_names_its_users() {
 fn a_volume_that_is_gone_is_not_made_anew_for_volumes_from() {
     let scratch = Scratch::new();
     let volumes = scratch.open();
-    let (volume, _) = volumes.hold("one", Want::Anonymous).unwrap();
+    let (volume, _) = volumes.hold("one", Want::Anonymous, &New::default()).unwrap();
     volumes.release("one", &[&volume.name]);
-    let error = volumes.hold("two", Want::Existing(&volume.name)).unwrap_err();
+    let error = volumes.hold("two", Want::Existing(&volume.name), &New::default()).unwrap_err();
     assert_eq!(error.kind(), Kind::NotFound);
     assert_eq!(volumes.users(&volume.name), Vec::<String>::new());
 }
@@ -148,7 +156,7 @@ fn a_volume_whose_removal_has_begun_is_made_anew_and_empty() {
     thread::scope(|scope| {
         let user = scope.spawn(|| {
             begun.send(()).unwrap();
-            volumes.hold("user", Want::Named("data")).unwrap()
+            volumes.hold("user", Want::Named("data"), &New::default()).unwrap()
         });
         begins.recv().unwrap();
         let aside = volumes.place.put_aside("data").unwrap();
@@ -164,7 +172,7 @@ fn a_volume_whose_removal_has_begun_is_made_anew_and_empty() {
 fn where_users_are_not_all_known_only_a_name_removes() {
     let scratch = Scratch::new();
     let volumes = scratch.open();
-    let (own, _) = volumes.hold("user", Want::Anonymous).unwrap();
+    let (own, _) = volumes.hold("user", Want::Anonymous, &New::default()).unwrap();
     volumes.doubt("the record container/abc cannot be read");
     assert_eq!(volumes.release("user", &[&own.name]), Vec::<String>::new());
     let error = volumes.prune(|_| true).unwrap_err().to_string();
@@ -175,7 +183,7 @@ fn where_users_are_not_all_known_only_a_name_removes() {
 
 #[test]
 fn a_damaged_record_is_told_and_its_volume_stays() {
-    for text in ["", "{", "[]", r#"{"version":2,"labels":{}}"#, r#"{"labels":3}"#] {
+    for text in ["", "{", "[]", r#"{"version":3,"labels":{}}"#, r#"{"labels":3}"#] {
         let scratch = Scratch::new();
         let volumes = scratch.open();
         volumes.create("whole", none()).unwrap();
@@ -230,11 +238,11 @@ fn an_empty_volume_is_filled_once_with_owner_and_mode() {
     fs::write(image.join("f"), "image").unwrap();
     fs::set_permissions(&image, fs::Permissions::from_mode(0o1777)).unwrap();
     let image = Tree::open(&image).unwrap();
-    volumes.fill("data", |content| content.copy_from(&image)).unwrap();
+    volumes.fill("data", Path::new(""), |content| content.copy_from(&image)).unwrap();
     assert_eq!(fs::read(volume.mountpoint.join("f")).unwrap(), b"image");
     let mode = fs::metadata(&volume.mountpoint).unwrap().permissions().mode();
     assert_eq!(mode & 0o7777, 0o1777);
-    volumes.fill("data", |_| panic!("it is not empty")).unwrap();
+    volumes.fill("data", Path::new(""), |_| panic!("it is not empty")).unwrap();
 }
 
 #[test]
@@ -250,7 +258,7 @@ fn a_link_that_a_container_swaps_in_sends_no_write_elsewhere() {
     let tree = Tree::open(&image).unwrap();
     // The container wins every race: its links are there before anything is moved in.
     volumes
-        .fill("data", |content| {
+        .fill("data", Path::new(""), |content| {
             symlink(&outside, volume.mountpoint.join("etc"))?;
             content.copy_from(&tree)
         })
@@ -267,7 +275,7 @@ fn a_failed_fill_leaves_what_others_put_there() {
     let (volume, _) = volumes.create("data", none()).unwrap();
     let theirs = volume.mountpoint.join("theirs");
     let error = volumes
-        .fill("data", |content| {
+        .fill("data", Path::new(""), |content| {
             content.write("half", b"", 0o644)?;
             fs::write(&theirs, "data")?;
             Err(std::io::Error::other("the disk is full"))
@@ -285,7 +293,8 @@ fn a_failed_fill_of_a_device_leaves_nothing_and_is_done_again() {
     let volumes = scratch.open();
     let options = [("type", "tmpfs"), ("device", "tmpfs")];
     let options = options.map(|(key, value)| (key.to_owned(), value.to_owned()));
-    let (volume, _) = volumes.create_with("data", none(), options.into()).unwrap();
+    let (volume, _) =
+        volumes.create_with("data", &New { options: options.into(), ..New::default() }).unwrap();
     let names = || -> Vec<_> {
         let entries = fs::read_dir(&volume.mountpoint).unwrap();
         entries.map(|entry| entry.unwrap().file_name()).collect()
@@ -294,13 +303,13 @@ fn a_failed_fill_of_a_device_leaves_nothing_and_is_done_again() {
         content.write("half", b"", 0o644)?;
         Err(std::io::Error::other("the disk is full"))
     };
-    volumes.fill("data", half).unwrap_err();
+    volumes.fill("data", Path::new(""), half).unwrap_err();
     assert!(names().is_empty(), "{:?}", names());
     // What a daemon leaves that is killed meanwhile.
     fs::create_dir_all(volume.mountpoint.join(".rnet-first-content/half")).unwrap();
-    volumes.fill("data", |content| content.write("whole", b"", 0o644)).unwrap();
+    volumes.fill("data", Path::new(""), |content| content.write("whole", b"", 0o644)).unwrap();
     assert_eq!(names(), ["whole"]);
-    volumes.fill("data", |_| panic!("it is not empty")).unwrap();
+    volumes.fill("data", Path::new(""), |_| panic!("it is not empty")).unwrap();
 }
 
 #[test]
@@ -311,10 +320,12 @@ fn two_that_fill_a_volume_at_once_do_not_mix() {
     let (begun, begins) = channel();
     thread::scope(|scope| {
         volumes
-            .fill("data", |content| {
+            .fill("data", Path::new(""), |content| {
                 scope.spawn(|| {
                     begun.send(()).unwrap();
-                    volumes.fill("data", |content| content.write("second", b"", 0o644)).unwrap();
+                    volumes
+                        .fill("data", Path::new(""), |content| content.write("second", b"", 0o644))
+                        .unwrap();
                 });
                 begins.recv().unwrap();
                 content.write("first", b"", 0o644)
@@ -324,4 +335,21 @@ fn two_that_fill_a_volume_at_once_do_not_mix() {
     let names: Vec<_> =
         fs::read_dir(&volume.mountpoint).unwrap().map(|e| e.unwrap().file_name()).collect();
     assert_eq!(names, ["first"]);
+}
+
+#[test]
+fn a_directory_of_a_volume_is_filled_alone_and_nothing_outside_of_it() {
+    let scratch = Scratch::new();
+    let volumes = scratch.open();
+    let (volume, _) = volumes.create("data", none()).unwrap();
+    fs::create_dir(volume.mountpoint.join("sub")).unwrap();
+    fs::create_dir(scratch.0.join("outside")).unwrap();
+    symlink(scratch.0.join("outside"), volume.mountpoint.join("out")).unwrap();
+    let write = |content: &Tree| content.write("file", b"text", 0o644);
+    volumes.fill("data", Path::new("sub"), write).unwrap();
+    assert_eq!(fs::read(volume.mountpoint.join("sub/file")).unwrap(), b"text");
+    for nothing in ["nope", "out", "../../..", "sub/file"] {
+        volumes.fill("data", Path::new(nothing), |_| panic!("{nothing}")).unwrap();
+    }
+    assert_eq!(fs::read_dir(scratch.0.join("outside")).unwrap().count(), 0);
 }

@@ -62,6 +62,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "events",
             "file_systems",
             "tasks",
+            "plugins",
             "volume",
             "network",
             "runner",

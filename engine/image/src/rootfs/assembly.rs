@@ -24,14 +24,23 @@ use super::{Root, RootFs};
 use engine_error::{Error, Result};
 
 /// Something of the host that a container finds somewhere.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Piece {
-    /// A directory or a file of the host.
-    pub source: PathBuf,
+    /// What it is.
+    pub source: Source,
     /// Where the container finds it.
     pub target: String,
     /// Whether it may be written.
     pub writable: bool,
+}
+
+/// Where a piece comes from.
+#[derive(Debug)]
+pub enum Source {
+    /// A directory or a file of the host.
+    Path(PathBuf),
+    /// A mount that is attached nowhere yet.
+    Mount(OwnedFd),
 }
 
 /// A root with all that is mounted in it. The mounts are gone when it is dropped, or the process
@@ -49,7 +58,7 @@ impl Assembly {
         let failed =
             |error| Error::internal(format!("cannot mount {}", rootfs.dir.display()), error);
         let (root, place) = (rootfs.open()?, rootfs.dir.clone());
-        let assemble = move || assemble(root, &place, &pieces);
+        let assemble = move || assemble(root, &place, pieces);
         let thread = thread::Builder::new().name("assembly".to_owned());
         let thread = thread.spawn(assemble).map_err(failed)?;
         let ended = |_| failed(io::Error::other("the mounting thread has ended"));
@@ -65,7 +74,7 @@ impl AsFd for Assembly {
 }
 
 /// To be called on a thread that does nothing else.
-fn assemble(root: Root, place: &Path, pieces: &[Piece]) -> io::Result<Assembly> {
+fn assemble(root: Root, place: &Path, pieces: Vec<Piece>) -> io::Result<Assembly> {
     unshare(CloneFlags::CLONE_NEWNS)?;
     // What the host unmounts goes from here too, and nothing from here gets there.
     let slave = MsFlags::MS_REC | MsFlags::MS_SLAVE;
@@ -81,11 +90,12 @@ fn assemble(root: Root, place: &Path, pieces: &[Piece]) -> io::Result<Assembly> 
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let root = rustix::fs::openat(CWD, place, flags, Mode::empty())?;
     for piece in pieces {
-        match attach(&root, piece) {
+        let Piece { source, target, writable } = piece;
+        match attach(&root, source, &target, writable) {
             // The place is a link to nothing: nobody finds what would be there.
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             Err(error) => {
-                return Err(io::Error::new(error.kind(), format!("{}: {error}", piece.target)));
+                return Err(io::Error::new(error.kind(), format!("{target}: {error}")));
             }
             Ok(()) => {}
         }
@@ -93,16 +103,19 @@ fn assemble(root: Root, place: &Path, pieces: &[Piece]) -> io::Result<Assembly> 
     Ok(Assembly { root, _namespace: File::open("/proc/thread-self/ns/mnt")?.into() })
 }
 
-fn attach(root: &OwnedFd, piece: &Piece) -> io::Result<()> {
+fn attach(root: &OwnedFd, source: Source, target: &str, writable: bool) -> io::Result<()> {
     let flags = OpenTreeFlags::OPEN_TREE_CLONE
         | OpenTreeFlags::OPEN_TREE_CLOEXEC
         | OpenTreeFlags::AT_RECURSIVE;
-    let source = open_tree(CWD, &piece.source, flags)?;
+    let source = match source {
+        Source::Path(path) => open_tree(CWD, &path, flags)?,
+        Source::Mount(mount) => mount,
+    };
     let kind = FileType::from_raw_mode(rustix::fs::fstat(&source)?.st_mode);
-    let target = place(root, &piece.target, kind == FileType::Directory)?;
+    let target = place(root, target, kind == FileType::Directory)?;
     let empty = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
     move_mount(&source, "", &target, "", empty)?;
-    if !piece.writable {
+    if !writable {
         // The descriptor of what was moved is that of the mount.
         let mounted = format!("/proc/thread-self/fd/{}", source.as_raw_fd());
         let readonly = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY;

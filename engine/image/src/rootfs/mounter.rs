@@ -15,6 +15,7 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 use rustix::fs::CWD;
 use rustix::mount::{OpenTreeFlags, open_tree};
+use tree::{Tree, Unreachable};
 
 /// Each directory of changes is whole by itself, so that it can be a layer.
 const PLAIN: &str = "index=off,redirect_dir=off,metacopy=off";
@@ -27,7 +28,9 @@ struct Job {
     options: String,
     /// A directory to mount on for a moment.
     place: PathBuf,
-    done: SyncSender<io::Result<OwnedFd>>,
+    /// What of it is wanted, if it is not the whole.
+    below: Option<PathBuf>,
+    done: SyncSender<Result<OwnedFd, Unreachable>>,
 }
 
 /// Makes overlays.
@@ -42,18 +45,35 @@ impl Mounter {
     pub(super) fn overlay(&self, base: &Path, lower: &str, dir: &Path) -> io::Result<OwnedFd> {
         let (upper, work) = (escape(&dir.join("upper"))?, escape(&dir.join("work"))?);
         let options = format!("lowerdir={lower},upperdir={upper},workdir={work},{PLAIN}");
-        self.make(base, dir, options)
+        Ok(self.make(base, dir, options, None)?)
     }
 
     /// What the overlay of `upper` in `dir` and of `lower` shows, for reading only.
     pub(super) fn lower(&self, base: &Path, dir: &Path, lower: &str) -> io::Result<OwnedFd> {
-        let upper = escape(&dir.join("upper"))?.replace(':', "\\:");
-        self.make(base, dir, format!("lowerdir={upper}:{lower},{PLAIN}"))
+        Ok(self.make(base, dir, readonly(dir, lower)?, None)?)
     }
 
-    fn make(&self, base: &Path, dir: &Path, options: String) -> io::Result<OwnedFd> {
+    /// What of that is at a path below.
+    pub(super) fn part(
+        &self,
+        base: &Path,
+        dir: &Path,
+        lower: &str,
+        below: &Path,
+    ) -> Result<OwnedFd, Unreachable> {
+        self.make(base, dir, readonly(dir, lower)?, Some(below))
+    }
+
+    fn make(
+        &self,
+        base: &Path,
+        dir: &Path,
+        options: String,
+        below: Option<&Path>,
+    ) -> Result<OwnedFd, Unreachable> {
         let (done, result) = sync_channel(1);
-        let job = Job { base: base.to_owned(), options, place: dir.to_owned(), done };
+        let (base, place, below) = (base.to_owned(), dir.to_owned(), below.map(Path::to_owned));
+        let job = Job { base, options, place, below, done };
         let ended = || io::Error::other("the mounting thread has ended");
         let mut sender = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let jobs = match &mut *sender {
@@ -93,13 +113,26 @@ fn work(ready: &SyncSender<io::Result<()>>, jobs: &Receiver<Job>) {
     }
 }
 
-fn make(job: &Job) -> io::Result<OwnedFd> {
-    nix::unistd::chdir(&job.base)?;
-    mount(Some("overlay"), &job.place, Some("overlay"), MsFlags::empty(), Some(&*job.options))?;
+fn make(job: &Job) -> Result<OwnedFd, Unreachable> {
+    let unmade = |errno: nix::Error| io::Error::from(errno);
+    nix::unistd::chdir(&job.base).map_err(unmade)?;
+    mount(Some("overlay"), &job.place, Some("overlay"), MsFlags::empty(), Some(&*job.options))
+        .map_err(unmade)?;
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-    let made = open_tree(CWD, &job.place, flags);
-    umount2(&job.place, MntFlags::MNT_DETACH)?;
-    Ok(made?)
+    let made = match &job.below {
+        None => open_tree(CWD, &job.place, flags).map_err(|error| io::Error::from(error).into()),
+        Some(below) => {
+            Tree::open(&job.place).map_err(Unreachable::from).and_then(|tree| tree.part(below))
+        }
+    };
+    umount2(&job.place, MntFlags::MNT_DETACH).map_err(unmade)?;
+    made
+}
+
+/// The options of an overlay of `upper` in `dir` and of `lower`, to which nothing can be written.
+fn readonly(dir: &Path, lower: &str) -> io::Result<String> {
+    let upper = escape(&dir.join("upper"))?.replace(':', "\\:");
+    Ok(format!("lowerdir={upper}:{lower},{PLAIN}"))
 }
 
 /// A path as a mount option: backslashes and commas are escaped, all else is as it is.

@@ -188,7 +188,7 @@ impl Store {
             return Ok(None);
         };
         let id = state.damaged[at].record.as_ref().map(|record| record.id);
-        if let Some((container, _)) = state.users.iter().find(|(_, user)| Some(user.image) == id) {
+        if let Some((container, _)) = state.all_users().find(|(_, user)| Some(user.image) == id) {
             return Err(Error::conflict(format!(
                 "conflict: unable to delete {text} (cannot be forced) - image is being used by \
                  container {}, and cannot be read: pull it again",

@@ -54,7 +54,7 @@ impl Store {
             reach.blobs.extend([image.id.0, *manifest]);
             reach.chains.extend(&image.layers);
         }
-        for user in state.users.values() {
+        for (_, user) in state.all_users() {
             reach.blobs.insert(user.image.0);
             reach.chains.extend(&user.layers);
         }

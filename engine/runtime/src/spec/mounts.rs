@@ -1,5 +1,6 @@
 //! What is mounted in a container, and what of `/proc` and `/sys` is hidden from it.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -13,7 +14,7 @@ use super::{BundleInput, INIT, Namespace, Propagation};
 pub struct Mount {
     /// What is mounted.
     pub kind: MountKind,
-    /// The path on the host, or the volume's name.
+    /// The path on the host, the volume's name, or the image.
     pub source: String,
     /// The path inside.
     pub target: String,
@@ -29,6 +30,14 @@ pub struct Mount {
     pub options: Vec<String>,
     /// What becomes of mounts below the source of a bind.
     pub recursion: Recursion,
+    /// What of a volume or an image is mounted, as a path in it; all of it if empty.
+    pub subpath: String,
+    /// The driver of a volume that is made for it.
+    pub driver: String,
+    /// What that driver is told.
+    pub driver_options: BTreeMap<String, String>,
+    /// The labels of that volume.
+    pub labels: BTreeMap<String, String>,
 }
 
 /// What is mounted in a container.
@@ -41,12 +50,15 @@ pub enum MountKind {
     Volume,
     /// An empty file system in memory.
     Tmpfs,
+    /// The content of an image, for reading only.
+    Image,
 }
 
 impl MountKind {
     /// The kind that Docker calls so.
     pub fn named(word: &str) -> Option<Self> {
-        [Self::Bind, Self::Volume, Self::Tmpfs].into_iter().find(|kind| kind.as_str() == word)
+        let all = [Self::Bind, Self::Volume, Self::Tmpfs, Self::Image];
+        all.into_iter().find(|kind| kind.as_str() == word)
     }
 
     /// Docker's word.
@@ -55,6 +67,7 @@ impl MountKind {
             Self::Bind => "bind",
             Self::Volume => "volume",
             Self::Tmpfs => "tmpfs",
+            Self::Image => "image",
         }
     }
 }

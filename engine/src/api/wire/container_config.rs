@@ -277,6 +277,8 @@ pub struct Mount {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub volume_options: Option<VolumeOptions>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub image_options: Option<ImageOptions>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub tmpfs_options: Option<TmpfsOptions>,
 }
 
@@ -308,7 +310,25 @@ pub struct VolumeOptions {
     #[serde(skip_serializing_if = "String::is_empty")]
     pub subpath: String,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub driver_config: Option<Value>,
+    pub driver_config: Option<VolumeDriver>,
+}
+
+/// The driver of a volume that is made for a mount.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct VolumeDriver {
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub name: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub options: Option<Map>,
+}
+
+/// Options of an image that is mounted.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct ImageOptions {
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub subpath: String,
 }
 
 /// Options of a tmpfs.

@@ -83,6 +83,7 @@ pub fn spec(body: &Value, defaults: &Defaults) -> Result<Spec> {
 pub fn of_version(body: &Value, version: Version) -> Result<Vec<String>> {
     const DEPRECATED: &str = "The container-wide MacAddress field is now deprecated. It should be \
                               specified in EndpointsConfig instead.";
+    check_mounts_of_version(body, version)?;
     let given = |name| field(body, name).as_str().is_some_and(|text| !text.is_empty());
     if version >= Version(44) {
         let warning = given("MacAddress").then(|| DEPRECATED.to_owned());
@@ -98,6 +99,22 @@ pub fn of_version(body: &Value, version: Version) -> Result<Vec<String>> {
         )));
     }
     Ok(Vec::new())
+}
+
+/// Refuses mounts that the version of a client does not know.
+fn check_mounts_of_version(body: &Value, version: Version) -> Result<()> {
+    let mounts = field(&field(body, "HostConfig"), "Mounts");
+    for mount in mounts.as_array().into_iter().flatten() {
+        let text = |value: &Value, name| field(value, name).as_str().unwrap_or_default().to_owned();
+        let subpath = text(&field(mount, "VolumeOptions"), "Subpath");
+        if version < Version(45) && !subpath.is_empty() {
+            return Err(Error::invalid("VolumeOptions.Subpath needs API v1.45 or newer"));
+        }
+        if version < Version(48) && text(mount, "Type") == "image" {
+            return Err(Error::invalid("Mount type \"Image\" needs API v1.48 or newer"));
+        }
+    }
+    Ok(())
 }
 
 /// Reads the body, or a field of it.

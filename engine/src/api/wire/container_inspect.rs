@@ -13,6 +13,7 @@ use crate::container::health::HealthStatus;
 use crate::container::spec::MountKind;
 use crate::container::{Container, EndpointView, MountPoint, State, Status};
 use crate::core::usage::Sizes;
+use volume::LOCAL;
 
 /// What `inspect` tells that a container does not know itself.
 #[derive(Clone, Debug, Default)]
@@ -139,16 +140,20 @@ pub fn mounts(container: &Container) -> Vec<Value> {
             "Source": mount.source.display().to_string(),
             "Destination": mount.target,
             "Mode": match mount.kind {
+                MountKind::Volume if mount.is_of_plugin() => String::new(),
                 MountKind::Volume => "z".to_owned(),
                 MountKind::Bind => bind_mode(container, &mount.target),
-                MountKind::Tmpfs => String::new(),
+                MountKind::Tmpfs | MountKind::Image => String::new(),
             },
             "RW": mount.writable,
             "Propagation": mount.propagation.as_str(),
         });
+        if let Some(name) = &mount.name {
+            value["Name"] = json!(name);
+        }
         if mount.kind == MountKind::Volume {
-            value["Name"] = json!(mount.name);
-            value["Driver"] = "local".into();
+            let driver = if mount.driver.is_empty() { LOCAL } else { &mount.driver };
+            value["Driver"] = driver.into();
         }
         value
     };

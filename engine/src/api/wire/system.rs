@@ -92,6 +92,8 @@ pub struct Daemon {
     pub insecure: Vec<String>,
     /// Drivers of networks.
     pub drivers: Vec<String>,
+    /// The drivers of volumes.
+    pub volume_drivers: Vec<String>,
     /// The cluster that this host is in, and the address that it has there.
     pub cluster: Option<(String, String)>,
     /// Pools of subnets.
@@ -114,7 +116,7 @@ pub fn info(host: &Host, daemon: &Daemon) -> Value {
         "DriverStatus": [["Supports d_type", "true"], ["Native Overlay Diff", "true"]],
         "DockerRootDir": daemon.root,
         "Plugins": {
-            "Volume": ["local"],
+            "Volume": daemon.volume_drivers,
             "Network": daemon.drivers,
             "Authorization": null,
             "Log": LOG_DRIVERS,
@@ -312,6 +314,7 @@ mod tests {
             seccomp: "builtin".to_owned(),
             insecure: vec!["10.0.0.0/8".to_owned(), "registry:5000".to_owned()],
             drivers: ["bridge", "host", "null"].map(str::to_owned).to_vec(),
+            volume_drivers: vec!["local".to_owned()],
             ..Daemon::default()
         };
         let info = info(&host, &daemon);

@@ -221,6 +221,10 @@ form!(MountPointForm of MountPoint {
         writable: bool,
         anonymous: bool,
         options: Vec<String>,
+        subpath: String,
+        driver: String,
+        image: String,
+        layers: Vec<String>,
     }
     kind: MountKindForm,
     propagation: Word,
@@ -384,13 +388,17 @@ form!(MountForm of Mount {
         create_source: bool,
         no_copy: bool,
         options: Vec<String>,
+        subpath: String,
+        driver: String,
+        driver_options: BTreeMap<String, String>,
+        labels: BTreeMap<String, String>,
     }
     kind: MountKindForm,
     propagation: Word,
     recursion: RecursionForm,
 });
 
-words!(MountKindForm of MountKind, "lowercase", Bind, Bind, Volume, Tmpfs);
+words!(MountKindForm of MountKind, "lowercase", Bind, Bind, Volume, Tmpfs, Image);
 
 words!(RecursionForm of Recursion, "snake_case", Enabled, Enabled, Disabled, Writable, Readonly);
 

@@ -256,7 +256,7 @@ impl Networks {
 
     fn creditor(&self, name: &str, trade: Trade) -> Option<Arc<Plugin>> {
         let found = match trade {
-            Trade::Network => self.remote.plugins.find(name, trade),
+            Trade::Network | Trade::Volume => self.remote.plugins.find(name, trade),
             Trade::Ipam => self.ipam_plugin(name),
         };
         let told = |error: &Error| {

@@ -1,5 +1,7 @@
 //! Mounts of a request, in each of the ways that a request may name them.
 
+use std::fmt;
+
 use crate::api::wire::container_config::{BindOptions, HostConfig, Mount as WireMount};
 use crate::container::spec::{Mount, MountKind, Propagation};
 use engine_error::{Error, Result};
@@ -8,7 +10,12 @@ use runtime::spec::Recursion;
 /// All mounts that were asked for one by one: `Mounts`, `Binds`, `Tmpfs`.
 pub(super) fn mounts(host: &HostConfig) -> Result<Vec<Mount>> {
     let wire = host.mounts.iter().flatten().map(of_mount);
-    let binds = host.binds.iter().flatten().map(|text| of_bind(text));
+    let binds = host.binds.iter().flatten().map(|text| {
+        let mount = of_bind(text)?;
+        let is_volume = mount.kind == MountKind::Volume;
+        let driver = if is_volume { host.volume_driver.clone() } else { String::new() };
+        Ok(Mount { driver, ..mount })
+    });
     let tmpfs = host.tmpfs.iter().flatten().map(|(target, options)| of_tmpfs(target, options));
     wire.chain(binds).chain(tmpfs).collect()
 }
@@ -135,9 +142,12 @@ fn check_options(wire: &WireMount, kind: MountKind) -> Result<()> {
     let of_others = [
         ("BindOptions", wire.bind_options.is_some() && kind != MountKind::Bind),
         ("VolumeOptions", wire.volume_options.is_some() && kind != MountKind::Volume),
+        ("ImageOptions", wire.image_options.is_some() && kind != MountKind::Image),
         ("TmpfsOptions", wire.tmpfs_options.is_some() && kind != MountKind::Tmpfs),
     ];
     match of_others.into_iter().find(|(_, given)| *given) {
+        // Docker has other words for it.
+        Some(("ImageOptions", _)) => wrong(&wire.kind, "field ImageOptions must not be specified"),
         Some((name, _)) => Err(Error::invalid(format!(
             "{name} must not be specified on mount type \"{}\"",
             wire.kind
@@ -146,55 +156,112 @@ fn check_options(wire: &WireMount, kind: MountKind) -> Result<()> {
     }
 }
 
+fn wrong<T>(kind: impl fmt::Display, reason: &str) -> Result<T> {
+    Err(Error::invalid(format!("invalid mount config for type \"{kind}\": {reason}")))
+}
+
 fn of_mount(wire: &WireMount) -> Result<Mount> {
-    let invalid = |reason: &str| {
-        Err(Error::invalid(format!("invalid mount config for type \"{}\": {reason}", wire.kind)))
-    };
     if wire.target.is_empty() {
-        return invalid("field Target must not be empty");
+        return wrong(&wire.kind, "field Target must not be empty");
     }
-    let Some(kind) = MountKind::named(&wire.kind) else { return invalid("mount type unknown") };
+    let Some(kind) = MountKind::named(&wire.kind) else {
+        return wrong(&wire.kind, "mount type unknown");
+    };
     check_options(wire, kind)?;
     let (source, target) = (wire.source.clone(), wire.target.clone());
-    let mut mount = Mount { kind, readonly: wire.read_only, ..volume(source, target) };
+    let mount = Mount { kind, readonly: wire.read_only, ..volume(source, target) };
     match kind {
-        MountKind::Bind if wire.source.is_empty() => invalid("field Source must not be empty"),
-        MountKind::Bind if !wire.source.starts_with('/') => {
-            invalid(&format!("invalid mount path: '{}' mount path must be absolute", wire.source))
+        MountKind::Bind => bind(wire, mount),
+        MountKind::Volume => of_volume(wire, mount),
+        MountKind::Tmpfs => memory(wire, mount),
+        MountKind::Image => of_image(wire, mount),
+    }
+}
+
+fn bind(wire: &WireMount, mount: Mount) -> Result<Mount> {
+    if wire.source.is_empty() {
+        return wrong("bind", "field Source must not be empty");
+    }
+    if !wire.source.starts_with('/') {
+        let why = format!("invalid mount path: '{}' mount path must be absolute", wire.source);
+        return wrong("bind", &why);
+    }
+    let options = wire.bind_options.clone().unwrap_or_default();
+    let wanted = &options.propagation;
+    let Some(propagation) = Propagation::named(wanted) else {
+        return wrong("bind", &format!("invalid propagation mode: {wanted}"));
+    };
+    let create_source = options.create_mountpoint;
+    match recursion(&options, wire.read_only) {
+        Ok(recursion) => Ok(Mount { recursion, propagation, create_source, ..mount }),
+        Err(why) => wrong("bind", why),
+    }
+}
+
+fn of_volume(wire: &WireMount, mount: Mount) -> Result<Mount> {
+    if !wire.source.is_empty() && !is_volume_name(&wire.source) {
+        return Err(bad_name(&wire.source));
+    }
+    let options = wire.volume_options.clone().unwrap_or_default();
+    if wire.source.is_empty() && wire.read_only {
+        return wrong("volume", "must not set ReadOnly mode when using anonymous volumes");
+    }
+    if wire.source.is_empty() && !options.subpath.is_empty() {
+        return wrong("volume", "must not set Subpath when using anonymous volumes");
+    }
+    check_subpath("volume", &options.subpath)?;
+    let driver = options.driver_config.unwrap_or_default();
+    Ok(Mount {
+        no_copy: options.no_copy,
+        subpath: options.subpath,
+        driver: driver.name,
+        driver_options: driver.options.unwrap_or_default().into_iter().collect(),
+        labels: options.labels.unwrap_or_default().into_iter().collect(),
+        ..mount
+    })
+}
+
+fn of_image(wire: &WireMount, mount: Mount) -> Result<Mount> {
+    if wire.source.is_empty() {
+        return wrong("image", "field Source must not be empty");
+    }
+    let subpath = wire.image_options.clone().unwrap_or_default().subpath;
+    check_subpath("image", &subpath)?;
+    Ok(Mount { subpath, readonly: true, ..mount })
+}
+
+/// Refuses a path that leads out of a volume by what it says. Where links lead is seen when they are
+/// followed.
+fn check_subpath(kind: &str, path: &str) -> Result<()> {
+    let mut depth = 0_i64;
+    let mut outside = path.starts_with('/') || path.contains('\0');
+    for part in path.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => depth -= 1,
+            _ => depth += 1,
         }
-        MountKind::Bind => {
-            let options = wire.bind_options.clone().unwrap_or_default();
-            mount.create_source = options.create_mountpoint;
-            let wanted = &options.propagation;
-            let Some(propagation) = Propagation::named(wanted) else {
-                return invalid(&format!("invalid propagation mode: {wanted}"));
-            };
-            mount.propagation = propagation;
-            match recursion(&options, wire.read_only) {
-                Ok(recursion) => Ok(Mount { recursion, ..mount }),
-                Err(why) => invalid(why),
+        outside |= depth < 0;
+    }
+    if outside { wrong(kind, "subpath must be a relative path within the volume") } else { Ok(()) }
+}
+
+fn memory(wire: &WireMount, mut mount: Mount) -> Result<Mount> {
+    if !wire.source.is_empty() {
+        return wrong("tmpfs", "field Source must not be specified");
+    }
+    let options = wire.tmpfs_options.clone().unwrap_or_default();
+    let size = (options.size_bytes > 0).then(|| format!("size={}", options.size_bytes));
+    let mode = (options.mode > 0).then(|| format!("mode={:o}", options.mode));
+    mount.options.extend(size.into_iter().chain(mode));
+    for pair in options.options.into_iter().flatten() {
+        match pair.as_slice() {
+            [name] | [name, _] if !matches!(name.as_str(), "exec" | "noexec") => {
+                return wrong("tmpfs", &format!("invalid option: {name}"));
             }
-        }
-        MountKind::Volume
-            if wire.volume_options.as_ref().is_some_and(|o| !o.subpath.is_empty()) =>
-        {
-            invalid("volume-subpath is not supported")
-        }
-        MountKind::Volume if wire.source.is_empty() || is_volume_name(&wire.source) => {
-            mount.no_copy = wire.volume_options.as_ref().is_some_and(|options| options.no_copy);
-            Ok(mount)
-        }
-        MountKind::Volume => Err(bad_name(&wire.source)),
-        MountKind::Tmpfs if !wire.source.is_empty() => {
-            invalid("field Source must not be specified")
-        }
-        MountKind::Tmpfs => {
-            let options = wire.tmpfs_options.clone().unwrap_or_default();
-            let size = (options.size_bytes > 0).then(|| format!("size={}", options.size_bytes));
-            let mode = (options.mode > 0).then(|| format!("mode={:o}", options.mode));
-            let others = options.options.into_iter().flatten().map(|pair| pair.join("="));
-            mount.options = size.into_iter().chain(mode).chain(others).collect();
-            Ok(mount)
+            [_] | [_, _] => mount.options.push(pair.join("=")),
+            _ => return wrong("tmpfs", "invalid option array length"),
         }
     }
+    Ok(mount)
 }

@@ -108,7 +108,7 @@ fn mounts_of_all_kinds_are_one_list() {
     let spec = host(&json!({
         "Mounts": [
             {"Type": "bind", "Source": "/etc", "Target": "/a", "BindOptions": {"Propagation": "rslave"}},
-            {"Type": "volume", "Target": "/b", "ReadOnly": true},
+            {"Type": "volume", "Source": "vol", "Target": "/b", "ReadOnly": true},
             {"Type": "tmpfs", "Target": "/c", "TmpfsOptions": {"SizeBytes": 1024, "Mode": 0o700}},
         ],
         "Tmpfs": {"/d": "size=1m,noexec"},
