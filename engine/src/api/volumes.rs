@@ -13,7 +13,7 @@ use super::containers::blocking;
 use super::filters::Filters;
 use super::request::Request;
 use super::wire::time::rfc3339;
-use engine_error::Result;
+use engine_error::{Error, Result};
 use volume::{Description, LOCAL, New};
 
 const FILTERS: &[&str] = &["dangling", "driver", "label", "label!", "name"];
