@@ -81,8 +81,9 @@ struct Extractor {
     layer: bool,
     /// The directory that was last opened: files come grouped by directory.
     parent: Option<(Vec<u8>, OwnedFd)>,
-    /// Times of directories, set last: each file made in one changes them.
-    times: Vec<(Vec<u8>, (i64, u32))>,
+    /// Times of directories, set last: each file made in one changes them. By path and number: links
+    /// may lead elsewhere by then.
+    times: Vec<(Vec<u8>, u64, (i64, u32))>,
     buffer: Vec<u8>,
 }
 
@@ -127,9 +128,9 @@ impl Extractor {
         let parent = parent.as_fd();
         match entry.kind {
             EntryType::Directory => {
-                directory(parent, name, entry)?;
+                let number = directory(parent, name, entry)?;
                 let full = [path, b"/", name.as_bytes()].concat();
-                self.times.push((full, entry.mtime));
+                self.times.push((full, number, entry.mtime));
                 Ok(0)
             }
             EntryType::Regular | EntryType::Continuous => {
@@ -156,7 +157,8 @@ impl Extractor {
     fn root_entry(&mut self, entry: &Entry) -> io::Result<u64> {
         own(self.root.as_fd(), entry)?;
         set_xattrs(self.root.as_fd(), OsStr::new("."), entry)?;
-        self.times.push((b".".to_vec(), entry.mtime));
+        let number = rustix::fs::fstat(&self.root)?.st_ino;
+        self.times.push((b".".to_vec(), number, entry.mtime));
         Ok(0)
     }
 
@@ -236,6 +238,11 @@ impl Extractor {
         let base = OsStr::from_bytes(base);
         // Looked up before the name is cleared, so that an error leaves what was there.
         rustix::fs::statat(&above, base, AtFlags::SYMLINK_NOFOLLOW)?;
+        // Links may lead to where this is itself.
+        let directories = [rustix::fs::fstat(&above)?, rustix::fs::fstat(parent)?];
+        if base == name && directories[0].st_ino == directories[1].st_ino {
+            return Ok(());
+        }
         remove(parent, name)?;
         // Without AT_SYMLINK_FOLLOW: a link to a symbolic link is a link to that link itself.
         Ok(rustix::fs::linkat(&above, base, parent, name, AtFlags::empty())?)
@@ -243,12 +250,15 @@ impl Extractor {
 
     fn finish(mut self) -> io::Result<()> {
         self.parent = None;
-        for (path, mtime) in std::mem::take(&mut self.times).into_iter().rev() {
+        for (path, number, mtime) in std::mem::take(&mut self.times).into_iter().rev() {
             let fd = match self.open(&path) {
                 // Replaced by a later entry.
                 Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => continue,
                 result => result?,
             };
+            if rustix::fs::fstat(&fd)?.st_ino != number {
+                continue;
+            }
             rustix::fs::utimensat(&fd, ".", &times(mtime), AtFlags::empty())?;
         }
         Ok(())
@@ -287,7 +297,8 @@ fn whiteout(parent: BorrowedFd<'_>, hidden: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
-fn directory(parent: BorrowedFd<'_>, name: &OsStr, entry: &Entry) -> io::Result<()> {
+/// Makes a directory, or takes the one that is there; its number.
+fn directory(parent: BorrowedFd<'_>, name: &OsStr, entry: &Entry) -> io::Result<u64> {
     let mut opaque = false;
     match rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW) {
         Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Directory => {}
@@ -307,7 +318,7 @@ fn directory(parent: BorrowedFd<'_>, name: &OsStr, entry: &Entry) -> io::Result<
     if opaque {
         rustix::fs::fsetxattr(&fd, OPAQUE, b"y", XattrFlags::empty())?;
     }
-    Ok(())
+    Ok(rustix::fs::fstat(&fd)?.st_ino)
 }
 
 /// Makes a device or a pipe. Its mode comes by its inode: the container may swap the name for a link.

@@ -5,6 +5,7 @@
 //! the header's before anything is skipped, checksums are checked, and nothing is ever written.
 
 mod pax;
+mod sparse;
 mod writer;
 
 use std::io::{self, Read};
@@ -13,6 +14,7 @@ use rustix::fs::FileType;
 use tar::{EntryType, Header};
 
 use self::pax::Pax;
+use self::sparse::{Map, Sparse, Told};
 pub use self::writer::TarWriter;
 
 const BLOCK: u64 = 512;
@@ -69,24 +71,6 @@ impl Entry {
     }
 }
 
-#[derive(Debug)]
-struct Sparse {
-    /// Offset and length of each run of data, ascending, last first.
-    runs: Vec<(u64, u64)>,
-    at: u64,
-    size: u64,
-}
-
-impl Sparse {
-    /// How long the hole is that comes next; zero before data and at the end.
-    fn hole(&mut self) -> u64 {
-        while self.runs.last().is_some_and(|&(_, length)| length == 0) {
-            self.runs.pop();
-        }
-        self.runs.last().map_or(self.size, |&(offset, _)| offset).saturating_sub(self.at)
-    }
-}
-
 impl<R: Read> TarReader<R> {
     /// Reads an archive.
     pub fn new(inner: R) -> Self {
@@ -110,14 +94,18 @@ impl<R: Read> TarReader<R> {
                 // Defaults for all that follow; nothing that builds images relies on them.
                 EntryType::XGlobalHeader => drop(self.extension(size)?),
                 _ => {
+                    let (name, told) = match pax.sparse.take() {
+                        Some(records) => records.told()?,
+                        None => (None, Told::Nothing),
+                    };
                     let mut entry = entry(&header, pax)?;
-                    if let Some(path) = long_path {
+                    if let Some(path) = name.or(long_path) {
                         entry.path = path;
                     }
                     if let Some(link) = long_link {
                         entry.link = link;
                     }
-                    return self.start(&header, entry).map(Some);
+                    return self.start(&header, entry, told).map(Some);
                 }
             }
         }
@@ -136,7 +124,7 @@ impl<R: Read> TarReader<R> {
         self.inner
     }
 
-    fn start(&mut self, header: &Header, mut entry: Entry) -> io::Result<Entry> {
+    fn start(&mut self, header: &Header, mut entry: Entry, told: Told) -> io::Result<Entry> {
         let stored = match entry.kind {
             // Link, device and directory entries have no content, whatever their size says.
             EntryType::Link
@@ -150,9 +138,15 @@ impl<R: Read> TarReader<R> {
         (entry.size, entry.stored) = (stored, stored);
         self.left = stored;
         self.padding = stored.next_multiple_of(BLOCK) - stored;
-        if entry.kind == EntryType::GNUSparse {
-            let sparse = self.sparse_map(header, stored)?;
-            entry.size = sparse.size;
+        let sparse = match (entry.kind, &told) {
+            (EntryType::GNUSparse, Told::Nothing) => true,
+            (_, Told::Nothing) => false,
+            (EntryType::Regular | EntryType::Continuous, _) => true,
+            _ => return Err(malformed("sparse file that is no file")),
+        };
+        if sparse {
+            let sparse = self.sparse(header, told)?;
+            (entry.size, entry.stored) = (sparse.size, self.left);
             entry.kind = EntryType::Regular;
             self.sparse = Some(sparse);
         }
@@ -222,26 +216,21 @@ impl<R: Read> TarReader<R> {
         Ok(())
     }
 
-    fn sparse_map(&mut self, header: &Header, stored: u64) -> io::Result<Sparse> {
+    /// What a sparse file has where.
+    fn sparse(&mut self, header: &Header, told: Told) -> io::Result<Sparse> {
+        let map = match told {
+            Told::Nothing => self.map_of_gnu(header)?,
+            Told::Records(map) => map,
+            Told::BeforeData(size) => self.map_before_data(Map::new(size))?,
+        };
+        map.finish(self.left)
+    }
+
+    fn map_of_gnu(&mut self, header: &Header) -> io::Result<Map> {
         let gnu = header.as_gnu().ok_or_else(|| malformed("sparse file without GNU header"))?;
-        let size = gnu.real_size()?;
-        let mut runs = Vec::new();
-        let mut sum = 0_u64;
-        let mut end = 0_u64;
-        let mut add = |run: &tar::GnuSparseHeader| -> io::Result<()> {
-            if run.is_empty() {
-                return Ok(());
-            }
-            let (offset, length) = (run.offset()?, run.length()?);
-            let next = offset.checked_add(length).filter(|&next| offset >= end && next <= size);
-            end = next.ok_or_else(|| malformed("sparse file with overlapping data"))?;
-            sum += length;
-            runs.push((offset, length));
-            if runs.len() > 1 << 16 {
-                Err(malformed("sparse file of too many pieces"))
-            } else {
-                Ok(())
-            }
+        let mut map = Map::new(gnu.real_size()?);
+        let mut add = |run: &tar::GnuSparseHeader| {
+            if run.is_empty() { Ok(()) } else { map.add(run.offset()?, run.length()?) }
         };
         gnu.sparse.iter().try_for_each(&mut add)?;
         let mut more = gnu.is_extended();
@@ -253,11 +242,41 @@ impl<R: Read> TarReader<R> {
             extension.sparse.iter().try_for_each(&mut add)?;
             more = extension.is_extended();
         }
-        if sum != stored {
-            return Err(malformed("sparse file whose pieces do not add up"));
+        Ok(map)
+    }
+
+    /// Decimal numbers with line feeds, in whole blocks: how many runs there are, and each of them.
+    fn map_before_data(&mut self, mut map: Map) -> io::Result<Map> {
+        let (mut block, mut at) = ([0; 512], 512);
+        let mut number = || {
+            let mut text = Vec::new();
+            loop {
+                if at == block.len() {
+                    self.stored_block(&mut block)?;
+                    at = 0;
+                }
+                let byte = block[at];
+                at += 1;
+                match byte {
+                    b'\n' => return pax::decimal(&text),
+                    _ if text.len() > 20 => return Err(malformed("number in a sparse file's map")),
+                    _ => text.push(byte),
+                }
+            }
+        };
+        let count = number()?;
+        (0..count).try_for_each(|_| map.add(number()?, number()?))?;
+        Ok(map)
+    }
+
+    fn stored_block(&mut self, block: &mut [u8; 512]) -> io::Result<()> {
+        let whole = self.left.checked_sub(BLOCK);
+        let left = whole.ok_or_else(|| malformed("sparse file whose map does not end"))?;
+        if !self.block(block)? {
+            return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        runs.reverse();
-        Ok(Sparse { runs, at: 0, size })
+        self.left = left;
+        Ok(())
     }
 
     fn read_stored(&mut self, buffer: &mut [u8]) -> io::Result<usize> {

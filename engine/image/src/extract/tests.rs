@@ -279,3 +279,23 @@ fn holes_stay_holes_and_cost_no_disk() {
     assert_eq!(&bytes, b"\0\0second");
     assert_eq!(fs::read(space.root().join("next")).unwrap(), b"n");
 }
+
+#[test]
+fn the_time_of_a_directory_goes_to_no_other_that_a_link_leads_to() {
+    let space = Space::new();
+    let tar = Tar::new().dir("one").dir("two").symlink("link", "one").dir("link/d");
+    // What `link/d` is from now on was never in the archive itself.
+    let tar = tar.symlink("link", "two").file("two/d/f", b"");
+    space.extract(tar).unwrap();
+    let time = |path: &str| fs::metadata(space.root().join(path)).unwrap().mtime();
+    assert_eq!([time("one"), time("two")], [1_000_000_000; 2]);
+    assert_ne!(time("two/d"), 1_000_000_000, "it has the time of another");
+}
+
+#[test]
+fn a_hard_link_to_itself_through_a_link_leaves_the_file() {
+    let space = Space::new();
+    let tar = Tar::new().dir("d").file("d/f", b"content").symlink("l", "d");
+    space.extract(tar.hard_link("l/f", "d/f").hard_link("d/f", "l/f")).unwrap();
+    assert_eq!(fs::read(space.root().join("d/f")).unwrap(), b"content");
+}

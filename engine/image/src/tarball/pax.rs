@@ -3,6 +3,7 @@
 use std::io;
 
 use super::malformed;
+use super::sparse::Records;
 
 /// What the records of one entry say.
 #[derive(Debug, Default)]
@@ -14,6 +15,7 @@ pub(super) struct Pax {
     pub(super) gid: Option<u64>,
     pub(super) mtime: Option<(i64, u32)>,
     pub(super) xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+    pub(super) sparse: Option<Records>,
 }
 
 impl Pax {
@@ -37,11 +39,10 @@ impl Pax {
             b"uid" => self.uid = Some(decimal(value)?),
             b"gid" => self.gid = Some(decimal(value)?),
             b"mtime" => self.mtime = Some(time(value)?),
-            _ if key.starts_with(b"GNU.sparse.") => {
-                return Err(malformed("sparse file in PAX format, which is not supported"));
-            }
             _ => {
-                if let Some(name) = key.strip_prefix(b"SCHILY.xattr.") {
+                if let Some(key) = key.strip_prefix(b"GNU.sparse.") {
+                    self.sparse.get_or_insert_default().set(key, value)?;
+                } else if let Some(name) = key.strip_prefix(b"SCHILY.xattr.") {
                     self.xattrs.push((name.to_owned(), value.to_owned()));
                 }
             }
@@ -60,7 +61,7 @@ fn record(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     Some((&bytes[space + 1..length - 1], &bytes[length..]))
 }
 
-fn decimal(bytes: &[u8]) -> io::Result<u64> {
+pub(super) fn decimal(bytes: &[u8]) -> io::Result<u64> {
     let text = std::str::from_utf8(bytes).ok().filter(|text| !text.starts_with('+'));
     text.and_then(|text| text.parse().ok()).ok_or_else(|| malformed("number in a PAX record"))
 }

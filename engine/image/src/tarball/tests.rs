@@ -1,9 +1,13 @@
 //! Archives, well and badly made.
 
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+
 use proptest::prelude::*;
 use tar::{Builder, EntryType, Header};
 
 use super::*;
+use crate::tests::Scratch;
 
 /// Builds archives the way attackers do: any name, any type, no questions.
 pub(crate) struct Tar(Vec<u8>);
@@ -168,6 +172,81 @@ fn sparse_files_are_filled_with_zeros() {
     assert_eq!((entries[0].0.size, entries[0].0.stored), (10, 4));
     assert_eq!(entries[0].1, b"\0\0data\0\0\0\0");
     assert_eq!(entries[1].1, b"n");
+}
+
+/// What GNU tar makes of a file of 3 MiB with data in the middle and a second one at its end.
+fn by_gnu_tar(scratch: &Scratch, flags: &[&str]) -> Vec<u8> {
+    let archive = scratch.path("archive.tar");
+    let mut command = std::process::Command::new("tar");
+    command.args(["--sparse", "-C"]).arg(scratch.path("")).args(flags);
+    let made = command.arg("-cf").arg(&archive).args(["middle", "end"]).output().unwrap();
+    assert!(made.status.success(), "{flags:?}: {made:?}");
+    std::fs::read(archive).unwrap()
+}
+
+#[test]
+fn sparse_files_are_read_in_every_format_that_gnu_tar_writes() {
+    let scratch = Scratch::new();
+    let write = |name: &str, offset: u64, size: u64| {
+        let file = File::create(scratch.path(name)).unwrap();
+        file.write_all_at(b"data", offset).unwrap();
+        file.set_len(size).unwrap();
+        std::fs::read(scratch.path(name)).unwrap()
+    };
+    let files = [write("middle", 1 << 20, 3 << 20), write("end", 2 << 20, (2 << 20) + 4)];
+    for version in [None, Some("0.0"), Some("0.1"), Some("1.0")] {
+        let flags = version.map(|version| format!("--sparse-version={version}"));
+        let flags = match &flags {
+            Some(version) => vec!["--format=posix", version],
+            None => vec!["--format=gnu"],
+        };
+        let bytes = by_gnu_tar(&scratch, &flags);
+        assert!(bytes.len() < 1 << 20, "{flags:?}: it is not sparse");
+        let entries = read(&bytes).unwrap();
+        let paths: Vec<_> = entries.iter().map(|(entry, _)| entry.path.as_slice()).collect();
+        assert_eq!(paths, [&b"middle"[..], b"end"], "{flags:?}");
+        for ((entry, content), wanted) in entries.iter().zip(&files) {
+            assert!(content == wanted, "{flags:?}: {} bytes", content.len());
+            assert_eq!((entry.size, entry.kind), (wanted.len() as u64, EntryType::Regular));
+            assert!(entry.stored <= 8192, "{flags:?}: {}", entry.stored);
+        }
+    }
+}
+
+#[test]
+fn maps_of_sparse_files_in_records_that_are_wrong_are_refused() {
+    type Records<'a> = &'a [(&'a str, &'a [u8])];
+    let refused = |records: Records<'_>, content: &[u8]| {
+        let bytes = Tar::new().pax(records).file("f", content).finish();
+        read(&bytes).unwrap_err().to_string()
+    };
+    let one = |size: &'static [u8]| -> [(&str, &[u8]); 3] {
+        [("GNU.sparse.major", b"1"), ("GNU.sparse.minor", b"0"), ("GNU.sparse.realsize", size)]
+    };
+    let size: (&str, &[u8]) = ("GNU.sparse.size", b"10");
+    let map = |text: &'static [u8]| ("GNU.sparse.map", text);
+    for (error, records, content) in [
+        ("without a size", &[map(b"0,4")][..], &b"data"[..]),
+        ("not whole", &[size, map(b"0,4,6")], b"data"),
+        ("not whole", &[size, ("GNU.sparse.numblocks", b"2"), map(b"0,4")], b"data"),
+        ("overlapping", &[size, map(b"0,4,2,4")], b"datadata"),
+        ("overlapping", &[size, map(b"8,4")], b"data"),
+        ("do not add up", &[size, map(b"0,5")], b"data"),
+        ("number", &[size, map(b"0,x")], b"data"),
+        ("GNU.sparse.numbytes", &[size, ("GNU.sparse.numbytes", b"4")], b"data"),
+        ("GNU.sparse.other", &[size, ("GNU.sparse.other", b"4")], b"data"),
+        ("does not end", &one(b"10"), b"1\n0\n4\n"),
+        ("number", &one(b"10"), &[b'x'; 512]),
+        ("number", &one(b"10"), &[b'1'; 512]),
+    ] {
+        let found = refused(records, content);
+        assert!(found.contains(error), "{error}: {found}");
+    }
+    let mut many = one(b"10");
+    many[0].1 = b"2";
+    assert!(refused(&many, b"").contains("sparse file in PAX format 2.0"), "no version of it");
+    let link = Tar::new().pax(&[size, map(b"")]).symlink("l", "/x").finish();
+    assert!(read(&link).unwrap_err().to_string().contains("that is no file"));
 }
 
 #[test]
