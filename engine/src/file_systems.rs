@@ -7,7 +7,8 @@
 
 pub(crate) mod propagation;
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
+use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -34,11 +35,23 @@ const SLICE: Duration = Duration::from_millis(100);
 pub struct FileSystems(Arc<Mutex<Open>>);
 
 /// The questions that are open.
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Open {
     count: usize,
-    /// The paths whose file systems are known not to answer.
-    stuck: BTreeSet<PathBuf>,
+    /// The paths whose file systems are known not to answer, and what waits until they do.
+    stuck: BTreeMap<PathBuf, Vec<Later>>,
+}
+
+/// What is done with a path as soon as something else is answered.
+type Later = Box<dyn FnOnce(&Path) + Send>;
+
+impl fmt::Debug for Open {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Open")
+            .field("count", &self.count)
+            .field("stuck", &self.stuck.keys())
+            .finish()
+    }
 }
 
 /// How long an answer is waited for.
@@ -112,6 +125,20 @@ impl FileSystems {
         self.ask_within(path, patience, question, take_back)
     }
 
+    /// Has something done with what is at a path that must be done once: now, or as soon as its file system
+    /// answers what it was asked before.
+    pub(crate) fn have_done(
+        &self,
+        path: &Path,
+        work: impl FnOnce(&Path) + Send + 'static,
+    ) -> Result<()> {
+        if let Some(later) = self.open().stuck.get_mut(path) {
+            later.push(Box::new(work));
+            return Err(silent(path));
+        }
+        self.ask(path, work)
+    }
+
     fn ask_within<T: Send + 'static>(
         &self,
         path: &Path,
@@ -128,6 +155,14 @@ impl FileSystems {
             if let Err(SendError(answer)) = tell.send(answer) {
                 drop(open);
                 take_back(answer);
+                open = lock(&all);
+            }
+            while let Some(later) = open.stuck.get_mut(&its).filter(|later| !later.is_empty()) {
+                let later = std::mem::take(later);
+                drop(open);
+                for work in later {
+                    work(&its);
+                }
                 open = lock(&all);
             }
             open.count -= 1;
@@ -147,7 +182,7 @@ impl FileSystems {
         // While this is locked: whoever answers later is to see that nobody waits.
         drop(told);
         answer.map_err(|_| {
-            open.stuck.insert(path.to_owned());
+            open.stuck.entry(path.to_owned()).or_default();
             silent(path)
         })
     }
@@ -155,7 +190,7 @@ impl FileSystems {
     /// Takes part in the number of open questions.
     fn begin(&self, path: &Path) -> Result<()> {
         let mut open = self.open();
-        if open.stuck.contains(path) {
+        if open.stuck.contains_key(path) {
             return Err(silent(path));
         }
         if open.count >= MOST {
@@ -218,7 +253,7 @@ mod tests {
     use super::*;
 
     fn stuck(path: &Path, file_systems: &FileSystems) -> bool {
-        file_systems.open().stuck.contains(path)
+        file_systems.open().stuck.contains_key(path)
     }
 
     #[test]
@@ -243,9 +278,12 @@ mod tests {
         assert!(error.starts_with("the file system of /hangs does not answer"), "{error}");
         let again = |_: &Path| panic!("a second thread asks");
         file_systems.ask(hangs, again).unwrap_err();
+        let (do_it, done) = channel::<()>();
+        file_systems.have_done(hangs, move |_| do_it.send(()).unwrap()).unwrap_err();
         assert!(file_systems.exists(&path).unwrap(), "another one answers meanwhile");
         drop(answer);
         assert_eq!(undone.recv_timeout(PATIENCE), Ok(7), "what comes late is taken back");
+        assert_eq!(done.recv_timeout(PATIENCE), Ok(()), "what had to wait is done");
         while stuck(hangs, &file_systems) {
             thread::yield_now();
         }

@@ -185,12 +185,14 @@ impl Containers {
         Ok(point.source.clone())
     }
 
-    /// Lets go of what was mounted for a user.
+    /// Lets go of what was mounted for a user. A volume that does not answer holds up no other, and goes
+    /// when it does.
     pub(super) fn unmount_volumes(&self, user: &str) {
         self.volumes.detach_from_drivers(user);
-        for place in self.volumes.attached(user) {
-            let (volumes, its) = (self.volumes.clone(), user.to_owned());
-            if let Err(error) = self.file_systems.ask(&place, move |_| volumes.detach(&its)) {
+        for (name, place) in self.volumes.detach(user) {
+            let volumes = self.volumes.clone();
+            let unmount = move |_: &Path| volumes.unmount_unused(&name);
+            if let Err(error) = self.file_systems.have_done(&place, unmount) {
                 tracing::warn!(user, error = error.chain(), "a volume stays mounted");
             }
         }
@@ -219,7 +221,7 @@ impl Containers {
     /// Unmounts the devices of volumes that nobody uses.
     pub(crate) fn unmount_unused_volumes(&self) {
         let (volumes, root) = (self.volumes.clone(), self.settings.data_root.join("volumes"));
-        if let Err(error) = self.file_systems.ask(&root, move |_| volumes.unmount_unused()) {
+        if let Err(error) = self.file_systems.ask(&root, move |_| volumes.unmount_all_unused()) {
             tracing::warn!(error = error.chain(), "volumes that nobody uses stay mounted");
         }
     }

@@ -9,13 +9,13 @@ use crate::daemon::{Daemon, Scratch};
 const IMAGE: &str = "rnet/toolbox";
 
 /// Whether the daemon's namespace has something mounted at the content of a volume.
-fn is_mounted(daemon: &Daemon, volume: &str) -> bool {
+pub fn is_mounted(daemon: &Daemon, volume: &str) -> bool {
     let place = daemon.docker_ok(&["volume", "inspect", "-f", "{{.Mountpoint}}", volume]);
     let mounts = fs::read_to_string(format!("/proc/{}/mountinfo", daemon.id())).unwrap();
     mounts.contains(&format!(" {place} "))
 }
 
-fn tmpfs(daemon: &Daemon, name: &str) {
+pub fn tmpfs(daemon: &Daemon, name: &str) {
     let options = ["--opt", "type=tmpfs", "--opt", "device=tmpfs", "--opt", "o=size=1m,uid=7"];
     daemon.docker_ok(&[&["volume", "create"], &options[..], &[name]].concat());
 }

@@ -13,13 +13,14 @@ use nix::sched::{CloneFlags, setns, unshare};
 use serde_json::json;
 
 use crate::daemon::{Daemon, Scratch};
+use crate::devices::{is_mounted, tmpfs};
 
 const IMAGE: &str = "rnet/toolbox";
 /// Containers that hang at a time.
 const HUNG: usize = 4;
 
 /// A whole life of another container, and how long it takes.
-fn life(daemon: &Daemon, network: &str) -> Duration {
+pub fn life(daemon: &Daemon, network: &str) -> Duration {
     let begun = Instant::now();
     daemon.docker_ok(&[
         "run",
@@ -41,7 +42,7 @@ fn life(daemon: &Daemon, network: &str) -> Duration {
 }
 
 /// Whether something becomes true within half a minute.
-fn until(mut holds: impl FnMut() -> bool) -> bool {
+pub fn until(mut holds: impl FnMut() -> bool) -> bool {
     let end = Instant::now() + Duration::from_secs(30);
     while !holds() {
         if Instant::now() > end {
@@ -133,7 +134,7 @@ impl Drop for Silent {
 }
 
 /// That lives go on as usual.
-fn check_lives(daemon: &Daemon, usual: Duration) {
+pub fn check_lives(daemon: &Daemon, usual: Duration) {
     for network in ["bridge", "none", "bridge"] {
         let took = life(daemon, network);
         assert!(took < usual * 5 + Duration::from_secs(1), "{took:?}, and {usual:?} in general");
@@ -187,6 +188,27 @@ fn a_file_system_that_never_answers_holds_up_nobody_else() {
     assert!(error.contains("something is mounted at"), "{error}");
     drop(silent);
     daemon.docker_ok(&["volume", "rm", "data"]);
+}
+
+#[test]
+fn a_volume_that_did_not_answer_is_unmounted_when_it_does_and_another_at_once() {
+    let daemon = Daemon::start(&[]);
+    for name in ["aa", "bb"] {
+        tmpfs(&daemon, name);
+    }
+    let volumes = ["-v", "aa:/aa", "-v", "bb:/bb"];
+    let run = ["run", "-d", "--name", "c1", "--network", "none"];
+    daemon.docker_ok(&[&run[..], &volumes, &[IMAGE, "sleep", "1000"]].concat());
+    let place = daemon.docker_ok(&["volume", "inspect", "-f", "{{.Mountpoint}}", "aa"]);
+    let silent = Silent::new(&daemon.id(), Path::new(&place));
+    // This asks how large it is, and gets no answer.
+    assert_eq!(daemon.get("/system/df").json()["Volumes"][0]["UsageData"]["Size"], -1);
+    daemon.docker_ok(&["rm", "-f", "c1"]);
+    assert!(!is_mounted(&daemon, "bb"), "it waits for the other");
+    assert!(is_mounted(&daemon, "aa"));
+    drop(silent);
+    assert!(until(|| !is_mounted(&daemon, "aa")), "it stays mounted");
+    daemon.docker_ok(&["volume", "rm", "aa", "bb"]);
 }
 
 #[test]

@@ -112,13 +112,7 @@ impl Volumes {
         Ok(())
     }
 
-    /// What is mounted for a user on volumes that are local.
-    pub fn attached(&self, user: &str) -> Vec<PathBuf> {
-        let local = |name: &String| self.find(name).ok().filter(Volume::is_local);
-        self.names_attached(user).iter().filter_map(|name| Some(local(name)?.mountpoint)).collect()
-    }
-
-    fn names_attached(&self, user: &str) -> Vec<String> {
+    pub(super) fn names_attached(&self, user: &str) -> Vec<String> {
         let state = self.state();
         let attached = state.attached.iter().filter(|(_, users)| users.contains(user));
         attached.map(|(name, _)| name.clone()).collect()
@@ -142,22 +136,37 @@ impl Volumes {
         }
     }
 
-    /// Ends what was mounted for a user on volumes that are local, unless others have it too. Whom it
-    /// asks may never answer.
-    pub fn detach(&self, user: &str) {
-        let local = |name: &String| self.find(name).map_or(true, |volume| volume.is_local());
-        for name in self.names_attached(user).into_iter().filter(local) {
-            self.detach_one(user, &name);
-        }
+    /// Notes that a user is gone, of whom [drivers](Self::detach_from_drivers) know. What was mounted
+    /// for nobody else is to be [unmounted](Self::unmount_unused): the names of those volumes, and where
+    /// they are.
+    pub fn detach(&self, user: &str) -> Vec<(String, PathBuf)> {
+        let mut state = self.state();
+        let mut free = Vec::new();
+        state.attached.retain(|name, users| {
+            if users.remove(user) && users.is_empty() {
+                free.push(name.clone());
+            }
+            !users.is_empty()
+        });
+        drop(state);
+        let found = free.into_iter().filter_map(|name| self.find(&name).ok());
+        found.map(|volume| (volume.name, volume.mountpoint)).collect()
     }
 
-    /// The same for one volume.
+    /// Ends what was mounted for a user whom nobody waits for, unless others have it too. Whom it asks
+    /// may never answer.
     pub fn detach_one(&self, user: &str, name: &str) {
+        if let Some(users) = self.state().attached.get_mut(name) {
+            users.remove(user);
+        }
+        self.unmount_unused(name);
+    }
+
+    /// Unmounts what belongs to a volume, unless somebody has it. Whom it asks may never answer.
+    pub fn unmount_unused(&self, name: &str) {
         let _turn = self.turn_to_fill(name);
         let mut state = self.state();
-        let Some(users) = state.attached.get_mut(name) else { return };
-        users.remove(user);
-        if !users.is_empty() {
+        if state.attached.get(name).is_some_and(|users| !users.is_empty()) {
             return;
         }
         state.attached.remove(name);
@@ -179,16 +188,12 @@ impl Volumes {
         Ok(foreign.into_iter().next())
     }
 
-    /// Unmounts what nobody uses: what a daemon that was killed had mounted. Only when all users have
+    /// Unmounts all that nobody uses: what a daemon that was killed had mounted. Only when all users have
     /// been told of.
-    pub fn unmount_unused(&self) {
+    pub fn unmount_all_unused(&self) {
         for volume in self.list().unwrap_or_default() {
-            if volume.options.is_empty() || !volume.is_local() {
-                continue;
-            }
-            let _turn = self.turn_to_fill(&volume.name);
-            if !self.state().attached.contains_key(&volume.name) {
-                self.unmount(&volume.name);
+            if !volume.options.is_empty() && volume.is_local() {
+                self.unmount_unused(&volume.name);
             }
         }
     }

@@ -155,7 +155,7 @@ fn what_a_driver_refuses_is_neither_made_nor_forgotten() {
     volumes.create_with("data", &new()).unwrap();
     let error = volumes.attach("one", "data").unwrap_err().to_string();
     assert_eq!(error, "error while mounting volume 'data': not today");
-    assert!(volumes.attached("one").is_empty());
+    assert!(volumes.names_attached("one").is_empty());
     fake.inner().refuses = "remove";
     assert_eq!(volumes.remove("data").unwrap_err().to_string(), "remove data: not today");
     assert_eq!(volumes.find("data").unwrap().driver, "fake");
