@@ -274,43 +274,50 @@ impl Layer {
         if slots.available_permits() == 0 {
             self.tell("Waiting").await;
         }
+        // Not held while the client is told: it may read nothing.
         let slot = slots.acquire_owned().await;
-        let _slot = slot.map_err(|error| Error::internal("upload", error))?;
+        let slot = slot.map_err(|error| Error::internal("upload", error))?;
+        let (packed, status) = self.push_now().await?;
+        drop(slot);
+        if let Some(status) = status {
+            self.tell(&status).await;
+        }
+        Ok(packed)
+    }
+
+    /// Has the layer in the repository; what there is to tell of it.
+    async fn push_now(&self) -> Result<(Packed, Option<String>)> {
+        let there = Some("Layer already exists".to_owned());
         let (store, chain) = (Arc::clone(&self.images.store), self.wanted.chain);
         let known = blocking(move || store.packed(chain)).await?;
         if let Some(known) = known
             && self.is_there(known.digest).await?
         {
-            return Ok(known);
+            return Ok((known, there));
         }
         let store = Arc::clone(&self.images.store);
         // The file is there as long as `kept` is.
         let (path, kept, packed) = blocking(move || store.pack(chain)).await?;
         if known != Some(packed) && self.is_there(packed.digest).await? {
-            return Ok(packed);
+            return Ok((packed, there));
         }
         let source = Source { path, digest: packed.digest, size: packed.size };
-        self.send(source).await.map_err(Failure::into_plain_error)?;
+        let sent = self.send(source).await.map_err(Failure::into_plain_error)?;
         drop(kept);
-        Ok(packed)
+        Ok((packed, sent))
     }
 
     async fn is_there(&self, digest: Digest) -> Result<bool> {
-        let there = self.registry.has_blob(digest).await.map_err(Failure::into_plain_error)?;
-        if there {
-            self.tell("Layer already exists").await;
-        }
-        Ok(there)
+        self.registry.has_blob(digest).await.map_err(Failure::into_plain_error)
     }
 
-    /// Gets a blob into the repository, from another one if one has it.
-    async fn send(&self, source: Source) -> Result<(), Failure> {
+    /// Gets a blob into the repository, from another one if one has it; what there is to tell of it.
+    async fn send(&self, source: Source) -> Result<Option<String>, Failure> {
         let mut place = None;
         for other in &self.wanted.others {
             match self.registry.begin(source.digest, Some(other)).await {
                 Ok(Begun::Mounted) => {
-                    self.tell(&format!("Mounted from {other}")).await;
-                    return Ok(());
+                    return Ok(Some(format!("Mounted from {other}")));
                 }
                 // Not there: the registry has begun an upload, which will do.
                 Ok(Begun::At(begun)) => {
@@ -325,7 +332,7 @@ impl Layer {
         let place = match place {
             Some(place) => place,
             None => match self.registry.begin(source.digest, None).await? {
-                Begun::Mounted => return Ok(()),
+                Begun::Mounted => return Ok(None),
                 Begun::At(place) => place,
             },
         };
@@ -338,8 +345,7 @@ impl Layer {
             }
         };
         self.registry.upload(&source, place, told).await?;
-        self.tell("Pushed").await;
-        Ok(())
+        Ok(Some("Pushed".to_owned()))
     }
 
     async fn tell(&self, status: &str) {

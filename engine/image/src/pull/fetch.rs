@@ -67,14 +67,18 @@ pub(super) async fn fetch(
         if images.store.has_blob(blob.digest) {
             break;
         }
-        let slots = Arc::clone(&images.behaviour().downloads);
-        let _slot =
-            slots.acquire_owned().await.map_err(|error| Failure::Other(error.to_string()))?;
-        let path = images.store.partial_path(blob.digest);
-        let partial = blocking(move || Partial::open(&path, alone)).await?;
-        match attempt(&registry, &blob, partial, &progress).await {
+        // Neither this nor the blob is held while the client is told: it may read nothing.
+        let fetched = {
+            let slots = Arc::clone(&images.behaviour().downloads);
+            let _slot =
+                slots.acquire_owned().await.map_err(|error| Failure::Other(error.to_string()))?;
+            let path = images.store.partial_path(blob.digest);
+            let partial = blocking(move || Partial::open(&path, alone)).await?;
+            attempt(&registry, &blob, partial, &progress).await
+        };
+        match fetched {
             Ok(whole) => {
-                tell(&progress, &id, "Verifying Checksum", None).await;
+                let _ = progress.try_send(step(&id, "Verifying Checksum", None));
                 keep(&images, &blob, whole).await?;
                 break;
             }

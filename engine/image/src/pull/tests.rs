@@ -3,6 +3,7 @@
 mod registry;
 
 use std::net::TcpListener;
+use std::time::Duration;
 
 use serde_json::json;
 use tokio::sync::mpsc;
@@ -83,6 +84,28 @@ async fn an_image_is_pulled_once_and_then_up_to_date() {
     let pinned = server.name(&format!("a/b@{digest}"));
     let by_digest = run(&images, named(pinned.clone())).await;
     assert_eq!(by_digest.image().id, images.find(&pinned).unwrap().id);
+}
+
+#[tokio::test]
+async fn a_client_that_reads_nothing_holds_up_no_other_pull() {
+    let scratch = Scratch::new();
+    let images = open(&scratch);
+    let mut files = Files::default();
+    files.image("a", "1", &["one", "two", "three", "four"].map(layer));
+    let server = Server::start(files, Manners::default());
+    let name = server.name("a:1");
+    // Room for what is said before a layer is fetched.
+    let (sender, unread) = mpsc::channel(5);
+    let (its, request) = (images.clone(), named(name.clone()));
+    let stalled = tokio::spawn(async move { its.pull(request, sender).await });
+    // The configuration, and as many layers as there are turns.
+    while server.requests("/blobs/") < 4 {
+        tokio::task::yield_now().await;
+    }
+    let other = tokio::time::timeout(Duration::from_secs(30), run(&images, named(name))).await;
+    assert!(other.expect("it waits for the first").result.is_ok());
+    stalled.abort();
+    drop(unread);
 }
 
 #[tokio::test]

@@ -2,6 +2,8 @@
 
 mod registry;
 
+use std::time::Duration;
+
 use serde_json::Value;
 use tokio::sync::mpsc;
 
@@ -82,6 +84,27 @@ async fn an_image_is_pushed_once_and_then_there() {
     let there = again.lines.iter().filter(|line| line.ends_with("Layer already exists")).count();
     assert_eq!((there, server.requests("PATCH")), (2, sent));
     assert!(images.store().root().join("tmp").read_dir().unwrap().next().is_none());
+}
+
+#[tokio::test]
+async fn a_client_that_reads_nothing_holds_up_no_other_push() {
+    let scratch = Scratch::new();
+    let server = Server::start(Manners::default());
+    let name = server.name("a");
+    let layers = ["one", "two", "three", "four", "five"].map(layer);
+    let images = loaded(&scratch, &layers, &[&format!("{name}:1")]);
+    // Room for what is said before a layer is pushed, each of which takes a turn.
+    let (sender, unread) = mpsc::channel(6);
+    let (its, reference) = (images.clone(), name.clone());
+    let request = PushRequest { reference, ..PushRequest::default() };
+    let stalled = tokio::spawn(async move { its.push(request, sender).await });
+    while server.requests("PATCH") < 5 {
+        tokio::task::yield_now().await;
+    }
+    let other = tokio::time::timeout(Duration::from_secs(30), run(&images, &name, Some("1"))).await;
+    assert!(other.expect("it waits for the first").result.is_ok());
+    stalled.abort();
+    drop(unread);
 }
 
 #[tokio::test]
