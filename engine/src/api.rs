@@ -14,6 +14,7 @@ use tokio::sync::{Semaphore, watch};
 
 use crate::config::Config;
 use crate::core::Engine;
+use transfer::places::Transfers;
 
 pub mod archive;
 pub mod body;
@@ -49,9 +50,6 @@ pub mod wire;
 
 /// How many requests walk through directories at the same time.
 const WALKS: usize = 4;
-/// How many requests copy files out of and into containers at the same time.
-const COPIES: usize = 64;
-
 /// How many samples of containers are taken at the same time.
 const SAMPLES: usize = 4;
 
@@ -68,8 +66,8 @@ pub struct Api {
     pub walks: Arc<Semaphore>,
     /// Who may take samples of what containers use.
     pub samples: Arc<Semaphore>,
-    /// Who may copy files of containers.
-    pub copies: Arc<Semaphore>,
+    /// Who may move archives.
+    pub transfers: Transfers,
     /// Places for connections, of all listeners together.
     pub connections: Arc<Semaphore>,
     /// Ends the daemon.
@@ -82,7 +80,6 @@ impl Api {
         let (stop, _) = watch::channel(false);
         let walks = Arc::new(Semaphore::new(WALKS));
         let samples = Arc::new(Semaphore::new(SAMPLES));
-        let copies = Arc::new(Semaphore::new(COPIES));
         // Without a limit there is nothing to share out.
         let (descriptors, _) = getrlimit(Resource::RLIMIT_NOFILE).unwrap_or((u64::MAX, u64::MAX));
         let connections = Arc::new(Semaphore::new(server::places(descriptors)));
@@ -93,7 +90,7 @@ impl Api {
             runtime_versions,
             walks,
             samples,
-            copies,
+            transfers: Transfers::default(),
             connections,
             stop,
         })

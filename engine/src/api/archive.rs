@@ -1,11 +1,10 @@
 //! What is in containers, out of it and into it: `/archive`, `/changes`, `/export`, `/commit`.
 //!
-//! Files of containers may be on file systems that never answer. So each copy has a thread of its own,
-//! and there are only so many of them: whatever hangs, nothing else does.
+//! Files of containers may be on file systems that never answer: each copy has one of their
+//! [places](super::transfer::places).
 
 use std::io::BufWriter;
 use std::sync::Arc;
-use std::thread;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -13,7 +12,7 @@ use futures_util::{StreamExt, stream};
 use hyper::StatusCode;
 use hyper::header::HeaderValue;
 use serde_json::{Value, json};
-use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::sync::oneshot;
 
 use super::Api;
 use super::body::{self, Response};
@@ -35,31 +34,8 @@ async fn apart<T: Send + 'static>(
     api: &Arc<Api>,
     copy: impl FnOnce(&Api) -> Result<T> + Send + 'static,
 ) -> Result<T> {
-    let permit = place(api).await?;
-    apart_in(permit, api, copy).await
-}
-
-/// Waits for a place.
-async fn place(api: &Arc<Api>) -> Result<OwnedSemaphorePermit> {
-    let over = |error| Error::internal("the daemon is ending", error);
-    api.copies.clone().acquire_owned().await.map_err(over)
-}
-
-async fn apart_in<T: Send + 'static>(
-    permit: OwnedSemaphorePermit,
-    api: &Arc<Api>,
-    copy: impl FnOnce(&Api) -> Result<T> + Send + 'static,
-) -> Result<T> {
-    let (done, result) = oneshot::channel();
     let its = api.clone();
-    let work = move || {
-        let _permit = permit;
-        // Nobody may wait for it any more.
-        let _ = done.send(copy(&its));
-    };
-    let unstarted = |error| Error::internal("cannot start a thread", error);
-    thread::Builder::new().name("copy".to_owned()).spawn(work).map_err(unstarted)?;
-    result.await.map_err(|error| Error::internal("the copy ended in a fault", error))?
+    api.transfers.copies.run(move || copy(&its)).await
 }
 
 /// `HEAD /containers/{id}/archive`.
@@ -73,7 +49,7 @@ pub async fn stat(api: &Arc<Api>, key: &str, request: &Request) -> Result<Respon
 pub async fn read(api: &Arc<Api>, key: &str, request: &Request) -> Result<Response> {
     let (key, path) = (key.to_owned(), path(request));
     let (known, stat) = oneshot::channel();
-    let (writer, pieces) = pipe::held_writer(&api.copies);
+    let (writer, pieces) = pipe::writer(&api.transfers.copies);
     let api = api.clone();
     let reading = tokio::spawn(async move {
         let copy = move |api: &Api| {
@@ -100,7 +76,7 @@ pub async fn write(api: &Arc<Api>, key: &str, request: Request) -> Result<Respon
         keep_kinds: request.query.flag("noOverwriteDirNonDir"),
         to_user: request.query.flag("copyUIDGID"),
     };
-    let archive = pipe::held_reader(request.stream(), &api.copies);
+    let archive = pipe::reader(request.stream(), &api.transfers.copies);
     apart(api, move |api| api.engine.containers.write_path(&key, &path, how, archive)).await?;
     Ok(body::empty(StatusCode::OK))
 }
@@ -158,7 +134,7 @@ pub async fn changes(api: &Arc<Api>, key: &str) -> Result<Response> {
 /// `GET /containers/{id}/export`.
 pub async fn export(api: &Arc<Api>, key: &str) -> Result<Response> {
     let key = key.to_owned();
-    let (writer, mut pieces) = pipe::held_writer(&api.copies);
+    let (writer, mut pieces) = pipe::writer(&api.transfers.copies);
     let api = api.clone();
     let exporting = tokio::spawn(async move {
         let export = move |api: &Api| {
@@ -197,13 +173,12 @@ pub async fn commit(api: &Arc<Api>, request: Request) -> Result<Response> {
     };
     let containers = api.engine.containers.clone();
     // Before it is paused: nothing stands still because others copy.
-    let permit = place(api).await?;
+    let place = api.transfers.copies.take().await?;
     let pause = query.flag_or("pause", true) && container.state.status == Status::Running;
     // It may have ended meanwhile; then there is nothing to pause.
     let paused = pause && containers.pause(&container.id).await.is_ok();
-    let id = container.id.to_string();
-    let committed =
-        apart_in(permit, api, move |api| api.engine.containers.commit(&id, &commit)).await;
+    let (its, id) = (containers.clone(), container.id.to_string());
+    let committed = place.run(move || its.commit(&id, &commit)).await;
     if paused && let Err(error) = containers.unpause(&container.id).await {
         tracing::warn!(container = %container.id, error = error.chain(), "it stays paused");
     }

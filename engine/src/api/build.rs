@@ -51,15 +51,18 @@ pub async fn build(api: &Arc<Api>, request: Request) -> Result<Response> {
         _ => {
             // A client that sends no more is not waited for once nobody wants the build.
             let sent = request.stream().take_until(Box::pin(cancel.clone().cancelled_owned()));
-            Source::Archive(Box::new(pipe::reader(sent)))
+            Source::Archive(Box::new(pipe::reader(sent, &api.transfers.builds)))
         }
     };
     let (sender, lines) = mpsc::channel(64);
+    // Whoever does not listen has the build cancelled if others need the place.
+    let lines = pipe::told(lines, &api.transfers.builds);
     // Dropped with the reply, because the client left or because it is whole.
     let guard = cancel.clone().drop_guard();
     let engine = api.engine.clone();
-    let building =
-        tokio::task::spawn_blocking(move || engine.builds.build(wanted, source, sender, &cancel));
+    let places = api.transfers.builds.clone();
+    let build = move || engine.builds.build(wanted, source, sender, &cancel);
+    let building = tokio::spawn(async move { places.run(build).await });
     told(lines, building, guard).await
 }
 

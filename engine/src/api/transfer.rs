@@ -1,6 +1,7 @@
 //! Images on their way in and out: pull, import, load, save.
 //!
-//! All of them stream. A failure before the first line is a status; after it, a line.
+//! All of them stream. A failure before the first line is a status; after it, a line. Archives come and
+//! go as fast as their clients like: each has one of the [places].
 
 use std::sync::Arc;
 
@@ -10,7 +11,6 @@ use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::body::{self, Response};
-use super::containers::blocking;
 use super::request::Request;
 use super::route::unsupported;
 use super::wire::{image as wire, registry};
@@ -20,6 +20,7 @@ use engine_error::{Error, Result};
 use image::{Loaded, Platform, Progress, PullRequest, Reference};
 
 pub(super) mod pipe;
+pub mod places;
 
 /// `POST /images/create`: a pull, or with `fromSrc` an import.
 pub async fn create(api: &Arc<Api>, request: Request) -> Result<Response> {
@@ -147,9 +148,10 @@ async fn import(api: &Arc<Api>, request: Request) -> Result<Response> {
     change_config(&mut config, query.all("changes"))?;
     let message = query.text("message").unwrap_or_default().to_owned();
     let (engine, name) = (api.engine.clone(), reference.clone());
-    let archive = pipe::reader(request.stream());
-    let id =
-        blocking(move || engine.images.import(archive, name.as_deref(), &config, &message)).await?;
+    let places = &api.transfers.imports;
+    let archive = pipe::reader(request.stream(), places);
+    let import = move || engine.images.import(archive, name.as_deref(), &config, &message);
+    let id = places.run(import).await?;
     images::publish(api, "import", &id.to_string(), &id.to_string());
     Ok(body::json_lines(stream::iter([json!({"status": id.to_string()})])))
 }
@@ -159,10 +161,12 @@ async fn import(api: &Arc<Api>, request: Request) -> Result<Response> {
 /// `POST /images/load`.
 pub fn load(api: &Arc<Api>, request: Request) -> Response {
     let quiet = request.query.flag("quiet");
-    let archive = pipe::reader(request.stream());
+    let places = api.transfers.loads.clone();
+    let archive = pipe::reader(request.stream(), &places);
     let (sender, lines) = mpsc::channel(64);
+    let lines = pipe::told(lines, &places);
     let api = api.clone();
-    let loading = blocking(move || {
+    let load = move || {
         let mut tell = |progress: Progress| {
             if !quiet {
                 // A client that left gets no progress; what it sent is loaded nevertheless.
@@ -173,9 +177,9 @@ pub fn load(api: &Arc<Api>, request: Request) -> Response {
             let _ = sender.blocking_send(loaded_line(&api, &loaded));
         }
         Ok(())
-    });
+    };
     // It goes on when the client leaves.
-    let loading = tokio::spawn(loading);
+    let loading = tokio::spawn(async move { places.run(load).await });
     let fault = |error| Error::internal("the transfer ended in a fault", error);
     // Even what is no archive is told of in the stream, as with Docker.
     stream_of(received(lines), |line| line, async move { loading.await.map_err(fault)? })
@@ -195,9 +199,10 @@ pub async fn save(api: &Arc<Api>, names: Vec<String>) -> Result<Response> {
     if names.is_empty() {
         return Err(Error::invalid("no image named: the parameter names is required"));
     }
-    let (mut writer, mut pieces) = pipe::writer();
+    let places = api.transfers.saves.clone();
+    let (mut writer, mut pieces) = pipe::writer(&places);
     let api = api.clone();
-    let saving = tokio::task::spawn_blocking(move || {
+    let save = move || {
         let images = &api.engine.images;
         let saved = names.iter().map(|name| match images.find(name) {
             // Docker says it with the name as it was given.
@@ -212,7 +217,8 @@ pub async fn save(api: &Arc<Api>, names: Vec<String>) -> Result<Response> {
             images::publish(&api, "save", &id, &id);
         }
         Ok::<(), Error>(())
-    });
+    };
+    let saving = tokio::spawn(async move { places.run(save).await });
     let fault = |error| Error::internal("the transfer ended in a fault", error);
     // An error before the first piece is a status; later the transfer breaks off, which is all that
     // can be told after the head.

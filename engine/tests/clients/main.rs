@@ -44,6 +44,7 @@ mod reload;
 mod rests;
 mod rotation;
 mod sdk;
+mod stalled;
 mod stats;
 mod terminal;
 mod told;

@@ -2,12 +2,13 @@
 
 use std::io::{self, Read, Write};
 use std::pin::pin;
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use futures_util::{Stream, StreamExt};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
+
+use super::places::Places;
 
 /// Pieces on their way: a slow side stops the fast one.
 const DEPTH: usize = 8;
@@ -18,17 +19,21 @@ const IDLE: Duration = Duration::from_secs(60);
 #[derive(Clone, Debug)]
 struct Patience {
     idle: Duration,
-    places: Arc<Semaphore>,
+    places: Places,
 }
 
 impl Patience {
+    fn with(places: &Places) -> Self {
+        Self { idle: IDLE, places: places.clone() }
+    }
+
     /// Waits for the client; nothing if its place is needed.
     async fn wait<T>(&self, client: impl Future<Output = T>) -> Option<T> {
         let mut client = pin!(client);
         loop {
             match tokio::time::timeout(self.idle, &mut client).await {
                 Ok(done) => return Some(done),
-                Err(_) if self.places.available_permits() > 0 => {}
+                Err(_) if self.places.are_free() => {}
                 Err(_) => return None,
             }
         }
@@ -39,32 +44,22 @@ fn stood_still() -> io::Error {
     io::Error::new(io::ErrorKind::TimedOut, "the client stood still while others waited")
 }
 
-/// Reads a stream, from a thread that may be blocked.
+/// Reads a stream, from a thread that has or waits for one of the places.
 pub(in crate::api) fn reader(
     bytes: impl Stream<Item = io::Result<Bytes>> + Send + Unpin + 'static,
+    places: &Places,
 ) -> Reader {
-    reading(bytes, None)
-}
-
-/// The same for whoever holds one of so many places meanwhile.
-pub(in crate::api) fn held_reader(
-    bytes: impl Stream<Item = io::Result<Bytes>> + Send + Unpin + 'static,
-    places: &Arc<Semaphore>,
-) -> Reader {
-    reading(bytes, Some(Patience { idle: IDLE, places: places.clone() }))
+    reading(bytes, Patience::with(places))
 }
 
 fn reading(
     mut bytes: impl Stream<Item = io::Result<Bytes>> + Send + Unpin + 'static,
-    patience: Option<Patience>,
+    patience: Patience,
 ) -> Reader {
     let (sender, receiver) = mpsc::channel(DEPTH);
     tokio::spawn(async move {
         loop {
-            let next = match &patience {
-                Some(patience) => patience.wait(bytes.next()).await,
-                None => Some(bytes.next().await),
-            };
+            let next = patience.wait(bytes.next()).await;
             let Some(piece) = next.unwrap_or_else(|| Some(Err(stood_still()))) else { break };
             let failed = piece.is_err();
             if sender.send(piece).await.is_err() || failed {
@@ -100,37 +95,51 @@ impl Read for Reader {
     }
 }
 
-/// A `Write` and what is written.
-pub(in crate::api) fn writer() -> (Writer, mpsc::Receiver<io::Result<Bytes>>) {
-    let (sender, receiver) = mpsc::channel(DEPTH);
-    (Writer { sender }, receiver)
+/// A `Write` for a thread that has or waits for one of the places, and what is written.
+pub(in crate::api) fn writer(places: &Places) -> (Writer, mpsc::Receiver<io::Result<Bytes>>) {
+    writing(Patience::with(places))
 }
 
-/// The same for whoever holds one of so many places meanwhile.
-pub(in crate::api) fn held_writer(
-    places: &Arc<Semaphore>,
-) -> (Writer, mpsc::Receiver<io::Result<Bytes>>) {
-    watched_writer(Patience { idle: IDLE, places: places.clone() })
+fn writing(patience: Patience) -> (Writer, mpsc::Receiver<io::Result<Bytes>>) {
+    let (sender, written) = mpsc::channel(DEPTH);
+    // The client may see why whenever it goes on.
+    let last = || Some(Err(stood_still()));
+    (Writer { sender }, watched(written, patience, last))
 }
 
-fn watched_writer(patience: Patience) -> (Writer, mpsc::Receiver<io::Result<Bytes>>) {
-    let (writer, mut written) = writer();
+/// What a thread tells that has one of the places: the same to the client, but who does not take it has
+/// the other end closed.
+pub(in crate::api) fn told<T: Send + 'static>(
+    told: mpsc::Receiver<T>,
+    places: &Places,
+) -> mpsc::Receiver<T> {
+    watched(told, Patience::with(places), || None)
+}
+
+/// Hands on what is made for a client. Of one that stands still, the maker's side is closed; it gets
+/// `last`.
+fn watched<T: Send + 'static>(
+    mut made: mpsc::Receiver<T>,
+    patience: Patience,
+    last: impl FnOnce() -> Option<T> + Send + 'static,
+) -> mpsc::Receiver<T> {
     let (sender, receiver) = mpsc::channel(1);
     tokio::spawn(async move {
-        while let Some(piece) = written.recv().await {
+        while let Some(piece) = made.recv().await {
             match patience.wait(sender.send(piece)).await {
                 Some(Ok(())) => {}
                 Some(Err(_)) => return,
                 None => {
-                    // This ends the copy. The client may see it whenever it goes on.
-                    drop(written);
-                    let _ = sender.send(Err(stood_still())).await;
+                    drop(made);
+                    if let Some(last) = last() {
+                        let _ = sender.send(last).await;
+                    }
                     return;
                 }
             }
         }
     });
-    (writer, receiver)
+    receiver
 }
 
 /// See [`writer`].
@@ -179,26 +188,27 @@ mod tests {
     #[tokio::test]
     async fn a_stream_is_read_to_its_end() {
         let pieces = stream::iter([Ok(Bytes::from_static(b"he")), Ok(Bytes::from_static(b"llo"))]);
-        let mut reader = reader(pieces);
+        let mut reader = reading(pieces, patience(1));
         let text = tokio::task::spawn_blocking(move || io::read_to_string(&mut reader));
         assert_eq!(text.await.unwrap().unwrap(), "hello");
     }
 
     #[tokio::test]
     async fn a_stream_that_breaks_is_no_end() {
-        let mut reader = reader(stream::iter([Err(io::ErrorKind::ConnectionReset.into())]));
+        let broken = stream::iter([Err(io::ErrorKind::ConnectionReset.into())]);
+        let mut reader = reading(broken, patience(1));
         let text = tokio::task::spawn_blocking(move || io::read_to_string(&mut reader));
         assert!(text.await.unwrap().is_err());
     }
 
     fn patience(places: usize) -> Patience {
-        Patience { idle: Duration::from_millis(20), places: Arc::new(Semaphore::new(places)) }
+        Patience { idle: Duration::from_millis(20), places: Places::new("test", places) }
     }
 
     #[tokio::test]
     async fn a_client_that_does_nothing_gives_its_place_to_others() {
-        let (mut writer, bytes) = watched_writer(patience(0));
-        let mut reader = reading(stream::pending(), Some(patience(0)));
+        let (mut writer, bytes) = writing(patience(0));
+        let mut reader = reading(stream::pending(), patience(0));
         let writing = tokio::task::spawn_blocking(move || {
             let error = loop {
                 if let Err(error) = writer.write(b"piece") {
@@ -218,6 +228,37 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_client_that_listens_to_nothing_is_told_nothing_more_if_others_need_its_place() {
+        let (sender, lines) = mpsc::channel(1);
+        let lines = watched(lines, patience(0), || None);
+        let telling = tokio::task::spawn_blocking(move || {
+            let told = (0..).take_while(|line: &u32| sender.blocking_send(*line).is_ok());
+            u32::try_from(told.count()).unwrap()
+        });
+        let told = telling.await.unwrap();
+        let seen: Vec<_> = super::super::received(lines).collect().await;
+        assert_eq!(seen, [0], "of {told} lines");
+    }
+
+    #[tokio::test]
+    async fn a_client_that_does_little_but_does_it_keeps_its_place() {
+        let patience = Patience { idle: Duration::from_millis(500), ..patience(0) };
+        let period = patience.idle / 10;
+        let (longer, piece) = (patience.idle * 2, Bytes::from_static(b"x"));
+        let begun = tokio::time::Instant::now();
+        let pieces = stream::unfold(tokio::time::interval(period), move |mut ticks| {
+            let piece = piece.clone();
+            async move {
+                ticks.tick().await;
+                (begun.elapsed() < longer).then_some((Ok(piece), ticks))
+            }
+        });
+        let mut reader = reading(Box::pin(pieces), patience);
+        let text = tokio::task::spawn_blocking(move || io::read_to_string(&mut reader));
+        assert!(text.await.unwrap().unwrap().len() > 1);
+    }
+
+    #[tokio::test]
     async fn a_client_in_nobody_s_way_may_do_nothing() {
         let patience = patience(1);
         let slow = tokio::time::timeout(patience.idle * 5, std::future::pending::<()>());
@@ -226,7 +267,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_written_is_streamed() {
-        let (mut writer, bytes) = writer();
+        let (mut writer, bytes) = writing(patience(1));
         let writing = tokio::task::spawn_blocking(move || writer.write_all(b"hello"));
         let pieces: Vec<Bytes> = super::super::received(bytes).try_collect().await.unwrap();
         assert_eq!(pieces.concat(), b"hello");
