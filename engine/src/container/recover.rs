@@ -33,6 +33,9 @@ use shim::client::{self, ShimClient, ShimError};
 const SHIMS_AT_ONCE: usize = 64;
 /// How long a shim may take to say how its container is.
 const SHIM_PATIENCE: Duration = Duration::from_secs(10);
+/// The same where nothing else tells whether its container runs: one whose start was not written down
+/// before the daemon was killed, on a machine whose disk is busy.
+const LAST_PATIENCE: Duration = Duration::from_secs(60);
 
 impl Containers {
     /// Takes up what is there, and tells of the records that it cannot read. Blocks.
@@ -277,7 +280,8 @@ impl Containers {
 /// to take its container for dead.
 async fn process_of(container: Arc<Container>, shim: ShimClient) -> Option<(ContainerId, i32)> {
     let id = container.id.clone();
-    match tokio::time::timeout(SHIM_PATIENCE, shim.status()).await {
+    let patience = if container.state.pid > 0 { SHIM_PATIENCE } else { LAST_PATIENCE };
+    match tokio::time::timeout(patience, shim.status()).await {
         Ok(Ok(status)) => status.pid.map(|pid| (id, pid)),
         Ok(Err(ShimError::Gone { source, .. })) if is_gone(&source) => {
             tracing::debug!(container = id.short(), error = %source, "no shim");
