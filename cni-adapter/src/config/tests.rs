@@ -355,3 +355,17 @@ proptest! {
         let _ = request("ADD", json!({key: value}));
     }
 }
+
+#[test]
+fn cve_2021_20206_no_name_is_a_path() {
+    for name in ["../../bin/x", "/bin/x", "a/b", "..", ".", "a\0b", "-x", "a b", "a\nb"] {
+        for change in [json!({"name": name}), json!({"ipam": {"type": name}})] {
+            assert!(refused(change).contains("is not a valid name"), "{name:?}");
+        }
+        let text = config(json!({})).to_string();
+        let mut environment = environment("ADD");
+        environment.insert("CNI_CONTAINERID", name.to_owned());
+        let failure = parse(&environment, text.as_bytes()).unwrap_err().to_string();
+        assert!(failure.contains("is not a valid name"), "{failure}");
+    }
+}

@@ -111,7 +111,7 @@ fn mapped_ports_lead_to_the_container_until_it_is_removed() {
 }
 
 #[test]
-fn packets_through_the_host_to_a_mapped_port_elsewhere_are_left_alone() {
+fn cve_2025_67499_packets_through_the_host_to_a_mapped_port_elsewhere_are_left_alone() {
     // CVE-2025-67499.
     let runtime = Runtime::new(pods()).with(|config| {
         config["runtimeConfig"] =

@@ -211,7 +211,7 @@ fn a_sandbox_may_have_upstreams_of_its_own() {
 }
 
 #[test]
-fn a_sandbox_with_internal_networks_only_asks_nobody() {
+fn cve_2024_29018_a_sandbox_with_internal_networks_only_asks_nobody() {
     let upstream = Upstream::answering("192.0.2.1");
     let lab = Lab::new(&[&upstream]);
     let mut internal = view(1);

@@ -193,7 +193,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_bomb_is_stopped_at_the_limit() {
+    fn cve_2017_14992_a_bomb_is_stopped_at_the_limit() {
         let limits = Limits { size: 1 << 40, free: 1 << 20, ratio: 100 };
         let mut bomb = Limited::new(io::repeat(0), limits, Packed::whole(1000));
         let error = io::copy(&mut bomb, &mut io::sink()).unwrap_err();

@@ -349,7 +349,7 @@ mod tests {
     }
 
     #[test]
-    fn mirrors_are_asked_first_for_docker_io_only_and_get_no_credentials() {
+    fn cve_2021_41092_mirrors_are_asked_first_for_docker_io_only_and_get_no_credentials() {
         let options =
             Options { mirrors: vec!["http://127.0.0.1:5000/".into()], ..Options::default() };
         assert_eq!(

@@ -405,3 +405,22 @@ fn xz_and_bzip2_are_imported_and_saved_as_what_everybody_reads() {
     }
     assert!(images.import(&cut[..], None, &serde_json::json!({}), "").is_err());
 }
+
+#[test]
+fn cve_2026_50195_what_is_imported_has_the_name_that_was_asked_for_and_no_other() {
+    let scratch = Scratch::new();
+    let images = open(&scratch);
+    load(&images, &docker_archive(&[layer("a")], &["mine:1", "other:1"]));
+    let mine = images.find("mine:1").unwrap().id;
+    // Whatever an archive says of names inside.
+    let archive = docker_archive(&[layer("b")], &["mine:1", "more:1"]);
+    let id = images.import(&archive[..], Some("new:1"), &serde_json::json!({}), "").unwrap();
+    assert_eq!(images.find("new:1").unwrap().names, ["new:1"]);
+    images.import(&archive[..], None, &serde_json::json!({}), "").unwrap();
+    assert_ne!(id, mine);
+    // And what is loaded moves the names that it tells of, which are all told.
+    let loaded = load(&images, &docker_archive(&[layer("c")], &["other:1"]));
+    assert_eq!(loaded, ["Loaded image: other:1"]);
+    assert_eq!(images.find("mine:1").unwrap().id, mine);
+    assert!(images.find("more:1").is_err());
+}

@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn a_place_of_the_runtime_that_is_a_link_is_refused() {
+    fn cve_2019_19921_cve_2026_41579_a_place_of_the_runtime_that_is_a_link_is_refused() {
         for place in PLACES {
             let root = Root::new(place);
             assert_eq!(root.refuses(&["/etc/hosts"]), "", "what is missing is made");
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mount_is_not_led_to_proc_by_a_link_of_the_image() {
+    fn cve_2025_52881_a_mount_is_not_led_to_proc_by_a_link_of_the_image() {
         let root = Root::new("target");
         symlink("/proc", root.0.join("data")).unwrap();
         symlink("data/../proc/self", root.0.join("deep")).unwrap();

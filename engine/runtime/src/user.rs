@@ -298,7 +298,7 @@ mod tests {
     const GROUP: &str = "root:x:0:\nweb:x:33:\nwheel:x:10:user,web\ndocker:x:999:user\n";
 
     #[test]
-    fn users_resolve_as_docker_resolves_them() {
+    fn cve_2026_30892_users_resolve_as_docker_resolves_them() {
         let root = Root::new("table", PASSWD, GROUP);
         assert_eq!(root.check("", &[]), Ok((0, 0, vec![0])));
         assert_eq!(root.check("1", &[]), Ok((1, 0, vec![0])));
@@ -312,13 +312,13 @@ mod tests {
     }
 
     #[test]
-    fn a_number_is_never_a_name() {
+    fn cve_2026_46680_a_number_is_never_a_name() {
         let root = Root::new("number", PASSWD, GROUP);
         assert_eq!(root.check("1000", &[]), Ok((1000, 0, vec![0])));
     }
 
     #[test]
-    fn ids_out_of_range_are_refused_and_never_wrap() {
+    fn cve_2024_40635_ids_out_of_range_are_refused_and_never_wrap() {
         let root = Root::new("range", PASSWD, GROUP);
         for user in ["4294967296", "-1", "2147483648", "0:4294967296", "99999999999999999999"] {
             let error = root.check(user, &[]).unwrap_err();
@@ -355,7 +355,7 @@ mod tests {
     }
 
     #[test]
-    fn hostile_files_are_read_in_bounded_memory() {
+    fn cve_2026_47262_hostile_files_are_read_in_bounded_memory() {
         let root = Root::new("hostile", PASSWD, GROUP);
         let before = peak();
         for file in ["group", "passwd"] {

@@ -35,6 +35,9 @@ fn without_options_everything_is_below_rnet() {
     assert_eq!(config.config_file, PathBuf::from("/etc/rnet/daemon.json"));
     assert_eq!((config.table.as_str(), config.bridge.device.as_str()), ("rnet", "rnet0"));
     assert_eq!(config.warnings, [""; 0]);
+    let at_once = (config.max_concurrent_downloads, config.max_concurrent_uploads);
+    assert_eq!((at_once, config.max_download_attempts), ((3, 5), 5));
+    assert_eq!((config.shutdown_timeout, config.no_new_privileges), (15, false));
 }
 
 #[test]
@@ -211,12 +214,19 @@ fn what_does_not_apply_is_worth_one_warning_each() {
 fn what_somebody_relies_on_is_refused() {
     let message = error("--authorization-plugin x", "");
     assert!(message.starts_with("invalid value for --authorization-plugin"), "{message}");
+    for message in [error("--userns-remap default", ""), error("", r#"{"userns-remap": "web"}"#)] {
+        assert!(
+            message.starts_with("invalid value for --userns-remap: containers have"),
+            "{message}"
+        );
+    }
+    load("", r#"{"userns-remap": ""}"#).unwrap();
 }
 
 #[test]
 fn every_flag_of_dockerd_is_known() {
     let line = "--containerd-namespace moby --containerd-plugins-namespace p --userland-proxy-path /x \
-                --allow-direct-routing --userns-remap default --cpu-rt-period 1 --raw-logs \
+                --allow-direct-routing --cpu-rt-period 1 --raw-logs \
                 --selinux-enabled --swarm-default-advertise-addr eth0 --oom-score-adjust -500 \
                 --node-generic-resource a=1 --metrics-addr 127.0.0.1:1 --cri-containerd \
                 --exec-opt native.cgroupdriver=cgroupfs --ip6tables --ip-forward --ipv6 \

@@ -95,7 +95,7 @@ fn rounds(daemon: &Daemon, count: u32) {
 }
 
 #[test]
-fn execs_and_attaches_that_are_broken_off_leave_nothing() {
+fn cve_2022_23471_cve_2025_64329_execs_and_attaches_that_are_broken_off_leave_nothing() {
     let count = std::env::var("RNET_BREAKS").map_or(USUAL, |text| text.parse().unwrap());
     let daemon = Daemon::start(&[]);
     daemon.docker_ok(&["run", "-d", "-i", "--name", "c1", "--network", "none", IMAGE, "trap"]);

@@ -1,7 +1,7 @@
 //! What is in containers, out of it and into it: `cp`, `diff`, `export`, `commit`.
 
 use std::fs;
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -160,7 +160,7 @@ impl Drop for Ends<'_> {
 }
 
 #[test]
-fn cve_2018_15664_a_copy_under_swapped_links_stays_in_the_container() {
+fn cve_2018_15664_cve_2021_41089_a_copy_under_swapped_links_stays_in_the_container() {
     let daemon = Daemon::start(&[]);
     for path in ["bound/real/etc", "host/etc"] {
         fs::create_dir_all(daemon.scratch.path(path)).unwrap();
@@ -171,6 +171,14 @@ fn cve_2018_15664_a_copy_under_swapped_links_stays_in_the_container() {
     symlink(daemon.scratch.path("host"), daemon.scratch.path("bound/swap")).unwrap();
     let bind = format!("{}:/bound", daemon.scratch.text("bound"));
     container(&daemon, "cc", &["-v", &bind]);
+    // Modes and owners, too, change when these do.
+    let changes = || {
+        ["host", "host/etc", "host/etc/canary"].map(|path| {
+            let meta = fs::metadata(daemon.scratch.path(path)).unwrap();
+            (meta.mode(), meta.ctime(), meta.ctime_nsec())
+        })
+    };
+    let before = changes();
     let over = AtomicBool::new(false);
     let (a, b) = (daemon.scratch.path("bound/real"), daemon.scratch.path("bound/swap"));
     let tar = archive("new", b"x");
@@ -194,6 +202,7 @@ fn cve_2018_15664_a_copy_under_swapped_links_stays_in_the_container() {
     });
     let names = fs::read_dir(daemon.scratch.path("host/etc")).unwrap().count();
     assert_eq!(names, 1, "something was written on the host");
+    assert_eq!(changes(), before, "something was changed on the host");
 }
 
 #[test]
@@ -216,6 +225,31 @@ fn cve_2026_41567_archives_are_decompressed_by_no_program_of_the_image() {
         assert_eq!(daemon.docker_ok(&["exec", "cc", "cat", "/tmp/f"]), "unpacked");
     }
     assert_eq!(daemon.docker_ok(&["exec", "cc", "ls", "/canary"]), "");
+}
+
+#[test]
+fn cve_2019_14271_no_library_of_the_image_is_mapped_by_a_copy() {
+    let daemon = Daemon::start(&[]);
+    container(&daemon, "cc", &[]);
+    let canary = daemon.scratch.path("canary.so");
+    fs::write(&canary, "no library at all").unwrap();
+    let canary = canary.to_str().unwrap();
+    for library in ["libnss_files.so.2", "libnss_compat.so.2", "libc.so.6"] {
+        for directory in ["lib", "lib64", "usr/lib", "lib/x86_64-linux-gnu"] {
+            let tar = archive(&format!("{directory}/{library}"), b"");
+            assert_eq!(put(&daemon, "cc", "/", &tar).0, 200);
+            daemon.docker_ok(&["cp", canary, &format!("cc:/{directory}/{library}")]);
+        }
+    }
+    // Owners by name are what others load such a library for.
+    daemon.docker_ok(&["cp", "-a", canary, "cc:/tmp/file"]);
+    daemon.docker_ok(&["cp", "-a", "cc:/tmp/file", &daemon.scratch.text("back")]);
+    daemon.docker_ok(&["export", "-o", &daemon.scratch.text("all.tar"), "cc"]);
+    let maps = fs::read_to_string(format!("/proc/{}/maps", daemon.id())).unwrap();
+    let root = daemon.scratch.text("data");
+    let mapped = maps.lines().filter(|line| line.contains(".so"));
+    let theirs: Vec<_> = mapped.filter(|line| line.contains(&root)).collect();
+    assert_eq!(theirs, [""; 0]);
 }
 
 #[test]

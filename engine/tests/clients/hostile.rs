@@ -143,7 +143,7 @@ fn with_traps(daemon: &Daemon, canary: &Canary) -> Made {
 }
 
 #[test]
-fn no_link_of_an_image_leads_what_the_engine_makes_out_of_the_root() {
+fn cve_2025_24965_cve_2025_31133_no_link_of_an_image_leads_what_the_engine_makes_out_of_the_root() {
     for driver in ["overlay2", "vfs"] {
         let daemon = Daemon::start(&["--storage-driver", driver]);
         let canary = Canary::new(&daemon.scratch);
@@ -173,7 +173,7 @@ fn no_link_of_an_image_leads_what_the_engine_makes_out_of_the_root() {
 }
 
 #[test]
-fn an_image_whose_own_places_are_links_is_refused_by_name() {
+fn cve_2019_19921_cve_2026_41579_an_image_whose_own_places_are_links_is_refused_by_name() {
     for driver in ["overlay2", "vfs"] {
         let daemon = Daemon::start(&["--storage-driver", driver]);
         let canary = Canary::new(&daemon.scratch);
@@ -195,7 +195,7 @@ fn an_image_whose_own_places_are_links_is_refused_by_name() {
 }
 
 #[test]
-fn what_an_image_leads_to_proc_is_not_mounted() {
+fn cve_2025_52881_what_an_image_leads_to_proc_is_not_mounted() {
     let daemon = Daemon::start(&[]);
     let mut made = Made::new(&daemon);
     made.link("data", "/proc");
@@ -213,7 +213,7 @@ fn what_an_image_leads_to_proc_is_not_mounted() {
 }
 
 #[test]
-fn a_working_directory_is_not_what_a_process_has_open() {
+fn cve_2024_21626_a_working_directory_is_not_what_a_process_has_open() {
     let daemon = Daemon::start(&[]);
     daemon.docker_ok(&["run", "-d", "--name", "box", "--network", "none", IMAGE, "sleep", "1000"]);
     for descriptor in 3..12 {
@@ -229,7 +229,7 @@ fn a_working_directory_is_not_what_a_process_has_open() {
 
 /// CVE-2026-30892, CVE-2024-40635, CVE-2026-46680.
 #[test]
-fn nobody_becomes_root_by_how_a_user_is_written() {
+fn cve_2026_30892_cve_2024_40635_cve_2026_46680_nobody_becomes_root_by_how_a_user_is_written() {
     let daemon = Daemon::start(&[]);
     let mut made = Made::new(&daemon);
     made.file("etc/passwd", b"root:x:0:0::/:\nweb:x:33:34::/:\n1000:x:0:0::/:\n0x1:x:0:0::/:\n");
@@ -272,7 +272,7 @@ fn nobody_becomes_root_by_how_a_user_is_written() {
 
 /// CVE-2019-5736: with `--init` process 1 is a program of the host's.
 #[test]
-fn programs_of_the_host_cannot_be_written_from_a_container() {
+fn cve_2019_5736_programs_of_the_host_cannot_be_written_from_a_container() {
     let daemon = Daemon::start(&[]);
     let program = daemon.scratch.path("data/init");
     let before = fs::read(&program).unwrap();
@@ -358,7 +358,8 @@ fn check_modes(path: &Path) {
 
 /// CVE-2021-41091, CVE-2020-15257.
 #[test]
-fn what_the_engine_keeps_is_for_root_alone_and_no_socket_is_reached_by_its_name() {
+fn cve_2021_41091_cve_2020_15257_what_the_engine_keeps_is_for_root_alone_and_no_socket_is_reached_by_its_name()
+ {
     let daemon = Daemon::start(&[]);
     let image = daemon.scratch.text("image.tar");
     daemon.docker_ok(&["network", "create", "own"]);
@@ -387,7 +388,7 @@ fn what_the_engine_keeps_is_for_root_alone_and_no_socket_is_reached_by_its_name(
 
 /// CVE-2022-31030, CVE-2022-23471: clients that go away leave nothing.
 #[test]
-fn clients_that_vanish_leave_neither_descriptors_nor_tasks() {
+fn cve_2022_31030_clients_that_vanish_leave_neither_descriptors_nor_tasks() {
     let daemon = Daemon::start(&[]);
     daemon.docker_ok(&["run", "-d", "--name", "box", "--network", "none", IMAGE, "sleep", "1000"]);
     let figures = || {

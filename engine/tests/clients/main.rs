@@ -12,6 +12,7 @@ mod both;
 mod breaking;
 mod build;
 mod busybox;
+mod claims;
 mod compose;
 mod connections;
 mod contexts;

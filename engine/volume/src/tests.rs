@@ -246,7 +246,7 @@ fn an_empty_volume_is_filled_once_with_owner_and_mode() {
 }
 
 #[test]
-fn a_link_that_a_container_swaps_in_sends_no_write_elsewhere() {
+fn cve_2022_23648_a_link_that_a_container_swaps_in_sends_no_write_elsewhere() {
     let scratch = Scratch::new();
     let volumes = scratch.open();
     let (volume, _) = volumes.create("data", none()).unwrap();

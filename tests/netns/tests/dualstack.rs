@@ -18,7 +18,7 @@ fn only(model: &mut Model, n: u8, ipv6: bool) {
 }
 
 #[test]
-fn network_of_one_family_has_nothing_of_the_other() {
+fn cve_2024_32473_network_of_one_family_has_nothing_of_the_other() {
     for ipv6 in [false, true] {
         let (lab, mut model) = (Lab::new(), Model::default());
         model.network(1);

@@ -51,7 +51,7 @@ fn neighbours_on_a_network_reach_each_other() {
 }
 
 #[test]
-fn ports_that_are_not_published_are_closed_even_to_who_has_a_route() {
+fn moby_45610_ports_that_are_not_published_are_closed_even_to_who_has_a_route() {
     let site = Site::new();
     // The container's own port is published, but that is no permission to go round the host's.
     site.publish("0.0.0.0", 8080, "10.1.0.2");
@@ -166,7 +166,7 @@ fn an_internal_network_does_not_reach_the_sockets_that_reserve_ports() {
 }
 
 #[test]
-fn a_gateway_is_out_of_reach_from_outside_even_with_a_route() {
+fn moby_45610_a_gateway_is_out_of_reach_from_outside_even_with_a_route() {
     let site = Site::new();
     site.host.serve("host", 9000);
     for (gateway, own) in [("10.1.0.1", "192.0.2.1"), ("[fd00:a::1]", "[2001:db8::1]")] {

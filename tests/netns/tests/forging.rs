@@ -201,7 +201,7 @@ fn forge(option: &str, words: &str) -> [BTreeSet<String>; 3] {
 }
 
 #[test]
-fn nothing_that_a_container_forges_reaches_a_neighbour() {
+fn cve_2020_13401_nothing_that_a_container_forges_reaches_a_neighbour() {
     let [_, own, arrived] = forge("", "");
     assert_eq!(arrived, own);
 }

@@ -189,7 +189,7 @@ fn forwarding_stays_on_when_the_last_network_goes() {
 }
 
 #[test]
-fn without_ownership_a_flushed_ruleset_comes_back() {
+fn cve_2025_54410_cve_2025_54388_without_ownership_a_flushed_ruleset_comes_back() {
     let site = Site::with(Ownership::Declined);
     assert!(site.kernel.table_owner().is_none());
     for damage in ["flush ruleset", "delete table inet rnet", "flush chain inet rnet published"] {

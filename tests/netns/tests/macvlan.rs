@@ -112,6 +112,21 @@ fn an_internal_network_has_no_way_out_of_its_subnet() {
 }
 
 #[test]
+fn cve_2024_32473_a_network_of_ipv4_alone_has_no_ipv6_in_its_containers() {
+    let (_lan, neighbour, _host, daemon) = Lan::with_daemon();
+    daemon.rnet("network create -d macvlan --subnet 10.7.0.0/24 -o parent=eth0 lan");
+    let one = daemon.run("one", "--network lan");
+    assert_eq!(one.sysctl("net/ipv6/conf/eth0/disable_ipv6"), "1");
+    assert_eq!(one.sysctl("net/ipv6/conf/eth0/accept_ra"), "0");
+    let addresses = one.addresses("eth0");
+    assert!(addresses.iter().all(|address| address.is_ipv4()), "{addresses:?}");
+    let _server = neighbour.serve(PORT);
+    let [ipv4, ipv6] = Lab::both(NEIGHBOUR);
+    passes(&one, &[ipv4]);
+    assert!(one.is_cut_off_from(SocketAddr::new(ipv6, PORT)));
+}
+
+#[test]
 fn the_host_leads_nobody_into_a_network_that_it_is_on() {
     let (_lan, neighbour, host, daemon) = Lan::with_daemon();
     let far = Host::new();

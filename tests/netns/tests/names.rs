@@ -252,7 +252,7 @@ fn the_servers_of_dns_are_those_that_are_asked_on_every_network_and_the_file_say
 }
 
 #[test]
-fn nothing_is_asked_outside_for_who_has_internal_networks_only() {
+fn cve_2024_29018_nothing_is_asked_outside_for_who_has_internal_networks_only() {
     let lab = Lab::new();
     let upstream = Upstream::start(&lab.client, Some(["203.0.113.7", "2001:db8:f::7"]));
     let daemon = Daemon::start(&lab.host, &[]);

@@ -33,7 +33,7 @@ fn told(table: &Nft, events: &OwnedFd) -> bool {
 }
 
 #[test]
-fn no_connection_is_lost_while_others_flush_the_ruleset() {
+fn cve_2025_54410_no_connection_is_lost_while_others_flush_the_ruleset() {
     let site = Site::new();
     site.publish("0.0.0.0", 8080, "10.1.0.2");
     site.publish("::", 8080, "fd00:a::2");

@@ -115,7 +115,7 @@ fn neighbours_and_the_container_itself_reach_a_port_by_the_hosts_address() {
 }
 
 #[test]
-fn the_same_port_of_somebody_else_is_not_touched_on_its_way_through_the_host() {
+fn cve_2025_67499_the_same_port_of_somebody_else_is_not_touched_on_its_way_through_the_host() {
     let site = site();
     site.client.serve("client", 8080);
     assert_eq!(site.b1.reach("192.0.2.2:8080"), "client sees 192.0.2.1");
@@ -133,7 +133,7 @@ fn make_martian(space: &Space, gateway: &str) {
 }
 
 #[test]
-fn ports_of_localhost_are_not_reached_from_outside_by_martian_routes() {
+fn moby_45610_ports_of_localhost_are_not_reached_from_outside_by_martian_routes() {
     let site = Site::new();
     site.publish("127.0.0.1", 8080, "10.1.0.2");
     site.publish("0.0.0.0", 8081, "10.1.0.2");

@@ -344,7 +344,7 @@ fn a_client_that_keeps_sending_follows_a_port_to_its_new_container() {
 }
 
 #[test]
-fn packets_routed_to_the_same_port_of_somebody_else_are_not_touched() {
+fn cve_2025_67499_packets_routed_to_the_same_port_of_somebody_else_are_not_touched() {
     let lab = Lab::new();
     for path in ["net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"] {
         lab.host.set_sysctl(path, "1");

@@ -144,7 +144,7 @@ fn a_machine_that_gets_another_address_is_reached_by_one_change_of_the_kernel() 
 }
 
 #[test]
-fn frames_of_a_stranger_do_not_get_in_and_tunnels_of_others_are_left_alone() {
+fn cve_2023_28840_frames_of_a_stranger_do_not_get_in_and_tunnels_of_others_are_left_alone() {
     let mut site = Machines::new(1, USUAL);
     let one = site.start(0, 11);
     let mac = one.peer.mac;

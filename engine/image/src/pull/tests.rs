@@ -378,3 +378,66 @@ async fn a_dropped_pull_leaves_a_store_that_pulls_again() {
     assert!(pulling.await.unwrap_err().is_cancelled());
     run(&images, named(server.name("a:1"))).await.image();
 }
+
+#[tokio::test]
+async fn cve_2021_41092_credentials_are_told_to_nobody_that_a_registry_sends_people_to() {
+    let files = || {
+        let mut files = Files::default();
+        files.image("a", "1", &[layer("one")]);
+        files
+    };
+    let auth = RegistryAuth {
+        username: "user".into(),
+        password: "word".into(),
+        ..RegistryAuth::default()
+    };
+    for manners in [
+        Manners { credentials: Some("dXNlcjp3b3Jk"), ..Manners::default() },
+        Manners { basic: Some("dXNlcjp3b3Jk"), ..Manners::default() },
+    ] {
+        let other = Server::start(files(), Manners::default());
+        let manners = Manners { elsewhere: Some(other.address), ..manners };
+        let server = Server::start(files(), manners);
+        let scratch = Scratch::new();
+        let request = PullRequest { auth: Some(auth.clone()), ..named(server.name("a:1")) };
+        run(&open(&scratch), request).await.image();
+        assert_ne!(server.requests(" by "), 0);
+        assert_ne!(other.requests("/blobs/"), 0);
+        assert_eq!(other.requests(" by "), 0);
+    }
+}
+
+#[tokio::test]
+async fn cve_2021_21285_hundreds_of_damaged_manifests_leave_a_store_that_works() {
+    let scratch = Scratch::new();
+    let images = open(&scratch);
+    let mut files = Files::default();
+    files.image("a", "1", &[layer("one")]);
+    let (kind, good) = files.0["/v2/a/manifests/1"].clone();
+    let mut state = 1_u64;
+    let mut random = |limit: usize| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        usize::try_from(state >> 33).unwrap() % limit
+    };
+    for number in 0..500 {
+        let mut bytes = good.clone();
+        let at = random(bytes.len());
+        match number % 4 {
+            0 => bytes.truncate(at),
+            1 => drop(bytes.splice(at..at, good.clone())),
+            2 => bytes[at] = b"\0\"{}[]:,0-\xff"[random(11)],
+            _ => drop(bytes.drain(at..(at + 1 + random(40)).min(good.len()))),
+        }
+        files.0.insert(format!("/v2/a/manifests/m{number}"), (kind.clone(), bytes));
+    }
+    let server = Server::start(files, Manners::default());
+    let mut refused = 0;
+    for number in 0..500 {
+        let outcome = run(&images, named(server.name(&format!("a:m{number}")))).await;
+        refused += usize::from(outcome.result.is_err());
+    }
+    // What changed may be of no account.
+    assert!(refused > 400, "{refused} were refused");
+    let whole = run(&images, named(server.name("a:1"))).await.image();
+    assert!(images.list().iter().all(|image| image.id == whole.id));
+}

@@ -137,7 +137,7 @@ fn as_many_layers_as_an_image_may_have_are_mounted() {
 }
 
 #[test]
-fn an_image_whose_dockerenv_is_a_link_does_not_choose_what_create_writes() {
+fn cve_2025_24965_an_image_whose_dockerenv_is_a_link_does_not_choose_what_create_writes() {
     let scratch = Scratch::new();
     let outside = scratch.path("shadow");
     fs::write(&outside, "theirs").unwrap();
@@ -153,7 +153,7 @@ fn an_image_whose_dockerenv_is_a_link_does_not_choose_what_create_writes() {
 }
 
 #[test]
-fn a_place_that_an_image_links_elsewhere_is_looked_up_inside_the_image() {
+fn cve_2022_23648_a_place_that_an_image_links_elsewhere_is_looked_up_inside_the_image() {
     let scratch = Scratch::new();
     let layer = Tar::new()
         .dir("etc/")

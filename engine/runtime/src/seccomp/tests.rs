@@ -70,7 +70,7 @@ fn every_call_is_treated_as_the_rules_say() {
 }
 
 #[test]
-fn sockets_into_the_kernel_and_the_hypervisor_are_refused() {
+fn cve_2026_31431_sockets_into_the_kernel_and_the_hypervisor_are_refused() {
     let filter = default_filter(CapabilitySet::default_set());
     for way in [Architecture::X86_64, Architecture::X86, Architecture::X32] {
         for (family, verdict) in [(1, ALLOW), (10, ALLOW), (38, EPERM), (39, ALLOW), (40, EPERM)] {

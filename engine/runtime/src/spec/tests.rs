@@ -394,7 +394,7 @@ fn device_rules_come_after_the_usual_ones() {
 }
 
 #[test]
-fn nothing_is_mounted_over_what_tells_of_processes() {
+fn cve_2025_52881_nothing_is_mounted_over_what_tells_of_processes() {
     let at = |kind: MountKind, source: &str, target: &str| {
         let [source, target] = [source, target].map(str::to_owned);
         BundleInput { mounts: vec![Mount { kind, source, target, ..Mount::default() }], ..input() }
@@ -418,7 +418,7 @@ fn nothing_is_mounted_over_what_tells_of_processes() {
 }
 
 #[test]
-fn a_process_is_not_put_where_the_runtime_is() {
+fn cve_2024_21626_a_process_is_not_put_where_the_runtime_is() {
     for cwd in [
         "/proc/self/fd/7",
         "/proc/self/fd/7/../..",

@@ -102,7 +102,7 @@ async fn code_of(client: &ShimClient, exec: shim::protocol::Exec) -> Option<i32>
 
 /// CVE-2019-5736.
 #[test]
-fn the_programs_of_the_host_are_not_overwritten_by_who_has_them_run_inside() {
+fn cve_2019_5736_the_programs_of_the_host_are_not_overwritten_by_who_has_them_run_inside() {
     with_each_runtime("overwrite", &["overwrite"], |mut container| {
         // A copy of the runtime, in case that it can.
         let program = container.directory.join(container.runtime.name());
@@ -186,7 +186,7 @@ fn set_traps(container: &Container, canary: &Canary, inside: bool) -> Vec<Mount>
 
 /// CVE-2025-31133, -52565; CVE-2024-45310.
 #[test]
-fn no_link_of_an_image_leads_a_mount_or_a_file_out_of_the_root() {
+fn cve_2025_31133_cve_2025_52565_no_link_of_an_image_leads_a_mount_or_a_file_out_of_the_root() {
     for (tty, inside) in [(false, false), (false, true), (true, false), (true, true)] {
         with_each_runtime("links", &["read", "/etc/hosts"], |mut container| {
             let canary = Canary::new(&container);
@@ -209,7 +209,7 @@ fn no_link_of_an_image_leads_a_mount_or_a_file_out_of_the_root() {
 /// CVE-2019-19921, CVE-2023-27561, CVE-2026-41579, CVE-2026-47766. The check stands before the runtime,
 /// because not every runtime stands the test.
 #[test]
-fn an_image_whose_own_places_are_links_is_not_given_to_a_runtime() {
+fn cve_2019_19921_cve_2026_41579_an_image_whose_own_places_are_links_is_not_given_to_a_runtime() {
     for place in ["proc", "sys", "dev"] {
         with_each_runtime(place, &["exit", "0"], |container| {
             let canary = Canary::new(&container);
@@ -225,7 +225,7 @@ fn an_image_whose_own_places_are_links_is_not_given_to_a_runtime() {
 
 /// CVE-2024-21626.
 #[test]
-fn no_working_directory_is_what_the_runtime_has_open() {
+fn cve_2024_21626_no_working_directory_is_what_the_runtime_has_open() {
     with_each_runtime("workdir", &["sleep"], |mut container| {
         let canary = Canary::new(&container);
         let rootfs = container.directory.join("rootfs");
@@ -271,7 +271,8 @@ fn may_make_targets_anywhere(container: &Container) -> bool {
 
 /// CVE-2021-30465: a container that shares a volume changes it while another one is being made.
 #[test]
-fn no_link_that_comes_while_a_volume_is_mounted_leads_out_of_the_root() {
+fn cve_2021_30465_cve_2024_45310_no_link_that_comes_while_a_volume_is_mounted_leads_out_of_the_root()
+ {
     with_each_runtime("race", &["exit", "0"], |mut container| {
         let canary = Canary::new(&container);
         let volume = container.directory.join("volume");

@@ -4,6 +4,7 @@
 
 #![expect(clippy::unwrap_used, reason = "whatever fails here fails the test")]
 
+mod confined;
 mod held;
 mod hostile;
 mod hung;
@@ -332,67 +333,6 @@ fn a_start_that_failed_has_left_nothing_when_that_is_told() {
                 client.kill(libc::SIGKILL, None).await.unwrap();
                 watch.end().await;
             });
-        }
-    });
-}
-
-/// Name=value lines of `probe confinement`.
-fn facts(text: &str) -> BTreeMap<&str, &str> {
-    text.lines().filter_map(|line| line.trim_end().split_once('=')).collect()
-}
-
-#[test]
-fn containers_and_execs_are_confined() {
-    with_each_runtime("confined", &["sleep"], |mut container| {
-        container.start(&[]).unwrap();
-        let granted = 0xa804_25fb & container.host.capabilities.bits();
-        let client = container.client();
-        let mut texts = Vec::new();
-        run(async {
-            let mut watch = client.watch().await.unwrap();
-            let exec = container.exec("c", &["probe", "confinement"], OUTPUT, false);
-            let mut stream = client.exec(exec).await.unwrap().stream.unwrap();
-            let mut bytes = Vec::new();
-            stream.read_to_end(&mut bytes).await.unwrap();
-            texts.push(String::from_utf8(unframe(&bytes).0).unwrap());
-            client.kill(libc::SIGKILL, None).await.unwrap();
-            exit_of(&mut watch, None).await;
-            while watch.next().await.is_some() {}
-        });
-        container.input.args[1] = "confinement".to_owned();
-        fs::remove_file(container.directory.join("json.log")).unwrap();
-        let (ours, theirs) = UnixStream::pair().unwrap();
-        container.config.attached = vec![OUTPUT];
-        container.start(&[theirs.into()]).unwrap();
-        (&ours).read_to_end(&mut Vec::new()).unwrap();
-        texts.push(container.log("stdout"));
-        for text in texts {
-            let facts = facts(&text);
-            let granted = format!("{granted:016x}");
-            for (name, value) in [
-                ("Seccomp", "2"),
-                ("NoNewPrivs", "0"),
-                ("CapEff", &*granted),
-                ("CapPrm", &granted),
-                ("CapBnd", &granted),
-                ("CapInh", "0000000000000000"),
-                ("CapAmb", "0000000000000000"),
-                ("files", "[0, 1, 2]"),
-                ("af_alg", "1"),
-                ("af_inet", "0"),
-                ("clone3", "38"),
-                ("unshare", "1"),
-                ("af_vsock", "1"),
-                ("shown", "[]"),
-                ("opened", "[]"),
-                ("sysctl", "false"),
-                ("sysfs", "false"),
-                ("cwd", "/"),
-                ("home", "/"),
-                ("hostname", "box"),
-            ] {
-                assert_eq!(facts.get(name), Some(&value), "{name} in:\n{text}");
-            }
         }
     });
 }

@@ -164,5 +164,51 @@ fn confinement() {
     println!("cwd={}", std::env::current_dir().unwrap().display());
     println!("home={}", std::env::var("HOME").unwrap_or_default());
     println!("hostname={}", std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap().trim());
+    devices();
+    mounts();
     println!("ppid={}", std::os::unix::process::parent_id());
+}
+
+/// The devices that are there, and what becomes of those that one makes oneself.
+fn devices() {
+    use std::os::unix::fs::FileTypeExt;
+    let entries = std::fs::read_dir("/dev").unwrap().flatten();
+    let is_device = |entry: &std::fs::DirEntry| {
+        let kind = std::fs::metadata(entry.path()).map(|meta| meta.file_type());
+        kind.is_ok_and(|kind| kind.is_char_device() || kind.is_block_device())
+    };
+    let names = entries.filter(is_device).map(|entry| entry.file_name().into_string().unwrap());
+    // These are links to what the program was given.
+    let mut names: Vec<_> = names.filter(|name| !name.starts_with("std")).collect();
+    names.sort_unstable();
+    println!("devices={}", names.join(" "));
+    let made = [(10, 229), (1, 1), (1, 3)].map(|(major, minor): (i64, i64)| {
+        let path = format!("/made-{major}-{minor}");
+        let name = std::ffi::CString::new(&*path).unwrap();
+        let done = unsafe { syscall(133, name.as_ptr(), 0o020_666_i64, major << 8 | minor) };
+        let opened = std::fs::File::options().read(true).open(&path).map(drop);
+        let _ = std::fs::remove_file(path);
+        let code = if done == 0 { code(opened) } else { 1000 };
+        format!("{major}:{minor}={code}")
+    });
+    println!("made={}", made.join(" "));
+}
+
+/// What is mounted where, with the options that count, in an order of their own.
+fn mounts() {
+    let text = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    for line in text.lines() {
+        let (front, back) = line.split_once(" - ").unwrap();
+        let (front, back): (Vec<_>, Vec<_>) = (front.split(' ').collect(), back.split(' ').collect());
+        let all: Vec<_> = front[5].split(',').chain(back[2].split(',')).collect();
+        let plain = ["noexec", "nodev", "nosuid"].into_iter().filter(|option| all.contains(option));
+        let mut shown: Vec<_> = plain.collect();
+        if front[5].starts_with("ro") {
+            shown.push("ro");
+        }
+        for key in ["gid=", "mode=", "ptmxmode=", "size="] {
+            shown.extend(all.iter().find(|option| option.starts_with(key)));
+        }
+        println!("at {}={} {}", front[4], back[0], shown.join(" "));
+    }
 }

@@ -110,6 +110,55 @@ fn places_of_mounts_go_and_what_a_step_changed_around_them_stays() {
     assert!(site.shell("places", "ls -d /made 2>&1 || true").contains("No such file"));
 }
 
+/// CVE-2024-23651 and -23653 are of what a step asks for; the places of its mounts are CVE-2024-23652.
+#[test]
+fn cve_2024_23652_no_link_that_a_step_leaves_has_anything_removed_elsewhere() {
+    let site = Site::new();
+    let canary = site.daemon.scratch.path("canary");
+    fs::create_dir_all(canary.join("deep")).unwrap();
+    fs::write(canary.join("empty"), "").unwrap();
+    let (link, up) = (canary.display(), "../".repeat(16));
+    for to in [link.to_string(), format!("{up}{}", link.to_string().trim_start_matches('/'))] {
+        let text = format!(
+            "FROM base\nRUN --mount=type=cache,target=/opt/deep --mount=type=cache,target=/opt/empty \
+             mv /opt /aside && ln -s {to} /opt && mkdir -p {link}/deep && touch {link}/empty\n"
+        );
+        site.of("links", &text);
+        assert!(canary.join("deep").is_dir() && canary.join("empty").is_file(), "{to}");
+    }
+}
+
+#[test]
+fn cve_2024_23651_cve_2024_23653_a_step_gets_nothing_of_the_host_and_no_privileges() {
+    let site = Site::new();
+    let canary = site.daemon.scratch.path("canary");
+    fs::create_dir(&canary).unwrap();
+    fs::write(canary.join("secret"), "of the host").unwrap();
+    let link = canary.display();
+    let (_, error) = site.fails("FROM base\nRUN --security=insecure true\n", &[]);
+    assert!(error.contains("--security=insecure is not allowed"), "{error}");
+    // A source is below the context or a stage, whatever its links say.
+    let context = site.context("fails", &[("real/secret", "inside")]);
+    std::os::unix::fs::symlink(&canary, context.join("link")).unwrap();
+    let climb = format!("{}{link}", "../".repeat(16));
+    for from in ["", ",from=made"] {
+        let text = |source: &str| {
+            format!(
+                "FROM base AS made\nRUN mkdir /real && echo > /real/secret && ln -s {link} /link\n\
+                 FROM base\nRUN --mount=type=bind{from},source={source},target=/m cat /m/secret\n"
+            )
+        };
+        site.fails(&text("/link"), &[]);
+        site.fails(&text(&climb), &[]);
+        fs::write(context.join("Dockerfile"), text("/real")).unwrap();
+        site.built(&[context.to_str().unwrap()]);
+    }
+    // Of a cache there is no part that could be another one when it is mounted.
+    let part = "FROM base\nRUN --mount=type=cache,id=c,target=/m,source=/sub true\n";
+    let (_, error) = site.fails(part, &[]);
+    assert!(error.contains("from and source are for bind"), "{error}");
+}
+
 #[test]
 fn the_image_of_a_stage_that_has_ended_stays_until_the_build_is_over() {
     let site = Site::new();

@@ -24,6 +24,8 @@ pub(super) struct Manners {
     pub(super) cuts: usize,
     /// Requests for parts get the whole.
     pub(super) no_ranges: bool,
+    /// Blobs are to be had there.
+    pub(super) elsewhere: Option<SocketAddr>,
 }
 
 pub(super) struct Server {
@@ -87,6 +89,9 @@ impl Content {
             }
             let range = headers.get("range").cloned().unwrap_or_default();
             self.log.lock().unwrap().push(format!("{path} {range}").trim().to_owned());
+            if let Some(credentials) = headers.get("authorization") {
+                self.log.lock().unwrap().push(format!("{path} by {credentials}"));
+            }
             let head = self.respond(&path, &headers);
             (&*stream).write_all(&head.0).ok()?;
             if head.1 {
@@ -124,6 +129,10 @@ impl Content {
             && authorization != format!("Basic {wanted}")
         {
             return (answer("401 No", "www-authenticate: Basic realm=\"r\"\r\n", b""), false);
+        }
+        if let Some(there) = self.manners.elsewhere.filter(|_| path.contains("/blobs/")) {
+            let location = format!("location: http://{there}{path}\r\n");
+            return (answer("307 Elsewhere", &location, b""), false);
         }
         let Some((kind, bytes)) = self.files.get(path) else {
             let code = if path.contains("denied") { "DENIED" } else { "MANIFEST_UNKNOWN" };

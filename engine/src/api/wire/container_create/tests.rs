@@ -292,3 +292,22 @@ fn commands_are_lists_or_one_string() {
     assert_eq!(command(Value::Null).unwrap(), None);
     assert!(command(json!({})).is_err() && command(json!([5])).is_err());
 }
+
+#[test]
+fn cve_2018_20699_lists_and_ranges_of_numbers_have_an_end() {
+    const MOST: u64 = u64::MAX / 2;
+    for list in [format!("1-{MOST}"), format!("0,{MOST}"), "0-8193".to_owned(), "1-".to_owned()] {
+        for field in ["CpusetMems", "CpusetCpus"] {
+            assert!(host(&json!({ field: list })).is_err(), "{field} {list}");
+        }
+    }
+    for range in [format!("1-{MOST}"), "0-65536".to_owned(), "9-1".to_owned(), "1-2-3".to_owned()] {
+        let port = format!("{range}/tcp");
+        assert!(of(&json!({"Image": "x", "ExposedPorts": {&port: {}}})).is_err(), "{range}");
+        let bindings = json!({"80/tcp": [{"HostPort": range}]});
+        assert!(host(&json!({"PortBindings": bindings})).is_err(), "{range}");
+        assert!(host(&json!({"PortBindings": {port: []}})).is_err(), "{range}");
+    }
+    let all = json!({"Image": "x", "ExposedPorts": {"1-65535/tcp": {}}});
+    assert_eq!(of(&all).unwrap().exposed.len(), 65_535);
+}
