@@ -285,12 +285,6 @@ fn a_network_s_refusal_has_docker_s_lines() {
                 "invalid config for network bridge: invalid MAC address x",
             ),
             (
-                create,
-                bridge(Value::Null),
-                400,
-                "invalid config for network bridge: EndpointsConfig is nil",
-            ),
-            (
                 "/networks/create",
                 json!({"Name": "n", "Scope": "swarm"}),
                 403,

@@ -296,9 +296,6 @@ fn endpoints(
     let mut endpoints = Vec::new();
     for (name, value) in networking.endpoints_config {
         let name = if name == "default" { default.to_owned() } else { name };
-        if value.is_null() {
-            return Err(of_network(&name, &Error::invalid("EndpointsConfig is nil")));
-        }
         let endpoint: EndpointConfig =
             read(value, &format!("NetworkingConfig.EndpointsConfig.{name}"))?;
         let spec = endpoint_spec(&endpoint).map_err(|error| of_network(&name, &error))?;
