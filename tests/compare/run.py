@@ -62,12 +62,14 @@ class Side:
         self.socket = socket_path
         self.prefix = prefix
         self.saved = {}
+        self.began = 0
         config = tempfile.mkdtemp(prefix="compare")
         self.env = {**os.environ, "DOCKER_HOST": f"unix://{socket_path}", "DOCKER_CONFIG": config}
 
     def run(self, line):
         """The outcome of one line of a scenario."""
-        line = line.replace("@", self.prefix)
+        line = line.replace("@", self.prefix).replace("{began}", str(self.began))
+        line = line.replace("{now}", str(int(time.time()) + 1))
         for name, value in self.saved.items():
             line = line.replace("{" + name + "}", value)
         verb = line.split(" ", 1)[0]
@@ -168,6 +170,7 @@ def plain(text, side):
         (r"(About )?(\d+|an?|Less than a) (second|minute|hour)s?( ago)?", "<while>"),
         (r"port (\d{5})\b", "port <port>"),
         (r":(3[2-9]|[45]\d|6[0-5])\d{3}\b", ":<port>"),
+        (r'"(time|timeNano)":\d+', r'"\1":<when>'),
     ]
     for pattern, replacement in rules:
         text = re.sub(pattern, replacement, text)
@@ -183,6 +186,10 @@ def shape(value, side, key=""):
             if name in OPAQUE:
                 continue
             path = f"{key}.{plain(name, side)}"
+            if name == "Processes" and inner:
+                # Their numbers and times are those of a run: how many there are, and of what.
+                yield f"{path} : {len(inner)} of {len(inner[0])}"
+                continue
             if name in OWN and not isinstance(inner, (dict, list)):
                 yield f"{path} : {type(inner).__name__}{' empty' if not inner else ''}"
             else:
@@ -190,10 +197,19 @@ def shape(value, side, key=""):
     elif isinstance(value, list):
         if not value:
             yield f"{key} = []"
-        for number, inner in enumerate(value):
+        for number, inner in enumerate(ordered(value, key)):
             yield from shape(inner, side, f"{key}[{number}]")
     else:
         yield f"{key} = {plain(json.dumps(value), side)}"
+
+
+def ordered(value, key):
+    """Lists whose order is by chance with Docker, as it makes them of maps."""
+    if key.endswith(".Mounts"):
+        return sorted(value, key=lambda mount: mount.get("Destination", mount.get("Target", "")))
+    if not key and all(isinstance(one, dict) and "IPAM" in one for one in value):
+        return sorted(value, key=lambda network: network["Name"])
+    return value
 
 
 def lines(outcome, side):
@@ -254,6 +270,7 @@ def compare(title, block, sides):
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
         def walk(side):
             outcomes = []
+            side.began = int(time.time())
             try:
                 for line in block:
                     outcomes.append(lines(side.run(line), side))

@@ -95,7 +95,9 @@ pub trait Runtime: fmt::Debug + Send + Sync {
 #[derive(Debug, thiserror::Error)]
 pub enum RuntimeError {
     /// No usable program.
-    #[error("no OCI runtime {name:?} found: install crun or runc, or name one with --add-runtime")]
+    #[error(
+        "unknown or invalid runtime name: {name}: install crun or runc, or name one with --add-runtime"
+    )]
     NotFound {
         /// What was looked for.
         name: String,

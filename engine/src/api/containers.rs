@@ -82,7 +82,8 @@ fn image_name(api: &Api, container: &Container) -> String {
 /// `POST /containers/create`.
 pub async fn create(api: &Arc<Api>, request: Request) -> Result<Response> {
     let name = request.query.text("name").map(str::to_owned);
-    let platform = request.query.text("platform").map(str::to_owned);
+    let platform = request.query.text("platform").filter(|text| !text.is_empty());
+    let platform = platform.map(super::transfer::platform_in_full).transpose()?;
     let version = request.version;
     let body = request.present().await?;
     let old = container_create::of_version(&body, version)?;

@@ -40,8 +40,8 @@ pub fn stream(api: &Api, request: &Request) -> Result<Response> {
     if let (Some(since), Some(until)) = (since, until)
         && since > until
     {
-        let [since, until] = [since, until]
-            .map(|time| format!("{}.{:09}", time.timestamp(), time.timestamp_subsec_nanos()));
+        let [since, until] =
+            ["since", "until"].map(|name| request.query.text(name).unwrap_or_default());
         return Err(Error::invalid(format!(
             "`since` time ({since}) cannot be after `until` time ({until})"
         )));

@@ -47,10 +47,13 @@ pub fn refusal(error: &Error) -> Response {
 
 /// Hands the connection over, or streams in an ordinary reply where the client did not ask.
 pub fn respond(attached: Attached, upgrade: Option<OnUpgrade>, version: Version) -> Response {
-    let content_type = content_type(attached.raw, version);
     let Some(upgrade) = upgrade else {
-        return body::stream(content_type, output(attached));
+        // Docker tells no frames here, and the end of the connection is that of the output.
+        let mut response = body::stream(RAW, output(attached));
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        return response;
     };
+    let content_type = content_type(attached.raw, version);
     tokio::spawn(async move {
         match upgrade.await.map(Upgraded::downcast::<TokioIo<Transport>>) {
             Ok(Ok(parts)) => {

@@ -96,7 +96,10 @@ pub async fn inspect(api: &Api, name: &str, request: &Request) -> Result<Respons
 
 /// `platform`, as JSON: which of an image's variants is meant.
 fn platform(request: &Request) -> Result<Option<Wanted>> {
-    let Some(text) = request.query.text("platform") else { return Ok(None) };
+    request.query.text("platform").map(wanted_platform).transpose()
+}
+
+fn wanted_platform(text: &str) -> Result<Wanted> {
     let invalid = |told: String| Error::invalid(format!("failed to parse platform: {told}"));
     let value: Value = serde_json::from_str(text).map_err(|error| {
         let told = syntax::complaint(text.as_bytes());
@@ -106,7 +109,7 @@ fn platform(request: &Request) -> Result<Option<Wanted>> {
     if wanted.os.is_empty() || wanted.architecture.is_empty() {
         return Err(Error::invalid("both OS and Architecture must be provided"));
     }
-    Ok(Some(wanted))
+    Ok(wanted)
 }
 
 /// A platform as clients write it.
@@ -197,6 +200,8 @@ pub async fn remove(api: &Api, name: &str, request: &Request) -> Result<Response
     if name.trim().is_empty() {
         return Err(Error::invalid("image name cannot be blank"));
     }
+    // An image has one platform here: which is named changes nothing.
+    request.query.all("platforms").iter().try_for_each(|text| wanted_platform(text).map(drop))?;
     let force = request.query.flag("force");
     let alone = request.query.flag("noprune");
     let (engine, key) = (api.engine.clone(), name.to_owned());

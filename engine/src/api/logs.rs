@@ -1,6 +1,5 @@
 //! `GET /containers/{id}/logs`.
 
-use std::collections::BTreeSet;
 use std::convert::Infallible;
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -12,7 +11,7 @@ use super::query::Query;
 use super::request::Request;
 use super::wire::time::point;
 use super::{Api, hijack};
-use crate::container::{LogLine, LogQuery};
+use crate::container::{LogLine, LogQuery, log_marks};
 use engine_error::{Error, Result};
 
 /// The stream of a frame that tells an error.
@@ -53,22 +52,11 @@ fn query(query: &Query) -> Result<LogQuery> {
     })
 }
 
-/// Labels and environment that the log's options name, as Docker's `--details` shows them: in
-/// the order of their names.
+/// What the log's options add to each record, as Docker's `--details` shows it: in the order of
+/// the names.
 fn details(container: &crate::container::Container) -> String {
-    let options = &container.spec.log_options;
-    let named = |option: &str| {
-        let names = options.get(option).map(String::as_str).unwrap_or_default();
-        names.split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect::<Vec<_>>()
-    };
-    let labels = named("labels").into_iter().filter_map(|name| {
-        container.resolved.labels.get(&name).map(|value| format!("{name}={value}"))
-    });
-    let env = named("env").into_iter().filter_map(|name| {
-        let prefix = format!("{name}=");
-        container.resolved.env.iter().find(|entry| entry.starts_with(&prefix)).cloned()
-    });
-    labels.chain(env).collect::<BTreeSet<_>>().into_iter().collect::<Vec<_>>().join(",")
+    let marks = log_marks(container).into_iter().map(|(name, value)| format!("{name}={value}"));
+    marks.collect::<Vec<_>>().join(",")
 }
 
 fn encode(line: &LogLine, tty: bool, timestamps: bool, details: Option<&str>) -> Bytes {

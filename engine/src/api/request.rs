@@ -109,8 +109,10 @@ impl Request {
             Error::invalid(format!("invalid JSON: {told}"))
         };
         let value = values.next().transpose().map_err(invalid)?;
-        match values.next() {
-            None => Ok(value),
+        let rest = bytes.get(values.byte_offset()..).unwrap_or_default().trim_ascii_start();
+        // Go's decoder takes a closing bracket for the end of what it was given.
+        match rest.first() {
+            None | Some(b'}' | b']') => Ok(value),
             Some(_) => Err(Error::invalid("unexpected content after JSON")),
         }
     }
@@ -171,6 +173,12 @@ fn check_media(content_type: &str) -> Result<()> {
     let media = content_type.split(';').next().unwrap_or_default().trim();
     if media.eq_ignore_ascii_case("application/json") {
         return Ok(());
+    }
+    if media.contains(',') {
+        return Err(Error::invalid(format!(
+            "malformed Content-Type header ({content_type}): mime: unexpected content after media \
+             subtype"
+        )));
     }
     Err(Error::invalid(format!(
         "unsupported Content-Type header ({content_type}): must be 'application/json'"

@@ -219,7 +219,7 @@ async fn volume(api: Arc<Api>, method: &str, path: &[&str], request: Request) ->
         ("DELETE", name) if !name.is_empty() => {
             volumes::remove(&api, &name.join("/"), &request).await
         }
-        ("PUT", [_]) => swarm::without_volumes(&api),
+        ("PUT", [_]) => swarm::update_volume(&api),
         _ => Err(page_not_found()),
     }
 }

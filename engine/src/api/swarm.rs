@@ -61,6 +61,15 @@ pub fn without(api: &Api, noun: &str, method: &str, path: &[&str]) -> Result<Res
 }
 
 /// `PUT /volumes/{name}`, which is of volumes that a whole swarm has.
+pub fn update_volume(api: &Api) -> Result<Response> {
+    const NONE: &str = "volume update only valid for cluster volumes, but swarm is unavailable";
+    without_volumes(api).map_err(|error| match error.kind() {
+        Kind::Unavailable => Error::new(Kind::Unavailable, NONE),
+        _ => error,
+    })
+}
+
+/// Volumes that a whole swarm has.
 pub fn without_volumes(api: &Api) -> Result<Response> {
     api.engine.swarm.node.authority()?;
     Err(Error::new(Kind::NotImplemented, "cluster volumes are not supported"))

@@ -37,6 +37,13 @@ pub async fn create(api: &Arc<Api>, request: Request) -> Result<Response> {
 // === pull ===
 
 async fn pull(api: &Arc<Api>, image: &str, request: &Request) -> Result<Response> {
+    let wrong_tag = |tag: &str| {
+        !tag.contains(':')
+            && Reference::parse(image).is_ok_and(|reference| reference.with_tag(tag).is_err())
+    };
+    if request.query.text("tag").is_some_and(wrong_tag) {
+        return Err(Error::invalid("invalid tag format"));
+    }
     let reference = match request.query.text("tag") {
         Some(digest) if digest.contains(':') => format!("{image}@{digest}"),
         Some(tag) => format!("{image}:{tag}"),
@@ -109,24 +116,47 @@ fn publish_pull(api: &Api, reference: &Reference) {
     images::publish(api, "pull", &name, &familiar);
 }
 
+/// `os/architecture[/variant]` of what may leave out some of it.
+pub(super) fn platform_in_full(text: &str) -> Result<String> {
+    let Platform { os, architecture, variant } = platform(text)?;
+    let variant = if variant.is_empty() { variant } else { format!("/{variant}") };
+    Ok(format!("{os}/{architecture}{variant}"))
+}
+
 /// `os[/architecture[/variant]]`.
 fn platform(text: &str) -> Result<Platform> {
+    const SYSTEMS: [&str; 6] = ["linux", "windows", "darwin", "freebsd", "netbsd", "openbsd"];
+    const ARCHITECTURES: [&str; 20] = [
+        "386", "amd64", "arm", "arm64", "armbe", "loong64", "mips", "mips64", "mips64le", "mipsle",
+        "ppc64", "ppc64le", "riscv", "riscv64", "s390", "s390x", "sparc64", "wasm", "x86_64",
+        "aarch64",
+    ];
+    let invalid = |what: String| Error::invalid(format!("{what}: invalid argument"));
     let parts: Vec<&str> = text.split('/').collect();
-    let known = |text: &&str| {
-        !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
-    };
-    if parts.len() > 3 || !parts.iter().all(known) {
-        return Err(Error::invalid(format!(
-            "\"{text}\" is an invalid platform: use os[/architecture[/variant]], as linux/amd64"
+    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-');
+    let wrong = |part: &&&str| part.is_empty() || !part.bytes().all(plain);
+    if let Some(part) = parts.iter().find(wrong) {
+        return Err(invalid(format!(
+            "{part:?} is an invalid component of {text:?}: platform specifier component must match \
+             \"^[A-Za-z0-9_.-]+$\""
         )));
     }
     let part = |at: usize| parts.get(at).copied().unwrap_or_default().to_owned();
     let (os, architecture) = match parts.as_slice() {
-        [os @ ("linux" | "windows")] => {
+        [os] if SYSTEMS.contains(os) => {
             ((*os).to_owned(), oci_spec::image::Arch::default().to_string())
         }
-        [architecture] => ("linux".to_owned(), (*architecture).to_owned()),
-        _ => (part(0), part(1)),
+        [architecture] if ARCHITECTURES.contains(architecture) => {
+            ("linux".to_owned(), (*architecture).to_owned())
+        }
+        [_] => return Err(invalid(format!("{text:?}: unknown operating system or architecture"))),
+        [_, _] | [_, _, _] => (part(0), part(1)),
+        _ => return Err(invalid(format!("{text:?}: cannot parse platform specifier"))),
+    };
+    let architecture = match architecture.as_str() {
+        "x86_64" => "amd64".to_owned(),
+        "aarch64" => "arm64".to_owned(),
+        _ => architecture,
     };
     Ok(Platform { os, architecture, variant: part(2) })
 }
@@ -241,7 +271,17 @@ mod tests {
         assert_eq!(show("linux/arm/v7").unwrap(), "linux|arm|v7");
         assert_eq!(show("linux/amd64").unwrap(), "linux|amd64|");
         assert_eq!(show("arm64").unwrap(), "linux|arm64|");
-        assert!(show("a/b/c/d").is_err());
-        assert!(show("linux//v7").is_err());
+        for (text, said) in [
+            ("a/b/c/d", r#""a/b/c/d": cannot parse platform specifier: invalid argument"#),
+            ("x", r#""x": unknown operating system or architecture: invalid argument"#),
+            (
+                "linux//v7",
+                r#""" is an invalid component of "linux//v7": platform specifier component must match "^[A-Za-z0-9_.-]+$": invalid argument"#,
+            ),
+        ] {
+            assert_eq!(show(text).unwrap_err().to_string(), said);
+        }
+        assert_eq!(platform_in_full("aarch64").unwrap(), "linux/arm64");
+        assert_eq!(platform_in_full("linux/arm/v7").unwrap(), "linux/arm/v7");
     }
 }

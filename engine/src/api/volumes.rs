@@ -26,11 +26,18 @@ struct Create {
     driver: String,
     driver_opts: BTreeMap<String, String>,
     labels: BTreeMap<String, String>,
+    cluster_volume_spec: Option<Value>,
 }
 
 /// `GET /volumes`.
 pub async fn list(api: &Arc<Api>, request: &Request) -> Result<Response> {
-    let filters = Filters::of(&request.query, FILTERS)?;
+    let filters =
+        Filters::of(&request.query, FILTERS).map_err(|error| match error.to_string() {
+            text if text == "invalid filter" => {
+                Error::invalid("error reading volume filters: invalid filter")
+            }
+            _ => error,
+        })?;
     let dangling = filters.flag("dangling")?;
     let volumes = api.engine.volumes.clone();
     let list = move || {
@@ -54,8 +61,11 @@ pub async fn list(api: &Arc<Api>, request: &Request) -> Result<Response> {
 /// `POST /volumes/create`.
 pub async fn create(api: &Arc<Api>, request: Request) -> Result<Response> {
     let create: Create = request.json().await?;
+    if create.cluster_volume_spec.is_some() {
+        return super::swarm::without_volumes(api);
+    }
     let volumes = api.engine.volumes.clone();
-    let Create { name, driver, driver_opts, labels } = create;
+    let Create { name, driver, driver_opts, labels, .. } = create;
     let new = New { driver, labels, options: driver_opts };
     let create = move || {
         // Docker says of which volume, once.

@@ -16,7 +16,8 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
-use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
 
 use super::Api;
 use super::body::{self, Response};
@@ -109,7 +110,8 @@ where
                 return;
             }
         }
-        let _ = to_client.close().await;
+        let end = CloseFrame { code: CloseCode::Normal, reason: "".into() };
+        let _ = to_client.send(Message::Close(Some(end))).await;
     };
     let into = async {
         while let Some(Ok(message)) = from_client.next().await {
@@ -169,7 +171,9 @@ mod tests {
         assert_eq!(client.next().await.unwrap().unwrap(), Message::binary("one"));
         assert_eq!(client.next().await.unwrap().unwrap(), Message::binary("two"));
         drop(container);
-        assert!(matches!(client.next().await, Some(Ok(Message::Close(_)))));
+        let end = client.next().await.unwrap().unwrap();
+        let Message::Close(Some(frame)) = end else { panic!("{end:?}") };
+        assert_eq!(frame.code, CloseCode::Normal);
     }
 
     #[tokio::test]

@@ -9,6 +9,7 @@ use drivers::kernel::Announcements;
 
 use super::Containers;
 use super::create::reserve_addresses;
+use super::foresee::check_endpoint;
 use super::join::{Place, join_spec, ports};
 use super::live::Live;
 use super::run_spec::Connectivity;
@@ -24,7 +25,7 @@ impl Containers {
         let network = self.networks.network(network)?;
         let _turn = live.lifecycle.blocking_lock();
         let before = live.get();
-        check_connect(&network, &before)?;
+        check_connect(&network, &before, &spec)?;
         let view = self.endpoint_view(network.id.as_str(), spec);
         join_spec(&before, &network, &view)?;
         if !view.spec.links.is_empty() {
@@ -256,7 +257,7 @@ fn release(model: &mut Controller, id: &str, endpoint: &EndpointView) -> Batch {
     batch
 }
 
-fn check_connect(network: &Network, container: &Container) -> Result<()> {
+fn check_connect(network: &Network, container: &Container, spec: &EndpointSpec) -> Result<()> {
     if container.spec.network_mode().container().is_some() {
         return Err(shares_network());
     }
@@ -273,6 +274,8 @@ fn check_connect(network: &Network, container: &Container) -> Result<()> {
              private (none) mode",
         ));
     }
+    // What can never be is told before what is so now.
+    check_endpoint(network, spec)?;
     if container.endpoints.iter().any(|e| e.network_id.as_ref() == Some(&network.id)) {
         return Err(Error::new(
             Kind::Forbidden,

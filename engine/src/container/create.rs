@@ -312,7 +312,7 @@ fn check_platform(image: &Image, name: &str, wanted: &str) -> Result<()> {
         return Ok(());
     }
     Err(Error::not_found(format!(
-        "image with reference {name} was found but does not match the specified platform: \
-         wanted {wanted}, actual: {own}"
+        "image with reference {name} was found but its platform ({own}) does not match the \
+         specified platform ({wanted})"
     )))
 }

@@ -19,9 +19,12 @@ impl Containers {
         let known = container.endpoints.iter().filter_map(|endpoint| {
             Some((self.networks.network(endpoint.network_id.as_ref()?.as_str()).ok()?, endpoint))
         });
-        known
-            .into_iter()
-            .try_for_each(|(network, endpoint)| check_endpoint(&network, &endpoint.spec))
+        known.into_iter().try_for_each(|(network, endpoint)| {
+            check_endpoint(&network, &endpoint.spec).map_err(|error| {
+                let name = &network.name;
+                Error::invalid(format!("invalid config for network {name}: {error}"))
+            })
+        })
     }
 
     /// Refuses what can never be, and finds out whether the container could be started now: its
@@ -75,23 +78,21 @@ impl Containers {
 pub(super) fn check_endpoint(network: &Network, spec: &EndpointSpec) -> Result<()> {
     let mut wrong = Vec::new();
     let addresses: Vec<IpAddr> = [spec.ipv4, spec.ipv6].into_iter().flatten().collect();
+    if network.predefined && !addresses.is_empty() {
+        let text = "user specified IP address is supported on user defined networks only";
+        wrong.push(text.to_owned());
+    }
     if network.predefined && !spec.aliases.is_empty() {
         let text = "network-scoped alias is supported only for containers in user defined networks";
         wrong.push(text.to_owned());
     }
-    if network.predefined && !addresses.is_empty() {
-        let text = "user specified IP address is supported on user defined networks only";
-        wrong.push(text.to_owned());
-    } else {
-        wrong.extend(addresses.into_iter().filter_map(|address| wrong_address(network, address)));
-    }
-    if wrong.is_empty() {
-        return Ok(());
-    }
-    let (name, wrong) = (&network.name, wrong.join("; "));
-    Err(Error::invalid(format!(
-        "invalid config for network {name}: invalid endpoint settings: {wrong}"
-    )))
+    wrong.extend(addresses.into_iter().filter_map(|address| wrong_address(network, address)));
+    let told = match wrong.as_slice() {
+        [] => return Ok(()),
+        [one] => one.clone(),
+        several => format!("* {}", several.join("\n* ")),
+    };
+    Err(Error::invalid(format!("invalid endpoint settings:\n{told}")))
 }
 
 /// Why an address cannot be asked for on a network, if so.

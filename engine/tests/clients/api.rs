@@ -95,6 +95,8 @@ fn bodies_are_checked(daemon: &Daemon) {
     for (headers, body, message) in [
         ("Content-Type: text/plain\r\n", "{}", "unsupported Content-Type header"),
         (json, "{} {}", "unexpected content after JSON"),
+        (json, "{}}", "config cannot be empty in order to create a container"),
+        (json, "{\"Image\":\"\"}", "no command specified"),
         ("", "{}", "malformed Content-Type header (): mime: no media type"),
         (json, "{", "invalid JSON: unexpected EOF"),
         (

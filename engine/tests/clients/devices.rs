@@ -82,8 +82,8 @@ fn devices_of_volumes_outlive_the_daemon_and_go_with_their_containers() {
 fn options_that_local_volumes_do_not_have_are_refused_in_docker_s_words() {
     let daemon = Daemon::start(&[]);
     for (options, said) in [
-        (vec!["-o", "bogus=x"], "invalid option: \"bogus\""),
-        (vec!["-o", "type=tmpfs"], "missing required option: \"device\""),
+        (vec!["-o", "bogus=x"], "create vv: invalid option: \"bogus\""),
+        (vec!["-o", "type=tmpfs"], "create vv: missing required option: \"device\""),
     ] {
         let (code, message) =
             daemon.docker_err(&[&["volume", "create"], &options[..], &["vv"]].concat());

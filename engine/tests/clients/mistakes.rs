@@ -54,7 +54,7 @@ fn what_cannot_be_is_refused_in_dockers_words() {
             "cannot join own network namespace",
         ),
         ("run --device /etc IMAGE true", 125, "custom device \"/etc\": not a device node"),
-        ("events --since 20 --until 10", 1, "`since` time (20.000000000) cannot be after `until`"),
+        ("events --since 20 --until 10", 1, "`since` time (20) cannot be after `until` time (10)"),
         ("rmi %", 1, "image name cannot be blank"),
     ] {
         let arguments: Vec<_> = arguments

@@ -241,3 +241,141 @@ fn a_web_socket_is_attached_to_a_container() {
     reader.read_to_end(&mut rest).unwrap();
     assert_eq!(rest.first(), Some(&0x88), "{rest:?}");
 }
+
+/// What is posted, to what it is posted, and the status and the words of the refusal.
+type Refusal<'a> = (&'a str, Value, u16, &'a str);
+
+fn post_refused(daemon: &Daemon, refusals: &[Refusal<'_>]) {
+    for (path, body, status, told) in refusals {
+        let reply = daemon.post(path, body);
+        assert_eq!((reply.status, reply.message().as_str()), (*status, *told), "{path} {body}");
+    }
+}
+
+#[test]
+fn a_network_s_refusal_has_docker_s_lines() {
+    let bridge = |asked: Value| {
+        let networks = json!({"EndpointsConfig": {"bridge": asked}});
+        json!({"Image": IMAGE, "NetworkingConfig": networks})
+    };
+    let create = "/containers/create";
+    let daemon = Daemon::start(&[]);
+    post_refused(
+        &daemon,
+        &[
+            (
+                create,
+                bridge(json!({"Aliases": ["x"]})),
+                400,
+                "invalid config for network bridge: invalid endpoint settings:\nnetwork-scoped alias \
+                 is supported only for containers in user defined networks",
+            ),
+            (
+                create,
+                bridge(json!({"IPAMConfig": {"IPv4Address": "10.0.0.5"}})),
+                400,
+                "invalid config for network bridge: invalid endpoint settings:\n* user specified IP \
+                 address is supported on user defined networks only\n* user specified IP address is \
+                 supported only when connecting to networks with user configured subnets",
+            ),
+            (
+                create,
+                bridge(json!({"MacAddress": "x"})),
+                400,
+                "invalid config for network bridge: invalid MAC address x",
+            ),
+            (
+                "/networks/create",
+                json!({"Name": "n", "Scope": "swarm"}),
+                403,
+                "cannot create a swarm scoped network when swarm is not active",
+            ),
+        ],
+    );
+}
+
+#[test]
+fn what_a_container_cannot_have_is_told_in_docker_s_words() {
+    let daemon = Daemon::start(&[]);
+    let host = |asked: Value| json!({"Image": IMAGE, "HostConfig": asked});
+    let create = "/containers/create";
+    post_refused(
+        &daemon,
+        &[
+            (
+                create,
+                host(json!({"VolumesFrom": [""]})),
+                400,
+                "volumes-from specification cannot be an empty string",
+            ),
+            (
+                create,
+                host(json!({"Binds": ["a:/x:nocopy,shared"]})),
+                400,
+                "invalid volume specification: 'a:/x:nocopy,shared': invalid mount config for type \
+                 \"volume\": field BindOptions must not be specified",
+            ),
+            (
+                "/v1.39/containers/create",
+                host(json!({"KernelMemory": 4096})),
+                400,
+                "Minimum kernel memory limit allowed is 6MB",
+            ),
+            (
+                "/containers/create?platform=x",
+                host(json!({})),
+                400,
+                "\"x\": unknown operating system or architecture: invalid argument",
+            ),
+        ],
+    );
+    let runtime = daemon.post(create, &host(json!({"Runtime": "x"}))).message();
+    assert!(runtime.starts_with("unknown or invalid runtime name: x: install"), "{runtime}");
+    let other = daemon.post("/containers/create?platform=linux/s390x", &host(json!({})));
+    assert_eq!(other.status, 404);
+    let words = "does not match the specified platform (linux/s390x)";
+    assert!(other.message().ends_with(words), "{}", other.message());
+    // One capability needs no list.
+    let capability = host(json!({"CapAdd": "NET_ADMIN"}));
+    assert_eq!(daemon.post(create, &capability).status, 201);
+}
+
+#[test]
+fn images_volumes_and_events_refuse_in_docker_s_words() {
+    let daemon = Daemon::start(&[]);
+    let short =
+        "create b: volume name is too short, names should be at least two alphanumeric characters";
+    post_refused(&daemon, &[("/volumes/create", json!({"Name": "b"}), 400, short)]);
+    refused(&daemon, "GET", "/images/nope/get", 404, "No such image: nope");
+    refused(&daemon, "POST", "/images/create?fromImage=x&tag=b%20c", 400, "invalid tag format");
+    let platforms =
+        "failed to parse platform: invalid character 'x' looking for beginning of value";
+    refused(&daemon, "DELETE", "/images/rnet/toolbox?platforms=x", 400, platforms);
+    let times = "`since` time (5) cannot be after `until` time (1)";
+    refused(&daemon, "GET", "/events?since=5&until=1", 400, times);
+    let filters = "error reading volume filters: invalid filter";
+    refused(&daemon, "GET", "/volumes?filters=x", 400, filters);
+    let swarm = "volume update only valid for cluster volumes, but swarm is unavailable";
+    refused(&daemon, "PUT", "/volumes/x", 503, swarm);
+    let first = daemon.post("/volumes/create", &json!({"Name": "there"}));
+    let again = json!({"Name": "there", "DriverOpts": {"size": "1m"}});
+    assert_eq!((first.status, daemon.post("/volumes/create", &again).status), (201, 201));
+}
+
+#[test]
+fn who_attaches_without_an_upgrade_is_told_of_raw_bytes_until_the_connection_ends() {
+    let daemon = Daemon::start(&[]);
+    let log = ["--log-opt", "tag=x", "--log-opt", "labels=l", "-l", "l=v"];
+    let run = [&["run", "--name", "c1", "--network", "none"], &log[..], &[IMAGE, "echo", "hi"]];
+    daemon.docker_ok(&run.concat());
+    let mut stream = daemon.open("POST", "/containers/c1/attach?logs=1&stdout=1", "", b"");
+    let mut reader = BufReader::new(&mut stream);
+    let head = Reply::read_head(&mut reader);
+    assert_eq!(head.header("content-type"), Some("application/vnd.docker.raw-stream"));
+    assert_eq!(head.header("connection"), Some("close"));
+    let mut told = Vec::new();
+    reader.read_to_end(&mut told).unwrap();
+    assert!(told.windows(3).any(|piece| piece == b"hi\n"), "{told:?}");
+    let details = daemon.get("/containers/c1/logs?stdout=1&details=1");
+    assert!(details.body.ends_with(b"l=v,tag=x hi\n"), "{:?}", details.body);
+}

@@ -151,8 +151,14 @@ impl Place {
         if fits {
             return Ok(self.root.join(name));
         }
+        if name.len() == 1 {
+            return Err(Error::invalid(format!(
+                "create {name}: volume name is too short, names should be at least two alphanumeric \
+                 characters"
+            )));
+        }
         Err(Error::invalid(format!(
-            "create {name}: \"{name}\" includes invalid characters for a local volume name, only \
+            "create {name}: {name:?} includes invalid characters for a local volume name, only \
              \"[a-zA-Z0-9][a-zA-Z0-9_.-]\" are allowed. If you intended to pass a host directory, \
              use absolute path"
         )))

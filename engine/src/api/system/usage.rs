@@ -50,9 +50,6 @@ pub async fn disk_usage(api: &Arc<Api>, request: &Request) -> Result<Response> {
         if wants("build-cache") {
             usage["BuildCache"] = json!([]);
         }
-        if version < shown {
-            usage["BuilderSize"] = json!(0);
-        }
         Ok(body::json(&usage))
     })
     .await
@@ -63,6 +60,9 @@ fn of_image(usage: &ImageUsage, version: Version) -> Value {
     let mut entry = wire::summary(&usage.image, users);
     entry["SharedSize"] = usage.shared.into();
     wire::for_version(&mut entry, version);
+    if usage.image.digests.is_empty() && !usage.image.names.is_empty() {
+        entry["RepoDigests"] = Value::Null;
+    }
     entry
 }
 

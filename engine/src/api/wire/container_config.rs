@@ -129,7 +129,9 @@ pub struct HostConfig {
     pub console_size: Vec<u16>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub annotations: Option<Map>,
+    #[serde(deserialize_with = "command")]
     pub cap_add: Strings,
+    #[serde(deserialize_with = "command")]
     pub cap_drop: Strings,
     pub cgroupns_mode: String,
     pub dns: Strings,

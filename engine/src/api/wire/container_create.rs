@@ -53,8 +53,11 @@ pub fn spec(body: &Value, defaults: &Defaults) -> Result<Spec> {
     let config: Config = read(body.clone(), "")?;
     let mut host: HostConfig = read(field(body, "HostConfig"), "HostConfig")?;
     let networking: NetworkingConfig = read(field(body, "NetworkingConfig"), "NetworkingConfig")?;
-    if config == Config::default() {
+    if config == Config::default() && !field(body, "Image").is_string() {
         return Err(Error::invalid("config cannot be empty in order to create a container"));
+    }
+    if config.image.is_empty() && config.cmd.is_none() && config.entrypoint.is_none() {
+        return Err(Error::invalid("no command specified"));
     }
     if config.image.is_empty() {
         return Err(Error::invalid("invalid reference format: the request names no image"));
@@ -88,6 +91,10 @@ pub fn of_version(body: &Value, version: Version) -> Result<Vec<String>> {
     if version >= Version(44) {
         let warning = given("MacAddress").then(|| DEPRECATED.to_owned());
         return Ok(warning.into_iter().collect());
+    }
+    let kernel_memory = field(&field(body, "HostConfig"), "KernelMemory").as_i64();
+    if version < Version(42) && kernel_memory.is_some_and(|bytes| (1..6 << 20).contains(&bytes)) {
+        return Err(Error::invalid("Minimum kernel memory limit allowed is 6MB"));
     }
     let networks = field(&field(body, "NetworkingConfig"), "EndpointsConfig");
     let names: Vec<String> =
@@ -210,7 +217,7 @@ fn of_config(config: &Config) -> Result<Spec> {
 }
 
 fn parse_mac(text: &str) -> Result<Mac> {
-    text.parse().map_err(|_| Error::invalid(format!("invalid MAC address: {text}")))
+    text.parse().map_err(|_| Error::invalid(format!("invalid MAC address {text}")))
 }
 
 fn of_host(spec: &mut Spec, host: &HostConfig) -> Result<()> {
@@ -291,7 +298,8 @@ fn endpoints(
         let name = if name == "default" { default.to_owned() } else { name };
         let endpoint: EndpointConfig =
             read(value, &format!("NetworkingConfig.EndpointsConfig.{name}"))?;
-        endpoints.push((name, endpoint_spec(&endpoint)?));
+        let spec = endpoint_spec(&endpoint).map_err(|error| of_network(&name, &error))?;
+        endpoints.push((name, spec));
     }
     if shared {
         let links = endpoints.iter().any(|(_, spec)| *spec != EndpointSpec::default());
@@ -307,7 +315,8 @@ fn endpoints(
         |position| endpoints.remove(position),
     );
     if main.1.mac.is_none() && !config.mac_address.is_empty() {
-        main.1.mac = Some(parse_mac(&config.mac_address)?);
+        let mac = parse_mac(&config.mac_address).map_err(|error| of_network(mode, &error))?;
+        main.1.mac = Some(mac);
     }
     if matches!(mode, "host" | "none") && !endpoints.is_empty() {
         let message = format!("conflicting options: {mode} network mode and other networks");
@@ -315,6 +324,11 @@ fn endpoints(
     }
     endpoints.insert(0, main);
     Ok(endpoints)
+}
+
+/// What is wrong with what is asked of a network.
+fn of_network(name: &str, error: &Error) -> Error {
+    Error::invalid(format!("invalid config for network {name}: {error}"))
 }
 
 /// One endpoint of a request.
@@ -344,7 +358,10 @@ fn address(text: &str, fits: fn(&IpAddr) -> bool, family: &str) -> Result<Option
         return Ok(None);
     }
     let address = text.parse().ok().filter(fits);
-    address.map(Some).ok_or_else(|| Error::invalid(format!("invalid {family} address: {text}")))
+    address.map(Some).ok_or_else(|| {
+        let text = format!("invalid endpoint settings:\ninvalid {family} address: {text}");
+        Error::invalid(text)
+    })
 }
 
 /// An address that is of the link alone, and no more than that.

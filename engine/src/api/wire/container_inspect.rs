@@ -208,10 +208,11 @@ pub fn networks(container: &Container) -> Value {
     Value::Object(container.endpoints.iter().map(entry).collect())
 }
 
-/// Before API 1.45 a container's short id is an alias of its on every network with names.
+/// Before API 1.45 a container's short id is an alias of its on every network that somebody made.
 pub fn name_by_aliases(container: &Container, told: &mut Value) {
     let short = container.short_id();
-    let named = |of: &&EndpointView| of.names.iter().any(|name| name == short);
+    let predefined = |of: &EndpointView| matches!(of.network.as_str(), "bridge" | "host" | "none");
+    let named = |of: &&EndpointView| !predefined(of) && of.names.iter().any(|name| name == short);
     for endpoint in container.endpoints.iter().filter(named) {
         let aliases = &mut told["NetworkSettings"]["Networks"][&endpoint.network]["Aliases"];
         match aliases.as_array_mut() {

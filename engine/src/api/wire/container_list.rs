@@ -35,17 +35,30 @@ pub fn entry(
         "State": container.state.status.as_str(),
         "Status": status(&container.state, now),
         "HostConfig": {"NetworkMode": container.spec.network_mode.to_string()},
-        "NetworkSettings": {"Networks": networks(container)},
+        "NetworkSettings": {"Networks": in_short(networks(container))},
         "Mounts": mounts(container),
     });
     if !container.spec.annotations.is_empty() {
         value["HostConfig"]["Annotations"] = json!(container.spec.annotations);
     }
     if let Some(Sizes { own, all }) = sizes {
-        value["SizeRw"] = own.into();
+        // Docker leaves out what is zero.
+        if own != 0 {
+            value["SizeRw"] = own.into();
+        }
         value["SizeRootFs"] = all.into();
     }
     value
+}
+
+/// What lists tell of endpoints: not what was asked of their names.
+fn in_short(mut networks: Value) -> Value {
+    for endpoint in networks.as_object_mut().into_iter().flatten().map(|(_, endpoint)| endpoint) {
+        for asked in ["Aliases", "DriverOpts", "Links"] {
+            endpoint[asked] = Value::Null;
+        }
+    }
+    networks
 }
 
 fn command(container: &Container) -> String {

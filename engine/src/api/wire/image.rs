@@ -74,9 +74,13 @@ pub fn for_version(entry: &mut Value, version: Version) {
     if version < Version(44) {
         entry["VirtualSize"] = entry["Size"].clone();
     }
-    if version < Version(43) && entry["RepoTags"].as_array().is_some_and(Vec::is_empty) {
+    let empty = |names: &Value| names.as_array().is_some_and(Vec::is_empty);
+    if version < Version(43) && empty(&entry["RepoTags"]) {
         entry["RepoTags"] = json!(["<none>:<none>"]);
         entry["RepoDigests"] = json!(["<none>@<none>"]);
+    }
+    if version < Version(43) && empty(&entry["RepoDigests"]) {
+        entry["RepoDigests"] = Value::Null;
     }
 }
 

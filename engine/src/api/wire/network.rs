@@ -120,12 +120,19 @@ impl Create {
             return Err(Error::invalid("invalid name: name is empty"));
         }
         let from = self.config_from.map(|from| from.network).unwrap_or_default();
-        if self.config_only || !from.is_empty() {
+        if self.config_only {
             return Err(unsupported("configuration-only networks are not supported"));
         }
+        if !from.is_empty() {
+            let text = format!("configuration network {from:?} does not exist");
+            return Err(Error::not_found(text));
+        }
+        if self.ingress {
+            return forbidden("Ingress network can only be global scope network");
+        }
         let wide = matches!(self.scope.as_str(), "swarm" | "global");
-        if self.ingress || wide && !reaches_all(&self.driver) {
-            return Err(unsupported("this node is not part of a cluster: use a local network"));
+        if wide && !reaches_all(&self.driver) {
+            return forbidden("cannot create a swarm scoped network when swarm is not active");
         }
         Ok(NetworkSpec {
             name: self.name,
@@ -151,6 +158,10 @@ impl Create {
 fn reaches_all(driver: &str) -> bool {
     let planner: &dyn Planner = &drivers::Drivers;
     planner.driver(driver).is_some_and(|driver| driver.traits().scope == Scope::Cluster)
+}
+
+fn forbidden<T>(message: &str) -> Result<T> {
+    Err(Error::new(cnm::Kind::Forbidden, message))
 }
 
 fn unsupported(message: &str) -> Error {
@@ -305,11 +316,19 @@ mod tests {
         check(json!({}), "invalid name: name is empty");
         check(
             json!({"Name": "x", "Scope": "swarm"}),
-            "this node is not part of a cluster: use a local network",
+            "cannot create a swarm scoped network when swarm is not active",
         );
         check(
             json!({"Name": "x", "ConfigOnly": true}),
             "configuration-only networks are not supported",
+        );
+        check(
+            json!({"Name": "x", "ConfigFrom": {"Network": "y"}}),
+            "configuration network \"y\" does not exist",
+        );
+        check(
+            json!({"Name": "x", "Ingress": true}),
+            "Ingress network can only be global scope network",
         );
     }
 }

@@ -24,9 +24,10 @@ pub fn port_range(text: &str) -> Result<((u16, u16), Protocol)> {
 
 /// `80/tcp`.
 pub fn port(text: &str) -> Result<(u16, Protocol)> {
-    match port_range(text)? {
-        ((first, last), protocol) if first == last => Ok((first, protocol)),
-        _ => Err(Error::invalid(format!("invalid port specification: \"{text}\""))),
+    let number = text.split('/').next().unwrap_or_default();
+    match port_range(number)?.0 {
+        (first, last) if first == last => Ok((first, port_range(text)?.1)),
+        _ => Err(Error::invalid(format!("invalid port specification: \"{number}\""))),
     }
 }
 
@@ -158,8 +159,8 @@ mod tests {
     #[test]
     fn impossible_ports_are_named() {
         for (json, message) in [
-            (serde_json::json!({"x/tcp": []}), "invalid port specification: \"x/tcp\""),
-            (serde_json::json!({"0/tcp": []}), "invalid port specification: \"0/tcp\""),
+            (serde_json::json!({"x/tcp": []}), "invalid port specification: \"x\""),
+            (serde_json::json!({"0/tcp": []}), "invalid port specification: \"0\""),
             (serde_json::json!({"80/icmp": []}), "invalid port specification: \"80/icmp\""),
             (
                 serde_json::json!({"80/tcp": [{"HostPort": "99999"}]}),

@@ -75,6 +75,12 @@ pub(crate) fn log(
     Ok(Log::Sent { to, bound, copy: copy.map(Box::new) })
 }
 
+/// What each record of a container's log has of the container: labels, variables and the tag.
+pub(crate) fn marks(container: &Container) -> Options {
+    let plan = Plan { container, options: &container.spec.log_options, host: "" };
+    plan.attributes().unwrap_or_default()
+}
+
 /// Refuses options that no start could use.
 pub(crate) fn check(driver: &str, options: &Options) -> Result<()> {
     if ELSEWHERE.contains(&driver) {

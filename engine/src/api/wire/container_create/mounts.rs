@@ -9,6 +9,9 @@ use runtime::spec::Recursion;
 
 /// All mounts that were asked for one by one: `Mounts`, `Binds`, `Tmpfs`.
 pub(super) fn mounts(host: &HostConfig) -> Result<Vec<Mount>> {
+    if host.volumes_from.iter().flatten().any(String::is_empty) {
+        return Err(Error::invalid("volumes-from specification cannot be an empty string"));
+    }
     let wire = host.mounts.iter().flatten().map(of_mount);
     let binds = host.binds.iter().flatten().map(|text| {
         let mount = of_bind(text)?;
@@ -55,7 +58,7 @@ fn of_bind(text: &str) -> Result<Mount> {
     if target.is_empty() || (source.is_empty() && parts.len() > 1) {
         return Err(invalid());
     }
-    let wrong = |reason: &str| {
+    let wrong_mount = |reason: &str| {
         let kind = if source.starts_with('/') { MountKind::Bind } else { MountKind::Volume };
         Err(Error::invalid(format!(
             "invalid volume specification: '{text}': invalid mount config for type \"{kind}\": \
@@ -63,17 +66,15 @@ fn of_bind(text: &str) -> Result<Mount> {
         )))
     };
     if !target.starts_with('/') {
-        return wrong(&format!("invalid mount path: '{target}' mount path must be absolute"));
+        return wrong_mount(&format!("invalid mount path: '{target}' mount path must be absolute"));
     }
     if target.trim_end_matches('/').is_empty() {
-        return wrong("invalid specification: destination can't be '/'");
+        return wrong_mount("invalid specification: destination can't be '/'");
     }
     let mut mount = volume(source.to_owned(), target.to_owned());
     if source.starts_with('/') {
         mount.kind = MountKind::Bind;
         mount.create_source = true;
-    } else if !source.is_empty() && !is_volume_name(source) {
-        return Err(bad_name(source));
     }
     let has = |wanted: &str| mode.split(',').any(|option| option == wanted);
     if has("ro") && has("rw") {
@@ -87,8 +88,14 @@ fn of_bind(text: &str) -> Result<Mount> {
             other => {
                 let wrong = || Error::invalid(format!("invalid mode: {mode}"));
                 mount.propagation = Propagation::named(other).ok_or_else(wrong)?;
+                if mount.kind == MountKind::Volume {
+                    return wrong_mount("field BindOptions must not be specified");
+                }
             }
         }
+    }
+    if mount.kind == MountKind::Volume && !source.is_empty() && !is_volume_name(source) {
+        return Err(bad_name(source));
     }
     Ok(mount)
 }

@@ -139,12 +139,15 @@ fn what_cannot_be_is_refused_in_docker_s_words() {
     );
     refused(of(&json!({"Image": "x", "Env": ["=x"]})), "invalid environment variable: =x");
     refused(of(&json!({"Image": "x", "StopSignal": "SIGNOPE"})), "invalid signal: SIGNOPE");
-    refused(of(&json!({"Image": "x", "MacAddress": "zz"})), "invalid MAC address: zz");
+    refused(
+        of(&json!({"Image": "x", "MacAddress": "zz"})),
+        "invalid config for network bridge: invalid MAC address zz",
+    );
     refused(
         of(
             &json!({"Image": "x", "NetworkingConfig": {"EndpointsConfig": {"n": {"IPAMConfig": {"IPv4Address": "fd00::1"}}}}}),
         ),
-        "invalid IPv4 address: fd00::1",
+        "invalid config for network n: invalid endpoint settings:\ninvalid IPv4 address: fd00::1",
     );
     for (value, message) in [
         (
