@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use drivers::kernel::link;
+use ipnetwork::IpNetwork;
 use netns_tests::lan::{HOST, NEIGHBOUR, PORT, fails, passes};
 use netns_tests::lookup::addresses;
 use netns_tests::{Daemon, Host, Lab, Lan, SILENCE, wait_until};
@@ -119,7 +120,7 @@ fn cve_2024_32473_a_network_of_ipv4_alone_has_no_ipv6_in_its_containers() {
     assert_eq!(one.sysctl("net/ipv6/conf/eth0/disable_ipv6"), "1");
     assert_eq!(one.sysctl("net/ipv6/conf/eth0/accept_ra"), "0");
     let addresses = one.addresses("eth0");
-    assert!(addresses.iter().all(|address| address.is_ipv4()), "{addresses:?}");
+    assert!(addresses.iter().all(IpNetwork::is_ipv4), "{addresses:?}");
     let _server = neighbour.serve(PORT);
     let [ipv4, ipv6] = Lab::both(NEIGHBOUR);
     passes(&one, &[ipv4]);

@@ -40,7 +40,7 @@ fn check(name: &str, facts: impl Fn(&Container) -> Vec<(&'static str, String)>) 
     with_each_runtime(name, &["sleep"], |mut container| {
         container.start(&[]).unwrap();
         let exec = of_exec(&container);
-        container.input.args[1] = "confinement".to_owned();
+        "confinement".clone_into(&mut container.input.args[1]);
         fs::remove_file(container.directory.join("json.log")).unwrap();
         let first = of_container(&mut container);
         for text in [exec, first] {
