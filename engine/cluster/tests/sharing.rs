@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use cluster::{ClusterStore, Draft, Memory, Txn, Write};
+use cnm::{EndpointId, NetworkId};
 use engine_error::Kind;
 use ipnetwork::IpNetwork;
 
@@ -376,15 +377,21 @@ async fn an_owner_that_comes_back_has_its_address_again_and_others_have_it_last(
     assert_eq!(one.alive[&web].1.addresses, had);
 }
 
+/// More endpoints than a host has addresses in hand.
+async fn sixty(host: &mut Host, network: &NetworkId) -> Vec<EndpointId> {
+    let mut all = Vec::new();
+    for number in 0..60 {
+        all.push(host.start(network, &format!("c{number}")).await);
+    }
+    all
+}
+
 #[tokio::test(start_paused = true)]
 async fn more_addresses_than_a_host_needs_are_given_back() {
     let store = Memory::new();
     let mut one = Host::joined(&store, 1).await;
     let network = one.draft(&small("app", "10.9.0.0/24")).await;
-    let mut all = Vec::new();
-    for number in 0..60 {
-        all.push(one.start(&network, &format!("c{number}")).await);
-    }
+    let all = sixty(&mut one, &network).await;
     for endpoint in &all {
         one.end(endpoint, false);
     }
@@ -400,10 +407,7 @@ async fn what_was_given_back_is_nobody_s_here_though_the_reply_was_lost() {
     let store = Memory::new();
     let mut one = Host::joined(&store, 1).await;
     let network = one.draft(&small("app", "10.9.0.0/24")).await;
-    let mut all = Vec::new();
-    for number in 0..60 {
-        all.push(one.start(&network, &format!("c{number}")).await);
-    }
+    let all = sixty(&mut one, &network).await;
     let had: Vec<_> = one.alive.values().map(|(_, record)| record.addresses[0].ip()).collect();
     for endpoint in &all {
         one.end(endpoint, false);

@@ -214,10 +214,7 @@ impl Extractor {
         entry: &Entry,
         content: &mut TarReader<R>,
     ) -> io::Result<u64> {
-        let flags =
-            OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let fd = rustix::fs::openat(parent, name, flags, Mode::from_raw_mode(0o600))?;
-        let mut file = File::from(fd);
+        let mut file = new_file(parent, name)?;
         let written = fill(&mut file, content, &mut self.buffer)?;
         own(file.as_fd(), entry)?;
         // After the owner: changing that drops file capabilities.
@@ -333,6 +330,12 @@ pub(super) fn node(parent: BorrowedFd<'_>, name: &OsStr, entry: &Entry) -> io::R
     }
     let path = format!("/proc/self/fd/{}", made.as_raw_fd());
     Ok(rustix::fs::chmod(path, Mode::from_raw_mode(entry.mode))?)
+}
+
+/// Makes a file where there is nothing, for nobody else to read until it has its owner.
+pub(super) fn new_file(parent: BorrowedFd<'_>, name: &OsStr) -> io::Result<File> {
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    Ok(File::from(rustix::fs::openat(parent, name, flags, Mode::from_raw_mode(0o600))?))
 }
 
 /// Writes the content of a new file; returns how many bytes it has. Holes stay holes.

@@ -6,7 +6,6 @@
 //! of its own (CVE-2026-17106). Compressed archives are decompressed here (CVE-2026-41567).
 
 use std::ffi::OsStr;
-use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -17,7 +16,7 @@ use rustix::io::Errno;
 use tar::EntryType;
 
 use super::compression::Decoder;
-use super::extract::{DEEPEST, fill, metadata, node, own, set_xattrs, times};
+use super::extract::{DEEPEST, fill, metadata, new_file, node, own, set_xattrs, times};
 use super::limits::{Budget, Limited, Limits, Packed, Room};
 use super::pack::join;
 use super::tarball::{Entry, TarReader};
@@ -247,10 +246,7 @@ impl Unpacker<'_> {
         entry: &Entry,
         content: &mut TarReader<R>,
     ) -> io::Result<()> {
-        let flags =
-            OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let fd = rustix::fs::openat(parent, name, flags, Mode::from_raw_mode(0o600))?;
-        let mut file = File::from(fd);
+        let mut file = new_file(parent, name)?;
         fill(&mut file, content, &mut self.buffer)?;
         own(file.as_fd(), entry)?;
         // After the owner: changing that drops file capabilities.

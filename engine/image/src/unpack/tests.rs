@@ -1,6 +1,6 @@
 //! Archives into directories of containers. These run as root: they make devices.
 
-use std::fs;
+use std::fs::{self, File};
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::PathBuf;
 
