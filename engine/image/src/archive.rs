@@ -1,8 +1,10 @@
 //! `load`: archives of `docker save` of all ages and OCI layouts in a tar.
 //!
 //! The archive is read once and may be a pipe: its files are spooled aside with their digests,
-//! and those that are wanted become blobs without being copied again.
+//! and those that are wanted become blobs without being copied again. What looks like a layer is
+//! unpacked while the rest is still read.
 
+mod early;
 mod oci;
 
 use std::collections::HashMap;
@@ -14,6 +16,7 @@ use std::sync::Arc;
 use serde::Deserialize;
 use tar::EntryType;
 
+use self::early::{Early, Unpacked};
 use super::compression::{Decoder, Digesting};
 use super::digest::Digest;
 use super::limits::{Budget, ENTRY, Limited, Limits, Packed, Room};
@@ -53,8 +56,8 @@ pub(super) fn load(
 ) -> Result<Vec<Loaded>> {
     let _ingest = store.ingest();
     let mut spool = Spool::new(store)?;
-    let read = spool.read(archive, Limits::default());
-    read.map_err(|error| refused("cannot read the archive of images", error))?;
+    let read = early::while_read(store, |early| spool.read(archive, Limits::default(), early));
+    let mut early = read.map_err(|error| refused("cannot read the archive of images", error))?;
     let found = if spool.has("manifest.json") {
         docker_images(&spool)?
     } else if spool.has("index.json") {
@@ -68,7 +71,7 @@ pub(super) fn load(
     let mut loaded = Vec::new();
     for image in found {
         let names = &image.names;
-        let taken = take(store, &spool, &image, progress)?;
+        let taken = take(store, &spool, &mut early, &image, progress)?;
         if names.is_empty() {
             loaded.push(Loaded::Id(taken.id));
         }
@@ -92,6 +95,7 @@ pub(super) fn refused(what: &str, error: io::Error) -> Error {
 fn take(
     store: &Store,
     spool: &Spool<'_>,
+    early: &mut Unpacked,
     found: &Found,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Arc<Image>> {
@@ -111,7 +115,7 @@ fn take(
         let (blob, size) = spool.blob(path)?;
         let id = diff_id.short();
         let mut told = 0;
-        store.unpack(*chain, *diff_id, blob, &mut |done| {
+        let mut bar = |done| {
             // Often enough for a bar, not for each buffer.
             if done == size || done - told >= 1 << 19 {
                 told = done;
@@ -122,7 +126,14 @@ fn take(
                     aux: None,
                 });
             }
-        })?;
+        };
+        match early.remove(&blob) {
+            Some(layer) => {
+                store.place(layer, *chain, *diff_id, blob)?;
+                bar(size);
+            }
+            None => store.unpack(*chain, *diff_id, blob, &mut bar)?,
+        }
     }
     store.add_image(&NewImage {
         config: &found.config,
@@ -170,7 +181,7 @@ impl<'a> Spool<'a> {
         Ok(Self { store, dir, files: HashMap::new(), links: HashMap::new() })
     }
 
-    fn read(&mut self, archive: impl Read, limits: Limits) -> io::Result<()> {
+    fn read(&mut self, archive: impl Read, limits: Limits, early: &Early) -> io::Result<()> {
         let packed = Packed::default();
         let decoder = Decoder::new(packed.count(archive))?;
         let mut reader = TarReader::new(Limited::new(decoder, limits, packed.clone()));
@@ -186,6 +197,7 @@ impl<'a> Spool<'a> {
                     budget.allows(entry.size)?;
                     budget.store(entry.stored.saturating_add(ENTRY))?;
                     let (digest, size) = write(&mut reader, &file, &mut budget)?;
+                    early.offer(&file, digest, size);
                     self.files.insert(path, Spooled { path: file, digest, size });
                 }
                 EntryType::Symlink | EntryType::Link => {
@@ -312,7 +324,7 @@ mod tests {
         let scratch = Scratch::new();
         let store = Store::open(&scratch.path("images")).unwrap();
         let mut spool = Spool::new(&store).unwrap();
-        let read = spool.read(archive, LIMITS);
+        let read = early::while_read(&store, |early| spool.read(archive, LIMITS, early)).map(drop);
         (read, tree::size_of(&spool.dir))
     }
 

@@ -38,8 +38,10 @@ pub(super) fn import(
         let _ = fs::remove_file(&path);
     }
     let blob = adopted.map_err(failed)?;
-    let diff_id = store.diff_id(blob).map_err(failed)?;
-    store.unpack(diff_id.chain(None), diff_id, blob, &mut |_| {})?;
+    let file = store.open_blob(blob)?;
+    let layer = store.unpack_aside(file, Some(blob), &mut |_| {}).map_err(failed)?;
+    let diff_id = layer.diff_id();
+    store.place(layer, diff_id.chain(None), diff_id, blob)?;
     let platform = Platform::host();
     let now = Utc::now().to_rfc3339_opts(chrono::SecondsFormat::Nanos, true);
     let mut document = json!({

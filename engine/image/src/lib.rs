@@ -14,6 +14,7 @@ pub mod context;
 mod digest;
 mod extract;
 mod find;
+mod handoff;
 mod history;
 mod import;
 mod limits;

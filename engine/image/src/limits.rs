@@ -1,10 +1,10 @@
 //! How much of a stranger's bytes is taken: against archives that unpack to more than they are, and
 //! against filling the disk.
 
-use std::cell::Cell;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// What an entry of an archive costs beside its content: an inode, a name.
 pub(super) const ENTRY: u64 = 1024;
@@ -51,14 +51,14 @@ impl Limits {
 /// How many packed bytes there are: of a blob all of them, of a stream those that came so far.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Packed {
-    bytes: Rc<Cell<u64>>,
+    bytes: Arc<AtomicU64>,
     whole: bool,
 }
 
 impl Packed {
     /// Those of a whole blob.
     pub(super) fn whole(size: u64) -> Self {
-        Self { bytes: Rc::new(Cell::new(size)), whole: true }
+        Self { bytes: Arc::new(AtomicU64::new(size)), whole: true }
     }
 
     /// Those that there are when the content of an entry has been read. A stream tells only by its
@@ -68,7 +68,7 @@ impl Packed {
     }
 
     pub(super) fn bytes(&self) -> u64 {
-        self.bytes.get()
+        self.bytes.load(Ordering::Relaxed)
     }
 
     /// A reader that counts here what it reads.
@@ -86,7 +86,7 @@ pub(super) struct Counted<R> {
 impl<R: Read> Read for Counted<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = self.inner.read(buffer)?;
-        self.packed.bytes.set(self.packed.bytes() + count as u64);
+        self.packed.bytes.fetch_add(count as u64, Ordering::Relaxed);
         Ok(count)
     }
 }

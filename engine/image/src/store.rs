@@ -31,7 +31,7 @@ use std::time::{Duration, SystemTime};
 use self::damage::Damaged;
 use self::index::Record;
 pub(super) use self::index::{CONFIG, MANIFEST};
-pub(super) use self::layers::Layer;
+pub(super) use self::layers::{Layer, Unplaced};
 pub(super) use self::pack::Packed;
 use self::users::User;
 use super::compression::Digesting;

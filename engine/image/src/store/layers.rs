@@ -1,4 +1,4 @@
-//! Unpacked layers.
+//! Layers: unpacking them, and the place that each of them has.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -11,6 +11,7 @@ use super::{Store, buffered, write_synced};
 use crate::compression::{Compression, Decoder, Digesting};
 use crate::digest::Digest;
 use crate::extract::extract;
+use crate::handoff::handed;
 use crate::limits::{Budget, Limited, Limits, Packed, Room};
 use engine_error::{Error, Result};
 
@@ -104,44 +105,46 @@ impl Store {
         if self.has_layer(chain) {
             return Ok(());
         }
-        let aside = self.temporary();
-        let result = self.unpack_aside(&aside, chain, diff_id, blob, progress);
-        if result.is_err() {
-            // What stays is swept when the store is opened next.
-            let _ = fs::remove_dir_all(&aside);
-        }
-        result
+        let unplaced = self.unpack_aside(self.open_blob(blob)?, None, progress);
+        self.place(unplaced.map_err(|error| cannot_unpack(diff_id, error))?, chain, diff_id, blob)
     }
 
-    fn unpack_aside(
+    /// Unpacks a file that is a layer, of which it is not yet known where it belongs. `fresh` is the
+    /// digest of the file, where it was taken while the file was written.
+    pub(crate) fn unpack_aside(
         &self,
-        aside: &Path,
+        file: File,
+        fresh: Option<Digest>,
+        progress: &mut dyn FnMut(u64),
+    ) -> io::Result<Unplaced> {
+        let aside = Aside(self.temporary());
+        let diff = aside.0.join("diff");
+        fs::create_dir(&aside.0).and_then(|()| fs::create_dir(&diff))?;
+        let blob_size = file.metadata()?.len();
+        let told = Telling { inner: file, count: 0, tell: progress };
+        let stream = unpack_stream(told, blob_size, &diff, fresh)?;
+        Ok(Unplaced { aside, stream, blob_size })
+    }
+
+    /// Gives an unpacked layer its place, if it is what the configuration promised.
+    pub(crate) fn place(
+        &self,
+        unplaced: Unplaced,
         chain: Digest,
         diff_id: Digest,
         blob: Digest,
-        progress: &mut dyn FnMut(u64),
     ) -> Result<()> {
-        let failed = |error| Error::internal(format!("cannot store layer {diff_id}"), error);
-        let diff = aside.join("diff");
-        fs::create_dir(aside).and_then(|()| fs::create_dir(&diff)).map_err(failed)?;
-        let file = self.open_blob(blob)?;
-        let blob_size = file.metadata().map_err(failed)?.len();
-        let told = Telling { inner: file, count: 0, tell: progress };
-        let (size, found, media_type) = unpack_stream(told, blob_size, &diff).map_err(|error| {
-            let kind = match error.kind() {
-                io::ErrorKind::StorageFull => cnm::Kind::Internal,
-                _ => cnm::Kind::Invalid,
-            };
-            Error::caused(kind, format!("cannot unpack layer {diff_id}"), error)
-        })?;
-        if found != diff_id {
+        let Unplaced { aside, stream, blob_size } = unplaced;
+        if stream.diff_id != diff_id {
             return Err(Error::invalid(format!(
-                "layer verification failed: the configuration says {diff_id}, the content is {found}"
+                "layer verification failed: the configuration says {diff_id}, the content is {}",
+                stream.diff_id
             )));
         }
-        let media_type = media_type.to_owned();
-        let layer = Layer { diff_id, blob, blob_size, media_type, size };
-        self.settle(aside, chain, &layer).map_err(failed)
+        let media_type = stream.media_type.to_owned();
+        let layer = Layer { diff_id, blob, blob_size, media_type, size: stream.size };
+        self.settle(&aside.0, chain, &layer)
+            .map_err(|error| Error::internal(format!("cannot store layer {diff_id}"), error))
     }
 
     /// Makes a blob of a file that is a layer. What OCI has no media type for, xz and bzip2, becomes
@@ -157,13 +160,6 @@ impl Store {
         self.adopt(&aside, digest)?;
         fs::remove_file(path)?;
         Ok(digest)
-    }
-
-    /// The digest that a layer has unpacked.
-    pub(crate) fn diff_id(&self, blob: Digest) -> io::Result<Digest> {
-        let mut layer = Digesting::new(unpacking(File::open(self.blob_path(blob))?)?.1);
-        io::copy(&mut layer, &mut io::sink())?;
-        Ok(layer.finish().1)
     }
 
     /// Syncs a layer and gives it its place.
@@ -208,21 +204,81 @@ fn unpacking(file: File) -> io::Result<(Compression, impl Read)> {
     Ok((compression, Limited::new(decoder, Limits::default(), packed)))
 }
 
-/// Unpacks a stream: bytes of files, digest of the archive, media type.
+/// Says which layer it was: the stranger's fault, but for a full disk.
+fn cannot_unpack(diff_id: Digest, error: io::Error) -> Error {
+    let kind = match error.kind() {
+        io::ErrorKind::StorageFull => cnm::Kind::Internal,
+        _ => cnm::Kind::Invalid,
+    };
+    Error::caused(kind, format!("cannot unpack layer {diff_id}"), error)
+}
+
+/// Unpacks a stream. What decompresses it and what writes the files are two threads; the digest is
+/// taken where less is to be done otherwise, or not at all where it is known.
 fn unpack_stream(
     blob: impl Read,
     blob_size: u64,
     into: &Path,
-) -> io::Result<(u64, Digest, &'static str)> {
+    fresh: Option<Digest>,
+) -> io::Result<Stream> {
     let mut blob = buffered(blob);
     let compression = Compression::detect(io::BufRead::fill_buf(&mut blob)?);
     let decoder = Decoder::with(blob, compression)?;
     let (limits, packed) = (Limits::default(), Packed::whole(blob_size));
-    let mut archive = Digesting::new(Limited::new(decoder, limits, packed.clone()));
+    let archive = Limited::new(decoder, limits, packed.clone());
     let mut budget = Budget::new(limits, packed, Room::of(into));
-    let unpacked = extract(&mut archive, into, &mut budget)?;
-    let (_, diff_id, _) = archive.finish();
-    Ok((unpacked.size, diff_id, compression.media_type()))
+    let (unpacked, diff_id) = match (compression, fresh) {
+        (Compression::Plain, Some(digest)) => {
+            (handed(archive, |pieces| extract(pieces, into, &mut budget))?, digest)
+        }
+        (Compression::Plain, None) => {
+            let mut archive = Digesting::new(archive);
+            let unpacked = handed(&mut archive, |pieces| extract(pieces, into, &mut budget))?;
+            (unpacked, archive.finish().1)
+        }
+        _ => handed(archive, |pieces| {
+            let mut archive = Digesting::new(pieces);
+            let unpacked = extract(&mut archive, into, &mut budget)?;
+            Ok((unpacked, archive.finish().1))
+        })?,
+    };
+    Ok(Stream { diff_id, size: unpacked.size, media_type: compression.media_type() })
+}
+
+/// A layer that is unpacked and has no place yet. If it never gets one, it is removed.
+#[derive(Debug)]
+pub(crate) struct Unplaced {
+    aside: Aside,
+    stream: Stream,
+    blob_size: u64,
+}
+
+impl Unplaced {
+    /// The digest of its archive.
+    pub(crate) fn diff_id(&self) -> Digest {
+        self.stream.diff_id
+    }
+}
+
+/// What came of the stream of a layer.
+#[derive(Debug)]
+struct Stream {
+    /// Digest of the archive.
+    diff_id: Digest,
+    /// Bytes of files.
+    size: u64,
+    media_type: &'static str,
+}
+
+/// A directory that is gone with this, unless it was moved to its place.
+#[derive(Debug)]
+struct Aside(PathBuf);
+
+impl Drop for Aside {
+    fn drop(&mut self) {
+        // What stays is swept when the store is opened next.
+        let _ = fs::remove_dir_all(&self.0);
+    }
 }
 
 /// Tells how far a stream was read.
