@@ -176,6 +176,18 @@ impl Volumes {
         })
     }
 
+    /// What is wrong where a volume was not made: that a name is taken counts only for a driver that is
+    /// there. Nobody may hold the state, for a plugin may be asked.
+    pub(super) fn unmade(&self, name: &str, wanted: &str, error: Error) -> Error {
+        if is_local(wanted) || error.kind() != Kind::Conflict {
+            return error;
+        }
+        match self.driver(wanted) {
+            Ok(_) => error,
+            Err(missing) => Error::new(missing.kind(), format!("create {name}: {missing}")),
+        }
+    }
+
     /// Which driver a volume of a name is of, or would be made by.
     pub(super) fn driver_of(&self, name: &str, wanted: &str) -> String {
         match self.find(name) {
@@ -195,7 +207,8 @@ impl Volumes {
     ) -> Result<(Volume, bool)> {
         let failed = |error: Error| Error::new(error.kind(), format!("create {name}: {error}"));
         if let Ok(volume) = self.find(name) {
-            refuse_other(&volume, &new.driver)?;
+            let refused = refuse_other(&volume, &new.driver);
+            refused.map_err(|error| self.unmade(name, &new.driver, error))?;
             return Ok((volume, false));
         }
         // Before anybody makes what could not be noted.

@@ -218,11 +218,19 @@ impl Volumes {
         let (volume, is_new) = if is_local(&driver) {
             let state = self.state();
             let made = match want {
-                Want::Existing(name) => (self.place.find(name)?, false),
-                _ => self.make_here(name, new)?,
+                Want::Existing(name) => self.place.find(name).map(|volume| (volume, false)),
+                _ => self.make_here(name, new),
             };
-            Self::note(state, user, &made.0);
-            made
+            match made {
+                Ok(made) => {
+                    Self::note(state, user, &made.0);
+                    made
+                }
+                Err(error) => {
+                    drop(state);
+                    return Err(self.unmade(name, &new.driver, error));
+                }
+            }
         } else {
             let (name, unnamed) = Self::name_for(name)?;
             let _turn = self.turn_to_fill(&name);

@@ -185,6 +185,15 @@ fn a_name_is_one_driver_s_and_earlier_releases_know_its_record_for_a_newer_one()
             format!("create {name}: driver '{own}' already has volume '{name}': {text}")
         );
     }
+    // Of a driver that is not there that is said first, whoever has the name.
+    let nobody = New { driver: "nobody".to_owned(), ..New::default() };
+    for (name, want) in [("far", Want::Named("far")), ("near", Want::Named("near"))] {
+        let text = format!("create {name}: error looking up volume plugin nobody: ");
+        let error = volumes.create_with(name, &nobody).unwrap_err().to_string();
+        assert!(error.starts_with(&text), "{error}");
+        let error = volumes.hold("one", want, &nobody).unwrap_err().to_string();
+        assert!(error.starts_with(&text), "{error}");
+    }
     assert_eq!(volumes.prune(|_| true).unwrap().removed, ["near"]);
     fake.inner().volumes.insert("outside".to_owned());
     let (all, warnings) = volumes.describe_all().unwrap();
