@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use cnm::Protocol;
 use oci_spec::image::{Config, ImageConfiguration};
 
+use super::spec::ports_of;
 use super::{Resolved, Spec};
 use engine_error::{Error, Result};
 
@@ -75,21 +76,20 @@ pub(crate) fn exposed_by(spec: &Spec, image: &ImageConfiguration) -> Result<Vec<
 fn exposed(spec: &Spec, image: &Config) -> Result<Vec<(u16, Protocol)>> {
     let mut ports: BTreeSet<(u16, Protocol)> = spec.exposed.iter().copied().collect();
     ports.extend(spec.ports.iter().map(|published| (published.port, published.protocol)));
-    for text in image.exposed_ports().iter().flatten() {
-        ports.extend(parse_ports(text)?);
-    }
+    let ranges = image.exposed_ports().iter().flatten().map(|text| range(text));
+    ports.append(&mut ports_of(ranges.collect::<Result<Vec<_>>>()?));
     Ok(ports.into_iter().collect())
 }
 
 /// `80`, `80/tcp` or `8000-8010/udp`.
-fn parse_ports(text: &str) -> Result<Vec<(u16, Protocol)>> {
+fn range(text: &str) -> Result<((u16, u16), Protocol)> {
     let wrong = || Error::invalid(format!("invalid port `{text}` in the image: use 80/tcp"));
     let (range, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
     let (from, to) = range.split_once('-').unwrap_or((range, range));
     let protocol: Protocol = protocol.parse().map_err(|_| wrong())?;
     let from: u16 = from.parse().map_err(|_| wrong())?;
     let to: u16 = to.parse().map_err(|_| wrong())?;
-    Ok((from..=to).map(|port| (port, protocol)).collect())
+    Ok(((from, to), protocol))
 }
 
 fn first(own: &str, other: Option<&str>) -> String {
@@ -170,5 +170,16 @@ mod tests {
         let resolved = resolve(&spec, &image(json), ID).unwrap();
         let ports: Vec<_> = resolved.exposed.iter().map(|(p, q)| format!("{p}/{q}")).collect();
         assert_eq!(ports.join(" "), "53/udp 80/tcp 8000/tcp 8001/tcp");
+    }
+
+    #[test]
+    fn an_image_that_exposes_all_ports_in_many_ways_holds_nobody_up() {
+        let mut spec = Spec { command: Some(list("x")), ..Spec::default() };
+        spec.exposed = vec![(80, Protocol::Udp)];
+        let zeros = |count: usize| "0".repeat(count);
+        let keys = (0..200).flat_map(|a| (0..200).map(move |b| (a, b)));
+        let keys = keys.map(|(a, b)| format!("\"{}1-{}65535\":{{}}", zeros(a), zeros(b)));
+        let json = format!("{{\"ExposedPorts\":{{{}}}}}", keys.collect::<Vec<_>>().join(","));
+        assert_eq!(resolve(&spec, &image(&json), ID).unwrap().exposed.len(), 65536);
     }
 }

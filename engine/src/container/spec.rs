@@ -4,7 +4,7 @@
 //! What rnet keeps and does not act on yet round-trips in [`Spec::wire_config`] and
 //! [`Spec::wire_host_config`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use cnm::{Mac, Protocol};
@@ -175,6 +175,23 @@ pub struct PublishedPort {
     pub host_ports: (u16, u16),
     /// When it opens; as the container's label says if there is nothing.
     pub when: Option<PublishWhen>,
+}
+
+/// The ports of ranges. What is in several is counted once: it takes no longer to write them all in many
+/// ways.
+pub fn ports_of(
+    ranges: impl IntoIterator<Item = ((u16, u16), Protocol)>,
+) -> BTreeSet<(u16, Protocol)> {
+    let ranges: BTreeSet<_> = ranges.into_iter().collect();
+    let (mut ports, mut taken) = (BTreeSet::new(), BTreeMap::<Protocol, u32>::new());
+    for ((first, last), protocol) in ranges {
+        let taken = taken.entry(protocol).or_default();
+        let first = u32::from(first).max(*taken);
+        let new = (first..=last.into()).filter_map(|port| u16::try_from(port).ok());
+        ports.extend(new.map(|port| (port, protocol)));
+        *taken = (*taken).max(u32::from(last) + 1);
+    }
+    ports
 }
 
 /// When a published port opens.

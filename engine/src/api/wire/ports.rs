@@ -7,7 +7,7 @@ use cnm::{PortBinding as Bound, Protocol};
 use serde_json::Value;
 
 use super::container_config::{PortBinding, Set};
-use crate::container::spec::PublishedPort;
+use crate::container::spec::{PublishedPort, ports_of};
 use engine_error::{Error, Result};
 
 /// `NetworkSettings.Ports` and its like.
@@ -46,14 +46,8 @@ fn range(text: &str) -> Option<(u16, u16)> {
 
 /// `ExposedPorts`, ranges taken apart.
 pub fn exposed(set: &Set) -> Result<Vec<(u16, Protocol)>> {
-    let mut ports = Vec::new();
-    for text in set.keys() {
-        let ((first, last), protocol) = port_range(text)?;
-        ports.extend((first..=last).map(|port| (port, protocol)));
-    }
-    ports.sort_unstable();
-    ports.dedup();
-    Ok(ports)
+    let ranges = set.keys().map(|text| port_range(text)).collect::<Result<Vec<_>>>()?;
+    Ok(ports_of(ranges).into_iter().collect())
 }
 
 /// `PortBindings`.
@@ -185,6 +179,19 @@ mod tests {
         assert_eq!(ports, [(80, Protocol::Tcp)]);
         let set = Set::from([("7-9/udp".to_owned(), Value::Null)]);
         assert_eq!(exposed(&set).unwrap().len(), 3);
+    }
+
+    #[test]
+    fn a_hundred_thousand_ways_to_write_all_ports_take_no_longer_than_one() {
+        let zeros = |count: usize| "0".repeat(count);
+        let keys = (0..300).flat_map(|a| (0..300).map(move |b| (a, b)));
+        let texts = keys.map(|(a, b)| format!("{}1-{}65535/udp", zeros(a), zeros(b)));
+        let set: Set = texts.map(|text| (text, Value::Null)).collect();
+        assert_eq!(exposed(&set).unwrap().len(), 65535);
+        let overlapping = ["7-9", "8-12", "8", "65535"].map(|text| (text.to_owned(), Value::Null));
+        let ports = exposed(&Set::from(overlapping)).unwrap();
+        let numbers: Vec<_> = ports.into_iter().map(|(port, _)| port).collect();
+        assert_eq!(numbers, [7, 8, 9, 10, 11, 12, 65535]);
     }
 
     #[test]
