@@ -165,6 +165,7 @@ impl Containers {
         container.graph_data =
             rootfs.driver_data().into_iter().map(|(key, text)| (key.to_owned(), text)).collect();
         rootfs.mark(".dockerenv")?;
+        rootfs.furnish()?;
         let taken = self.take_mounts(&container).map_err(missing_other)?;
         container.mounts.clone_from(&taken.points);
         self.fill_volumes(&container, &rootfs)?;

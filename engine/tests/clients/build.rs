@@ -5,6 +5,7 @@ use std::fs;
 use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
+use std::process::Command;
 use std::time::Instant;
 
 use nix::sys::signal::Signal;
@@ -437,6 +438,38 @@ fn squashed_images_have_one_layer_of_their_own() {
     let ids: Vec<_> = told.split("{\"ID\":\"").skip(1).filter_map(|it| it.get(..71)).collect();
     assert_eq!(site.inspect("squash")["Id"], *ids.last().unwrap());
     assert_eq!(site.shell("squash", "cat /b; ls /a /bin/vi 2>&1 | wc -l"), "b\n2");
+}
+
+#[test]
+fn what_buildx_does_for_a_builder_in_a_container_is_done() {
+    let site = Daemon::start(&[]);
+    let scratch = &site.scratch;
+    crate::busybox::archive(scratch);
+    // A stand-in for BuildKit's image, without a directory for its configuration.
+    let (tree, archive) = (scratch.text("busybox"), scratch.text("stand-in.tar"));
+    let packed = Command::new("tar").args(["-C", &tree, "-cf", &archive, "bin"]).status().unwrap();
+    assert!(packed.success());
+    site.docker_ok(&["import", &archive, "stand-in"]);
+    let state = "b_state:/var/lib/buildkit";
+    let flags = ["--privileged", "--network", "host", "--init", "--restart", "unless-stopped"];
+    let create =
+        [&["create", "--name", "builder"], &flags[..], &["-v", state, "stand-in"]].concat();
+    let script = "cat /etc/buildkit/buildkitd.toml; exec sleep 1000";
+    site.docker_ok(&[&create[..], &["sh", "-c", script]].concat());
+    let config = scratch.path("buildkit");
+    fs::create_dir(&config).unwrap();
+    fs::write(config.join("buildkitd.toml"), "debug = true\n").unwrap();
+    site.docker_ok(&["cp", config.to_str().unwrap(), "builder:/etc/"]);
+    site.docker_ok(&["start", "builder"]);
+    // It is asked whether it is there, and then spoken to over the streams of an exec.
+    site.docker_ok(&["exec", "builder", "test", "-w", "/var/lib/buildkit"]);
+    assert_eq!(
+        site.docker_ok(&["exec", "builder", "cat", "/etc/buildkit/buildkitd.toml"]),
+        "debug = true"
+    );
+    assert_eq!(site.docker_ok(&["logs", "builder"]), "debug = true");
+    site.docker_ok(&["rm", "-f", "builder"]);
+    site.docker_ok(&["volume", "rm", "b_state"]);
 }
 
 #[test]

@@ -130,6 +130,30 @@ impl RootFs {
         walk.run()
     }
 
+    /// Makes the directories directly below the root that every container is given, where the image has
+    /// nothing of that name: what is copied into a container before its first start may go there.
+    pub fn furnish(&self) -> Result<()> {
+        let furnished = || -> io::Result<()> {
+            let upper = OwnedFd::from(Tree::open(&self.upper())?);
+            let layers = self.layers.iter().map(|layer| Tree::open(&self.diff_path(*layer)));
+            let layers =
+                layers.map(|tree| Ok(tree?.into())).collect::<io::Result<Vec<OwnedFd>>>()?;
+            let below_root = |path: &&&[u8]| !path.contains(&b'/');
+            for name in GIVEN_DIRECTORIES.iter().filter(below_root) {
+                let is_in = |directory: &OwnedFd| {
+                    rustix::fs::statat(directory, *name, AtFlags::SYMLINK_NOFOLLOW).is_ok()
+                };
+                if !layers.iter().any(is_in) && !is_in(&upper) {
+                    rustix::fs::mkdirat(&upper, *name, Mode::from_raw_mode(0o755))?;
+                }
+            }
+            Ok(())
+        };
+        furnished().map_err(|error| {
+            Error::internal(format!("cannot make directories in {}", self.dir.display()), error)
+        })
+    }
+
     /// Removes from an overlay's upper directory what every container is given.
     pub(crate) fn remove_given(&self) -> io::Result<()> {
         let upper = Tree::open(&self.upper())?;

@@ -153,6 +153,29 @@ fn cve_2025_24965_an_image_whose_dockerenv_is_a_link_does_not_choose_what_create
 }
 
 #[test]
+fn an_image_without_the_usual_directories_gets_them_and_others_keep_theirs() {
+    let scratch = Scratch::new();
+    let outside = scratch.path("outside");
+    fs::create_dir(&outside).unwrap();
+    let layer =
+        Tar::new().dir("etc/").file("proc", b"a file").symlink("sys", outside.to_str().unwrap());
+    let layer = layer.finish();
+    for driver in [StorageDriver::Vfs, StorageDriver::Overlay] {
+        let scratch = Scratch::new();
+        let (_images, rootfs) = load(&scratch, driver, std::slice::from_ref(&layer));
+        rootfs.furnish().unwrap();
+        rootfs.furnish().unwrap();
+        let made = |name: &str| rootfs.upper().join(name).symlink_metadata().ok();
+        assert!(made("dev").unwrap().is_dir(), "{driver:?}");
+        let copies = driver == StorageDriver::Vfs;
+        assert_eq!(made("etc").is_some(), copies);
+        assert_eq!(made("proc").is_some_and(|found| found.is_file()), copies);
+        assert_eq!(made("sys").is_some_and(|found| found.is_symlink()), copies);
+        assert!(rootfs.changes().unwrap().is_empty(), "it is nothing that changed");
+    }
+}
+
+#[test]
 fn cve_2022_23648_a_place_that_an_image_links_elsewhere_is_looked_up_inside_the_image() {
     let scratch = Scratch::new();
     let layer = Tar::new()
