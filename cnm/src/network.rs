@@ -29,8 +29,9 @@ pub struct Network {
     pub addressing: Addressing,
     /// The plugin that its pools, and addresses of those, are from.
     pub ipam: Option<IpamPlugin>,
-    /// What was asked of who gives its addresses (`--ipam-opt`) where that is no plugin: nothing comes of it.
-    pub ipam_options: BTreeMap<String, String>,
+    /// What was asked of who gives its addresses (`--ipam-opt`) where that is no plugin, if anybody said
+    /// anything: nothing comes of it.
+    pub ipam_options: Option<BTreeMap<String, String>>,
     /// Whether its device was there before it, is somebody else's, and stays after it.
     pub borrowed: bool,
     /// Address pools, in the order they were given; empty where addresses do not come from pools.
@@ -186,8 +187,8 @@ pub struct NetworkSpec {
     pub ipam: Option<IpamPlugin>,
     /// What makes it a network of a cluster, which gave the pools below.
     pub tunnel: Option<Tunnel>,
-    /// Options of the IPAM driver.
-    pub ipam_options: BTreeMap<String, String>,
+    /// Options of the IPAM driver, if anybody said that there are some or none.
+    pub ipam_options: Option<BTreeMap<String, String>>,
     /// Driver options.
     pub options: BTreeMap<String, String>,
     /// The IPAM driver's name; `default` if empty.

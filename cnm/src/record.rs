@@ -73,8 +73,8 @@ struct NetworkRecord {
     addressing: Addressing,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     ipam: Option<IpamPlugin>,
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    ipam_options: BTreeMap<String, String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    ipam_options: Option<BTreeMap<String, String>>,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     borrowed: bool,
     #[serde(default)]

@@ -26,7 +26,7 @@ fn network(digit: u8, subnets: &[&str]) -> Network {
         ipv6: pools.iter().any(|pool| pool.subnet.is_ipv6()),
         addressing: cnm::network::Addressing::default(),
         ipam: None,
-        ipam_options: BTreeMap::new(),
+        ipam_options: None,
         borrowed: false,
         pools,
         internal: false,

@@ -416,12 +416,13 @@ fn addressing(spec: &NetworkSpec, driver: &dyn Driver) -> Result<Addressing, Con
 }
 
 /// Options of an IPAM driver that is ours and has none: Docker takes any of them, and tells them.
-fn idle_options(spec: &NetworkSpec) -> BTreeMap<String, String> {
-    if spec.ipam.is_some() { BTreeMap::new() } else { spec.ipam_options.clone() }
+fn idle_options(spec: &NetworkSpec) -> Option<BTreeMap<String, String>> {
+    spec.ipam_options.clone().filter(|_| spec.ipam.is_none())
 }
 
 fn without_effect(network: &Network) -> Option<String> {
-    let options: Vec<_> = network.ipam_options.keys().map(String::as_str).collect();
+    let options: Vec<_> =
+        network.ipam_options.iter().flatten().map(|(name, _)| name.as_str()).collect();
     (!options.is_empty()).then(|| {
         let name = network.addressing.name();
         format!("IPAM driver {name} has no options: {} has no effect", options.join(", "))

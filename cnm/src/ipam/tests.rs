@@ -29,7 +29,7 @@ fn network(pools: Vec<Pool>) -> Network {
         ipv6: pools.iter().any(|pool| pool.subnet.is_ipv6()),
         addressing: crate::network::Addressing::default(),
         ipam: None,
-        ipam_options: BTreeMap::new(),
+        ipam_options: None,
         borrowed: false,
         pools,
         internal: false,

@@ -46,7 +46,7 @@ fn joined(name: &str, subnets: &[&str], priority: i32) -> (Network, Endpoint) {
         ipv6: pools.len() > 1,
         addressing: crate::network::Addressing::default(),
         ipam: None,
-        ipam_options: BTreeMap::new(),
+        ipam_options: None,
         borrowed: false,
         pools,
         internal: false,

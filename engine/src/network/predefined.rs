@@ -243,7 +243,7 @@ mod tests {
             given_options: spec.options.clone(),
             addressing: cnm::network::Addressing::default(),
             ipam: None,
-            ipam_options: BTreeMap::new(),
+            ipam_options: None,
             borrowed: false,
             pools: pools.collect(),
             ipv4: true,

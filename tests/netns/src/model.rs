@@ -32,7 +32,7 @@ impl Model {
             given_options: BTreeMap::new(),
             addressing: cnm::network::Addressing::default(),
             ipam: None,
-            ipam_options: BTreeMap::new(),
+            ipam_options: None,
             borrowed: false,
             pools: subnets.iter().map(|subnet| pool(subnet)).collect(),
             ipv4: true,

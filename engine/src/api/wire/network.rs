@@ -8,6 +8,7 @@ use cnm::controller::NetworkUpdate;
 use cnm::driver::Scope;
 use cnm::network::PoolSpec;
 use cnm::{Endpoint, Network, NetworkSpec, Planner};
+use ipnetwork::Ipv6Network;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
@@ -50,7 +51,7 @@ struct ConfigFrom {
 struct Ipam {
     driver: String,
     config: Vec<IpamConfig>,
-    options: BTreeMap<String, String>,
+    options: Option<BTreeMap<String, String>>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -87,7 +88,7 @@ impl Update {
     pub fn update(self) -> (NetworkUpdate, bool) {
         let Self { labels, options, internal, add_subnets, dry_run, .. } = self;
         let Self { remove_subnets: without, ipv4, ipv6, .. } = self;
-        let subnets = add_subnets.into_iter().map(IpamConfig::pool).collect();
+        let subnets = add_subnets.into_iter().map(|subnet| subnet.pool(Some(true))).collect();
         let update = NetworkUpdate { labels, options, internal, subnets, without, ipv4, ipv6 };
         (update, dry_run)
     }
@@ -144,7 +145,7 @@ impl Create {
             ipam_options: self.ipam.options,
             options: self.options,
             ipam_driver: self.ipam.driver,
-            pools: self.ipam.config.into_iter().map(IpamConfig::pool).collect(),
+            pools: self.ipam.config.into_iter().map(|config| config.pool(self.ipv6)).collect(),
             ipv4: self.ipv4,
             ipv6: self.ipv6,
             internal: self.internal,
@@ -169,10 +170,18 @@ fn unsupported(message: &str) -> Error {
 }
 
 impl IpamConfig {
-    fn pool(self) -> PoolSpec {
+    /// Docker looks at IPv6 subnets only where IPv6 is asked for by its name; here a network has it by
+    /// such a subnet, and what Docker would not look at need not be written without host bits.
+    fn pool(self, ipv6: Option<bool>) -> PoolSpec {
         let some = |text: String| Some(text).filter(|text| !text.is_empty());
+        let subnet = match self.subnet.parse::<Ipv6Network>() {
+            Ok(subnet) if ipv6.is_none() && self.subnet.contains('/') => {
+                format!("{}/{}", subnet.network(), subnet.prefix())
+            }
+            _ => self.subnet,
+        };
         PoolSpec {
-            subnet: some(self.subnet),
+            subnet: some(subnet),
             range: some(self.range),
             gateway: some(self.gateway),
             auxiliary: self.auxiliary,
@@ -283,6 +292,27 @@ mod tests {
         assert_eq!(spec.pools[0].range.as_deref(), Some("10.1.0.128/25"));
         assert_eq!(spec.pools[0].auxiliary["router"], "10.1.0.2");
         assert_eq!(spec.pools[1].gateway, None);
+    }
+
+    #[test]
+    fn an_ipv6_subnet_may_have_host_bits_where_ipv6_is_not_asked_for_by_name() {
+        let subnet = |ipv6: Value, subnet: &str| {
+            let ipam = json!({"Config": [{"Subnet": subnet}]});
+            let body = json!({"Name": "n", "EnableIPv6": ipv6, "IPAM": ipam});
+            spec(body).unwrap().pools.remove(0).subnet.unwrap()
+        };
+        assert_eq!(subnet(Value::Null, "2001:389::1/64"), "2001:389::/64");
+        // These are refused, in the words that they came with.
+        assert_eq!(subnet(json!(true), "2001:389::1/64"), "2001:389::1/64");
+        assert_eq!(subnet(Value::Null, "10.1.0.7/24"), "10.1.0.7/24");
+        assert_eq!(subnet(Value::Null, "2001:389::1"), "2001:389::1");
+    }
+
+    #[test]
+    fn ipam_options_are_told_as_they_were_given() {
+        let options = |ipam: Value| spec(json!({"Name": "n", "IPAM": ipam})).unwrap().ipam_options;
+        assert_eq!(options(json!({"Options": {}})), Some(BTreeMap::new()));
+        assert_eq!(options(json!({})), None);
     }
 
     #[test]

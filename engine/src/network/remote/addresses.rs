@@ -64,19 +64,20 @@ impl Networks {
         let mut asked = NetworkSpec { id: Some(id.clone()), ..spec.clone() };
         asked.pools.clear();
         let mut names = Vec::new();
+        let options = spec.ipam_options.clone().unwrap_or_default();
         for Wanted { spec: wanted, ipv6 } in wanted(spec) {
             let given = plugin.request_pool(&WantedPool {
                 space: &space,
                 subnet: wanted.subnet.as_deref().unwrap_or_default(),
                 range: wanted.range.as_deref().unwrap_or_default(),
-                options: &spec.ipam_options,
+                options: &options,
                 ipv6,
             })?;
             names.push(given.id.clone());
             self.note_pool(id, &given.id, None)?;
             asked.pools.push(self.furnish(plugin, id, &given, &wanted)?);
         }
-        let (name, options) = (plugin.name().to_owned(), spec.ipam_options.clone());
+        let name = plugin.name().to_owned();
         asked.ipam = Some(IpamPlugin { name, options, space, pools: names });
         asked.ipam_driver = String::new();
         Ok(asked)
