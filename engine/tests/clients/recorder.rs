@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::daemon::PATIENCE;
 
@@ -61,11 +61,20 @@ impl Recorder {
 
     /// Waits until something is asked that has this in its path, and is answered.
     pub fn until(&self, path: &str) {
-        let end = Instant::now() + PATIENCE;
+        assert!(self.heard(path, PATIENCE), "nobody asks for {path}");
+    }
+
+    /// Whether something is asked and answered, within some time, that has this in its path.
+    pub fn heard(&self, path: &str, patience: Duration) -> bool {
+        let end = Instant::now() + patience;
         let is_it = |asked: &Asked| asked.path.contains(path) && asked.status().is_some();
         while !self.log.lock().unwrap().iter().any(is_it) {
-            assert!(Instant::now() < end, "nobody asks for {path}");
+            if Instant::now() >= end {
+                return false;
+            }
+            thread::yield_now();
         }
+        true
     }
 
     /// What was asked since this was called last, in the order in which it came.

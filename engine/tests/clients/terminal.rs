@@ -3,10 +3,11 @@
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
 use nix::pty::openpty;
+use nix::sys::termios::{LocalFlags, tcgetattr};
 use nix::unistd::ttyname;
 
 use crate::daemon::{Client, Daemon, PATIENCE};
@@ -17,19 +18,25 @@ const CTRL_D: &[u8] = b"\x04";
 const CTRL_P_CTRL_Q: &[u8] = b"\x10\x11";
 
 /// A client on a terminal of its own.
-struct Terminal {
+pub struct Terminal {
     child: Child,
     keys: File,
     path: String,
     output: Receiver<Vec<u8>>,
     seen: String,
+    /// All that was shown so far.
+    shown: String,
 }
 
 impl Terminal {
     fn run(daemon: &Daemon, client: Client, arguments: &[&str]) -> Self {
+        Self::open(&daemon.client(client, arguments))
+    }
+
+    /// Begins a command at a terminal of 30 rows and 90 columns.
+    pub fn open(plain: &Command) -> Self {
         let pty = openpty(None, None).unwrap();
         let path = ttyname(&pty.slave).unwrap().to_str().unwrap().to_owned();
-        let plain = daemon.client(client, arguments);
         // The terminal is the client's controlling one, so that it hears of changes of size.
         let mut command = Command::new("setsid");
         command.args(["--ctty", "--wait"]).arg(plain.get_program()).args(plain.get_args());
@@ -49,15 +56,15 @@ impl Terminal {
                 }
             }
         });
-        Self { child, keys, path, output, seen: String::new() }
+        Self { child, keys, path, output, seen: String::new(), shown: String::new() }
     }
 
-    fn press(&mut self, keys: &[u8]) {
+    pub fn press(&mut self, keys: &[u8]) {
         self.keys.write_all(keys).unwrap();
     }
 
     /// Reads until the text is shown; what follows it is kept.
-    fn expect(&mut self, text: &str) {
+    pub fn expect(&mut self, text: &str) {
         let end = Instant::now() + PATIENCE;
         while !self.shows(text, Duration::from_millis(200)) {
             assert!(Instant::now() < end, "{text:?} is not in {:?}", self.seen);
@@ -73,7 +80,7 @@ impl Terminal {
             }
             let left = end.saturating_duration_since(Instant::now());
             let Ok(bytes) = self.output.recv_timeout(left) else { return false };
-            self.seen.push_str(&String::from_utf8_lossy(&bytes));
+            self.hear(&bytes);
         }
     }
 
@@ -89,8 +96,40 @@ impl Terminal {
         }
     }
 
+    /// Waits until the client has the terminal to itself: what is typed before is shown by the kernel, too.
+    pub fn until_raw(&self) {
+        let end = Instant::now() + PATIENCE;
+        while tcgetattr(&self.keys).unwrap().local_flags.contains(LocalFlags::ECHO) {
+            assert!(Instant::now() < end, "nobody takes the terminal");
+            std::thread::yield_now();
+        }
+    }
+
+    fn hear(&mut self, bytes: &[u8]) {
+        let text = String::from_utf8_lossy(bytes);
+        self.seen.push_str(&text);
+        self.shown.push_str(&text);
+    }
+
+    pub fn resize(&self, rows: u16, columns: u16) {
+        resize(&self.path, rows, columns);
+    }
+
     fn code(mut self) -> Option<i32> {
         self.child.wait().unwrap().code()
+    }
+
+    /// The exit code, and all that was shown from the beginning to the end.
+    pub fn end(mut self) -> (Option<i32>, String) {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            match self.output.recv_timeout(end.saturating_duration_since(Instant::now())) {
+                Ok(bytes) => self.hear(&bytes),
+                Err(RecvTimeoutError::Disconnected) => break,
+                Err(RecvTimeoutError::Timeout) => panic!("it goes on after {:?}", self.shown),
+            }
+        }
+        (self.child.wait().unwrap().code(), self.shown)
     }
 }
 

@@ -12,26 +12,43 @@
 //! POST /containers/create?name=c1 201   a request, in its order, without the version
 //! ```
 //!
+//! A command behind `@` is on a terminal of 30 rows and 90 columns, and followed by what its user does:
+//!
+//! ```text
+//! @ attach t1                           the command
+//! ? ready                               waits until this is shown
+//! < hello^M                             presses keys
+//! % raw                                 waits until the client has the terminal to itself
+//! * resize?h=30                         waits until this is asked and answered
+//! ~ 40 100                              has the terminal another size, and waits until the daemon knows
+//! ```
+//!
 //! Tables are written by a genuine engine: with `TRACE_ENGINE=/its/socket UPDATE_EXPECT=1` the tests
 //! write down how it behaves. What differs here on purpose stands in `docs/differences.md`, and has its reason
 //! beside it in the table. `$code` is for output that the host decides: it is not compared.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use expect_test::expect_file;
 use regex::{Captures, Regex};
 use serde_json::Value;
 
 use crate::busybox;
-use crate::daemon::{Daemon, Scratch};
+use crate::daemon::{Daemon, PATIENCE, Scratch};
 use crate::hub::Registry;
 use crate::recorder::{Asked, Recorder};
+use crate::terminal::Terminal;
 
 /// The client whose words the tables have.
 const CLIENT: &str = "Docker version 28.";
+
+/// What the steps of a user at a terminal begin with.
+const STEPS: [char; 5] = ['?', '<', '*', '%', '~'];
 
 /// Who answers: rnet, and a genuine engine if a table is to be written.
 struct Scene {
@@ -61,15 +78,73 @@ impl Scene {
     /// Runs the commands of a table and tells what becomes of them, in its form.
     fn play(&self, table: &str) -> String {
         let mut text = String::new();
-        for line in table.lines() {
+        let mut lines = table.lines().peekable();
+        while let Some(line) = lines.next() {
             if line.is_empty() || line.starts_with('#') {
                 writeln!(text, "{line}").unwrap();
             } else if line.starts_with('$') {
                 writeln!(text, "{line}").unwrap();
                 text.push_str(&self.outcome(line));
+            } else if line.starts_with('@') {
+                let steps = std::iter::from_fn(|| lines.next_if(|line| line.starts_with(STEPS)));
+                let steps: Vec<_> = steps.collect();
+                let asked = [&[line], &steps[..]].concat().join("\n");
+                writeln!(text, "{asked}").unwrap();
+                text.push_str(&self.session(line, &steps));
             }
         }
         text
+    }
+
+    /// What becomes of a command on a terminal.
+    fn session(&self, line: &str, steps: &[&str]) -> String {
+        let words = split(line.trim_start_matches("@ "));
+        let mut command = self.command("docker");
+        command.args(&words);
+        let mut terminal = Terminal::open(&command);
+        for step in steps {
+            let (kind, what) = step.split_once(' ').unwrap();
+            match kind {
+                "?" => terminal.expect(what),
+                "<" => terminal.press(&keys(what)),
+                "*" => self.recorder.until(what),
+                "%" => terminal.until_raw(),
+                _ => self.resize(&terminal, what),
+            }
+        }
+        let (code, shown) = terminal.end();
+        let mut text = String::new();
+        if code != Some(0) {
+            writeln!(text, "= {}", code.unwrap()).unwrap();
+        }
+        for line in self.plain.lines(&shown.replace('\r', "")) {
+            writeln!(text, "{}", format!("> {line}").trim_end()).unwrap();
+        }
+        let mut told = BTreeSet::new();
+        for asked in self.recorder.take() {
+            let request = self.plain.request(&asked);
+            let of_size = request.contains("/resize?") || request.ends_with("signal=WINCH 204");
+            if of_size && !(is_told(&request) && told.insert(request.clone())) {
+                continue;
+            }
+            writeln!(text, "{request}").unwrap();
+        }
+        text
+    }
+
+    /// Changes the size until the daemon is told: a client that has just begun does not hear of the
+    /// first change.
+    fn resize(&self, terminal: &Terminal, size: &str) {
+        let (rows, columns) = size.split_once(' ').unwrap();
+        let (rows, columns) = (rows.parse().unwrap(), columns.parse().unwrap());
+        self.recorder.until("resize?h=30&w=90");
+        let told = format!("resize?h={rows}&w={columns}");
+        let end = Instant::now() + PATIENCE;
+        while !self.recorder.heard(&told, Duration::from_millis(300)) {
+            assert!(Instant::now() < end, "nobody asks for {told}");
+            terminal.resize(rows, 99);
+            terminal.resize(rows, columns);
+        }
     }
 
     fn outcome(&self, line: &str) -> String {
@@ -101,6 +176,23 @@ impl Scene {
         }
         text
     }
+}
+
+/// Whether a table has a request about a size: how often those fail depends on how soon the container is
+/// there, and which sizes there are on the way to another one on when the client looks.
+fn is_told(request: &str) -> bool {
+    let sizes = ["h=30&w=90 200", "h=31&w=91 200", "h=40&w=100 200"];
+    sizes.iter().any(|size| request.ends_with(size))
+}
+
+/// Keys as a line has them: `^C` is ctrl-c, `^M` the end of a line.
+fn keys(text: &str) -> Vec<u8> {
+    let mut keys = Vec::new();
+    let mut bytes = text.bytes();
+    while let Some(byte) = bytes.next() {
+        keys.push(if byte == b'^' { bytes.next().unwrap() & 0x1f } else { byte });
+    }
+    keys
 }
 
 /// The words of a line; those with spaces are in double quotes.
@@ -253,6 +345,11 @@ fn exit_codes_and_mistakes_are_those_of_docker() {
 #[test]
 fn the_flags_of_run_do_what_they_do_with_docker() {
     check(&Scene::with_image(), "flags.txt");
+}
+
+#[test]
+fn at_a_terminal_docker_s_client_does_and_shows_what_it_does_with_docker() {
+    check(&Scene::with_image(), "terminals.txt");
 }
 
 #[test]
