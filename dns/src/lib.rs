@@ -29,3 +29,5 @@ mod upstream;
 mod wire;
 
 pub use packet::PacketError;
+pub use resolv_conf::parse as resolvers;
+pub use wire::passed_on;

@@ -146,7 +146,8 @@ fn directories(path: &Path) -> BTreeSet<PathBuf> {
     found
 }
 
-fn parse(text: &str, port: u16) -> Vec<SocketAddr> {
+/// The servers that a `resolv.conf` names, as they are asked at a port.
+pub fn parse(text: &str, port: u16) -> Vec<SocketAddr> {
     let mut servers = Vec::new();
     for line in text.lines() {
         let mut words = line.split_ascii_whitespace();

@@ -172,7 +172,11 @@ impl<'a> Query<'a> {
         if answer.len() <= limit {
             return;
         }
-        let opt = self.edns.map(|_| opt_record(answer)).unwrap_or_default();
+        let mut opt = self.edns.map(|_| opt_record(answer)).unwrap_or_default();
+        // One that leaves no room for the question is no use to anybody.
+        if self.question_end + opt.len() > limit {
+            opt.clear();
+        }
         let room = limit.saturating_sub(opt.len());
         let answers = u16_at(answer, 6).unwrap_or_default();
         let mut end = self.question_end;
@@ -190,6 +194,18 @@ impl<'a> Query<'a> {
         set_u16(answer, 10, u16::from(!opt.is_empty()));
         answer.extend(opt);
     }
+}
+
+/// What a client gets by UDP of an upstream's answer to its query, for how many seconds that may be kept,
+/// and nothing if it is no answer to it.
+pub fn passed_on(query: &[u8], answer: &[u8]) -> Option<(Vec<u8>, Option<u32>)> {
+    let query =
+        Query::parse(query).ok().filter(|query| query.is_answered_by(query.id(), answer))?;
+    let (mut answer, lifetime) = (answer.to_vec(), lifetime(answer));
+    map_ttls(&mut answer, |ttl| ttl.saturating_sub(1));
+    query.adopt(&mut answer);
+    query.cut(&mut answer, query.payload());
+    Some((answer, lifetime))
 }
 
 /// One resource record, by its place in the message.

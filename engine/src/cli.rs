@@ -52,6 +52,7 @@ use std::sync::Arc;
 
 use clap::Parser;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
+use futures_util::FutureExt;
 
 use self::client::Client;
 use self::commands::{Cli, Command};
@@ -100,6 +101,16 @@ pub fn create_body(words: &[&str]) -> Result<serde_json::Value, String> {
 /// A document as `inspect --format` shows it, or what is said of the template.
 pub fn show(template: &str, document: &serde_json::Value) -> Result<String, String> {
     template::document(template, document).map_err(|error| error.message)
+}
+
+/// What a client shows of a container's frames: output and errors, and what it says if one is none.
+pub fn unframed(bytes: &[u8]) -> (Vec<u8>, Vec<u8>, Result<(), String>) {
+    let (mut out, mut err) = (Vec::new(), Vec::new());
+    let mut bytes = bytes;
+    let done = attach::split(&mut bytes, &mut out, &mut err);
+    // Nothing in memory is ever waited for.
+    let done = done.now_or_never().unwrap_or(Ok(()));
+    (out, err, done.map_err(|error| error.message))
 }
 
 async fn dispatch(cli: Cli) -> Outcome {

@@ -66,6 +66,7 @@ pub use health::{Health, Healthcheck};
 pub use id::ContainerId;
 pub use links::LinkTo;
 pub(crate) use logs::driver::{DELIVERY as LOG_DELIVERY, marks as log_marks};
+pub use logs::parse as log_line;
 pub(crate) use logs::rotation::bytes as log_bytes;
 pub use modes::{NamespaceModes, NetworkMode, Sharing};
 pub use publish::{Draining, PortChange};

@@ -118,6 +118,20 @@ fn a_cut_answer_keeps_whole_records_and_its_opt_record() {
 }
 
 #[test]
+fn an_opt_record_that_is_longer_than_the_client_takes_is_left_out() {
+    let bytes = query("example.org.", Some(512));
+    let mut long = answer("example.org.", &[300]);
+    let root = long.len() - 11;
+    assert_eq!(long[root..root + 3], [0, 0, 41], "the last record is that");
+    long[root + 9..].copy_from_slice(&600_u16.to_be_bytes());
+    long.extend([0; 600]);
+    long[..2].copy_from_slice(&bytes[..2]);
+    let (reply, _) = passed_on(&bytes, &long).unwrap();
+    let message = Message::from_vec(&reply).unwrap();
+    assert!(reply.len() <= 512 && message.metadata.truncation && message.edns.is_none());
+}
+
+#[test]
 fn two_opt_records_are_one_too_many() {
     let mut bytes = query("a.", Some(512));
     let opt = bytes[bytes.len() - 11..].to_vec();

@@ -185,6 +185,18 @@ fn ignore_missing(result: io::Result<()>) -> io::Result<()> {
     }
 }
 
+/// What a process wrote to its standard output until it ended, as the records of a log.
+pub fn records(written: &[u8], attributes: &BTreeMap<String, String>) -> Vec<u8> {
+    let (mut records, mut rest) = (Vec::new(), written);
+    let (ending, time) = (ending(attributes), clock::now());
+    while !rest.is_empty() {
+        let (line, after) = rest.split_at(record_length(rest).unwrap_or(rest.len()));
+        encode(&mut records, line, Stream::Stdout, &ending, &time);
+        rest = after;
+    }
+    records
+}
+
 /// How many bytes make the next record: a line with its end, or as much of a long one as fits
 /// without cutting a character in two.
 pub(super) fn record_length(bytes: &[u8]) -> Option<usize> {

@@ -24,3 +24,5 @@ mod log;
 pub mod protocol;
 pub mod run;
 pub mod said;
+
+pub use jsonfile::records as log_records;

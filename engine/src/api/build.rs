@@ -16,6 +16,7 @@ use tokio_util::sync::DropGuard;
 use super::Api;
 use super::body::{self, Response};
 use super::containers::blocking;
+use super::query::Query;
 use super::request::Request;
 use super::transfer::pipe;
 use super::wire::registry::AuthConfig;
@@ -44,7 +45,7 @@ pub async fn build(api: &Arc<Api>, request: Request) -> Result<Response> {
     if request.query.text("version") == Some("2") {
         return Err(Error::invalid(NO_BUILDKIT));
     }
-    let wanted = wanted(&request)?;
+    let wanted = wanted(&request.query, request.header("x-registry-config"))?;
     let cancel = api.engine.builds.token();
     let source = match request.query.text("remote") {
         Some(url) if url != "client-session" => Source::Remote(url.to_owned()),
@@ -132,9 +133,8 @@ pub fn session() -> Result<Response> {
     Err(Error::not_found(NO_BUILDKIT))
 }
 
-/// The build that a request asks for.
-fn wanted(request: &Request) -> Result<build::Request> {
-    let query = &request.query;
+/// The build that a request asks for by its query and its head `X-Registry-Config`.
+pub fn wanted(query: &Query, config: Option<&str>) -> Result<build::Request> {
     let text = |name| query.text(name).unwrap_or_default().to_owned();
     let tag = |text: &String| {
         let reference = Reference::parse(text)?;
@@ -145,7 +145,6 @@ fn wanted(request: &Request) -> Result<build::Request> {
     };
     let tags = query.all("t").iter().filter(|tag| !tag.is_empty());
     let force_remove = query.flag("forcerm");
-    let config = request.header("x-registry-config");
     Ok(build::Request {
         id: text("buildid"),
         dockerfile: text("dockerfile"),
@@ -165,7 +164,7 @@ fn wanted(request: &Request) -> Result<build::Request> {
         extra_hosts: query.all("extrahosts").to_vec(),
         shm_size: query.number("shmsize")?.filter(|size| *size > 0),
         ulimits: ulimits(query.text("ulimits"))?,
-        resources: resources(request)?,
+        resources: resources(query)?,
         cgroup_parent: text("cgroupparent"),
         security_options: query.all("securityopt").to_vec(),
         auths: config.map(credentials).unwrap_or_default(),
@@ -208,8 +207,7 @@ fn ulimits(text: Option<&str>) -> Result<Vec<(String, i64, i64)>> {
     Ok(limits.into_iter().map(|limit| (limit.name, limit.soft, limit.hard)).collect())
 }
 
-fn resources(request: &Request) -> Result<Resources> {
-    let query = &request.query;
+fn resources(query: &Query) -> Result<Resources> {
     let number = |name| Ok::<i64, Error>(query.number(name)?.unwrap_or_default());
     let text = |name| query.text(name).unwrap_or_default().to_owned();
     Ok(Resources {

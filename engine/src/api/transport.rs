@@ -53,6 +53,13 @@ pub struct Transport {
     pause: Duration,
 }
 
+/// What HTTP's library gets of a connection that arrives in these pieces.
+pub fn passed<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> BytesMut {
+    let (mut heads, mut out) = (Heads::default(), BytesMut::new());
+    pieces.into_iter().for_each(|piece| heads.pass(piece, &mut out));
+    out
+}
+
 /// How far the end of a connection has come.
 #[derive(Debug)]
 enum Closing {

@@ -3,7 +3,7 @@
 
 use hyper::Method;
 use serde_json::Value;
-use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
@@ -12,6 +12,9 @@ use super::client::{Client, Stream, escape};
 use super::commands::AttachArgs;
 use super::error::CliError;
 use super::terminal::{self, Escape, Input, RawMode};
+
+/// How much of what a daemon complains of within a stream is shown.
+const LONGEST_COMPLAINT: u64 = 64 << 10;
 
 /// How a stream ended.
 #[derive(Debug, PartialEq, Eq)]
@@ -118,11 +121,17 @@ async fn copy_output(mut reader: ReadHalf<Stream>, tty: bool) -> Result<(), CliE
     demultiplex(&mut reader).await
 }
 
-/// Copies stdcopy frames (`[stream, 0, 0, 0, length as u32 BE]`) to standard output and error.
-pub(crate) async fn demultiplex(
-    reader: &mut (impl tokio::io::AsyncRead + Unpin),
+/// Copies stdcopy frames to standard output and error.
+pub(crate) async fn demultiplex(reader: &mut (impl AsyncRead + Unpin)) -> Result<(), CliError> {
+    split(reader, &mut tokio::io::stdout(), &mut tokio::io::stderr()).await
+}
+
+/// Takes stdcopy frames (`[stream, 0, 0, 0, length as u32 BE]`) apart.
+pub(super) async fn split(
+    reader: &mut (impl AsyncRead + Unpin),
+    out: &mut (impl AsyncWrite + Unpin),
+    err: &mut (impl AsyncWrite + Unpin),
 ) -> Result<(), CliError> {
-    let (mut out, mut err) = (tokio::io::stdout(), tokio::io::stderr());
     let mut header = [0; 8];
     loop {
         match reader.read_exact(&mut header).await {
@@ -134,16 +143,17 @@ pub(crate) async fn demultiplex(
         let mut frame = reader.take(u64::from(length));
         match header[0] {
             0 | 1 => {
-                tokio::io::copy(&mut frame, &mut out).await?;
+                tokio::io::copy(&mut frame, out).await?;
                 out.flush().await?;
             }
             2 => {
-                tokio::io::copy(&mut frame, &mut err).await?;
+                tokio::io::copy(&mut frame, err).await?;
                 err.flush().await?;
             }
             3 => {
-                let mut text = String::new();
-                frame.read_to_string(&mut text).await?;
+                let mut text = Vec::new();
+                frame.take(LONGEST_COMPLAINT).read_to_end(&mut text).await?;
+                let text = String::from_utf8_lossy(&text);
                 return Err(CliError::new(format!("error from daemon in stream: {text}")));
             }
             other => return Err(CliError::new(format!("unrecognized stream: {other}"))),
@@ -233,5 +243,28 @@ pub(crate) async fn attach(client: &std::sync::Arc<Client>, args: AttachArgs) ->
     match session.run(client, stream).await? {
         End::Detached => Ok(0),
         End::Closed => super::run::exit_code(wait).await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::cli::unframed;
+
+    #[test]
+    fn frames_go_to_their_streams_and_a_complaint_of_any_length_is_cut() {
+        let frame = |stream: u8, bytes: &[u8]| {
+            let length = u32::try_from(bytes.len()).unwrap().to_be_bytes();
+            [&[stream, 0, 0, 0], &length[..], bytes].concat()
+        };
+        let stream = [frame(1, b"out"), frame(2, b"err"), frame(0, b"put")].concat();
+        assert_eq!(unframed(&stream), (b"output".to_vec(), b"err".to_vec(), Ok(())));
+        let complaint = "no \u{e9}".repeat(1 << 20);
+        let head: &[u8] = &[3, 0, 0, 0, 255, 255, 255, 255];
+        let (_, _, done) = unframed(&[head, complaint.as_bytes()].concat());
+        let said = done.unwrap_err();
+        assert!(said.starts_with("error from daemon in stream: no \u{e9}"), "{said:.60}");
+        assert!(said.len() < 70_000);
+        let (_, _, done) = unframed(&frame(7, b""));
+        assert_eq!(done, Err("unrecognized stream: 7".to_owned()));
     }
 }

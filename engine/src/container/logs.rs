@@ -166,8 +166,8 @@ fn wanted(line: &LogLine, query: &LogQuery) -> bool {
     stream && query.since.is_none_or(|since| line.time >= since)
 }
 
-/// A line that is none (the disk was full, the power failed) is left out.
-fn parse(text: &[u8]) -> Option<LogLine> {
+/// A record of the log as a line; one that is none (the disk was full, the power failed) is left out.
+pub fn parse(text: &[u8]) -> Option<LogLine> {
     let record: Record = serde_json::from_slice(text).ok()?;
     Some(LogLine {
         stream: if record.stream == "stderr" { 2 } else { 1 },

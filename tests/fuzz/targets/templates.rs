@@ -12,6 +12,8 @@ fuzz_target!(|text: &str| {
     });
     let document: Value = serde_json::from_str(document).unwrap_or(usual);
     let shown = engine::cli::show(template, &document);
-    assert!(shown.as_ref().is_ok_and(|_| true) || shown.as_ref().is_err_and(|said| !said.is_empty()));
+    assert!(
+        shown.as_ref().is_ok_and(|_| true) || shown.as_ref().is_err_and(|said| !said.is_empty())
+    );
     assert_eq!(engine::cli::show(template, &document), shown);
 });
