@@ -89,7 +89,7 @@ fn root_of_a_container_is_root_inside_and_another_user_of_the_host() {
     let pid = inspect(&daemon, "{{.State.Pid}}", "web");
     let ran = fs::metadata(format!("/proc/{pid}")).unwrap();
     assert_eq!((ran.uid(), ran.gid()), ROOT, "the host's ps shows it so");
-    let top = daemon.docker_ok(&["top", "web", "-eo", "uid,comm"]);
+    let top = daemon.docker_ok(&["top", "web", "-eo", "pid,uid,comm"]);
     assert!(top.contains("231072"), "{top}");
     daemon.docker_ok(&[
         "exec",
