@@ -132,6 +132,15 @@ pub struct ResolverSockets {
     pub tcp: OwnedFd,
 }
 
+/// A network namespace that belongs to a user namespace of its own, not to the host's.
+#[derive(Debug)]
+pub struct UserNamespace {
+    /// The user namespace.
+    pub user: OwnedFd,
+    /// The network namespace, whose loopback is down.
+    pub network: Netns,
+}
+
 /// The port of a sandbox's resolver at 127.0.0.11; port 53 there is redirected to it.
 pub const RESOLVER_PORT: u16 = 64_053;
 

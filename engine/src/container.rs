@@ -46,6 +46,7 @@ mod top;
 mod turns;
 mod update;
 mod update_network;
+mod user_namespace;
 mod view;
 
 use std::collections::BTreeMap;

@@ -9,6 +9,7 @@ pub mod figures;
 mod reset;
 mod unmanaged;
 pub mod usage;
+mod users;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -34,6 +35,7 @@ use crate::tasks::Tasks;
 use engine_error::{Error, Result};
 use image::{Images, builtin};
 use runtime::Host;
+use tree::IdMap;
 use volume::{LOCAL, Volumes};
 
 /// The engine of one daemon.
@@ -89,6 +91,7 @@ impl Engine {
         let store = patiently(|| Ok(Disk::open(&settings.data_root.join("store.redb"))?)).await?;
         let root = settings.data_root.join("images");
         let images = patiently(|| Images::open_with(&root, settings.images.clone())).await?;
+        let images = users::remapped(&settings, images)?;
         let open = move || {
             let store: Arc<dyn Store> = Arc::new(store);
             let mut engine = Self::assemble(settings, store, images, tasks)?;
@@ -130,6 +133,7 @@ impl Engine {
         let networks = Arc::new(Networks::open(&settings, store.clone(), events.clone())?);
         let drivers = Arc::new(VolumePlugins(networks.plugins()));
         let volumes = Volumes::open_with(settings.data_root.join("volumes"), drivers)?;
+        let volumes = volumes.owned_by(settings.remap.as_ref().map(IdMap::root));
         let volumes = Arc::new(volumes);
         let runner = Runner::new(settings.clone(), host.clone(), tasks.handle().clone())?;
         let file_systems = FileSystems::default();

@@ -25,6 +25,7 @@ mod metrics;
 pub mod notify;
 pub mod pidfile;
 mod reload;
+mod remap;
 mod selinux;
 pub mod settings;
 
@@ -75,7 +76,7 @@ fn say(stream: &mut dyn Write, text: &str) {
 type Reader<'a> = dyn Fn() -> anyhow::Result<Config> + 'a;
 
 /// All that must be there before the first task, then the run itself.
-fn start(config: Config, again: &Reader<'_>, logger: Logger) -> anyhow::Result<()> {
+fn start(mut config: Config, again: &Reader<'_>, logger: Logger) -> anyhow::Result<()> {
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
@@ -91,6 +92,13 @@ fn start(config: Config, again: &Reader<'_>, logger: Logger) -> anyhow::Result<(
     raise_descriptor_limit();
     // What the daemon makes is for itself, unless it says otherwise.
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
+    config.remap = remap::find(&config.userns_remap, Path::new("/etc"))?;
+    if let Some(map) = &config.remap {
+        // What such a daemon keeps belongs to other users: it has a place of its own, as in Docker.
+        let (uid, gid) = map.root();
+        config.data_root.push(format!("{uid}.{gid}"));
+        tracing::info!(uid, gid, "root of containers");
+    }
     let pidfile = Pidfile::take(&config.pidfile)?;
     // With two providers compiled in, the first one asked for counts.
     let _ = rustls::crypto::ring::default_provider().install_default();

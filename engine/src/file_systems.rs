@@ -75,9 +75,14 @@ impl FileSystems {
     }
 
     /// Makes a directory at a path where nothing is.
-    pub(crate) fn make(&self, path: &Path) -> Result<()> {
-        let make = |path: &Path| {
-            if path.exists() { Ok(()) } else { std::fs::create_dir_all(path) }
+    pub(crate) fn make(&self, path: &Path, owner: Option<(u32, u32)>) -> Result<()> {
+        let make = move |path: &Path| {
+            if path.exists() {
+                return Ok(());
+            }
+            std::fs::create_dir_all(path)?;
+            let Some((uid, gid)) = owner else { return Ok(()) };
+            std::os::unix::fs::lchown(path, Some(uid), Some(gid))
         };
         self.ask(path, make)?.map_err(unseen(path))
     }

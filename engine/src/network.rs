@@ -14,6 +14,7 @@ mod flows;
 mod heal;
 mod journal;
 mod leases;
+mod offer;
 mod on_host;
 mod operations;
 mod overlaps;
@@ -40,7 +41,7 @@ use cnm::store::{Batch, Durability};
 use cnm::{
     Controller, Endpoint, Network, NetworkId, Plan, Sandbox, SandboxId, Store, Transaction, diff,
 };
-use drivers::kernel::{Announcements, Host, Linux, LinuxConfig};
+use drivers::kernel::{Announcements, Host, Linux, LinuxConfig, UserNamespace};
 
 use crate::events::Events;
 use crate::plugins::Plugins;
@@ -52,6 +53,7 @@ use claims::Claimed;
 use engine_error::{Error, Result};
 use journal::Journal;
 use leases::Leases;
+use offer::Offer;
 pub(crate) use on_host::HostNames;
 pub use operations::Filters;
 pub(crate) use overlaps::Overlap;
@@ -177,15 +179,26 @@ impl Networks {
     // === Sandboxes ===
 
     /// Decides on a sandbox with its endpoints and ports. Host ports are bound when this returns.
-    pub(crate) fn begin_open(&self, spec: &SandboxSpec) -> Result<Change> {
+    ///
+    /// Its namespace is new, or the one that is handed over: that belongs to a user namespace.
+    pub(crate) fn begin_open(
+        &self,
+        spec: &SandboxSpec,
+        owned: Option<UserNamespace>,
+    ) -> Result<Change> {
         let SandboxSpec { owner, sysctls, joins, ports, .. } = spec;
+        let offer = &Offer::new(owned);
         self.claim_macs(joins, owner)?;
-        let asked = self.ask(&Asking { sandbox: None, owner, sysctls, joins, ports })?;
+        let asked = self.ask(&Asking { sandbox: None, owner, sysctls, joins, ports, offer })?;
         let ((_, mut transaction), claimed) = self.decide(asked, |model, claims| {
             model.begin_create_sandbox(spec, claims, &mut Chance, now())
         })?;
         self.found_ahead(&claimed, &mut transaction);
-        Change::of(transaction, claimed)
+        let change = Change::of(transaction, claimed)?;
+        if let Some(owned) = offer.take() {
+            self.kernel.offer(&change.sandbox.id, Some(owned));
+        }
+        Ok(change)
     }
 
     /// Decides that a sandbox joins one more network. With its first one it gets these ports, which
@@ -200,7 +213,8 @@ impl Networks {
         let is_first = endpoints.is_empty();
         let (owner, sysctls, joins) = (&known.owner, &known.sysctls, std::slice::from_ref(join));
         self.claim_macs(joins, owner)?;
-        let asking = Asking { sandbox: Some(sandbox), owner, sysctls, joins, ports };
+        let offer = &Offer::default();
+        let asking = Asking { sandbox: Some(sandbox), owner, sysctls, joins, ports, offer };
         let asked = self.ask(&asking)?;
         let (transaction, claimed) = self.decide(asked, |model, claims| {
             if is_first {
@@ -310,6 +324,7 @@ impl Networks {
 
     /// Gives back what a change took from the model.
     pub(crate) fn abandon(&self, change: Change) {
+        self.kernel.offer(&change.sandbox.id, None);
         self.take_back_from(&change.transaction);
         let mut records = Batch::default();
         for (key, _) in leases::records(&change.endpoints, &change.lent).writes {

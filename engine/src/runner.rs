@@ -13,12 +13,14 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 
 use crate::settings::Settings;
+use drivers::kernel::{Netns, UserNamespace};
 use engine_error::{Error, Result};
 pub use run::{Failure, Made, Prepared, Running};
 use runtime::cgroup::{self, GracePeriods};
 use runtime::spec::Seccomp;
 use runtime::{Host, MountNamespaces, Runtime};
 use shim::client::Shims;
+use shim::namespaces::{self, Origin};
 pub use spec::{RunRoot, RunSpec, StreamClient};
 
 /// How long a mount namespace is kept that nobody needs.
@@ -81,6 +83,13 @@ impl Runner {
             own => own.trim_matches('/'),
         };
         format!("/{parent}/{id}")
+    }
+
+    /// Makes a network namespace that belongs to a user namespace. Blocks, but not for long.
+    pub(crate) fn own_namespaces(&self, origin: Origin<'_>) -> Result<UserNamespace> {
+        let made = namespaces::make(&self.settings.binary("rnet-shim"), origin);
+        let made = made.map_err(|error| Error::internal("cannot make a user namespace", error))?;
+        Ok(UserNamespace { user: made.user, network: Netns::from(made.network) })
     }
 
     /// Something is likely to be run soon. Does not block.

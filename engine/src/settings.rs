@@ -12,6 +12,7 @@ use drivers::kernel::Forwarding;
 use ipnetwork::IpNetwork;
 
 use runtime::Program;
+use tree::IdMap;
 
 /// The checked configuration of an engine.
 #[derive(Clone, Debug)]
@@ -74,6 +75,8 @@ pub struct Settings {
     pub seccomp_profile: Option<String>,
     /// `--no-new-privileges`.
     pub no_new_privileges: bool,
+    /// `--userns-remap`: whom the ids of containers are on the host, if they are not who they are called.
+    pub remap: Option<IdMap>,
     /// `--shutdown-timeout` of a stop without one of its own, in seconds.
     pub stop_timeout: i64,
 }
@@ -191,6 +194,7 @@ impl Default for Settings {
             cgroup_parent: String::new(),
             seccomp_profile: None,
             no_new_privileges: false,
+            remap: None,
             stop_timeout: 10,
         }
     }
@@ -248,6 +252,11 @@ impl Settings {
     /// Where a runtime finds the network namespace of its container.
     pub fn view_of_network(&self) -> PathBuf {
         self.view_dir().join("net")
+    }
+
+    /// Where a runtime finds the user namespace of its container.
+    pub fn view_of_user(&self) -> PathBuf {
+        self.view_dir().join("user")
     }
 
     /// Where a runtime finds one of the further mounts of its container: on a directory, or on a file.

@@ -16,6 +16,7 @@ use super::conntrack::Way;
 use super::nft::Foreign;
 use super::{
     Announcements, HostPorts, Kernel, KernelError, Linux, Listeners, Memory, ResolverSockets,
+    UserNamespace,
 };
 use crate::dhcp::Port;
 
@@ -65,6 +66,14 @@ pub trait Host: Kernel {
 
     /// The namespace of a sandbox, as a path for a runtime.
     fn namespace_path(&self, sandbox: &SandboxId) -> PathBuf;
+
+    /// The user namespace that the one of a sandbox belongs to, as a path for a runtime.
+    fn user_namespace_path(&self, sandbox: &SandboxId) -> PathBuf {
+        self.namespace_path(sandbox)
+    }
+
+    /// Has the namespace of a sandbox, when it is made, be this one; or a new one of the host's after all.
+    fn offer(&self, _sandbox: &SandboxId, _namespace: Option<UserNamespace>) {}
 
     /// What others have in nf_tables beside us.
     fn foreign_rules(&self) -> Result<Foreign, KernelError> {
@@ -166,6 +175,14 @@ impl Host for Linux {
 
     fn namespace_path(&self, sandbox: &SandboxId) -> PathBuf {
         Self::namespace_path(self, sandbox)
+    }
+
+    fn user_namespace_path(&self, sandbox: &SandboxId) -> PathBuf {
+        Self::user_namespace_path(self, sandbox)
+    }
+
+    fn offer(&self, sandbox: &SandboxId, namespace: Option<UserNamespace>) {
+        Self::offer(self, sandbox, namespace);
     }
 
     fn foreign_rules(&self) -> Result<Foreign, KernelError> {

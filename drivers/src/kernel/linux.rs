@@ -9,11 +9,13 @@ mod requests;
 mod unlink;
 mod visit;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File};
 use std::io::{self, PipeWriter};
 use std::marker::PhantomData;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -38,7 +40,7 @@ use super::netns::{Netns, Visitor};
 use super::nft::{Foreign, Nft, NftError};
 use super::packet::Packets;
 use super::reserve::ReserveError;
-use super::{Kernel, KernelError, LinuxConfig, RESOLVER_PORT, ResolverSockets};
+use super::{Kernel, KernelError, LinuxConfig, RESOLVER_PORT, ResolverSockets, UserNamespace};
 use super::{address, link, monitor, reserve, sysctl};
 use crate::dhcp::Port;
 
@@ -52,6 +54,8 @@ pub struct Linux {
     nft: Arc<Nft>,
     conntrack: Conntrack,
     announcers: Mutex<Announcers>,
+    /// Namespaces that others have made for sandboxes to come.
+    offered: Mutex<BTreeMap<SandboxId, UserNamespace>>,
     shadow: Arc<monitor::Shadow>,
     facts: Arc<Mutex<Option<Facts>>>,
     /// Closed with the value, which ends the threads that watch for changes.
@@ -79,6 +83,7 @@ impl Linux {
             links,
             conntrack,
             announcers: Mutex::default(),
+            offered: Mutex::default(),
             sockets: Arc::new(Sockets { host: here, free: Mutex::new(vec![socket]) }),
             nft: Arc::new(nft),
             shadow: Arc::default(),
@@ -180,6 +185,26 @@ impl Linux {
         self.config.namespaces.join(sandbox.as_str())
     }
 
+    /// The user namespace that the one of a sandbox belongs to, as a path for a runtime; nothing is there
+    /// if it is the host's.
+    pub fn user_namespace_path(&self, sandbox: &SandboxId) -> PathBuf {
+        pin::user(&self.namespace_path(sandbox))
+    }
+
+    /// Has the namespace of a sandbox, when it is made, be this one, which belongs to a user namespace; or
+    /// a new one of the host's after all.
+    pub fn offer(&self, sandbox: &SandboxId, namespace: Option<UserNamespace>) {
+        let mut offered = self.offered.lock().unwrap_or_else(PoisonError::into_inner);
+        match namespace {
+            Some(namespace) => offered.insert(sandbox.clone(), namespace),
+            None => offered.remove(sandbox),
+        };
+    }
+
+    fn take_offered(&self, sandbox: &SandboxId) -> Option<UserNamespace> {
+        self.offered.lock().unwrap_or_else(PoisonError::into_inner).remove(sandbox)
+    }
+
     /// Makes a namespace that somebody else made the one of a sandbox, instead of a new one: it is
     /// pinned as those are, and outlives its pin if somebody else holds it.
     pub fn adopt_namespace(&self, sandbox: &SandboxId, netns: &Netns) -> Result<(), KernelError> {
@@ -236,6 +261,11 @@ impl Linux {
                 return Err(io::Error::other(format!("process {process} is in the host's")));
             }
             pin::unpin(&path)?;
+            let user = File::open(format!("/proc/{process}/ns/user"))?;
+            let own = fs::metadata("/proc/thread-self/ns/user")?;
+            if user.metadata()?.ino() != own.ino() {
+                pin::pin(&user, &pin::user(&path))?;
+            }
             pin::pin(&netns, &path)
         };
         let pinned = pin().map_err(failed("pin", &format!("namespace {}", sandbox.short())));

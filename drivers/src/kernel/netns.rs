@@ -6,7 +6,7 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::thread;
@@ -69,6 +69,12 @@ impl Netns {
 
     fn identity(&self) -> io::Result<(u64, u64)> {
         Ok(identity(&self.0.metadata()?))
+    }
+}
+
+impl From<OwnedFd> for Netns {
+    fn from(namespace: OwnedFd) -> Self {
+        Self(namespace.into())
     }
 }
 

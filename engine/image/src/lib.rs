@@ -65,6 +65,7 @@ pub struct Images {
     pruning: Arc<Mutex<()>>,
     fetching: Arc<pull::Fetching>,
     mounter: Arc<rootfs::Mounter>,
+    remapped: Option<Arc<rootfs::Mounter>>,
 }
 
 /// One image, as it is in the store.
@@ -222,6 +223,7 @@ impl Images {
             behaviour: Arc::new(ArcSwap::new(Behaviour::new(options))),
             pruning: Arc::default(),
             mounter,
+            remapped: None,
         })
     }
 

@@ -13,7 +13,7 @@ use rustix::io::Errno;
 use tar::EntryType;
 
 use super::tarball::{Entry, TarWriter};
-use tree::{DEEPEST, DIRECTORY, names};
+use tree::{DEEPEST, DIRECTORY, IdMap, names};
 
 /// The longest value, and the longest list of names, of extended attributes in Linux.
 const LONGEST_ATTRIBUTE: usize = 1 << 16;
@@ -30,12 +30,27 @@ pub struct Packer<W> {
     size: u64,
     /// The file systems, by device, whose directories are written empty.
     closed: Vec<u64>,
+    /// Who users of the host are to whoever reads the archive.
+    map: Option<IdMap>,
 }
 
 impl<W: Write> Packer<W> {
     /// Begins an archive.
     pub fn new(to: W) -> Self {
-        Self { tar: TarWriter::new(to), links: HashMap::new(), size: 0, closed: Vec::new() }
+        Self {
+            tar: TarWriter::new(to),
+            links: HashMap::new(),
+            size: 0,
+            closed: Vec::new(),
+            map: None,
+        }
+    }
+
+    /// Calls users and groups as they are called inside of a container.
+    #[must_use]
+    pub fn inside(mut self, map: Option<IdMap>) -> Self {
+        self.map = map;
+        self
     }
 
     /// Leaves out what is on these file systems too, by device.
@@ -105,6 +120,9 @@ impl<W: Write> Packer<W> {
     fn write_opened(&mut self, found: &OwnedFd, path: &[u8]) -> io::Result<Option<OwnedFd>> {
         let stat = rustix::fs::fstat(found)?;
         let mut entry = entry(&stat, path);
+        if let Some(map) = &self.map {
+            (entry.uid, entry.gid) = map.inside(entry.uid, entry.gid);
+        }
         match FileType::from_raw_mode(stat.st_mode) {
             FileType::Directory => {
                 let directory = match rustix::fs::openat(found, ".", DIRECTORY, Mode::empty()) {

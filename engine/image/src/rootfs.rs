@@ -20,11 +20,12 @@ use std::sync::Arc;
 pub use self::assembly::{Assembly, Piece, Source};
 pub use self::changes::{Change, ChangeKind};
 pub(super) use self::mounter::Mounter;
+pub use self::mounter::Remap;
 use super::digest::Digest;
 use super::pack::Packer;
 use super::store::Store;
 use crate::{Image, Images};
-use engine_error::{Error, Result};
+use engine_error::{Error, Kind, Result};
 use tree::{Tree, Unreachable};
 
 /// What the driver's data calls the layers.
@@ -102,6 +103,16 @@ impl RootFs {
             }
         }
         Ok(rootfs)
+    }
+
+    /// The same as a user namespace sees it that the images were [remapped](Images::remap) to; as it is
+    /// if they were not.
+    #[must_use]
+    pub fn remapped(self, images: &Images) -> Self {
+        match &images.remapped {
+            Some(mounter) => Self { mounter: Arc::clone(mounter), ..self },
+            None => self,
+        }
     }
 
     /// The root, for one run of the container.
@@ -235,6 +246,26 @@ impl RootFs {
 
     fn short_path(&self, layer: Digest) -> PathBuf {
         self.root.join(Store::short_name(layer))
+    }
+}
+
+impl Images {
+    /// Has root file systems made for a user namespace too. The host is asked whether it is able to.
+    pub fn remap(&mut self, remap: Remap) -> Result<()> {
+        if self.driver() == StorageDriver::Vfs {
+            return Err(Error::invalid(
+                "user namespaces need the storage driver overlay2: vfs copies what containers have, \
+                 and shows it as it is",
+            ));
+        }
+        let mounter = Mounter::remapped(remap);
+        try_overlay(&mounter, &self.root().join("tmp/probe")).map_err(|error| {
+            let text = "user namespaces need a kernel and a file system that show the files of layers \
+                        by an idmapped mount below an overlay (Linux 5.19): this host does not";
+            Error::caused(Kind::Invalid, text, error)
+        })?;
+        self.remapped = Some(Arc::new(mounter));
+        Ok(())
     }
 }
 

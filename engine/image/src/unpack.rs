@@ -20,7 +20,7 @@ use super::extract::{DEEPEST, fill, metadata, new_file, node, own, set_xattrs, t
 use super::limits::{Budget, Limited, Limits, Packed, Room};
 use super::pack::join;
 use super::tarball::{Entry, TarReader};
-use tree::{DIRECTORY, remove, retried};
+use tree::{DIRECTORY, IdMap, remove, retried};
 
 /// Where an archive is unpacked, and how.
 #[derive(Clone, Copy, Debug)]
@@ -35,6 +35,8 @@ pub struct Plain<'a> {
     pub keep_kinds: bool,
     /// Whom all belongs to.
     pub owner: Owner,
+    /// Who users of the archive are on the host; who they are called if absent.
+    pub map: Option<&'a IdMap>,
     /// The first part of all paths in the archive, `.` if they have none in common, and what comes
     /// in its place.
     pub rename: Option<(&'a [u8], &'a [u8])>,
@@ -86,6 +88,10 @@ fn within(limits: Limits, archive: impl Read, plain: &Plain<'_>) -> io::Result<(
         let fits = budget.enter(entry.size, entry.stored);
         fits.map_err(|error| of(&entry.path, &error))?;
         plain.owner.take(&mut entry, caller);
+        if let Some(map) = plain.map {
+            let outside = map.outside(entry.uid, entry.gid);
+            (entry.uid, entry.gid) = outside.map_err(|error| named(&entry.path, error))?;
+        }
         let applied = unpacker.apply(&entry, &mut reader);
         applied.map_err(|error| named(&entry.path, error))?;
     }

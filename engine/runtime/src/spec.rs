@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime as oci;
+use tree::{IdMap, IdRange};
 
 use super::capabilities::CapabilitySet;
 use super::seccomp::{self, Filter};
@@ -135,6 +136,17 @@ pub struct Namespaces {
     pub uts: Namespace,
     /// cgroups; `None` is private on cgroup v2 and the host's on v1.
     pub cgroup: Option<Namespace>,
+    /// Users: the host's, or one that is there.
+    pub user: Option<UserNamespace>,
+}
+
+/// A user namespace that exists.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UserNamespace {
+    /// Its file.
+    pub path: PathBuf,
+    /// Whom its ids are on the host.
+    pub map: IdMap,
 }
 
 /// What a container's processes may ask of the kernel.
@@ -258,6 +270,10 @@ fn linux(
         .set_masked_paths(confined.then(|| masked.unwrap_or_else(|| masked_paths(host))))
         .set_readonly_paths(confined.then(|| readonly.unwrap_or_else(readonly_paths)))
         .set_rootfs_propagation(mounts::rootfs_propagation(&input.mounts).map(str::to_owned));
+    if let Some(UserNamespace { map, .. }) = &input.namespaces.user {
+        linux.set_uid_mappings(Some(mappings(map.uids())?));
+        linux.set_gid_mappings(Some(mappings(map.gids())?));
+    }
     Ok(linux)
 }
 
@@ -282,7 +298,10 @@ fn namespaces(wanted: &Namespaces, host: &Host) -> Vec<oci::LinuxNamespace> {
         None if host.cgroups.version() == 2 => Namespace::Private,
         None => Namespace::Host,
     };
+    let user = wanted.user.as_ref();
+    let user = user.map_or(Namespace::Host, |user| Namespace::Path(user.path.clone()));
     [
+        (Type::User, &user),
         (Type::Mount, &Namespace::Private),
         (Type::Network, &wanted.network),
         (Type::Pid, &wanted.pid),
@@ -302,6 +321,17 @@ fn namespaces(wanted: &Namespaces, host: &Host) -> Vec<oci::LinuxNamespace> {
         Some(namespace)
     })
     .collect()
+}
+
+/// Ranges of ids. The kernel knows them already: it is for the runtime, which opens what the container's
+/// root cannot.
+fn mappings(ranges: &[IdRange]) -> Result<Vec<oci::LinuxIdMapping>, RuntimeError> {
+    let mapping = |range: &IdRange| {
+        let builder = oci::LinuxIdMappingBuilder::default().container_id(range.inside);
+        let mapping = builder.host_id(range.outside).size(range.count).build();
+        mapping.map_err(|error| RuntimeError::Invalid(error.to_string()))
+    };
+    ranges.iter().map(mapping).collect()
 }
 
 /// The sysctls the runtime has to set; which ones a container may have depends on which namespaces

@@ -9,9 +9,10 @@ use std::time::{Duration, Instant};
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
-use super::protocol::RuntimeCommand;
+use super::protocol::{Config, RuntimeCommand};
 pub use super::system::unmount_hybrid;
 use super::system::{self, Scene};
 
@@ -142,6 +143,22 @@ fn end_all(child: &mut Child) {
 fn pidfd_of(child: &Child) -> io::Result<OwnedFd> {
     let pid = Pid::from_raw(child.id().cast_signed()).ok_or(io::ErrorKind::NotFound)?;
     Ok(pidfd_open(pid, PidfdFlags::empty())?)
+}
+
+impl Config {
+    /// Nothing to read, and nobody who reads.
+    ///
+    /// A runtime gives its streams to the root of a user namespace, who must not get the host's null
+    /// device: it has others, with as little in them.
+    pub(super) fn quiet(&self, command: &mut Command) -> io::Result<()> {
+        if self.view.as_ref().is_none_or(|view| view.user.is_none()) {
+            command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+            return Ok(());
+        }
+        let output = File::from(memfd_create(c"runtime", MemfdFlags::CLOEXEC)?);
+        command.stdin(io::pipe()?.0).stdout(output.try_clone()?).stderr(output);
+        Ok(())
+    }
 }
 
 /// The command up to its subcommand.

@@ -5,6 +5,8 @@
 //! on a socket in its directory. It is single threaded and knows nothing of images, networks or
 //! HTTP. The daemon may come and go; what the shim has seen is told to the next one.
 //!
+//! Called with a word, the same program makes [`namespaces`].
+//!
 //! [`protocol`] is what both sides say, [`client`] is the daemon's side, [`run`] the process itself.
 
 mod clock;
@@ -21,6 +23,7 @@ mod system;
 pub mod client;
 pub mod launch;
 mod log;
+pub mod namespaces;
 pub mod protocol;
 pub mod run;
 pub mod said;

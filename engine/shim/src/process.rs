@@ -8,7 +8,6 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
@@ -128,7 +127,7 @@ impl Launch<'_> {
         command.arg("--pid-file").arg(&files.pid);
         let mut console = None;
         let (mut input, mut outputs) = (None, Vec::new());
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        self.config.quiet(&mut command)?;
         if self.tty {
             let socket = format!("{name}.tty");
             console = Some(ConsoleSocket::bind(Path::new(&socket))?);

@@ -93,6 +93,10 @@ pub struct View {
     pub network: PathBuf,
     /// The file that it is pinned to; none if the runtime makes it or shares the host's.
     pub pin: Option<PathBuf>,
+    /// The user namespace of the container, if it has one: where it is attached, and the file that it is
+    /// pinned to.
+    #[serde(default)]
+    pub user: Option<(PathBuf, PathBuf)>,
     /// Where further mounts are attached, each a descriptor of its own: what a container has of a
     /// volume or an image.
     #[serde(default)]

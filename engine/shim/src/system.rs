@@ -86,7 +86,8 @@ pub(super) struct Scene {
     top: OwnedFd,
     /// The root and all other mounts, with where they are attached.
     mounts: Vec<(OwnedFd, CString)>,
-    network: Option<(CString, CString)>,
+    /// Namespaces: the files that they are pinned to, and where they are attached.
+    namespaces: Vec<(CString, CString)>,
     directory: CString,
 }
 
@@ -103,15 +104,18 @@ impl Scene {
         let (root, namespace) = root.zip(namespace).ok_or_else(wrong)?;
         let top = top.ok_or_else(wrong)?;
         let path = |path: &Path| CString::new(path.as_os_str().as_bytes());
-        let network = match &view.pin {
-            Some(pin) => Some((path(pin)?, path(&view.network)?)),
-            None => None,
-        };
+        let mut namespaces = Vec::new();
+        if let Some(pin) = &view.pin {
+            namespaces.push((path(pin)?, path(&view.network)?));
+        }
+        if let Some((place, pin)) = &view.user {
+            namespaces.push((path(pin)?, path(place)?));
+        }
         let mut mounts = vec![(root, path(&view.root)?)];
         for place in &view.mounts {
             mounts.push((descriptors.next().ok_or_else(wrong)?, path(place)?));
         }
-        Ok(Self { namespace, top, mounts, network, directory: path(directory)? })
+        Ok(Self { namespace, top, mounts, namespaces, directory: path(directory)? })
     }
 
     /// Runs a command in it.
@@ -127,19 +131,18 @@ impl Scene {
             let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
             move_mount(mount, c"", CWD, path.as_c_str(), flags)
         };
-        let network = match &self.network {
-            Some((pin, path)) => {
-                let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-                Some((open_tree(CWD, pin.as_c_str(), flags)?, path))
-            }
-            None => None,
-        };
+        // No more than the two kinds that there are: nothing may be allocated here.
+        let mut pinned = [const { None }; 2];
+        for ((pin, path), slot) in self.namespaces.iter().zip(&mut pinned) {
+            let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+            *slot = Some((open_tree(CWD, pin.as_c_str(), flags)?, path));
+        }
         setns(&self.namespace, CloneFlags::CLONE_NEWNS)?;
         fchdir(&self.top)?;
         chroot(c".")?;
         unshare(CloneFlags::CLONE_NEWNS)?;
-        if let Some((network, path)) = &network {
-            attach(network, path)?;
+        for (namespace, path) in pinned.iter().flatten() {
+            attach(namespace, path)?;
         }
         for (mount, place) in &self.mounts {
             attach(mount, place)?;

@@ -204,6 +204,8 @@ impl Stage<'_> {
         let failed = |error| Error::internal(format!("cannot make {}", path.display()), error);
         let mode = rustix::fs::Mode::from_raw_mode(wanted.mode.unwrap_or(0o755));
         let (uid, gid) = wanted.owner;
+        let outside = self.job.builds.containers.map().map(|map| map.outside(uid, gid));
+        let (uid, gid) = outside.transpose().map_err(failed)?.unwrap_or((uid, gid));
         let owner = (rustix::fs::Uid::from_raw(uid), rustix::fs::Gid::from_raw(gid));
         let directory = Tree::open(&path).map_err(failed)?;
         tree::own(directory.as_fd(), owner, mode).map_err(failed)?;

@@ -156,6 +156,7 @@ async fn receive(
         let directory = std::path::absolute(directory)?;
         let (root, into) = (File::open("/")?, File::open(&directory)?);
         let plain = Plain {
+            map: None,
             root: root.as_fd(),
             directory: into.as_fd(),
             path: directory.as_os_str().as_bytes(),

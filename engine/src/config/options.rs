@@ -312,17 +312,7 @@ pub const OPTIONS: &[Opt] = &[
     opt("tlsverify", "tlsverify", Flag, "Serve TCP with TLS and verify clients"),
     moot("userland-proxy", "userland-proxy", Flag, "false", NO_PROXY),
     moot("userland-proxy-path", "userland-proxy-path", Text, "", NO_PROXY),
-    Opt {
-        flag: "userns-remap",
-        short: None,
-        key: "userns-remap",
-        kind: Text,
-        effect: Refused(
-            "containers have no user namespace of their own yet, their root would be the host's; \
-             leave it out, and let containers run as other users (--user)",
-        ),
-        help: "refused: containers have no user namespace of their own yet",
-    },
+    opt("userns-remap", "userns-remap", Text, "User and group that containers are mapped to"),
     opt("validate", "", Flag, "Check the configuration and exit"),
     // Keys without a flag.
     moot("", "builder", Map, "", "the build cache is pruned by `rnet builder prune`"),

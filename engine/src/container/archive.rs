@@ -69,7 +69,8 @@ impl Containers {
         self.viewed(key, |container, view| {
             let (found, stat) = find(view, key, path)?;
             let closed = devices(container, view.as_fd());
-            let mut packer = Packer::new(begin(stat)).without(closed);
+            let packer = Packer::new(begin(stat)).without(closed);
+            let mut packer = packer.inside(self.map_of(&container.spec).cloned());
             let written = packer.opened(&found, &base(path)).and_then(|()| packer.finish());
             written.map_err(|error| {
                 Error::internal(format!("cannot copy {path} of container {key}"), error)
@@ -85,7 +86,7 @@ impl Containers {
         key: &str,
         path: &str,
         how: Unpacking,
-        archive: impl Read,
+        archive: impl Read + Send,
     ) -> Result<()> {
         check_path(path)?;
         self.viewed(key, |container, view| {
@@ -93,15 +94,22 @@ impl Containers {
             refuse_readonly(container, view.as_fd(), &directory, path)?;
             let owner = if how.to_user { owner(container, view)? } else { Owner::Archive };
             let below = clean(path);
+            let map = self.map_of(&container.spec);
             let plain = Plain {
                 root: view.as_fd(),
                 directory: directory.as_fd(),
                 path: below.as_os_str().as_bytes(),
                 keep_kinds: how.keep_kinds,
                 owner,
+                map,
                 rename: None,
             };
-            unpack(archive, &plain).map_err(|error| {
+            // Whoever makes something in the root has to be somebody there.
+            let unpacked = match map {
+                Some(map) => map.as_root(|| unpack(archive, &plain)).flatten(),
+                None => unpack(archive, &plain),
+            };
+            unpacked.map_err(|error| {
                 // Docker's words of an archive that breaks off.
                 if error.kind() == std::io::ErrorKind::UnexpectedEof {
                     return Error::new(Kind::Internal, "unexpected EOF");

@@ -174,6 +174,8 @@ impl Containers {
         let connectivity = Connectivity {
             place: Place::Own,
             namespace: Namespace::Path(container.sandbox_key.clone()),
+            // It is in it already.
+            user: None,
             addresses: addresses.map(ipnetwork::IpNetwork::ip).collect(),
             resolver: change.sandbox.resolver,
         };

@@ -168,7 +168,7 @@ impl Containers {
         rootfs.furnish()?;
         let taken = self.take_mounts(&container).map_err(missing_other)?;
         container.mounts.clone_from(&taken.points);
-        self.fill_volumes(&container, &rootfs)?;
+        self.fill_volumes(&container, &self.seen_by(&container.spec, rootfs))?;
         let record = Self::record(&container);
         let reserve = |model: &mut Controller| {
             Ok(reserve_addresses(model, &container.id, &container.endpoints))
@@ -185,6 +185,7 @@ impl Containers {
 
     /// Refuses what can be known to be wrong now.
     fn check(&self, spec: &Spec) -> Result<()> {
+        self.check_users(spec)?;
         if spec.auto_remove && spec.restart != RestartPolicy::No {
             return Err(Error::invalid("can't create 'AutoRemove' container with restart policy"));
         }

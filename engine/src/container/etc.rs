@@ -25,7 +25,7 @@ impl Containers {
             return self.shared_files(other);
         }
         let paths = &container.paths;
-        write(&paths.hostname, &format!("{}\n", container.resolved.hostname))?;
+        self.write(container, &paths.hostname, &format!("{}\n", container.resolved.hostname))?;
         self.write_resolv_conf(container, connectivity)?;
         self.write_hosts(container, connectivity)?;
         Ok(paths.clone())
@@ -61,7 +61,7 @@ impl Containers {
             extra: &extra,
             host_file: host_file.as_deref(),
         });
-        write(&container.paths.hosts, &text)
+        self.write(container, &container.paths.hosts, &text)
     }
 
     /// Writes `resolv.conf` alone: with its first network a running container gets a resolver.
@@ -70,7 +70,19 @@ impl Containers {
         container: &Container,
         connectivity: &Connectivity,
     ) -> Result<()> {
-        write(&container.paths.resolv_conf, &self.resolv_conf(container, connectivity))
+        let text = self.resolv_conf(container, connectivity);
+        self.write(container, &container.paths.resolv_conf, &text)
+    }
+
+    /// Writes without making the file anew, for it may be mounted. It belongs to the container's root.
+    fn write(&self, container: &Container, path: &Path, text: &str) -> Result<()> {
+        let write = || {
+            fs::write(path, text)?;
+            let Some(map) = self.map_of(&container.spec) else { return Ok(()) };
+            let (uid, gid) = map.root();
+            std::os::unix::fs::lchown(path, Some(uid), Some(gid))
+        };
+        write().map_err(|error| Error::internal(format!("cannot write {}", path.display()), error))
     }
 
     fn extra_hosts(&self, container: &Container) -> Result<Vec<(IpAddr, String)>> {
@@ -134,10 +146,4 @@ impl Containers {
 /// What was asked for, or else what is configured.
 fn or<'a, T>(own: &'a [T], default: &'a [T]) -> &'a [T] {
     if own.is_empty() { default } else { own }
-}
-
-/// Writes without making the file anew, for it may be mounted.
-fn write(path: &Path, text: &str) -> Result<()> {
-    fs::write(path, text)
-        .map_err(|error| Error::internal(format!("cannot write {}", path.display()), error))
 }

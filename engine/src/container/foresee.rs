@@ -60,7 +60,7 @@ impl Containers {
         spec.ports.retain(|port| *port.host_ports.end() != 0);
         // Nobody is asked to lend an address that is not used yet.
         spec.joins.retain(|join| !self.is_claimed(join.network.as_ref()));
-        let change = self.begin(container, &spec)?;
+        let change = self.begin(container, &spec, None)?;
         let warnings = change.warnings().to_vec();
         self.networks.abandon(change);
         Ok(warnings)

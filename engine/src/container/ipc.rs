@@ -13,6 +13,7 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
 use super::{Container, Containers, Sharing, Spec};
 use engine_error::{Error, Result};
+use tree::IdMap;
 
 /// The host's.
 const HOST: &str = "/dev/shm";
@@ -77,7 +78,8 @@ impl Containers {
         remove(&directory).map_err(failed)?;
         DirBuilder::new().recursive(true).mode(0o700).create(&directory).map_err(failed)?;
         let size = container.spec.shm_size.unwrap_or(self.settings.default_shm_size);
-        let options = format!("mode=1777,size={size}");
+        let (uid, gid) = self.map_of(&container.spec).map_or((0, 0), IdMap::root);
+        let options = format!("mode=1777,uid={uid},gid={gid},size={size}");
         let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
         let nothing = None::<&str>;
         mount(Some("shm"), &directory, Some("tmpfs"), flags, Some(options.as_str()))

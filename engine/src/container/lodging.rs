@@ -48,10 +48,14 @@ impl Containers {
         let (sandbox, endpoints) = self.networks.sandbox(id)?;
         self.networks.publish(&self.sandbox_names(container, &sandbox, &endpoints)?)?;
         let namespace = self.networks.kernel().namespace_path(id);
+        let own = Namespace::Path(namespace.clone());
+        let user = self.user_namespace(container, &own, Some(id))?;
+        self.check_joined_users(container, user.as_ref())?;
         let addresses = endpoints.iter().flat_map(|endpoint| &endpoint.addresses);
         let connectivity = Connectivity {
             place: Place::Own,
-            namespace: Namespace::Path(namespace.clone()),
+            namespace: own,
+            user,
             addresses: addresses.map(ipnetwork::IpNetwork::ip).collect(),
             resolver: sandbox.resolver,
         };

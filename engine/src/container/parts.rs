@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use rustix::io::Errno;
 use tree::{Tree, Unreachable};
 
-use super::{Container, Containers, MountKind, MountPoint};
+use super::{Container, Containers, MountKind, MountPoint, Spec};
 use engine_error::{Error, Result};
 use image::Digest;
 use image::rootfs::RootFs;
@@ -17,7 +17,7 @@ impl Containers {
     ///
     /// # Errors
     /// Docker's words if there is no such thing in the volume or the image, or it is outside of it.
-    pub(super) fn part(&self, point: &MountPoint) -> Result<Option<OwnedFd>> {
+    pub(super) fn part(&self, spec: &Spec, point: &MountPoint) -> Result<Option<OwnedFd>> {
         let below = PathBuf::from(&point.subpath);
         let part = match point.kind {
             MountKind::Volume if !point.subpath.is_empty() => {
@@ -26,7 +26,8 @@ impl Containers {
                 self.file_systems.ask(&point.source, open)?
             }
             MountKind::Image => {
-                RootFs::of_layers(&self.images, layers(point)?, &point.source)?.part(&below)
+                let root = RootFs::of_layers(&self.images, layers(point)?, &point.source)?;
+                self.seen_by(spec, root).part(&below)
             }
             _ => return Ok(None),
         };

@@ -17,8 +17,9 @@ use crate::file_systems::propagation::check_propagation;
 use crate::runner::{RunRoot, RunSpec};
 use engine_error::Result;
 use image::rootfs::RootFs;
-use runtime::spec::{BundleInput, Namespace, Namespaces, Recursion};
+use runtime::spec::{BundleInput, Namespace, Namespaces, Recursion, UserNamespace};
 use shim::protocol::{Log, Stdin};
+use tree::IdMap;
 
 /// Mounts that are the sources of others, with the targets of those.
 type Parts = Vec<(String, OwnedFd)>;
@@ -30,6 +31,8 @@ pub(crate) struct Connectivity {
     pub(crate) place: Place,
     /// The network namespace.
     pub(crate) namespace: Namespace,
+    /// The user namespace that it belongs to, if that is not the host's.
+    pub(crate) user: Option<UserNamespace>,
     /// The container's addresses.
     pub(crate) addresses: Vec<IpAddr>,
     /// Whether a resolver answers in the namespace.
@@ -39,7 +42,7 @@ pub(crate) struct Connectivity {
 impl Connectivity {
     /// That of a container without a sandbox of its own.
     pub(crate) fn borrowed(place: Place, namespace: Namespace) -> Self {
-        Self { place, namespace, addresses: Vec::new(), resolver: false }
+        Self { place, namespace, user: None, addresses: Vec::new(), resolver: false }
     }
 }
 
@@ -52,7 +55,8 @@ impl Containers {
     ) -> Result<RunSpec> {
         let (spec, resolved) = (&container.spec, &container.resolved);
         let (data, directory) = (&container.graph_data, rootfs_dir(&container.paths.dir));
-        let root = RunRoot::Image(RootFs::again(&self.images, data, &directory)?);
+        let root = RootFs::again(&self.images, data, &directory)?;
+        let root = RunRoot::Image(self.seen_by(spec, root));
         let paths = self.write_files(container, connectivity)?;
         let (mounts, parts) = self.mounts(container, &paths)?;
         Ok(RunSpec {
@@ -143,6 +147,7 @@ impl Containers {
             ipc: namespace(&modes.ipc, "ipc")?,
             uts: namespace(&modes.uts, "uts")?,
             cgroup,
+            user: connectivity.user.clone(),
         })
     }
 
@@ -157,6 +162,7 @@ impl Containers {
     fn mounts(&self, container: &Container, paths: &Paths) -> Result<(Vec<Mount>, Parts)> {
         let (mut mounts, mut parts) = (Vec::new(), Vec::new());
         let mut known = None;
+        let owner = self.map_of(&container.spec).map(IdMap::root);
         for point in &container.mounts {
             let source = self.mount_volume(&container.id, point)?;
             let point = &MountPoint { source, ..point.clone() };
@@ -168,7 +174,7 @@ impl Containers {
                 let known = known.get_or_insert_with(read);
                 check_propagation(&point.source, asked.propagation, known)?;
             }
-            let part = self.part(point)?;
+            let part = self.part(&container.spec, point)?;
             mounts.push(Mount {
                 kind: match point.kind {
                     // It is a directory or a file of the host by now.
@@ -180,7 +186,7 @@ impl Containers {
                 readonly: !point.writable,
                 propagation: point.propagation,
                 options: point.options.clone(),
-                recursion: self.recursion(point, part.as_ref(), wanted)?,
+                recursion: self.recursion(point, part.as_ref(), wanted, owner)?,
                 ..Mount::default()
             });
             parts.extend(part.map(|part| (point.target.clone(), part)));
@@ -202,13 +208,14 @@ impl Containers {
         point: &MountPoint,
         part: Option<&OwnedFd>,
         wanted: Option<&Mount>,
+        owner: Option<(u32, u32)>,
     ) -> Result<Recursion> {
         let asked = wanted.map_or_else(Recursion::default, |mount| mount.recursion);
         if point.kind == MountKind::Tmpfs {
             return Ok(asked);
         }
         if point.kind == MountKind::Bind && wanted.is_some_and(|mount| mount.create_source) {
-            self.file_systems.make(&point.source)?;
+            self.file_systems.make(&point.source, owner)?;
         }
         let directory = match part {
             Some(part) => rustix::fs::fstat(part)

@@ -9,6 +9,7 @@ use chrono::Utc;
 use cnm::controller::{PortSpec, SandboxSpec};
 use cnm::store::{Batch, Durability};
 use cnm::{Kind, PortBinding, SandboxId};
+use drivers::kernel::UserNamespace;
 
 use super::Containers;
 use super::join::{Place, host_names};
@@ -114,7 +115,10 @@ impl Containers {
             }
             Place::Shared(other) => {
                 let (namespace, sandbox) = self.shared_sandbox(&other)?;
+                let user = self.user_namespace(&container, &namespace, sandbox.as_ref())?;
+                self.check_joined_users(&container, user.as_ref())?;
                 let shared = Connectivity::borrowed(Place::Shared(other), namespace);
+                let shared = Connectivity { user, ..shared };
                 self.run_with(live, &container, &shared, sandbox)
             }
         }
@@ -175,7 +179,8 @@ impl Containers {
     /// Runs a container with a sandbox of its own.
     fn run_in_sandbox(&self, live: &Arc<Live>, container: &Container) -> Result<(), Failure> {
         let spec = self.sandbox_spec(container).map_err(networking)?;
-        let change = self.begin(container, &spec).map_err(networking)?;
+        let owned = self.own_namespaces(container)?;
+        let change = self.begin(container, &spec, owned).map_err(networking)?;
         let begun = self.run_connected(live, container, &change);
         match begun {
             Ok(records) => {
@@ -192,8 +197,14 @@ impl Containers {
     }
 
     /// Decides on a container's sandbox, and takes what it needs: addresses and host ports.
-    pub(crate) fn begin(&self, container: &Container, spec: &SandboxSpec) -> Result<Change> {
-        self.networks.begin_open(spec).map_err(|error| self.explain(error, container, &spec.ports))
+    pub(crate) fn begin(
+        &self,
+        container: &Container,
+        spec: &SandboxSpec,
+        owned: Option<UserNamespace>,
+    ) -> Result<Change> {
+        let begun = self.networks.begin_open(spec, owned);
+        begun.map_err(|error| self.explain(error, container, &spec.ports))
     }
 
     /// Docker's sentence about a port that is taken, with whom to ask for it.
@@ -254,6 +265,11 @@ impl Containers {
         let addresses = change.endpoints.iter().flat_map(|endpoint| &endpoint.addresses);
         let connectivity = Connectivity {
             place: Place::Own,
+            user: self.user_namespace(
+                container,
+                &Namespace::Path(namespace.clone()),
+                Some(&sandbox.id),
+            )?,
             namespace: Namespace::Path(namespace.clone()),
             addresses: addresses.map(ipnetwork::IpNetwork::ip).collect(),
             resolver: sandbox.resolver,

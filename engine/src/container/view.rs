@@ -56,6 +56,7 @@ impl Containers {
         let container = live.get();
         let root =
             RootFs::again(&self.images, &container.graph_data, &rootfs_dir(&container.paths.dir))?;
+        let root = self.seen_by(&container.spec, root);
         // Not the container itself, which may have begun to start when this lets go.
         let user = format!("copy of {}", container.id);
         let mounted = container.mounts.iter().map(|point| {
@@ -75,7 +76,7 @@ impl Containers {
     fn pieces(&self, container: &Container, points: &[MountPoint]) -> Result<Vec<Piece>> {
         let mut pieces = Vec::new();
         for point in points.iter().filter(|point| point.kind != MountKind::Tmpfs) {
-            let source = match self.part(point) {
+            let source = match self.part(&container.spec, point) {
                 Ok(Some(part)) => Source::Mount(part),
                 // It may be gone, or not answer.
                 Ok(None) if self.file_systems.exists(&point.source)? => {

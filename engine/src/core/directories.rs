@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
+use super::users;
 use crate::settings::Settings;
 use engine_error::{Error, Result};
 
@@ -28,6 +29,14 @@ pub(super) fn make(settings: &Settings) -> Result<Vec<PathBuf>> {
             |error| Error::internal(format!("cannot make {}", directory.display()), error),
         )?;
     }
+    if settings.remap.is_some() {
+        users::check_way(exec)?;
+        for directory in [exec.clone(), settings.view_dir(), settings.view_of_root()] {
+            users::let_through(&directory).map_err(|error| {
+                Error::internal(format!("cannot open {}", directory.display()), error)
+            })?;
+        }
+    }
     let mut mounted = Vec::new();
     for directory in [settings.pins(), settings.view_dir()] {
         let new = keep_private(&directory).map_err(|error| {
@@ -35,10 +44,13 @@ pub(super) fn make(settings: &Settings) -> Result<Vec<PathBuf>> {
         })?;
         mounted.extend(new.then_some(directory));
     }
-    let network = settings.view_of_network();
-    let made = std::fs::OpenOptions::new().create(true).append(true).open(&network);
-    made.map(|_| mounted)
-        .map_err(|error| Error::internal(format!("cannot make {}", network.display()), error))
+    for namespace in [settings.view_of_network(), settings.view_of_user()] {
+        let made = std::fs::OpenOptions::new().create(true).append(true).open(&namespace);
+        made.map_err(|error| {
+            Error::internal(format!("cannot make {}", namespace.display()), error)
+        })?;
+    }
+    Ok(mounted)
 }
 
 /// Unmounts what [`make`] mounted.

@@ -47,6 +47,7 @@ pub fn of(config: &Config) -> Settings {
             Seccomp::File(path) => Some(path.display().to_string()),
         },
         no_new_privileges: config.no_new_privileges,
+        remap: config.remap.clone(),
         ..default
     }
 }

@@ -186,7 +186,7 @@ fn spec(owner: &str, network: &Network, port: u16) -> SandboxSpec {
 
 /// Decides and applies, as far as a start goes before the runtime is waited for.
 fn begin(networks: &Networks, spec: &SandboxSpec) -> Change {
-    let change = networks.begin_open(spec).unwrap();
+    let change = networks.begin_open(spec, None).unwrap();
     drop(networks.apply(&change, &names_of(&change), &|| ()).unwrap());
     change
 }

@@ -121,15 +121,20 @@ impl Runner {
     /// The runtime's own view of the host's mounts, where a root that is a mount is attached, and the
     /// network namespace of the run. The specification is to name what is to be seen there.
     fn view(&self, bundle: &mut BundleInput) -> View {
-        let view = View {
+        let mut view = View {
             root: self.settings.view_of_root(),
             network: self.settings.view_of_network(),
             pin: match &bundle.namespaces.network {
                 Namespace::Path(path) => Some(path.clone()),
                 _ => None,
             },
+            user: None,
             mounts: Vec::new(),
         };
+        if let Some(user) = &mut bundle.namespaces.user {
+            let place = self.settings.view_of_user();
+            view.user = Some((place.clone(), std::mem::replace(&mut user.path, place)));
+        }
         bundle.rootfs.clone_from(&view.root);
         if view.pin.is_some() {
             bundle.namespaces.network = Namespace::Path(view.network.clone());

@@ -51,5 +51,6 @@ mod terminal;
 mod told;
 mod trace;
 mod update;
+mod users;
 mod volume_plugins;
 mod words;

@@ -6,6 +6,7 @@
 //! `openat2`, and what is made is made exclusively and never followed.
 
 mod copy;
+pub mod identity;
 pub mod mounts;
 mod part;
 mod resolve;
@@ -24,6 +25,7 @@ use rustix::fs::{
 use rustix::io::Errno;
 
 pub use copy::Given;
+pub use identity::{IdMap, IdRange};
 pub use mounts::mount_in;
 pub use part::Unreachable;
 

@@ -159,6 +159,12 @@ impl Volumes {
         })
     }
 
+    /// The same with new volumes that belong to somebody else than root: to who is root in containers.
+    #[must_use]
+    pub fn owned_by(self, owner: Option<(u32, u32)>) -> Self {
+        Self { place: self.place.owned_by(owner), ..self }
+    }
+
     // === what there is ===
 
     /// All volumes, by name.

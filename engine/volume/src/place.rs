@@ -24,6 +24,8 @@ const DATA: &str = "_data";
 pub(super) struct Place {
     root: PathBuf,
     next: AtomicU64,
+    /// Whom new volumes belong to, if that is not root.
+    owner: Option<(u32, u32)>,
 }
 
 /// The directory with whom a driver has a volume mounted for, below that of the volume.
@@ -38,7 +40,11 @@ impl Place {
                 discard(&entry.path());
             }
         }
-        Ok(Self { root, next: AtomicU64::new(0) })
+        Ok(Self { root, next: AtomicU64::new(0), owner: None })
+    }
+
+    pub(super) fn owned_by(self, owner: Option<(u32, u32)>) -> Self {
+        Self { owner, ..self }
     }
 
     pub(super) fn list(&self) -> Result<Vec<Volume>> {
@@ -99,7 +105,12 @@ impl Place {
         // Aside first: a volume is there whole or not at all.
         let aside = self.aside();
         let record = Record::new(labels, options, driver);
-        let made = write_volume(&aside, &record).and_then(|()| fs::rename(&aside, &directory));
+        let made = write_volume(&aside, &record).and_then(|()| {
+            if let Some((uid, gid)) = self.owner {
+                std::os::unix::fs::lchown(aside.join(DATA), Some(uid), Some(gid))?;
+            }
+            fs::rename(&aside, &directory)
+        });
         if made.is_err() {
             discard(&aside);
         }

@@ -14,7 +14,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("engine/cluster", &["cnm", "engine-error"]),
     ("engine/shim", &["cnm"]),
     ("engine/swarm", &["cluster", "engine-error"]),
-    ("engine/runtime", &["cnm", "shim"]),
+    ("engine/runtime", &["cnm", "shim", "tree"]),
     ("engine/tree", &[]),
     ("engine/image", &["cnm", "engine-error", "tree"]),
     ("engine/volume", &["engine-error", "tree"]),

@@ -13,8 +13,6 @@ use cnm::SandboxId;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::statfs::{FsType, statfs};
 
-use crate::kernel::netns::Netns;
-
 /// `NSFS_MAGIC` of `linux/magic.h`.
 const NSFS: FsType = FsType(0x6e73_6673);
 
@@ -24,9 +22,9 @@ pub(super) fn prepare(directory: &Path) -> io::Result<()> {
     for entry in fs::read_dir(directory)? {
         let path = entry?.path();
         let Some(name) = path.file_name().and_then(|n| n.to_str()) else { continue };
-        let id = name.strip_suffix(NOTES).unwrap_or(name);
+        let id = [NOTES, USER].iter().find_map(|suffix| name.strip_suffix(suffix)).unwrap_or(name);
         if id.parse::<SandboxId>().is_ok() && !is_pinned(&directory.join(id)) {
-            remove_file(&path)?;
+            release(&path)?;
         }
     }
     Ok(())
@@ -44,23 +42,34 @@ pub(super) fn list(directory: &Path) -> io::Result<Vec<SandboxId>> {
 }
 
 /// Pins a namespace to a file.
-pub(super) fn pin(netns: &Netns, path: &Path) -> io::Result<()> {
+pub(super) fn pin(namespace: impl AsFd, path: &Path) -> io::Result<()> {
     if is_pinned(path) {
         return Err(io::ErrorKind::AlreadyExists.into());
     }
     File::create(path)?;
-    let source = format!("/proc/self/fd/{}", netns.as_fd().as_raw_fd());
+    let source = format!("/proc/self/fd/{}", namespace.as_fd().as_raw_fd());
     mount(Some(source.as_str()), path, None::<&str>, MsFlags::MS_BIND, None::<&str>)?;
     Ok(())
 }
 
-/// Removes the pin; the kernel removes the namespace with all its links when nobody is inside.
+/// Removes the pin; the kernel removes the namespace with all its links when nobody is inside. The user
+/// namespace that it belongs to goes with it.
 pub(super) fn unpin(path: &Path) -> io::Result<()> {
+    remove_file(&notes(path))?;
+    release(path)?;
+    release(&user(path))
+}
+
+fn release(path: &Path) -> io::Result<()> {
     while is_pinned(path) {
         umount2(path, MntFlags::MNT_DETACH)?;
     }
-    remove_file(&notes(path))?;
     remove_file(path)
+}
+
+/// Where the user namespace is pinned that a network namespace belongs to, if it is not the host's.
+pub(super) fn user(path: &Path) -> PathBuf {
+    beside(path, USER)
 }
 
 /// Notes that a sysctl of the namespace is to be observed.
@@ -92,10 +101,15 @@ pub(super) fn forget(path: &Path, sysctl: &str) -> io::Result<()> {
 }
 
 const NOTES: &str = ".sysctls";
+const USER: &str = ".user";
 
 fn notes(path: &Path) -> PathBuf {
+    beside(path, NOTES)
+}
+
+fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
-    name.push(NOTES);
+    name.push(suffix);
     name.into()
 }
 

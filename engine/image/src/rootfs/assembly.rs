@@ -18,7 +18,7 @@ use nix::sched::{CloneFlags, unshare};
 use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use rustix::mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
-use tree::retried;
+use tree::{IdMap, retried};
 
 use super::{Root, RootFs};
 use engine_error::{Error, Result};
@@ -58,7 +58,12 @@ impl Assembly {
         let failed =
             |error| Error::internal(format!("cannot mount {}", rootfs.dir.display()), error);
         let (root, place) = (rootfs.open()?, rootfs.dir.clone());
-        let assemble = move || assemble(root, &place, pieces);
+        let map = rootfs.mounter.map().cloned();
+        let assemble = move || {
+            // What is missing is made by somebody whom the root knows.
+            map.as_ref().map_or(Ok(()), IdMap::be_root)?;
+            assemble(root, &place, pieces)
+        };
         let thread = thread::Builder::new().name("assembly".to_owned());
         let thread = thread.spawn(assemble).map_err(failed)?;
         let ended = |_| failed(io::Error::other("the mounting thread has ended"));

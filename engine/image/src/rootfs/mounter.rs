@@ -8,17 +8,28 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 use rustix::fs::CWD;
-use rustix::mount::{OpenTreeFlags, open_tree};
-use tree::{Tree, Unreachable};
+use rustix::mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
+use tree::{IdMap, Tree, Unreachable, identity};
 
 /// Each directory of changes is whole by itself, so that it can be a layer.
 const PLAIN: &str = "index=off,redirect_dir=off,metacopy=off";
+
+/// Whom root file systems are for, where containers have user namespaces of their own.
+#[derive(Clone, Debug)]
+pub struct Remap {
+    /// Whom the ids of containers are on the host.
+    pub map: IdMap,
+    /// A user namespace with this map.
+    pub namespace: Arc<OwnedFd>,
+    /// The directories that all layers and all changes of containers are in.
+    pub places: Vec<PathBuf>,
+}
 
 /// What to mount.
 #[derive(Debug)]
@@ -35,9 +46,25 @@ struct Job {
 
 /// Makes overlays.
 #[derive(Debug, Default)]
-pub(crate) struct Mounter(Mutex<Option<Sender<Job>>>);
+pub(crate) struct Mounter {
+    jobs: Mutex<Option<Sender<Job>>>,
+    remap: Option<Remap>,
+}
 
 impl Mounter {
+    /// One whose overlays are for a user namespace: the layers and the changes stay on disk as the
+    /// container knows them, and are shown to it as they are on the host.
+    ///
+    /// That takes one mount for each of the places, whatever the number of layers and containers.
+    pub(crate) fn remapped(remap: Remap) -> Self {
+        Self { jobs: Mutex::default(), remap: Some(remap) }
+    }
+
+    /// Whom its overlays are for, if they are for a user namespace.
+    pub(super) fn map(&self) -> Option<&IdMap> {
+        self.remap.as_ref().map(|remap| &remap.map)
+    }
+
     /// An overlay of `lower`, names relative to `base` with colons between them, and of `upper` and
     /// `work` in `dir`.
     ///
@@ -75,10 +102,10 @@ impl Mounter {
         let (base, place, below) = (base.to_owned(), dir.to_owned(), below.map(Path::to_owned));
         let job = Job { base, options, place, below, done };
         let ended = || io::Error::other("the mounting thread has ended");
-        let mut sender = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut sender = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
         let jobs = match &mut *sender {
             Some(jobs) => jobs,
-            none => none.insert(start()?),
+            none => none.insert(start(self.remap.clone())?),
         };
         let sent = jobs.send(job);
         drop(sender);
@@ -87,20 +114,23 @@ impl Mounter {
     }
 }
 
-fn start() -> io::Result<Sender<Job>> {
+fn start(remap: Option<Remap>) -> io::Result<Sender<Job>> {
     let (sender, jobs) = channel();
     let (ready, begun) = sync_channel(1);
-    thread::Builder::new().name("mount".to_owned()).spawn(move || work(&ready, &jobs))?;
+    thread::Builder::new()
+        .name("mount".to_owned())
+        .spawn(move || work(remap.as_ref(), &ready, &jobs))?;
     begun.recv().map_err(io::Error::other)??;
     Ok(sender)
 }
 
-fn work(ready: &SyncSender<io::Result<()>>, jobs: &Receiver<Job>) {
+fn work(remap: Option<&Remap>, ready: &SyncSender<io::Result<()>>, jobs: &Receiver<Job>) {
     let enter = || -> io::Result<()> {
         unshare(CloneFlags::CLONE_NEWNS)?;
         // What the host unmounts goes from here too, and nothing from here gets there.
         let slave = MsFlags::MS_REC | MsFlags::MS_SLAVE;
-        Ok(mount(None::<&str>, "/", None::<&str>, slave, None::<&str>)?)
+        mount(None::<&str>, "/", None::<&str>, slave, None::<&str>)?;
+        remap.map_or(Ok(()), show)
     };
     let entered = enter();
     let failed = entered.is_err();
@@ -111,6 +141,18 @@ fn work(ready: &SyncSender<io::Result<()>>, jobs: &Receiver<Job>) {
         // Who asked may have gone.
         let _ = job.done.send(make(&job));
     }
+}
+
+/// Covers the places with themselves as a user namespace sees them. An overlay remembers who mounts it,
+/// and makes its own files as that one, who has to be somebody there.
+fn show(remap: &Remap) -> io::Result<()> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    for place in &remap.places {
+        let tree = open_tree(CWD, place, flags)?;
+        identity::map(&tree, &remap.namespace)?;
+        move_mount(&tree, "", CWD, place, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?;
+    }
+    remap.map.be_root()
 }
 
 fn make(job: &Job) -> Result<OwnedFd, Unreachable> {

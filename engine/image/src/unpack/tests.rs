@@ -40,6 +40,7 @@ impl Space {
     ) -> io::Result<()> {
         let (root, to) = (File::open(self.at("")).unwrap(), File::open(self.at("to")).unwrap());
         let plain = Plain {
+            map: None,
             root: root.as_fd(),
             directory: to.as_fd(),
             path: b"/to",

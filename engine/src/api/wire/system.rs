@@ -53,6 +53,7 @@ pub struct Host {
 
 /// What `/info` tells of the daemon.
 #[derive(Clone, Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub struct Daemon {
     /// A stable id.
     pub id: String,
@@ -86,6 +87,8 @@ pub struct Daemon {
     pub seccomp: String,
     /// Whether containers get no new privileges.
     pub no_new_privileges: bool,
+    /// Whether containers have users of their own.
+    pub remapped: bool,
     /// Mirrors of Docker Hub.
     pub mirrors: Vec<String>,
     /// Insecure registries.
@@ -229,6 +232,9 @@ fn security(host: &Host, daemon: &Daemon) -> Vec<String> {
         options.push("name=apparmor".to_owned());
     }
     options.push(format!("name=seccomp,profile={}", daemon.seccomp));
+    if daemon.remapped {
+        options.push("name=userns".to_owned());
+    }
     if daemon.no_new_privileges {
         options.push("name=no-new-privileges".to_owned());
     }

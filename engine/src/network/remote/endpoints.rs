@@ -12,6 +12,7 @@ use cnm::{Endpoint, EndpointId, Kind, LinkName, Mac, Network, SandboxId};
 use serde_json::Map;
 
 use super::super::claims::Claimed;
+use super::super::offer::Offer;
 use super::super::{Chance, Change, Networks, now};
 use super::ledger::{EndpointEntry, Ledger, endpoint_key};
 use crate::plugins::network::{At, Joined, MadeEndpoint, NewEndpoint, options};
@@ -27,6 +28,8 @@ pub(in super::super) struct Asking<'a> {
     pub(in super::super) sysctls: &'a [(String, String)],
     pub(in super::super) joins: &'a [JoinSpec],
     pub(in super::super) ports: &'a [PortSpec],
+    /// What its namespace is to belong to, if that is not the host's user namespace.
+    pub(in super::super) offer: &'a Offer,
 }
 
 /// Addresses that are held for an endpoint, and for whom.
@@ -145,6 +148,7 @@ impl Networks {
         } else {
             let sandbox = SandboxId::from_random(Chance.bytes());
             claimed.ahead = Some(sandbox.clone());
+            self.kernel.offer(&sandbox, asking.offer.take());
             self.make_ahead(&sandbox)?;
             sandbox
         };

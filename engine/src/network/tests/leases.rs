@@ -161,11 +161,11 @@ fn what_a_change_that_failed_was_lent_is_given_back() {
     let a = start(&networks, &on(&lan));
     // A server that lends an address twice is not believed, and has it back.
     let error =
-        networks.begin_open(&SandboxSpec { owner: "b".to_owned(), ..on(&lan) }).unwrap_err();
+        networks.begin_open(&SandboxSpec { owner: "b".to_owned(), ..on(&lan) }, None).unwrap_err();
     assert!(error.to_string().contains("10.77.1.50"), "{error}");
     assert_eq!(server.heard(MessageType::Release), 1);
     networks.close(&a, Batch::default()).unwrap();
-    let change = networks.begin_open(&on(&lan)).unwrap();
+    let change = networks.begin_open(&on(&lan), None).unwrap();
     networks.abandon(change);
     assert_eq!(server.heard(MessageType::Release), 3);
     // The key of what is held goes with it.

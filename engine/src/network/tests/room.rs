@@ -18,7 +18,7 @@ fn one_endpoint_more_than_a_bridge_has_room_for_is_refused_before_anything_is_ma
     let all: Vec<_> =
         (0..room).map(|n| start(&networks, &without_ports(&format!("c{n}")))).collect();
     let whole = site.observed();
-    let refused = networks.begin_open(&without_ports("more")).unwrap_err();
+    let refused = networks.begin_open(&without_ports("more"), None).unwrap_err();
     assert_eq!(refused.kind(), cnm::Kind::Forbidden);
     assert_eq!(
         refused.to_string(),

@@ -216,7 +216,7 @@ fn a_start_that_fails_gives_back_what_was_claimed_for_it() {
     assert_eq!(list.told(), ["unclaim [10.128.0.11]"]);
     let mut never = join("c2", &network, None);
     never.joins.push(JoinSpec { interface: Some("lo".to_owned()), ..never.joins[0].clone() });
-    networks.begin_open(&never).unwrap_err();
+    networks.begin_open(&never, None).unwrap_err();
     assert_eq!(list.told(), [""; 0]);
 }
 
@@ -239,7 +239,7 @@ fn a_hardware_address_that_a_user_chose_is_claimed_before_anything_else() {
     let (networks, network, list) = sharing(&site);
     let mut spec = join("late", &network, None);
     spec.joins[0].mac = Some("02:00:00:00:00:07".parse().unwrap());
-    assert_eq!(networks.begin_open(&spec).unwrap_err().kind(), Kind::Conflict);
+    assert_eq!(networks.begin_open(&spec, None).unwrap_err().kind(), Kind::Conflict);
     assert_eq!(list.told(), ["claim 02:00:00:00:00:07 for late"]);
     spec.owner = "early".to_owned();
     start(&networks, &spec);

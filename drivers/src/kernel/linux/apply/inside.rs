@@ -37,12 +37,24 @@ impl Run<'_> {
 
     pub(super) fn create_namespace(&mut self, step: &Step) -> io::Result<()> {
         let Key::Namespace { sandbox } = step.key() else { return Ok(()) };
-        let netns = self.visitor.create()?;
+        let path = self.linux.namespace_path(sandbox);
+        let offered = self.linux.take_offered(sandbox);
+        let netns = match &offered {
+            Some(offered) => {
+                self.visitor.enter(&offered.network)?;
+                offered.network.try_clone()?
+            }
+            None => self.visitor.create()?,
+        };
         let mut socket = Socket::open()?;
         if let Some(refused) = socket.batch(&[link::switch_on_loopback()]).pop() {
             return Err(refused.source);
         }
-        pin::pin(&netns, &self.linux.namespace_path(sandbox))?;
+        if let Some(offered) = offered {
+            // Before the other: who finds that one finds this one too.
+            pin::pin(&offered.user, &pin::user(&path))?;
+        }
+        pin::pin(&netns, &path)?;
         self.spaces.insert(sandbox.clone(), Space { netns, socket: Some(socket) });
         Ok(())
     }
