@@ -296,6 +296,11 @@ impl Images {
         self.store.keep_mounted(container, image, layers.to_vec());
     }
 
+    /// What the driver notes of a root that is a copy of an image.
+    pub fn driver_data(&self, image: &Image) -> BTreeMap<String, String> {
+        rootfs::data_of(self.root(), &image.layers)
+    }
+
     /// Notes that a container is gone.
     pub fn release(&self, container: &str) {
         self.store.release(container);
