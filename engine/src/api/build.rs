@@ -46,6 +46,9 @@ pub async fn build(api: &Arc<Api>, request: Request) -> Result<Response> {
     }
     let wanted = wanted(&request)?;
     let cancel = api.engine.builds.token();
+    // Also while it waits for its turn.
+    let named = api.engine.builds.named(&wanted.id, &cancel);
+    let left = request.left.clone();
     let source = match request.query.text("remote") {
         Some(url) if url != "client-session" => Source::Remote(url.to_owned()),
         _ => {
@@ -61,9 +64,21 @@ pub async fn build(api: &Arc<Api>, request: Request) -> Result<Response> {
     let guard = cancel.clone().drop_guard();
     let engine = api.engine.clone();
     let places = api.transfers.builds.clone();
-    let build = move || engine.builds.build(wanted, source, sender, &cancel);
-    let building = tokio::spawn(async move { places.run(build).await });
-    told(lines, building, guard).await
+    let building = tokio::spawn(async move {
+        let place = tokio::select! {
+            place = places.take() => place?,
+            () = cancel.cancelled() => return Err(build::cancelled().into()),
+        };
+        let build = move || engine.builds.build(wanted, source, sender, &cancel);
+        let ended = place.run(build).await;
+        drop(named);
+        ended
+    });
+    tokio::select! {
+        reply = told(lines, building, guard) => reply,
+        // What is told ends with that, and cancels the build.
+        () = left.cancelled() => Err(build::cancelled()),
+    }
 }
 
 /// The reply. Nothing is answered before the first line is there or the work has ended: until then an
