@@ -12,6 +12,7 @@ mod commit;
 mod context;
 mod copy;
 mod documents;
+mod handed;
 mod job;
 mod mounts;
 mod output;
@@ -20,11 +21,14 @@ mod places;
 mod remote;
 mod request;
 mod run;
+mod sealed;
+mod sessions;
 mod sources;
 mod squash;
 mod stage;
 mod sweep;
 mod transfer;
+mod wanted;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -48,6 +52,7 @@ use image::Images;
 
 pub use output::{Failure, Line, cancelled};
 pub use request::{Request, Source};
+pub use sessions::{Handover, LARGEST, LARGEST_OF_ALL, Secret, Session, Sessions};
 pub use sweep::Freed;
 
 /// The builds of one engine.
@@ -58,6 +63,8 @@ pub struct Builds {
     containers: Arc<Containers>,
     cache: Cache,
     caches: Caches,
+    /// What clients hand over for builds.
+    pub sessions: Sessions,
     tasks: Handle,
     /// `data_root/build`.
     root: PathBuf,
@@ -104,6 +111,7 @@ impl Builds {
             containers,
             cache,
             caches: Caches::new(root.join("mounts")),
+            sessions: Sessions::default(),
             tasks,
             root,
             next: AtomicU64::new(0),

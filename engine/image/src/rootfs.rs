@@ -152,6 +152,14 @@ impl RootFs {
         Tree::open(&self.copy())?.part(below)
     }
 
+    /// The same, to be written to: the root is not to be open otherwise meanwhile.
+    pub fn writable_part(&self, below: &Path) -> Result<OwnedFd, Unreachable> {
+        if self.is_overlay() {
+            return self.mounter.writable_part(&self.root, &self.dir, &self.lower(), below);
+        }
+        Tree::open(&self.copy())?.part(below)
+    }
+
     /// Makes an empty file directly below the root, in place of whatever the image has there.
     pub fn mark(&self, name: &str) -> Result<()> {
         let marked = Tree::open(&self.upper()).and_then(|upper| upper.write(name, b"", 0o755));

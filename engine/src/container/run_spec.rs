@@ -21,7 +21,7 @@ use runtime::spec::{BundleInput, Namespace, Namespaces, Recursion};
 use shim::protocol::{Log, Stdin};
 
 /// Mounts that are the sources of others, with the targets of those.
-type Parts = Vec<(String, OwnedFd)>;
+pub(super) type Parts = Vec<(String, OwnedFd)>;
 
 /// How a container is connected: what the network's half of a start has decided for the other.
 #[derive(Clone, Debug)]
@@ -54,7 +54,10 @@ impl Containers {
         let (data, directory) = (&container.graph_data, rootfs_dir(&container.paths.dir));
         let root = RunRoot::Image(RootFs::again(&self.images, data, &directory)?);
         let paths = self.write_files(container, connectivity)?;
-        let (mounts, parts) = self.mounts(container, &paths)?;
+        let (mut mounts, mut parts) = self.mounts(container, &paths)?;
+        let lent = self.lent_mounts(&container.id)?;
+        mounts.extend(lent.0);
+        parts.extend(lent.1);
         Ok(RunSpec {
             id: container.id.to_string(),
             runtime: spec.runtime.clone(),
@@ -82,7 +85,12 @@ impl Containers {
         args.extend(resolved.args.iter().cloned());
         Ok(BundleInput {
             args,
-            env: [self.link_environment(container), resolved.env.clone()].concat(),
+            env: [
+                self.link_environment(container),
+                resolved.env.clone(),
+                self.lent_environment(&container.id),
+            ]
+            .concat(),
             cwd: resolved.working_dir.clone(),
             hostname: resolved.hostname.clone(),
             domainname: resolved.domainname.clone(),

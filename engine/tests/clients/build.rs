@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use crate::daemon::{Client, Daemon, PATIENCE};
 
+mod handed;
 mod steps;
 
 /// A daemon, and contexts for it.
