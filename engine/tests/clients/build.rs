@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use crate::daemon::{Client, Daemon, PATIENCE};
 
+mod debian;
 mod handed;
 mod steps;
 
