@@ -29,6 +29,7 @@ need ethtool ethtool
 need apparmor_parser apparmor
 need xz xz-utils
 need busybox busybox-static
+need debootstrap debootstrap
 if [ "${1:-}" = vm ]; then
     need qemu-system-x86_64 qemu-system-x86
     need depmod kmod

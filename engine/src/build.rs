@@ -12,6 +12,7 @@ mod commit;
 mod context;
 mod copy;
 mod documents;
+mod handed;
 mod job;
 mod mounts;
 mod output;
@@ -20,18 +21,21 @@ mod places;
 mod remote;
 mod request;
 mod run;
+mod sealed;
+mod sessions;
 mod sources;
 mod squash;
 mod stage;
 mod sweep;
 mod transfer;
+mod wanted;
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
@@ -46,8 +50,9 @@ use caches::Caches;
 use engine_error::{Error, Result};
 use image::Images;
 
-pub use output::{Failure, Line};
+pub use output::{Failure, Line, cancelled};
 pub use request::{Request, Source};
+pub use sessions::{Handover, LARGEST, LARGEST_OF_ALL, Secret, Session, Sessions};
 pub use sweep::Freed;
 
 /// The builds of one engine.
@@ -58,12 +63,14 @@ pub struct Builds {
     containers: Arc<Containers>,
     cache: Cache,
     caches: Caches,
+    /// What clients hand over for builds.
+    pub sessions: Sessions,
     tasks: Handle,
     /// `data_root/build`.
     root: PathBuf,
     next: AtomicU64,
     /// Those under way that can be cancelled by a name that their clients chose.
-    named: Mutex<BTreeMap<String, CancellationToken>>,
+    named: Arc<Mutex<NamedBuilds>>,
     /// All under way, and what ends them.
     under_way: TaskTracker,
     over: CancellationToken,
@@ -104,10 +111,11 @@ impl Builds {
             containers,
             cache,
             caches: Caches::new(root.join("mounts")),
+            sessions: Sessions::default(),
             tasks,
             root,
             next: AtomicU64::new(0),
-            named: Mutex::default(),
+            named: Arc::default(),
             under_way: TaskTracker::new(),
             over: CancellationToken::new(),
         })
@@ -141,18 +149,22 @@ impl Builds {
         cancel: &CancellationToken,
     ) -> Result<(), Failure> {
         let _under_way = self.under_way.token();
-        let id = request.id.clone();
-        if !id.is_empty() {
-            self.named().insert(id.clone(), cancel.clone());
-        }
-        let built = job::build(self, request, source, lines, cancel);
-        self.named().remove(&id);
-        built
+        job::build(self, request, source, lines, cancel)
     }
 
-    /// Cancels the build that a client named.
+    /// Notes under which name a client may cancel a build, from before it has its turn until this is
+    /// dropped.
+    pub fn named(&self, id: &str, cancel: &CancellationToken) -> Named {
+        let key = (id.to_owned(), self.next.fetch_add(1, Ordering::Relaxed));
+        if !id.is_empty() {
+            locked(&self.named).insert(key.clone(), cancel.clone());
+        }
+        Named { key, builds: Arc::clone(&self.named) }
+    }
+
+    /// Cancels what a client named so.
     pub fn cancel(&self, id: &str) {
-        if let Some(cancel) = self.named().get(id) {
+        for (_, cancel) in locked(&self.named).iter().filter(|((name, _), _)| name == id) {
             cancel.cancel();
         }
     }
@@ -172,9 +184,25 @@ impl Builds {
             }
         }
     }
+}
 
-    fn named(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, CancellationToken>> {
-        self.named.lock().unwrap_or_else(PoisonError::into_inner)
+/// Builds by the names that their clients chose; several may have chosen the same.
+type NamedBuilds = BTreeMap<(String, u64), CancellationToken>;
+
+fn locked(builds: &Mutex<NamedBuilds>) -> MutexGuard<'_, NamedBuilds> {
+    builds.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A build that can be cancelled by its name until this is dropped.
+#[derive(Debug)]
+pub struct Named {
+    key: (String, u64),
+    builds: Arc<Mutex<NamedBuilds>>,
+}
+
+impl Drop for Named {
+    fn drop(&mut self) {
+        locked(&self.builds).remove(&self.key);
     }
 }
 

@@ -16,6 +16,7 @@ mod id;
 pub(crate) mod init;
 mod ipc;
 pub(crate) mod join;
+pub(crate) mod lent;
 mod links;
 pub(crate) mod live;
 mod lodging;

@@ -112,6 +112,7 @@ impl Parsed {
             size,
             parent: None,
             created: self.created,
+            tagged: None,
         }
     }
 }

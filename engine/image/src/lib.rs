@@ -89,6 +89,8 @@ pub struct Image {
     pub parent: Option<ImageId>,
     /// When it was built, as the configuration says.
     pub created: Option<DateTime<Utc>>,
+    /// When it was last given a name here, whichever way.
+    pub tagged: Option<DateTime<Utc>>,
 }
 
 /// The fields of a configuration that Docker has and OCI has not, as they came.
@@ -262,16 +264,7 @@ impl Images {
         let id = self.find(source)?.id;
         let name = target.to_string();
         self.store.change(|images, _| {
-            for image in images.iter_mut() {
-                let has = image.names.contains(&name);
-                if has && image.id != id {
-                    Arc::make_mut(image).names.retain(|known| *known != name);
-                } else if !has && image.id == id {
-                    let image = Arc::make_mut(image);
-                    image.names.push(name.clone());
-                    image.names.sort();
-                }
-            }
+            store::name(images.iter_mut(), id, &target);
             Ok(())
         })?;
         self.find(&name)
@@ -304,6 +297,11 @@ impl Images {
     /// has it.
     pub fn keep_mounted(&self, container: &str, image: ImageId, layers: &[Digest]) {
         self.store.keep_mounted(container, image, layers.to_vec());
+    }
+
+    /// What the driver notes of a root that is a copy of an image.
+    pub fn driver_data(&self, image: &Image) -> BTreeMap<String, String> {
+        rootfs::data_of(self.root(), &image.layers)
     }
 
     /// Notes that a container is gone.

@@ -163,6 +163,14 @@ impl RootFs {
         Tree::open(&self.copy())?.part(below)
     }
 
+    /// The same, to be written to: the root is not to be open otherwise meanwhile.
+    pub fn writable_part(&self, below: &Path) -> Result<OwnedFd, Unreachable> {
+        if self.is_overlay() {
+            return self.mounter.writable_part(&self.root, &self.dir, &self.lower(), below);
+        }
+        Tree::open(&self.copy())?.part(below)
+    }
+
     /// Makes an empty file directly below the root, in place of whatever the image has there.
     pub fn mark(&self, name: &str) -> Result<()> {
         let marked = Tree::open(&self.upper()).and_then(|upper| upper.write(name, b"", 0o755));
@@ -196,19 +204,16 @@ impl RootFs {
         self.driver.name()
     }
 
-    /// `GraphDriver.Data` of `inspect`. There is no `MergedDir`: only the container has it.
-    pub fn driver_data(&self) -> Vec<(&'static str, String)> {
+    /// What the driver notes of it: for a copy too, what it is a copy of. There is no `MergedDir`: only
+    /// the container has it.
+    pub fn driver_data(&self) -> BTreeMap<String, String> {
         let text = |path: PathBuf| path.display().to_string();
-        if self.driver == StorageDriver::Vfs {
-            return Vec::new();
+        let mut data = data_of(&self.root, &self.layers);
+        if self.is_overlay() {
+            data.insert("UpperDir".to_owned(), text(self.upper()));
+            data.insert("WorkDir".to_owned(), text(self.dir.join("work")));
         }
-        let lower: Vec<_> =
-            self.layers.iter().rev().map(|layer| text(self.diff_path(*layer))).collect();
-        vec![
-            (LOWER, lower.join(":")),
-            ("UpperDir", text(self.upper())),
-            ("WorkDir", text(self.dir.join("work"))),
-        ]
+        data
     }
 
     fn overlay(&self) -> io::Result<OwnedFd> {
@@ -241,7 +246,7 @@ impl RootFs {
     }
 
     fn diff_path(&self, layer: Digest) -> PathBuf {
-        self.root.join("layers").join(layer.hex()).join("diff")
+        diff_path(&self.root, layer)
     }
 
     fn short_path(&self, layer: Digest) -> PathBuf {
@@ -267,6 +272,16 @@ impl Images {
         self.remapped = Some(Arc::new(mounter));
         Ok(())
     }
+}
+
+fn diff_path(root: &Path, layer: Digest) -> PathBuf {
+    root.join("layers").join(layer.hex()).join("diff")
+}
+
+/// What a driver notes of a root of these layers in the image store `root`.
+pub(super) fn data_of(root: &Path, layers: &[Digest]) -> BTreeMap<String, String> {
+    let lower = layers.iter().rev().map(|layer| diff_path(root, *layer).display().to_string());
+    [(LOWER.to_owned(), lower.collect::<Vec<_>>().join(":"))].into()
 }
 
 /// The chain ids of the layers that a driver's data names, lowest first.

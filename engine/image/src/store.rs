@@ -30,7 +30,7 @@ use std::time::{Duration, SystemTime};
 
 use self::damage::Damaged;
 use self::index::Record;
-pub(super) use self::index::{CONFIG, MANIFEST};
+pub(super) use self::index::{CONFIG, MANIFEST, name};
 pub(super) use self::layers::{Layer, Unplaced};
 pub(super) use self::pack::Packed;
 use self::users::User;
@@ -255,6 +255,7 @@ impl Store {
             image.names.clone_from(&known.names);
             image.digests.clone_from(&known.digests);
             image.parent = known.parent;
+            image.tagged = known.tagged;
         }
         image.parent = new.parent.or(image.parent);
         // One that was damaged is whole again.
@@ -262,6 +263,7 @@ impl Store {
         for damaged in state.damaged.iter().filter(is_same).filter_map(|d| d.record.as_ref()) {
             image.names.extend(damaged.names.iter().map(ToString::to_string));
             image.digests.extend(damaged.digests.iter().map(ToString::to_string));
+            image.tagged = image.tagged.or(damaged.tagged);
         }
         let damaged = state.damaged.clone();
         state.damaged.retain(|damaged| !is_same(&damaged));
@@ -270,7 +272,7 @@ impl Store {
         image.digests.dedup();
         images.push((Arc::new(image), manifest));
         for name in new.names {
-            index::name(&mut images, id, name);
+            index::name(images.iter_mut().map(|(image, _)| image), id, name);
         }
         if let Err(error) = self.commit(&mut state, images) {
             state.damaged = damaged;
@@ -331,6 +333,7 @@ impl Store {
         image.names = record.names.iter().map(ToString::to_string).collect();
         image.digests = record.digests.iter().map(ToString::to_string).collect();
         image.parent = record.parent;
+        image.tagged = record.tagged;
         Ok(image)
     }
 

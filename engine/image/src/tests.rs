@@ -263,6 +263,32 @@ fn a_name_moves_and_leaves_a_dangling_image() {
 }
 
 #[test]
+fn an_image_tells_when_it_was_last_named_and_older_records_do_not() {
+    let scratch = Scratch::new();
+    let images = open(&scratch);
+    let before = Utc::now();
+    load(&images, &docker_archive(&[layer("base")], &["x:1"]));
+    let loaded = images.find("x:1").unwrap().tagged.unwrap();
+    assert!(loaded >= before);
+    // Also by a name that it has.
+    let again = images.tag("x:1", "x:1").unwrap().tagged.unwrap();
+    assert!(again > loaded);
+    images.tag("x:1", "x:2").unwrap();
+    let last = images.find("x:1").unwrap().tagged.unwrap();
+    assert!(last > again);
+    images.remove("x:2", false, &|_| false).unwrap();
+    drop(images);
+    let images = open(&scratch);
+    assert_eq!(images.find("x:1").unwrap().tagged, Some(last));
+    drop(images);
+    let index = scratch.path("images/index.json");
+    let text = fs::read_to_string(&index).unwrap();
+    fs::write(&index, text.replace("dev.rnet.image.tagged", "of.nobody")).unwrap();
+    let images = open(&scratch);
+    assert_eq!(images.find("x:1").unwrap().tagged, None);
+}
+
+#[test]
 fn the_last_name_takes_the_image_and_its_own_layers_along() {
     let scratch = Scratch::new();
     let images = open(&scratch);

@@ -1,14 +1,16 @@
 //! `POST /build` and its kin: the classic builder.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use futures_util::{StreamExt, stream};
 use hyper::StatusCode;
+use hyper::upgrade::OnUpgrade;
 use serde::Deserialize;
 use serde_json::{Value, json};
+use tokio::net::UnixStream;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::DropGuard;
@@ -16,14 +18,15 @@ use tokio_util::sync::DropGuard;
 use super::Api;
 use super::body::{self, Response};
 use super::containers::blocking;
+use super::hijack;
 use super::query::Query;
 use super::request::Request;
 use super::transfer::pipe;
 use super::wire::registry::AuthConfig;
 use super::wire::{go, image as wire};
-use crate::build::{self, Failure, Line, Source};
-use crate::container::NetworkMode;
+use crate::build::{self, Failure, Handover, Line, Secret, Source};
 use crate::container::spec::Resources;
+use crate::container::{Attached, NetworkMode};
 use engine_error::{Error, Result};
 use image::{Platform, Reference, RegistryAuth};
 
@@ -47,6 +50,9 @@ pub async fn build(api: &Arc<Api>, request: Request) -> Result<Response> {
     }
     let wanted = wanted(&request.query, request.header("x-registry-config"))?;
     let cancel = api.engine.builds.token();
+    // Also while it waits for its turn.
+    let named = api.engine.builds.named(&wanted.id, &cancel);
+    let left = request.left.clone();
     let source = match request.query.text("remote") {
         Some(url) if url != "client-session" => Source::Remote(url.to_owned()),
         _ => {
@@ -62,9 +68,21 @@ pub async fn build(api: &Arc<Api>, request: Request) -> Result<Response> {
     let guard = cancel.clone().drop_guard();
     let engine = api.engine.clone();
     let places = api.transfers.builds.clone();
-    let build = move || engine.builds.build(wanted, source, sender, &cancel);
-    let building = tokio::spawn(async move { places.run(build).await });
-    told(lines, building, guard).await
+    let building = tokio::spawn(async move {
+        let place = tokio::select! {
+            place = places.take() => place?,
+            () = cancel.cancelled() => return Err(build::cancelled().into()),
+        };
+        let build = move || engine.builds.build(wanted, source, sender, &cancel);
+        let ended = place.run(build).await;
+        drop(named);
+        ended
+    });
+    tokio::select! {
+        reply = told(lines, building, guard) => reply,
+        // What is told ends with that, and cancels the build.
+        () = left.cancelled() => Err(build::cancelled()),
+    }
 }
 
 /// The reply. Nothing is answered before the first line is there or the work has ended: until then an
@@ -117,6 +135,57 @@ pub fn cancel(api: &Api, request: &Request) -> Result<Response> {
     };
     api.engine.builds.cancel(id);
     Ok(body::empty(StatusCode::OK))
+}
+
+/// `POST /rnet/build/session`: what a client hands over for a build of its, which is there as long as the
+/// connection is.
+pub async fn hand_over(api: &Api, mut request: Request) -> Result<Response> {
+    #[derive(Deserialize)]
+    struct Wire {
+        #[serde(default)]
+        secrets: BTreeMap<String, String>,
+        #[serde(default)]
+        agents: BTreeSet<String>,
+    }
+    let upgrade = Some(upgrade(&mut request)?);
+    let (build, version) = (text(&request, "build"), request.version);
+    let bytes = request.bytes(build::LARGEST_OF_ALL * 2).await?;
+    // What is wrong with it is not told: it would be told in a log, too.
+    let unread = || Error::invalid("what is handed over to the build cannot be read");
+    let Wire { secrets, agents } = serde_json::from_slice(&bytes).map_err(|_| unread())?;
+    let secret = |(id, text): (String, String)| {
+        Ok((id, Secret::new(STANDARD.decode(text).map_err(|_| unread())?)))
+    };
+    let secrets = secrets.into_iter().map(secret).collect::<Result<_>>()?;
+    let session = api.engine.builds.sessions.open(&build, Handover { secrets, agents })?;
+    let (mut own, stream) = pair()?;
+    tokio::spawn(async move {
+        let _ = tokio::io::copy(&mut own, &mut tokio::io::sink()).await;
+        drop(session);
+    });
+    Ok(hijack::respond(Attached { stream, raw: true }, upgrade, version))
+}
+
+/// `POST /rnet/build/agent`: a line to an agent of a client.
+pub fn lend_agent(api: &Api, mut request: Request) -> Result<Response> {
+    let upgrade = Some(upgrade(&mut request)?);
+    let (own, stream) = pair()?;
+    let sessions = &api.engine.builds.sessions;
+    sessions.offer(&text(&request, "build"), &text(&request, "id"), own)?;
+    Ok(hijack::respond(Attached { stream, raw: true }, upgrade, request.version))
+}
+
+fn text(request: &Request, name: &str) -> String {
+    request.query.text(name).unwrap_or_default().to_owned()
+}
+
+fn upgrade(request: &mut Request) -> Result<OnUpgrade> {
+    let none = || Error::invalid("what is handed over to a build needs a connection of its own");
+    request.take_upgrade().ok_or_else(none)
+}
+
+fn pair() -> Result<(UnixStream, UnixStream)> {
+    UnixStream::pair().map_err(|error| Error::internal("cannot make a pair of sockets", error))
 }
 
 /// `POST /build/prune`.

@@ -9,6 +9,7 @@ use hyper::header::{CONNECTION, CONTENT_TYPE, HeaderMap, ORIGIN, UPGRADE};
 use hyper::upgrade::OnUpgrade;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use tokio_util::sync::CancellationToken;
 
 use super::query::{Query, decode};
 use super::version::{NEWEST, Version, of_segment};
@@ -34,6 +35,8 @@ pub struct Request {
     pub version: Version,
     /// The headers.
     pub headers: HeaderMap,
+    /// Cancelled if the client leaves before there is a reply.
+    pub left: CancellationToken,
     body: Incoming,
     upgrade: Option<OnUpgrade>,
 }
@@ -69,6 +72,7 @@ impl Request {
             query,
             version,
             headers: parts.headers,
+            left: CancellationToken::new(),
             body,
             upgrade,
         })

@@ -70,6 +70,8 @@ async fn other(api: Arc<Api>, method: &str, path: &[&str], request: Request) -> 
             networks::update(&api, &key.join("/"), request).await
         }
         (_, ["rnet", "cluster", ..]) => in_cluster(api, method, &path[2..], request).await,
+        ("POST", ["rnet", "build", "session"]) => build::hand_over(&api, request).await,
+        ("POST", ["rnet", "build", "agent"]) => build::lend_agent(&api, request),
         ("GET", ["rnet", "check"]) => system::check(&api).await,
         ("POST", ["rnet", "discard"]) => system::discard(&api, &request).await,
         ("POST", ["rnet", "reset"]) => system::reset(&api).await,

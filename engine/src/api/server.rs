@@ -199,11 +199,15 @@ async fn answer(api: Arc<Api>, request: hyper::Request<Incoming>, from: &Origin)
     let path = request.uri().path().to_owned();
     let begun = std::time::Instant::now();
     let replied = match Request::new(request, from.is_local) {
-        Ok(request) => from
-            .requests
-            .spawn(async move { route::dispatch(api, request).await })
-            .await
-            .unwrap_or_else(|error| Err(Error::internal("the request ended in a fault", error))),
+        Ok(request) => {
+            // Dropped with this when the client hangs up.
+            let left = request.left.clone().drop_guard();
+            let answering = from.requests.spawn(async move { route::dispatch(api, request).await });
+            let fault = |error| Error::internal("the request ended in a fault", error);
+            let replied = answering.await.unwrap_or_else(|error| Err(fault(error)));
+            left.disarm();
+            replied
+        }
         Err(error) => Err(error),
     };
     let mut response = replied.unwrap_or_else(|error| {

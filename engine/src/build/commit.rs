@@ -1,6 +1,7 @@
 //! What a step leaves: a layer or none, and an image on top of the one before.
 
 use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -112,6 +113,19 @@ impl Ground {
     /// Its files.
     pub(super) fn tree(&self) -> &Tree {
         &self.tree
+    }
+
+    /// What is at a path below, as a mount that is attached nowhere. What is written there is kept beside
+    /// the layers.
+    pub(super) fn into_part(self, below: &Path, writable: bool) -> Result<OwnedFd> {
+        let Self { rootfs, tree, mount } = self;
+        // Two overlays at a time are not to write to one directory.
+        drop((tree, mount));
+        let part = if writable { rootfs.writable_part(below) } else { rootfs.part(below) };
+        part.map_err(|unreachable| {
+            let text = format!("cannot mount /{}", below.display());
+            Error::internal(text, unreachable.error)
+        })
     }
 
     /// What was changed, as a layer.

@@ -1,7 +1,8 @@
 //! `COPY` and `ADD`.
 
 use std::fs::{self, File};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::commit::Ground;
 use super::sources::{Look, Source};
@@ -11,6 +12,7 @@ use super::{base, owner, remote};
 use dockerfile::config;
 use dockerfile::{Ignore, Transfer};
 use engine_error::{Error, Result};
+use image::Image;
 use tree::{Given, Tree};
 
 /// A tree with what is taken of it.
@@ -123,17 +125,21 @@ impl Stage<'_> {
         filled
     }
 
-    /// What `--from` names.
+    /// What `--from` names, to work on.
     pub(super) fn foreign(&self, from: &str) -> Result<Ground> {
+        let (image, place) = self.foreign_image(from)?;
+        Ground::open(&self.job.builds.images, image.as_deref(), &place)
+    }
+
+    /// The image that `--from` names, and a place for its files.
+    pub(super) fn foreign_image(&self, from: &str) -> Result<(Option<Arc<Image>>, PathBuf)> {
         let job = self.job;
         let wrong = |why: &dyn std::fmt::Display| {
             Error::invalid(format!("invalid from flag value {from}: {why}"))
         };
         let place = job.workshop.place();
-        let images = &job.builds.images;
         if let Some(stage) = job.context.file.named(from, self.at()) {
-            let outcome = job.outcome(stage, self)?;
-            return Ground::open(images, outcome.image.as_deref(), &place);
+            return Ok((job.outcome(stage, self)?.image, place));
         }
         if from.parse::<i64>().is_ok() {
             return Err(wrong(&"index out of bounds"));
@@ -142,7 +148,7 @@ impl Stage<'_> {
         let image = base::image(job, from, platform, &self.output)
             .map_err(|error| wrong(&error.chain()))?;
         let image = job.hold(&place.to_string_lossy(), &image.id.to_string())?;
-        Ground::open(images, Some(&image), &place)
+        Ok((Some(image), place))
     }
 
     /// Documents and what is at URLs, as files of a tree of their own.

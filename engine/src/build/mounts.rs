@@ -6,15 +6,16 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use super::caches::{Claim, Sharing};
-use super::commit::Ground;
 use super::documents;
+use super::handed::{self, Agents};
 use super::places::Places;
 use super::sources::{Look, Source};
 use super::stage::Stage;
+use super::wanted::Wanted;
 use crate::container::MountKind;
+use crate::container::lent::{Lent, LentMount};
 use crate::container::spec::Mount;
 use dockerfile::Run;
-use dockerfile::config;
 use engine_error::{Error, Result};
 use tree::Tree;
 
@@ -27,32 +28,27 @@ pub(super) struct Mounts {
     contents: Vec<String>,
 }
 
-#[derive(Clone, Debug, Default)]
-struct Wanted {
-    kind: String,
-    target: String,
-    source: String,
-    from: Option<String>,
-    id: String,
-    sharing: Sharing,
-    readonly: bool,
-    mode: Option<u32>,
-    owner: (u32, u32),
-    size: Option<String>,
+/// The mounts of a step's container.
+#[derive(Debug, Default)]
+pub(super) struct Attached {
+    /// Those that are known of it.
+    pub(super) mounts: Vec<Mount>,
+    /// Those that it is lent.
+    pub(super) lent: Lent,
+    /// What leads to agents, as long as the step runs.
+    pub(super) agents: Agents,
 }
 
 /// Reads the mounts of a step.
 pub(super) fn read(stage: &Stage<'_>, run: &Run) -> Result<Mounts> {
     let mut mounts = Mounts::default();
     for text in &run.mounts {
-        let wanted = wanted(stage, text)?;
+        let agents = mounts.wanted.iter().filter(|wanted| wanted.kind == "ssh").count();
+        let wanted = Wanted::read(text, &stage.config, agents)?;
+        // Of a secret, only how it is called: what it says makes no step another one.
         mounts.contents.push(format!("mount {text}"));
         if wanted.kind == "bind" {
-            mounts.contents.push(stage.bound(&wanted, |tree, source, look| {
-                let failed =
-                    |error| Error::internal(format!("cannot read {}", wanted.source), error);
-                look.digest(tree, source).map_err(failed)
-            })?);
+            mounts.contents.push(stage.digest_of(&wanted)?);
         }
         mounts.wanted.push(wanted);
     }
@@ -69,59 +65,20 @@ pub(super) fn read(stage: &Stage<'_>, run: &Run) -> Result<Mounts> {
     Ok(mounts)
 }
 
-fn wanted(stage: &Stage<'_>, text: &str) -> Result<Wanted> {
-    let mut wanted = Wanted { kind: "bind".to_owned(), readonly: true, ..Wanted::default() };
-    let mut writable = None;
-    for field in text.split(',') {
-        let (name, value) = field.split_once('=').unwrap_or((field, "true"));
-        let wrong = || Error::invalid(format!("invalid value of {name} in --mount={text}"));
-        match name.to_ascii_lowercase().as_str() {
-            "type" => wanted.kind = value.to_ascii_lowercase(),
-            "target" | "dst" | "destination" => {
-                wanted.target = config::absolute(&stage.config, value);
-            }
-            "source" | "src" => value.clone_into(&mut wanted.source),
-            "from" => wanted.from = Some(value.to_owned()),
-            "id" => value.clone_into(&mut wanted.id),
-            "ro" | "readonly" => writable = Some(value != "true"),
-            "rw" | "readwrite" => writable = Some(value == "true"),
-            "mode" => {
-                wanted.mode = Some(u32::from_str_radix(value, 8).map_err(|_| wrong())?);
-            }
-            "uid" => wanted.owner.0 = value.parse().map_err(|_| wrong())?,
-            "gid" => wanted.owner.1 = value.parse().map_err(|_| wrong())?,
-            "size" => wanted.size = Some(value.to_owned()),
-            "sharing" => {
-                wanted.sharing = match value {
-                    "shared" => Sharing::Shared,
-                    "private" => Sharing::Private,
-                    "locked" => Sharing::Locked,
-                    _ => return Err(wrong()),
-                }
-            }
-            "required" => {}
-            _ => return Err(Error::invalid(format!("unexpected key '{name}' in '{field}'"))),
+impl Attached {
+    /// What of the places to mount on is not in the image.
+    pub(super) fn places(&self, stage: &Stage<'_>) -> Result<Places> {
+        let known = self.mounts.iter().map(|mount| mount.target.as_str());
+        let lent = self.lent.mounts.iter().map(|mount| mount.target.as_str());
+        let mut targets =
+            known.chain(lent).filter(|target| *target != documents::SCRIPT).peekable();
+        if targets.peek().is_none() {
+            return Ok(Places::default());
         }
+        let ground = stage.ground()?;
+        Places::missing(ground.tree(), targets)
+            .map_err(|error| Error::internal("cannot look for the places of mounts", error))
     }
-    wanted.readonly = !writable.unwrap_or(wanted.kind != "bind");
-    match wanted.kind.as_str() {
-        "cache" if wanted.from.is_some() || !wanted.source.is_empty() => {
-            return Err(Error::invalid(
-                "RUN --mount=type=cache begins empty: from and source are for bind",
-            ));
-        }
-        "bind" | "cache" | "tmpfs" => {}
-        kind @ ("secret" | "ssh") => {
-            return Err(Error::invalid(format!(
-                "RUN --mount=type={kind} needs a session with the client, which this builder has not"
-            )));
-        }
-        kind => return Err(Error::invalid(format!("unsupported mount type \"{kind}\""))),
-    }
-    if wanted.target.is_empty() || wanted.target == "/" {
-        return Err(Error::invalid(format!("invalid mount target in --mount={text}")));
-    }
-    Ok(wanted)
 }
 
 impl Mounts {
@@ -149,20 +106,10 @@ impl Mounts {
         job.builds.caches.claim(&ids, &stage.output)
     }
 
-    /// What of the places to mount on is not in the image.
-    pub(super) fn places(&self, stage: &Stage<'_>) -> Result<Places> {
-        if self.wanted.is_empty() {
-            return Ok(Places::default());
-        }
-        let ground = stage.ground()?;
-        let targets = self.wanted.iter().map(|wanted| wanted.target.as_str());
-        Places::missing(ground.tree(), targets)
-            .map_err(|error| Error::internal("cannot look for the places of mounts", error))
-    }
-
     /// The mounts of the step's container.
-    pub(super) fn attach(&self, stage: &Stage<'_>, claim: &Claim<'_>) -> Result<Vec<Mount>> {
-        let mut mounts = Vec::new();
+    pub(super) fn attach(&self, stage: &Stage<'_>, claim: &Claim<'_>) -> Result<Attached> {
+        let (lent, agents) = handed::lend(stage, &self.wanted)?;
+        let mut attached = Attached { mounts: Vec::new(), lent, agents };
         let mut caches = 0..;
         for wanted in &self.wanted {
             let mount = |kind, source: &Path| Mount {
@@ -172,20 +119,26 @@ impl Mounts {
                 readonly: wanted.readonly,
                 ..Mount::default()
             };
-            mounts.push(match wanted.kind.as_str() {
+            match wanted.kind.as_str() {
                 "tmpfs" => {
                     let options = wanted.size.iter().map(|size| format!("size={size}")).collect();
-                    Mount { options, readonly: false, ..mount(MountKind::Tmpfs, Path::new("")) }
+                    let tmpfs = mount(MountKind::Tmpfs, Path::new(""));
+                    attached.mounts.push(Mount { options, readonly: false, ..tmpfs });
                 }
                 "cache" => {
                     let at = caches.next().unwrap_or_default();
-                    mount(MountKind::Bind, &claim.path(at, || stage.new_cache(wanted))?)
+                    let path = claim.path(at, || stage.new_cache(wanted))?;
+                    attached.mounts.push(mount(MountKind::Bind, &path));
                 }
-                _ => mount(MountKind::Bind, &stage.source(wanted)?),
-            });
+                "bind" => match &wanted.from {
+                    Some(from) => attached.lent.mounts.push(stage.mounted(wanted, from)?),
+                    None => attached.mounts.push(mount(MountKind::Bind, &stage.source(wanted)?)),
+                },
+                _ => {}
+            }
         }
         if let Some(script) = &self.script {
-            mounts.push(Mount {
+            attached.mounts.push(Mount {
                 kind: MountKind::Bind,
                 source: script.to_string_lossy().into_owned(),
                 target: documents::SCRIPT.to_owned(),
@@ -193,7 +146,7 @@ impl Mounts {
                 ..Mount::default()
             });
         }
-        Ok(mounts)
+        Ok(attached)
     }
 }
 
@@ -212,52 +165,67 @@ impl Stage<'_> {
         Ok(path)
     }
 
-    /// What is to be seen at a mount. The context is never changed: what only reads sees it itself.
-    fn source(&self, wanted: &Wanted) -> Result<PathBuf> {
-        if wanted.from.is_some() || !wanted.readonly {
-            return self.copied(wanted);
+    /// What makes the source of a mount the same: the files of the context, and of an image its layers,
+    /// of which nothing is read for it.
+    fn digest_of(&self, wanted: &Wanted) -> Result<String> {
+        let failed = |error| Error::internal(format!("cannot read {}", wanted.source), error);
+        if let Some(from) = &wanted.from {
+            let (image, _) = self.foreign_image(from)?;
+            let layers = image.iter().flat_map(|image| &image.layers).map(ToString::to_string);
+            return Ok(format!("layers {}", layers.collect::<Vec<_>>().join(" ")));
         }
-        self.bound(wanted, |_, source, _| Ok(self.job.context.directory.join(&source.path)))
+        let look = Look { instruction: "RUN", is_context: true, keeps_owners: true, skip: None };
+        let tree = &self.job.context.tree;
+        look.digest(tree, &found(&look, tree, wanted)?).map_err(failed)
     }
 
-    /// A copy of what is to be seen at a mount: what a step does to it harms nobody.
-    fn copied(&self, wanted: &Wanted) -> Result<PathBuf> {
+    /// What an image or a stage has: its layers themselves. What a step may write is kept beside them,
+    /// and goes with the build.
+    fn mounted(&self, wanted: &Wanted, from: &str) -> Result<LentMount> {
+        let ground = self.foreign(from)?;
+        let look = Look { instruction: "RUN", is_context: false, keeps_owners: true, skip: None };
+        let source = found(&look, ground.tree(), wanted)?;
+        let mount = ground.into_part(&source.path, !wanted.readonly)?;
+        Ok(LentMount { target: wanted.target.clone(), readonly: wanted.readonly, mount })
+    }
+
+    /// What is to be seen of the context, which is never changed: what only reads sees it itself.
+    fn source(&self, wanted: &Wanted) -> Result<PathBuf> {
+        let look = Look { instruction: "RUN", is_context: true, keeps_owners: true, skip: None };
+        let source = found(&look, &self.job.context.tree, wanted)?;
+        if wanted.readonly {
+            return Ok(self.job.context.directory.join(&source.path));
+        }
+        self.copied(wanted, &source)
+    }
+
+    /// A copy: what a step does to it harms nobody.
+    fn copied(&self, wanted: &Wanted, source: &Source) -> Result<PathBuf> {
         let place = self.job.workshop.directory()?;
         let failed = |error| Error::internal(format!("cannot copy {}", wanted.source), error);
-        let to = Tree::open(&place).map_err(failed)?;
-        self.bound(wanted, |tree, source, _| {
-            let copied = if source.is_directory {
-                super::context::directory(tree, &source.path)
-                    .and_then(|from| from.map_or(Ok(()), |from| to.copy_from(&from)))
-            } else {
-                let above = source.path.parent().unwrap_or(Path::new(""));
-                let name = source.path.file_name().unwrap_or_default();
-                super::context::directory(tree, above).and_then(|from| {
-                    from.map_or(Ok(()), |from| {
-                        to.take((&from, name), OsStr::new("file"), tree::Given::default())
-                    })
+        let (to, tree) = (Tree::open(&place).map_err(failed)?, &self.job.context.tree);
+        let copied = if source.is_directory {
+            super::context::directory(tree, &source.path)
+                .and_then(|from| from.map_or(Ok(()), |from| to.copy_from(&from)))
+        } else {
+            let above = source.path.parent().unwrap_or(Path::new(""));
+            let name = source.path.file_name().unwrap_or_default();
+            super::context::directory(tree, above).and_then(|from| {
+                from.map_or(Ok(()), |from| {
+                    to.take((&from, name), OsStr::new("file"), tree::Given::default())
                 })
-            };
-            copied.map_err(failed)?;
-            Ok(if source.is_directory { place.clone() } else { place.join("file") })
-        })
-    }
-
-    /// Does something with the source of a mount.
-    fn bound<T>(
-        &self,
-        wanted: &Wanted,
-        with: impl FnOnce(&Tree, &Source, &Look<'_>) -> Result<T>,
-    ) -> Result<T> {
-        let from = wanted.from.as_deref().map(|from| self.foreign(from)).transpose()?;
-        let tree = from.as_ref().map_or(&self.job.context.tree, Ground::tree);
-        let look =
-            Look { instruction: "RUN", is_context: from.is_none(), keeps_owners: true, skip: None };
-        let source = if wanted.source.is_empty() { "." } else { &wanted.source };
-        let found = look.find(tree, source)?;
-        let [only] = found.as_slice() else {
-            return Err(Error::invalid(format!("{source} in RUN --mount is no single path")));
+            })
         };
-        with(tree, only, &look)
+        copied.map_err(failed)?;
+        Ok(if source.is_directory { place } else { place.join("file") })
+    }
+}
+
+/// The one thing that the source of a mount means.
+fn found(look: &Look<'_>, tree: &Tree, wanted: &Wanted) -> Result<Source> {
+    let source = if wanted.source.is_empty() { "." } else { &wanted.source };
+    match look.find(tree, source)?.as_slice() {
+        [only] => Ok(only.clone()),
+        _ => Err(Error::invalid(format!("{source} in RUN --mount is no single path"))),
     }
 }

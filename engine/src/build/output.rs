@@ -113,7 +113,7 @@ impl Output {
 }
 
 /// What a build ends with that nobody wants any more.
-pub(super) fn cancelled() -> Error {
+pub fn cancelled() -> Error {
     Error::new(Kind::Unavailable, "Build cancelled")
 }
 

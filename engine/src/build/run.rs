@@ -7,11 +7,13 @@ use serde_json::json;
 use tokio::io::AsyncReadExt;
 use tokio::net::UnixStream;
 
+use super::mounts::Attached;
 use super::output::{Failure, Line, Output, cancelled};
 use super::places::Places;
 use super::stage::Stage;
 use super::sweep::OF_BUILD;
 use super::{documents, mounts};
+use crate::container::lent::Lent;
 use crate::container::spec::Spec;
 use crate::container::{Attach, Container, NetworkMode, Remove, WaitCondition, rootfs_dir};
 use dockerfile::Run;
@@ -56,11 +58,14 @@ impl Stage<'_> {
         };
         let mut spec = self.spec(run, &words, &visible)?;
         spec.image = image.id.to_string();
-        let places = mounts.places(self)?;
         let claim = mounts.claim(self)?;
-        spec.mounts.extend(mounts.attach(self, &claim)?);
-        let layer = self.run_container(spec, &places)?;
-        drop(claim);
+        let attached = mounts.attach(self, &claim)?;
+        let places = attached.places(self)?;
+        let Attached { mounts, lent, agents } = attached;
+        spec.mounts.extend(mounts);
+        let layer = self.run_container(spec, lent, &places)?;
+        // The step is over: nobody reaches its agents, and others may have its caches.
+        drop((agents, claim));
         Ok(self.commit(&created_by, Some(layer), &key)?)
     }
 
@@ -108,10 +113,16 @@ impl Stage<'_> {
     }
 
     /// Runs a container to its end and makes a layer of what it changed.
-    fn run_container(&self, spec: Spec, places: &Places) -> Result<image::NewLayer, Failure> {
+    fn run_container(
+        &self,
+        spec: Spec,
+        lent: Lent,
+        places: &Places,
+    ) -> Result<image::NewLayer, Failure> {
         let containers = &self.job.builds.containers;
         let words = spec.command.clone().unwrap_or_default().join(" ");
         let id = containers.create(None, spec, None)?.id;
+        let _loan = containers.lend(&id, lent);
         let ran = self.watch(&id, &words).and_then(|()| {
             let container = containers.find(&id)?;
             self.layer(&container, places).map_err(Failure::from)

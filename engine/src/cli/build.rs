@@ -1,6 +1,7 @@
 //! `build`: a context is sent, what comes back is shown.
 
 mod archive;
+mod handover;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -18,6 +19,7 @@ use super::error::CliError;
 use super::transfer::Progress;
 use super::{Outcome, confirmed, create, credentials, say, units};
 use archive::{Context, Extra};
+use handover::Handover;
 
 /// `builder …`.
 pub(crate) async fn command(client: &Client, command: BuilderCommand) -> Outcome {
@@ -30,6 +32,7 @@ pub(crate) async fn command(client: &Client, command: BuilderCommand) -> Outcome
 /// `build`.
 pub(crate) async fn build(client: &Client, args: BuildArgs) -> Outcome {
     let mut query = query(&args)?;
+    let handover = Handover::read(&args)?;
     let body = if is_remote(&args.context) {
         query.push(format!("remote={}", escape(&args.context)));
         query.extend(args.file.iter().map(|file| format!("dockerfile={}", escape(file))));
@@ -39,10 +42,29 @@ pub(crate) async fn build(client: &Client, args: BuildArgs) -> Outcome {
         query.push(format!("dockerfile={}", escape(&dockerfile)));
         body
     };
+    let handed = handover.hand(client).await?;
+    query.extend(handed.as_ref().map(|handed| format!("buildid={}", handed.build)));
     let path = format!("/build?{}", query.join("&"));
+    let built = built(client, &path, body);
+    let id = match &handed {
+        None => built.await?,
+        Some(handed) => tokio::select! {
+            id = built => id?,
+            error = handed.serve(client) => return Err(error),
+        },
+    };
+    if let Some(path) = &args.iidfile {
+        fs::write(path, &id)
+            .map_err(|error| CliError::new(format!("{}: {error}", path.display())))?;
+    }
+    Ok(0)
+}
+
+/// Has an image built and shows how that goes: its id.
+async fn built(client: &Client, path: &str, body: Body) -> Result<String, CliError> {
     let config = credentials::config_header().await?;
     let headers = [("content-type", "application/x-tar"), ("x-registry-config", config.as_str())];
-    let response = good(client.request(Method::POST, &path, body, &headers).await?).await?;
+    let response = good(client.request(Method::POST, path, body, &headers).await?).await?;
     let mut progress = Progress::new(false, false);
     let mut id = String::new();
     documents(response, |message| {
@@ -59,11 +81,7 @@ pub(crate) async fn build(client: &Client, args: BuildArgs) -> Outcome {
         let code = code.and_then(|(_, code)| code.parse().ok());
         error.with_code(code.unwrap_or(1))
     })?;
-    if let Some(path) = &args.iidfile {
-        fs::write(path, &id)
-            .map_err(|error| CliError::new(format!("{}: {error}", path.display())))?;
-    }
-    Ok(0)
+    Ok(id)
 }
 
 fn is_remote(context: &str) -> bool {

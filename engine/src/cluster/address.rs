@@ -42,7 +42,9 @@ pub(super) fn find(
     facts: &HostFacts,
 ) -> Result<Advertised> {
     let all = addresses()?;
-    let owned = if let Some(text) = advertise {
+    let owned = if let Some(alone) = advertise.and_then(|text| alone(text, place, &all)) {
+        alone
+    } else if let Some(text) = advertise {
         named(text, &all)?
     } else {
         let address = towards(place)?;
@@ -53,6 +55,16 @@ pub(super) fn find(
     let link: Option<LinkName> = owned.link.parse().ok();
     let mtu = link.and_then(|link| facts.links.get(&link)).map_or(ETHERNET, |link| link.mtu);
     Ok(Advertised { address: owned.address, mtu, found: true })
+}
+
+/// A loopback address where the store is too: whoever reaches the one reaches the other.
+fn alone(text: &str, place: &Place, all: &[Owned]) -> Option<Owned> {
+    let address = text.parse::<IpAddr>().ok().filter(IpAddr::is_loopback)?;
+    let at = |endpoint: &String| {
+        endpoint.parse::<SocketAddr>().is_ok_and(|endpoint| endpoint.ip() == address)
+    };
+    let is_there = !place.endpoints.is_empty() && place.endpoints.iter().all(at);
+    all.iter().find(|owned| is_there && owned.address == address).cloned()
 }
 
 fn named(text: &str, all: &[Owned]) -> Result<Owned> {
@@ -138,6 +150,18 @@ mod tests {
 
     fn owned(link: &str, address: &str) -> Owned {
         Owned { link: link.to_owned(), address: address.parse().unwrap(), up: true }
+    }
+
+    #[test]
+    fn a_host_is_at_its_loopback_only_where_its_store_is() {
+        let all = [owned("lo", "127.0.0.1"), owned("eth0", "10.0.0.1")];
+        let at = |endpoints: &[&str]| {
+            let mut place = Place::parse("etcd://h/c", &[].into()).unwrap();
+            place.endpoints = endpoints.iter().map(|endpoint| (*endpoint).to_owned()).collect();
+            alone("127.0.0.1", &place, &all).is_some()
+        };
+        assert!(at(&["127.0.0.1:2387"]));
+        assert!(!at(&[]) && !at(&["10.0.0.1:2387"]) && !at(&["127.0.0.1:1", "10.0.0.2:1"]));
     }
 
     #[test]

@@ -1,12 +1,14 @@
 //! The containers of an engine, with what their operations need of the rooms below.
 
-use std::sync::{Arc, Weak};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, Weak};
 
 use cnm::store::{Batch, Durability};
 use cnm::{Endpoint, Kind, NetworkId};
 
 use super::Container;
 use super::execs::Execs;
+use super::lent::Lent;
 use super::registry::Registry;
 use super::turns::StartTurns;
 use crate::events::Events;
@@ -37,8 +39,13 @@ pub struct Containers {
     pub(super) registry: Registry,
     pub(super) execs: Execs,
     pub(super) starts: StartTurns,
+    /// What containers are lent, by their ids.
+    pub(super) loans: Mutex<Loans>,
     me: Weak<Self>,
 }
+
+/// See [`Containers::lend`].
+pub(super) type Loans = BTreeMap<String, Lent>;
 
 /// What containers are put together from.
 #[derive(Debug)]
@@ -70,6 +77,7 @@ impl Containers {
             registry: Registry::default(),
             execs: Execs::default(),
             starts: StartTurns::default(),
+            loans: Mutex::default(),
             me: me.clone(),
         })
     }

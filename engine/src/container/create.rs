@@ -162,8 +162,7 @@ impl Containers {
             .map_err(failed)?;
         let rootfs = RootFs::prepare(&self.images, image, &rootfs_dir(&container.paths.dir))?;
         rootfs.driver_name().clone_into(&mut container.graph_driver);
-        container.graph_data =
-            rootfs.driver_data().into_iter().map(|(key, text)| (key.to_owned(), text)).collect();
+        container.graph_data = rootfs.driver_data();
         rootfs.mark(".dockerenv")?;
         rootfs.furnish()?;
         let taken = self.take_mounts(&container).map_err(missing_other)?;

@@ -80,7 +80,7 @@ impl Containers {
     }
 
     fn load(&self, containers: Vec<(String, Container)>) {
-        for (key, container) in containers {
+        for (key, mut container) in containers {
             if is_removed(&container) {
                 tracing::info!(container = container.short_id(), "finish a removal");
                 let mut records = Batch::default();
@@ -89,6 +89,12 @@ impl Containers {
                 self.networks.note(forget, records, Durability::Immediate);
             } else {
                 self.keep_mounts(&key, &container);
+                // Earlier releases noted nothing of a root that is a copy.
+                if container.graph_data.is_empty()
+                    && let Ok(image) = self.images.find(&container.image)
+                {
+                    container.graph_data = self.images.driver_data(&image);
+                }
                 match container.image.parse() {
                     Ok(image) => self.images.keep(&container.id, image, &container.graph_data),
                     Err(error) => self.images.doubt(format!("{key}: {error}")),

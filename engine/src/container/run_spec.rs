@@ -22,7 +22,7 @@ use shim::protocol::{Log, Stdin};
 use tree::IdMap;
 
 /// Mounts that are the sources of others, with the targets of those.
-type Parts = Vec<(String, OwnedFd)>;
+pub(super) type Parts = Vec<(String, OwnedFd)>;
 
 /// How a container is connected: what the network's half of a start has decided for the other.
 #[derive(Clone, Debug)]
@@ -58,7 +58,10 @@ impl Containers {
         let root = RootFs::again(&self.images, data, &directory)?;
         let root = RunRoot::Image(self.seen_by(spec, root));
         let paths = self.write_files(container, connectivity)?;
-        let (mounts, parts) = self.mounts(container, &paths)?;
+        let (mut mounts, mut parts) = self.mounts(container, &paths)?;
+        let lent = self.lent_mounts(&container.id)?;
+        mounts.extend(lent.0);
+        parts.extend(lent.1);
         Ok(RunSpec {
             id: container.id.to_string(),
             runtime: spec.runtime.clone(),
@@ -86,7 +89,12 @@ impl Containers {
         args.extend(resolved.args.iter().cloned());
         Ok(BundleInput {
             args,
-            env: [self.link_environment(container), resolved.env.clone()].concat(),
+            env: [
+                self.link_environment(container),
+                resolved.env.clone(),
+                self.lent_environment(&container.id),
+            ]
+            .concat(),
             cwd: resolved.working_dir.clone(),
             hostname: resolved.hostname.clone(),
             domainname: resolved.domainname.clone(),

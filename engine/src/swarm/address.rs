@@ -42,7 +42,8 @@ impl Addresses {
                 _ => return Err(Error::invalid(wrong)),
             },
         };
-        if advertised.is_loopback() || advertised.is_multicast() {
+        // At a loopback address a manager is a swarm of its own, as in Docker.
+        if advertised.is_multicast() {
             return Err(Error::invalid(format!(
                 "other hosts cannot reach this one at {advertised}: give another --advertise-addr"
             )));
@@ -138,6 +139,8 @@ mod tests {
             ("eth0", "192.0.2.1 2377 0.0.0.0:2377"),
             ("eth1:9", "198.51.100.1 9 0.0.0.0:2377"),
             ("2001:db8::1", "2001:db8::1 2377 0.0.0.0:2377"),
+            ("127.0.0.1", "127.0.0.1 2377 0.0.0.0:2377"),
+            ("lo", "127.0.0.1 2377 0.0.0.0:2377"),
         ] {
             assert_eq!(find(any, advertise).as_deref(), Ok(expected));
         }
@@ -151,7 +154,7 @@ mod tests {
             ("bogus", "192.0.2.1", "listen address must be an IP address or network interface"),
             ("0.0.0.0:2377", "nosuch0", "advertise address must be a non-zero IP address or"),
             ("0.0.0.0:2377", "0.0.0.0", "advertise address must be a non-zero IP address or"),
-            ("0.0.0.0:2377", "127.0.0.1", "other hosts cannot reach this one at 127.0.0.1"),
+            ("0.0.0.0:2377", "224.0.0.1", "other hosts cannot reach this one at 224.0.0.1"),
             ("0.0.0.0:2377", "203.0.113.1", "--advertise-addr 203.0.113.1: it is no address of"),
             ("0.0.0.0:2377", "", "could not choose an IP address to advertise since this system"),
         ] {

@@ -13,6 +13,8 @@ use serde_json::Value;
 
 use crate::daemon::{Client, Daemon, PATIENCE};
 
+mod debian;
+mod handed;
 mod steps;
 
 /// A daemon, and contexts for it.

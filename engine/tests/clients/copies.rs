@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
+use nix::sys::signal::Signal;
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use serde_json::json;
 
@@ -115,6 +116,35 @@ fn changes_are_listed_exported_and_made_an_image_that_runs() {
         let run = ["run", "--rm", "--network", "none", "again:1", "/bin/cat", "/tmp/new"];
         assert_eq!(ok(&run), "text");
     }
+}
+
+#[test]
+fn a_commit_of_a_copy_knew_nothing_of_the_layers_below() {
+    let flags = ["--storage-driver", "vfs"];
+    let mut daemon = Daemon::start(&flags);
+    container(&daemon, "cc", &[]);
+    let said = daemon.get("/containers/cc/json").json();
+    assert_eq!(said["GraphDriver"], serde_json::json!({"Data": null, "Name": "vfs"}));
+    daemon.docker_ok(&["exec", "cc", "write", "/tmp/new", "text"]);
+    for turn in 0..2 {
+        assert_eq!(daemon.docker_ok(&["diff", "cc"]), "C /tmp\nA /tmp/new");
+        let name = format!("made:{turn}");
+        daemon.docker_ok(&["commit", "-c", "CMD [\"cat\", \"/tmp/new\"]", "cc", &name]);
+        let layers = "{{len .RootFS.Layers}}";
+        assert_eq!(daemon.docker_ok(&["image", "inspect", "-f", layers, &name]), "2");
+        let run = ["run", "--rm", "--network", "none", &name];
+        assert_eq!(daemon.docker_ok(&run), "text");
+        daemon.restart_after(Signal::SIGKILL, &flags);
+    }
+    // Nor did a step of a build.
+    let text = format!("FROM {IMAGE}\nRUN [\"write\", \"/tmp/step\", \"text\"]\n");
+    let archive = archive("Dockerfile", text.as_bytes());
+    let built = daemon.send("POST", "/build?t=step", "", &archive).text();
+    assert!(built.contains("Successfully built"), "{built}");
+    let run = ["run", "--rm", "--network", "none", "step", "cat", "/tmp/step"];
+    assert_eq!(daemon.docker_ok(&run), "text");
+    daemon.docker_ok(&["rm", "-f", "cc"]);
+    daemon.docker_ok(&["rmi", "-f", "step", "made:0", "made:1"]);
 }
 
 fn names(archive: &[u8]) -> Vec<String> {

@@ -6,6 +6,7 @@
 #![expect(clippy::unwrap_used, reason = "whatever fails here fails the test")]
 #![expect(unreachable_pub, reason = "what the files of one test share")]
 
+mod alone;
 mod answers;
 mod api;
 mod both;

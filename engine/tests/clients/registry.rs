@@ -83,6 +83,47 @@ fn what_cannot_be_pushed_is_told_as_docker_tells_it() {
 }
 
 #[test]
+fn a_mirror_is_asked_first_and_one_that_is_down_or_lacks_an_image_is_passed_over() {
+    const LACKS: &str = "127.0.0.1:5001";
+    let mirrors = ["127.0.0.1:5999", LACKS, Registry::OPEN];
+    let mirrors = mirrors.map(|address| format!("--registry-mirror=http://{address}"));
+    let daemon = Daemon::start(&mirrors.each_ref().map(String::as_str));
+    let registry = Registry::open(&daemon);
+    let lacks = Stand::start(&daemon, LACKS, |asked| match asked.line.as_str() {
+        "GET /v2/" => ("200 OK", "{}".to_owned()),
+        _ => ("404 No", json!({"errors": [{"code": "MANIFEST_UNKNOWN"}]}).to_string()),
+    });
+    let there = format!("{}/library/a:1", Registry::OPEN);
+    import(&daemon, &there, "of the mirror");
+    daemon.docker_ok(&["push", &there]);
+    let digest = digest_there(&daemon, "library/a:1");
+    let id = daemon.docker_ok(&["images", "-q", "--no-trunc", &there]);
+    for client in Client::ALL {
+        let ok = |words: &[&str]| daemon.ok(client, words);
+        for name in ["a:1".to_owned(), format!("a@{digest}"), "docker.io/library/a:1".to_owned()] {
+            ok(&["rmi", "-f", &id]);
+            let said = ok(&["pull", &name]);
+            assert!(said.contains(&format!("Digest: {digest}\n")), "{client:?} {name}: {said}");
+            // It is an image of docker.io, wherever it came from.
+            let format = "{{.Id}} {{index .RepoDigests 0}}";
+            let known = ok(&["image", "inspect", "-f", format, &format!("a@{digest}")]);
+            assert_eq!(known, format!("{id} a@{digest}"), "{client:?} {name}");
+        }
+        // A mirror stands for nobody else.
+        let (code, _, error) = daemon.ask(client, &["pull", "127.0.0.1:5998/library/a:1"]);
+        assert!(code == Some(1) && error.contains("127.0.0.1:5998"), "{client:?}: {error}");
+    }
+    // What no mirror has is asked of docker.io itself, which nobody reaches from here.
+    drop(registry);
+    let (code, _, error) = daemon.ask(Client::Docker, &["pull", "a:1"]);
+    assert!(code == Some(1) && error.contains("registry-1.docker.io"), "{error}");
+    daemon.docker_ok(&["image", "inspect", &id]);
+    let asked = lacks.asked();
+    assert!(asked.iter().any(|one| one.line.contains("/v2/library/a/manifests/")), "{asked:?}");
+    assert!(asked.iter().all(|one| !one.headers.contains_key("authorization")));
+}
+
+#[test]
 fn an_index_is_searched() {
     const INDEX: &str = "127.0.0.1:5002";
     let daemon = Daemon::start(&[]);

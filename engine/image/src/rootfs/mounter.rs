@@ -70,9 +70,7 @@ impl Mounter {
     ///
     /// mount(2), unlike fsconfig(2), takes names of any number of layers on every kernel.
     pub(super) fn overlay(&self, base: &Path, lower: &str, dir: &Path) -> io::Result<OwnedFd> {
-        let (upper, work) = (escape(&dir.join("upper"))?, escape(&dir.join("work"))?);
-        let options = format!("lowerdir={lower},upperdir={upper},workdir={work},{PLAIN}");
-        Ok(self.make(base, dir, options, None)?)
+        Ok(self.make(base, dir, writable(dir, lower)?, None)?)
     }
 
     /// What the overlay of `upper` in `dir` and of `lower` shows, for reading only.
@@ -89,6 +87,17 @@ impl Mounter {
         below: &Path,
     ) -> Result<OwnedFd, Unreachable> {
         self.make(base, dir, readonly(dir, lower)?, Some(below))
+    }
+
+    /// What of the first is at a path below.
+    pub(super) fn writable_part(
+        &self,
+        base: &Path,
+        dir: &Path,
+        lower: &str,
+        below: &Path,
+    ) -> Result<OwnedFd, Unreachable> {
+        self.make(base, dir, writable(dir, lower)?, Some(below))
     }
 
     fn make(
@@ -169,6 +178,12 @@ fn make(job: &Job) -> Result<OwnedFd, Unreachable> {
     };
     umount2(&job.place, MntFlags::MNT_DETACH).map_err(unmade)?;
     made
+}
+
+/// The options of an overlay of `lower`, and of `upper` and `work` in `dir`.
+fn writable(dir: &Path, lower: &str) -> io::Result<String> {
+    let (upper, work) = (escape(&dir.join("upper"))?, escape(&dir.join("work"))?);
+    Ok(format!("lowerdir={lower},upperdir={upper},workdir={work},{PLAIN}"))
 }
 
 /// The options of an overlay of `upper` in `dir` and of `lower`, to which nothing can be written.

@@ -161,7 +161,9 @@ impl Store {
                 continue;
             };
             let (names, digests) = (Vec::new(), Vec::new());
-            let record = Record { id: ImageId(id), manifest: digest, names, digests, parent: None };
+            let (parent, tagged) = (None, None);
+            let record =
+                Record { id: ImageId(id), manifest: digest, names, digests, parent, tagged };
             let known = found.iter().any(|(image, _)| image.id == record.id);
             if let Ok(image) = self.read_image(&record)
                 && !known

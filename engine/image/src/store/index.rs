@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 
+use chrono::{DateTime, SecondsFormat, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -21,6 +22,7 @@ const IMAGE_ID: &str = "dev.rnet.image.id";
 const NAMES: &str = "dev.rnet.image.names";
 const DIGESTS: &str = "dev.rnet.image.digests";
 const PARENT: &str = "dev.rnet.image.parent";
+const TAGGED: &str = "dev.rnet.image.tagged";
 
 /// What the index says about an image. Names are in canonical form there.
 #[derive(Clone, Debug)]
@@ -30,6 +32,8 @@ pub(super) struct Record {
     pub(super) names: Vec<Reference>,
     pub(super) digests: Vec<Reference>,
     pub(super) parent: Option<ImageId>,
+    /// Records of earlier releases do not tell.
+    pub(super) tagged: Option<DateTime<Utc>>,
 }
 
 /// The form of the entries. The first release wrote none: that is 1.
@@ -77,7 +81,8 @@ impl Record {
             names.iter().filter_map(|name| Reference::parse(name).ok()).collect()
         };
         let (names, digests) = (parse(&image.names), parse(&image.digests));
-        Self { id: image.id, manifest, names, digests, parent: image.parent }
+        let Image { id, parent, tagged, .. } = *image;
+        Self { id, manifest, names, digests, parent, tagged }
     }
 }
 
@@ -101,16 +106,24 @@ pub(super) fn manifest(config: &[u8], layers: &[Layer]) -> Result<Vec<u8>> {
     serde_json::to_vec(&manifest).map_err(|error| Error::internal("cannot write a manifest", error))
 }
 
-/// Gives a name to one image and takes it from all others.
-pub(super) fn name(images: &mut [(Arc<Image>, Digest)], id: ImageId, name: &Reference) {
+/// Gives a name to one image and takes it from all others. It is noted when that was, also of a name
+/// that the image has.
+pub(crate) fn name<'i>(
+    images: impl Iterator<Item = &'i mut Arc<Image>>,
+    id: ImageId,
+    name: &Reference,
+) {
     let name = name.without_digest().to_string();
-    for (image, _) in images {
+    for image in images {
         let has = image.names.contains(&name);
-        if image.id == id && !has {
+        if image.id == id {
             let image = Arc::make_mut(image);
-            image.names.push(name.clone());
-            image.names.sort();
-        } else if image.id != id && has {
+            image.tagged = Some(Utc::now());
+            if !has {
+                image.names.push(name.clone());
+                image.names.sort();
+            }
+        } else if has {
             Arc::make_mut(image).names.retain(|known| *known != name);
         }
     }
@@ -137,6 +150,8 @@ pub(super) fn encode(
                 }
             }
             annotations.extend(record.parent.map(|id| (PARENT.to_owned(), id.to_string())));
+            let text = |time: DateTime<Utc>| time.to_rfc3339_opts(SecondsFormat::Nanos, true);
+            annotations.extend(record.tagged.map(|time| (TAGGED.to_owned(), text(time))));
             serde_json::to_value(Descriptor {
                 media_type: MANIFEST.to_owned(),
                 digest: record.manifest,
@@ -178,6 +193,7 @@ pub(super) fn record(entry: &Value) -> Result<Record, String> {
         digests: names(DIGESTS)?,
         // Nothing rests on it.
         parent: annotation(PARENT).and_then(|id| id.parse().ok()),
+        tagged: annotation(TAGGED).and_then(|time| time.parse().ok()),
     })
 }
 

@@ -1,5 +1,6 @@
 //! A container as `inspect` shows it.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use chrono::{DateTime, Utc};
@@ -51,7 +52,7 @@ pub fn inspect(container: &Container, beside: &Beside) -> Value {
         "AppArmorProfile": "",
         "ExecIDs": list(&beside.execs),
         "HostConfig": host_config(container),
-        "GraphDriver": {"Data": container.graph_data, "Name": container.graph_driver},
+        "GraphDriver": {"Data": graph_data(container), "Name": container.graph_driver},
         "Mounts": mounts(container),
         "Config": config(container),
         "NetworkSettings": network_settings(container),
@@ -88,6 +89,11 @@ fn state(state: &State) -> Value {
 }
 
 /// The request's `HostConfig`, or one that says the same where there was no request.
+/// What the driver tells: only overlays tell anything.
+fn graph_data(container: &Container) -> Option<&BTreeMap<String, String>> {
+    (container.graph_driver == "overlay2").then_some(&container.graph_data)
+}
+
 fn host_config(container: &Container) -> Value {
     if container.spec.wire_host_config.is_object() {
         return container.spec.wire_host_config.clone();

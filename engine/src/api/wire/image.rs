@@ -41,7 +41,7 @@ pub fn inspect(image: &Image, driver: &str, version: Version) -> Value {
         "Size": image.size,
         "GraphDriver": {"Data": null, "Name": driver},
         "RootFS": {"Type": "layers", "Layers": rootfs.diff_ids()},
-        "Metadata": {"LastTagTime": rfc3339(None)},
+        "Metadata": {"LastTagTime": rfc3339(image.tagged)},
     });
     if let Some(variant) = image.config.variant() {
         value["Variant"] = json!(variant);

@@ -79,6 +79,9 @@ pub(crate) struct BuildArgs {
     /// Remove intermediate containers after a successful build
     #[arg(long, num_args = 0..=1, require_equals = true, default_value = "true", default_missing_value = "true")]
     pub(crate) rm: Truth,
+    /// Secret for steps that mount it (`id=mysecret[,src=FILE|,env=VARIABLE]`)
+    #[arg(long, value_name = "SECRET")]
+    pub(crate) secret: Vec<String>,
     /// Security options
     #[arg(long, value_delimiter = ',')]
     pub(crate) security_opt: Vec<String>,
@@ -91,6 +94,9 @@ pub(crate) struct BuildArgs {
     /// Name and optionally a tag in the `name:tag` format
     #[arg(short, long)]
     pub(crate) tag: Vec<String>,
+    /// SSH agent for steps that mount it
+    #[arg(long, value_name = "default|ID[=SOCKET]")]
+    pub(crate) ssh: Vec<String>,
     /// Set the target build stage to build
     #[arg(long)]
     pub(crate) target: Option<String>,

@@ -308,3 +308,50 @@ fn cve_2024_24557_an_image_with_a_fitting_history_is_no_result_of_a_step() {
     let out = site.of("above", "FROM below\nRUN echo good > /what\n");
     assert!(!out.contains("Using cache"), "{out}");
 }
+
+#[test]
+fn a_build_that_waits_for_its_turn_was_not_reached_by_a_cancel() {
+    let site = Site::new();
+    let context = site.context("waits", &[("Dockerfile", "FROM base\nRUN echo > /ran\n")]);
+    let mut tar = tar::Builder::new(Vec::new());
+    tar.append_dir_all(".", context).unwrap();
+    let archive = tar.into_inner().unwrap();
+    // Each has a place, and its client sends nothing of the context that it has announced.
+    let length = "Content-Length: 1000\r\n";
+    let mut slow: Vec<_> =
+        (0..64).map(|at| begun(&site, &format!("?buildid=slow{at}"), length)).collect();
+    let waiting = |query: &str| site.daemon.open("POST", &format!("/build?{query}"), "", &archive);
+    let gone = waiting("t=gone&buildid=gone");
+    let wanted = [waiting("t=one&buildid=same"), waiting("t=two&buildid=same")];
+    let last = waiting("t=last");
+    drop(gone);
+    let cancelled = || site.daemon.send("POST", "/build/cancel?id=same", "", b"").status;
+    for mut stream in wanted {
+        // It may not have arrived yet; once it has, it is reached.
+        stream.set_read_timeout(Some(std::time::Duration::from_millis(50))).unwrap();
+        let mut said = String::new();
+        wait_for("the build to be cancelled", || {
+            assert_eq!(cancelled(), 200);
+            let mut piece = [0; 1024];
+            match stream.read(&mut piece) {
+                Ok(count) => said.push_str(&String::from_utf8_lossy(&piece[..count])),
+                Err(_) => return false,
+            }
+            said.contains("Build cancelled")
+        });
+    }
+    slow.clear();
+    let reply = crate::daemon::Reply::read(last);
+    assert!(reply.text().contains("Successfully tagged last"), "{}", reply.text());
+    for name in ["gone", "one", "two"] {
+        assert_eq!(site.daemon.get(&format!("/images/{name}/json")).status, 404, "{name}");
+    }
+}
+
+/// A build whose context is yet to come.
+fn begun(site: &Site, query: &str, length: &str) -> std::os::unix::net::UnixStream {
+    let mut stream = std::os::unix::net::UnixStream::connect(site.daemon.socket()).unwrap();
+    let head = format!("POST /build{query} HTTP/1.1\r\nHost: docker\r\n{length}\r\n");
+    std::io::Write::write_all(&mut stream, head.as_bytes()).unwrap();
+    stream
+}
