@@ -11,7 +11,6 @@ use std::path::PathBuf;
 use cluster::Place;
 use cnm::LinkName;
 use ipnetwork::IpNetwork;
-use tree::IdMap;
 
 pub mod build;
 pub mod file;
@@ -82,10 +81,6 @@ pub struct Config {
     pub seccomp: Seccomp,
     /// Whether containers get no new privileges unless told otherwise.
     pub no_new_privileges: bool,
-    /// `--userns-remap`, as it was given.
-    pub userns_remap: String,
-    /// Whom that means, once it was looked for.
-    pub remap: Option<IdMap>,
     /// Whether labels of SELinux are asked for.
     pub selinux: bool,
     /// Registry mirrors of Docker Hub, tried in order.

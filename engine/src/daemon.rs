@@ -17,6 +17,7 @@ use crate::api::{Api, listener, server, system};
 use crate::config::flags::ParseError;
 use crate::config::{Config, Invocation, Request, parse};
 use crate::core::Engine;
+use tree::IdMap;
 
 mod cgroups;
 pub mod log;
@@ -92,8 +93,9 @@ fn start(mut config: Config, again: &Reader<'_>, logger: Logger) -> anyhow::Resu
     raise_descriptor_limit();
     // What the daemon makes is for itself, unless it says otherwise.
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
-    config.remap = remap::find(&config.userns_remap, Path::new("/etc"))?;
-    if let Some(map) = &config.remap {
+    let wanted = config.given.text("userns-remap").unwrap_or_default();
+    let remap = remap::find(wanted, Path::new("/etc"))?;
+    if let Some(map) = &remap {
         // What such a daemon keeps belongs to other users: it has a place of its own, as in Docker.
         let (uid, gid) = map.root();
         config.data_root.push(format!("{uid}.{gid}"));
@@ -103,7 +105,7 @@ fn start(mut config: Config, again: &Reader<'_>, logger: Logger) -> anyhow::Resu
     // With two providers compiled in, the first one asked for counts.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let ended = runtime.block_on(run(config, again, logger));
+    let ended = runtime.block_on(run(config, remap, again, logger));
     runtime.shutdown_timeout(Duration::from_secs(1));
     drop(pidfile);
     ended
@@ -118,7 +120,12 @@ fn raise_descriptor_limit() {
     }
 }
 
-async fn run(config: Config, again: &Reader<'_>, logger: Logger) -> anyhow::Result<()> {
+async fn run(
+    config: Config,
+    remap: Option<IdMap>,
+    again: &Reader<'_>,
+    logger: Logger,
+) -> anyhow::Result<()> {
     // Listeners first: two daemons on one socket must not both touch the state.
     let listeners = listener::bind_all(&config)?;
     let figures = match config.metrics {
@@ -126,7 +133,7 @@ async fn run(config: Config, again: &Reader<'_>, logger: Logger) -> anyhow::Resu
         None => None,
     };
     let mut signals = Signals::new()?;
-    let engine = Engine::open(settings::of(&config))
+    let engine = Engine::open(settings::of(&config, remap))
         .await
         .map_err(|error| anyhow::anyhow!("cannot open the engine: {}", error.chain()))?;
     let api = Api::new(engine.clone(), config);

@@ -193,7 +193,7 @@ fn daemon(api: &Api) -> Daemon {
             Seccomp::File(path) => path.display().to_string(),
         },
         no_new_privileges: config.no_new_privileges,
-        remapped: config.remap.is_some(),
+        remapped: engine.settings.remap.is_some(),
         mirrors: config.mirrors.clone(),
         insecure: config.insecure_registries.clone(),
         drivers: engine.networks.drivers(),

@@ -101,8 +101,6 @@ pub fn config(invocation: Invocation, values: &Values) -> Result<Config> {
         runtimes,
         seccomp: seccomp(values),
         no_new_privileges: values.flag("no-new-privileges").unwrap_or(false),
-        userns_remap: values.text("userns-remap").unwrap_or_default().to_owned(),
-        remap: None,
         selinux: values.flag("selinux-enabled").unwrap_or(false),
         mirrors: mirrors(values)?,
         insecure_registries: values.texts("insecure-registry"),

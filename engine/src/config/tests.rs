@@ -218,9 +218,12 @@ fn what_somebody_relies_on_is_refused() {
 
 #[test]
 fn whom_containers_are_mapped_to_is_said_by_a_flag_or_in_the_file() {
-    assert_eq!(load("--userns-remap default", "").unwrap().userns_remap, "default");
-    assert_eq!(load("", r#"{"userns-remap": "web:staff"}"#).unwrap().userns_remap, "web:staff");
-    assert_eq!(load("", r#"{"userns-remap": ""}"#).unwrap().userns_remap, "");
+    let given = |line, file| {
+        load(line, file).unwrap().given.text("userns-remap").unwrap_or_default().to_owned()
+    };
+    assert_eq!(given("--userns-remap default", ""), "default");
+    assert_eq!(given("", r#"{"userns-remap": "web:staff"}"#), "web:staff");
+    assert_eq!(given("", r#"{"userns-remap": ""}"#), "");
 }
 
 #[test]

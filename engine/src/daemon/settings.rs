@@ -10,9 +10,10 @@ use crate::config::{self, Config, Seccomp};
 use crate::settings::{DefaultBridge, KnownRuntimes, Runtimes, Settings};
 use image::rootfs::StorageDriver;
 use runtime::Program;
+use tree::IdMap;
 
-/// The engine's settings by a configuration.
-pub fn of(config: &Config) -> Settings {
+/// The engine's settings by a configuration, and by whom the ids of containers are on the host.
+pub fn of(config: &Config, remap: Option<IdMap>) -> Settings {
     let default = Settings::default();
     Settings {
         data_root: config.data_root.clone(),
@@ -47,7 +48,7 @@ pub fn of(config: &Config) -> Settings {
             Seccomp::File(path) => Some(path.display().to_string()),
         },
         no_new_privileges: config.no_new_privileges,
-        remap: config.remap.clone(),
+        remap,
         ..default
     }
 }
