@@ -24,6 +24,8 @@ use shim::protocol::{Exec, Streams};
 
 /// How long the end of a process's output waits for the news of its end.
 const NEWS: Duration = Duration::from_secs(2);
+/// How long a terminal's size waits for the process: Docker's.
+const READY: Duration = Duration::from_secs(10);
 
 impl Containers {
     /// Prepares a process in a running container.
@@ -139,9 +141,14 @@ impl Containers {
         self.execs.of(container)
     }
 
-    /// Sets the size of an exec'd process's terminal.
+    /// Sets the size of an exec'd process's terminal. A client says it as soon as it is connected, which
+    /// is before the process runs: that is waited for, as long as Docker does.
     pub async fn exec_resize(&self, id: &str, rows: u16, columns: u16) -> Result<()> {
         let view = self.exec(id)?;
+        let mut ran = self.execs.ran(id)?;
+        if tokio::time::timeout(READY, ran.wait_for(|ran| *ran)).await.is_err() {
+            return Err(Error::new(Kind::Internal, "timeout waiting for exec session ready"));
+        }
         let live = self.registry.find(&view.container)?;
         let shim = live.shim().ok_or_else(|| not_running(&live.get()))?;
         Ok(shim.resize(rows, columns, Some(id)).await?)

@@ -24,6 +24,8 @@ struct Entry {
     view: ExecView,
     /// Whether it was started; once is enough.
     started: bool,
+    /// Whether it runs, or did.
+    ran: watch::Sender<bool>,
     ended: watch::Sender<bool>,
     forget: Option<Instant>,
 }
@@ -46,7 +48,8 @@ impl Execs {
             )));
         }
         let id = view.id.clone();
-        let entry = Entry { view, started: false, ended: watch::Sender::new(false), forget: None };
+        let (ran, ended) = (watch::Sender::new(false), watch::Sender::new(false));
+        let entry = Entry { view, started: false, ran, ended, forget: None };
         execs.insert(id, entry);
         Ok(())
     }
@@ -76,12 +79,20 @@ impl Execs {
         Ok(entry.ended.subscribe())
     }
 
+    /// What turns true when a process runs, or has ended without.
+    pub(super) fn ran(&self, id: &str) -> Result<watch::Receiver<bool>> {
+        let execs = self.lock();
+        let entry = execs.get(id).ok_or_else(|| no_such_exec(id))?;
+        Ok(entry.ran.subscribe())
+    }
+
     /// A process runs.
     pub(super) fn start(&self, id: &str, pid: i32) {
         if let Some(entry) = self.lock().get_mut(id) {
             entry.view.pid = pid;
             // The news of its end may have been quicker.
             entry.view.running = entry.view.exit_code.is_none();
+            entry.ran.send_replace(true);
         }
     }
 
@@ -92,6 +103,7 @@ impl Execs {
         entry.view.running = false;
         entry.view.exit_code = Some(code);
         entry.forget = Some(Instant::now() + REMEMBERED);
+        entry.ran.send_replace(true);
         entry.ended.send_replace(true);
         true
     }

@@ -46,6 +46,19 @@ fn no_output_of_a_short_exec_is_lost_with_the_head_of_the_reply() {
 }
 
 #[test]
+fn the_size_of_an_exec_that_did_not_run_yet_was_refused() {
+    let daemon = Daemon::start(&[]);
+    daemon.docker_ok(&["run", "-d", "--name", "c1", "--network", "none", IMAGE, "trap", "0"]);
+    let id = exec(&daemon, "c1", &["sleep", "infinity"], true);
+    let size =
+        daemon.open("POST", &format!("/exec/{id}/resize?h=30&w=90"), "Connection: close\r\n", b"");
+    let begun = daemon.post(&format!("/exec/{id}/start"), &json!({"Detach": true, "Tty": true}));
+    assert_eq!(begun.status, 200, "{}", begun.text());
+    let reply = Reply::read(size);
+    assert_eq!(reply.status, 200, "{}", reply.text());
+}
+
+#[test]
 fn docker_py_gets_the_output_of_every_exec_and_of_an_attached_container() {
     const SCRIPT: &str = r#"
 import docker, sys
