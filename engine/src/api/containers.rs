@@ -139,6 +139,7 @@ pub async fn inspect(api: &Arc<Api>, key: &str, request: &Request) -> Result<Res
 pub async fn top(api: &Api, key: &str, request: &Request) -> Result<Response> {
     let (engine, key) = (api.engine.clone(), key.to_owned());
     let options = request.query.text("ps_args").unwrap_or_default().to_owned();
+    engine.containers.settle(&key).await?;
     let processes = blocking(move || engine.containers.top(&key, &options)).await?;
     Ok(body::json(&json!({"Titles": processes.titles, "Processes": processes.processes})))
 }

@@ -54,6 +54,7 @@ pub async fn create(api: &Api, key: &str, request: Request) -> Result<Response> 
     if create.cmd.is_empty() {
         return Err(Error::invalid("No exec command specified"));
     }
+    api.engine.containers.settle(key).await?;
     let spec = ExecSpec {
         command: create.cmd,
         env: create.env,

@@ -118,6 +118,7 @@ impl Containers {
     /// Sets the size of a container's terminal.
     pub async fn resize(&self, key: &str, rows: u16, columns: u16) -> Result<()> {
         let live = self.registry.find(key)?;
+        live.settled().await;
         let Some(shim) = live.shim() else {
             return Err(Error::conflict(format!("container {} is not running", live.get().id)));
         };

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::sync::{Mutex as AsyncMutex, watch};
@@ -10,6 +11,9 @@ use super::Container;
 use crate::runner::StreamClient;
 use engine_error::Result;
 use shim::client::ShimClient;
+
+/// How long others wait for the end of a start.
+const SETTLED: Duration = Duration::from_secs(30);
 
 /// A container of this engine.
 #[derive(Debug)]
@@ -24,6 +28,8 @@ pub(crate) struct Live {
     streams: Mutex<Streams>,
     /// How many restarts by hand are under way.
     restarts: AtomicUsize,
+    /// Whether a start is under way.
+    starting: watch::Sender<bool>,
     /// In which of its runs its ports are opened and closed by somebody; 0 is none.
     ports_watched: AtomicU64,
 }
@@ -35,6 +41,16 @@ pub(crate) struct Restart(Arc<Live>);
 impl Drop for Restart {
     fn drop(&mut self) {
         self.0.restarts.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// A start under way: until this is dropped it is not known what became of the container.
+#[derive(Debug)]
+pub(crate) struct Start(Arc<Live>);
+
+impl Drop for Start {
+    fn drop(&mut self) {
+        self.0.starting.send_replace(false);
     }
 }
 
@@ -78,6 +94,7 @@ impl Live {
             progress: watch::Sender::new(progress),
             streams: Mutex::default(),
             restarts: AtomicUsize::new(0),
+            starting: watch::Sender::new(false),
             ports_watched: AtomicU64::new(0),
         }
     }
@@ -86,6 +103,20 @@ impl Live {
     pub(crate) fn restart(self: &Arc<Self>) -> Restart {
         self.restarts.fetch_add(1, Ordering::SeqCst);
         Restart(self.clone())
+    }
+
+    /// Says that the container is being started. Its lifecycle is locked by the caller.
+    pub(crate) fn start(self: &Arc<Self>) -> Start {
+        self.starting.send_replace(true);
+        Start(self.clone())
+    }
+
+    /// Waits for the end of a start. A client may have seen what the process writes before it is known
+    /// here that there is one; Docker has everybody wait. If it takes too long, the container is what it
+    /// was before.
+    pub(crate) async fn settled(&self) {
+        let mut starting = self.starting.subscribe();
+        let _ = tokio::time::timeout(SETTLED, starting.wait_for(|starting| !*starting)).await;
     }
 
     /// Whether it is being restarted by hand.

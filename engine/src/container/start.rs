@@ -45,6 +45,12 @@ impl Containers {
         tokio::task::spawn_blocking(start).await.map_err(fault)?
     }
 
+    /// Waits for the end of a start that is under way.
+    pub async fn settle(&self, key: &str) -> Result<()> {
+        self.registry.find(key)?.settled().await;
+        Ok(())
+    }
+
     /// Starts a container whose lifecycle is locked by the caller.
     pub(crate) fn start_locked(&self, live: &Arc<Live>, by: By) -> Result<()> {
         self.runner.count_start();
@@ -69,6 +75,7 @@ impl Containers {
         if by == By::User {
             live.change(|container| container.state.forget_restarts());
         }
+        let _starting = live.start();
         match self.run(live) {
             Ok(()) => Ok(()),
             Err(failure) => {

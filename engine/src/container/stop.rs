@@ -24,6 +24,7 @@ impl Containers {
     /// Stops a container: the signal, the time-out in seconds (negative: none), then SIGKILL.
     pub async fn stop(&self, key: &str, timeout: Option<i64>, signal: Option<&str>) -> Result<()> {
         let live = self.registry.find(key)?;
+        live.settled().await;
         let container = live.get();
         if !container.state.is_running() {
             let text = format!("container {} is not running", container.id);
@@ -62,6 +63,7 @@ impl Containers {
     /// Sends a signal.
     pub async fn kill(&self, key: &str, signal: &str) -> Result<()> {
         let live = self.registry.find(key)?;
+        live.settled().await;
         let mut progress = live.progress.subscribe();
         let ends = progress.borrow_and_update().ends;
         let container = live.get();
@@ -96,6 +98,7 @@ impl Containers {
         signal: Option<&str>,
     ) -> Result<()> {
         let live = self.registry.find(key)?;
+        live.settled().await;
         let (containers, its, restart) = (self.strong()?, live.clone(), live.restart());
         let stopped = if live.get().state.is_running() {
             self.stop_live(&live, timeout, signal).await

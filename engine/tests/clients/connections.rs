@@ -59,6 +59,25 @@ fn the_size_of_an_exec_that_did_not_run_yet_was_refused() {
 }
 
 #[test]
+fn a_signal_right_after_the_first_output_was_refused() {
+    let daemon = Daemon::start(&[]);
+    let body = json!({"Image": IMAGE, "Cmd": ["flood"], "HostConfig": {"NetworkMode": "none"}});
+    for number in 0..30 {
+        let created = daemon.post(&format!("/containers/create?name=c{number}"), &body);
+        assert_eq!(created.status, 201, "{}", created.text());
+        let path = format!("/containers/c{number}");
+        let attach = format!("{path}/attach?stream=1&stdout=1");
+        let mut output = BufReader::new(daemon.open("POST", &attach, UPGRADE, b""));
+        assert_eq!(Reply::read_head(&mut output).status, 101);
+        let start = daemon.open("POST", &format!("{path}/start"), "Connection: close\r\n", b"");
+        output.read_exact(&mut [0; 9]).unwrap();
+        let killed = daemon.post(&format!("{path}/kill"), &json!({}));
+        assert_eq!(killed.status, 204, "{}", killed.text());
+        assert_eq!(Reply::read(start).status, 204);
+    }
+}
+
+#[test]
 fn docker_py_gets_the_output_of_every_exec_and_of_an_attached_container() {
     const SCRIPT: &str = r#"
 import docker, sys
