@@ -62,7 +62,7 @@ fn the_size_of_an_exec_that_did_not_run_yet_was_refused() {
 fn a_signal_right_after_the_first_output_was_refused() {
     let daemon = Daemon::start(&[]);
     let body = json!({"Image": IMAGE, "Cmd": ["flood"], "HostConfig": {"NetworkMode": "none"}});
-    for number in 0..30 {
+    for number in 0..12 {
         let created = daemon.post(&format!("/containers/create?name=c{number}"), &body);
         assert_eq!(created.status, 201, "{}", created.text());
         let path = format!("/containers/c{number}");
