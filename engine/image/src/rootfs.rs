@@ -157,16 +157,17 @@ impl RootFs {
 
     /// What it has at a path below, as a mount for reading only that is attached nowhere.
     pub fn part(&self, below: &Path) -> Result<OwnedFd, Unreachable> {
-        if self.is_overlay() {
-            return self.mounter.part(&self.root, &self.dir, &self.lower(), below);
-        }
-        Tree::open(&self.copy())?.part(below)
+        self.part_of(below, false)
     }
 
     /// The same, to be written to: the root is not to be open otherwise meanwhile.
     pub fn writable_part(&self, below: &Path) -> Result<OwnedFd, Unreachable> {
+        self.part_of(below, true)
+    }
+
+    fn part_of(&self, below: &Path, to_write: bool) -> Result<OwnedFd, Unreachable> {
         if self.is_overlay() {
-            return self.mounter.writable_part(&self.root, &self.dir, &self.lower(), below);
+            return self.mounter.part(&self.root, &self.dir, &self.lower(), below, to_write);
         }
         Tree::open(&self.copy())?.part(below)
     }

@@ -115,12 +115,18 @@ impl Ground {
         &self.tree
     }
 
-    /// What is at a path below, as a mount that is attached nowhere. What is written there is kept beside
-    /// the layers.
-    pub(super) fn into_part(self, below: &Path, writable: bool) -> Result<OwnedFd> {
+    /// What is at a path below, as the users of containers see it, as a mount that is attached nowhere.
+    /// What is written there is kept beside the layers.
+    pub(super) fn into_part(
+        self,
+        images: &image::Images,
+        below: &Path,
+        writable: bool,
+    ) -> Result<OwnedFd> {
         let Self { rootfs, tree, mount } = self;
         // Two overlays at a time are not to write to one directory.
         drop((tree, mount));
+        let rootfs = rootfs.remapped(images);
         let part = if writable { rootfs.writable_part(below) } else { rootfs.part(below) };
         part.map_err(|unreachable| {
             let text = format!("cannot mount /{}", below.display());

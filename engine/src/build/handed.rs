@@ -58,13 +58,16 @@ pub(super) fn lend(stage: &Stage<'_>, wanted: &[Wanted]) -> Result<(Lent, Agents
             _ => {}
         }
     }
-    let Parcel { contents, targets, env } = parcel;
+    let Parcel { mut contents, targets, env } = parcel;
     let mut lent = Lent { mounts: Vec::new(), env };
     let mut agents = Vec::new();
     if contents.is_empty() {
         return Ok((lent, agents));
     }
     let failed = |error| Error::internal("cannot show a step what its client handed over", error);
+    for content in &mut contents {
+        content.owner = stage.outside(content.owner).map_err(failed)?;
+    }
     let sealed = seal(&stage.job.workshop.directory()?, contents).map_err(failed)?;
     for (sealed, (target, lines)) in sealed.into_iter().zip(targets) {
         if let Some((listener, lines)) = sealed.listener.zip(lines) {

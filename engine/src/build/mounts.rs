@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::fs;
+use std::io;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
@@ -151,14 +152,18 @@ impl Mounts {
 }
 
 impl Stage<'_> {
+    /// Whom a user and a group of a step are on the host.
+    pub(super) fn outside(&self, (uid, gid): (u32, u32)) -> io::Result<(u32, u32)> {
+        let map = self.job.builds.containers.map();
+        map.map_or(Ok((uid, gid)), |map| map.outside(uid, gid))
+    }
+
     /// A new directory for a cache.
     fn new_cache(&self, wanted: &Wanted) -> Result<PathBuf> {
         let path = self.job.workshop.directory()?;
         let failed = |error| Error::internal(format!("cannot make {}", path.display()), error);
         let mode = rustix::fs::Mode::from_raw_mode(wanted.mode.unwrap_or(0o755));
-        let (uid, gid) = wanted.owner;
-        let outside = self.job.builds.containers.map().map(|map| map.outside(uid, gid));
-        let (uid, gid) = outside.transpose().map_err(failed)?.unwrap_or((uid, gid));
+        let (uid, gid) = self.outside(wanted.owner).map_err(failed)?;
         let owner = (rustix::fs::Uid::from_raw(uid), rustix::fs::Gid::from_raw(gid));
         let directory = Tree::open(&path).map_err(failed)?;
         tree::own(directory.as_fd(), owner, mode).map_err(failed)?;
@@ -185,7 +190,8 @@ impl Stage<'_> {
         let ground = self.foreign(from)?;
         let look = Look { instruction: "RUN", is_context: false, keeps_owners: true, skip: None };
         let source = found(&look, ground.tree(), wanted)?;
-        let mount = ground.into_part(&source.path, !wanted.readonly)?;
+        let images = &self.job.builds.images;
+        let mount = ground.into_part(images, &source.path, !wanted.readonly)?;
         Ok(LentMount { target: wanted.target.clone(), readonly: wanted.readonly, mount })
     }
 

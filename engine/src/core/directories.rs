@@ -16,6 +16,7 @@ pub(super) fn make(settings: &Settings) -> Result<Vec<PathBuf>> {
     let all = [
         data.clone(),
         data.join("containers"),
+        data.join("build"),
         exec.clone(),
         settings.pins(),
         exec.join("shim"),

@@ -19,7 +19,8 @@ pub(super) fn remapped(settings: &Settings, mut images: Images) -> Result<Images
     let made = namespaces::make(&settings.binary("rnet-shim"), origin).map_err(|error| {
         Error::internal("cannot make a user namespace, which --userns-remap needs", error)
     })?;
-    let places = vec![images.root().to_owned(), settings.data_root.join("containers")];
+    let of_data = |name| settings.data_root.join(name);
+    let places = vec![images.root().to_owned(), of_data("containers"), of_data("build")];
     let namespace = Arc::new(made.user);
     images.remap(Remap { map: map.clone(), namespace, places })?;
     Ok(images)

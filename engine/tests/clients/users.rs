@@ -8,7 +8,7 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use crate::busybox;
-use crate::daemon::{Daemon, Scratch, isolated, standard_flags};
+use crate::daemon::{Client, Daemon, Scratch, isolated, standard_flags};
 
 /// Whom root of containers is on the host: user and group differ, so that none is taken for the other.
 const ROOT: (u32, u32) = (231_072, 331_072);
@@ -198,6 +198,28 @@ fn a_build_keeps_the_ids_of_inside_and_its_caches_can_be_written() {
     let seen =
         ["run", "--rm", "built", "stat", "-c", "%u:%g", "/made", "/file", "/work", "/work/mine"];
     assert_eq!(daemon.docker_ok(&seen), "7:8\n0:0\n0:0\n0:0");
+}
+
+#[test]
+fn a_step_with_users_of_its_own_could_not_read_secrets_and_other_stages() {
+    let daemon = daemon();
+    let context = daemon.scratch.path("context");
+    fs::create_dir(&context).unwrap();
+    let steps = "FROM box AS first\nRUN mkdir /d && echo stage >/d/f && chmod 600 /d/f\nFROM box\n\
+                 RUN --mount=type=secret,id=s,required cat /run/secrets/s >/seen\n\
+                 RUN --mount=type=secret,id=s,uid=7,gid=8 stat -c %u:%g /run/secrets/s >>/seen\n\
+                 RUN --mount=from=first,source=/d,target=/m cat /m/f >>/seen\n\
+                 RUN --mount=from=first,source=/d,target=/m,rw echo x >/m/f && touch /m/g \
+                 && stat -c %u:%g /m/f /m/g >>/seen\n";
+    fs::write(context.join("Dockerfile"), steps).unwrap();
+    let secret = daemon.scratch.path("secret");
+    fs::write(&secret, "secret\n").unwrap();
+    let flag = format!("id=s,src={}", secret.display());
+    let build = ["build", "-t", "built", "--secret", &flag, context.to_str().unwrap()];
+    let ended = daemon.client(Client::Rnet, &build).output().unwrap();
+    assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
+    let seen = daemon.docker_ok(&["run", "--rm", "built", "cat", "/seen"]);
+    assert_eq!(seen, "secret\n7:8\nstage\n0:0\n0:0");
 }
 
 #[test]

@@ -78,26 +78,17 @@ impl Mounter {
         Ok(self.make(base, dir, readonly(dir, lower)?, None)?)
     }
 
-    /// What of that is at a path below.
+    /// What of either is at a path below: of the first, if it is to be written to.
     pub(super) fn part(
         &self,
         base: &Path,
         dir: &Path,
         lower: &str,
         below: &Path,
+        to_write: bool,
     ) -> Result<OwnedFd, Unreachable> {
-        self.make(base, dir, readonly(dir, lower)?, Some(below))
-    }
-
-    /// What of the first is at a path below.
-    pub(super) fn writable_part(
-        &self,
-        base: &Path,
-        dir: &Path,
-        lower: &str,
-        below: &Path,
-    ) -> Result<OwnedFd, Unreachable> {
-        self.make(base, dir, writable(dir, lower)?, Some(below))
+        let options = if to_write { writable(dir, lower)? } else { readonly(dir, lower)? };
+        self.make(base, dir, options, Some(below))
     }
 
     fn make(

@@ -88,12 +88,12 @@ fn state(state: &State) -> Value {
     value
 }
 
-/// The request's `HostConfig`, or one that says the same where there was no request.
 /// What the driver tells: only overlays tell anything.
 fn graph_data(container: &Container) -> Option<&BTreeMap<String, String>> {
     (container.graph_driver == "overlay2").then_some(&container.graph_data)
 }
 
+/// The request's `HostConfig`, or one that says the same where there was no request.
 fn host_config(container: &Container) -> Value {
     if container.spec.wire_host_config.is_object() {
         return container.spec.wire_host_config.clone();
