@@ -2,7 +2,9 @@
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use nix::sys::signal::Signal;
 use serde_json::Value;
@@ -181,6 +183,23 @@ fn a_volume_belongs_to_root_of_containers_and_so_does_what_the_image_puts_there(
         shell(&daemon, &flags, "stat -c %u:%g /there /made /memory; touch /there/x; echo $?");
     assert_eq!(seen, "65534:65534\n0:0\n0:0\n1");
     assert_eq!((owner(&there), owner(&made)), ((0, 0), ROOT));
+}
+
+#[test]
+fn cve_2021_21284_root_of_a_remapped_container_gets_nowhere_at_the_data_root() {
+    let daemon = daemon();
+    container(&daemon, "web", &["-v", "kept:/kept"]);
+    let (data, run) = (data(&daemon), daemon.scratch.path("run"));
+    for place in ["", "containers", "images", "volumes", "build"] {
+        let found = fs::metadata(data.join(place)).unwrap();
+        assert_eq!((found.uid(), found.mode() & 0o077), (0, 0), "{place}");
+    }
+    for place in [data.join("images"), data, run.join("shim"), run.join("runtime")] {
+        let mut list = Command::new("ls");
+        let listed = list.arg(&place).uid(ROOT.0).gid(ROOT.1).output().unwrap();
+        let said = String::from_utf8_lossy(&listed.stderr);
+        assert!(said.contains("Permission denied"), "{}: {said}", place.display());
+    }
 }
 
 #[test]
