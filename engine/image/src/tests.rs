@@ -5,6 +5,7 @@ use std::io::Write as _;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use nix::mount::{MntFlags, umount2};
 use serde_json::json;
 
 use super::tarball::tests::Tar;
@@ -30,7 +31,12 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
+        // Where a test has attached a root: what is mounted cannot be removed.
+        while umount2(&self.path("target"), MntFlags::MNT_DETACH).is_ok() {}
+        let removed = fs::remove_dir_all(&self.0);
+        if !std::thread::panicking() {
+            removed.unwrap();
+        }
     }
 }
 
