@@ -173,16 +173,19 @@ async fn dial_stdio(client: &Client) -> Outcome {
     let (mut from, mut to) = tokio::io::split(client.dial().await?);
     let (mut input, mut output) = (tokio::io::stdin(), tokio::io::stdout());
     let there = async {
-        tokio::io::copy(&mut input, &mut to).await?;
-        to.shutdown().await?;
+        // What the daemon does not want to hear any more is read nevertheless: it has an answer to that.
+        if tokio::io::copy(&mut input, &mut to).await.is_err() {
+            let _ = tokio::io::copy(&mut input, &mut tokio::io::sink()).await;
+        }
+        let _ = to.shutdown().await;
         // What the daemon still has to say follows.
-        std::future::pending::<io::Result<()>>().await
+        std::future::pending::<()>().await;
     };
     let back = async {
         tokio::io::copy(&mut from, &mut output).await?;
         output.flush().await
     };
     // Once the daemon has ended, nobody hears what is still to come from here.
-    let ended = tokio::select! { ended = back => ended, broken = there => broken };
+    let ended = tokio::select! { ended = back => ended, () = there => Ok(()) };
     ended.map(|()| 0).map_err(CliError::from)
 }

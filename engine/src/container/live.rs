@@ -70,6 +70,8 @@ pub(crate) struct Progress {
     pub(crate) starts: u64,
     /// How often it ended or could not be started.
     pub(crate) ends: u64,
+    /// Whether its process has ended and what that leaves is being removed; then it counts as an end.
+    pub(crate) leaving: bool,
     /// The exit code of the last end.
     pub(crate) code: i64,
     /// Why the last start failed.

@@ -63,6 +63,7 @@ impl Containers {
         exit: Option<protocol::Exit>,
         watch: Option<Watch>,
     ) {
+        live.progress.send_modify(|progress| progress.leaving = true);
         let turn = live.lifecycle.lock().await;
         let directory = self.settings.shim_dir(&live.get().id);
         let lost = exit.is_none();
@@ -145,6 +146,7 @@ impl Containers {
         let container = live.get();
         live.progress.send_modify(|progress| {
             progress.ends += 1;
+            progress.leaving = false;
             progress.code = i64::from(container.state.exit_code);
             progress.error = None;
             progress.running = next != Next::Rest;

@@ -11,12 +11,9 @@ use tokio::task::JoinHandle;
 use super::Containers;
 use super::live::{Live, Progress};
 use super::start::By;
-use super::{Container, Status, WaitCondition, Waited, signal};
+use super::{Status, WaitCondition, Waited, signal};
 use engine_error::{Error, Result};
 use shim::client::ShimError;
-
-/// How long a killed process may take to be gone.
-const KILL_PATIENCE: Duration = Duration::from_secs(12);
 
 const SIGKILL: i32 = 9;
 
@@ -52,10 +49,11 @@ impl Containers {
         let timeout = timeout.or(container.spec.stop_timeout).unwrap_or(self.settings.stop_timeout);
         self.send_signal(live, signal).await?;
         let patience = u64::try_from(timeout).ok().map(Duration::from_secs);
-        if !ended(&mut progress, ends, patience).await {
+        if !has_ended(&mut progress, ends, patience).await {
             self.send_signal(live, SIGKILL).await?;
-            self.await_kill(&mut progress, ends, &container).await?;
+            PATIENCE.with_kill(&mut progress, ends, &container.id).await?;
         }
+        PATIENCE.with_leave(&mut progress, ends, &container.id).await?;
         self.tell(&container, "stop", &[]);
         Ok(())
     }
@@ -85,7 +83,8 @@ impl Containers {
         self.thaw(&live).await?;
         self.send_signal(&live, number).await?;
         if number == SIGKILL {
-            self.await_kill(&mut progress, ends, &container).await?;
+            PATIENCE.with_kill(&mut progress, ends, &container.id).await?;
+            PATIENCE.with_leave(&mut progress, ends, &container.id).await?;
         }
         Ok(())
     }
@@ -248,21 +247,6 @@ impl Containers {
         }
     }
 
-    async fn await_kill(
-        &self,
-        progress: &mut watch::Receiver<Progress>,
-        ends: u64,
-        container: &Container,
-    ) -> Result<()> {
-        if ended(progress, ends, Some(KILL_PATIENCE)).await {
-            return Ok(());
-        }
-        Err(Error::new(
-            Kind::Internal,
-            format!("container {} does not end: its process ignores SIGKILL", container.id),
-        ))
-    }
-
     /// Waits for a container. The waiting begins with the call, not with the first poll.
     pub fn wait(
         &self,
@@ -301,7 +285,9 @@ impl Containers {
         }
         self.thaw(live).await?;
         self.send_signal(live, SIGKILL).await?;
-        self.await_kill(&mut progress, ends, &live.get()).await
+        let id = &live.get().id;
+        PATIENCE.with_kill(&mut progress, ends, id).await?;
+        PATIENCE.with_leave(&mut progress, ends, id).await
     }
 }
 
@@ -310,15 +296,79 @@ async fn written(task: JoinHandle<()>) -> Result<()> {
     task.await.map_err(|error| Error::internal("cannot write a record", error))
 }
 
-/// Waits for one more end than `ends`; tells whether it came in time.
-async fn ended(
+/// What is waited for after a kill, and how long.
+#[derive(Clone, Copy, Debug)]
+struct Patience {
+    /// How long the process may take to be gone.
+    kill: Duration,
+    /// How long what it leaves may take to be removed: its networks and mounts. The kernel has one lock for
+    /// all links of a host, and whoever removes a thousand of them holds it.
+    leave: Duration,
+}
+
+const PATIENCE: Patience =
+    Patience { kill: Duration::from_secs(12), leave: Duration::from_secs(60) };
+
+impl Patience {
+    /// Waits for the end of a killed process.
+    async fn with_kill(
+        self,
+        progress: &mut watch::Receiver<Progress>,
+        ends: u64,
+        id: &str,
+    ) -> Result<()> {
+        if has_ended(progress, ends, Some(self.kill)).await {
+            return Ok(());
+        }
+        let text = format!("container {id} does not end: its process ignores SIGKILL");
+        Err(Error::new(Kind::Internal, text))
+    }
+
+    /// Waits until nothing is left of a container whose process has ended.
+    async fn with_leave(
+        self,
+        progress: &mut watch::Receiver<Progress>,
+        ends: u64,
+        id: &str,
+    ) -> Result<()> {
+        let wait = progress.wait_for(|now| now.ends > ends || now.removed);
+        if matches!(tokio::time::timeout(self.leave, wait).await, Ok(Ok(_))) {
+            return Ok(());
+        }
+        let text = format!("container {id} has ended, but its networks are not removed yet");
+        Err(Error::new(Kind::Internal, text))
+    }
+}
+
+/// Waits for one more end of the process than `ends`; tells whether it came in time.
+async fn has_ended(
     progress: &mut watch::Receiver<Progress>,
     ends: u64,
     patience: Option<Duration>,
 ) -> bool {
-    let wait = progress.wait_for(|now| now.ends > ends || now.removed);
+    let wait = progress.wait_for(|now| now.leaving || now.ends > ends || now.removed);
     match patience {
         Some(patience) => matches!(tokio::time::timeout(patience, wait).await, Ok(Ok(_))),
         None => wait.await.is_ok(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NONE: Patience = Patience { kill: Duration::ZERO, leave: Duration::ZERO };
+
+    #[tokio::test]
+    async fn a_process_that_has_ended_is_not_said_to_ignore_a_kill_while_its_networks_go() {
+        let (sender, mut progress) = watch::channel(Progress::default());
+        let error = NONE.with_kill(&mut progress, 0, "c").await.unwrap_err();
+        assert!(error.to_string().ends_with("its process ignores SIGKILL"), "{error}");
+        sender.send_modify(|progress| progress.leaving = true);
+        PATIENCE.with_kill(&mut progress, 0, "c").await.unwrap();
+        let error = NONE.with_leave(&mut progress, 0, "c").await.unwrap_err();
+        assert!(error.to_string().ends_with("has ended, but its networks are not removed yet"));
+        sender.send_modify(|progress| (progress.ends, progress.leaving) = (1, false));
+        PATIENCE.with_leave(&mut progress, 0, "c").await.unwrap();
     }
 }

@@ -1,7 +1,10 @@
 //! Daemons with names, preferences of a user, and daemons of other hosts.
 
+use std::io::{Read, Write};
+use std::net::Shutdown;
 use std::os::unix::fs::PermissionsExt;
-use std::process::{Command, Output};
+use std::os::unix::net::UnixListener;
+use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
 
@@ -247,4 +250,32 @@ fn figures_are_served_for_graphs() {
         assert!(text.lines().any(|found| found == line), "{line} is not in {text}");
     }
     assert!(text.contains("engine_daemon_engine_info{version="), "{text}");
+}
+
+/// A daemon may refuse what it has not heard to its end, and then reads no more.
+#[test]
+fn an_answer_in_the_middle_of_a_request_comes_through_dial_stdio() {
+    let scratch = Scratch::new();
+    let daemon = UnixListener::bind(scratch.path("daemon")).unwrap();
+    let host = format!("unix://{}", scratch.text("daemon"));
+    let mut dialled = Command::new(env!("CARGO_BIN_EXE_rnet"))
+        .args(["--host", &host, "system", "dial-stdio"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let (mut connection, _) = daemon.accept().unwrap();
+    connection.shutdown(Shutdown::Read).unwrap();
+    let mut input = dialled.stdin.take().unwrap();
+    // More than all that lies between the two holds.
+    for _ in 0..64 {
+        input.write_all(&[7; 1 << 16]).expect("it is read to its end");
+    }
+    connection.write_all(b"refused").unwrap();
+    drop(connection);
+    let mut answer = String::new();
+    dialled.stdout.take().unwrap().read_to_string(&mut answer).unwrap();
+    assert_eq!(answer, "refused");
+    drop(input);
+    assert!(dialled.wait().unwrap().success());
 }

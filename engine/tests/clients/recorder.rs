@@ -86,18 +86,22 @@ impl Recorder {
 /// A request that waits for its answer: where its status goes, and whether it is a `HEAD`.
 type Waiting = (Arc<OnceLock<u16>>, bool);
 
-/// Carries one connection to its end.
+/// Carries one connection to its end: that of the client. A daemon that has answered may have no more to
+/// say and still read on, so that who is in the middle of a request gets to hear the answer.
 fn relay(client: &UnixStream, daemon: &UnixStream, log: &Log) {
     let (sender, receiver) = mpsc::channel();
     thread::scope(|scope| {
         scope.spawn(|| {
             let _ = requests(client, daemon, log, &sender);
             let _ = daemon.shutdown(Shutdown::Write);
+            // What the daemon does not want to hear any more is still the client's to say.
+            let _ = io::copy(&mut &*client, &mut io::sink());
         });
-        // What cannot be told to the client any more need not be said.
-        let _ = answers(daemon, client, &receiver);
-        let _ = client.shutdown(Shutdown::Both);
-        let _ = daemon.shutdown(Shutdown::Both);
+        if answers(daemon, client, &receiver).is_err() {
+            // What cannot be told to the client any more need not be said.
+            let _ = daemon.shutdown(Shutdown::Both);
+        }
+        let _ = client.shutdown(Shutdown::Write);
     });
 }
 
@@ -232,4 +236,24 @@ fn chunks(reader: &mut impl BufRead, mut to: &UnixStream) -> io::Result<()> {
             return Ok(());
         }
     }
+}
+
+#[test]
+fn who_is_answered_early_can_finish_its_request() {
+    let scratch = crate::daemon::Scratch::new();
+    let daemon = UnixListener::bind(scratch.path("daemon")).unwrap();
+    let _recorder = Recorder::start(scratch.path("recorder"), &scratch.path("daemon"));
+    let mut client = UnixStream::connect(scratch.path("recorder")).unwrap();
+    client.write_all(b"PUT /x HTTP/1.1\r\nContent-Length: 9\r\n\r\nsome").unwrap();
+    let (mut connection, _) = daemon.accept().unwrap();
+    connection.write_all(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n").unwrap();
+    connection.shutdown(Shutdown::Write).unwrap();
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 404 "), "{answer}");
+    client.write_all(b" more").unwrap();
+    drop(client);
+    let mut request = String::new();
+    connection.read_to_string(&mut request).unwrap();
+    assert!(request.ends_with("\r\n\r\nsome more"), "{request}");
 }

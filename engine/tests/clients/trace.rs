@@ -227,6 +227,7 @@ impl Plain {
             ),
             (r"\b\d+(\.\d+)?(e[+]\d+)? ?[kKMGT]?i?B\b", "{size}"),
             (r"\b\d+(\.\d+)?%", "{share}"),
+            (r"\bexecDuration=\d+", "execDuration={while}"),
             (r"^(\S+) +\d+ +\d+ +\d+ +\d\d:\d\d +\S+ +\d\d:\d\d:\d\d +", "$1  {process}  "),
             (r" {2,}|\t", "  "),
         ];
