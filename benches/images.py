@@ -90,6 +90,15 @@ def remove(engine):
     os.sync()
 
 
+def unpacked(layers, place, how):
+    """How long `tar` takes for all of them."""
+    place.mkdir()
+    taken = sum(line(["tar", how, layer, "-C", place]) for layer in layers)
+    shutil.rmtree(place)
+    os.sync()
+    return taken
+
+
 def load(bench):
     """Files written beside `tar` writing the same ones to the same file system."""
     size = f"{LAYERS} layers of {5 if bench.quick else FILES} MiB"
@@ -100,11 +109,7 @@ def load(bench):
 
     def once(peer):
         if isinstance(peer, Tar):
-            place.mkdir()
-            taken = sum(line(["tar", "-xf", part, "-C", place]) for part in parts)
-            shutil.rmtree(place)
-            os.sync()
-            return taken
+            return unpacked(parts, place, "-xf")
         with open(path, "rb") as file:
             headers = {"Content-Type": "application/x-tar",
                        "Content-Length": str(path.stat().st_size)}
@@ -151,7 +156,9 @@ def registry(bench):
 def pull(bench):
     size = f"{LAYERS} layers of {5 if bench.quick else FILES} MiB"
     row = bench.row(f"pull from a registry on another machine: {size}",
-                    note="gzip as rnet pushed it, two thirds of the size")
+                    note="gzip as rnet pushed it, two thirds of the size; "
+                         "tar: `tar -xzf` of the same layers, one by one")
+    place = bench.lab.directory / "unpacked"
     try:
         registry(bench)
     except RuntimeError as error:
@@ -159,14 +166,25 @@ def pull(bench):
             row.fail(engine.name, error)
         return
 
-    def once(engine):
+    def once(peer):
+        if isinstance(peer, Tar):
+            return unpacked(packed(bench), place, "-xzf")
         begun = time.perf_counter()
-        told(engine.api.raw("POST", f"/images/create?fromImage={NAME}&tag=latest", b""))
+        told(peer.api.raw("POST", f"/images/create?fromImage={NAME}&tag=latest", b""))
         taken = time.perf_counter() - begun
-        remove(engine)
+        remove(peer)
         return taken
 
-    bench.turns(row, bench.engines, once, 1 if bench.quick else 5)
+    bench.turns(row, [*bench.engines, Tar()], once, 1 if bench.quick else 5)
+
+
+def packed(bench):
+    """The layers as the registry keeps them."""
+    blobs = (bench.lab.directory / "registry").glob("docker/registry/v2/blobs/sha256/*/*/data")
+    layers = [blob for blob in blobs if blob.read_bytes()[:2] == b"\x1f\x8b"]
+    if len(layers) != LAYERS:
+        raise RuntimeError(f"the registry has {len(layers)} layers")
+    return layers
 
 
 def build(bench):

@@ -67,7 +67,8 @@ class Bench:
     def turns(self, row, peers, once, runs=None, warm=False):
         """Calls `once(peer)` for each peer in turn, one time for nothing. What it returns is kept.
         With `warm` it is called twice in each turn and counts once: a start that follows a removal
-        by another engine pays for what that goes on with after its answer."""
+        by another engine pays for what that goes on with after its answer. The first turn of who takes
+        too long for another one counts."""
         runs = runs or self.runs
         spent = dict.fromkeys(peers, 0.0)
         for turn in range(runs + 1):
@@ -82,9 +83,10 @@ class Bench:
                     del spent[peer]
                     continue
                 spent[peer] += time.monotonic() - begun
-                if turn > 0:
+                is_last = spent[peer] > self.cap and not peer.ours
+                if turn > 0 or is_last:
                     row.add(peer.name, value)
-                if spent[peer] > self.cap and not peer.ours:
+                if is_last:
                     del spent[peer]
 
     def each(self, row, once):
