@@ -1,7 +1,5 @@
 //! `version`, `info`, `system`.
 
-use std::io;
-
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
 

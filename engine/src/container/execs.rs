@@ -11,6 +11,8 @@ use engine_error::{Error, Result};
 
 /// How long a finished process can still be asked about.
 const REMEMBERED: Duration = Duration::from_secs(300);
+/// How many finished processes can be asked about; those that ended first are forgotten before their time.
+const ENDED: usize = 2048;
 /// How many processes of one container may wait for their start. A client starts what it has created,
 /// or goes; as Docker does, those are kept until the container ends.
 const WAITING: usize = 4096;
@@ -47,6 +49,7 @@ impl Execs {
                 view.container
             )));
         }
+        forget_first(&mut execs);
         let id = view.id.clone();
         let (ran, ended) = (watch::Sender::new(false), watch::Sender::new(false));
         let entry = Entry { view, started: false, ran, ended, forget: None };
@@ -123,6 +126,17 @@ impl Execs {
     }
 }
 
+/// Makes room for the end of one more process.
+fn forget_first(execs: &mut HashMap<String, Entry>) {
+    let ended = execs.iter().filter_map(|(id, entry)| Some((entry.forget?, id)));
+    if ended.clone().count() >= ENDED
+        && let Some((_, first)) = ended.min()
+    {
+        let first = first.clone();
+        execs.remove(&first);
+    }
+}
+
 fn no_such_exec(id: &str) -> Error {
     Error::not_found(format!("No such exec instance: {id}"))
 }
@@ -165,5 +179,20 @@ mod tests {
         assert_eq!(execs.of(&other), [WAITING.to_string()]);
         assert_eq!(execs.get("7").unwrap_err().to_string(), "No such exec instance: 7");
         execs.add(view(&own, 7)).unwrap();
+    }
+
+    #[test]
+    fn of_a_flood_of_execs_that_ended_the_last_are_remembered() {
+        let (execs, own) = (Execs::default(), container("a"));
+        for number in 0..ENDED {
+            execs.add(view(&own, number)).unwrap();
+            execs.claim(&number.to_string()).unwrap();
+            assert!(execs.end(&number.to_string(), 0));
+        }
+        assert_eq!(execs.get("0").unwrap().exit_code, Some(0));
+        execs.add(view(&own, ENDED)).unwrap();
+        assert_eq!(execs.get("0").unwrap_err().to_string(), "No such exec instance: 0");
+        assert_eq!(execs.get(&(ENDED - 1).to_string()).unwrap().exit_code, Some(0));
+        assert_eq!(execs.lock().len(), ENDED);
     }
 }
