@@ -11,8 +11,9 @@ use engine_error::{Error, Result};
 
 /// How long a finished process can still be asked about.
 const REMEMBERED: Duration = Duration::from_secs(300);
-/// How many finished processes can be asked about; those that ended first are forgotten before their time.
-const ENDED: usize = 2048;
+/// How many finished processes can be asked about; those that ended first are forgotten before their time. Each
+/// keeps some pages of what thousands of clients at once took for a moment.
+const ENDED: usize = 512;
 /// How many processes of one container may wait for their start. A client starts what it has created,
 /// or goes; as Docker does, those are kept until the container ends.
 const WAITING: usize = 4096;
