@@ -52,7 +52,7 @@ use image::Images;
 
 pub use output::{Failure, Line, cancelled};
 pub use request::{Request, Source};
-pub use sessions::{Handover, LARGEST, LARGEST_OF_ALL, Secret, Session, Sessions};
+pub use sessions::{Handover, LARGEST_OF_ALL, Secret, Session, Sessions};
 pub use sweep::Freed;
 
 /// The builds of one engine.

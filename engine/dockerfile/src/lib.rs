@@ -23,5 +23,7 @@ pub use instruction::{Command, Document, Healthcheck, Instruction, Run, Step, Tr
 pub use parse::{parse, parse_trigger};
 pub use stages::{Dockerfile, Stage};
 
+/// The most bytes of a secret that a step is shown: `BuildKit`'s.
+pub const LARGEST_SECRET: usize = 500 << 10;
 /// The most that a Dockerfile may have.
 pub const LONGEST: usize = 1 << 20;

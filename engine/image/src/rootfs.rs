@@ -78,16 +78,25 @@ impl RootFs {
         Self::of_layers(images, layers_of(data), dir)
     }
 
-    /// That of an image which is mounted and no root: of these layers, with nothing above them.
-    pub fn of_layers(images: &Images, layers: Vec<Digest>, dir: &Path) -> Result<Self> {
-        let failed = |error| Error::internal(format!("cannot prepare {}", dir.display()), error);
-        let rootfs = Self {
+    /// The same to be looked at: nothing is made of what may be gone.
+    pub fn as_it_is(images: &Images, data: &BTreeMap<String, String>, dir: &Path) -> Self {
+        Self::named(images, layers_of(data), dir)
+    }
+
+    fn named(images: &Images, layers: Vec<Digest>, dir: &Path) -> Self {
+        Self {
             dir: dir.to_owned(),
             root: images.root().to_owned(),
             layers,
             driver: images.driver(),
             mounter: Arc::clone(&images.mounter),
-        };
+        }
+    }
+
+    /// That of an image which is mounted and no root: of these layers, with nothing above them.
+    pub fn of_layers(images: &Images, layers: Vec<Digest>, dir: &Path) -> Result<Self> {
+        let failed = |error| Error::internal(format!("cannot prepare {}", dir.display()), error);
+        let rootfs = Self::named(images, layers, dir);
         for layer in &rootfs.layers {
             if !rootfs.short_path(*layer).exists() {
                 images.store().link_short(*layer).map_err(failed)?;

@@ -6,13 +6,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use dockerfile::LARGEST_SECRET;
 use tokio::net::UnixStream;
 use tokio::sync::mpsc;
 
 use engine_error::{Error, Result};
 
-/// The most bytes of a secret: `BuildKit`'s.
-pub const LARGEST: usize = 500 << 10;
 /// The most bytes of all secrets of a build.
 pub const LARGEST_OF_ALL: usize = 2 << 20;
 /// How many clients have something handed over at the same time.
@@ -82,8 +81,10 @@ impl Sessions {
             return Err(Error::invalid("build ID not provided"));
         }
         let sizes = || secrets.values().map(|secret| secret.bytes().len());
-        if let Some((id, _)) = secrets.iter().find(|(_, secret)| secret.bytes().len() > LARGEST) {
-            let text = format!("secret {id} is larger than {LARGEST} bytes");
+        if let Some((id, _)) =
+            secrets.iter().find(|(_, secret)| secret.bytes().len() > LARGEST_SECRET)
+        {
+            let text = format!("secret {id} is larger than {LARGEST_SECRET} bytes");
             return Err(Error::invalid(text));
         }
         if sizes().sum::<usize>() > LARGEST_OF_ALL || secrets.len() + agents.len() > MOST_NAMES {
@@ -173,12 +174,12 @@ mod tests {
     fn neither_one_secret_nor_all_of_them_are_without_bounds() {
         let sessions = Sessions::default();
         assert!(sessions.open("", handover(1)).is_err());
-        assert!(sessions.open("b", handover(LARGEST + 1)).is_err());
+        assert!(sessions.open("b", handover(LARGEST_SECRET + 1)).is_err());
         let all: Vec<_> =
             (0..MOST).map(|at| sessions.open(&at.to_string(), handover(1)).unwrap()).collect();
         assert!(sessions.open("b", handover(1)).is_err());
         drop(all);
-        let open = sessions.open("b", handover(LARGEST)).unwrap();
+        let open = sessions.open("b", handover(LARGEST_SECRET)).unwrap();
         assert!(!format!("{sessions:?} {open:?}").contains("xx"), "it is in no log");
     }
 }

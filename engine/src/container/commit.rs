@@ -34,6 +34,19 @@ impl Containers {
         self.root_fs(&*self.find(key)?)?.changes()
     }
 
+    /// The bytes of what a container has written; none if it cannot be read. Blocks.
+    pub fn size_of(&self, container: &Container) -> u64 {
+        if let Some(upper) = container.graph_data.get("UpperDir") {
+            return tree::size_of(upper.as_ref());
+        }
+        let dir = rootfs_dir(&container.paths.dir);
+        let copy = RootFs::as_it_is(&self.images, &container.graph_data, &dir);
+        copy.written().unwrap_or_else(|error| {
+            tracing::debug!(id = %container.id, error = error.chain(), "its size is not known");
+            0
+        })
+    }
+
     /// Writes the root file system of a container as an archive. Blocks.
     pub fn export(&self, key: &str, to: impl Write) -> Result<()> {
         let container = self.find(key)?;

@@ -59,8 +59,7 @@ impl Engine {
 
     /// The bytes of a container. Blocks.
     pub fn sizes_of(&self, container: &Container) -> Sizes {
-        let upper = container.graph_data.get("UpperDir");
-        let own = upper.map_or(0, |upper| tree::size_of(upper.as_ref()));
+        let own = self.containers.size_of(container);
         let image = self.images.find(&container.image).map_or(0, |image| image.size);
         Sizes { own, all: own + image }
     }

@@ -147,6 +147,26 @@ fn a_commit_of_a_copy_knew_nothing_of_the_layers_below() {
     daemon.docker_ok(&["rmi", "-f", "step", "made:0", "made:1"]);
 }
 
+#[test]
+fn a_container_of_a_copy_was_told_to_have_written_nothing() {
+    for driver in ["overlay2", "vfs"] {
+        let daemon = Daemon::start(&["--storage-driver", driver]);
+        container(&daemon, "cc", &[]);
+        let size = |client| daemon.ok(client, &["ps", "-s", "--format", "{{.Size}}"]);
+        for client in Client::ALL {
+            assert!(size(client).starts_with("0B (virtual "), "{driver}: {}", size(client));
+        }
+        daemon.docker_ok(&["exec", "cc", "write", "/tmp/new", "text"]);
+        for client in Client::ALL {
+            assert!(size(client).starts_with("5B (virtual "), "{driver}: {}", size(client));
+            assert_eq!(daemon.ok(client, &["inspect", "-s", "-f", "{{.SizeRw}}", "cc"]), "5");
+        }
+        daemon.docker_ok(&["kill", "cc"]);
+        let pruned = daemon.docker_ok(&["container", "prune", "-f"]);
+        assert!(pruned.ends_with("Total reclaimed space: 5B"), "{driver}: {pruned}");
+    }
+}
+
 fn names(archive: &[u8]) -> Vec<String> {
     let mut archive = tar::Archive::new(archive);
     let entries = archive.entries().unwrap();

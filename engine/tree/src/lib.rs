@@ -12,6 +12,7 @@ mod part;
 mod resolve;
 pub mod walk;
 
+use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Write};
@@ -144,16 +145,10 @@ impl Tree {
     }
 
     fn size_noting(&self, note: impl FnMut()) -> u64 {
-        let mut seen = std::collections::HashSet::new();
-        let mut bytes = 0_u64;
-        let count = |stat: &Stat| {
-            if stat.st_nlink < 2 || seen.insert((stat.st_dev, stat.st_ino)) {
-                bytes = bytes.saturating_add(u64::try_from(stat.st_size).unwrap_or(0));
-            }
-        };
+        let mut files = Files::default();
         // A root that cannot be read has nothing that could be counted.
-        let _ = each_file(self.as_fd(), note, count);
-        bytes
+        let _ = each_file(self.as_fd(), note, |stat| files.count(stat));
+        files.bytes
     }
 }
 
@@ -173,6 +168,29 @@ impl From<Tree> for OwnedFd {
 impl AsFd for Tree {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
+    }
+}
+
+/// Files whose bytes are added up.
+#[derive(Debug, Default)]
+pub struct Files {
+    /// Those with several names.
+    seen: HashSet<(u64, u64)>,
+    bytes: u64,
+}
+
+impl Files {
+    /// Adds a regular file, once whatever names it has. Nothing else counts.
+    pub fn count(&mut self, stat: &Stat) {
+        let is_file = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
+        if is_file && (stat.st_nlink < 2 || self.seen.insert((stat.st_dev, stat.st_ino))) {
+            self.bytes = self.bytes.saturating_add(u64::try_from(stat.st_size).unwrap_or(0));
+        }
+    }
+
+    /// How many they are together.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
     }
 }
 

@@ -11,7 +11,7 @@ use std::os::unix::ffi::OsStrExt;
 
 use rustix::fs::{AtFlags, FileType, Mode, Stat};
 use rustix::io::Errno;
-use tree::{DEEPEST, DIRECTORY, Tree, is_opaque, is_whiteout, names, through};
+use tree::{DEEPEST, DIRECTORY, Files, Tree, is_opaque, is_whiteout, names, through};
 
 use super::{RootFs, StorageDriver};
 use crate::pack::join;
@@ -109,6 +109,24 @@ impl RootFs {
             Error::internal(format!("cannot list the changes in {}", self.dir.display()), error)
         })?;
         Ok(changes)
+    }
+
+    /// Bytes of the files that are not as the image has them, each file once.
+    pub fn written(&self) -> Result<u64> {
+        let mut files = Files::default();
+        let walked = self.walk(false, &mut |found| {
+            // What is deleted is not there, nor is what vanishes meanwhile.
+            if let Ok(stat) =
+                rustix::fs::statat(found.parent, found.name, AtFlags::SYMLINK_NOFOLLOW)
+            {
+                files.count(&stat);
+            }
+            Ok(())
+        });
+        walked.map_err(|error| {
+            Error::internal(format!("cannot tell how large {} is", self.dir.display()), error)
+        })?;
+        Ok(files.bytes())
     }
 
     /// Shows what is not as the layers have it, and if `same` what an overlay has touched and left as

@@ -111,6 +111,24 @@ fn upper_layers_hide_lower_ones_in_a_copy() {
 }
 
 #[test]
+fn a_copy_was_as_large_as_nothing_whatever_was_written_to_it() {
+    let scratch = Scratch::new();
+    let (images, rootfs) = load(&scratch, StorageDriver::Vfs, &two_layers());
+    let root = rootfs.upper();
+    assert_eq!(rootfs.written().unwrap(), 0);
+    fs::write(root.join("mine"), [0; 1000]).unwrap();
+    fs::hard_link(root.join("mine"), root.join("again")).unwrap();
+    fs::write(root.join("new"), [0; 500]).unwrap();
+    fs::remove_file(root.join("a/old")).unwrap();
+    std::os::unix::fs::symlink("/a/both", root.join("link")).unwrap();
+    assert_eq!(rootfs.written().unwrap(), 1500);
+    // One that is gone meanwhile is not made again.
+    let gone = scratch.path("gone");
+    let looked_at = RootFs::as_it_is(&images, &rootfs.driver_data(), &gone);
+    assert!(looked_at.written().is_err() && !gone.exists());
+}
+
+#[test]
 fn an_image_without_layers_is_an_empty_root() {
     privately(|| {
         let scratch = Scratch::new();

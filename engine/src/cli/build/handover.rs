@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use dockerfile::LARGEST_SECRET;
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
@@ -18,9 +19,6 @@ use tokio::net::UnixStream;
 use super::super::client::{Client, Stream, escape};
 use super::super::commands::BuildArgs;
 use super::super::error::CliError;
-
-/// The most bytes of a secret: the daemon takes no more.
-const LARGEST: usize = 500 << 10;
 
 /// What is handed over.
 #[derive(Default)]
@@ -140,11 +138,11 @@ fn secret(flag: &str) -> Result<(String, Vec<u8>), CliError> {
         };
         let mut bytes = Vec::new();
         let file = File::open(path).map_err(unread)?;
-        file.take(LARGEST as u64 + 1).read_to_end(&mut bytes).map_err(unread)?;
+        file.take(LARGEST_SECRET as u64 + 1).read_to_end(&mut bytes).map_err(unread)?;
         bytes
     };
-    if bytes.len() > LARGEST {
-        return Err(wrong(format!("secret {id} too big. max size {LARGEST}")));
+    if bytes.len() > LARGEST_SECRET {
+        return Err(wrong(format!("secret {id} too big. max size {LARGEST_SECRET}")));
     }
     Ok((id.to_owned(), bytes))
 }
@@ -186,8 +184,8 @@ mod tests {
         let named = path.display();
         let file = secret(&format!("id=a,src={named}"));
         let typed = secret(&format!("type=file,id=PATH,source={named}"));
-        let large =
-            fs::write(&path, vec![0; LARGEST + 1]).map(|()| secret(&format!("id=a,src={named}")));
+        let large = fs::write(&path, vec![0; LARGEST_SECRET + 1])
+            .map(|()| secret(&format!("id=a,src={named}")));
         fs::remove_file(&path).unwrap();
         assert_eq!(file.unwrap(), ("a".to_owned(), b"of a file".to_vec()));
         assert_eq!(typed.unwrap().1, b"of a file");
