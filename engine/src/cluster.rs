@@ -14,12 +14,14 @@ mod record;
 mod sharing;
 mod told;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use cnm::controller::HostLink;
 use cnm::store::{Batch, Durability};
-use cnm::{Kind, Store};
+use cnm::{Kind, LinkName, Store};
 
 use crate::container::Containers;
 use crate::network::Networks;
@@ -67,6 +69,11 @@ impl Membership {
     /// What this host is a member of, if of anything.
     pub fn member(&self) -> Option<Arc<Member>> {
         self.lock().clone()
+    }
+
+    /// The links of this host.
+    pub(crate) fn links(&self) -> Result<Arc<BTreeMap<LinkName, HostLink>>> {
+        Ok(self.networks.kernel().host_facts()?.links)
     }
 
     /// The same where nothing can be done without.

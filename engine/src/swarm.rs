@@ -169,7 +169,8 @@ impl Swarm {
             "" => state.address.to_string(),
             named => named.to_owned(),
         };
-        let addresses = Addresses::find(&wanted.listen, &advertise, &[])?;
+        let links = self.membership.links()?;
+        let addresses = Addresses::find(&links, &wanted.listen, &advertise, &[])?;
         if addresses.advertised != state.address {
             return Err(Error::invalid(format!(
                 "a manager keeps the address by which its member of the store is known: {}",
@@ -191,7 +192,8 @@ impl Swarm {
                 member.place()
             )));
         }
-        let addresses = Addresses::find(listen, advertise, managers)?;
+        let links = self.membership.links()?;
+        let addresses = Addresses::find(&links, listen, advertise, managers)?;
         cluster::forget(self.store.as_ref())?;
         Ok(Own {
             node: cluster::node_id(self.store.as_ref())?,

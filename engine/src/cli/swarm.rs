@@ -40,13 +40,23 @@ async fn init(client: &Client, args: SwarmInitArgs) -> Outcome {
         "AdvertiseAddr": args.advertise_addr.unwrap_or_default(),
         "Availability": args.availability, "ForceNewCluster": args.force_new_cluster,
     });
-    let node = client.post("/swarm/init", Some(&body)).await?;
+    let node = client.post("/swarm/init", Some(&body)).await.map_err(advised)?;
     let node = node.as_str().unwrap_or_default();
     say(&format!("Swarm initialized: current node ({node}) is now a manager.\n"));
     tell_how(client, "worker").await?;
     say("To add a manager to this swarm, run 'rnet swarm join-token manager' and follow the \
          instructions.");
     Ok(0)
+}
+
+/// What to do about an address that cannot be found is said by the client, as by Docker's.
+fn advised(mut error: CliError) -> CliError {
+    const OF_ADDRESSES: [&str; 2] =
+        ["could not choose an IP address to advertise", "could not find the system's IP address"];
+    if OF_ADDRESSES.iter().any(|text| error.message.contains(text)) {
+        error.message += " - specify one with --advertise-addr";
+    }
+    error
 }
 
 async fn join(client: &Client, args: SwarmJoinArgs) -> Outcome {

@@ -1,10 +1,17 @@
 //! Addresses of a node of a swarm, as users write them: an address or an interface, with a port.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
+
+use cnm::LinkName;
+use cnm::controller::HostLink;
 
 use crate::cluster::address::{Owned, addresses, is_of_use, of_link, source};
 use engine_error::{Error, Result};
 use swarm::PORT;
+
+/// The links of the host, as the kernel tells of them.
+pub(super) type Links = BTreeMap<LinkName, HostLink>;
 
 /// Where others reach this node, and where it listens if it is a manager.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,14 +23,19 @@ pub(super) struct Addresses {
 
 impl Addresses {
     /// Those that a user named; where none is, the one that `managers` are reached from, or the only one.
-    pub(super) fn find(listen: &str, advertise: &str, managers: &[String]) -> Result<Self> {
+    pub(super) fn find(
+        links: &Links,
+        listen: &str,
+        advertise: &str,
+        managers: &[String],
+    ) -> Result<Self> {
         let mut all = addresses()?;
         all.retain(|owned| owned.up);
-        Self::among(&all, (listen, advertise), || towards(managers))
+        Self::among((&all, links), (listen, advertise), || towards(managers))
     }
 
     fn among(
-        all: &[Owned],
+        (all, links): (&[Owned], &Links),
         (listen, advertise): (&str, &str),
         towards: impl FnOnce() -> Option<IpAddr>,
     ) -> Result<Self> {
@@ -36,7 +48,7 @@ impl Addresses {
         let wrong = "advertise address must be a non-zero IP address or network interface (with \
                      optional port number)";
         let (advertised, port) = match advertise {
-            "" => (towards().map_or_else(|| only(all, listen.ip()), Ok)?, listen.port()),
+            "" => (towards().map_or_else(|| only(all, links, listen.ip()), Ok)?, listen.port()),
             named => match read(named, all, false) {
                 Some(found) if !found.ip().is_unspecified() => (found.ip(), found.port()),
                 _ => return Err(Error::invalid(wrong)),
@@ -73,29 +85,44 @@ fn read(text: &str, all: &[Owned], any: bool) -> Option<SocketAddr> {
 }
 
 /// The only address that this host has, in Docker's words if it has several.
-fn only(all: &[Owned], listen: IpAddr) -> Result<IpAddr> {
+fn only(all: &[Owned], links: &Links, listen: IpAddr) -> Result<IpAddr> {
     if !listen.is_unspecified() {
         return Ok(listen);
     }
-    let is_usable = |owned: &&Owned| !owned.address.is_loopback() && is_of_use(owned.address);
-    let mut usable: Vec<_> = all.iter().filter(is_usable).collect();
+    let usable = usable(all, links);
+    let [one, rest @ ..] = usable.as_slice() else {
+        return Err(Error::invalid("could not find the system's IP address"));
+    };
+    let Some(other) = rest.first() else { return Ok(one.address) };
+    let place = if one.link == other.link {
+        format!("interface {} ({} and {})", one.link, one.address, other.address)
+    } else {
+        let on = |owned: &Owned| format!("{} on {}", owned.address, owned.link);
+        format!("different interfaces ({} and {})", on(one), on(other))
+    };
+    Err(Error::invalid(format!(
+        "could not choose an IP address to advertise since this system has multiple addresses on \
+         {place}"
+    )))
+}
+
+/// The addresses that others may reach this host at. Links of ours lead to containers, and so do bridges
+/// where the host has links that are none; IPv4 comes first.
+fn usable<'a>(all: &'a [Owned], links: &Links) -> Vec<&'a Owned> {
+    let link = |owned: &Owned| links.get(&owned.link.parse().ok()?);
+    let is_ours = |owned: &Owned| link(owned).is_some_and(|link| link.tag.is_some());
+    let is_on_bridge = |owned: &Owned| link(owned).is_some_and(|link| link.bridge);
+    let mut usable: Vec<_> = all
+        .iter()
+        .filter(|owned| !owned.address.is_loopback() && is_of_use(owned.address) && !is_ours(owned))
+        .collect();
+    if !usable.iter().all(|owned| is_on_bridge(owned)) {
+        usable.retain(|owned| !is_on_bridge(owned));
+    }
     if usable.iter().any(|owned| owned.address.is_ipv4()) {
         usable.retain(|owned| owned.address.is_ipv4());
     }
-    match usable.as_slice() {
-        [] => Err(Error::invalid(
-            "could not find the system's IP address - specify one with --advertise-addr",
-        )),
-        [one] => Ok(one.address),
-        several => {
-            let named = several.iter().map(|o| format!("{} on {}", o.address, o.link));
-            Err(Error::invalid(format!(
-                "could not choose an IP address to advertise since this system has multiple \
-                 addresses ({}) - specify one with --advertise-addr",
-                named.collect::<Vec<_>>().join(" and ")
-            )))
-        }
-    }
+    usable
 }
 
 /// The address from which this host reaches a manager. Nothing is sent.
@@ -124,8 +151,51 @@ mod tests {
         ]
     }
 
+    /// What is chosen of a host with these addresses, the names of whose links tell what they are.
+    fn chosen(addresses: &[(&str, &str)]) -> String {
+        let owned = |(link, address): &(&str, &str)| Owned {
+            link: (*link).to_owned(),
+            address: address.parse().unwrap(),
+            up: true,
+        };
+        let all: Vec<_> = addresses.iter().map(owned).collect();
+        let link = |owned: &Owned| HostLink {
+            bridge: owned.link.contains("br") || owned.link == "rnet0",
+            tag: (owned.link == "rnet0").then(String::new),
+            ..HostLink::default()
+        };
+        let links = all.iter().map(|owned| (owned.link.parse().unwrap(), link(owned))).collect();
+        let found = Addresses::among((&all, &links), ("0.0.0.0:2377", ""), || None);
+        found.map_or_else(|error| error.to_string(), |found| found.advertised.to_string())
+    }
+
+    #[test]
+    fn a_host_was_told_to_be_reached_at_the_bridge_of_its_containers() {
+        let (lo, ours) = (("lo", "127.0.0.1"), ("rnet0", "172.17.0.1"));
+        let nothing = "could not find the system's IP address";
+        let several = "could not choose an IP address to advertise since this system has multiple \
+                       addresses on";
+        assert_eq!(chosen(&[lo, ours]), nothing);
+        assert_eq!(chosen(&[lo, ours, ("eth0", "192.0.2.1")]), "192.0.2.1");
+        assert_eq!(chosen(&[ours, ("eth0", "2001:db8::1"), ("eth0", "192.0.2.1")]), "192.0.2.1");
+        assert_eq!(
+            chosen(&[ours, ("virbr0", "192.168.122.1"), ("eth0", "192.0.2.1")]),
+            "192.0.2.1"
+        );
+        assert_eq!(chosen(&[ours, ("br0", "192.0.2.1")]), "192.0.2.1");
+        assert_eq!(
+            chosen(&[ours, ("eth0", "192.0.2.1"), ("eth0", "192.0.2.2")]),
+            format!("{several} interface eth0 (192.0.2.1 and 192.0.2.2)")
+        );
+        assert_eq!(
+            chosen(&[ours, ("eth0", "192.0.2.1"), ("eth1", "198.51.100.1")]),
+            format!("{several} different interfaces (192.0.2.1 on eth0 and 198.51.100.1 on eth1)")
+        );
+    }
+
     fn find(listen: &str, advertise: &str) -> Result<String, String> {
-        let found = Addresses::among(&host(), (listen, advertise), || None);
+        let links = Links::new();
+        let found = Addresses::among((&host(), &links), (listen, advertise), || None);
         let found = found.map_err(|error| error.to_string())?;
         Ok(format!("{} {} {}", found.advertised, found.port, found.listen))
     }
