@@ -45,6 +45,7 @@ pub mod transfer;
 pub mod transport;
 pub mod version;
 pub mod volumes;
+pub mod waiting;
 pub mod websocket;
 pub mod wire;
 

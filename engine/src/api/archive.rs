@@ -13,6 +13,7 @@ use hyper::StatusCode;
 use hyper::header::HeaderValue;
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
 
 use super::Api;
 use super::body::{self, Response};
@@ -32,16 +33,18 @@ const PIECE: usize = 64 << 10;
 /// Runs a copy on a thread of its own, once there is a place for it.
 async fn apart<T: Send + 'static>(
     api: &Arc<Api>,
+    left: &CancellationToken,
     copy: impl FnOnce(&Api) -> Result<T> + Send + 'static,
 ) -> Result<T> {
     let its = api.clone();
-    api.transfers.copies.run(move || copy(&its)).await
+    api.transfers.copies.run(left, move || copy(&its)).await
 }
 
 /// `HEAD /containers/{id}/archive`.
 pub async fn stat(api: &Arc<Api>, key: &str, request: &Request) -> Result<Response> {
     let (key, path) = (key.to_owned(), path(request));
-    let stat = apart(api, move |api| api.engine.containers.path_stat(&key, &path)).await?;
+    let stat = move |api: &Api| api.engine.containers.path_stat(&key, &path);
+    let stat = apart(api, &request.left, stat).await?;
     Ok(told(body::empty(StatusCode::OK), &stat))
 }
 
@@ -50,7 +53,7 @@ pub async fn read(api: &Arc<Api>, key: &str, request: &Request) -> Result<Respon
     let (key, path) = (key.to_owned(), path(request));
     let (known, stat) = oneshot::channel();
     let (writer, pieces) = pipe::writer(&api.transfers.copies);
-    let api = api.clone();
+    let (api, left) = (api.clone(), request.left.clone());
     let reading = tokio::spawn(async move {
         let copy = move |api: &Api| {
             let begin = |stat| {
@@ -60,7 +63,7 @@ pub async fn read(api: &Arc<Api>, key: &str, request: &Request) -> Result<Respon
             let read = api.engine.containers.read_path(&key, &path, begin);
             read.inspect_err(|error| writer.fail(error))
         };
-        apart(&api, copy).await
+        apart(&api, &left, copy).await
     });
     if let Ok(stat) = stat.await {
         return Ok(told(body::stream("application/x-tar", received(pieces)), &stat));
@@ -76,8 +79,10 @@ pub async fn write(api: &Arc<Api>, key: &str, request: Request) -> Result<Respon
         keep_kinds: request.query.flag("noOverwriteDirNonDir"),
         to_user: request.query.flag("copyUIDGID"),
     };
+    let left = request.left.clone();
     let archive = pipe::reader(request.stream(), &api.transfers.copies);
-    apart(api, move |api| api.engine.containers.write_path(&key, &path, how, archive)).await?;
+    let write = move |api: &Api| api.engine.containers.write_path(&key, &path, how, archive);
+    apart(api, &left, write).await?;
     Ok(body::empty(StatusCode::OK))
 }
 
@@ -117,9 +122,10 @@ fn file_mode(mode: u32) -> u32 {
 }
 
 /// `GET /containers/{id}/changes`.
-pub async fn changes(api: &Arc<Api>, key: &str) -> Result<Response> {
+pub async fn changes(api: &Arc<Api>, key: &str, request: &Request) -> Result<Response> {
     let key = key.to_owned();
-    let changes = walking(api, move |api| api.engine.containers.changes(&key)).await?;
+    let changes = move |api: &Api| api.engine.containers.changes(&key);
+    let changes = walking(api, &request.left, changes).await?;
     let kind = |kind| match kind {
         ChangeKind::Modified => 0,
         ChangeKind::Added => 1,
@@ -132,17 +138,17 @@ pub async fn changes(api: &Arc<Api>, key: &str) -> Result<Response> {
 }
 
 /// `GET /containers/{id}/export`.
-pub async fn export(api: &Arc<Api>, key: &str) -> Result<Response> {
+pub async fn export(api: &Arc<Api>, key: &str, request: &Request) -> Result<Response> {
     let key = key.to_owned();
     let (writer, mut pieces) = pipe::writer(&api.transfers.copies);
-    let api = api.clone();
+    let (api, left) = (api.clone(), request.left.clone());
     let exporting = tokio::spawn(async move {
         let export = move |api: &Api| {
             let to = BufWriter::with_capacity(PIECE, &writer);
             let exported = api.engine.containers.export(&key, to);
             exported.inspect_err(|error| writer.fail(error))
         };
-        apart(&api, export).await
+        apart(&api, &left, export).await
     });
     // An error before the first piece is a status; later the transfer breaks off.
     if let Some(Ok(first)) = pieces.recv().await {
@@ -155,7 +161,7 @@ pub async fn export(api: &Arc<Api>, key: &str) -> Result<Response> {
 
 /// `POST /commit`.
 pub async fn commit(api: &Arc<Api>, request: Request) -> Result<Response> {
-    let query = request.query.clone();
+    let (query, left) = (request.query.clone(), request.left.clone());
     let given = request.value().await?;
     let text = |name: &str| query.text(name).unwrap_or_default().to_owned();
     let key = text("container");
@@ -173,7 +179,7 @@ pub async fn commit(api: &Arc<Api>, request: Request) -> Result<Response> {
     };
     let containers = api.engine.containers.clone();
     // Before it is paused: nothing stands still because others copy.
-    let place = api.transfers.copies.take().await?;
+    let place = api.transfers.copies.take(&left).await?;
     let pause = query.flag_or("pause", true) && container.state.status == Status::Running;
     // It may have ended meanwhile; then there is nothing to pause.
     let paused = pause && containers.pause(&container.id).await.is_ok();

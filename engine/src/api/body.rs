@@ -3,14 +3,15 @@
 use std::convert::Infallible;
 
 use bytes::Bytes;
-use futures_util::{Stream, StreamExt};
+use futures_util::{Stream, StreamExt, stream};
 use http_body_util::combinators::UnsyncBoxBody;
-use http_body_util::{BodyExt, Empty, Full, StreamBody};
+use http_body_util::{BodyExt, BodyStream, Empty, Full, StreamBody};
 use hyper::StatusCode;
-use hyper::body::Frame;
+use hyper::body::{Body as _, Frame};
 use hyper::header::{CONTENT_TYPE, HeaderValue, LOCATION};
 use serde::Serialize;
 use serde_json::Value;
+use tokio_util::sync::DropGuard;
 
 use engine_error::{Error, Kind};
 
@@ -89,6 +90,23 @@ pub fn line(value: &Value) -> Bytes {
     text.into()
 }
 
+/// A body whose client is known to have left if it is dropped before its end.
+pub fn watched(body: Body, left: DropGuard) -> Body {
+    if body.size_hint().exact().is_some() {
+        // It is here as a whole: nothing is done for it any more.
+        left.disarm();
+        return body;
+    }
+    let frames = stream::unfold((BodyStream::new(body), left), |(mut frames, left)| async move {
+        if let Some(frame) = frames.next().await {
+            return Some((frame, (frames, left)));
+        }
+        left.disarm();
+        None
+    });
+    StreamBody::new(frames).boxed_unsync()
+}
+
 fn with_status(status: StatusCode, body: Body) -> Response {
     let mut response = Response::new(body);
     *response.status_mut() = status;
@@ -98,4 +116,30 @@ fn with_status(status: StatusCode, body: Body) -> Response {
 fn typed(mut response: Response, content_type: HeaderValue) -> Response {
     response.headers_mut().insert(CONTENT_TYPE, content_type);
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio_util::sync::CancellationToken;
+
+    use super::*;
+
+    /// Whether a client has left that is answered so and gets so many lines.
+    async fn has_left(response: Response, lines: usize) -> bool {
+        let left = CancellationToken::new();
+        let mut body = watched(response.into_body(), left.clone().drop_guard());
+        for _ in 0..lines {
+            let _ = body.frame().await;
+        }
+        drop(body);
+        left.is_cancelled()
+    }
+
+    #[tokio::test]
+    async fn a_client_has_left_if_it_does_not_get_the_end_of_a_stream() {
+        let lines = || json_lines(stream::iter([Value::Null]));
+        assert!(has_left(lines(), 0).await && has_left(lines(), 1).await);
+        assert!(!has_left(lines(), 2).await);
+        assert!(!has_left(no_content(), 0).await && !has_left(json(&Value::Null), 0).await);
+    }
 }

@@ -69,10 +69,7 @@ pub async fn build(api: &Arc<Api>, request: Request) -> Result<Response> {
     let engine = api.engine.clone();
     let places = api.transfers.builds.clone();
     let building = tokio::spawn(async move {
-        let place = tokio::select! {
-            place = places.take() => place?,
-            () = cancel.cancelled() => return Err(build::cancelled().into()),
-        };
+        let place = places.take(&cancel).await.map_err(|_| build::cancelled())?;
         let build = move || engine.builds.build(wanted, source, sender, &cancel);
         let ended = place.run(build).await;
         drop(named);

@@ -6,10 +6,12 @@ use chrono::Utc;
 use futures_util::StreamExt;
 use hyper::StatusCode;
 use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
 
 use super::body::{self, Response};
 use super::request::Request;
 use super::version::Version;
+use super::waiting::turn;
 use super::wire::container_create::{self, Defaults};
 use super::wire::container_inspect::{self, Beside};
 use super::wire::container_list::{self, Called};
@@ -36,10 +38,10 @@ pub async fn blocking<T: Send + 'static>(
 /// are left for everything else.
 pub async fn walking<T: Send + 'static>(
     api: &Arc<Api>,
+    left: &CancellationToken,
     work: impl FnOnce(&Api) -> Result<T> + Send + 'static,
 ) -> Result<T> {
-    let over = |error| Error::internal("the daemon is ending", error);
-    let permit = api.walks.clone().acquire_owned().await.map_err(over)?;
+    let permit = turn(&api.walks, left).await?;
     let api = api.clone();
     blocking(move || {
         let _permit = permit;
@@ -63,7 +65,7 @@ pub async fn list(api: &Arc<Api>, request: &Request) -> Result<Response> {
         Ok(entries.collect::<Vec<_>>())
     };
     let entries = if size {
-        walking(api, entries).await?
+        walking(api, &request.left, entries).await?
     } else {
         let api = api.clone();
         blocking(move || entries(&api)).await?
@@ -121,7 +123,8 @@ pub async fn inspect(api: &Arc<Api>, key: &str, request: &Request) -> Result<Res
     let container = api.engine.containers.find(key)?;
     let sizes = if request.query.flag("size") {
         let container = container.clone();
-        Some(walking(api, move |api| Ok(api.engine.sizes_of(&container))).await?)
+        let sizes = move |api: &Api| Ok(api.engine.sizes_of(&container));
+        Some(walking(api, &request.left, sizes).await?)
     } else {
         None
     };
@@ -297,7 +300,8 @@ pub async fn prune(api: &Arc<Api>, request: &Request) -> Result<Response> {
     let (mut removed, mut reclaimed) = (Vec::new(), 0);
     for container in selection.apply(api.engine.containers.list()) {
         let of = container.clone();
-        let size = walking(api, move |api| Ok(api.engine.sizes_of(&of).own)).await?;
+        let size = move |api: &Api| Ok(api.engine.sizes_of(&of).own);
+        let size = walking(api, &request.left, size).await?;
         match api.engine.containers.remove(&container.id, Remove::default()).await {
             Ok(()) => {
                 removed.push(container.id.clone());

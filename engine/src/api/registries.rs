@@ -10,6 +10,7 @@ use super::body::{self, Response};
 use super::filters::Filters;
 use super::request::Request;
 use super::transfer::streamed;
+use super::waiting::wanted;
 use super::wire::{image as wire, registry};
 use super::{Api, images};
 use engine_error::{Error, Result};
@@ -37,22 +38,23 @@ pub async fn push(api: &Arc<Api>, name: &str, request: &Request) -> Result<Respo
         }
         Ok(())
     };
-    streamed(lines, |line: Progress| wire::progress(&line), end).await
+    streamed(lines, |line: Progress| wire::progress(&line), end, &request.left).await
 }
 
 /// `POST /auth`: whether a registry takes credentials.
 pub async fn login(api: &Api, request: Request) -> Result<Response> {
+    let left = request.left.clone();
     let config: registry::AuthConfig = request.json().await?;
     let server = config.serveraddress.clone();
     let auth = config.credentials().unwrap_or_default();
-    let token = api.engine.images.login(&server, &auth).await?;
+    let token = wanted(&left, api.engine.images.login(&server, &auth)).await??;
     Ok(body::json(&json!({"Status": "Login Succeeded", "IdentityToken": token})))
 }
 
 /// `GET /distribution/{name}/json`.
 pub async fn describe(api: &Api, name: &str, request: &Request) -> Result<Response> {
     let auth = registry::auth(request);
-    let described = api.engine.images.describe(name, auth).await?;
+    let described = wanted(&request.left, api.engine.images.describe(name, auth)).await??;
     Ok(body::json(&registry::described(&described)))
 }
 
@@ -69,7 +71,8 @@ pub async fn search(api: &Api, request: &Request) -> Result<Response> {
     };
     let term = request.query.text("term").unwrap_or_default();
     let auth = registry::auth(request);
-    let found = api.engine.images.search_registry(term, limit, auth.as_ref()).await?;
+    let found = api.engine.images.search_registry(term, limit, auth.as_ref());
+    let found = wanted(&request.left, found).await??;
     // Nothing is built automatically any more.
     let automated = filters.flag("is-automated")? == Some(true);
     let fits = |one: &&SearchResult| {

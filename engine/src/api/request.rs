@@ -35,7 +35,7 @@ pub struct Request {
     pub version: Version,
     /// The headers.
     pub headers: HeaderMap,
-    /// Cancelled if the client leaves before there is a reply.
+    /// Cancelled if the client leaves before it has all of the reply.
     pub left: CancellationToken,
     body: Incoming,
     upgrade: Option<OnUpgrade>,

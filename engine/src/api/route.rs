@@ -131,8 +131,8 @@ async fn container(
         ("DELETE", [key]) => containers::remove(&api, key, &request).await,
         ("POST", [key, "update"]) => containers::update(&api, key, request).await,
         ("GET", [key, "stats"]) => stats::stream(&api, key, &request).await,
-        ("GET", [key, "changes"]) => archive::changes(&api, key).await,
-        ("GET", [key, "export"]) => archive::export(&api, key).await,
+        ("GET", [key, "changes"]) => archive::changes(&api, key, &request).await,
+        ("GET", [key, "export"]) => archive::export(&api, key, &request).await,
         ("HEAD", [key, "archive"]) => archive::stat(&api, key, &request).await,
         ("GET", [key, "archive"]) => archive::read(&api, key, &request).await,
         ("PUT", [key, "archive"]) => archive::write(&api, key, request).await,
@@ -164,7 +164,9 @@ async fn execs(api: Arc<Api>, method: &str, path: &[&str], request: Request) -> 
 async fn image(api: Arc<Api>, method: &str, path: &[&str], request: Request) -> Result<Response> {
     match (method, &path[1..]) {
         ("GET", ["json"]) => images::list(&api, &request).await,
-        ("GET", ["get"]) => transfer::save(&api, request.query.all("names").to_vec()).await,
+        ("GET", ["get"]) => {
+            transfer::save(&api, request.query.all("names").to_vec(), &request).await
+        }
         ("GET", ["search"]) => registries::search(&api, &request).await,
         ("POST", ["create"]) => transfer::create(&api, request).await,
         ("POST", ["load"]) => Ok(transfer::load(&api, request)),
@@ -176,7 +178,7 @@ async fn image(api: Arc<Api>, method: &str, path: &[&str], request: Request) -> 
             images::history(&api, &name.join("/"), &request).await
         }
         ("GET", [name @ .., "get"]) if !name.is_empty() => {
-            transfer::save(&api, vec![name.join("/")]).await
+            transfer::save(&api, vec![name.join("/")], &request).await
         }
         ("POST", [name @ .., "tag"]) if !name.is_empty() => {
             images::tag(&api, &name.join("/"), &request).await

@@ -15,7 +15,7 @@ use tokio::net::UnixStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_util::task::TaskTracker;
 
-use super::body::Response;
+use super::body::{self, Response};
 use super::listener::{Listener, Stream};
 use super::request::Request;
 use super::transport::{Socket, Transport};
@@ -200,13 +200,12 @@ async fn answer(api: Arc<Api>, request: hyper::Request<Incoming>, from: &Origin)
     let begun = std::time::Instant::now();
     let replied = match Request::new(request, from.is_local) {
         Ok(request) => {
-            // Dropped with this when the client hangs up.
+            // Dropped with this, or with the reply, when the client hangs up.
             let left = request.left.clone().drop_guard();
             let answering = from.requests.spawn(async move { route::dispatch(api, request).await });
             let fault = |error| Error::internal("the request ended in a fault", error);
             let replied = answering.await.unwrap_or_else(|error| Err(fault(error)));
-            left.disarm();
-            replied
+            replied.map(|response| response.map(|body| body::watched(body, left)))
         }
         Err(error) => Err(error),
     };
@@ -254,8 +253,7 @@ mod tests {
     async fn a_client_that_sends_a_head_too_slowly_is_cut_off() {
         let (near, mut far) = UnixStream::pair().unwrap();
         far.write_all(b"GET / HTTP/1.1\r\nHost: ").await.unwrap();
-        let service =
-            service_fn(async |_| Ok::<_, std::convert::Infallible>(crate::api::body::no_content()));
+        let service = service_fn(async |_| Ok::<_, std::convert::Infallible>(body::no_content()));
         let transport = Transport::new(Socket::Unix(near));
         let served = protocol(Duration::from_millis(10))
             .serve_connection(TokioIo::new(transport), service)

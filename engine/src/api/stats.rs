@@ -8,12 +8,14 @@ use bytes::Bytes;
 use futures_util::{Stream, stream};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
 
 use super::Api;
 use super::body::{self, Response};
 use super::containers::blocking;
 use super::request::Request;
 use super::version::Version;
+use super::waiting::turn;
 use super::wire::stats::{self as wire, Stats};
 use crate::container::stats::Watched;
 use crate::container::{Container, Sample, Status};
@@ -31,19 +33,22 @@ pub async fn stream(api: &Arc<Api>, key: &str, request: &Request) -> Result<Resp
     }
     let watched = api.engine.containers.watch_usage(key)?;
     if streams {
-        return Ok(body::stream("application/json", samples(api.clone(), watched)));
+        return Ok(body::stream(
+            "application/json",
+            samples(api.clone(), watched, request.left.clone()),
+        ));
     }
     let container = watched.container();
     if !container.state.has_process() || container.state.status == Status::Restarting {
         return Ok(body::json(&wire::stats(&container, None, None)));
     }
-    let first = sample(api, &container).await?;
+    let first = sample(api, &request.left, &container).await?;
     if at_once {
         return Ok(body::json(&wire::nameless(first.as_ref(), None)));
     }
     tokio::time::sleep(PERIOD).await;
     let container = watched.container();
-    let second = sample(api, &container).await?;
+    let second = sample(api, &request.left, &container).await?;
     let first = first.filter(|_| second.is_some());
     Ok(body::json(&wire::stats(&container, second.as_ref(), first.as_ref())))
 }
@@ -51,6 +56,7 @@ pub async fn stream(api: &Arc<Api>, key: &str, request: &Request) -> Result<Resp
 /// What is known between two samples of one client.
 struct Ticks {
     api: Arc<Api>,
+    left: CancellationToken,
     stop: watch::Receiver<bool>,
     watched: Watched,
     before: Option<Sample>,
@@ -60,9 +66,10 @@ struct Ticks {
 fn samples(
     api: Arc<Api>,
     watched: Watched,
+    left: CancellationToken,
 ) -> impl Stream<Item = Result<Bytes, Infallible>> + Send + 'static {
     let stop = api.stop.subscribe();
-    let ticks = Ticks { api, stop, watched, before: None, next: Instant::now() };
+    let ticks = Ticks { api, left, stop, watched, before: None, next: Instant::now() };
     stream::unfold(ticks, |mut ticks| async move {
         let stats = ticks.next().await?;
         let mut line = serde_json::to_vec(&stats).ok()?;
@@ -82,7 +89,7 @@ impl Ticks {
         // A client that reads slowly gets fewer, not all of them late.
         self.next = Instant::now() + PERIOD;
         let container = self.watched.container();
-        let now = sample(&self.api, &container).await.ok()?;
+        let now = sample(&self.api, &self.left, &container).await.ok()?;
         if self.watched.is_removed() {
             return None;
         }
@@ -94,12 +101,15 @@ impl Ticks {
 }
 
 /// A sample, taken where reading holds nobody up, a few at a time however many are watched.
-async fn sample(api: &Arc<Api>, container: &Arc<Container>) -> Result<Option<Sample>> {
+async fn sample(
+    api: &Arc<Api>,
+    left: &CancellationToken,
+    container: &Arc<Container>,
+) -> Result<Option<Sample>> {
     if !container.state.has_process() {
         return Ok(None);
     }
-    let over = |error| Error::internal("the daemon is ending", error);
-    let permit = api.samples.clone().acquire_owned().await.map_err(over)?;
+    let permit = turn(&api.samples, left).await?;
     let (api, container) = (api.clone(), container.clone());
     blocking(move || {
         let _permit = permit;

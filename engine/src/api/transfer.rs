@@ -8,11 +8,13 @@ use std::sync::Arc;
 use futures_util::{Stream, StreamExt, stream};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::body::{self, Response};
 use super::request::Request;
 use super::route::unsupported;
+use super::waiting::wanted;
 use super::wire::{image as wire, registry};
 use super::{Api, images};
 use crate::container::change_config;
@@ -68,17 +70,19 @@ async fn pull(api: &Arc<Api>, image: &str, request: &Request) -> Result<Response
         publish_pull(&api, &parsed);
         Ok(())
     };
-    streamed(lines, |line: Progress| wire::progress(&line), end).await
+    streamed(lines, |line: Progress| wire::progress(&line), end, &request.left).await
 }
 
 /// The reply of work that tells how it goes. Nothing is answered before the first line is there or
-/// the work has ended: until then an error is a status, and only later a line.
+/// the work has ended: until then an error is a status, and only later a line. With a client that has
+/// `left` before, `end` is dropped.
 pub async fn streamed<T: Send + 'static>(
     mut lines: mpsc::Receiver<T>,
     wire: impl Fn(T) -> Value + Send + 'static,
     end: impl Future<Output = Result<()>> + Send + 'static,
+    left: &CancellationToken,
 ) -> Result<Response> {
-    let Some(first) = lines.recv().await else {
+    let Some(first) = wanted(left, lines.recv()).await? else {
         end.await?;
         return Ok(body::json_lines(stream::empty()));
     };
@@ -179,9 +183,10 @@ async fn import(api: &Arc<Api>, request: Request) -> Result<Response> {
     let message = query.text("message").unwrap_or_default().to_owned();
     let (engine, name) = (api.engine.clone(), reference.clone());
     let places = &api.transfers.imports;
+    let left = request.left.clone();
     let archive = pipe::reader(request.stream(), places);
     let import = move || engine.images.import(archive, name.as_deref(), &config, &message);
-    let id = places.run(import).await?;
+    let id = places.run(&left, import).await?;
     images::publish(api, "import", &id.to_string(), &id.to_string());
     Ok(body::json_lines(stream::iter([json!({"status": id.to_string()})])))
 }
@@ -191,7 +196,7 @@ async fn import(api: &Arc<Api>, request: Request) -> Result<Response> {
 /// `POST /images/load`.
 pub fn load(api: &Arc<Api>, request: Request) -> Response {
     let quiet = request.query.flag("quiet");
-    let places = api.transfers.loads.clone();
+    let (places, left) = (api.transfers.loads.clone(), request.left.clone());
     let archive = pipe::reader(request.stream(), &places);
     let (sender, lines) = mpsc::channel(64);
     let lines = pipe::told(lines, &places);
@@ -208,8 +213,8 @@ pub fn load(api: &Arc<Api>, request: Request) -> Response {
         }
         Ok(())
     };
-    // It goes on when the client leaves.
-    let loading = tokio::spawn(async move { places.run(load).await });
+    // Once it has begun it goes on when the client leaves.
+    let loading = tokio::spawn(async move { places.run(&left, load).await });
     let fault = |error| Error::internal("the transfer ended in a fault", error);
     // Even what is no archive is told of in the stream, as with Docker.
     stream_of(received(lines), |line| line, async move { loading.await.map_err(fault)? })
@@ -225,11 +230,11 @@ fn loaded_line(api: &Api, loaded: &Loaded) -> Value {
 }
 
 /// `GET /images/get` and `GET /images/{name}/get`.
-pub async fn save(api: &Arc<Api>, names: Vec<String>) -> Result<Response> {
+pub async fn save(api: &Arc<Api>, names: Vec<String>, request: &Request) -> Result<Response> {
     if names.is_empty() {
         return Err(Error::invalid("no image named: the parameter names is required"));
     }
-    let places = api.transfers.saves.clone();
+    let (places, left) = (api.transfers.saves.clone(), request.left.clone());
     let (mut writer, mut pieces) = pipe::writer(&places);
     let api = api.clone();
     let save = move || {
@@ -248,7 +253,7 @@ pub async fn save(api: &Arc<Api>, names: Vec<String>) -> Result<Response> {
         }
         Ok::<(), Error>(())
     };
-    let saving = tokio::spawn(async move { places.run(save).await });
+    let saving = tokio::spawn(async move { places.run(&left, save).await });
     let fault = |error| Error::internal("the transfer ended in a fault", error);
     // An error before the first piece is a status; later the transfer breaks off, which is all that
     // can be told after the head.

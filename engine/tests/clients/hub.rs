@@ -9,7 +9,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex, mpsc};
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use base64::Engine as _;
@@ -119,20 +119,14 @@ pub struct Stand(Arc<Mutex<Vec<Asked>>>);
 
 impl Stand {
     /// Listens at an address of the daemon's. Answers are a status and JSON.
-    #[expect(clippy::disallowed_methods, reason = "the thread does nothing else, to its end")]
     pub fn start(
         daemon: &Daemon,
         address: &str,
         answer: impl Fn(&Asked) -> (&'static str, String) + Send + 'static,
     ) -> Self {
-        let namespace = File::open(format!("/proc/{}/ns/net", daemon.id())).unwrap();
         let log = Arc::new(Mutex::new(Vec::new()));
-        let (sender, ready) = mpsc::channel();
-        let (shared, address) = (Arc::clone(&log), address.to_owned());
+        let (shared, listener) = (Arc::clone(&log), listen(daemon, address));
         std::thread::spawn(move || {
-            setns(&namespace, CloneFlags::CLONE_NEWNET).unwrap();
-            let listener = TcpListener::bind(address).unwrap();
-            sender.send(()).unwrap();
             for stream in listener.incoming() {
                 let mut stream = stream.unwrap();
                 let Some(asked) = read(&stream) else { continue };
@@ -146,7 +140,6 @@ impl Stand {
                 );
             }
         });
-        ready.recv().unwrap();
         Self(log)
     }
 
@@ -154,6 +147,18 @@ impl Stand {
     pub fn asked(&self) -> Vec<Asked> {
         self.0.lock().unwrap().clone()
     }
+}
+
+/// Listens at an address of the daemon's.
+#[expect(clippy::disallowed_methods, reason = "the thread does nothing else, to its end")]
+pub fn listen(daemon: &Daemon, address: &str) -> TcpListener {
+    let namespace = File::open(format!("/proc/{}/ns/net", daemon.id())).unwrap();
+    let address = address.to_owned();
+    let listening = std::thread::spawn(move || {
+        setns(&namespace, CloneFlags::CLONE_NEWNET).unwrap();
+        TcpListener::bind(address).unwrap()
+    });
+    listening.join().unwrap()
 }
 
 fn read(stream: &TcpStream) -> Option<Asked> {

@@ -32,6 +32,7 @@ mod hub;
 mod hung;
 mod init;
 mod ipc;
+mod leaving;
 mod links;
 mod lists;
 mod logs;

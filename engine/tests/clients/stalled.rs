@@ -11,7 +11,7 @@ use crate::hung::{check_lives, life, until};
 
 const IMAGE: &str = "rnet/toolbox";
 /// How many of one kind are served at the same time, each on a thread of that name.
-const PLACES: usize = 64;
+pub const PLACES: usize = 64;
 const THREADS: [&str; 5] = ["load", "import", "build", "save", "copy"];
 /// What clients begin to send and never end, and how many of them do. They are more than there are
 /// places, and all together more than threads that requests share.
@@ -26,7 +26,7 @@ const ASKED: [(&str, usize); 2] =
     [("GET /images/get?names=large", 70), ("GET /containers/cc/export", 70)];
 
 /// The beginning of an archive.
-fn archive() -> Vec<u8> {
+pub fn archive() -> Vec<u8> {
     let mut header = tar::Header::new_gnu();
     header.set_path("file").unwrap();
     header.set_size(1 << 20);
@@ -35,7 +35,8 @@ fn archive() -> Vec<u8> {
     header.as_bytes().to_vec()
 }
 
-fn begin(daemon: &Daemon, what: &str, body: &[u8]) -> UnixStream {
+/// Sends the beginning of a request, with all or nothing of its body to come.
+pub fn begin(daemon: &Daemon, what: &str, body: &[u8]) -> UnixStream {
     let mut stream = UnixStream::connect(daemon.socket()).unwrap();
     let length = if body.is_empty() { 0 } else { 1 << 20 };
     let head = format!("{what} HTTP/1.1\r\nHost: docker\r\nContent-Length: {length}\r\n\r\n");
@@ -52,7 +53,7 @@ fn stalled(daemon: &Daemon) -> Vec<UnixStream> {
 }
 
 /// How many threads of the daemon have a name.
-fn threads(daemon: &Daemon, name: &str) -> usize {
+pub fn threads(daemon: &Daemon, name: &str) -> usize {
     let all = fs::read_dir(format!("/proc/{}/task", daemon.id())).unwrap().flatten();
     let named = |path| fs::read_to_string(path).is_ok_and(|found| found.trim_end() == name);
     all.filter(|thread| named(thread.path().join("comm"))).count()

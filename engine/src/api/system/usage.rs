@@ -27,7 +27,7 @@ pub async fn disk_usage(api: &Arc<Api>, request: &Request) -> Result<Response> {
     let (version, shown) = (request.version, Version(42));
     // Older clients are told of everything.
     let types = if version < shown { Vec::new() } else { types };
-    walking(api, move |api| {
+    walking(api, &request.left, move |api| {
         let wants = |name: &str| types.is_empty() || types.iter().any(|wanted| wanted == name);
         let mut usage = json!({
             "LayersSize": 0,

@@ -8,7 +8,9 @@ use std::thread;
 
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio_util::sync::CancellationToken;
 
+use crate::api::waiting::turn;
 use engine_error::{Error, Result};
 
 /// How many requests of one kind are served at the same time; the others wait.
@@ -66,23 +68,23 @@ impl Places {
         self.free.available_permits() > 0
     }
 
-    /// Waits for a place.
-    pub async fn take(&self) -> Result<Place> {
-        let over = |error| Error::internal("the daemon is ending", error);
-        let permit = self.free.clone().acquire_owned().await.map_err(over)?;
+    /// Waits for a place, as long as somebody wants it.
+    pub async fn take(&self, left: &CancellationToken) -> Result<Place> {
+        let permit = turn(&self.free, left).await?;
         Ok(Place { name: self.name, _permit: permit })
     }
 
-    /// Runs work that blocks, once there is a place for it.
+    /// Runs work that blocks, once there is a place for it and if somebody still wants it then.
     pub async fn run<T, E>(
         &self,
+        left: &CancellationToken,
         work: impl FnOnce() -> Result<T, E> + Send + 'static,
     ) -> Result<T, E>
     where
         T: Send + 'static,
         E: From<Error> + Send + 'static,
     {
-        self.take().await?.run(work).await
+        self.take(left).await?.run(work).await
     }
 }
 
