@@ -19,6 +19,7 @@ use transfer::places::Transfers;
 pub mod archive;
 pub mod body;
 pub mod build;
+pub mod buildkit;
 pub mod cluster;
 pub mod containers;
 pub mod error;

@@ -17,6 +17,7 @@ use tokio_util::sync::DropGuard;
 
 use super::Api;
 use super::body::{self, Response};
+use super::buildkit::NO_BUILDKIT;
 use super::containers::blocking;
 use super::hijack;
 use super::query::Query;
@@ -29,11 +30,6 @@ use crate::container::spec::Resources;
 use crate::container::{Attached, NetworkMode};
 use engine_error::{Error, Result};
 use image::{Platform, Reference, RegistryAuth};
-
-/// What is said to clients that speak the protocol of `BuildKit`.
-const NO_BUILDKIT: &str = "BuildKit is not part of this daemon: set DOCKER_BUILDKIT=0 to build with \
-     the classic builder, use rnet build, or make a builder with docker buildx create --driver \
-     docker-container";
 
 /// The systems that images are made for.
 const SYSTEMS: [&str; 6] = ["linux", "windows", "darwin", "freebsd", "netbsd", "openbsd"];
@@ -192,11 +188,6 @@ pub async fn prune(api: &Api, request: &Request) -> Result<Response> {
     let freed = blocking(move || engine.builds.prune(all)).await?;
     let deleted = Some(freed.entries).filter(|entries| !entries.is_empty());
     Ok(body::json(&json!({"CachesDeleted": deleted, "SpaceReclaimed": freed.size})))
-}
-
-/// `POST /session` and `POST /grpc`: what buildx asks for.
-pub fn session() -> Result<Response> {
-    Err(Error::not_found(NO_BUILDKIT))
 }
 
 /// The build that a request asks for by its query and its head `X-Registry-Config`.

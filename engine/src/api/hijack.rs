@@ -55,14 +55,9 @@ pub fn respond(attached: Attached, upgrade: Option<OnUpgrade>, version: Version)
     };
     let content_type = content_type(attached.raw, version);
     tokio::spawn(async move {
-        match upgrade.await.map(Upgraded::downcast::<TokioIo<Transport>>) {
-            Ok(Ok(parts)) => {
-                let client = parts.io.into_inner().hijacked();
-                let head_read = client.head_read();
-                copy(client, &parts.read_buf, attached.stream, head_read).await;
-            }
-            Ok(Err(_)) => tracing::error!("a connection is no socket"),
-            Err(error) => tracing::debug!(%error, "a client left before it was attached"),
+        if let Some(client) = client(upgrade).await {
+            let head_read = client.head_read();
+            copy(client, attached.stream, head_read).await;
         }
     });
     let mut response = body::empty(StatusCode::SWITCHING_PROTOCOLS);
@@ -74,15 +69,30 @@ pub fn respond(attached: Attached, upgrade: Option<OnUpgrade>, version: Version)
     response
 }
 
+/// The connection of a client that asked for it, once the head of the reply is on its way. None of one
+/// that has left.
+pub async fn client(upgrade: OnUpgrade) -> Option<Transport> {
+    match upgrade.await.map(Upgraded::downcast::<TokioIo<Transport>>) {
+        Ok(Ok(parts)) => Some(parts.io.into_inner().hijacked(&parts.read_buf)),
+        Ok(Err(_)) => {
+            tracing::error!("a connection is no socket");
+            None
+        }
+        Err(error) => {
+            tracing::debug!(%error, "a client left before it was attached");
+            None
+        }
+    }
+}
+
 /// The container's side as a stream. Its write half stays open, so that standard input does.
 fn output(attached: Attached) -> impl Stream<Item = std::io::Result<Bytes>> + Send {
     ReaderStream::new(attached.stream)
 }
 
-/// Copies both ways. `early` came from the client already; output goes to it once it is `ready`.
+/// Copies both ways; output goes to the client once it is `ready`.
 async fn copy<C>(
     client: C,
-    early: &[u8],
     container: impl AsyncRead + AsyncWrite + Send,
     ready: impl Future<Output = ()> + Send,
 ) where
@@ -92,9 +102,7 @@ async fn copy<C>(
     let (mut from_container, mut to_container) = tokio::io::split(container);
     let input = async {
         // A container that no longer reads is no reason to stop showing its output.
-        if to_container.write_all(early).await.is_ok() {
-            let _ = tokio::io::copy(&mut from_client, &mut to_container).await;
-        }
+        let _ = tokio::io::copy(&mut from_client, &mut to_container).await;
         let _ = to_container.shutdown().await;
         std::future::pending::<()>().await;
     };
@@ -128,7 +136,7 @@ mod tests {
     async fn output_is_whole_when_the_container_ends_before_it_has_read_its_input() {
         let (near, client) = tokio::net::UnixStream::pair().unwrap();
         let (far, mut container) = tokio::net::UnixStream::pair().unwrap();
-        let copying = tokio::spawn(copy(near, b"", far, async {}));
+        let copying = tokio::spawn(copy(near, far, async {}));
         let (mut output, mut input) = client.into_split();
         let flood =
             tokio::spawn(async move { while input.write_all(&[b'y'; 4096]).await.is_ok() {} });
@@ -147,7 +155,7 @@ mod tests {
     async fn half_close_ends_stdin_and_output_goes_on() {
         let (mut client, near) = duplex(64);
         let (far, mut container) = duplex(64);
-        let copying = tokio::spawn(copy(near, b"", far, async {}));
+        let copying = tokio::spawn(copy(near, far, async {}));
         client.write_all(b"question").await.unwrap();
         client.shutdown().await.unwrap();
         let mut input = String::new();

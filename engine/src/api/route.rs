@@ -14,8 +14,8 @@ use super::error::page_not_found;
 use super::filters::Filters;
 use super::request::Request;
 use super::{
-    Api, archive, build, cluster, containers, events, exec, images, logs, networks, nodes, ports,
-    registries, stats, swarm, system, transfer, volumes, websocket,
+    Api, archive, build, buildkit, cluster, containers, events, exec, images, logs, networks,
+    nodes, ports, registries, stats, swarm, system, transfer, volumes, websocket,
 };
 use engine_error::{Error, Result};
 
@@ -63,7 +63,8 @@ async fn other(api: Arc<Api>, method: &str, path: &[&str], request: Request) -> 
         ("GET", ["distribution", name @ .., "json"]) if !name.is_empty() => {
             registries::describe(&api, &name.join("/"), &request).await
         }
-        ("POST", ["session" | "grpc"]) => session(&request),
+        ("POST", ["grpc"]) => buildkit::calls(&api, request).await,
+        ("POST", ["session"]) => buildkit::session(&api, request).await,
         ("GET", ["rnet", "containers", key, "ports"]) => ports::list(&api, key),
         ("POST", ["rnet", "containers", key, "ports"]) => ports::change(&api, key, request).await,
         ("POST", ["rnet", "networks", key @ .., "update"]) if !key.is_empty() => {
@@ -248,15 +249,6 @@ fn plugin(method: &str, path: &[&str], request: &Request) -> Result<Response> {
             missing(name)
         }
         _ => Err(page_not_found()),
-    }
-}
-
-/// The sessions of builders, which are not served: what is wrong with a request is told first.
-fn session(request: &Request) -> Result<Response> {
-    match request.header("upgrade") {
-        None => Err(Error::invalid("no upgrade proto in request")),
-        Some("h2c") => build::session(),
-        Some(other) => Err(Error::invalid(format!("protocol {other} not supported"))),
     }
 }
 

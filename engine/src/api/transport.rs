@@ -80,9 +80,11 @@ impl Transport {
         }
     }
 
-    /// The connection once it is no longer HTTP's: nobody lingers on it.
+    /// The connection once it is no longer HTTP's, which may have read `early` of what follows: nobody
+    /// lingers on it.
     #[must_use]
-    pub fn hijacked(mut self) -> Self {
+    pub fn hijacked(mut self, early: &[u8]) -> Self {
+        self.pending = [early, &self.pending].concat().as_slice().into();
         self.heads = Heads::bare();
         self.closing = Closing::Done;
         self

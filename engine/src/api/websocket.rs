@@ -10,8 +10,7 @@ use hyper::header::{
     CONNECTION, HeaderMap, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY,
     SEC_WEBSOCKET_VERSION, UPGRADE,
 };
-use hyper::upgrade::{OnUpgrade, Upgraded};
-use hyper_util::rt::TokioIo;
+use hyper::upgrade::OnUpgrade;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
@@ -19,11 +18,10 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
 
-use super::Api;
 use super::body::{self, Response};
 use super::request::Request;
-use super::transport::Transport;
 use super::version::Version;
+use super::{Api, hijack};
 use crate::container::{Attach, Attached};
 use engine_error::{Error, Result};
 
@@ -76,20 +74,11 @@ fn accept(headers: &HeaderMap) -> Result<HeaderValue> {
 }
 
 async fn serve(upgrade: OnUpgrade, attached: Attached, texts: bool) {
-    match upgrade.await.map(Upgraded::downcast::<TokioIo<Transport>>) {
-        Ok(Ok(parts)) => {
-            let client = parts.io.into_inner().hijacked();
-            let limits = WebSocketConfig::default()
-                .max_message_size(Some(LARGEST))
-                .max_frame_size(Some(LARGEST));
-            let read = parts.read_buf.to_vec();
-            let socket =
-                WebSocketStream::from_partially_read(client, read, Role::Server, Some(limits));
-            copy(socket.await, attached, texts).await;
-        }
-        Ok(Err(_)) => tracing::error!("a connection is no socket"),
-        Err(error) => tracing::debug!(%error, "a client left before it was attached"),
-    }
+    let Some(client) = hijack::client(upgrade).await else { return };
+    let limits =
+        WebSocketConfig::default().max_message_size(Some(LARGEST)).max_frame_size(Some(LARGEST));
+    let socket = WebSocketStream::from_raw_socket(client, Role::Server, Some(limits));
+    copy(socket.await, attached, texts).await;
 }
 
 /// Copies both ways until the container's output or the connection ends.

@@ -475,7 +475,7 @@ fn what_buildx_does_for_a_builder_in_a_container_is_done() {
 }
 
 #[test]
-fn buildx_is_told_what_to_do_instead() {
+fn who_cannot_be_handed_a_connection_for_buildkit_is_told_what_to_do_instead() {
     let site = Daemon::start(&[]);
     assert_eq!(site.get("/_ping").header("builder-version"), Some("1"));
     for path in ["/session", "/grpc", "/build?version=2"] {

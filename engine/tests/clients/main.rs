@@ -12,6 +12,7 @@ mod api;
 mod both;
 mod breaking;
 mod build;
+mod buildkit;
 mod busybox;
 mod claims;
 mod compose;

@@ -29,6 +29,8 @@ pub struct Transfers {
     pub imports: Places,
     /// Contexts, and what is built of them.
     pub builds: Places,
+    /// Connections of clients that want `BuildKit`.
+    pub sessions: Places,
 }
 
 impl Default for Transfers {
@@ -39,6 +41,7 @@ impl Default for Transfers {
             saves: Places::new("save", AT_A_TIME),
             imports: Places::new("import", AT_A_TIME),
             builds: Places::new("build", AT_A_TIME),
+            sessions: Places::new("session", AT_A_TIME),
         }
     }
 }
