@@ -11,8 +11,9 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::Interest;
-use tokio::net::UnixStream;
+use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::body::{self, Response};
@@ -71,7 +72,8 @@ pub async fn serve(
                 refused = false;
                 let requests = tasks.requests.clone();
                 let is_local = matches!(stream, Stream::Unix(_));
-                let from = Origin { peer: peer.into(), is_local, requests };
+                let gone = CancellationToken::new();
+                let from = Origin { peer: peer.into(), is_local, requests, gone };
                 let connection = connection(api.clone(), stream, stop.clone(), from);
                 tasks.connections.spawn(async move {
                     connection.await;
@@ -121,6 +123,8 @@ struct Origin {
     /// Whether that is on this machine.
     is_local: bool,
     requests: TaskTracker,
+    /// Cancelled when the client is known to be gone.
+    gone: CancellationToken,
 }
 
 async fn connection(api: Arc<Api>, stream: Stream, stop: watch::Receiver<bool>, from: Origin) {
@@ -134,8 +138,13 @@ async fn connection(api: Arc<Api>, stream: Stream, stop: watch::Receiver<bool>, 
         }
         Stream::Tls(handshake) => match handshake.await {
             Ok(stream) => {
-                let transport = Transport::new(Socket::Tls(Box::new(stream)));
-                http(api, transport, stop, from).await;
+                let copy = stream.get_ref().0.as_fd().try_clone_to_owned();
+                let (gone, transport) =
+                    (from.gone.clone(), Transport::new(Socket::Tls(Box::new(stream))));
+                tokio::select! {
+                    () = http(api, transport, stop, from) => {}
+                    () = farewell(copy, gone) => {}
+                }
             }
             Err(error) => tracing::debug!(%error, "a TLS handshake went wrong"),
         },
@@ -156,6 +165,24 @@ async fn hang_up(socket: OwnedFd) {
         let seen = socket.try_io(Interest::WRITABLE, || Err::<(), _>(ErrorKind::WouldBlock.into()));
         debug_assert!(seen.is_err());
     }
+}
+
+/// Notes that a client of another machine has ended its side; never returns. It may still read, for all
+/// that can be known, and is answered; but like Go's server nobody waits for anything on its behalf.
+async fn farewell(socket: std::io::Result<OwnedFd>, gone: CancellationToken) {
+    if let Ok(Ok(socket)) = socket.map(|socket| TcpStream::from_std(socket.into())) {
+        while let Ok(ready) = socket.ready(Interest::READABLE).await {
+            if ready.is_read_closed() {
+                gone.cancel();
+                break;
+            }
+            // Until the kernel reports something new.
+            let seen =
+                socket.try_io(Interest::READABLE, || Err::<(), _>(ErrorKind::WouldBlock.into()));
+            debug_assert!(seen.is_err());
+        }
+    }
+    std::future::pending::<()>().await;
 }
 
 async fn http(api: Arc<Api>, transport: Transport, mut stop: watch::Receiver<bool>, from: Origin) {
@@ -199,7 +226,8 @@ async fn answer(api: Arc<Api>, request: hyper::Request<Incoming>, from: &Origin)
     let path = request.uri().path().to_owned();
     let begun = std::time::Instant::now();
     let replied = match Request::new(request, from.is_local) {
-        Ok(request) => {
+        Ok(mut request) => {
+            request.left = from.gone.child_token();
             // Dropped with this, or with the reply, when the client hangs up.
             let left = request.left.clone().drop_guard();
             let answering = from.requests.spawn(async move { route::dispatch(api, request).await });

@@ -1,7 +1,8 @@
 //! Clients that leave while they wait: what has not begun for them is not begun any more.
 
 use std::fs;
-use std::io::Read;
+use std::io::{Read, Write};
+use std::process::Stdio;
 use std::time::Duration;
 
 use serde_json::json;
@@ -9,11 +10,12 @@ use serde_json::json;
 use crate::daemon::Daemon;
 use crate::hub::listen;
 use crate::hung::until;
+use crate::process::tls_daemon;
 use crate::stalled::{PLACES, archive, begin, threads};
 
 const IMAGE: &str = "rnet/toolbox";
 /// Before a registry that hangs is given up by itself.
-const SOON: Duration = Duration::from_secs(30);
+const SOON: Duration = Duration::from_secs(10);
 /// What takes all places of a kind, and what its threads are called.
 const TAKEN: [(&str, &str); 4] = [
     ("POST /images/load", "load"),
@@ -32,6 +34,14 @@ fn packed(name: &str, text: &str) -> Vec<u8> {
     archive.into_inner().unwrap()
 }
 
+/// How many connections a daemon has.
+fn connections(daemon: &Daemon) -> usize {
+    let path = daemon.scratch.text("sock");
+    let sockets = fs::read_to_string("/proc/net/unix").unwrap();
+    // Its ends of them have its path, and are in the network namespace of the other ends.
+    sockets.lines().filter(|line| line.ends_with(&path)).count()
+}
+
 #[test]
 fn nothing_is_done_for_a_client_that_left_the_queue() {
     let daemon = Daemon::start_with_descriptors(4096, &[]);
@@ -47,6 +57,7 @@ fn nothing_is_done_for_a_client_that_left_the_queue() {
         taken.extend((0..PLACES).map(|_| begin(&daemon, what, &archive())));
         assert!(until(|| threads(&daemon, name) == PLACES), "not all places are taken: {name}");
     }
+    assert!(until(|| connections(&daemon) == taken.len()));
     let file_in = packed("left", "x");
     let context = packed("Dockerfile", "FROM scratch\nLABEL a=b\n");
     let leaving = [
@@ -57,8 +68,10 @@ fn nothing_is_done_for_a_client_that_left_the_queue() {
         ("POST", "/commit?container=cc&repo=left/commit", Vec::new()),
     ];
     let leaving = leaving.map(|(method, path, body)| daemon.open(method, path, "", &body));
+    // Connections are accepted in their order.
     assert_eq!(daemon.get("/info").status, 200);
     drop(leaving);
+    assert!(until(|| connections(&daemon) == taken.len()), "nobody notices that they left");
     drop(taken);
     // Who comes now is behind those who left.
     daemon.docker_ok(&["load", "-i", &saved]);
@@ -100,4 +113,25 @@ fn a_registry_is_asked_no_longer_than_its_client_waits() {
         drop(client);
         asked.read_to_end(&mut Vec::new()).unwrap_or_else(|error| panic!("{path}: {error}"));
     }
+}
+
+#[test]
+fn a_client_of_another_machine_that_left_was_waited_for() {
+    const HANGS: &str = "127.0.0.1:5010";
+    let daemon = tls_daemon();
+    let registry = listen(&daemon, HANGS);
+    let path = |file: &str| daemon.scratch.text(file);
+    let (ca, certificate, key) = (path("ca.pem"), path("client.pem"), path("client.key"));
+    let trust = ["-CAfile", &ca, "-cert", &certificate, "-key", &key];
+    let connect = ["s_client", "-quiet", "-connect", "127.0.0.1:2376"];
+    let mut command = daemon.beside_command("openssl", &[&connect[..], &trust].concat());
+    let mut client = command.stdin(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let pull = format!("POST /images/create?fromImage={HANGS}/a&tag=1 HTTP/1.1\r\nHost: x\r\n\r\n");
+    client.stdin.as_mut().unwrap().write_all(pull.as_bytes()).unwrap();
+    let (mut asked, _) = registry.accept().unwrap();
+    asked.set_read_timeout(Some(SOON)).unwrap();
+    asked.read_exact(&mut [0]).unwrap();
+    client.kill().unwrap();
+    client.wait().unwrap();
+    asked.read_to_end(&mut Vec::new()).unwrap();
 }

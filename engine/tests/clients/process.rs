@@ -137,7 +137,7 @@ fn under_the_name_dockerd_its_flags_are_taken() {
 }
 
 /// A daemon at a TCP port, and certificates of all kinds in its directory.
-fn tls_daemon() -> Daemon {
+pub fn tls_daemon() -> Daemon {
     let scratch = Scratch::new();
     let script = "set -e; cd $1
         make() { openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=$1 -keyout $1.key \
