@@ -98,6 +98,8 @@ impl HasKind for IpamError {
 #[derive(Debug, Default)]
 pub(crate) struct Ipam {
     networks: BTreeMap<NetworkId, Addresses>,
+    /// The networks on which an owner has, had or keeps an address, and maybe some others.
+    of_owner: BTreeMap<String, BTreeSet<NetworkId>>,
     quarantine: u64,
     withheld: Withheld,
     /// Leases that were forgotten and whose records are still in the store.
@@ -176,7 +178,9 @@ impl Ipam {
             .or_else(|| first_of(&mut pools, |pool| pool.rested(rested)))
             .or_else(|| first_of(&mut pools, |pool| pool.rested(u64::MAX)));
         if let Some((at, number)) = found {
-            return Ok(Some(pools[at].take(number, holder)));
+            let taken = pools[at].take(number, holder);
+            self.note(holder.owner, network);
+            return Ok(Some(taken));
         }
         let pools = joined(pools.iter().map(|p| p.pool.range.unwrap_or(p.pool.subnet)));
         Err(IpamError::Exhausted { network: addresses.name.clone(), pools })
@@ -193,11 +197,13 @@ impl Ipam {
             .lease(network, wanted)
             .and_then(|lease| self.withheld.keeps(network, wanted, lease, holder.owner));
         let (name, pool) = self.wanted(network, wanted)?;
-        match kept {
-            Some(by) => Err(IpamError::Taken { address: wanted, network: name, by }),
-            // It may be kept for another, who does not use it: that is for those who take any.
-            None => Ok(pool.take(number(wanted), holder)),
+        if let Some(by) = kept {
+            return Err(IpamError::Taken { address: wanted, network: name, by });
         }
+        // It may be kept for another, who does not use it: that is for those who take any.
+        let taken = pool.take(number(wanted), holder);
+        self.note(holder.owner, network);
+        Ok(taken)
     }
 
     /// Keeps an address for an owner, used or not, by itself or by another.
@@ -215,6 +221,7 @@ impl Ipam {
         let number = number(wanted);
         let lease = Lease::kept_for(owner, pool.leases.get(&number).cloned());
         pool.set(number, Some(lease));
+        self.note(owner, network);
         Ok(())
     }
 
@@ -281,8 +288,18 @@ impl Ipam {
         }
         let pools = self.networks.get_mut(network).map(|addresses| &mut addresses.pools);
         let pool = pools.into_iter().flatten().find(|p| p.pool.subnet.contains(address));
-        if let Some(pool) = pool {
-            pool.set(number(address), lease);
+        let Some(pool) = pool else { return };
+        let parties: Vec<_> = lease.iter().flat_map(Lease::parties).cloned().collect();
+        pool.set(number(address), lease);
+        for party in &parties {
+            self.note(party, network);
+        }
+    }
+
+    /// An owner has something on a network.
+    fn note(&mut self, owner: &str, network: &NetworkId) {
+        if !owner.is_empty() {
+            self.of_owner.entry(owner.to_owned()).or_default().insert(network.clone());
         }
     }
 
@@ -305,8 +322,9 @@ impl Ipam {
     /// Lets go of all that is kept for an owner; returns the addresses whose leases changed.
     pub(crate) fn forget(&mut self, owner: &str) -> Vec<(NetworkId, IpAddr)> {
         let mut changed = Vec::new();
-        for (network, addresses) in &mut self.networks {
-            for pool in &mut addresses.pools {
+        for network in self.of_owner.remove(owner).unwrap_or_default() {
+            let pools = self.networks.get_mut(&network).map(|addresses| &mut addresses.pools);
+            for pool in pools.into_iter().flatten() {
                 let numbers = pool.by_owner.get(owner).cloned().unwrap_or_default();
                 for number in numbers {
                     let lease = pool.leases.get(&number).map(|lease| lease.without(owner));

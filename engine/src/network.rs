@@ -390,7 +390,10 @@ impl Networks {
         begin: impl FnOnce(&mut Controller, &HostFacts) -> Result<Begun, ControllerError>,
     ) -> Result<(Arc<Network>, Vec<String>)> {
         let facts = self.kernel.host_facts()?;
-        let (network, transaction) = begin(&mut self.controller(), &facts)?;
+        let decided = begin(&mut self.controller(), &facts);
+        // As long as somebody has it, the next change of the host copies it, and all links with it.
+        drop(facts);
+        let (network, transaction) = decided?;
         let (none, durability) = (Batch::default(), Durability::Immediate);
         if let Err(error) = self.kernel.supports(&network.driver.kinds(&network)) {
             self.note(|model| model.abort(transaction), none, Durability::Eventual);

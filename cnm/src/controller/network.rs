@@ -17,7 +17,7 @@ use crate::ipam::range::{overlap, span};
 use crate::ipam::short;
 use crate::name::check_network;
 use crate::network::{Addressing, PoolSpec, Tunnel, own_options, resolvers};
-use crate::{Kind, Network, NetworkId, NetworkSpec, Pool};
+use crate::{Endpoint, Kind, Network, NetworkId, NetworkSpec, Pool};
 
 /// Names that mean something of their own where a network is named.
 const PREDEFINED_NAMES: [&str; 4] = ["bridge", "host", "none", "default"];
@@ -86,11 +86,19 @@ impl Controller {
     }
 
     fn check_unused(&self, network: &Network) -> Result<(), ControllerError> {
+        let is_here = |endpoint: &Arc<Endpoint>| endpoint.network == network.id;
+        let coming = self.open_changes().filter_map(|change| change.sandboxes().1);
+        let members = self.members.get(&network.id);
+        if members.is_none_or(BTreeMap::is_empty)
+            && !coming.flat_map(|live| &live.endpoints).any(is_here)
+        {
+            return Ok(());
+        }
         let live = self.sandboxes.values();
         let live = live.chain(self.open_changes().filter_map(|change| change.sandboxes().1));
         let mut users = BTreeMap::new();
         for live in live {
-            let endpoints = live.endpoints.iter().filter(|e| e.network == network.id);
+            let endpoints = live.endpoints.iter().filter(|endpoint| is_here(endpoint));
             users.extend(endpoints.map(|e| (&e.id, &live.sandbox.owner)));
         }
         if users.is_empty() {

@@ -422,6 +422,24 @@ fn consistent(bench: &Bench) -> Result<(), TestCaseError> {
     Ok(())
 }
 
+#[test]
+fn an_owner_is_forgotten_where_it_had_something_and_looked_for_nowhere_else() {
+    let mut bench = Bench::new(&["10.1.0.0/24", "fd00::/64"]);
+    for number in 0..200_u8 {
+        let other = Network { id: NetworkId::from_random([number; 32]), ..network(Vec::new()) };
+        bench.ipam.add_network(&other);
+    }
+    bench.ipam.add_network(&network(vec![pool("10.1.0.0/24"), pool("fd00::/64")]));
+    bench.allocate("a");
+    bench.allocate_v6("a");
+    bench.reserve("b", "10.1.0.9").unwrap();
+    let of = |bench: &Bench, owner: &str| bench.ipam.of_owner.get(owner).map_or(0, BTreeSet::len);
+    assert_eq!((of(&bench, "a"), of(&bench, "b")), (1, 1));
+    assert_eq!(bench.ipam.forget("a").len(), 2);
+    assert_eq!(bench.ipam.forget("b").len(), 1);
+    assert_eq!((of(&bench, "a"), of(&bench, "b")), (0, 0));
+}
+
 proptest! {
     #[test]
     fn a_random_walk_keeps_all_rules(steps in steps()) {

@@ -78,6 +78,11 @@ pub(super) fn protocol(message: &AddressMessage) -> Option<u8> {
 
 fn address(message: RouteNetlinkMessage) -> Option<Address> {
     let RouteNetlinkMessage::NewAddress(message) = message else { return None };
+    read(&message)
+}
+
+/// The address that a message is about.
+pub(super) fn read(message: &AddressMessage) -> Option<Address> {
     let (mut local, mut remote) = (None, None);
     for attribute in &message.attributes {
         match attribute {
@@ -87,5 +92,5 @@ fn address(message: RouteNetlinkMessage) -> Option<Address> {
         }
     }
     let address = IpNetwork::new(local.or(remote)?, message.header.prefix_len).ok()?;
-    Some(Address { link: message.header.index, address, protocol: protocol(&message) })
+    Some(Address { link: message.header.index, address, protocol: protocol(message) })
 }

@@ -15,8 +15,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use cnm::{Key, LinkName, Ns, Plan, State, Step, Value};
+use ipnetwork::IpNetwork;
 use netlink_packet_core::{NetlinkMessage, NetlinkPayload};
-use netlink_packet_route::address::AddressMessage;
 use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use nix::errno::Errno;
@@ -24,12 +24,13 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{MsgFlags, recv};
 
 use self::entries::{Found, Names, Told};
+use super::address::{self, Address};
 use super::egress::Egress;
 use super::link::{self, DEFAULT_MTU, Link, PortFlags};
 use super::netlink::{Socket, errno};
+use super::netns::Netns;
 use super::nexthop;
 use super::nft::Nft;
-use super::{address, netns::Netns};
 
 /// `RTNLGRP_LINK`, `RTNLGRP_NEIGH`, `RTNLGRP_IPV4_IFADDR`, `RTNLGRP_IPV4_ROUTE`, `RTNLGRP_IPV6_IFADDR`
 /// and `RTNLGRP_IPV6_ROUTE`.
@@ -47,6 +48,10 @@ pub(super) struct Shadow(Mutex<Made>);
 struct Made {
     state: State,
     by_link: BTreeMap<LinkName, BTreeSet<Key>>,
+    /// The links that have each address.
+    by_address: BTreeMap<IpNetwork, BTreeSet<LinkName>>,
+    /// How many links are on each link of the host.
+    parents: BTreeMap<LinkName, usize>,
     told: Told,
 }
 
@@ -59,17 +64,30 @@ impl Made {
         if let Some(link) = host_link(key, value) {
             self.by_link.entry(link.clone()).or_default().insert(key.clone());
         }
+        if let Key::Address { link, address, .. } = key {
+            self.by_address.entry(*address).or_default().insert(link.clone());
+        }
+        if let Some(parent) = parent(value) {
+            *self.parents.entry(parent.clone()).or_default() += 1;
+        }
         self.state.insert(key.clone(), value.clone());
     }
 
     fn remove(&mut self, key: &Key) {
         self.told.remove(key);
         let Some(value) = self.state.remove(key) else { return };
-        let Some(link) = host_link(key, &value) else { return };
-        if let Some(keys) = self.by_link.get_mut(link) {
-            keys.remove(key);
-            if keys.is_empty() {
-                self.by_link.remove(link);
+        if let Some(link) = host_link(key, &value) {
+            take(&mut self.by_link, link, key);
+        }
+        if let Key::Address { link, address, .. } = key {
+            take(&mut self.by_address, address, link);
+        }
+        if let Some(parent) = parent(&value)
+            && let Some(children) = self.parents.get_mut(parent)
+        {
+            *children -= 1;
+            if *children == 0 {
+                self.parents.remove(parent);
             }
         }
     }
@@ -78,6 +96,25 @@ impl Made {
     fn of_link(&self, link: &LinkName) -> impl Iterator<Item = &Value> {
         let keys = self.by_link.get(link).into_iter().flatten();
         keys.filter_map(|key| self.state.get(key))
+    }
+
+    /// The addresses among these that links of ours have.
+    fn addresses(&self, some: &BTreeSet<IpNetwork>) -> Vec<Key> {
+        let of = |address: &IpNetwork| {
+            let links = self.by_address.get(address).into_iter().flatten().cloned();
+            let address = *address;
+            links.map(move |link| Key::Address { ns: Ns::Host, link, address })
+        };
+        some.iter().flat_map(of).collect()
+    }
+}
+
+/// Takes a member out of one of several sets; none of them is empty.
+fn take<K: Ord, V: Ord>(sets: &mut BTreeMap<K, BTreeSet<V>>, key: &K, member: &V) {
+    let Some(set) = sets.get_mut(key) else { return };
+    set.remove(member);
+    if set.is_empty() {
+        sets.remove(key);
     }
 }
 
@@ -155,11 +192,10 @@ struct Monitor {
 }
 
 /// Links and addresses that a burst of notifications makes doubtful.
-#[expect(clippy::struct_excessive_bools, reason = "independent doubts")]
 #[derive(Debug, Default)]
 struct Doubts {
     links: BTreeSet<LinkName>,
-    addresses: bool,
+    addresses: BTreeSet<IpNetwork>,
     /// What was told of other hosts.
     told: bool,
     /// The host's way out.
@@ -237,7 +273,8 @@ impl Monitor {
                     RouteNetlinkMessage::NewRoute(route) | RouteNetlinkMessage::DelRoute(route),
                 ) => doubts.egress |= route.header.destination_prefix_length <= 1,
                 NetlinkPayload::InnerMessage(RouteNetlinkMessage::DelAddress(address)) => {
-                    doubts.addresses |= is_ours(&address);
+                    let removed = address::read(&address).map(|removed| removed.address);
+                    doubts.addresses.extend(removed.filter(|removed| self.has(removed)));
                 }
                 NetlinkPayload::InnerMessage(
                     neighbour @ (RouteNetlinkMessage::NewNeighbour(_)
@@ -255,6 +292,10 @@ impl Monitor {
         }
     }
 
+    fn has(&self, address: &IpNetwork) -> bool {
+        self.shadow.lock().by_address.contains_key(address)
+    }
+
     fn knows(&self, name: &LinkName) -> bool {
         self.shadow.lock().by_link.contains_key(name)
     }
@@ -270,7 +311,7 @@ impl Monitor {
     fn is_parent(&self, link: &LinkMessage) -> bool {
         let unbridged = link.header.interface_family == AddressFamily::Unspec;
         let Some(name) = name(link).filter(|_| unbridged) else { return false };
-        self.shadow.lock().state.iter().any(|(_, value)| parent(value) == Some(&name))
+        self.shadow.lock().parents.contains_key(&name)
     }
 
     /// Whether the kernel differs from the shadow where there are doubts.
@@ -285,7 +326,7 @@ impl Monitor {
         if doubts.told && self.lacks_told().unwrap_or(true) {
             return true;
         }
-        doubts.addresses && self.lacks_addresses().unwrap_or(true)
+        self.lacks_addresses(&doubts.addresses).unwrap_or(true)
     }
 
     /// Whether the host's way out takes larger or smaller packets than before.
@@ -321,18 +362,33 @@ impl Monitor {
         Ok(true)
     }
 
-    fn lacks_addresses(&mut self) -> io::Result<bool> {
-        let links = link::list(&mut self.socket)?;
-        let found: BTreeSet<Key> = address::list(&mut self.socket)?
-            .into_iter()
-            .filter_map(|a| {
-                let link = links.iter().find(|link| link.index == a.link)?.name.parse().ok()?;
-                Some(Key::Address { ns: Ns::Host, link, address: a.address })
-            })
-            .collect();
+    /// Whether one of these addresses is missing at a link of ours.
+    fn lacks_addresses(&mut self, doubtful: &BTreeSet<IpNetwork>) -> io::Result<bool> {
+        let mut missing = self.shadow.lock().addresses(doubtful);
+        if missing.is_empty() {
+            return Ok(false);
+        }
+        tracing::debug!("list addresses: one of ours was removed");
+        let found = address::list(&mut self.socket)?;
+        let mut links = BTreeMap::new();
+        for key in &missing {
+            let Key::Address { link, .. } = key else { continue };
+            match link::index(&mut self.socket, link) {
+                Ok(index) => drop(links.insert(link.clone(), index)),
+                Err(error) if errno(&error) == Some(libc::ENODEV) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        missing.retain(|key| match key {
+            Key::Address { link, address, .. } => {
+                let here = |a: &Address| links.get(link) == Some(&a.link) && a.address == *address;
+                !found.iter().any(here)
+            }
+            _ => false,
+        });
+        // What we remove meanwhile is not missed.
         let made = self.shadow.lock();
-        let mut keys = made.state.iter().map(|(key, _)| key);
-        Ok(keys.any(|key| matches!(key, Key::Address { .. }) && !found.contains(key)))
+        Ok(missing.iter().any(|key| made.state.get(key).is_some()))
     }
 }
 
@@ -432,8 +488,4 @@ fn controller(link: &LinkMessage) -> Option<u32> {
         LinkAttribute::Controller(index) => Some(*index),
         _ => None,
     })
-}
-
-fn is_ours(message: &AddressMessage) -> bool {
-    address::protocol(message) == Some(address::PROTOCOL)
 }

@@ -52,16 +52,29 @@ impl Networks {
         }
     }
 
-    /// Networks have come or gone.
-    pub(super) fn renew_on_host(&self) {
-        let all: Vec<_> = self.on_host().values().cloned().collect();
-        for container in all {
-            let served = self.names_on_host(&container);
-            let served = served.and_then(|names| self.resolver.serve(&names, &[], &[]));
-            if let Err(error) = served {
+    /// A network has come: containers in the host's namespace are found on it.
+    pub(super) fn name_on_host(&self, network: &Network) {
+        for container in self.all_on_host() {
+            let Some(names) = names_on(network, &container) else { continue };
+            let told = sandbox_of(&container).and_then(|id| self.resolver.name_on(&id, &names));
+            if let Err(error) = told {
                 tracing::warn!(container.owner, error = error.chain(), "cannot tell its names");
             }
         }
+    }
+
+    /// A network has gone.
+    pub(super) fn unname_on_host(&self, network: &Network) {
+        for container in self.all_on_host() {
+            let Ok(id) = sandbox_of(&container) else { continue };
+            if let Err(error) = self.resolver.unname_on(&id, &network.id) {
+                tracing::warn!(container.owner, error = error.chain(), "cannot withdraw its names");
+            }
+        }
+    }
+
+    fn all_on_host(&self) -> Vec<HostNames> {
+        self.on_host().values().cloned().collect()
     }
 
     fn on_host(&self) -> MutexGuard<'_, BTreeMap<String, HostNames>> {
@@ -69,8 +82,7 @@ impl Networks {
     }
 
     fn names_on_host(&self, container: &HostNames) -> Result<SandboxNames> {
-        let lost = |error| Error::internal("cannot name a container of the host", error);
-        let sandbox: SandboxId = container.owner.parse().map_err(lost)?;
+        let sandbox = sandbox_of(container)?;
         let networks = self.controller().networks();
         let endpoints = networks.iter().filter_map(|network| names_on(network, container));
         let view = SandboxView {
@@ -83,6 +95,12 @@ impl Networks {
         };
         Ok(SandboxNames { view, resolver: false, endpoints: endpoints.collect() })
     }
+}
+
+/// What stands for the container where sandboxes are served.
+fn sandbox_of(container: &HostNames) -> Result<SandboxId> {
+    let lost = |error| Error::internal("cannot name a container of the host", error);
+    container.owner.parse().map_err(lost)
 }
 
 /// What the container is called on a network, if the host is on that.

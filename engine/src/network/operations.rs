@@ -32,7 +32,7 @@ impl Networks {
         let (network, warnings) = created?;
         // The warnings have told of them.
         self.know_overlaps(&overlaps);
-        self.renew_on_host();
+        self.name_on_host(&network);
         self.tell_of(&network, "create");
         Ok((network, warnings))
     }
@@ -58,7 +58,7 @@ impl Networks {
         }
         self.remove_by(|model| model.begin_remove_network(&network.id))?;
         self.give_back_network(&network.id);
-        self.renew_on_host();
+        self.unname_on_host(&network);
         self.tell_of(&network, "destroy");
         Ok(())
     }

@@ -112,6 +112,28 @@ impl Resolver {
         }
     }
 
+    /// Answers for a sandbox on one more network. It is no matter if it is not served.
+    pub(super) fn name_on(&self, sandbox: &SandboxId, on: &NetworkNames) -> Result<()> {
+        self.supervisor.change(
+            |desired| desired.name_on(sandbox, on),
+            |served, client| {
+                let names = std::slice::from_ref(&on.names);
+                if served { client.publish(&on.network, &on.network_name, names) } else { Ok(()) }
+            },
+        )
+    }
+
+    /// Answers for a sandbox on a network no more.
+    pub(super) fn unname_on(&self, sandbox: &SandboxId, network: &NetworkId) -> Result<()> {
+        self.supervisor.change(
+            |desired| desired.unname_on(sandbox, network),
+            |gone, client| match gone {
+                Some(gone) => client.withdraw(network, std::slice::from_ref(&gone.names.endpoint)),
+                None => Ok(()),
+            },
+        )
+    }
+
     /// What a sandbox sees and is called.
     pub(super) fn names_of(&self, sandbox: &SandboxId) -> Option<SandboxNames> {
         self.supervisor.names(sandbox)

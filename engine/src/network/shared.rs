@@ -164,7 +164,7 @@ impl Networks {
             model.begin_create_network(spec, facts, &mut Chance, created)
         };
         let (network, _) = self.create_by(begin)?;
-        self.renew_on_host();
+        self.name_on_host(&network);
         self.tell_of(&network, "create");
         Ok(network)
     }
@@ -175,7 +175,7 @@ impl Networks {
         let Ok(network) = self.network(id.as_str()) else { return Ok(()) };
         self.remove_by(|model| model.begin_remove_network(id))?;
         self.resolver.forget_remote(id);
-        self.renew_on_host();
+        self.unname_on_host(&network);
         self.tell_of(&network, "destroy");
         Ok(())
     }

@@ -177,3 +177,26 @@ fn the_hosts_links_and_routes_are_not_listed_again_for_every_network() {
     assert_eq!(subnets(&daemon, "last"), "172.17.5.0/24,");
     assert_eq!(listed(), before);
 }
+
+#[test]
+fn addresses_are_not_listed_for_every_network_that_goes() {
+    let lab = Lab::new();
+    let daemon = Daemon::start(&lab.host, &["--debug"]);
+    let listed = || daemon.log().matches("list addresses: one of ours was removed").count();
+    for number in 0..8 {
+        daemon.rnet(&format!("network create --ipv6 n{number}"));
+    }
+    for number in 1..8 {
+        daemon.rnet(&format!("network rm n{number}"));
+    }
+    assert_eq!(listed(), 0);
+    // One that somebody else removes is missed, and comes back.
+    let id = daemon.rnet("network inspect n0 --format {{.Id}}");
+    let device = format!("br-{}", &id[..12]);
+    let gateway = "172.17.1.1/24".parse().unwrap();
+    let has = || lab.host.addresses(&device).contains(&gateway);
+    assert!(has(), "{:?}", lab.host.addresses(&device));
+    lab.host.remove_address(&device, "172.17.1.1/24");
+    wait_until("the address is back", has);
+    assert!(listed() > 0);
+}

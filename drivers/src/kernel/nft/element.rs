@@ -9,12 +9,13 @@ use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};
 use super::encoder::{End, Entry, Listed};
 use super::guard::{GUARDED, HARDWARE, SOURCES4, SOURCES6};
 use super::rule::interface;
-use super::set::{Field, SetDefinition};
+use super::set::{Field, Holds, SetDefinition, usual_prefix};
 use super::skeleton::{
     APART, BEHIND4, BEHIND6, BRIDGES, CLOSED_LOOPS, CLOSED4, CLOSED6, DIRECT4, DIRECT6, ENDS,
-    GATEWAYS4, GATEWAYS6, INTERNAL, LOOPS, MASQUERADE4, MASQUERADE6, OPEN4, OPEN6, OUTBOUND4,
-    OUTBOUND6, PASSAGES4, PASSAGES6, PUBLISHED4, PUBLISHED4_ANY, PUBLISHED6, PUBLISHED6_ANY,
-    RANGES4, RANGES6, TOGETHER4, TOGETHER6, TRUSTED, TUNNEL_SOURCES4, TUNNEL_SOURCES6, TUNNELS,
+    GATEWAYS4, GATEWAYS6, INTERNAL, LOOPS, MASQUERADE4, MASQUERADE4_24, MASQUERADE6,
+    MASQUERADE6_64, OPEN4, OPEN6, OUTBOUND4, OUTBOUND4_24, OUTBOUND6, OUTBOUND6_64, PASSAGES4,
+    PASSAGES6, PUBLISHED4, PUBLISHED4_ANY, PUBLISHED6, PUBLISHED6_ANY, RANGES4, RANGES6, TOGETHER4,
+    TOGETHER4_24, TOGETHER6, TOGETHER6_64, TRUSTED, TUNNEL_SOURCES4, TUNNEL_SOURCES6, TUNNELS,
     UNPROTECTED4, UNPROTECTED6,
 };
 
@@ -40,8 +41,9 @@ pub(super) fn entries(element: &Element, value: &Value) -> Option<Vec<Entry>> {
             Some(one(set, interface(link.as_str())))
         }
         Element::Masquerade { subnet } if present => {
-            let set = if subnet.is_ipv4() { &MASQUERADE4 } else { &MASQUERADE6 };
-            Some(vec![range(*subnet, set, None)])
+            let four = (&MASQUERADE4_24, &MASQUERADE4);
+            let sets = if subnet.is_ipv4() { four } else { (&MASQUERADE6_64, &MASQUERADE6) };
+            Some(vec![in_one_of(sets, *subnet, None)])
         }
         Element::Open { address, protocol, port } if present => {
             let set = if address.is_ipv4() { &OPEN4 } else { &OPEN6 };
@@ -87,9 +89,10 @@ fn others(element: &Element, value: &Value) -> Option<Vec<Entry>> {
     match element {
         Element::Outbound { subnet } => {
             let Value::Source { address } = value else { return None };
-            let set = if subnet.is_ipv4() { &OUTBOUND4 } else { &OUTBOUND6 };
+            let four = (&OUTBOUND4_24, &OUTBOUND4);
+            let sets = if subnet.is_ipv4() { four } else { (&OUTBOUND6_64, &OUTBOUND6) };
             let fits = subnet.is_ipv4() == address.is_ipv4();
-            fits.then(|| vec![range(*subnet, set, Some(address_bytes(*address)))])
+            fits.then(|| vec![in_one_of(sets, *subnet, Some(address_bytes(*address)))])
         }
         Element::PublishedRange { host, protocol, first, last } => {
             let (address, port) = target(value)?;
@@ -194,10 +197,31 @@ fn published_range(
 
 /// Each field has a range of its own, from the first address of a subnet to its last.
 fn together(from: IpNetwork, to: IpNetwork) -> Entry {
-    let set = if from.is_ipv4() { &TOGETHER4 } else { &TOGETHER6 };
     let key = [address_bytes(from.network()), address_bytes(to.network())].concat();
+    if is_usual(from) && is_usual(to) {
+        let set = if from.is_ipv4() { &TOGETHER4_24 } else { &TOGETHER6_64 };
+        return Entry { family: set.family, set: set.name, key, data: None, end: None };
+    }
+    let set = if from.is_ipv4() { &TOGETHER4 } else { &TOGETHER6 };
     let last = [address_bytes(from.broadcast()), address_bytes(to.broadcast())].concat();
     Entry { family: set.family, set: set.name, key, data: None, end: Some(End::With(last)) }
+}
+
+fn is_usual(subnet: IpNetwork) -> bool {
+    subnet.prefix() == usual_prefix(subnet.is_ipv6())
+}
+
+/// A subnet, in the set of those of the usual size or in that of all others.
+fn in_one_of(
+    (usual, others): (&SetDefinition, &SetDefinition),
+    subnet: IpNetwork,
+    data: Option<Vec<u8>>,
+) -> Entry {
+    if !is_usual(subnet) {
+        return range(subnet, others, data);
+    }
+    let key = address_bytes(subnet.network());
+    Entry { family: usual.family, set: usual.name, key, data, end: None }
 }
 
 fn range(subnet: IpNetwork, set: &SetDefinition, data: Option<Vec<u8>>) -> Entry {
@@ -234,19 +258,29 @@ fn port_bytes(port: u16) -> [u8; 4] {
 
 /// The elements of the model that a listed set holds. What is not ours to understand is left out.
 pub(super) fn decode(set: &SetDefinition, listed: &[Listed]) -> Vec<(Element, Value)> {
-    if set.interval && set.is_concatenation() && set.data.is_empty() {
-        return listed.iter().filter_map(two_subnets).collect();
+    match (set.holds, set.is_concatenation(), set.data.is_empty()) {
+        (Holds::Ranges, true, true) => listed.iter().filter_map(two_subnets).collect(),
+        (Holds::Ranges, true, false) => listed.iter().filter_map(published_ports).collect(),
+        (Holds::Ranges, false, _) => subnets(listed).into_iter().filter_map(of_subnet).collect(),
+        (Holds::Subnets, ..) => listed.iter().filter_map(of_usual_subnets).collect(),
+        (Holds::Keys, ..) => listed
+            .iter()
+            .filter_map(|listed| decode_one(set, &listed.key, listed.data.as_deref()))
+            .collect(),
     }
-    if set.interval && set.is_concatenation() {
-        return listed.iter().filter_map(published_ports).collect();
+}
+
+/// What is set of a subnet of the usual size, or of two.
+fn of_usual_subnets(listed: &Listed) -> Option<(Element, Value)> {
+    let length = listed.key.len();
+    let (ipv6, pair) = (length >= 16, length == 8 || length == 32);
+    let mut rest = listed.key.as_slice();
+    let mut subnet = || IpNetwork::new(take_address(&mut rest, ipv6)?, usual_prefix(ipv6)).ok();
+    let first = subnet()?;
+    if !pair {
+        return of_subnet((first, listed.data.as_deref()));
     }
-    if set.interval {
-        return subnets(listed).into_iter().filter_map(of_subnet).collect();
-    }
-    listed
-        .iter()
-        .filter_map(|listed| decode_one(set, &listed.key, listed.data.as_deref()))
-        .collect()
+    Some((Element::Together { from: first, to: subnet()? }, Value::Present))
 }
 
 /// The two subnets that an element of a set of pairs is.

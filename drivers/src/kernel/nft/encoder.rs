@@ -7,7 +7,7 @@ use super::super::nfnetlink::{
 };
 use super::expression::{Family, NFTA_DATA_VALUE};
 use super::rule::Rule;
-use super::set::{SetDefinition, length, type_number};
+use super::set::{Holds, SetDefinition, length, type_number};
 use super::skeleton::Chain;
 
 /// `NFT_MSG_…`
@@ -149,7 +149,7 @@ impl<'a> TableBatch<'a> {
     pub(super) fn add_set(&mut self, set: &SetDefinition, id: u32) {
         let table = self.table;
         let map = !set.data.is_empty();
-        let interval = match (set.interval, set.is_concatenation()) {
+        let interval = match (set.holds == Holds::Ranges, set.is_concatenation()) {
             (true, true) => NFT_SET_INTERVAL | NFT_SET_CONCAT,
             (true, false) => NFT_SET_INTERVAL,
             (false, _) => 0,

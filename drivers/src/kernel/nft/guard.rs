@@ -6,7 +6,7 @@
 
 use super::expression::{Family, Verdict};
 use super::rule::Rule;
-use super::set::{Field, SetDefinition};
+use super::set::{Field, Holds, SetDefinition};
 use super::skeleton::{Chain, Hook};
 
 use Field::{Interface, Ipv4, Ipv6, Mac};
@@ -123,5 +123,5 @@ fn ipv6() -> Vec<Rule> {
 }
 
 const fn set(name: &'static str, comment: &'static str, key: &'static [Field]) -> SetDefinition {
-    SetDefinition { name, comment, key, data: &[], interval: false, family: Family::Bridge }
+    SetDefinition { name, comment, key, data: &[], holds: Holds::Keys, family: Family::Bridge }
 }

@@ -3,7 +3,7 @@
 use cnm::Protocol;
 
 use super::expression::{Base, Connection, End, Expression, Family, Meta, Verdict};
-use super::set::{Field, SetDefinition};
+use super::set::{Field, SetDefinition, usual_prefix};
 
 /// A rule under construction, or done.
 #[derive(Clone, Debug)]
@@ -145,6 +145,29 @@ impl Rule {
         self.family(family).with(network(offset, length)).with(to).member(set, true)
     }
 
+    /// Packets whose addresses, from and to, are in a set of pairs of subnets of the usual size.
+    pub(super) fn subnets_in(self, family: Family, set: &SetDefinition) -> Self {
+        let (offset, field) = source(family);
+        let (base, length, word) = (Base::Network, field.length(), field.words());
+        self.source_subnet(family)
+            .with(Expression::Payload { base, offset: offset + length, length, word })
+            .with(Expression::Mask { word, mask: usual_mask(field) })
+            .member(set, true)
+    }
+
+    /// Packets whose source is in one of a set of subnets of the usual size.
+    pub(super) fn source_subnet_in(self, family: Family, set: &SetDefinition) -> Self {
+        self.source_subnet(family).member(set, true)
+    }
+
+    /// The first address of the subnet of the usual size that the source is in: to be looked up.
+    fn source_subnet(self, family: Family) -> Self {
+        let (offset, field) = source(family);
+        self.family(family)
+            .with(network(offset, field.length()))
+            .with(Expression::Mask { word: 0, mask: usual_mask(field) })
+    }
+
     /// Datagrams whose port, and number of a tunnel's network, are in a set.
     pub(super) fn tunnelled_in(self, set: &SetDefinition) -> Self {
         let word = Field::Port.words();
@@ -266,9 +289,16 @@ impl Rule {
     /// Gives the packet's connection the source address that a map maps its source to.
     pub(super) fn translate_source(self, family: Family, map: &SetDefinition) -> Self {
         let (offset, field) = source(family);
-        self.family(family)
-            .with(network(offset, field.length()))
-            .with(Expression::Map { map: map.name, word: 0, to: 0 })
+        self.family(family).with(network(offset, field.length())).snat(family, map)
+    }
+
+    /// Gives the packet's connection the source address that a map maps the source's subnet to.
+    pub(super) fn translate_source_of_subnet(self, family: Family, map: &SetDefinition) -> Self {
+        self.source_subnet(family).snat(family, map)
+    }
+
+    fn snat(self, family: Family, map: &SetDefinition) -> Self {
+        self.with(Expression::Map { map: map.name, word: 0, to: 0 })
             .with(Expression::SourceNat { family, address: 0 })
     }
 
@@ -404,6 +434,13 @@ impl Rule {
 /// Where packets of a family have their source.
 fn source(family: Family) -> (u32, Field) {
     if family == Family::Ipv4 { (12, Field::Ipv4) } else { (8, Field::Ipv6) }
+}
+
+/// What is the same in all addresses of a subnet of the usual size.
+fn usual_mask(field: Field) -> Vec<u8> {
+    let length = if field == Field::Ipv4 { 4 } else { 16 };
+    let same = usize::from(usual_prefix(field == Field::Ipv6) / 8);
+    (0..length).map(|byte| if byte < same { u8::MAX } else { 0 }).collect()
 }
 
 fn network(offset: u32, length: u32) -> Expression {

@@ -13,10 +13,22 @@ pub(super) struct SetDefinition {
     pub(super) key: &'static [Field],
     /// The fields of what the keys are mapped to.
     pub(super) data: &'static [Field],
-    /// Whether it holds ranges of keys; of several fields each has a range of its own then.
-    pub(super) interval: bool,
+    /// What each of its keys stands for.
+    pub(super) holds: Holds,
     /// The family of its table.
     pub(super) family: Family,
+}
+
+/// What the keys of a set stand for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Holds {
+    /// Themselves.
+    Keys,
+    /// All keys up to another one; of several fields each has a range of its own.
+    Ranges,
+    /// Subnets of the usual size, by their first addresses. The kernel goes through all ranges of a set
+    /// to change one of them (Linux 6.18); these are looked up.
+    Subnets,
 }
 
 impl SetDefinition {
@@ -24,6 +36,11 @@ impl SetDefinition {
     pub(super) fn is_concatenation(&self) -> bool {
         self.key.len() > 1
     }
+}
+
+/// The size of nearly all subnets: what the default pools are cut into, a whole number of bytes.
+pub(super) const fn usual_prefix(ipv6: bool) -> u8 {
+    if ipv6 { 64 } else { 24 }
 }
 
 /// A field of a key or a value. Every field takes whole words of 4 bytes.

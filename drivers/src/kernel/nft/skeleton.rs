@@ -6,7 +6,7 @@
 
 use super::expression::{Family, Verdict};
 use super::rule::{ESTABLISHED, INVALID, NEW, RELATED, Rule, UNTRACKED};
-use super::set::{Field, SetDefinition};
+use super::set::{Field, Holds, SetDefinition};
 
 use Field::{Interface, Ipv4, Ipv6, Port, Protocol, Vni};
 
@@ -31,13 +31,25 @@ pub(super) const MASQUERADE4: SetDefinition =
     ranges("masquerade4", "subnets that leave by the host's address", &[Ipv4]);
 pub(super) const MASQUERADE6: SetDefinition =
     ranges("masquerade6", "subnets that leave by the host's address", &[Ipv6]);
+pub(super) const MASQUERADE4_24: SetDefinition =
+    subnets("masquerade4-24", "/24 subnets that leave by the host's address", &[Ipv4]);
+pub(super) const MASQUERADE6_64: SetDefinition =
+    subnets("masquerade6-64", "/64 subnets that leave by the host's address", &[Ipv6]);
 pub(super) const OUTBOUND4: SetDefinition = SetDefinition {
-    interval: true,
+    holds: Holds::Ranges,
     ..map("outbound4", "subnets that leave by a certain address", &[Ipv4], &[Ipv4])
 };
 pub(super) const OUTBOUND6: SetDefinition = SetDefinition {
-    interval: true,
+    holds: Holds::Ranges,
     ..map("outbound6", "subnets that leave by a certain address", &[Ipv6], &[Ipv6])
+};
+pub(super) const OUTBOUND4_24: SetDefinition = SetDefinition {
+    holds: Holds::Subnets,
+    ..map("outbound4-24", "/24 subnets that leave by a certain address", &[Ipv4], &[Ipv4])
+};
+pub(super) const OUTBOUND6_64: SetDefinition = SetDefinition {
+    holds: Holds::Subnets,
+    ..map("outbound6-64", "/64 subnets that leave by a certain address", &[Ipv6], &[Ipv6])
 };
 pub(super) const TRUSTED: SetDefinition = set(
     "trusted",
@@ -57,11 +69,11 @@ pub(super) const PUBLISHED4_ANY: SetDefinition =
 pub(super) const PUBLISHED6_ANY: SetDefinition =
     map("published6-any", "ports of all addresses of the host", &[Protocol, Port], &[Ipv6, Port]);
 pub(super) const RANGES4: SetDefinition = SetDefinition {
-    interval: true,
+    holds: Holds::Ranges,
     ..map("published4-ranges", "ports that lead to the same ones", &[Ipv4, Protocol, Port], &[Ipv4])
 };
 pub(super) const RANGES6: SetDefinition = SetDefinition {
-    interval: true,
+    holds: Holds::Ranges,
     ..map("published6-ranges", "ports that lead to the same ones", &[Ipv6, Protocol, Port], &[Ipv6])
 };
 
@@ -94,6 +106,17 @@ pub(super) const TOGETHER4: SetDefinition =
 pub(super) const TOGETHER6: SetDefinition =
     ranges("together6", "subnets whose endpoints behind such links may talk", &[Ipv6, Ipv6]);
 
+pub(super) const TOGETHER4_24: SetDefinition = subnets(
+    "together4-24",
+    "/24 subnets whose endpoints behind such links may talk",
+    &[Ipv4, Ipv4],
+);
+pub(super) const TOGETHER6_64: SetDefinition = subnets(
+    "together6-64",
+    "/64 subnets whose endpoints behind such links may talk",
+    &[Ipv6, Ipv6],
+);
+
 pub(super) const TUNNELS: SetDefinition =
     set("tunnels", "ports and network numbers of our tunnels", &[Port, Vni]);
 pub(super) const TUNNEL_SOURCES4: SetDefinition =
@@ -102,7 +125,7 @@ pub(super) const TUNNEL_SOURCES6: SetDefinition =
     set("tunnel-sources6", "hosts whose tunnels are let in", &[Ipv6]);
 
 /// All sets and maps of the table.
-pub(super) const SETS: [&SetDefinition; 36] = [
+pub(super) const SETS: [&SetDefinition; 42] = [
     &BRIDGES,
     &LOOPS,
     &INTERNAL,
@@ -114,8 +137,12 @@ pub(super) const SETS: [&SetDefinition; 36] = [
     &OPEN6,
     &MASQUERADE4,
     &MASQUERADE6,
+    &MASQUERADE4_24,
+    &MASQUERADE6_64,
     &OUTBOUND4,
     &OUTBOUND6,
+    &OUTBOUND4_24,
+    &OUTBOUND6_64,
     &TRUSTED,
     &DIRECT4,
     &DIRECT6,
@@ -136,6 +163,8 @@ pub(super) const SETS: [&SetDefinition; 36] = [
     &BEHIND6,
     &TOGETHER4,
     &TOGETHER6,
+    &TOGETHER4_24,
+    &TOGETHER6_64,
     &TUNNELS,
     &TUNNEL_SOURCES4,
     &TUNNEL_SOURCES6,
@@ -339,7 +368,9 @@ fn into_bridges() -> Vec<Rule> {
     let open = "port of a routed network";
     let unprotected = "unprotected network";
     let ends = |comment| rule(comment).entering_by_any(&ENDS).leaving_by_any(&ENDS);
-    let together = |family, pairs| ends("same network, by the host").addresses_in(family, pairs);
+    let by_host = "same network, by the host";
+    let together = |family, pairs| ends(by_host).addresses_in(family, pairs);
+    let usual = |family, pairs| ends(by_host).subnets_in(family, pairs);
     let passage = |family, ports| ends("a passage, by the host").between_in(family, ports);
     let trusted = "published port, from a trusted link";
     let direct = |family, ports| rule(trusted).crossing(&TRUSTED).destination_in(family, ports);
@@ -349,6 +380,8 @@ fn into_bridges() -> Vec<Rule> {
             .verdict(Verdict::Accept),
         rule("endpoints that do not talk").crossing(&APART).verdict(Verdict::Jump("between")),
         rule("same network").crossing(&LOOPS).verdict(Verdict::Accept),
+        usual(Family::Ipv4, &TOGETHER4_24).verdict(Verdict::Accept),
+        usual(Family::Ipv6, &TOGETHER6_64).verdict(Verdict::Accept),
         together(Family::Ipv4, &TOGETHER4).verdict(Verdict::Accept),
         together(Family::Ipv6, &TOGETHER6).verdict(Verdict::Accept),
         passage(Family::Ipv4, &PASSAGES4).verdict(Verdict::Accept),
@@ -380,6 +413,14 @@ fn out_of_bridges() -> Vec<Rule> {
     let lost = "belongs to no connection";
     vec![
         rule("out of an internal network").entering_by_any(&INTERNAL).verdict(Verdict::Drop),
+        rule(lost)
+            .states(INVALID)
+            .source_subnet_in(Family::Ipv4, &MASQUERADE4_24)
+            .verdict(Verdict::Drop),
+        rule(lost)
+            .states(INVALID)
+            .source_subnet_in(Family::Ipv6, &MASQUERADE6_64)
+            .verdict(Verdict::Drop),
         rule(lost).states(INVALID).source_in(Family::Ipv4, &MASQUERADE4).verdict(Verdict::Drop),
         rule(lost).states(INVALID).source_in(Family::Ipv6, &MASQUERADE6).verdict(Verdict::Drop),
     ]
@@ -390,6 +431,8 @@ fn postrouting() -> Vec<Rule> {
     let leave = "leaves our networks";
     let certain = "leaves our networks by a certain address";
     let leaving = |comment| rule(comment).leaving_by_none(&BRIDGES);
+    let source = |family, subnets| rule(leave).source_in(family, subnets);
+    let usual = |family, subnets| rule(leave).source_subnet_in(family, subnets);
     vec![
         rule("the host's own business").leaving_by("lo").verdict(Verdict::Accept),
         rule("a neighbour, by a port of the host").translated().crossing(&LOOPS).masquerade(),
@@ -403,19 +446,31 @@ fn postrouting() -> Vec<Rule> {
             .source_is_loopback4()
             .leaving_by_any(&BRIDGES)
             .masquerade(),
+        leaving(certain).translate_source_of_subnet(Family::Ipv4, &OUTBOUND4_24),
+        leaving(certain).translate_source_of_subnet(Family::Ipv6, &OUTBOUND6_64),
         leaving(certain).translate_source(Family::Ipv4, &OUTBOUND4),
         leaving(certain).translate_source(Family::Ipv6, &OUTBOUND6),
-        rule(leave).source_in(Family::Ipv4, &MASQUERADE4).leaving_by_none(&BRIDGES).masquerade(),
-        rule(leave).source_in(Family::Ipv6, &MASQUERADE6).leaving_by_none(&BRIDGES).masquerade(),
+        usual(Family::Ipv4, &MASQUERADE4_24).leaving_by_none(&BRIDGES).masquerade(),
+        usual(Family::Ipv6, &MASQUERADE6_64).leaving_by_none(&BRIDGES).masquerade(),
+        source(Family::Ipv4, &MASQUERADE4).leaving_by_none(&BRIDGES).masquerade(),
+        source(Family::Ipv6, &MASQUERADE6).leaving_by_none(&BRIDGES).masquerade(),
     ]
 }
 
 const fn set(name: &'static str, comment: &'static str, key: &'static [Field]) -> SetDefinition {
-    SetDefinition { name, comment, key, data: &[], interval: false, family: Family::Inet }
+    SetDefinition { name, comment, key, data: &[], holds: Holds::Keys, family: Family::Inet }
 }
 
 const fn ranges(name: &'static str, comment: &'static str, key: &'static [Field]) -> SetDefinition {
-    SetDefinition { name, comment, key, data: &[], interval: true, family: Family::Inet }
+    SetDefinition { name, comment, key, data: &[], holds: Holds::Ranges, family: Family::Inet }
+}
+
+const fn subnets(
+    name: &'static str,
+    comment: &'static str,
+    key: &'static [Field],
+) -> SetDefinition {
+    SetDefinition { holds: Holds::Subnets, ..set(name, comment, key) }
 }
 
 const fn map(
@@ -424,7 +479,7 @@ const fn map(
     key: &'static [Field],
     data: &'static [Field],
 ) -> SetDefinition {
-    SetDefinition { name, comment, key, data, interval: false, family: Family::Inet }
+    SetDefinition { name, comment, key, data, holds: Holds::Keys, family: Family::Inet }
 }
 
 const fn base(

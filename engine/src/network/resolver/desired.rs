@@ -107,6 +107,28 @@ impl Desired {
         self.services.insert(service.names.view.sandbox.clone(), service)
     }
 
+    /// Answers for a sandbox on one more network; says whether it is served.
+    pub(super) fn name_on(&mut self, sandbox: &SandboxId, on: &NetworkNames) -> bool {
+        let Some(service) = self.services.get_mut(sandbox) else { return false };
+        self.version += 1;
+        let endpoints = &mut service.names.endpoints;
+        endpoints.retain(|known| known.network != on.network);
+        endpoints.push(on.clone());
+        true
+    }
+
+    /// Answers for a sandbox on a network no more; returns what was answered.
+    pub(super) fn unname_on(
+        &mut self,
+        sandbox: &SandboxId,
+        network: &NetworkId,
+    ) -> Option<NetworkNames> {
+        let endpoints = &mut self.services.get_mut(sandbox)?.names.endpoints;
+        let at = endpoints.iter().position(|known| known.network == *network)?;
+        self.version += 1;
+        Some(endpoints.remove(at))
+    }
+
     /// Answers nothing any more in a sandbox and for it; its ports stay. Returns what was answered.
     pub(super) fn silence(&mut self, sandbox: &SandboxId) -> Option<SandboxNames> {
         self.version += 1;
