@@ -6,6 +6,7 @@
 //! does not depend on the connection.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -243,6 +244,25 @@ impl Client {
         self.one_after_another(some.map(|some| (Request::Drop(some.to_vec()), Vec::new())))
     }
 
+    /// Has sockets closed that reserve host ports, and lets the connections go on that they carried.
+    /// Unknown ones are not an error.
+    pub fn drain_ports(&self, ports: &[PortBinding]) -> Result<(), ClientError> {
+        let some = ports.chunks(packet::DESCRIPTORS_MAX);
+        self.one_after_another(some.map(|some| (Request::Drain(some.to_vec()), Vec::new())))
+    }
+
+    /// Ends the connections that go on from closed ports to their targets. That there are none is not
+    /// an error.
+    pub fn cut(&self, ports: &[HeldPort]) -> Result<(), ClientError> {
+        let some = ports.chunks(packet::DESCRIPTORS_MAX);
+        self.one_after_another(some.map(|some| (Request::Cut(some.to_vec()), Vec::new())))
+    }
+
+    /// Ends the connections that go on from closed ports to addresses that nobody has any more.
+    pub fn cut_to(&self, addresses: &[IpAddr]) -> Result<(), ClientError> {
+        self.simple(&Request::CutTo(addresses.to_vec()), &[])
+    }
+
     /// Has the socket kept that owns the `nf_tables` table; `rnet-dns` gets a duplicate.
     pub fn keep_owner(&self, socket: BorrowedFd<'_>) -> Result<(), ClientError> {
         self.simple(&Request::KeepOwner, &[socket])
@@ -342,6 +362,8 @@ fn in_words(request: &Request) -> &'static str {
         Request::Hold(_) => "hold ports",
         Request::Lead(_) => "lead ports elsewhere",
         Request::Drop(_) => "drop ports",
+        Request::Drain(_) => "drain ports",
+        Request::Cut(_) | Request::CutTo(_) => "cut connections",
         Request::KeepOwner => "keep the owner socket",
         Request::TakeOwner => "take the owner socket",
         Request::Status => "read the status",

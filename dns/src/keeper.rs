@@ -2,12 +2,14 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLockWriteGuard};
 
 use cnm::{EndpointId, NetworkId, PortBinding, SandboxId};
 
+use crate::connections::Connections;
 use crate::names::Names;
 use crate::protocol::{HeldPort, Reply, Request, SandboxView, VERSION};
 use crate::proxy::{Held, Places, Targets};
@@ -22,6 +24,8 @@ pub(crate) struct Keeper {
     served: BTreeMap<SandboxId, SandboxService>,
     /// A socket of both families is there twice.
     held: BTreeMap<PortBinding, Arc<Held>>,
+    /// The connections of ports that are closed.
+    draining: Vec<(PortBinding, Connections)>,
     places: Places,
     owner: Option<OwnedFd>,
 }
@@ -57,8 +61,8 @@ impl Keeper {
     /// Nothing is kept yet; the host's resolvers are in this file.
     pub(crate) fn new(shared: Arc<Shared>, resolv_conf: PathBuf, places: Places) -> Self {
         let following = shared.host.follow(resolv_conf);
-        let (served, held) = (BTreeMap::new(), BTreeMap::new());
-        Self { shared, following, served, held, places, owner: None }
+        let (served, held, draining) = Default::default();
+        Self { shared, following, served, held, draining, places, owner: None }
     }
 
     /// Does what is asked; when this returns, it holds.
@@ -92,8 +96,11 @@ impl Keeper {
             Request::Retain { endpoints } => self.retain(endpoints),
             Request::FollowHost { path } => self.following = self.shared.host.follow(path.into()),
             Request::Hold(ports) => self.hold(ports, sockets).await?,
-            Request::Lead(ports) => self.lead(&ports),
+            Request::Lead(ports) => self.lead(&ports).await,
             Request::Drop(ports) => self.drop_ports(&ports).await,
+            Request::Drain(ports) => self.drain_ports(&ports).await,
+            Request::Cut(ports) => self.cut(&ports).await,
+            Request::CutTo(addresses) => self.cut_to(&addresses).await,
             Request::KeepOwner => {
                 let [owner] = exactly(sockets)?;
                 self.owner = Some(owner);
@@ -160,10 +167,10 @@ impl Keeper {
         Ok(())
     }
 
-    fn lead(&self, ports: &[HeldPort]) {
+    async fn lead(&self, ports: &[HeldPort]) {
         for port in ports.iter().flat_map(HeldPort::apart) {
             if let Some(held) = self.held.get(&port.binding) {
-                held.lead(port.binding.host, port.target);
+                held.lead(port.binding.host, port.target).await;
             }
         }
     }
@@ -174,9 +181,41 @@ impl Keeper {
         }
     }
 
+    /// What goes on from before to the same target ends with it.
     async fn drop_port(&mut self, binding: &PortBinding) {
-        if let Some(held) = self.held.remove(binding).and_then(Arc::into_inner) {
-            held.stop().await;
+        let Some(held) = self.held.remove(binding) else { return };
+        if let Some(target) = held.target(binding.host) {
+            self.cut_one(binding, target).await;
+        }
+        close(held, binding.host).await;
+    }
+
+    async fn drain_ports(&mut self, ports: &[PortBinding]) {
+        self.draining.retain(|(_, connections)| !connections.are_over());
+        for binding in ports {
+            let Some(held) = self.held.remove(binding) else { continue };
+            self.draining.extend(held.release(binding.host).map(|some| (binding.clone(), some)));
+            close(held, binding.host).await;
+        }
+    }
+
+    async fn cut(&self, ports: &[HeldPort]) {
+        for port in ports {
+            if let Some(target) = port.target {
+                self.cut_one(&port.binding, target).await;
+            }
+        }
+    }
+
+    async fn cut_to(&self, addresses: &[IpAddr]) {
+        for (_, connections) in &self.draining {
+            connections.end(|to| addresses.contains(&to.ip())).await;
+        }
+    }
+
+    async fn cut_one(&self, binding: &PortBinding, target: SocketAddr) {
+        for (_, connections) in self.draining.iter().filter(|(from, _)| from == binding) {
+            connections.end(|to| to == target).await;
         }
     }
 
@@ -191,6 +230,15 @@ impl Keeper {
 
     fn names(&self) -> RwLockWriteGuard<'_, Names> {
         self.shared.names.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Closes the socket of a port, or leads what comes to it by one family nowhere, if the other one is
+/// held by the same socket.
+async fn close(held: Arc<Held>, host: IpAddr) {
+    match Arc::try_unwrap(held) {
+        Ok(held) => held.stop().await,
+        Err(held) => held.lead(host, None).await,
     }
 }
 

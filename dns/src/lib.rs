@@ -10,6 +10,7 @@
 pub mod answer;
 mod cache;
 pub mod client;
+mod connections;
 mod forward;
 mod keeper;
 pub mod log;

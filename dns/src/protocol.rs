@@ -62,8 +62,16 @@ pub enum Request {
     /// Carry what arrives at held ports to other targets from now on. What was carried elsewhere
     /// ends. Ports that are not held are not an error.
     Lead(Vec<HeldPort>),
-    /// Close sockets that reserve host ports. One of both families goes with the second of them.
+    /// Close sockets that reserve host ports, and end what they carried. One of both families goes with
+    /// the second of them.
     Drop(Vec<PortBinding>),
+    /// Close sockets that reserve host ports. Connections that they carried go on; sessions of UDP end,
+    /// for whoever has the port next could not be told from them.
+    Drain(Vec<PortBinding>),
+    /// End the connections that go on from closed ports to these targets.
+    Cut(Vec<HeldPort>),
+    /// End the connections that go on from closed ports to these addresses, which nobody has any more.
+    CutTo(Vec<IpAddr>),
     /// Keep the socket that owns the `nf_tables` table. One descriptor.
     KeepOwner,
     /// Hand out the socket that owns the `nf_tables` table: [`Reply::Done`] with one descriptor,

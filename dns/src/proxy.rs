@@ -22,6 +22,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::{AbortHandle, JoinHandle, JoinSet};
 use tokio::time::{sleep, timeout};
 
+use crate::connections::Connections;
 use crate::pktinfo::{self, Arrival};
 use crate::protocol::HeldPort;
 use crate::serve::{tcp_listener, udp_socket};
@@ -71,6 +72,8 @@ pub(crate) enum Held {
     Carried {
         /// Dropped to stop.
         targets: watch::Sender<Targets>,
+        /// What is carried of TCP.
+        connections: Families,
         /// Owns the socket.
         task: JoinHandle<()>,
     },
@@ -81,6 +84,23 @@ pub(crate) enum Held {
 pub(crate) struct Targets {
     v4: Option<SocketAddr>,
     v6: Option<SocketAddr>,
+}
+
+/// The connections of a port, by the family of their clients.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Families {
+    v4: Connections,
+    v6: Connections,
+}
+
+impl Families {
+    /// Those of clients like this one. One of IPv4 has an IPv6 address at a socket of both families.
+    fn of(&self, client: IpAddr) -> &Connections {
+        match client.to_canonical() {
+            IpAddr::V4(_) => &self.v4,
+            IpAddr::V6(_) => &self.v6,
+        }
+    }
 }
 
 impl Targets {
@@ -127,23 +147,43 @@ impl Held {
             refuse(&socket);
         }
         let (targets, told) = watch::channel(targets);
+        let connections = Families::default();
         let task = match protocol {
-            Protocol::Tcp => tokio::spawn(carry_tcp(socket, told, places)),
+            Protocol::Tcp => tokio::spawn(carry_tcp(socket, told, connections.clone(), places)),
             Protocol::Udp => {
                 pktinfo::enable(&socket)?;
                 tokio::spawn(carry_udp(udp_socket(socket)?, told, places))
             }
             Protocol::Sctp => return Ok(Self::Reserved(socket)),
         };
-        Ok(Self::Carried { targets, task })
+        Ok(Self::Carried { targets, connections, task })
     }
 
-    /// Carries what arrives for a host address's family elsewhere from now on.
-    pub(crate) fn lead(&self, host: IpAddr, target: Option<SocketAddr>) {
-        if let Self::Carried { targets, .. } = self {
+    /// Where what arrives for a host address's family is carried.
+    pub(crate) fn target(&self, host: IpAddr) -> Option<SocketAddr> {
+        match self {
+            Self::Carried { targets, .. } => targets.borrow().for_client(SocketAddr::new(host, 0)),
+            Self::Reserved(_) => None,
+        }
+    }
+
+    /// Carries what arrives for a host address's family elsewhere from now on. What is carried to
+    /// another target than that ends.
+    pub(crate) async fn lead(&self, host: IpAddr, target: Option<SocketAddr>) {
+        if let Self::Carried { targets, connections, .. } = self {
             targets.send_if_modified(|targets| {
                 std::mem::replace(targets.of_family(host), target) != target
             });
+            connections.of(host).end(|to| Some(to) != target).await;
+        }
+    }
+
+    /// Lets go of the connections of a host address's family: what becomes of the port is nothing to
+    /// them any more.
+    pub(crate) fn release(&self, host: IpAddr) -> Option<Connections> {
+        match self {
+            Self::Carried { connections, .. } => Some(connections.of(host).part(|_| true)),
+            Self::Reserved(_) => None,
         }
     }
 
@@ -151,16 +191,24 @@ impl Held {
     pub(crate) async fn stop(self) {
         match self {
             Self::Reserved(socket) => drop(socket),
-            Self::Carried { targets, task } => {
+            Self::Carried { targets, connections, task } => {
                 drop(targets);
                 let _ = task.await;
+                connections.v4.end(|_| true).await;
+                connections.v6.end(|_| true).await;
             }
         }
     }
 }
 
 /// Listens as long as the port leads somewhere, and ends with the sender of targets.
-async fn carry_tcp(mut socket: OwnedFd, mut targets: watch::Receiver<Targets>, places: Places) {
+async fn carry_tcp(
+    mut socket: OwnedFd,
+    mut targets: watch::Receiver<Targets>,
+    connections: Families,
+    places: Places,
+) {
+    let sessions = Arc::new(Semaphore::new(SESSIONS_MAX));
     loop {
         if targets.borrow_and_update().are_none() {
             refuse(&socket);
@@ -177,7 +225,8 @@ async fn carry_tcp(mut socket: OwnedFd, mut targets: watch::Receiver<Targets>, p
                 return;
             }
         };
-        let Some(closed) = accept_all(listener, &mut targets, &places).await else { return };
+        let accepting = Accepting { listener, sessions: &sessions, places: &places };
+        let Some(closed) = accepting.all(&mut targets, &connections).await else { return };
         socket = closed;
     }
 }
@@ -201,55 +250,62 @@ fn set_reuse(socket: &OwnedFd, reuse: bool) -> io::Result<()> {
     Ok(setsockopt(socket, sockopt::ReuseAddr, &reuse)?)
 }
 
-/// Carries connections until the port leads nowhere; `None` if it is given up.
-async fn accept_all(
+/// A port whose connections are let in as long as there is room for them.
+struct Accepting<'a> {
     listener: TcpListener,
-    targets: &mut watch::Receiver<Targets>,
-    places: &Places,
-) -> Option<OwnedFd> {
-    let mut connections = JoinSet::new();
-    let given_up = loop {
-        let accepted = tokio::select! {
-            changed = targets.changed() => match changed {
-                Ok(()) if targets.borrow_and_update().are_none() => break false,
-                Ok(()) => continue,
-                Err(_) => break true,
-            },
-            Some(_) = connections.join_next() => continue,
-            accepted = listener.accept(), if connections.len() < SESSIONS_MAX => accepted,
-        };
-        match accepted {
-            Ok((client, from)) => {
-                let Some(target) = targets.borrow().for_client(from) else { continue };
-                let Some(place) = places.take() else { continue };
-                let moved = moved(targets.clone(), from, target);
-                connections.spawn(async move {
-                    let _place = place;
-                    let carried = tokio::select! {
-                        carried = carry_stream(client, target) => carried,
-                        () = moved => return,
-                    };
-                    if let Err(error) = carried {
-                        tracing::debug!(%target, %error, "connection not carried");
-                    }
-                });
-            }
-            Err(error) => {
-                tracing::debug!(?targets, %error, "cannot accept a connection");
-                sleep(AFTER_FAILURE).await;
-            }
-        }
-    };
-    connections.shutdown().await;
-    let socket = listener.into_std().ok()?;
-    (!given_up).then(|| socket.into())
+    sessions: &'a Arc<Semaphore>,
+    places: &'a Places,
 }
 
-/// Waits until a client's target is another one.
-async fn moved(mut targets: watch::Receiver<Targets>, client: SocketAddr, target: SocketAddr) {
-    let elsewhere = |targets: &Targets| targets.for_client(client) != Some(target);
-    // Without a sender the connection is about to be ended anyway.
-    let _ = targets.wait_for(elsewhere).await;
+impl Accepting<'_> {
+    /// Has connections carried until the port leads nowhere; `None` if it is given up.
+    async fn all(
+        self,
+        targets: &mut watch::Receiver<Targets>,
+        connections: &Families,
+    ) -> Option<OwnedFd> {
+        let given_up = loop {
+            let accepted = tokio::select! {
+                changed = targets.changed() => match changed {
+                    Ok(()) if targets.borrow_and_update().are_none() => break false,
+                    Ok(()) => continue,
+                    Err(_) => break true,
+                },
+                accepted = self.accept() => accepted,
+            };
+            match accepted {
+                Ok((client, from, session)) => connections.of(from.ip()).add(|| {
+                    let target = targets.borrow().for_client(from)?;
+                    let places = (session, self.places.take()?);
+                    Some((target, tokio::spawn(carry(client, target, places))))
+                }),
+                Err(error) => {
+                    tracing::debug!(?targets, %error, "cannot accept a connection");
+                    sleep(AFTER_FAILURE).await;
+                }
+            }
+        };
+        let socket = self.listener.into_std().ok()?;
+        (!given_up).then(|| socket.into())
+    }
+
+    /// The next connection, with its place among those of the port.
+    async fn accept(&self) -> io::Result<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
+        let session = Arc::clone(self.sessions).acquire_owned().await.map_err(io::Error::other)?;
+        let (client, from) = self.listener.accept().await?;
+        Ok((client, from, session))
+    }
+}
+
+/// Carries a connection that has its places.
+async fn carry(
+    client: TcpStream,
+    target: SocketAddr,
+    _places: (OwnedSemaphorePermit, OwnedSemaphorePermit),
+) {
+    if let Err(error) = carry_stream(client, target).await {
+        tracing::debug!(%target, %error, "connection not carried");
+    }
 }
 
 async fn carry_stream(client: TcpStream, target: SocketAddr) -> io::Result<()> {

@@ -27,7 +27,7 @@ mod shared;
 mod turns;
 mod update;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -49,6 +49,7 @@ use crate::settings::Settings;
 use brief::Brief;
 pub(crate) use chance::Chance;
 pub(crate) use change::Change;
+use change::Connections;
 use claims::Claimed;
 use engine_error::{Error, Result};
 use journal::Journal;
@@ -244,7 +245,13 @@ impl Networks {
             model.begin_change_ports(sandbox, change, claims)
         };
         let (transaction, claimed) = self.decide(Claimed::default(), begin)?;
-        Change::of(transaction, claimed)
+        let before = transaction.sandbox_before();
+        let carried = before.map(|b| self.controller().carried(&b.sandbox, &b.endpoints));
+        let mut change = Change::of(transaction, claimed)?;
+        let withdrawn: BTreeSet<_> = change.withdrawn.iter().collect();
+        let carried = carried.into_iter().flatten().filter(|(port, _)| withdrawn.contains(port));
+        change.carried = carried.collect();
+        Ok(change)
     }
 
     /// Decides what a sandbox may talk to where neighbours do not talk; nothing if it may already.
@@ -292,7 +299,7 @@ impl Networks {
             tracing::debug!(sandbox, elapsed = ?begun.elapsed(), "applied");
             let carried = self.controller().carried(&change.sandbox, &change.endpoints);
             let all = ports_of(&change.sandbox, &carried);
-            self.resolver.serve(served, &all, &held(change, &carried))?;
+            self.resolver.serve(served, &all, &held(change, &carried), change.connections)?;
             Ok(announced)
         });
         tracing::debug!(sandbox, elapsed = ?begun.elapsed(), "served");
@@ -372,7 +379,8 @@ impl Networks {
 
     /// Replaces what the resolver answers for a sandbox: after a rename.
     pub(crate) fn publish(&self, served: &SandboxNames) -> Result<()> {
-        self.resolver.serve(served, &self.held_ports(&served.view.sandbox), &[])?;
+        let ports = self.held_ports(&served.view.sandbox);
+        self.resolver.serve(served, &ports, &[], Connections::End)?;
         self.tell_names(&served.view.sandbox);
         Ok(())
     }

@@ -80,6 +80,114 @@ fn a_port_that_leads_nowhere_refuses_and_stays_reserved() {
     TcpListener::bind(address).unwrap();
 }
 
+/// A client of a port and the end of its connection at the target.
+fn connected(port: SocketAddr, target: &TcpListener) -> [TcpStream; 2] {
+    let client = TcpStream::connect(port).unwrap();
+    let (server, _) = target.accept().unwrap();
+    for stream in [&client, &server] {
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    }
+    [client, server]
+}
+
+fn goes_on([client, server]: &mut [TcpStream; 2]) {
+    let mut heard = [0; 5];
+    client.write_all(b"there").unwrap();
+    server.read_exact(&mut heard).unwrap();
+    server.write_all(b"back!").unwrap();
+    client.read_exact(&mut heard).unwrap();
+    assert_eq!(&heard, b"back!");
+}
+
+fn is_over([client, _]: &mut [TcpStream; 2]) -> bool {
+    matches!(client.read(&mut [0; 1]), Ok(0))
+}
+
+#[test]
+fn what_a_closed_port_carried_goes_on_until_it_is_cut() {
+    let lab = Lab::new(&[]);
+    let targets = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+    let port = TcpListener::bind((own_address(), 8090)).unwrap();
+    let address = port.local_addr().unwrap();
+    let [old, new] =
+        targets.each_ref().map(|to| held(address, Protocol::Tcp, to.local_addr().unwrap()));
+    // Both lead from the same port of the host to the same one of a container.
+    let new = HeldPort { binding: old.binding.clone(), ..new };
+    let drain = |port: &HeldPort| {
+        lab.client.drain_ports(std::slice::from_ref(&port.binding)).unwrap();
+        assert_eq!(TcpStream::connect(address).unwrap_err().kind(), ErrorKind::ConnectionRefused);
+    };
+    lab.client.hold(&[(old.clone(), port.as_fd())]).unwrap();
+    drop(port);
+    let mut first = connected(address, &targets[0]);
+    goes_on(&mut first);
+    drain(&old);
+    goes_on(&mut first);
+    // Somebody else has the port next, and loses it in the same way.
+    let port = TcpListener::bind(address).unwrap();
+    lab.client.hold(&[(new.clone(), port.as_fd())]).unwrap();
+    drop(port);
+    let mut second = connected(address, &targets[1]);
+    drain(&new);
+    for connection in [&mut first, &mut second] {
+        goes_on(connection);
+    }
+    lab.client.cut(std::slice::from_ref(&new)).unwrap();
+    assert!(is_over(&mut second));
+    goes_on(&mut first);
+    lab.client.cut_to(&["127.0.0.2".parse().unwrap()]).unwrap();
+    goes_on(&mut first);
+    lab.client.cut_to(&["127.0.0.1".parse().unwrap()]).unwrap();
+    assert!(is_over(&mut first));
+}
+
+#[test]
+fn a_port_that_is_dropped_ends_what_goes_on_from_the_last_time_it_led_there() {
+    let lab = Lab::new(&[]);
+    let target = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = SocketAddr::new(own_address().into(), 8091);
+    let held = held(address, Protocol::Tcp, target.local_addr().unwrap());
+    let publish = || {
+        let port = TcpListener::bind(address).unwrap();
+        lab.client.hold(&[(held.clone(), port.as_fd())]).unwrap();
+    };
+    publish();
+    let mut before = connected(address, &target);
+    lab.client.drain_ports(std::slice::from_ref(&held.binding)).unwrap();
+    publish();
+    let mut after = connected(address, &target);
+    goes_on(&mut before);
+    lab.client.drop_ports(std::slice::from_ref(&held.binding)).unwrap();
+    assert!(is_over(&mut before) && is_over(&mut after));
+}
+
+#[test]
+fn a_family_that_goes_is_carried_no_more_by_the_socket_of_the_other() {
+    let lab = Lab::new(&[]);
+    let target = TcpListener::bind("127.0.0.1:0").unwrap();
+    let to = target.local_addr().unwrap();
+    let port = TcpListener::bind("[::]:0").unwrap();
+    let number = port.local_addr().unwrap().port();
+    let twin = Twin { host: "0.0.0.0".parse().unwrap(), target: Some(to) };
+    let tcp = held(port.local_addr().unwrap(), Protocol::Tcp, to);
+    let tcp = HeldPort { twin: Some(twin), ..tcp };
+    lab.client.hold(&[(tcp.clone(), port.as_fd())]).unwrap();
+    drop(port);
+    let [v4, v6] = ["127.0.0.1", "::1"].map(|host| SocketAddr::new(host.parse().unwrap(), number));
+    let [mut of_v4, mut of_v6] = [v4, v6].map(|port| connected(port, &target));
+    lab.client.drain_ports(&[tcp.twin_binding().unwrap()]).unwrap();
+    for connection in [&mut of_v4, &mut of_v6] {
+        goes_on(connection);
+    }
+    let mut late = TcpStream::connect(v4).unwrap();
+    late.set_read_timeout(Some(PATIENCE)).unwrap();
+    assert!(matches!(late.read(&mut [0; 1]), Ok(0) | Err(_)), "it leads nowhere");
+    goes_on(&mut connected(v6, &target));
+    lab.client.drop_ports(std::slice::from_ref(&tcp.binding)).unwrap();
+    assert!(is_over(&mut of_v6));
+    goes_on(&mut of_v4);
+}
+
 #[test]
 fn datagrams_go_there_and_back_for_every_client() {
     let lab = Lab::new(&[]);

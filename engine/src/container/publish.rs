@@ -83,6 +83,7 @@ impl Containers {
         change: Change,
         drain: Duration,
     ) -> Result<()> {
+        let change = if drain.is_zero() { change } else { change.with_connections_going_on() };
         let applied = self
             .sandbox_names(after, &change.sandbox, &change.endpoints)
             .and_then(|names| self.networks.apply(&change, &names, &|| ()));

@@ -1,11 +1,11 @@
 //! A change of one sandbox that is decided and not finished.
 
 use std::collections::HashSet;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use cnm::controller::Live;
-use cnm::{Endpoint, EndpointId, Kind, PortBinding, Sandbox, Transaction};
+use cnm::{Endpoint, EndpointId, Kind, PortBinding, Protocol, Sandbox, Transaction};
 
 use drivers::kernel::conntrack::Way;
 
@@ -38,8 +38,22 @@ pub(crate) struct Change {
     pub(super) withdrawn: Vec<PortBinding>,
     /// Where those of them led that the kernel translated or let pass.
     pub(super) closed: Vec<(PortBinding, Way)>,
+    /// Where connections were carried that came to those of them, and were not translated.
+    pub(super) carried: Vec<(PortBinding, SocketAddr)>,
+    /// What becomes of connections to them.
+    pub(super) connections: Connections,
     /// Host ports that lead elsewhere than before.
     pub(super) moved: Vec<PortBinding>,
+}
+
+/// What becomes of connections to ports that are withdrawn.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Connections {
+    /// They end with the port.
+    #[default]
+    End,
+    /// They go on until they are [cut](super::Networks::cut_flows).
+    GoOn,
 }
 
 impl Change {
@@ -71,8 +85,20 @@ impl Change {
             gone,
             withdrawn,
             closed,
+            carried: Vec::new(),
+            connections: Connections::default(),
             moved,
         })
+    }
+
+    /// The same; connections to what it withdraws go on for a while.
+    pub(crate) fn with_connections_going_on(self) -> Self {
+        Self { connections: Connections::GoOn, ..self }
+    }
+
+    /// Where TCP was carried that came to ports that it withdraws.
+    pub(crate) fn carried(&self) -> impl Iterator<Item = &(PortBinding, SocketAddr)> {
+        self.carried.iter().filter(|(binding, _)| binding.protocol == Protocol::Tcp)
     }
 
     /// Where the ports led that it withdraws, as far as the kernel led them.

@@ -7,6 +7,7 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use cnm::{Element, Endpoint, Key, PortBinding, Protocol, Sandbox, State, Value};
+use dns::protocol::HeldPort;
 use drivers::kernel::conntrack::Way;
 
 use super::{Change, Networks};
@@ -30,15 +31,18 @@ impl Networks {
     fn forget(&self, change: &Change, ports: &[PortBinding]) {
         let ports = self.kernel.flush_ports(ports);
         let addresses = self.kernel.flush_addresses(&change.left);
-        for error in [ports, addresses].into_iter().filter_map(Result::err) {
-            let (sandbox, error) = (change.sandbox.id.short(), Error::from(error).chain());
+        let carried = self.resolver.cut_to(&change.left);
+        let translated = [ports, addresses].map(|done| done.map_err(Error::from));
+        for error in translated.into_iter().chain([carried]).filter_map(Result::err) {
+            let (sandbox, error) = (change.sandbox.id.short(), error.chain());
             tracing::error!(sandbox, error, "connections go on where they went before");
         }
     }
 
-    /// Ends the connections by ways that are closed.
-    pub(crate) fn cut_flows(&self, ways: &[Way]) -> Result<()> {
-        Ok(self.kernel.cut(ways)?)
+    /// Ends the connections by ways that are closed, and those from withdrawn ports that are carried.
+    pub(crate) fn cut_flows(&self, ways: &[Way], carried: &[HeldPort]) -> Result<()> {
+        let cut = self.kernel.cut(ways).map_err(Error::from);
+        self.resolver.cut(carried).and(cut)
     }
 
     /// Forgets all connections of a sandbox that is gone.
@@ -49,6 +53,9 @@ impl Networks {
             endpoints.iter().flat_map(|e| &e.addresses).map(ipnetwork::IpNetwork::ip).collect();
         if let Err(error) = flushed.and_then(|()| self.kernel.flush_addresses(&addresses)) {
             tracing::warn!(error = Error::from(error).chain(), "cannot forget connections");
+        }
+        if let Err(error) = self.resolver.cut_to(&addresses) {
+            tracing::warn!(error = error.chain(), "connections to nobody go on");
         }
     }
 }

@@ -11,7 +11,7 @@ use cnm::driver::{HOST_ADDRESS, Reach};
 use cnm::{Network, Pool, Protocol, SandboxId};
 use dns::protocol::{EndpointNames, HeldPort, SandboxView};
 
-use super::{NetworkNames, Networks, SandboxNames};
+use super::{Connections, NetworkNames, Networks, SandboxNames};
 use engine_error::{Error, Result};
 
 /// What a container in the host's namespace is called.
@@ -30,7 +30,7 @@ impl Networks {
     pub(crate) fn serve_on_host(&self, container: HostNames) -> Result<()> {
         let served = self.names_on_host(&container)?;
         self.on_host().insert(container.owner.clone(), container);
-        self.resolver.serve(&served, &[], &[])
+        self.resolver.serve(&served, &[], &[], Connections::End)
     }
 
     /// Notes a container in the host's namespace that runs already, for [`Networks::start_resolver`].

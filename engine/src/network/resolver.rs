@@ -10,6 +10,7 @@ mod ports;
 mod process;
 mod supervision;
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -18,6 +19,7 @@ use cnm::{EndpointId, NetworkId, SandboxId};
 use dns::protocol::{EndpointNames, HeldPort};
 use drivers::kernel::Host;
 
+use super::change::Connections;
 use desired::Service;
 pub(crate) use desired::{NetworkNames, SandboxNames};
 use engine_error::{Error, Result};
@@ -67,6 +69,7 @@ impl Resolver {
         names: &SandboxNames,
         all: &[HeldPort],
         bound: &[BoundPort<'_>],
+        withdrawn: Connections,
     ) -> Result<()> {
         let service = Service { names: names.clone(), ports: all.to_vec() };
         self.supervisor.change(
@@ -78,7 +81,7 @@ impl Resolver {
                 client.lead(&desired::moved(&old, all))?;
                 let gone = desired::gone(&old, all);
                 if !gone.is_empty() {
-                    client.drop_ports(&gone)?;
+                    ports::withdraw(client, &gone, withdrawn)?;
                 }
                 ports::hold(client, bound)
             },
@@ -110,6 +113,22 @@ impl Resolver {
         if let Err(error) = released {
             tracing::warn!(error = error.chain(), "cannot release names and ports");
         }
+    }
+
+    /// Ends the connections that go on from withdrawn ports to their targets.
+    pub(super) fn cut(&self, carried: &[HeldPort]) -> Result<()> {
+        if carried.is_empty() {
+            return Ok(());
+        }
+        self.supervisor.mention(|client| client.cut(carried))
+    }
+
+    /// The same of those to addresses that nobody has any more.
+    pub(super) fn cut_to(&self, addresses: &[IpAddr]) -> Result<()> {
+        if addresses.is_empty() {
+            return Ok(());
+        }
+        self.supervisor.mention(|client| client.cut_to(addresses))
     }
 
     /// Answers for a sandbox on one more network. It is no matter if it is not served.

@@ -176,6 +176,64 @@ fn connections_to_a_port_that_drains_go_on_for_their_time_and_new_ones_go_elsewh
 }
 
 #[test]
+fn connections_that_are_carried_to_a_port_that_drains_go_on_for_their_time() {
+    let (lab, mut daemon) = lab();
+    daemon.rnet("network create v4");
+    let old = daemon.run("old", "--network n1 -p 8080:80");
+    let new = daemon.run("new", "--network n1");
+    let other = daemon.run("other", "--network v4 -p 8081:80 -p 8082:80");
+    let _echoes = [&old, &other].map(|container| Echo::start(container, 80));
+    // The kernel translates neither what comes from `::1` nor IPv6 for who has none.
+    let local: SocketAddr = "[::1]:8080".parse().unwrap();
+    let [.., distant] = at(8081);
+    let [v4, v6] = at(8082).map(|to| Flow::tcp(&lab.client, to));
+    let flow = Flow::tcp(&lab.host, local);
+    let longer = Flow::tcp(&lab.client, distant);
+    daemon.rnet("port rm --drain 3s old 8080:80");
+    flow.goes_on();
+    daemon.rnet("port rm --drain 1h other 8081:80");
+    daemon.rnet("port rm --drain 1s other [::]:8082:80");
+    assert!(daemon.rnet("port ls other").contains("draining until"));
+    for (host, to) in [(&lab.host, local), (&lab.client, distant)] {
+        let refused = host.tcp_to(to, SILENCE).expect_err("nobody listens");
+        assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused, "{to}");
+    }
+    daemon.rnet("port add new 8080:80");
+    let _server = new.serve(80);
+    assert!(lab.host.tcp(local.ip(), 8080).is_ok());
+    // Who promised to end them is gone, and the next one keeps the promise.
+    daemon.kill();
+    daemon.restart();
+    longer.goes_on();
+    flow.breaks();
+    v6.breaks();
+    assert!(lab.host.tcp(local.ip(), 8080).is_ok());
+    // The other family of that port has not gone.
+    v4.end();
+    // What is published again stays, until it is withdrawn for good.
+    daemon.rnet("port add other 8081:80");
+    longer.goes_on();
+    daemon.rnet("port rm other 8081:80");
+    longer.breaks();
+}
+
+#[test]
+fn connections_that_go_on_end_with_the_address_that_they_are_carried_to() {
+    for end in ["network disconnect n1 web", "rm --force web"] {
+        let (lab, daemon) = lab();
+        let web = daemon.run("web", "--network n1 -p 8080:80");
+        let _echo = Echo::start(&web, 80);
+        let flow = Flow::tcp(&lab.host, "[::1]:8080".parse().unwrap());
+        daemon.rnet("port rm --drain 1h web 8080:80");
+        flow.goes_on();
+        daemon.rnet(end);
+        let error = flow.breaks();
+        // Nobody waits for an answer that will not come.
+        assert_ne!(error.kind(), std::io::ErrorKind::WouldBlock, "{end}: {error}");
+    }
+}
+
+#[test]
 fn what_cannot_be_is_said_before_anything_is_changed() {
     let (_lab, daemon) = lab();
     daemon.run("web", "--network n1 -p 8080:80");

@@ -1,12 +1,14 @@
 //! Connections to withdrawn ports that may go on for a while.
 
-use std::net::IpAddr;
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use cnm::PortBinding;
 use cnm::store::Durability;
+use dns::protocol::HeldPort;
 use drivers::kernel::conntrack::Way;
 
 use super::super::Containers;
@@ -27,12 +29,32 @@ pub struct Draining {
 /// What a change withdraws, with the time that its connections have.
 pub(super) fn of(change: &Change, patience: Duration) -> Vec<Draining> {
     let until = Utc::now() + patience;
-    let draining = |(binding, way): &(PortBinding, Way)| Draining {
-        binding: binding.clone(),
-        to: way.to,
-        until,
-    };
-    change.closed().iter().map(draining).collect()
+    let translated = change.closed().iter().map(|(binding, way)| (binding, way.to));
+    let carried = change.carried().map(|(binding, target)| (binding, target.ip()));
+    // What is translated and what is carried of the same port leads to the same endpoint.
+    let all: BTreeMap<_, _> = translated.chain(carried).collect();
+    let draining =
+        |(binding, to): (&PortBinding, _)| Draining { binding: binding.clone(), to, until };
+    all.into_iter().map(draining).collect()
+}
+
+impl Draining {
+    /// Where the kernel translates what comes to it; nowhere if that is only carried.
+    fn way(&self) -> Option<Way> {
+        let PortBinding { host, host_port, protocol, port } = self.binding;
+        if host.is_ipv4() != self.to.is_ipv4() || (host.is_ipv6() && host.is_loopback()) {
+            return None;
+        }
+        // One that is open at the endpoint's own address has no number on the host.
+        let host_port = if host_port == 0 { port } else { host_port };
+        Some(Way { protocol, host_port, to: self.to, port })
+    }
+
+    /// Where what comes to it is carried.
+    fn carried(&self) -> HeldPort {
+        let target = Some(SocketAddr::new(self.to, self.binding.port));
+        HeldPort { binding: self.binding.clone(), target, twin: None }
+    }
 }
 
 impl Containers {
@@ -70,13 +92,9 @@ impl Containers {
 
     /// Ends connections now.
     pub(super) fn cut(&self, ports: &[Draining]) {
-        let way = |port: &Draining| {
-            let PortBinding { host_port, protocol, port: inside, .. } = port.binding;
-            // One that is open at the endpoint's own address has no number on the host.
-            let host_port = if host_port == 0 { inside } else { host_port };
-            Way { protocol, host_port, to: port.to, port: inside }
-        };
-        if let Err(error) = self.networks.cut_flows(&ports.iter().map(way).collect::<Vec<_>>()) {
+        let ways: Vec<_> = ports.iter().filter_map(Draining::way).collect();
+        let carried: Vec<_> = ports.iter().map(Draining::carried).collect();
+        if let Err(error) = self.networks.cut_flows(&ways, &carried) {
             tracing::error!(error = error.chain(), "connections to withdrawn ports go on");
         }
     }

@@ -8,6 +8,7 @@ use dns::client::{Client, ClientError};
 use dns::protocol::HeldPort;
 use drivers::kernel::{BindPorts, Host};
 
+use super::super::change::Connections;
 use super::desired::Services;
 use engine_error::Error;
 
@@ -22,6 +23,22 @@ pub(crate) struct BoundPort<'a> {
 pub(super) fn hold(client: &Client, bound: &[BoundPort<'_>]) -> Result<(), ClientError> {
     let ports: Vec<_> = bound.iter().map(|bound| (bound.port.clone(), bound.socket)).collect();
     client.hold(&ports)
+}
+
+/// Has ports held no more.
+pub(super) fn withdraw(
+    client: &Client,
+    ports: &[PortBinding],
+    connections: Connections,
+) -> Result<(), ClientError> {
+    if connections == Connections::GoOn {
+        match client.drain_ports(ports) {
+            // A process from before an upgrade knows nothing of that.
+            Err(ClientError::Refused { .. }) => {}
+            other => return other,
+        }
+    }
+    client.drop_ports(ports)
 }
 
 /// Has a process hold all ports and no others; these it holds already.

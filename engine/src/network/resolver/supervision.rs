@@ -124,6 +124,19 @@ impl Supervisor {
         }
     }
 
+    /// Says something to the process that is there. To the next one it would mean nothing.
+    pub(super) fn mention(
+        &self,
+        say: impl FnOnce(&Client) -> Result<(), ClientError>,
+    ) -> Result<()> {
+        let client = self.lock().client.clone();
+        match client.map_or(Ok(()), |client| say(&client)) {
+            // One from before an upgrade does not know it, and has nothing that it is about.
+            Ok(()) | Err(ClientError::Refused { .. }) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     fn wait_for_next(&self, generation: u64, failures: u64, error: ClientError) -> Result<()> {
         let mut state = self.lock();
         if state.generation == generation && state.client.take().is_some() {
