@@ -171,8 +171,7 @@ impl Membership {
 
     /// Whether a place is the store of the swarm that this host is in, or was in.
     pub fn is_of_swarm(&self, place: &Place) -> bool {
-        let authority = place.tls.as_ref().and_then(|tls| tls.authority.as_ref());
-        authority.is_some_and(|file| file.starts_with(self.settings.swarm()))
+        is_of_swarm(place, &self.settings)
     }
 
     /// A swarm's cluster that could not be taken up is forgotten: this host is not in it any more.
@@ -301,6 +300,12 @@ pub enum Leave {
 }
 
 /// The file by which a restart of the daemon is known from another host with the same identity.
+/// Whether a place is the store of the swarm that this host is in, or was in.
+fn is_of_swarm(place: &Place, settings: &Settings) -> bool {
+    let authority = place.tls.as_ref().and_then(|tls| tls.authority.as_ref());
+    authority.is_some_and(|file| file.starts_with(settings.swarm()))
+}
+
 fn instance_file(settings: &Settings) -> PathBuf {
     settings.exec_root.join("instance")
 }

@@ -7,7 +7,6 @@
 mod address;
 mod nodes;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,7 +21,7 @@ use cluster::Place;
 use engine_error::{Error, Result};
 use swarm::node::Own;
 use swarm::protocol::Description;
-use swarm::record::Availability;
+use swarm::record::{Availability, SwarmRecord};
 use swarm::{Node, Standing};
 
 /// How long to wait before a node is made a host of its cluster again, if that failed.
@@ -40,16 +39,14 @@ pub struct Swarm {
 }
 
 /// A swarm to be made.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Beginning {
     /// Where managers listen.
     pub listen: String,
     /// The address for the others; found if it is empty.
     pub advertise: String,
-    /// How long certificates of nodes are good for, if not as long as usual.
-    pub node_life: Option<Duration>,
-    /// The swarm's labels.
-    pub labels: BTreeMap<String, String>,
+    /// What the swarm is to be.
+    pub swarm: SwarmRecord,
     /// What this node is to be used for.
     pub availability: Availability,
     /// Whether a manager that is in a swarm goes on without the others.
@@ -98,7 +95,7 @@ impl Swarm {
         }
         let own = self.own(&wanted.listen, &wanted.advertise, &[])?;
         let own = Own { availability: wanted.availability, ..own };
-        self.node.init(&own, wanted.node_life, wanted.labels.clone()).await?;
+        self.node.init(&own, wanted.swarm.clone()).await?;
         self.be_a_host(&own).await?;
         Ok(own.node)
     }

@@ -29,7 +29,7 @@ pub use etcd::{Etcd, EtcdOptions, EtcdTls};
 pub use health::Report;
 pub use local::{forget, forgetting, node_id};
 pub use memory::{Memory, Saved};
-pub use networks::{Choose, Draft};
+pub use networks::{Choose, Draft, ipv4_supernet};
 pub use place::{DEFAULT_NAME, Place, PlaceError, Tls, User};
 pub use publish::Publication;
 pub use store::{

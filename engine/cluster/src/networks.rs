@@ -63,6 +63,11 @@ pub struct Draft {
     pub attachable: bool,
 }
 
+/// What pools of IPv4 are cut from where nobody says otherwise, and how large they are.
+pub fn ipv4_supernet() -> Option<(IpNetwork, u8)> {
+    IpNetwork::new(std::net::Ipv4Addr::new(10, 128, 0, 0).into(), 9).ok().map(|net| (net, 20))
+}
+
 /// A pool to be chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Choose {
@@ -220,7 +225,7 @@ impl Cluster {
     /// What pools of a family are cut from: the same on all hosts.
     fn supernet(&self, ipv6: bool) -> Option<(IpNetwork, u8)> {
         if !ipv6 {
-            return Some(("10.128.0.0/9".parse().ok()?, 20));
+            return ipv4_supernet();
         }
         let identity = lock(&self.me).identity.clone().unwrap_or_default();
         let hash = Sha256::digest(identity.as_bytes());

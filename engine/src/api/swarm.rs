@@ -23,7 +23,7 @@ const GLANCE: Duration = Duration::from_secs(2);
 pub async fn dispatch(api: &Api, path: &[&str], request: Request) -> Result<Response> {
     match (request.method.as_str(), path) {
         ("GET", []) => inspect(api).await,
-        ("POST", ["init"]) => init(api, request).await,
+        ("POST", ["init"]) => Box::pin(init(api, request)).await,
         ("POST", ["join"]) => join(api, request).await,
         ("POST", ["leave"]) => leave(api, &request).await,
         ("POST", ["update"]) => update(api, request).await,

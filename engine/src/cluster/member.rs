@@ -24,6 +24,8 @@ use crate::container::Containers;
 use crate::network::{Chance, Networks, Sharing};
 use crate::settings::Settings;
 use engine_error::{Error, Result};
+use swarm::NetworkDefaults;
+use swarm::record::Register;
 
 /// How long one call of the store may take.
 const LIMIT: Duration = Duration::from_secs(5);
@@ -97,6 +99,16 @@ impl Member {
     /// The cluster, as users write it.
     pub fn place(&self) -> Place {
         self.place.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What networks are made of where nobody says otherwise. Only swarms can be told that.
+    pub(super) fn network_defaults(&self) -> Result<NetworkDefaults> {
+        if !super::is_of_swarm(&self.place(), &self.below.settings) {
+            return Ok(NetworkDefaults::default());
+        }
+        let register = Register::new(self.etcd.clone());
+        let records = self.below.runtime.block_on(register.read())?;
+        Ok(records.swarm()?.record.networks.clone())
     }
 
     /// The address that the others know this host by.

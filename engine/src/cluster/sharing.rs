@@ -15,9 +15,6 @@ use super::member::Member;
 use crate::network::{Draft, Published, Sharing};
 use engine_error::{Error, Result};
 
-/// The UDP port of tunnels.
-const PORT: u16 = 4789;
-
 /// A member, as networks see it. It does not keep it alive.
 #[derive(Debug)]
 pub(super) struct Shared(pub(super) Weak<Member>);
@@ -55,16 +52,17 @@ impl Sharing for Shared {
             network.pools.iter().partition(|pool| pool.automatic);
         let choose = |pool: &Pool| Choose { ipv6: pool.subnet.is_ipv6(), prefix: None };
         let reading = network.driver.read(&own_options(&network.given_options))?;
+        let defaults = member.network_defaults()?;
         let wanted = cluster::Draft {
             id: network.id.clone(),
             name: network.name.clone(),
             driver: network.driver.name().to_owned(),
             vni: reading.vni,
-            port: reading.port.unwrap_or(PORT),
+            port: reading.port.unwrap_or(defaults.tunnels()),
             pools: named.into_iter().cloned().collect(),
             choose: chosen.into_iter().map(choose).collect(),
             avoid: avoid.clone(),
-            supernets: Vec::new(),
+            supernets: defaults.supernets(),
             options: network.given_options.clone(),
             labels: network.labels.clone(),
             ipv4: network.ipv4,

@@ -12,6 +12,7 @@ mod authority;
 mod base36;
 mod certificate;
 pub mod client;
+mod defaults;
 pub mod files;
 pub mod member;
 pub mod node;
@@ -24,6 +25,7 @@ mod token;
 
 pub use authority::{Authority, DIGEST, NODE_LIFE, Subject, digest_of_pem};
 pub use certificate::{Holder, KeyAndRequest, Signer};
+pub use defaults::{NetworkDefaults, Upkeep};
 pub use node::Node;
 pub use standing::{Enrolment, Standing};
 pub use token::{Generations, NoToken, Role, Token};

@@ -10,7 +10,6 @@ mod manage;
 mod operations;
 mod ways;
 
-use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError};
@@ -20,7 +19,7 @@ use engine_error::{Error, Kind, Result};
 use tokio::sync::{Mutex, Notify, watch};
 use tokio::task::JoinHandle;
 
-use crate::authority::{Authority, NODE_LIFE, Subject};
+use crate::authority::{Authority, Subject};
 use crate::certificate::{Holder, KeyAndRequest};
 use crate::client::{self, Identity};
 use crate::files::{self, Files, Phase, State};
@@ -168,18 +167,10 @@ impl Node {
 
     /// Makes a swarm with this node as its first manager. `life` is how long certificates of its nodes
     /// are good for, if it is not as long as usual.
-    pub async fn init(
-        &self,
-        own: &Own,
-        life: Option<Duration>,
-        labels: BTreeMap<String, String>,
-    ) -> Result<()> {
+    pub async fn init(&self, own: &Own, swarm: SwarmRecord) -> Result<()> {
         let mut works = self.works.lock().await;
         self.must_be_out().await?;
         member::program()?;
-        let failed = |error| Error::internal("no random numbers", error);
-        let node_life = life.unwrap_or(NODE_LIFE).as_secs();
-        let swarm = SwarmRecord { labels, node_life, ..SwarmRecord::new().map_err(failed)? };
         let (authority, keys) = (Authority::create()?, KeyAndRequest::new()?);
         let addresses = [own.address];
         let subject = Subject {
@@ -193,8 +184,8 @@ impl Node {
             Identity { certificate, key: keys.key, authority: authority.certificate().to_owned() };
         self.files.put_identity(&identity)?;
         self.files.write("authority.key", authority.key())?;
-        let beginning = Some(swarm.clone());
-        self.files.put_state(&State { beginning, ..own.state(&swarm.id) })?;
+        let state = own.state(&swarm.id);
+        self.files.put_state(&State { beginning: Some(swarm), ..state })?;
         self.settle_or_undo(&mut works).await
     }
 

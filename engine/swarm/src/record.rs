@@ -12,6 +12,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::authority::NODE_LIFE;
+use crate::defaults::{NetworkDefaults, Upkeep};
 use crate::protocol::{Description, Manager};
 use crate::token::{Generations, Role};
 
@@ -43,6 +44,12 @@ pub struct SwarmRecord {
     /// How long certificates of nodes are good for, in seconds.
     #[serde(default = "node_life")]
     pub node_life: u64,
+    /// What networks are made of where nobody says otherwise.
+    #[serde(default)]
+    pub networks: NetworkDefaults,
+    /// What it was told of snapshots, heartbeats and tasks.
+    #[serde(default)]
+    pub upkeep: Upkeep,
 }
 
 fn node_life() -> u64 {
@@ -61,6 +68,8 @@ impl SwarmRecord {
             tokens: Generations::new()?,
             labels: BTreeMap::new(),
             node_life: node_life(),
+            networks: NetworkDefaults::default(),
+            upkeep: Upkeep::default(),
         })
     }
 

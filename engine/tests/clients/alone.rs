@@ -1,5 +1,7 @@
 //! A swarm of one machine that no other one reaches, as development machines and suites of clients have it.
 
+use serde_json::{Value, json};
+
 use crate::daemon::{Client, Daemon};
 
 #[test]
@@ -52,4 +54,66 @@ fn a_swarm_was_begun_at_the_bridge_of_its_containers() {
     ip("link set bb up");
     ip("addr add 198.51.100.1/24 dev bb");
     refused(&(choose + "different interfaces (192.0.2.1 on aa and 198.51.100.1 on bb)"));
+}
+
+/// A swarm of one, as a client asks for it.
+fn begin(daemon: &Daemon, wanted: &Value) {
+    let mut body = json!({"ListenAddr": "127.0.0.1:2377", "AdvertiseAddr": "127.0.0.1"});
+    let wanted = wanted.as_object().unwrap().clone();
+    body.as_object_mut().unwrap().extend(wanted);
+    let reply = daemon.post("/swarm/init", &body);
+    assert_eq!(reply.status, 200, "{}", reply.text());
+}
+
+#[test]
+fn a_pool_and_a_port_that_were_named_for_a_swarm_were_refused() {
+    let mut daemon = Daemon::start(&[]);
+    let named =
+        json!({"DefaultAddrPool": ["10.201.7.0/24"], "SubnetSize": 26, "DataPathPort": 4242});
+    begin(&daemon, &named);
+    for _ in 0..2 {
+        let told = daemon.get("/swarm").json();
+        for (field, value) in named.as_object().unwrap() {
+            assert_eq!(&told[field], value);
+        }
+        let make = ["network", "create", "-d", "overlay", "--attachable", "over"];
+        daemon.docker_ok(&make);
+        let subnet = ["network", "inspect", "-f", "{{(index .IPAM.Config 0).Subnet}}", "over"];
+        assert_eq!(daemon.docker_ok(&subnet), "10.201.7.0/26");
+        daemon.docker_ok(&[
+            "run",
+            "-d",
+            "--network",
+            "over",
+            "--name",
+            "cc",
+            "rnet/toolbox",
+            "cat",
+        ]);
+        let links = daemon.beside("ip", &["-d", "link", "show", "type", "vxlan"]);
+        let links = String::from_utf8(links.stdout).unwrap();
+        assert!(links.contains("dstport 4242"), "{links}");
+        daemon.docker_ok(&["rm", "-f", "cc"]);
+        daemon.docker_ok(&["network", "rm", "over"]);
+        daemon.restart(&[]);
+    }
+    daemon.docker_ok(&["swarm", "leave", "--force"]);
+    begin(&daemon, &json!({}));
+    let told = daemon.get("/swarm").json();
+    assert_eq!(told["DefaultAddrPool"], json!(["10.128.0.0/9"]), "what networks are cut from");
+    assert_eq!((&told["SubnetSize"], &told["DataPathPort"]), (&json!(20), &json!(4789)));
+    daemon.docker_ok(&["swarm", "leave", "--force"]);
+}
+
+#[test]
+fn what_a_swarm_was_told_of_snapshots_and_tasks_was_dropped() {
+    let daemon = Daemon::start(&[]);
+    begin(&daemon, &json!({"Spec": {"Raft": {"SnapshotInterval": 5000}}}));
+    let told = || daemon.get("/swarm").json()["Spec"].clone();
+    assert_eq!(told()["Raft"]["SnapshotInterval"], 5000);
+    daemon.docker_ok(&["swarm", "update", "--task-history-limit", "2", "--max-snapshots", "3"]);
+    let raft = &told()["Raft"];
+    assert_eq!((&raft["SnapshotInterval"], &raft["KeepOldSnapshots"]), (&json!(5000), &json!(3)));
+    assert_eq!(told()["Orchestration"]["TaskHistoryRetentionLimit"], 2);
+    daemon.docker_ok(&["swarm", "leave", "--force"]);
 }

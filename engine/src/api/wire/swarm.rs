@@ -13,13 +13,13 @@ use crate::swarm::{Beginning, Joining};
 use engine_error::{Error, Kind, Result};
 use swarm::node::{Listed, NodeChange};
 use swarm::record::{At, Availability, SwarmRecord};
-use swarm::{Role, Signer};
+use swarm::{NetworkDefaults, Role, Signer, Upkeep};
 
 /// The shortest life of a certificate that Docker takes.
 const LEAST_LIFE: Duration = Duration::from_secs(3600);
 
-/// The port of tunnels.
-const DATA_PORT: u16 = 4789;
+/// What all swarms are called.
+const NAME: &str = "default";
 
 /// Body of `POST /swarm/init`.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -28,8 +28,9 @@ pub struct Init {
     listen_addr: String,
     advertise_addr: String,
     data_path_addr: String,
-    data_path_port: u16,
+    data_path_port: u32,
     default_addr_pool: Option<Vec<String>>,
+    subnet_size: u32,
     force_new_cluster: bool,
     auto_lock_managers: bool,
     availability: String,
@@ -53,10 +54,36 @@ pub struct Join {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct Spec {
+    name: String,
     labels: Option<BTreeMap<String, String>>,
     #[serde(rename = "CAConfig")]
     authority: AuthorityConfig,
     encryption_config: Encryption,
+    raft: Raft,
+    dispatcher: Dispatcher,
+    orchestration: Orchestration,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+struct Raft {
+    snapshot_interval: u64,
+    keep_old_snapshots: Option<u64>,
+    log_entries_for_slow_followers: u64,
+    election_tick: i64,
+    heartbeat_tick: i64,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+struct Dispatcher {
+    heartbeat_period: i64,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+struct Orchestration {
+    task_history_retention_limit: Option<i64>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -90,26 +117,18 @@ impl Init {
     pub fn beginning(self) -> Result<Beginning> {
         data_path(&self.data_path_addr)?;
         let availability = availability(&self.availability)?;
-        if !matches!(self.data_path_port, 0 | DATA_PORT) {
-            return Err(unsupported(
-                "a data path port other than 4789 is not supported for a whole swarm: give it to a \
-                 network with --opt rnet.overlay.port",
-            ));
-        }
-        if self.default_addr_pool.is_some_and(|pools| !pools.is_empty()) {
-            return Err(unsupported(
-                "a default address pool of a swarm is not supported yet: give --subnet to networks",
-            ));
-        }
-        if self.auto_lock_managers || self.spec.encryption_config.auto_lock_managers {
+        if self.auto_lock_managers {
             return Err(unsupported(AUTOLOCK));
         }
-        let node_life = self.spec.node_life()?;
+        let failed = |error| Error::internal("no random numbers", error);
+        let mut swarm = SwarmRecord::new().map_err(failed)?;
+        self.spec.shape(&mut swarm)?;
+        let pools = self.default_addr_pool.unwrap_or_default();
+        swarm.networks = NetworkDefaults::new(&pools, self.subnet_size, self.data_path_port)?;
         Ok(Beginning {
             listen: self.listen_addr,
             advertise: self.advertise_addr,
-            node_life,
-            labels: self.spec.labels.unwrap_or_default(),
+            swarm,
             availability,
             anew: self.force_new_cluster,
         })
@@ -142,15 +161,32 @@ impl Join {
 impl Spec {
     /// Makes a swarm like this.
     pub fn apply(&self, swarm: &mut SwarmRecord) -> Result<()> {
+        if self.authority.force_rotate != 0 {
+            return Err(unsupported(EXCHANGE));
+        }
+        self.shape(swarm)
+    }
+
+    /// What a swarm is to be. One that begins has no authority to be exchanged.
+    fn shape(&self, swarm: &mut SwarmRecord) -> Result<()> {
+        if !matches!(self.name.as_str(), "" | NAME) {
+            return Err(Error::invalid(format!("swarm spec must be named {NAME:?}")));
+        }
         if self.encryption_config.auto_lock_managers {
             return Err(unsupported(AUTOLOCK));
         }
         let authority = &self.authority;
-        if authority.force_rotate != 0 || !authority.certificate.is_empty() {
-            return Err(unsupported("exchanging the authority of a swarm is not supported yet"));
+        if !authority.certificate.is_empty() {
+            return Err(unsupported(EXCHANGE));
         }
         if authority.external.as_ref().is_some_and(|external| !external.is_empty()) {
             return Err(unsupported("authorities outside of a swarm are not supported"));
+        }
+        if self.dispatcher.heartbeat_period < 0 {
+            return Err(Error::invalid(
+                "rpc error: code = InvalidArgument desc = heartbeat time period cannot be a \
+                 negative duration",
+            ));
         }
         if let Some(life) = self.node_life()? {
             swarm.node_life = life.as_secs();
@@ -158,7 +194,21 @@ impl Spec {
         if let Some(labels) = &self.labels {
             swarm.labels.clone_from(labels);
         }
+        self.keep_up(&mut swarm.upkeep);
         Ok(())
+    }
+
+    fn keep_up(&self, upkeep: &mut Upkeep) {
+        let Raft { snapshot_interval, log_entries_for_slow_followers, .. } = self.raft;
+        put(&mut upkeep.snapshot_interval, Some(snapshot_interval).filter(|given| *given != 0));
+        let given = Some(log_entries_for_slow_followers);
+        put(&mut upkeep.entries_for_slow, given.filter(|given| *given != 0));
+        put(&mut upkeep.old_snapshots, self.raft.keep_old_snapshots);
+        let given = |number: i64| Some(number).filter(|given| *given != 0);
+        put(&mut upkeep.election_tick, given(self.raft.election_tick));
+        put(&mut upkeep.heartbeat_tick, given(self.raft.heartbeat_tick));
+        put(&mut upkeep.heartbeat, given(self.dispatcher.heartbeat_period));
+        put(&mut upkeep.task_history, self.orchestration.task_history_retention_limit);
     }
 
     fn node_life(&self) -> Result<Option<Duration>> {
@@ -184,6 +234,15 @@ impl NodeSpec {
         Ok(NodeChange { role, labels: self.labels.unwrap_or_default(), availability })
     }
 }
+
+/// What is not said stays as it is.
+fn put<T>(kept: &mut T, given: Option<T>) {
+    if let Some(given) = given {
+        *kept = given;
+    }
+}
+
+const EXCHANGE: &str = "exchanging the authority of a swarm is not supported yet";
 
 const AUTOLOCK: &str = "locking the managers of a swarm is not supported: their keys are on disk, for \
                         root alone to read";
@@ -221,29 +280,34 @@ pub fn swarm(
 /// The same without its tokens, as in `GET /info`.
 pub fn cluster(swarm: &At<SwarmRecord>, authority: &str) -> Result<Value> {
     let At { record, revision } = swarm;
+    let upkeep = &record.upkeep;
+    let (pools, size) = record.networks.told();
     Ok(json!({
         "ID": record.id,
         "Version": {"Index": revision},
         "CreatedAt": rfc3339(Some(from_nanos(record.created))),
         "UpdatedAt": rfc3339(Some(from_nanos(record.updated))),
         "Spec": {
-            "Name": "default",
+            "Name": NAME,
             "Labels": record.labels,
-            "Orchestration": {"TaskHistoryRetentionLimit": 5},
+            "Orchestration": {"TaskHistoryRetentionLimit": upkeep.task_history},
             "Raft": {
-                "SnapshotInterval": 10000, "KeepOldSnapshots": 0,
-                "LogEntriesForSlowFollowers": 500, "ElectionTick": 10, "HeartbeatTick": 1,
+                "SnapshotInterval": upkeep.snapshot_interval,
+                "KeepOldSnapshots": upkeep.old_snapshots,
+                "LogEntriesForSlowFollowers": upkeep.entries_for_slow,
+                "ElectionTick": upkeep.election_tick,
+                "HeartbeatTick": upkeep.heartbeat_tick,
             },
-            "Dispatcher": {"HeartbeatPeriod": 5_000_000_000_u64},
+            "Dispatcher": {"HeartbeatPeriod": upkeep.heartbeat},
             "CAConfig": {"NodeCertExpiry": nanoseconds(record.life())},
             "TaskDefaults": {},
             "EncryptionConfig": {"AutoLockManagers": false},
         },
         "TLSInfo": tls(authority)?,
         "RootRotationInProgress": false,
-        "DefaultAddrPool": null,
-        "SubnetSize": 24,
-        "DataPathPort": DATA_PORT,
+        "DefaultAddrPool": pools,
+        "SubnetSize": size,
+        "DataPathPort": record.networks.tunnels(),
     }))
 }
 
@@ -319,10 +383,13 @@ mod tests {
     #[test]
     fn what_a_swarm_cannot_do_is_refused_by_name() {
         for (body, said) in [
-            (json!({"DataPathPort": 4790}), "a data path port other than 4789"),
             (json!({"DataPathAddr": "eth1"}), "a data path address of its own"),
-            (json!({"DefaultAddrPool": ["10.0.0.0/8"]}), "a default address pool of a swarm"),
             (json!({"AutoLockManagers": true}), "locking the managers"),
+            (
+                json!({"Spec": {"CAConfig": {"ExternalCAs": [{"URL": "https://x"}]}}}),
+                "authorities outside",
+            ),
+            (json!({"Spec": {"CAConfig": {"SigningCACert": "x"}}}), "exchanging the authority"),
         ] {
             let init: Init = serde_json::from_value(body).unwrap();
             let (kind, message) = refused(init.beginning());
@@ -344,6 +411,28 @@ mod tests {
     }
 
     #[test]
+    fn numbers_of_a_swarm_s_upkeep_were_dropped() {
+        let spec = json!({
+            "Orchestration": {"TaskHistoryRetentionLimit": 0},
+            "Raft": {"SnapshotInterval": 5000, "LogEntriesForSlowFollowers": 1200},
+            "Dispatcher": {"HeartbeatPeriod": 7_000_000_000_u64},
+        });
+        let spec: Spec = serde_json::from_value(spec).unwrap();
+        let mut swarm = SwarmRecord::new().unwrap();
+        spec.apply(&mut swarm).unwrap();
+        let told = Upkeep {
+            snapshot_interval: 5000,
+            entries_for_slow: 1200,
+            heartbeat: 7_000_000_000,
+            task_history: 0,
+            ..Upkeep::default()
+        };
+        assert_eq!(swarm.upkeep, told);
+        Spec::default().apply(&mut swarm).unwrap();
+        assert_eq!(swarm.upkeep, told, "what is not said stays");
+    }
+
+    #[test]
     fn what_docker_sends_by_default_is_taken() {
         let body = json!({
             "ListenAddr": "0.0.0.0:2377", "AdvertiseAddr": "192.0.2.1", "DataPathAddr": "",
@@ -358,6 +447,8 @@ mod tests {
         let init: Init = serde_json::from_value(body).unwrap();
         let beginning = init.beginning().unwrap();
         assert_eq!(beginning.advertise, "192.0.2.1");
-        assert!(beginning.node_life.is_none() && beginning.labels.is_empty());
+        let SwarmRecord { labels, networks, upkeep, .. } = beginning.swarm;
+        assert!(labels.is_empty() && networks == NetworkDefaults::default());
+        assert_eq!(upkeep, Upkeep::default());
     }
 }

@@ -1,6 +1,5 @@
 //! Machines on a LAN, each with a node of a swarm and without a daemon around it.
 
-use std::collections::BTreeMap;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -13,7 +12,7 @@ use engine_error::Result;
 use netns_tests::{Host, Lan, patient};
 use swarm::node::Own;
 use swarm::protocol::Description;
-use swarm::record::Availability;
+use swarm::record::{Availability, SwarmRecord};
 use swarm::{Node, PORT, Role, member};
 use tokio::runtime::{Builder, Runtime};
 
@@ -96,13 +95,15 @@ impl Machine {
 
     pub(crate) fn init(&self) {
         let (node, own) = (self.node(), self.own());
-        self.run(async move { node.init(&own, None, BTreeMap::new()).await }).unwrap();
+        let swarm = SwarmRecord::new().unwrap();
+        self.run(async move { node.init(&own, swarm).await }).unwrap();
     }
 
     /// The same with certificates that are good for so long.
     pub(crate) fn init_for(&self, life: std::time::Duration) {
         let (node, own) = (self.node(), self.own());
-        self.run(async move { node.init(&own, Some(life), BTreeMap::new()).await }).unwrap();
+        let swarm = SwarmRecord { node_life: life.as_secs(), ..SwarmRecord::new().unwrap() };
+        self.run(async move { node.init(&own, swarm).await }).unwrap();
     }
 
     pub(crate) fn join(&self, token: &str, at: &Self) -> Result<()> {
