@@ -157,6 +157,24 @@ fn old_clients_find_the_configuration_of_an_image_twice() {
 }
 
 #[test]
+fn old_clients_did_not_find_the_host_name_among_aliases_nor_any_before_a_start() {
+    let daemon = Daemon::start(&[]);
+    daemon.docker_ok(&["network", "create", "n1"]);
+    let create = ["create", "--name", "cc", "-h", "me", "--network", "n1", IMAGE, "cat"];
+    let id = daemon.docker_ok(&create);
+    let aliases = |version: &str| {
+        let told = daemon.get(&format!("/{version}/containers/cc/json")).json();
+        told["NetworkSettings"]["Networks"]["n1"]["Aliases"].clone()
+    };
+    for _ in 0..2 {
+        assert_eq!(aliases("v1.44"), json!([id[..12], "me"]));
+        assert_eq!(aliases("v1.45"), json!(null));
+        daemon.docker_ok(&["start", "cc"]);
+    }
+    daemon.docker_ok(&["rm", "-f", "cc"]);
+}
+
+#[test]
 fn programs_can_tell_that_they_are_in_a_container() {
     let daemon = Daemon::start(&[]);
     let run = ["run", "--rm", "--network", "none", IMAGE, "cat", "/.dockerenv"];

@@ -214,17 +214,21 @@ pub fn networks(container: &Container) -> Value {
     Value::Object(container.endpoints.iter().map(entry).collect())
 }
 
-/// Before API 1.45 a container's short id is an alias of its on every network that somebody made.
+/// Before API 1.45 a container's short id and its host name are aliases of its on every network that
+/// somebody made.
 pub fn name_by_aliases(container: &Container, told: &mut Value) {
-    let short = container.short_id();
+    let names = [json!(container.short_id()), told["Config"]["Hostname"].clone()];
     let predefined = |of: &EndpointView| matches!(of.network.as_str(), "bridge" | "host" | "none");
-    let named = |of: &&EndpointView| !predefined(of) && of.names.iter().any(|name| name == short);
-    for endpoint in container.endpoints.iter().filter(named) {
+    for endpoint in container.endpoints.iter().filter(|endpoint| !predefined(endpoint)) {
         let aliases = &mut told["NetworkSettings"]["Networks"][&endpoint.network]["Aliases"];
-        match aliases.as_array_mut() {
-            Some(all) if all.iter().any(|alias| alias == short) => {}
-            Some(all) => all.push(short.into()),
-            None => *aliases = json!([short]),
+        if aliases.is_null() {
+            *aliases = json!([]);
+        }
+        let Some(aliases) = aliases.as_array_mut() else { continue };
+        for name in &names {
+            if !aliases.contains(name) {
+                aliases.push(name.clone());
+            }
         }
     }
 }
