@@ -130,6 +130,8 @@ fn extra(fields: &Map<String, Value>) -> Extra {
         on_build: list("OnBuild").unwrap_or_default(),
         comment: text("comment"),
         docker_version: text("docker_version"),
+        container: text("container"),
+        container_config: fields.get("container_config").cloned(),
     }
 }
 

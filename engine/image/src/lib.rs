@@ -106,6 +106,10 @@ pub struct Extra {
     pub comment: String,
     /// `docker_version`.
     pub docker_version: String,
+    /// `container`: which one the image was made of.
+    pub container: String,
+    /// `container_config`: what that one was, as the API told it.
+    pub container_config: Option<serde_json::Value>,
 }
 
 /// One step of a transfer, in the shape Docker's clients draw: a status line, often of a layer.

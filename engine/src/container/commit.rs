@@ -203,6 +203,7 @@ fn document(
         "comment": commit.comment,
         "config": config,
         "container": container.id.as_str(),
+        "container_config": commit.own,
         "rootfs": {"type": "layers", "diff_ids": diff_ids},
         "history": history,
     });

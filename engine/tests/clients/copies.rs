@@ -119,6 +119,20 @@ fn changes_are_listed_exported_and_made_an_image_that_runs() {
 }
 
 #[test]
+fn an_image_of_a_container_did_not_tell_old_clients_which_one_it_was_made_of() {
+    let daemon = Daemon::start(&[]);
+    container(&daemon, "cc", &[]);
+    daemon.docker_ok(&["commit", "-c", "CMD [\"cat\"]", "cc", "made:1"]);
+    let container = daemon.get("/containers/cc/json").json();
+    let image = daemon.get("/v1.44/images/made:1/json").json();
+    assert_eq!(image["Container"], container["Id"]);
+    assert_eq!(image["ContainerConfig"], container["Config"], "as it was before the change");
+    let image = daemon.get("/v1.44/images/rnet/toolbox/json").json();
+    assert_eq!(image.get("Container"), None, "it was made of none");
+    daemon.docker_ok(&["rm", "-f", "cc"]);
+}
+
+#[test]
 fn a_commit_of_a_copy_knew_nothing_of_the_layers_below() {
     let flags = ["--storage-driver", "vfs"];
     let mut daemon = Daemon::start(&flags);

@@ -50,13 +50,27 @@ pub fn inspect(image: &Image, driver: &str, version: Version) -> Value {
         add_container_fields(&mut value["Config"]);
     }
     if version < Version(45) {
-        value["Container"] = "".into();
-        value["ContainerConfig"] = value["Config"].clone();
+        if !image.extra.container.is_empty() {
+            value["Container"] = image.extra.container.as_str().into();
+        }
+        let made_of = image.extra.container_config.as_ref().map(with_nulls);
+        value["ContainerConfig"] = made_of.unwrap_or_else(|| value["Config"].clone());
     }
     if version < Version(44) {
         value["VirtualSize"] = image.size.into();
     }
     value
+}
+
+/// A container's configuration, as it is told. What is kept of it with an image has no nulls.
+fn with_nulls(config: &Value) -> Value {
+    let mut config = config.clone();
+    if let Some(fields) = config.as_object_mut() {
+        for name in ["Cmd", "Entrypoint", "Env", "Labels", "OnBuild", "Volumes"] {
+            fields.entry(name).or_insert(Value::Null);
+        }
+    }
+    config
 }
 
 /// Fields of a container's configuration, which images have not. Older clients were shown them.
