@@ -204,7 +204,9 @@ def shape(value, side, key=""):
 
 
 def ordered(value, key):
-    """Lists whose order is by chance with Docker, as it makes them of maps."""
+    """Lists whose order is by chance with Docker and its command, as they make them of maps."""
+    if key.endswith(".Binds"):
+        return sorted(value)
     if key.endswith(".Mounts"):
         return sorted(value, key=lambda mount: mount.get("Destination", mount.get("Target", "")))
     if not key and all(isinstance(one, dict) and "IPAM" in one for one in value):
