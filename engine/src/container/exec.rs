@@ -170,7 +170,12 @@ impl Containers {
         }
     }
 
-    /// Forgets the processes of a container that ended.
+    /// The processes of a container that ended have ended.
+    pub(crate) fn end_execs(&self, container: &ContainerId) {
+        self.execs.end_all(container);
+    }
+
+    /// Forgets the processes of a container.
     pub(crate) fn forget_execs(&self, container: &ContainerId) {
         self.execs.forget(container);
     }

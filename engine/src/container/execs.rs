@@ -17,6 +17,8 @@ const ENDED: usize = 512;
 /// How many processes of one container may wait for their start. A client starts what it has created,
 /// or goes; as Docker does, those are kept until the container ends.
 const WAITING: usize = 4096;
+/// The exit code of what ended with its container.
+const KILLED: i32 = 128 + libc::SIGKILL;
 
 /// The exec'd processes of all containers.
 #[derive(Debug, Default)]
@@ -100,10 +102,13 @@ impl Execs {
         }
     }
 
-    /// A process has ended. Returns whether it was known.
+    /// A process has ended. Returns whether it was known, and not that it has.
     pub(super) fn end(&self, id: &str, code: i32) -> bool {
         let mut execs = self.lock();
         let Some(entry) = execs.get_mut(id) else { return false };
+        if entry.forget.is_some() {
+            return false;
+        }
         entry.view.running = false;
         entry.view.exit_code = Some(code);
         entry.forget = Some(Instant::now() + REMEMBERED);
@@ -112,7 +117,26 @@ impl Execs {
         true
     }
 
-    /// Forgets the processes of a container that ended.
+    /// The processes of a container that ended have ended: they can be asked about for a while, and
+    /// those that were never started are forgotten.
+    pub(super) fn end_all(&self, container: &ContainerId) {
+        let soon = Instant::now() + REMEMBERED;
+        self.lock().retain(|_, entry| {
+            if entry.view.container != *container {
+                return true;
+            }
+            if entry.forget.is_none() {
+                entry.view.running = false;
+                entry.view.exit_code = entry.view.exit_code.or(Some(KILLED));
+                entry.forget = Some(soon);
+            }
+            entry.ran.send_replace(true);
+            entry.ended.send_replace(true);
+            entry.started
+        });
+    }
+
+    /// Forgets the processes of a container.
     pub(super) fn forget(&self, container: &ContainerId) {
         self.lock().retain(|_, entry| {
             if entry.view.container == *container {
@@ -130,11 +154,12 @@ impl Execs {
 /// Makes room for the end of one more process.
 fn forget_first(execs: &mut HashMap<String, Entry>) {
     let ended = execs.iter().filter_map(|(id, entry)| Some((entry.forget?, id)));
-    if ended.clone().count() >= ENDED
-        && let Some((_, first)) = ended.min()
-    {
-        let first = first.clone();
-        execs.remove(&first);
+    // Those of a container end together, and may be more than one too many.
+    let too_many = (ended.clone().count() + 1).saturating_sub(ENDED);
+    if too_many > 0 {
+        let mut ended: Vec<_> = ended.map(|(time, id)| (time, id.clone())).collect();
+        ended.sort();
+        ended.iter().take(too_many).for_each(|(_, id)| drop(execs.remove(id)));
     }
 }
 
@@ -194,6 +219,32 @@ mod tests {
         execs.add(view(&own, ENDED)).unwrap();
         assert_eq!(execs.get("0").unwrap_err().to_string(), "No such exec instance: 0");
         assert_eq!(execs.get(&(ENDED - 1).to_string()).unwrap().exit_code, Some(0));
+        assert_eq!(execs.lock().len(), ENDED);
+    }
+
+    #[test]
+    fn what_ended_with_its_container_was_forgotten_at_once() {
+        let (execs, own) = (Execs::default(), container("a"));
+        for number in 0..3 {
+            execs.add(view(&own, number)).unwrap();
+        }
+        let started = execs.claim("0").unwrap();
+        execs.start("0", 5);
+        execs.claim("1").unwrap();
+        assert!(execs.end("1", 7));
+        execs.end_all(&own);
+        assert!(*started.borrow(), "whoever waits for it is told");
+        let code = |id: &str| execs.get(id).map(|view| (view.running, view.exit_code));
+        assert_eq!(code("0").unwrap(), (false, Some(137)));
+        assert_eq!(code("1").unwrap(), (false, Some(7)));
+        code("2").unwrap_err();
+        assert!(!execs.end("0", 1), "it is told once");
+        for number in 3..ENDED + 9 {
+            execs.add(view(&own, number)).unwrap();
+            execs.claim(&number.to_string()).unwrap();
+        }
+        execs.end_all(&own);
+        execs.add(view(&own, ENDED + 9)).unwrap();
         assert_eq!(execs.lock().len(), ENDED);
     }
 }

@@ -89,7 +89,7 @@ impl Containers {
     /// Notes the end durably, together with the removal of the sandbox.
     pub(crate) fn record_end(&self, live: &Live, exit: Exit) -> Next {
         live.clear_shim();
-        self.forget_execs(&live.get().id);
+        self.end_execs(&live.get().id);
         let before = live.get();
         let mut after = Container::clone(&before);
         // Who lives in its sandbox stays, and so does that.

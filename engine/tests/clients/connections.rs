@@ -78,6 +78,23 @@ fn a_signal_right_after_the_first_output_was_refused() {
 }
 
 #[test]
+fn an_exec_that_ended_with_its_container_was_not_known_any_more() {
+    let daemon = Daemon::start(&[]);
+    daemon.docker_ok(&["run", "-d", "--name", "cc", "--network", "none", IMAGE, "trap", "0"]);
+    let id = exec(&daemon, "cc", &["sleep", "1000"], true);
+    let started = daemon.post(&format!("/exec/{id}/start"), &json!({"Detach": true, "Tty": true}));
+    assert_eq!(started.status, 200, "{}", started.text());
+    daemon.docker_ok(&["kill", "cc"]);
+    let told = daemon.get(&format!("/exec/{id}/json")).json();
+    assert_eq!((&told["Running"], &told["ExitCode"]), (&json!(false), &json!(137)));
+    let resized = daemon.post(&format!("/exec/{id}/resize?h=40&w=40"), &json!({}));
+    assert_eq!(resized.status, 409);
+    assert!(resized.message().ends_with(" is not running"), "{}", resized.message());
+    daemon.docker_ok(&["rm", "-f", "cc"]);
+    assert_eq!(daemon.get(&format!("/exec/{id}/json")).status, 404);
+}
+
+#[test]
 fn docker_py_gets_the_output_of_every_exec_and_of_an_attached_container() {
     const SCRIPT: &str = r#"
 import docker, sys
