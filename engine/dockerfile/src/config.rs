@@ -180,8 +180,7 @@ fn workdir(config: &Value, path: &str) -> Result<String> {
     if path.is_empty() {
         return Err(Error::invalid("cannot normalize nothing"));
     }
-    // As Docker has it: what begins at the root is taken as it is written.
-    Ok(if path.starts_with('/') { path.to_owned() } else { absolute(config, path) })
+    Ok(absolute(config, path))
 }
 
 fn set_variables(config: &mut Value, pairs: &[(String, String)]) {

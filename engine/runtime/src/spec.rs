@@ -86,6 +86,8 @@ pub struct BundleInput {
     pub apparmor: Option<String>,
     /// `--security-opt systempaths=unconfined`: nothing masked, nothing read-only below `/proc`.
     pub unconfined_paths: bool,
+    /// Whether it may make cgroups of its own, if that was said; privileged containers may.
+    pub writable_cgroups: Option<bool>,
     /// What is hidden instead of the usual ([`masked_paths`]).
     pub masked_paths: Option<Vec<String>>,
     /// What is read-only instead of the usual ([`readonly_paths`]).

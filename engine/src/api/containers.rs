@@ -53,6 +53,7 @@ pub async fn walking<T: Send + 'static>(
 /// `GET /containers/json`.
 pub async fn list(api: &Arc<Api>, request: &Request) -> Result<Response> {
     let (query, size) = (request.query.clone(), request.query.flag("size"));
+    let version = request.version;
     let entries = move |api: &Api| {
         let selection = Selection::of(&query, api)?;
         let now = Utc::now();
@@ -60,7 +61,9 @@ pub async fn list(api: &Arc<Api>, request: &Request) -> Result<Response> {
             let sizes = size.then(|| api.engine.sizes_of(&container));
             let names = api.engine.containers.names_of(&container);
             let called = Called { names: &names, image: &image_name(api, &container) };
-            container_list::entry(&container, &called, sizes, now)
+            let mut entry = container_list::entry(&container, &called, sizes, now);
+            container_list::for_version(&mut entry, version);
+            entry
         });
         Ok(entries.collect::<Vec<_>>())
     };

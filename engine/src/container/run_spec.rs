@@ -113,6 +113,7 @@ impl Containers {
             apparmor: self.apparmor(spec, &options)?,
             seccomp: options.seccomp.unwrap_or_else(|| self.runner.seccomp.clone()),
             unconfined_paths: options.unconfined_paths,
+            writable_cgroups: options.writable_cgroups,
             masked_paths: spec.masked_paths.clone(),
             readonly_paths: spec.readonly_paths.clone(),
             devices: spec.devices.clone(),

@@ -13,6 +13,7 @@ pub(super) struct SecurityOptions {
     pub(super) apparmor: Option<String>,
     pub(super) no_new_privileges: Option<bool>,
     pub(super) unconfined_paths: bool,
+    pub(super) writable_cgroups: Option<bool>,
 }
 
 impl SecurityOptions {
@@ -29,6 +30,10 @@ impl SecurityOptions {
         match option {
             "no-new-privileges" => {
                 self.no_new_privileges = Some(true);
+                return Ok(());
+            }
+            "writable-cgroups" => {
+                self.writable_cgroups = Some(true);
                 return Ok(());
             }
             // What `label=disable` was once.
@@ -50,6 +55,9 @@ impl SecurityOptions {
                 None => return invalid(2),
             },
             ("systempaths", "unconfined") => self.unconfined_paths = true,
+            // The words only, as with Docker: not what else may mean them.
+            ("writable-cgroups", "true") => self.writable_cgroups = Some(true),
+            ("writable-cgroups", "false") => self.writable_cgroups = Some(false),
             // Labels are SELinux's, and as in a Docker without `--selinux-enabled` nothing has any.
             ("label", _) => {}
             _ => return invalid(2),
@@ -108,6 +116,8 @@ mod tests {
             ("apparmor", 1),
             ("no-new-privileges=perhaps", 2),
             ("systempaths=confined", 2),
+            ("writable-cgroups=1", 2),
+            ("writeable-cgroups=true", 2),
         ] {
             let error = parse(&[option]).unwrap_err().to_string();
             assert_eq!(error, format!("invalid --security-opt {step}: \"{option}\""));

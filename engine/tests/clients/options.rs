@@ -57,6 +57,48 @@ fn paths_are_hidden_and_read_only_as_the_request_says() {
 }
 
 #[test]
+fn cgroups_could_not_be_made_writable() {
+    let daemon = Daemon::start(&[]);
+    let access = |option: &[&str]| {
+        let run = ["run", "--rm", "--network", "none"];
+        let words = [IMAGE, "cat", "/proc/self/mountinfo"];
+        let mounts = daemon.docker_ok(&[&run[..], option, &words].concat());
+        let fields = |line: &str| line.split(' ').map(str::to_owned).collect::<Vec<_>>();
+        let mut own =
+            mounts.lines().map(fields).filter(|line| line[4].starts_with("/sys/fs/cgroup/"));
+        own.next().map(|line| line[5][..2].to_owned())
+    };
+    let read_only = access(&[]);
+    assert_ne!(read_only.as_deref(), Some("rw"));
+    let writable = access(&["--security-opt", "writable-cgroups=true"]);
+    assert!(read_only.is_none() || writable.as_deref() == Some("rw"), "{writable:?}");
+    for option in [&["--security-opt", "writable-cgroups=false"][..], &["--privileged"]] {
+        let both = [option, &["--security-opt", "writable-cgroups=false"]].concat();
+        assert_eq!(access(&both), read_only, "{option:?}");
+    }
+}
+
+#[test]
+fn a_working_directory_was_told_as_it_was_written_and_a_nameless_annotation_taken() {
+    let daemon = Daemon::start(&[]);
+    let body = json!({"Image": IMAGE, "WorkingDir": "/tmp/../x//y/"});
+    let (id, _) = create(&daemon, &body);
+    let told = daemon.get(&format!("/containers/{id}/json")).json();
+    assert_eq!(told["Config"]["WorkingDir"], "/x/y");
+    let list = |version: &str| {
+        let all = daemon.get(&format!("/{version}/containers/json?all=1")).json();
+        all[0]["HostConfig"]["Annotations"].clone()
+    };
+    daemon.docker_ok(&["rm", &id]);
+    create(&daemon, &json!({"Image": IMAGE, "HostConfig": {"Annotations": {"a": "b"}}}));
+    assert_eq!((list("v1.45"), list("v1.46")), (json!(null), json!({"a": "b"})));
+    let body = json!({"Image": IMAGE, "HostConfig": {"Annotations": {"": "b"}}});
+    let reply = daemon.post("/containers/create", &body);
+    let said = "invalid Annotations: the empty string is not permitted as an annotation key";
+    assert_eq!((reply.status, reply.message().as_str()), (400, said));
+}
+
+#[test]
 fn a_container_whose_network_is_disabled_has_none() {
     let daemon = Daemon::start(&[]);
     for mode in ["default", "bridge", "host"] {

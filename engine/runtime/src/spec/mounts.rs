@@ -172,6 +172,7 @@ fn defaults(input: &BundleInput, host: &Host) -> Vec<oci::Mount> {
         make("/sys", "sysfs", "sysfs", &["nosuid", "noexec", "nodev", access]),
     ];
     if host.cgroups.is_mounted() {
+        let access = if input.writable_cgroups.unwrap_or(input.privileged) { "rw" } else { "ro" };
         let options = ["nosuid", "noexec", "nodev", "relatime", access];
         mounts.push(make("/sys/fs/cgroup", "cgroup", "cgroup", &options));
     }
@@ -301,19 +302,20 @@ pub(super) fn rootfs_propagation(mounts: &[Mount]) -> Option<&'static str> {
 
 /// What nobody in a container needs to see: it tells about the host, or is a way to harm it.
 pub fn masked_paths(host: &Host) -> Vec<String> {
+    // In Docker's order, which is told.
     let fixed = [
-        "/proc/acpi",
         "/proc/asound",
+        "/proc/acpi",
         "/proc/interrupts",
         "/proc/kcore",
         "/proc/keys",
         "/proc/latency_stats",
-        "/proc/sched_debug",
-        "/proc/scsi",
         "/proc/timer_list",
         "/proc/timer_stats",
-        "/sys/devices/virtual/powercap",
+        "/proc/sched_debug",
+        "/proc/scsi",
         "/sys/firmware",
+        "/sys/devices/virtual/powercap",
     ];
     fixed.map(str::to_owned).into_iter().chain(host.thermal_throttle.iter().cloned()).collect()
 }

@@ -196,7 +196,7 @@ fn of_config(config: &Config) -> Result<Spec> {
         entrypoint: config.entrypoint.clone(),
         command: config.cmd.clone(),
         env: config.env.clone().unwrap_or_default(),
-        working_dir: config.working_dir.clone(),
+        working_dir: working_dir(&config.working_dir),
         user: config.user.clone(),
         labels: config.labels.clone().unwrap_or_default(),
         hostname: config.hostname.clone(),
@@ -214,6 +214,11 @@ fn of_config(config: &Config) -> Result<Spec> {
         volumes: config.volumes.iter().flatten().map(|(target, _)| target.clone()).collect(),
         ..Spec::default()
     })
+}
+
+/// A working directory as it is told: the shortest path that means the same.
+fn working_dir(path: &str) -> String {
+    if path.is_empty() { String::new() } else { dockerfile::ignore::clean(path) }
 }
 
 fn parse_mac(text: &str) -> Result<Mac> {

@@ -3,6 +3,7 @@
 use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 
+use super::super::version::Version;
 use super::container_inspect::{mounts, networks, status};
 use crate::container::Container;
 use crate::core::usage::Sizes;
@@ -49,6 +50,15 @@ pub fn entry(
         value["SizeRootFs"] = all.into();
     }
     value
+}
+
+/// What older clients are told of an entry.
+pub fn for_version(entry: &mut Value, version: Version) {
+    if version < Version(46)
+        && let Some(host) = entry["HostConfig"].as_object_mut()
+    {
+        host.remove("Annotations");
+    }
 }
 
 /// What lists tell of endpoints: not what was asked of their names.

@@ -24,6 +24,11 @@ pub fn check(config: &Config, host: &HostConfig) -> Result<()> {
     check_capabilities("CapAdd", host.cap_add.as_deref().unwrap_or_default())?;
     check_capabilities("CapDrop", host.cap_drop.as_deref().unwrap_or_default())?;
     check_log(host)?;
+    if host.annotations.as_ref().is_some_and(|annotations| annotations.contains_key("")) {
+        return invalid(
+            "invalid Annotations: the empty string is not permitted as an annotation key",
+        );
+    }
     check_unsupported(host)
 }
 
