@@ -245,15 +245,18 @@ impl Cgroups {
 
     /// Takes the limit of processes away from a running cgroup: runtimes differ in how they are told.
     pub fn lift_process_limit(&self, path: &str) {
-        let mount = match self {
-            Self::V1 { processes, .. } => processes.as_ref(),
-            Self::V2 { root } => Some(root),
-        };
-        let Some(mount) = mount else { return };
-        if let Err(error) =
-            std::fs::write(mount.join(path.trim_matches('/')).join("pids.max"), "max")
-        {
-            tracing::warn!(%error, cgroup = path, "cannot lift the limit of processes");
+        match self {
+            Self::V1 { processes, .. } => lift(processes.as_deref(), path, "pids.max", "max"),
+            Self::V2 { root } => lift(Some(root), path, "pids.max", "max"),
+        }
+    }
+
+    /// Takes the limit of processor time away, too: some releases of crun write a number for it that
+    /// is none.
+    pub fn lift_processor_limit(&self, path: &str) {
+        match self {
+            Self::V1 { cpu, .. } => lift(cpu.as_deref(), path, "cpu.cfs_quota_us", "-1"),
+            Self::V2 { root } => lift(Some(root), path, "cpu.max", "max"),
         }
     }
 
@@ -307,6 +310,15 @@ fn has_mount_setattr() -> bool {
     let mut number =
         || numbers.next().and_then(|text| text.parse::<u32>().ok()).unwrap_or_default();
     (number(), number()) >= (5, 12)
+}
+
+/// Takes a limit away, if the cgroups of its kind are mounted.
+fn lift(mount: Option<&Path>, cgroup: &str, file: &str, unlimited: &str) {
+    let Some(mount) = mount else { return };
+    let path = mount.join(cgroup.trim_matches('/')).join(file);
+    if let Err(error) = std::fs::write(path, unlimited) {
+        tracing::warn!(%error, cgroup, file, "cannot lift a limit");
+    }
 }
 
 /// What a cgroup has for real-time processes.

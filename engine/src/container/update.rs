@@ -76,8 +76,12 @@ impl Containers {
         {
             return Err(error.into());
         }
+        let (cgroups, own) = (&self.runner.host.cgroups, self.cgroup_of(&container));
         if container.spec.resources.pids_limit == Some(0) {
-            self.runner.host.cgroups.lift_process_limit(&self.cgroup_of(&container));
+            cgroups.lift_process_limit(&own);
+        }
+        if container.spec.resources.cpu_quota < 0 {
+            cgroups.lift_processor_limit(&own);
         }
         let (container, ()) = live.change(|container| container.limits_due = false);
         self.note(&container, Durability::Eventual);

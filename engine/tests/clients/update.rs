@@ -49,6 +49,23 @@ fn limits_change_under_a_running_container_and_stay() {
 }
 
 #[test]
+fn a_quota_of_processor_time_could_not_be_lifted() {
+    let daemon = Daemon::start(&[]);
+    let run = ["run", "-d", "--network", "none", "--cpu-quota", "-1", "--name", "c1", IMAGE];
+    daemon.docker_ok(&[&run[..], &["trap", "0"]].concat());
+    for quota in ["15000", "-1", "20000", "-1"] {
+        daemon.docker_ok(&["update", "--cpu-quota", quota, "c1"]);
+        assert_eq!(shown(&daemon, "c1")["CpuQuota"].to_string(), quota);
+        for file in ["/sys/fs/cgroup/cpu/cpu.cfs_quota_us", "/sys/fs/cgroup/cpu.max"] {
+            let (code, told, _) = daemon.ask(Client::Docker, &["exec", "c1", "cat", file]);
+            let own = told.split(' ').next().unwrap_or_default().replace("max", "-1");
+            assert!(code != Some(0) || own == quota, "{file}: {told}");
+        }
+    }
+    daemon.docker_ok(&["rm", "-f", "c1"]);
+}
+
+#[test]
 fn what_does_not_go_together_is_refused_in_docker_s_words() {
     let daemon = Daemon::start(&[]);
     let create = ["create", "--network", "none", "--name"];

@@ -194,7 +194,8 @@ fn cpu(
     let mut cpu = oci::LinuxCpu::default();
     cpu.set_shares(positive(wanted.cpu_shares))
         .set_period(positive(period))
-        .set_quota((quota != 0).then_some(quota))
+        // None is unlimited, as less than nothing is.
+        .set_quota((quota > 0).then_some(quota))
         .set_cpus(list(&wanted.cpuset_cpus))
         .set_mems(list(&wanted.cpuset_mems));
     realtime(&mut cpu, wanted, cgroup, host, warnings);
