@@ -76,6 +76,17 @@ fn a_check_that_takes_too_long_is_killed() {
 }
 
 #[test]
+fn what_a_check_printed_before_it_took_too_long_was_lost() {
+    let daemon = Daemon::start(&[]);
+    start(&daemon, "slow", &json!(["CMD", "signals"]), 1_000_000_000);
+    let slow = until(&daemon, "slow", "unhealthy");
+    let last = slow["Log"].as_array().unwrap().last().unwrap();
+    let output = last["Output"].as_str().unwrap();
+    assert!(output.starts_with("Health check exceeded timeout (1s): ready\n"), "{output}");
+    daemon.docker_ok(&["rm", "-f", "slow"]);
+}
+
+#[test]
 fn the_flags_of_run_make_a_check_and_no_healthcheck_none() {
     let daemon = Daemon::start(&[]);
     for client in Client::ALL {

@@ -69,13 +69,19 @@ impl Containers {
             Ok(Err(error)) => (NOT_DONE, error.chain()),
             Err(_) => {
                 // It cannot be killed while the runtime is still starting it.
-                loop {
+                let ended = loop {
                     self.kill_exec(id).await;
-                    if tokio::time::timeout(AGAIN, &mut run).await.is_ok() {
-                        break;
+                    if let Ok(ended) = tokio::time::timeout(AGAIN, &mut run).await {
+                        break ended;
                     }
+                };
+                let said = format!("Health check exceeded timeout ({})", span_in_words(limit));
+                match ended {
+                    Ok((_, output)) if !output.is_empty() => {
+                        (NOT_DONE, format!("{said}: {output}"))
+                    }
+                    _ => (NOT_DONE, said),
                 }
-                (NOT_DONE, format!("Health check exceeded timeout ({})", span_in_words(limit)))
             }
         }
     }
