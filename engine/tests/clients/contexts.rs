@@ -268,9 +268,8 @@ fn an_answer_in_the_middle_of_a_request_comes_through_dial_stdio() {
     connection.shutdown(Shutdown::Read).unwrap();
     let mut input = dialled.stdin.take().unwrap();
     // More than all that lies between the two holds.
-    for _ in 0..64 {
-        input.write_all(&[7; 1 << 16]).expect("it is read to its end");
-    }
+    let much = vec![7; 4 << 20];
+    input.write_all(&much).expect("it is read to its end");
     connection.write_all(b"refused").unwrap();
     drop(connection);
     let mut answer = String::new();
