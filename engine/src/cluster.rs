@@ -299,13 +299,13 @@ pub enum Leave {
     Forced,
 }
 
-/// The file by which a restart of the daemon is known from another host with the same identity.
 /// Whether a place is the store of the swarm that this host is in, or was in.
 fn is_of_swarm(place: &Place, settings: &Settings) -> bool {
     let authority = place.tls.as_ref().and_then(|tls| tls.authority.as_ref());
     authority.is_some_and(|file| file.starts_with(settings.swarm()))
 }
 
+/// The file by which a restart of the daemon is known from another host with the same identity.
 fn instance_file(settings: &Settings) -> PathBuf {
     settings.exec_root.join("instance")
 }
