@@ -3,8 +3,8 @@
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsRawFd;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -63,12 +63,14 @@ fn give_back(mut stream: TcpStream) {
     }
 }
 
-/// One connection, or a stream of datagrams, to an [`Echo`] that never pauses.
+/// One connection, or a stream of datagrams, to an [`Echo`] that pauses only when it is told to.
 #[derive(Debug)]
 pub struct Flow {
     what: String,
     stop: Arc<AtomicBool>,
     rounds: Arc<AtomicU64>,
+    /// Held during a round.
+    turn: Arc<Mutex<()>>,
     thread: JoinHandle<io::Result<()>>,
 }
 
@@ -111,17 +113,26 @@ impl Flow {
 
     fn start(what: String, mut round: impl FnMut(u64) -> io::Result<()> + Send + 'static) -> Self {
         let (stop, rounds) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
-        let (told, counted) = (stop.clone(), rounds.clone());
+        let turn = Arc::<Mutex<()>>::default();
+        let (told, counted, held) = (stop.clone(), rounds.clone(), turn.clone());
         let thread = thread::spawn(move || {
             while !told.load(Ordering::Relaxed) {
+                let turn = held.lock().unwrap();
                 round(counted.load(Ordering::Relaxed))?;
                 counted.fetch_add(1, Ordering::Relaxed);
+                drop(turn);
                 // Whatever else is at work here wants the processor, too.
                 thread::park_timeout(Duration::from_micros(500));
             }
             Ok(())
         });
-        Self { what, stop, rounds, thread }
+        Self { what, stop, rounds, turn, thread }
+    }
+
+    /// Pauses between two rounds until what this returns is dropped: nothing is under way, and the next
+    /// packet is the client's.
+    pub fn pauses(&self) -> MutexGuard<'_, ()> {
+        self.turn.lock().unwrap()
     }
 
     /// Waits until some more has been sent and has come back.
