@@ -20,6 +20,8 @@ use super::nfnetlink::{Attributes, Head, Received, Socket, Train};
 
 /// `NFNL_SUBSYS_CTNETLINK`
 const SUBSYSTEM: u16 = 1;
+/// `IPCTNL_MSG_CT_NEW`: what is there is changed, unless it is asked to be created.
+const CHANGE: u16 = 0;
 const GET: u16 = 1;
 const DELETE: u16 = 2;
 /// `IPCTNL_MSG_CT_GET_STATS`
@@ -29,6 +31,7 @@ const CTA_STATS_GLOBAL_ENTRIES: u16 = 1;
 
 const CTA_TUPLE_ORIG: u16 = 1;
 const CTA_TUPLE_REPLY: u16 = 2;
+const CTA_MARK: u16 = 8;
 const CTA_ID: u16 = 12;
 const CTA_ZONE: u16 = 18;
 const CTA_FILTER: u16 = 25;
@@ -51,6 +54,9 @@ const RTM_GETADDR: u16 = 22;
 const ADDRESS_HEADER: usize = 8;
 const IFA_ADDRESS: u16 = 1;
 const IFA_LOCAL: u16 = 2;
+
+/// The mark of connections whose port was withdrawn: "rnet". The rules refuse their packets with a reset.
+pub(super) const CUT: u32 = 0x726e_6574;
 
 /// For how many addresses the kernel is asked by address. Each time it goes through its table twice;
 /// to be told of all flows once takes as long as some ten times that.
@@ -128,8 +134,12 @@ impl Conntrack {
         sockets.forget(&flows)
     }
 
-    /// Forgets the flows by these ways, of TCP too; returns how many there were. The next packet of a
-    /// client meets nobody, and its connection is reset.
+    /// Ends the flows by these ways, of TCP too; returns how many there were.
+    ///
+    /// Those of TCP that pass through the host are not forgotten but marked, and whoever sends first is reset. Were
+    /// they forgotten, a packet of the container's would begin a connection (`nf_conntrack_tcp_loose`), which
+    /// would be given the host's address and the port that it had before, if the container's has the same number. To
+    /// the host's own clients no such packet leads: it is not translated, and the host knows no such connection.
     pub fn cut(&self, ways: &[Way]) -> io::Result<usize> {
         let Some(first) = ways.first() else { return Ok(0) };
         let ask = match ways.iter().all(|way| way.protocol == first.protocol) {
@@ -155,7 +165,16 @@ impl Conntrack {
                 flows.extend(sockets.flows(family, ask, is_wanted)?);
             }
         }
-        sockets.forget(&flows)
+        if flows.is_empty() {
+            return Ok(0);
+        }
+        let local = sockets.local_addresses()?;
+        let is_local =
+            |flow: &Flow| flow.source.is_none_or(|it| it.is_loopback() || local.contains(&it));
+        let (passing, others): (Vec<_>, Vec<_>) = flows
+            .into_iter()
+            .partition(|flow| flow.target.0 == Protocol::Tcp.number() && !is_local(flow));
+        Ok(sockets.mark(&passing, CUT)? + sockets.forget(&others)?)
     }
 
     /// Forgets the flows from and to these addresses; returns how many there were.
@@ -226,11 +245,13 @@ struct Seen<'a> {
     zone: Option<&'a [u8]>,
 }
 
-/// A connection to be forgotten.
+/// A connection to be forgotten or marked.
 #[derive(Debug)]
 struct Flow {
     family: u8,
     target: Target,
+    /// Who began it.
+    source: Option<IpAddr>,
     // What names it to the kernel.
     tuple: Vec<u8>,
     id: Option<Vec<u8>>,
@@ -316,27 +337,45 @@ impl Sockets {
 
     /// Deletes flows. Those that have ended meanwhile are not counted.
     fn forget(&mut self, flows: &[Flow]) -> io::Result<usize> {
-        let mut forgotten = 0;
+        self.each(flows, DELETE, |flow, request| {
+            if let Some(id) = &flow.id {
+                request.bytes(CTA_ID, id);
+            }
+        })
+    }
+
+    /// Marks flows. Those that have ended meanwhile are not counted.
+    fn mark(&mut self, flows: &[Flow], mark: u32) -> io::Result<usize> {
+        self.each(flows, CHANGE, |_, request| request.number(CTA_MARK, mark))
+    }
+
+    /// Asks something of each flow; returns how many of them are still there.
+    fn each(
+        &mut self,
+        flows: &[Flow],
+        operation: u16,
+        fill: impl Fn(&Flow, &mut Train),
+    ) -> io::Result<usize> {
+        let mut done = 0;
         for flow in flows {
             let outcome = self.netfilter.request(
-                Head::new(SUBSYSTEM, DELETE, 0, flow.family),
+                Head::new(SUBSYSTEM, operation, 0, flow.family),
                 |request| {
                     request.nested(CTA_TUPLE_ORIG, |tuple| tuple.raw(&flow.tuple));
-                    for (kind, value) in [(CTA_ID, &flow.id), (CTA_ZONE, &flow.zone)] {
-                        if let Some(value) = value {
-                            request.bytes(kind, value);
-                        }
+                    fill(flow, request);
+                    if let Some(zone) = &flow.zone {
+                        request.bytes(CTA_ZONE, zone);
                     }
                 },
                 |_| {},
             );
             match outcome {
-                Ok(()) => forgotten += 1,
+                Ok(()) => done += 1,
                 Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {}
                 Err(error) => return Err(error),
             }
         }
-        Ok(forgotten)
+        Ok(done)
     }
 
     fn local_addresses(&mut self) -> io::Result<HashSet<IpAddr>> {
@@ -378,6 +417,7 @@ impl<'a> Seen<'a> {
         Flow {
             family: self.family,
             target: self.target,
+            source: self.ends[0],
             tuple: self.tuple.to_vec(),
             id: self.id.map(<[u8]>::to_vec),
             zone: self.zone.map(<[u8]>::to_vec),

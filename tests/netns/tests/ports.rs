@@ -1,8 +1,10 @@
 //! Ports that are published and withdrawn while their container runs.
 
-use std::net::{IpAddr, SocketAddr};
+use std::io::{Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::time::Duration;
 
-use netns_tests::{Daemon, Echo, Flow, Host, Lab, SILENCE, lookup, wait_until};
+use netns_tests::{Daemon, Echo, Flow, Host, Lab, SILENCE, lookup, patient, wait_until};
 
 fn lab() -> (Lab, Daemon) {
     let lab = Lab::new();
@@ -112,6 +114,7 @@ fn a_connection_to_a_withdrawn_port_ends_at_once() {
     let _echo = Echo::start(&web, 80);
     let [of_one, of_other] = [8080, 8081].map(|port| at(port).map(|to| Flow::tcp(&lab.client, to)));
     go_on(&of_one);
+    // An end is told when it sends something; a client that waits for an answer would wait.
     let pauses = of_one.each_ref().map(Flow::pauses);
     daemon.rnet("port rm web 8080:80");
     drop(pauses);
@@ -120,6 +123,31 @@ fn a_connection_to_a_withdrawn_port_ends_at_once() {
         assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset, "{error}");
     }
     of_other.into_iter().for_each(Flow::end);
+}
+
+#[test]
+fn a_connection_ends_with_its_port_also_when_the_container_speaks_next_and_the_numbers_are_the_same()
+ {
+    let (lab, daemon) = lab();
+    let web = daemon.run("web", "--network n1 -p 8080:8080");
+    let server = web.run(|| TcpListener::bind("[::]:8080")).unwrap();
+    // Of other machines, and of the host itself.
+    for clients in [&lab.client, &lab.host] {
+        let connections = at(8080).map(|to| {
+            let client = clients.run(|| TcpStream::connect(to)).unwrap();
+            client.set_read_timeout(Some(patient(Duration::from_secs(10)))).unwrap();
+            (client, server.accept().unwrap().0)
+        });
+        daemon.rnet("port rm web 8080");
+        for (mut client, mut end) in connections {
+            wait_until("the container's end is reset", || end.write_all(b"still here?").is_err());
+            // Nothing of it arrives, and what the client says is refused.
+            let said = client.write_all(b"hello?").and_then(|()| client.read(&mut [0; 64]));
+            let error = said.expect_err("nobody is there to answer");
+            assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset, "{error}");
+        }
+        daemon.rnet("port add web 8080:8080");
+    }
 }
 
 #[test]
@@ -132,7 +160,7 @@ fn a_port_that_is_taken_out_of_a_range_ends_its_connections_and_no_others() {
     let others = Flow::all(&lab.client, at(8007));
     go_on(&of_one);
     go_on(&others);
-    // Which end speaks first is not left to chance: see the end of docs/adr/0050.
+    // An end is told when it sends something; a client that waits for an answer would wait.
     let pauses = of_one.each_ref().map(Flow::pauses);
     daemon.rnet("port rm web 8003 8003/udp");
     drop(pauses);

@@ -36,6 +36,8 @@ pub(super) enum Expression {
     Masquerade,
     /// Lowers the segment size that a SYN announces to what the route can carry.
     ClampSegment { word: u32 },
+    /// Refuses the packet: it is lost, and who sent it is told by a reset that the connection has ended.
+    Reset,
     /// Ends the rule with a decision.
     Verdict(Verdict),
 }
@@ -55,6 +57,7 @@ pub(super) enum Meta {
 pub(super) enum Connection {
     State = 0,
     Status = 2,
+    Mark = 3,
 }
 
 /// `NFT_PAYLOAD_…`
@@ -110,6 +113,7 @@ const NFT_NAT_DNAT: u32 = 1;
 const NFT_RT_TCPMSS: u32 = 3;
 const NFT_BYTEORDER_HTON: u32 = 1;
 const NFT_EXTHDR_OP_TCPOPT: u32 = 1;
+const NFT_REJECT_TCP_RST: u32 = 1;
 const TCPOPT_MSS: u8 = 2;
 
 /// Whether what an immediate loads is the decision to drop the packet.
@@ -173,6 +177,7 @@ impl Expression {
             Self::SourceNat { family, address } => encode_source_nat(list, *family, *address),
             Self::Masquerade => element(list, "masq", |_| {}),
             Self::ClampSegment { word } => encode_clamp(list, *word),
+            Self::Reset => element(list, "reject", |a| a.number(1, NFT_REJECT_TCP_RST)),
             Self::Verdict(verdict) => element(list, "immediate", |a| {
                 a.number(1, 0);
                 a.nested(2, |data| data.nested(NFTA_DATA_VERDICT, |v| verdict.encode(v)));

@@ -215,6 +215,12 @@ impl Rule {
         self.with(load).any_bit(DESTINATION_NAT)
     }
 
+    /// Packets of TCP connections that have this mark.
+    pub(super) fn marked(self, mark: u32) -> Self {
+        let load = Expression::Connection { key: Connection::Mark, word: 0 };
+        self.with(load).equals(mark.to_ne_bytes().to_vec()).protocol(Protocol::Tcp)
+    }
+
     /// Packets for a socket that reserves a port; those are marked by `IP_TRANSPARENT`.
     pub(super) fn for_reserving_socket(self) -> Self {
         self.with(Expression::Transparent { word: 0 }).equals(vec![1])
@@ -305,6 +311,11 @@ impl Rule {
     /// Lowers the announced segment size to what the route can carry.
     pub(super) fn clamp_segment(self) -> Self {
         self.with(Expression::ClampSegment { word: 0 })
+    }
+
+    /// Tells who sent the packet that the connection has ended, and lets it go no further.
+    pub(super) fn reset(self) -> Self {
+        self.with(Expression::Reset)
     }
 
     /// Decides.

@@ -4,6 +4,7 @@
 //! Nothing here depends on what is published or which networks there are: that is in the sets.
 //! A packet meets the same few rules, and a lookup each, with one network or a thousand.
 
+use super::super::conntrack::CUT;
 use super::expression::{Family, Verdict};
 use super::rule::{ESTABLISHED, INVALID, NEW, RELATED, Rule, UNTRACKED};
 use super::set::{Field, Holds, SetDefinition};
@@ -362,11 +363,17 @@ fn between() -> Vec<Rule> {
     ]
 }
 
+/// Both ends of a connection are told, each when it sends something.
+const CUT_RULE: &str = "a connection to a port that was withdrawn";
+
 /// What is not allowed to get into a network is lost, wherever it comes from.
 fn into_bridges() -> Vec<Rule> {
     let rule = |comment| Rule::new("into", comment);
     let open = "port of a routed network";
-    let unprotected = "unprotected network";
+    let anybody = |family, bridges| {
+        let rule = rule("unprotected network").family(family).entering_by_none_of(&BRIDGES);
+        rule.leaving_by_any(bridges)
+    };
     let ends = |comment| rule(comment).entering_by_any(&ENDS).leaving_by_any(&ENDS);
     let by_host = "same network, by the host";
     let together = |family, pairs| ends(by_host).addresses_in(family, pairs);
@@ -375,6 +382,7 @@ fn into_bridges() -> Vec<Rule> {
     let trusted = "published port, from a trusted link";
     let direct = |family, ports| rule(trusted).crossing(&TRUSTED).destination_in(family, ports);
     vec![
+        rule(CUT_RULE).marked(CUT).reset(),
         rule("answers, and errors that belong to a connection")
             .states(ESTABLISHED | RELATED)
             .verdict(Verdict::Accept),
@@ -393,16 +401,8 @@ fn into_bridges() -> Vec<Rule> {
         rule(open).destination_in(Family::Ipv6, &OPEN6).verdict(Verdict::Accept),
         direct(Family::Ipv4, &DIRECT4).verdict(Verdict::Accept),
         direct(Family::Ipv6, &DIRECT6).verdict(Verdict::Accept),
-        rule(unprotected)
-            .family(Family::Ipv4)
-            .entering_by_none_of(&BRIDGES)
-            .leaving_by_any(&UNPROTECTED4)
-            .verdict(Verdict::Accept),
-        rule(unprotected)
-            .family(Family::Ipv6)
-            .entering_by_none_of(&BRIDGES)
-            .leaving_by_any(&UNPROTECTED6)
-            .verdict(Verdict::Accept),
+        anybody(Family::Ipv4, &UNPROTECTED4).verdict(Verdict::Accept),
+        anybody(Family::Ipv6, &UNPROTECTED6).verdict(Verdict::Accept),
         rule("everything else").verdict(Verdict::Drop),
     ]
 }
@@ -412,6 +412,7 @@ fn out_of_bridges() -> Vec<Rule> {
     // Conntrack would let it leave with the container's own address.
     let lost = "belongs to no connection";
     vec![
+        rule(CUT_RULE).marked(CUT).reset(),
         rule("out of an internal network").entering_by_any(&INTERNAL).verdict(Verdict::Drop),
         rule(lost)
             .states(INVALID)
