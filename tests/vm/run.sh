@@ -86,10 +86,12 @@ prepare() {
     } >"$lane/out/environment"
 }
 
-# Programs and tests are built here and only run there.
+# Programs and tests are built here and only run there. The programs twice: `suite` lays the optimised ones, which are what
+# users run, over those that the tests were built with.
 build() {
     local cargo=${CARGO:-cargo} packages=(--package netns-tests --package engine --package shim --package runtime)
     "$cargo" build --quiet --workspace --bins &&
+        "$cargo" build --quiet --release --workspace --bins &&
         "$cargo" metadata --format-version 1 >"$lane/out/cargo.json" &&
         "$cargo" nextest list "${packages[@]}" --list-type binaries-only --message-format json >"$lane/out/binaries.json"
 }

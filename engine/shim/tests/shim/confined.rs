@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::Read as _;
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 
 use tokio::io::AsyncReadExt as _;
 
@@ -101,9 +102,11 @@ fn ghsa_jq35_85cj_fj4p_ghsa_6fw5_f8r9_fgfm_cve_2023_25809_the_host_is_neither_sh
 
 #[test]
 fn devices_are_the_usual_ones_and_others_are_refused_whoever_makes_them() {
+    // A runtime links it to /proc/kcore, which is masked, where the kernel has that (runc's `setupDevSymlinks`).
+    let core = if Path::new("/proc/kcore").exists() { "core " } else { "" };
     check("devices", |_| {
         texts(&[
-            ("devices", "full null ptmx random tty urandom zero"),
+            ("devices", &format!("{core}full null ptmx random tty urandom zero")),
             // What one makes oneself: /dev/fuse and /dev/mem, and /dev/null beside them.
             ("made", "10:229=1 1:1=1 1:3=0"),
         ])
