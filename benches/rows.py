@@ -455,10 +455,12 @@ def dns(bench):
 
 
 def resting(bench):
-    """Before all else, idle but for one container."""
+    """Before all else, idle but for one container, and after ten seconds of that: engines give back
+    what they do not need when they have nothing to do."""
     total = bench.row("memory: daemons together, RSS", "MiB")
     shims = bench.row("memory: what stands by one container, PSS", "MiB")
     one = bench.each(shims, lambda engine: bench.start(engine, network=NETWORK)[1])
+    time.sleep(10)
     for engine in bench.engines:
         daemons = {
             name: sum(memory(pid, "VmRSS") for pid in found)

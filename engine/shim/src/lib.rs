@@ -25,6 +25,7 @@ pub mod launch;
 mod log;
 pub mod namespaces;
 pub mod protocol;
+pub mod resident;
 pub mod run;
 pub mod said;
 

@@ -19,7 +19,7 @@ use super::log::{Delivery, Log};
 use super::peer::{Asked, Peer, Role};
 use super::process::{Launch, Phase, Process};
 use super::protocol::{Config, EXIT, Exit, Failure, SOCKET, Started};
-use super::run;
+use super::{resident, run};
 
 mod endings;
 mod requests;
@@ -43,6 +43,8 @@ const SOON: Duration = Duration::from_millis(5);
 const GLANCE: Duration = Duration::from_micros(20);
 /// And after that.
 const LOOK: Duration = Duration::from_millis(1);
+/// How long nothing is to be done until what the start needed is let go of.
+const REST: Duration = Duration::from_secs(2);
 /// Processes that run at a time.
 const PROCESSES: usize = 4096;
 
@@ -80,6 +82,8 @@ pub(super) struct Server {
     removal: Removal,
     /// What is to be waited for when all is over.
     delivery: Option<Delivery>,
+    /// Whether nothing was to be done for a while since the start.
+    has_rested: bool,
     buffer: Vec<u8>,
 }
 
@@ -175,6 +179,7 @@ impl Server {
             failed: None,
             removal: Removal::No,
             delivery: None,
+            has_rested: false,
             buffer: vec![0; 16 * 1024],
         })
     }
@@ -229,6 +234,11 @@ impl Server {
     /// Waits for something and deals with it.
     fn turn(&mut self) {
         let (ready, timed) = self.wait();
+        if ready.is_empty() && !timed && !self.has_rested && self.pause().is_none() {
+            self.has_rested = true;
+            // Where it cannot be, there is a little less memory for others.
+            let _ = resident::let_go();
+        }
         for (source, events) in ready {
             self.deal(source, events);
         }
@@ -260,7 +270,8 @@ impl Server {
         let mut set: Vec<PollFd<'_>> =
             sources.iter().map(|(_, file, flags)| PollFd::new(*file, *flags)).collect();
         let timed = self.is_timed();
-        let timeout = self.pause().or(timed.then_some(TICK));
+        let rest = (!self.has_rested).then_some(REST);
+        let timeout = self.pause().or(timed.then_some(TICK)).or(rest);
         // An interruption is a turn without events.
         let _ = ppoll(&mut set, timeout.map(TimeSpec::from_duration), None);
         let ready = sources

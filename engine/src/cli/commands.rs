@@ -71,6 +71,7 @@ pub(crate) struct TlsFlags {
 }
 
 #[derive(Debug, Subcommand)]
+#[command(defer = true)]
 pub(crate) enum Command {
     /// Create and run a new container from an image
     Run(Box<RunArgs>),
@@ -194,6 +195,7 @@ pub(crate) enum Command {
 }
 
 #[derive(Debug, Subcommand)]
+#[command(defer = true)]
 pub(crate) enum ContainerCommand {
     /// Attach to a running container
     Attach(AttachArgs),
@@ -250,6 +252,7 @@ pub(crate) enum ContainerCommand {
 }
 
 #[derive(Debug, Subcommand)]
+#[command(defer = true)]
 pub(crate) enum ImageCommand {
     /// Build an image from a Dockerfile
     Build(Box<BuildArgs>),
@@ -280,6 +283,7 @@ pub(crate) enum ImageCommand {
 }
 
 #[derive(Debug, Subcommand)]
+#[command(defer = true)]
 pub(crate) enum NetworkCommand {
     /// Connect a container to a network
     Connect(ConnectArgs),
@@ -302,6 +306,7 @@ pub(crate) enum NetworkCommand {
 }
 
 #[derive(Debug, Subcommand)]
+#[command(defer = true)]
 pub(crate) enum VolumeCommand {
     /// Create a volume
     Create(VolumeCreateArgs),
@@ -318,6 +323,7 @@ pub(crate) enum VolumeCommand {
 }
 
 #[derive(Debug, Subcommand)]
+#[command(defer = true)]
 pub(crate) enum SystemCommand {
     /// Show disk usage
     Df,

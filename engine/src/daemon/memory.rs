@@ -2,7 +2,8 @@
 //!
 //! glibc keeps what was freed for the threads that share an arena, and makes up to eight of those for each
 //! processor. A container with ten thousand ports takes 100 MiB for a moment, in whichever arena, and without
-//! a word they would stay the daemon's for good.
+//! a word they would stay the daemon's for good. What is mapped of the program itself is let go of as well
+//! ([`resident`](shim::resident)), for a start uses most of it, and what follows a small part.
 #![cfg_attr(
     target_env = "gnu",
     expect(unsafe_code, reason = "mallopt, malloc_trim and mallinfo2 have no safe wrapper")
@@ -31,6 +32,8 @@ struct Amounts {
     anonymous: u64,
     /// What the allocator has and nobody uses, given back or not.
     free: u64,
+    /// Memory of this process for which a file stands: its program and libraries.
+    file: u64,
 }
 
 /// Bounds the arenas, unless the user has. To be called before there are threads.
@@ -64,25 +67,37 @@ pub(super) async fn watch() {
 
 impl Amounts {
     fn now() -> Self {
-        Self { anonymous: anonymous().unwrap_or_default(), free: free() }
+        let of = |name| resident(name).unwrap_or_default();
+        Self { anonymous: of("RssAnon:"), free: free(), file: of("RssFile:") }
     }
 
-    /// Gives back what is free, if it is worth it; returns the least that there has been since.
+    /// Gives back what is free and lets go of the program, where it is worth it; returns the least that there has
+    /// been since.
     fn look(self) -> Self {
         let now = Self::now();
-        if now.anonymous < self.anonymous + WORTH && now.free < self.free + WORTH {
-            let anonymous = now.anonymous.min(self.anonymous);
-            return Self { anonymous, free: now.free.min(self.free) };
+        let is_much = now.anonymous >= self.anonymous + WORTH || now.free >= self.free + WORTH;
+        let is_mapped = now.file >= self.file + WORTH;
+        if is_much {
+            trim();
         }
-        trim();
-        Self::now()
+        if is_mapped && let Err(error) = shim::resident::let_go() {
+            tracing::debug!(%error, "the program stays mapped");
+        }
+        let after = if is_much || is_mapped { Self::now() } else { now };
+        let least =
+            |before: u64, after: u64, is_new: bool| if is_new { after } else { before.min(after) };
+        Self {
+            anonymous: least(self.anonymous, after.anonymous, is_much),
+            free: least(self.free, after.free, is_much),
+            file: least(self.file, after.file, is_mapped),
+        }
     }
 }
 
-/// See [`Amounts`].
-fn anonymous() -> Option<u64> {
+/// See [`Amounts`]: a line of `/proc/self/status` (proc_pid_status(5)), in bytes.
+fn resident(name: &str) -> Option<u64> {
     let text = fs::read_to_string("/proc/self/status").ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix("RssAnon:"))?;
+    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
     let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     Some(kib << 10)
 }
@@ -119,7 +134,12 @@ mod tests {
 
     #[test]
     fn the_memory_of_this_process_is_known() {
-        assert!(anonymous().is_some_and(|bytes| bytes > 0), "no RssAnon in /proc/self/status");
+        for name in ["RssAnon:", "RssFile:"] {
+            assert!(
+                resident(name).is_some_and(|bytes| bytes > 0),
+                "no {name} in /proc/self/status"
+            );
+        }
     }
 
     #[test]

@@ -109,6 +109,7 @@ pub(crate) struct BuildArgs {
 }
 
 #[derive(Debug, Subcommand)]
+#[command(defer = true)]
 pub(crate) enum BuilderCommand {
     /// Build an image from a Dockerfile
     Build(Box<BuildArgs>),

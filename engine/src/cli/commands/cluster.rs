@@ -5,6 +5,7 @@ use clap::{Args, Subcommand};
 use super::{FormatArgs, NodeNames, NodeUpdateArgs};
 
 #[derive(Debug, Subcommand)]
+#[command(defer = true)]
 pub(crate) enum ClusterCommand {
     /// Put what this host has into a store that was emptied or is an old one
     Adopt,
@@ -50,6 +51,7 @@ pub(crate) struct ClusterLeaveArgs {
 }
 
 #[derive(Debug, Subcommand)]
+#[command(defer = true)]
 pub(crate) enum NodeCommand {
     /// Make nodes of a swarm workers
     Demote(NodeNames),

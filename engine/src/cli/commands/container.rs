@@ -207,6 +207,7 @@ pub(crate) struct PortListArgs {
 }
 
 #[derive(Debug, Subcommand)]
+#[command(defer = true)]
 pub(crate) enum PortChangeCommand {
     /// Publish more ports of a container, whether it runs or not
     Add(PortAddArgs),

@@ -6,6 +6,7 @@ use clap::{Args, Subcommand};
 const AVAILABILITY: [&str; 3] = ["active", "pause", "drain"];
 
 #[derive(Debug, Subcommand)]
+#[command(defer = true)]
 pub(crate) enum SwarmCommand {
     /// Display the certificate of the swarm's authority
     Ca,
