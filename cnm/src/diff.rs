@@ -42,7 +42,7 @@ pub fn diff(observed: &State, desired: &State) -> Plan {
         desired.in_order().into_iter().filter_map(|(key, wanted)| match observed.get(key) {
             Some(_) if stale.contains(key) => Some(Step::Add(key.clone(), wanted.clone())),
             None => Some(Step::Add(key.clone(), wanted.clone())),
-            Some(found) if found == wanted => None,
+            Some(found) if is_as(found, wanted) => None,
             Some(found) => {
                 Some(Step::Change { key: key.clone(), from: found.clone(), to: wanted.clone() })
             }
@@ -56,13 +56,25 @@ fn stale<'a>(observed: &'a State, desired: &State) -> BTreeSet<&'a Key> {
     let mut lost = Lost::default();
     // In the order of creation: what something rests on comes before it.
     for (key, value) in observed.in_order() {
-        let stays = desired.get(key).is_some_and(|to| value == to || changes_in_place(value, to));
+        let stays =
+            desired.get(key).is_some_and(|to| is_as(value, to) || changes_in_place(value, to));
         if !stays || lost.takes_along(key, value) {
             lost.add(key, value);
             stale.insert(key);
         }
     }
     stale
+}
+
+/// Whether an object is as it is wanted. Where a link is wanted with no hardware address in particular,
+/// any is right.
+fn is_as(found: &Value, wanted: &Value) -> bool {
+    match (found, wanted) {
+        (Value::Link(found), Value::Link(wanted)) if wanted.mac.is_none() => {
+            Link { mac: None, ..found.clone() } == *wanted
+        }
+        _ => found == wanted,
+    }
 }
 
 /// Whether the kernel can turn one value into the other without making a new object.
@@ -86,7 +98,8 @@ fn changes_in_place(from: &Value, to: &Value) -> bool {
 /// its ports stay.
 fn same_link(from: &Link, to: &Link) -> bool {
     let owner = from.tag == to.tag || to.kind == LinkKind::Bridge;
-    same_kind(&from.kind, &to.kind) && from.mac == to.mac && owner
+    let mac = to.mac.is_none() || from.mac == to.mac;
+    same_kind(&from.kind, &to.kind) && mac && owner
 }
 
 /// A tunnel may send from another address of the same family.

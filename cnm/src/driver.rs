@@ -105,7 +105,7 @@ pub trait Driver: fmt::Debug + Send + Sync {
     }
 
     /// The kernel state of an endpoint: its link, the link's addresses. What concerns the sandbox
-    /// as a whole is planned for all drivers alike.
+    /// as a whole is planned for all drivers alike, and so are the sysctls that all interfaces have.
     fn endpoint(&self, sandbox: &Sandbox, of: Attachment<'_>) -> Result<State, PlanError>;
 
     /// How many endpoints a network has room for, if that is limited.

@@ -268,7 +268,6 @@ pub(crate) fn plan_endpoint(
         tunnel: false,
     };
     let mut state = State::from_iter([(link, Value::Link(pair)), (Key::Port { link: name }, port)]);
-    state.extend(interface_sysctls(&ns, interface, endpoint.address(true).is_some()));
     state.extend(link_addresses(&ns, attachment)?);
     state.extend(neighbouring_subnets(&ns, attachment));
     if !options.icc {
@@ -375,16 +374,6 @@ fn bridge_sysctls(
     let of_bridge = sysctl::of_bridge(device);
     let own = of_bridge.iter().zip(values).map(|(path, value)| sysctl_value(path, value));
     own.chain([ipv4_forwarding]).chain(ipv6.then_some(ipv6_forwarding)).collect()
-}
-
-/// All of [`sysctl::of_interface`].
-///
-/// A new link announces its addresses to neighbours who knew another owner. They are unique,
-/// which needs no proof; and no neighbour shall talk it into routes.
-pub(crate) fn interface_sysctls(ns: &Ns, interface: &LinkName, ipv6: bool) -> Vec<(Key, Value)> {
-    let values = [true, true, false, false, !ipv6];
-    let paths = sysctl::of_interface(interface).into_iter().zip(values);
-    paths.map(|(path, value)| (Key::Sysctl { ns: ns.clone(), path }, text(value))).collect()
 }
 
 fn sysctl_value(path: &str, value: bool) -> (Key, Value) {

@@ -58,7 +58,9 @@ impl Planner for Drivers {
         }
         let mut state = own_namespace(sandbox);
         for attachment in attachments {
-            state.extend(attachment.network.driver.endpoint(sandbox, *attachment)?);
+            let planned = attachment.network.driver.endpoint(sandbox, *attachment)?;
+            state.extend(interface_sysctls(sandbox, *attachment, &planned));
+            state.extend(planned);
             state.extend(link_local(sandbox, *attachment));
         }
         yield_to_wishes(sandbox, &mut state);
@@ -124,6 +126,22 @@ fn link_addresses(ns: &Ns, of: Attachment<'_>) -> Result<Vec<(Key, Value)>, Plan
         Ok((Key::Address { ns, link, address: *address }, Value::Present))
     };
     endpoint.addresses.iter().map(address).collect()
+}
+
+/// All of [`kernel::sysctl::of_interface`], where there is an interface; a driver's own word goes over them.
+///
+/// A new link announces its addresses to neighbours who knew another owner. They are unique,
+/// which needs no proof; and no neighbour shall talk it into routes.
+fn interface_sysctls(sandbox: &Sandbox, of: Attachment<'_>, planned: &State) -> Vec<(Key, Value)> {
+    let (ns, name) = (Ns::Sandbox(sandbox.id.clone()), of.endpoint.interface.clone());
+    let paths = kernel::sysctl::of_interface(&name);
+    if planned.get(&Key::Link { ns: ns.clone(), name }).is_none() {
+        return Vec::new();
+    }
+    let values = [true, true, false, false, of.endpoint.address(true).is_none()];
+    let text = |value| Value::Text(u8::from(value).to_string());
+    let value = |(path, value)| (Key::Sysctl { ns: ns.clone(), path }, text(value));
+    paths.into_iter().zip(values).map(value).collect()
 }
 
 /// Routes to the other subnets of a network whose endpoints hear each other: they are neighbours.

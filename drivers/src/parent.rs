@@ -334,7 +334,7 @@ pub(crate) fn kinds(network: &Network, endpoint: LinkKind) -> Vec<LinkKind> {
     [endpoint].into_iter().chain(vlan_kind(network)).collect()
 }
 
-/// An endpoint's link of a kind, its sysctls and its addresses.
+/// An endpoint's link of a kind and its addresses.
 pub(crate) fn endpoint(
     sandbox: &Sandbox,
     of: Attachment<'_>,
@@ -352,8 +352,6 @@ pub(crate) fn endpoint(
     let interface = &of.endpoint.interface;
     let key = Key::Link { ns: ns.clone(), name: interface.clone() };
     let mut state = State::from_iter([(key, Value::Link(link))]);
-    let ipv6 = of.endpoint.address(true).is_some();
-    state.extend(crate::bridge::interface_sysctls(&ns, interface, ipv6));
     state.extend(crate::link_addresses(&ns, of)?);
     Ok(state)
 }

@@ -9,7 +9,6 @@ use cnm::options::OptionError;
 use cnm::sandbox::Attachment;
 use cnm::{Key, Link, LinkKind, Network, Ns, PlanError, Sandbox, State, Value};
 
-use crate::kernel::sysctl;
 use crate::link_addresses;
 
 /// The drivers of all plugins that were ever named.
@@ -88,13 +87,6 @@ impl Driver for Remote {
         };
         let key = Key::Link { ns: ns.clone(), name: name.clone() };
         let mut state = State::from_iter([(key, Value::Link(link))]);
-        // As those of other drivers, but that the link's maker may have put its address elsewhere, too.
-        let values = [true, true, false, false, endpoint.address(true).is_none()];
-        let paths = sysctl::of_interface(&name).into_iter().zip(values);
-        state.extend(paths.map(|(path, value)| {
-            let text = Value::Text(u8::from(value).to_string());
-            (Key::Sysctl { ns: ns.clone(), path }, text)
-        }));
         state.extend(link_addresses(&ns, of)?);
         state.extend(handover.routes.iter().map(|route| {
             let key = Key::Route { ns: ns.clone(), destination: route.destination };

@@ -149,6 +149,25 @@ fn what_can_change_in_place_is_not_interrupted() {
 }
 
 #[test]
+fn a_link_whose_hardware_address_is_the_kernels_choice_has_any() {
+    let wanted = |mtu| match veth_value(1, 1, mtu) {
+        Value::Link(link) => Value::Link(Link { mac: None, ..link }),
+        other => other,
+    };
+    let mut desired = settled();
+    desired.insert(veth(1), wanted(None));
+    check(&settled(), &desired, &expect![[""]]);
+    desired.insert(veth(1), wanted(Some(1400)));
+    check(
+        &settled(),
+        &desired,
+        &expect![[r#"
+            ~ link eth0 in 111111111111 veth veth1 mtu 1400
+        "#]],
+    );
+}
+
+#[test]
 fn a_link_is_made_after_the_link_that_it_is_on() {
     let mut desired = State::default();
     let macvlan = LinkKind::Macvlan { parent: name("a-vlan"), mode: MacvlanMode::Bridge };

@@ -14,9 +14,7 @@ use cnm::sandbox::Attachment;
 use cnm::{Element, Key, Link, LinkKind, LinkName, Network, Ns, PlanError, Sandbox, State, Value};
 use ipnetwork::IpNetwork;
 
-use super::{
-    BridgeOptions, GatewayMode, gateway_address, interface_sysctls, mtu, text, translates,
-};
+use super::{BridgeOptions, GatewayMode, gateway_address, mtu, text, translates};
 use crate::kernel::link::near_mac;
 use crate::kernel::sysctl;
 use crate::{isolation, link_addresses};
@@ -69,8 +67,6 @@ pub(super) fn plan_endpoint(
     let mut state = State::from_iter([(link, Value::Link(pair))]);
     // That the network has them is checked for all topologies alike.
     link_addresses(&ns, of)?;
-    let ipv6 = endpoint.address(true).is_some();
-    state.extend(interface_sysctls(&ns, interface, ipv6));
     state.extend(near_sysctls(network, &near, options));
     for address in &endpoint.addresses {
         state.extend(ways(&ns, of, *address, options));

@@ -1,5 +1,5 @@
-//! Links, and the ports of bridges. Each kind of link has a file of its own below; `info` and
-//! `kind` are the list of them.
+//! Links, and the ports of bridges. Each kind of link has a file of its own below; `info`,
+//! `lacking`, `kind` and `sysctls` are the list of them.
 
 mod bridge;
 mod ipvlan;
@@ -21,6 +21,7 @@ use netlink_packet_route::link::{
 };
 
 use super::netlink::{Request, Socket, errno};
+use super::sysctl;
 pub use moved::{move_back, move_to};
 pub use provisional::{provisional, rename};
 pub use vxlan::relocate;
@@ -200,6 +201,21 @@ pub fn kind(link: &Link, other: Option<LinkName>) -> Option<LinkKind> {
         LinkInfo::Data(InfoData::Vxlan(data)) => vxlan::read(data),
         _ => None,
     })
+}
+
+/// The sysctls that are observed of a link of the host, by its kind. A planner gives each of them a
+/// value, and plans no others: what it plans and nobody observes is never right.
+pub fn sysctls(kind: &LinkKind, name: &LinkName) -> Vec<String> {
+    match kind {
+        LinkKind::Bridge => sysctl::of_bridge(name).to_vec(),
+        LinkKind::Macvlan { .. } => sysctl::of_host_end(name).to_vec(),
+        LinkKind::Vxlan { .. } => sysctl::of_tunnel(name).to_vec(),
+        // An end of a pair has [`sysctl::of_end`], if the host has a route by it.
+        LinkKind::Veth { .. }
+        | LinkKind::Ipvlan { .. }
+        | LinkKind::Vlan { .. }
+        | LinkKind::Moved { .. } => Vec::new(),
+    }
 }
 
 /// Whether a link is a tunnel.

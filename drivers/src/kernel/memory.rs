@@ -71,11 +71,9 @@ impl Memory {
 impl Kernel for Memory {
     fn observe(&self) -> Result<State, KernelError> {
         let state = self.lock().state.clone();
-        let forwarding: Vec<_> = sysctl::forwarding(&state).collect();
+        let observed = sysctl::observed(&state);
         let reported = |key: &Key| match key {
-            Key::Sysctl { ns: Ns::Host, path } => {
-                !sysctl::is_shared(path) || forwarding.contains(&path.as_str())
-            }
+            Key::Sysctl { ns: Ns::Host, path } => observed.contains(path),
             _ => true,
         };
         Ok(state.into_iter().filter(|(key, _)| reported(key)).collect())

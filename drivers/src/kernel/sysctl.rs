@@ -1,13 +1,13 @@
 //! Sysctls, and which of them an observation reports.
 //!
 //! An observation cannot report every sysctl there is, and a desired state names only some. Both
-//! sides keep to the same lists: all of [`of_bridge`] for each bridge of ours, all of
-//! [`of_host_end`] for each macvlan link of ours on the host, all of [`of_tunnel`] for each tunnel, all of [`of_end`] for each pair's end on
-//! the host that is no port of a bridge, all of [`of_interface`] for each interface of ours in a sandbox, [`FORWARDING`] as [`forwarding`]
+//! sides keep to the same lists: all that [`super::link::sysctls`] has for the kind of each link of ours on the host, all of
+//! [`of_end`] for each pair's end on the host that is no port of a bridge, all of [`of_interface`] for each interface of ours in a sandbox, [`FORWARDING`] as [`forwarding`]
 //! says, and those of a sandbox that its specification asked for, which are noted beside the
 //! namespace's file when they are written. A planner therefore gives each sysctl of the lists a
 //! value, whether it is the kernel's default or not.
 
+use std::collections::BTreeSet;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
@@ -123,6 +123,28 @@ pub fn forwarding(state: &State) -> impl Iterator<Item = &'static str> {
     };
     let (any, any6) = bridges.fold((false, false), |(_, v6), bridge| (true, v6 || ipv6(bridge)));
     FORWARDING.into_iter().zip([any, any6]).filter(|(_, wanted)| *wanted).map(|(path, _)| path)
+}
+
+/// The links that the host has a route to an endpoint by: ends of pairs that are ports of nothing.
+pub(super) fn ends(state: &State) -> BTreeSet<LinkName> {
+    let end = |value: &Value| match value {
+        Value::HostRoute { link, .. } => Some(link.clone()),
+        _ => None,
+    };
+    state.iter().filter_map(|(_, value)| end(value)).collect()
+}
+
+/// The sysctls of the host that an observation reports of what there is.
+pub(super) fn observed(state: &State) -> BTreeSet<String> {
+    let of_links = state.iter().filter_map(|(key, value)| match (key, value.link()) {
+        (Key::Link { ns: Ns::Host, name }, Some(link)) => {
+            Some(super::link::sysctls(&link.kind, name))
+        }
+        _ => None,
+    });
+    let of_ends = ends(state).into_iter().flat_map(|end| of_end(&end));
+    let forwarding = forwarding(state).map(str::to_owned);
+    of_links.flatten().chain(of_ends).chain(forwarding).collect()
 }
 
 /// The bridge of a network that has no parent has the host on it neither.

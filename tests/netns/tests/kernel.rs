@@ -33,6 +33,8 @@ on_both![
     every_kind_of_link_is_made_recognised_and_removed,
     what_rests_on_a_replaced_link_comes_back_with_it,
     a_link_of_a_sandbox_may_have_the_name_of_one_of_the_host,
+    a_link_of_a_sandbox_has_a_hardware_address_that_nobody_chose,
+    a_sysctl_of_the_host_that_nobody_observes_is_never_right,
     desired_state_is_reached_and_stays,
     empty_state_leaves_nothing,
     endpoint_joins_and_leaves_a_live_sandbox,
@@ -166,6 +168,28 @@ fn a_link_of_a_sandbox_may_have_the_name_of_one_of_the_host(kernel: &dyn Kernel)
     let desired = settled(kernel, namesake());
     let plan = reconcile(kernel, &desired).unwrap();
     assert!(plan.is_empty(), "{plan}");
+}
+
+fn a_link_of_a_sandbox_has_a_hardware_address_that_nobody_chose(kernel: &dyn Kernel) {
+    let chosen = namesake().into_iter().map(|(key, value)| match value {
+        Value::Link(link) => (key, Value::Link(Link { mac: None, ..link })),
+        value => (key, value),
+    });
+    let desired = settled(kernel, chosen.collect());
+    let plan = reconcile(kernel, &desired).unwrap();
+    assert!(plan.is_empty(), "{plan}");
+}
+
+/// So that a planner that says too much is found on either kernel.
+fn a_sysctl_of_the_host_that_nobody_observes_is_never_right(kernel: &dyn Kernel) {
+    let bridge = State::from_iter([link(&Ns::Host, "br4", LinkKind::Bridge, None)]);
+    let mut desired = settled(kernel, bridge);
+    let path = "net/ipv4/conf/br4/log_martians".to_owned();
+    desired.insert(Key::Sysctl { ns: Ns::Host, path }, Value::Text("1".to_owned()));
+    for _ in 0..2 {
+        let plan = reconcile(kernel, &desired).unwrap().to_string();
+        assert_eq!(plan, "+ sysctl net/ipv4/conf/br4/log_martians in host = 1\n");
+    }
 }
 
 #[test]

@@ -62,7 +62,7 @@ fn observe_links(linux: &Linux, visitor: &mut Visitor, scope: Scope<'_>) -> io::
             state.extend(port(link, &view));
         }
     }
-    for end in ends(&state) {
+    for end in sysctl::ends(&state) {
         state.extend(read_sysctls(&Ns::Host, sysctl::of_end(&end)));
     }
     if state.iter().any(|(_, value)| has_known_neighbours(value)) {
@@ -333,23 +333,13 @@ fn report_link(ns: &Ns, link: &Link, tag: &Tag, parent: Option<&Link>, state: &m
     let moved = tag.from.clone().map(|from| LinkKind::Moved { from });
     let on = parent.and_then(|parent| parent.name.parse().ok());
     let kind = moved.or_else(|| link::kind(link, on));
-    match &kind {
-        Some(LinkKind::Bridge) if *ns == Ns::Host => {
-            state.extend(read_sysctls(ns, sysctl::of_bridge(&name)));
-        }
-        Some(LinkKind::Vxlan { .. }) if *ns == Ns::Host => {
-            state.extend(read_sysctls(ns, sysctl::of_tunnel(&name)));
-        }
-        Some(LinkKind::Macvlan { .. }) if *ns == Ns::Host => {
-            state.extend(read_sysctls(ns, sysctl::of_host_end(&name)));
-        }
-        _ => {}
+    if let Some(kind) = kind.as_ref().filter(|_| *ns == Ns::Host) {
+        state.extend(read_sysctls(ns, link::sysctls(kind, &name)));
     }
     let value = match kind {
         Some(kind) => {
-            // On the host the address follows from the owner; an ipvlan link has that of its parent.
-            let own = *ns != Ns::Host && !matches!(kind, LinkKind::Ipvlan { .. });
-            let mac = link.mac.filter(|_| own);
+            // On the host the address follows from the owner.
+            let mac = link.mac.filter(|_| *ns != Ns::Host);
             let on = parent.filter(|_| kind.parent().is_some());
             let tag = tag.owner.clone();
             whole(&[link], on, cnm::Link { kind, mac, mtu: None, up: true, tag })
@@ -399,15 +389,6 @@ fn whole(ends: &[&Link], on: Option<&Link>, link: cnm::Link) -> Value {
 fn answers_for_others(key: &Key, value: &Value) -> bool {
     let on = *value == Value::Text("1".to_owned());
     on && matches!(key, Key::Sysctl { path, .. } if path.ends_with("/proxy_ndp"))
-}
-
-/// The links that the host has a route to an endpoint by: ends of pairs that are ports of nothing.
-fn ends(state: &State) -> BTreeSet<LinkName> {
-    let end = |value: &Value| match value {
-        Value::HostRoute { link, .. } => Some(link.clone()),
-        _ => None,
-    };
-    state.iter().filter_map(|(_, value)| end(value)).collect()
 }
 
 /// Whether there are neighbours that nobody has to ask for: behind tunnels, and behind links to one
