@@ -94,7 +94,7 @@ impl Amounts {
     }
 }
 
-/// See [`Amounts`]: a line of `/proc/self/status` (proc_pid_status(5)), in bytes.
+/// See [`Amounts`]: a line of `/proc/self/status` (`proc_pid_status(5)`), in bytes.
 fn resident(name: &str) -> Option<u64> {
     let text = fs::read_to_string("/proc/self/status").ok()?;
     let line = text.lines().find_map(|line| line.strip_prefix(name))?;
