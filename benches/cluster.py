@@ -63,9 +63,9 @@ class Cluster:
             return False
         return True
 
-    def network(self, name):
+    def network(self, name, options=None):
         """An overlay network, as soon as both machines have it; its id."""
-        id = self.members[0].api.create_network(name, driver="overlay", more={"Attachable": True})
+        id = self.members[0].api.create_network(name, driver="overlay", options=options, more={"Attachable": True})
         for member in self.members:
             wait_for(name, lambda member=member: has(member, name))
         return id

@@ -10,23 +10,25 @@ from rows import timed
 
 NETWORK = "over"
 
+BRIDGED = "over-bridges"
+"""The same without the way past the bridges."""
+
 
 class Way:
     """The way from a container on one machine to one on the other."""
 
-    name = "rnet"
     ours = True
 
-    def __init__(self, bench, cluster):
-        self.ends = []
+    def __init__(self, bench, cluster, name="rnet", network=NETWORK):
+        self.name, self.ends = name, []
         for member in cluster.members:
-            _, id = bench.start(member, network=NETWORK, name=bench.name())
-            self.ends.append(end(member, id))
+            _, id = bench.start(member, network=network, name=bench.name())
+            self.ends.append(end(member, id, network))
 
 
-def end(member, id):
+def end(member, id, network=NETWORK):
     told = member.api.call("GET", f"/containers/{id}/json")
-    return told["State"]["Pid"], told["NetworkSettings"]["Networks"][NETWORK]["IPAddress"]
+    return told["State"]["Pid"], told["NetworkSettings"]["Networks"][network]["IPAddress"]
 
 
 def overlay(bench):
@@ -39,6 +41,7 @@ def overlay(bench):
         return
     try:
         cluster.network(NETWORK)
+        cluster.network(BRIDGED, {"rnet.overlay.shortcut": "false"})
         ways(bench, cluster, rate)
         reached(bench, cluster)
         starts(bench, cluster)
@@ -50,7 +53,8 @@ def overlay(bench):
 def ways(bench, cluster, rate):
     """The peers take turns; both ends are the same program for everybody."""
     back = bench.row("UDP from machine to machine and back: p50", "µs")
-    peers = [Way(bench, cluster), Underlay(cluster), Routed(), Veth()]
+    bridged = Way(bench, cluster, "rnet, by its bridges", BRIDGED)
+    peers = [Way(bench, cluster), bridged, Underlay(cluster), Routed(), Veth()]
 
     def once(peer):
         give, take = peer.ends

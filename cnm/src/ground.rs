@@ -18,6 +18,9 @@ pub enum Ground {
     Port(LinkName),
     /// A way to other hosts, or a group of such.
     Nexthop(u32),
+    /// The program of a tunnel that leads frames past the bridge. Where it runs for ports, it goes on
+    /// without the tunnel.
+    Shortcut(LinkName),
     /// An address of a family on a link, which routes lead through. The kernel does not take every
     /// such route along.
     Address {
@@ -61,6 +64,18 @@ pub fn rests_on(key: &Key, value: &Value) -> Vec<Ground> {
             _ => vec![host(link)],
         },
         Key::Station { port, .. } => vec![host(port), Ground::Port(port.clone())],
+        Key::Shortcut { tunnel, port: None } => vec![host(tunnel)],
+        Key::Shortcut { tunnel, port: Some(port) } => {
+            vec![host(port), Ground::Shortcut(tunnel.clone())]
+        }
+        // The number of the port that it tells of is another one if that is made anew.
+        Key::Lead { tunnel, .. } => {
+            let port = match value {
+                Value::Behind { port } => Some(host(port)),
+                _ => None,
+            };
+            [Ground::Shortcut(tunnel.clone())].into_iter().chain(port).collect()
+        }
         Key::Route { ns, destination } => match value {
             Value::Route { link, .. } => {
                 let (ns_, link_, ipv6) = (ns.clone(), link.clone(), destination.is_ipv6());
@@ -89,6 +104,7 @@ pub fn provides(key: &Key, value: &Value) -> Vec<Ground> {
         }
         Key::Nexthop { id } => vec![Ground::Nexthop(*id)],
         Key::Port { link } => vec![Ground::Port(link.clone())],
+        Key::Shortcut { tunnel, port: None } => vec![Ground::Shortcut(tunnel.clone())],
         Key::Address { ns, link, address } => {
             let (ns, link, ipv6) = (ns.clone(), link.clone(), address.is_ipv6());
             vec![Ground::Address { ns, link, ipv6 }]
@@ -129,8 +145,10 @@ impl Lost {
 
     /// As [`Lost::takes_along`], but only where the kernel is certain to do it by itself.
     pub fn surely_takes_along(&self, key: &Key, value: &Value) -> bool {
-        let sure = |ground: &Ground| !matches!(ground, Ground::Address { .. });
-        !self.0.is_empty()
+        let sure =
+            |ground: &Ground| !matches!(ground, Ground::Address { .. } | Ground::Shortcut(_));
+        !matches!(key, Key::Lead { .. })
+            && !self.0.is_empty()
             && rests_on(key, value).iter().any(|ground| sure(ground) && self.0.contains(ground))
     }
 }

@@ -8,6 +8,7 @@ use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 
 use crate::element::Element;
+use crate::lead::Lead;
 use crate::link::{Damage, Link};
 use crate::{LinkName, Mac, SandboxId};
 
@@ -94,6 +95,22 @@ pub enum Key {
         /// The hardware address.
         mac: Mac,
     },
+    /// A program that leads frames between the endpoints of a network on different hosts past the bridge:
+    /// where they come in by the network's tunnel, or by a port. The tunnel's comes first. Value:
+    /// [`Value::Present`].
+    Shortcut {
+        /// The tunnel.
+        tunnel: LinkName,
+        /// The port; the tunnel itself if absent.
+        port: Option<LinkName>,
+    },
+    /// What the programs of a network know. Value: [`Value::Present`] or [`Value::Behind`].
+    Lead {
+        /// The network's tunnel.
+        tunnel: LinkName,
+        /// What it is about.
+        lead: Lead,
+    },
     /// The redirection of port 53 of 127.0.0.11 to the resolver's port. Value: [`Value::Present`].
     Resolver {
         /// The sandbox it is in.
@@ -162,8 +179,13 @@ pub enum Value {
         /// The number of the group.
         group: u32,
     },
+    /// By a port.
+    Behind {
+        /// The port's link.
+        port: LinkName,
+    },
     /// As nothing of ours is: a tunnel's entry that leads to addresses, a station that is at a port for
-    /// now only, a way that leads to no host. Observed, never desired.
+    /// now only, a way that leads to no host, a program of another version. Observed, never desired.
     Astray,
     /// A neighbour that the link answers for, with its own hardware address, so that what is sent
     /// to it comes to the host.
@@ -267,6 +289,8 @@ impl Key {
             | Self::Nexthop { .. }
             | Self::Fdb { .. }
             | Self::Station { .. }
+            | Self::Shortcut { .. }
+            | Self::Lead { .. }
             | Self::Element(_) => return None,
         };
         match ns {
@@ -334,6 +358,11 @@ impl fmt::Display for Key {
             Self::Nexthop { id } => write!(f, "nexthop {id}"),
             Self::Fdb { link, mac } => write!(f, "fdb {mac} dev {link}"),
             Self::Station { port, mac } => write!(f, "station {mac} port {port}"),
+            Self::Shortcut { tunnel, port: None } => write!(f, "shortcut of {tunnel}"),
+            Self::Shortcut { tunnel, port: Some(port) } => {
+                write!(f, "shortcut from {port} to {tunnel}")
+            }
+            Self::Lead { tunnel, lead } => write!(f, "lead {lead} of {tunnel}"),
             Self::Resolver { sandbox } => write!(f, "resolver in {}", sandbox.short()),
             Self::Element(element) => write!(f, "element {element}"),
         }
@@ -351,6 +380,7 @@ impl fmt::Display for Value {
             Self::Nexthop { via } => write!(f, " via {via}"),
             Self::NexthopGroup { of } => write!(f, " group of {of}"),
             Self::Via { group } => write!(f, " via group {group}"),
+            Self::Behind { port } => write!(f, " behind {port}"),
             Self::Astray => f.write_str(" astray"),
             Self::Port { bridge, isolated, hairpin, tunnel } => {
                 write!(f, " of {bridge}")?;

@@ -22,6 +22,7 @@ mod packet;
 mod probe;
 pub mod reserve;
 pub mod route;
+mod shortcut;
 mod sockets;
 pub mod sysctl;
 mod tag;

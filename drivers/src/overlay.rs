@@ -18,9 +18,10 @@ use cnm::network::Tunnel;
 use cnm::options::{Described, OptionError};
 use cnm::sandbox::Attachment;
 use cnm::{
-    Element, Key, Link, LinkKind, LinkName, Network, Ns, PlanError, PortBinding, Sandbox, State,
-    Value,
+    Element, Key, Lead, Link, LinkKind, LinkName, Network, Ns, PlanError, PortBinding, Sandbox,
+    State, Value,
 };
+use ipnetwork::IpNetwork;
 
 use crate::bridge;
 use crate::kernel::sysctl;
@@ -131,17 +132,25 @@ impl Driver for Overlay {
         );
         let Tunnel { vni, port, .. } = *tunnel;
         state.insert(Key::Element(Element::Tunnel { port, vni }), Value::Present);
+        if options::has_shortcut(&network.given_options) {
+            state.insert(Key::Shortcut { tunnel: name, port: None }, Value::Present);
+        }
         Ok(state)
     }
 
     fn peers(&self, network: &Network, peers: &[&Peer]) -> State {
         let device = bridge::device(network, &options::of(network));
         let port = link(network);
+        let shortcut = options::has_shortcut(&network.given_options);
         let mut state = State::default();
         for Peer { mac, node, addresses, .. } in peers {
             let (link, mac, (_, group)) = (port.clone(), *mac, way(*node));
             state.insert(Key::Fdb { link, mac }, Value::Via { group });
             state.insert(Key::Station { port: port.clone(), mac }, Value::Present);
+            if shortcut {
+                let (tunnel, lead) = (port.clone(), Lead::Out { mac });
+                state.insert(Key::Lead { tunnel, lead }, Value::Present);
+            }
             for address in addresses {
                 let key = Key::Neighbour { ns: Ns::Host, link: device.clone(), address: *address };
                 state.insert(key, Value::Neighbour { mac });
@@ -151,7 +160,11 @@ impl Driver for Overlay {
     }
 
     fn endpoint(&self, sandbox: &Sandbox, of: Attachment<'_>) -> Result<State, PlanError> {
-        bridge::plan_endpoint(sandbox, of, &options::of(of.network))
+        let mut state = bridge::plan_endpoint(sandbox, of, &options::of(of.network))?;
+        if options::has_shortcut(&of.network.given_options) {
+            state.extend(shortcut(of));
+        }
+        Ok(state)
     }
 
     fn guarded(&self, of: Attachment<'_>) -> Option<LinkName> {
@@ -161,6 +174,23 @@ impl Driver for Overlay {
     fn publish(&self, binding: &PortBinding, to: Attachment<'_>) -> Vec<(Key, Value)> {
         bridge::publish(binding, to, &options::of(to.network))
     }
+}
+
+/// What leads frames past the bridge, from an endpoint to those on other hosts and back. What it may
+/// not send, and all that an endpoint sends that is not guarded, comes to the bridge, which decides.
+fn shortcut(of: Attachment<'_>) -> Vec<(Key, Value)> {
+    let Attachment { network, endpoint } = of;
+    let (tunnel, port, mac) = (link(network), endpoint.host_link(), endpoint.mac);
+    let lead = |lead| {
+        let key = Key::Lead { tunnel: tunnel.clone(), lead };
+        (key, Value::Behind { port: port.clone() })
+    };
+    let inward = lead(Lead::In { mac });
+    let Some(port) = bridge::guarded(of, &options::of(network)) else { return vec![inward] };
+    let from = |address: &IpNetwork| lead(Lead::From { mac, address: address.ip() });
+    let outward = endpoint.addresses.iter().map(from);
+    let program = Key::Shortcut { tunnel: tunnel.clone(), port: Some(port) };
+    outward.chain([inward, (program, Value::Present)]).collect()
 }
 
 /// The ways to the other hosts of a cluster, and whose tunnels are let in.

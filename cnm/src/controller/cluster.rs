@@ -49,6 +49,7 @@ impl Awaited {
             Key::Nexthop { .. } | Key::Element(Element::TunnelSource { .. }) => self.nodes,
             Key::Fdb { link, .. }
             | Key::Station { port: link, .. }
+            | Key::Lead { tunnel: link, .. }
             | Key::Neighbour { ns: Ns::Host, link, .. } => self.links.contains(link),
             _ => false,
         }

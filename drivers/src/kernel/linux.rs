@@ -40,6 +40,7 @@ use super::netns::{Netns, Visitor};
 use super::nft::{Foreign, Nft, NftError};
 use super::packet::Packets;
 use super::reserve::ReserveError;
+use super::shortcut::Shortcuts;
 use super::{Kernel, KernelError, LinuxConfig, RESOLVER_PORT, ResolverSockets, UserNamespace};
 use super::{address, link, monitor, reserve, sysctl};
 use crate::dhcp::Port;
@@ -53,6 +54,7 @@ pub struct Linux {
     sockets: Arc<Sockets>,
     nft: Arc<Nft>,
     conntrack: Conntrack,
+    shortcuts: Shortcuts,
     announcers: Mutex<Announcers>,
     /// Namespaces that others have made for sandboxes to come.
     offered: Mutex<BTreeMap<SandboxId, UserNamespace>>,
@@ -77,11 +79,13 @@ impl Linux {
         let closed = forwarding::noted(&config.namespaces);
         nft.close(&closed.map_err(failed("read", "the links that do not forward"))?)?;
         let conntrack = Conntrack::open().map_err(failed("open", "a conntrack socket"))?;
+        let shortcuts = Shortcuts::new(&config.tag);
         Ok(Self {
             config,
             host,
             links,
             conntrack,
+            shortcuts,
             announcers: Mutex::default(),
             offered: Mutex::default(),
             sockets: Arc::new(Sockets { host: here, free: Mutex::new(vec![socket]) }),

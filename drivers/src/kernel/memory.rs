@@ -231,7 +231,7 @@ impl Inner {
             }
             // A route that needs one says so by its gateway.
             Ground::Address { .. } => (true, 0),
-            Ground::Nexthop(_) | Ground::Port(_) => (false, libc::EINVAL),
+            Ground::Nexthop(_) | Ground::Port(_) | Ground::Shortcut(_) => (false, libc::EINVAL),
         };
         if always || self.state.iter().any(here) { Ok(()) } else { Err(errno(missing)) }
     }

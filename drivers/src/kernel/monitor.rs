@@ -6,6 +6,7 @@
 //! notifications may be lost (`ENOBUFS`), and only an observation knows.
 
 mod entries;
+mod messages;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -17,13 +18,14 @@ use std::thread;
 use cnm::{Key, LinkName, Ns, Plan, State, Step, Value};
 use ipnetwork::IpNetwork;
 use netlink_packet_core::{NetlinkMessage, NetlinkPayload};
-use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
+use netlink_packet_route::link::{LinkFlags, LinkMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{MsgFlags, recv};
 
 use self::entries::{Found, Names, Told};
+use self::messages::{controller, mtu, name, nexthop, raw};
 use super::address::{self, Address};
 use super::egress::Egress;
 use super::link::{self, DEFAULT_MTU, Link, PortFlags};
@@ -31,10 +33,14 @@ use super::netlink::{Socket, errno};
 use super::netns::Netns;
 use super::nexthop;
 use super::nft::Nft;
+use super::shortcut;
 
 /// `RTNLGRP_LINK`, `RTNLGRP_NEIGH`, `RTNLGRP_IPV4_IFADDR`, `RTNLGRP_IPV4_ROUTE`, `RTNLGRP_IPV6_IFADDR`
 /// and `RTNLGRP_IPV6_ROUTE`.
 const GROUPS: [u32; 6] = [1, 3, 5, 7, 9, 11];
+
+/// `RTNLGRP_TC`
+const FILTERS: u32 = 4;
 
 /// `RTNLGRP_NEXTHOP`, which kernels before 5.3 do not have.
 const WAYS: u32 = 32;
@@ -196,6 +202,8 @@ struct Monitor {
 struct Doubts {
     links: BTreeSet<LinkName>,
     addresses: BTreeSet<IpNetwork>,
+    /// Links of which a program may be gone.
+    shortcuts: BTreeSet<u32>,
     /// What was told of other hosts.
     told: bool,
     /// The host's way out.
@@ -243,6 +251,12 @@ impl Monitor {
     }
 
     fn read_routes(&mut self, mut datagram: &[u8], doubts: &mut Doubts) {
+        if let Some((kind, body)) = raw(datagram)
+            && matches!(kind, shortcut::DISCIPLINE_GONE | shortcut::GONE)
+        {
+            doubts.shortcuts.extend(shortcut::link_of(body));
+            return;
+        }
         if let Some((kind, body)) = nexthop(datagram) {
             let gone = kind == nexthop::GONE;
             let way = nexthop::read(body);
@@ -323,6 +337,9 @@ impl Monitor {
         if names.iter().any(|name| self.is_damaged(name)) {
             return true;
         }
+        if doubts.shortcuts.iter().any(|link| self.lacks_shortcut(*link)) {
+            return true;
+        }
         if doubts.told && self.lacks_told().unwrap_or(true) {
             return true;
         }
@@ -348,6 +365,20 @@ impl Monitor {
         found.is_ok_and(|link| {
             made.of_link(name).any(|value| !fits(&link, bridge.as_deref(), value))
         })
+    }
+
+    /// Whether a link has lost its program, and not been removed itself.
+    fn lacks_shortcut(&mut self, link: u32) -> bool {
+        let Some(name) = self.names.of(link) else { return false };
+        let wanted = |made: &Made| {
+            let is_at = |key: &Key| {
+                matches!(key, Key::Shortcut { tunnel, port }
+                if *port.as_ref().unwrap_or(tunnel) == name)
+            };
+            made.by_link.get(&name).into_iter().flatten().any(is_at)
+        };
+        let is_wanted = wanted(&self.shadow.lock());
+        is_wanted && !shortcut::is_at(&mut self.socket, link).unwrap_or(true)
     }
 
     /// Whether something is missing that was told of other hosts. What is told meanwhile may seem to be,
@@ -402,15 +433,8 @@ fn subscribe() -> io::Result<netlink_sys::Socket> {
         socket.add_membership(group)?;
     }
     let _ = socket.add_membership(WAYS);
+    let _ = socket.add_membership(FILTERS);
     Ok(socket)
-}
-
-/// What a datagram tells of a way to another host: the kernel sends each by itself.
-fn nexthop(datagram: &[u8]) -> Option<(u16, &[u8])> {
-    let kind = u16::from_ne_bytes([*datagram.get(4)?, *datagram.get(5)?]);
-    let length = u32::from_ne_bytes(*datagram.first_chunk()?);
-    let body = datagram.get(16..usize::try_from(length).ok()?)?;
-    matches!(kind, nexthop::NEW | nexthop::GONE).then_some((kind, body))
 }
 
 /// Receives what is there; `None` if nothing is.
@@ -448,6 +472,7 @@ fn parent(value: &Value) -> Option<&LinkName> {
 fn host_link<'a>(key: &'a Key, value: &'a Value) -> Option<&'a LinkName> {
     match key {
         Key::Link { ns: Ns::Host, name } | Key::Port { link: name } => Some(name),
+        Key::Shortcut { tunnel, port } => Some(port.as_ref().unwrap_or(tunnel)),
         Key::Link { .. } => value.link().and_then(|link| link.kind.peer()),
         _ => None,
     }
@@ -467,25 +492,4 @@ fn fits(link: &Link, bridge: Option<&str>, value: &Value) -> bool {
         }
         _ => true,
     }
-}
-
-fn name(link: &LinkMessage) -> Option<LinkName> {
-    link.attributes.iter().find_map(|attribute| match attribute {
-        LinkAttribute::IfName(name) => name.parse().ok(),
-        _ => None,
-    })
-}
-
-fn mtu(link: &LinkMessage) -> Option<u32> {
-    link.attributes.iter().find_map(|attribute| match attribute {
-        LinkAttribute::Mtu(mtu) => Some(*mtu),
-        _ => None,
-    })
-}
-
-fn controller(link: &LinkMessage) -> Option<u32> {
-    link.attributes.iter().find_map(|attribute| match attribute {
-        LinkAttribute::Controller(index) => Some(*index),
-        _ => None,
-    })
 }

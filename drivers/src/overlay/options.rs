@@ -32,6 +32,9 @@ const SHARED: &[&str] = &[
 /// Docker's name for whether what is between the hosts is encrypted.
 const ENCRYPTED: &str = "encrypted";
 
+/// The name for whether frames between endpoints on different hosts go past the bridge.
+const SHORTCUT: &str = "rnet.overlay.shortcut";
+
 const OWN: &[Spec<Parsed>] = &[
     Spec {
         names: MTU_NAMES,
@@ -77,6 +80,18 @@ const OWN: &[Spec<Parsed>] = &[
         set: |_, text| encrypted(text).map(drop),
         idle: false,
     },
+    Spec {
+        names: &[SHORTCUT],
+        manual: manual(
+            "Whether what containers on different hosts send each other goes past the bridge, and past what the \
+             host's own firewall says of bridged packets.",
+            "true",
+            "false",
+        ),
+        expected: BOOLEAN,
+        set: |_, text| boolean(text).map(drop),
+        idle: false,
+    },
 ];
 
 /// What the options of a network say of its bridges. That they can be read was checked when it was made.
@@ -87,6 +102,11 @@ pub(super) fn of(network: &Network) -> BridgeOptions {
 /// Whether what is between the hosts is to be encrypted.
 pub(super) fn is_encrypted(given: &BTreeMap<String, String>) -> bool {
     given.get(ENCRYPTED).and_then(|text| encrypted(text)).unwrap_or_default()
+}
+
+/// Whether frames between endpoints on different hosts go past the bridge.
+pub(super) fn has_shortcut(given: &BTreeMap<String, String>) -> bool {
+    given.get(SHORTCUT).and_then(|text| boolean(text)).unwrap_or(true)
 }
 
 pub(super) fn manuals() -> Vec<Described> {

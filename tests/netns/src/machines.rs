@@ -90,8 +90,14 @@ impl Entropy for Counter {
 impl Machines {
     /// So many machines, all with the network.
     pub fn new(number: u8, shape: Shape) -> Self {
+        Self::with_options(number, shape, &[])
+    }
+
+    /// The same, with options of the network.
+    pub fn with_options(number: u8, shape: Shape, options: &[(&str, &str)]) -> Self {
         let (lan, network) = (Lan::new(), NetworkId::from_random([0x9c; 32]));
-        let all = (1..=number).map(|number| Machine::new(&lan, number, shape, &network)).collect();
+        let all = (1..=number).map(|number| Machine::new(&lan, number, shape, &network, options));
+        let all = all.collect();
         let mut machines = Self { lan, all, network };
         let nodes: Vec<_> = machines.all.iter().map(|machine| machine.node).collect();
         for machine in &mut machines.all {
@@ -125,7 +131,13 @@ impl Machines {
 }
 
 impl Machine {
-    fn new(lan: &Lan, number: u8, shape: Shape, network: &NetworkId) -> Self {
+    fn new(
+        lan: &Lan,
+        number: u8,
+        shape: Shape,
+        network: &NetworkId,
+        options: &[(&str, &str)],
+    ) -> Self {
         let addresses = [format!("203.0.113.{number}/24"), format!("2001:db8:7::{number}/64")];
         let host = lan.host(&addresses.each_ref().map(String::as_str));
         let lab = Lab::around(host);
@@ -135,11 +147,11 @@ impl Machine {
         let model = Controller::load(&Memory::new(), Arc::new(Drivers), config).unwrap();
         let (chance, network) = (Counter(number, 0), network.clone());
         let mut machine = Self { lab, kernel, model, node, chance, network };
-        machine.create(shape);
+        machine.create(shape, options);
         machine
     }
 
-    fn create(&mut self, shape: Shape) {
+    fn create(&mut self, shape: Shape, options: &[(&str, &str)]) {
         let subnets = [(shape.ipv4, "10.9.0.0/24"), (shape.ipv6, "fd09::/64")];
         let pools = subnets
             .into_iter()
@@ -152,6 +164,7 @@ impl Machine {
             id: Some(self.network.clone()),
             tunnel: Some(Tunnel { vni: VNI, port: PORT, local, mtu: None }),
             pools: pools.collect(),
+            options: options.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
             ipv4: Some(shape.ipv4),
             ipv6: Some(shape.ipv6),
             ..NetworkSpec::default()
@@ -171,6 +184,13 @@ impl Machine {
     /// Makes the kernel what the model says; tells what had to be done for it.
     pub fn heal(&self) -> String {
         reconcile(&self.kernel, &self.model.desired()).unwrap().to_string()
+    }
+
+    /// Has its daemon killed, and the next one begin.
+    pub fn restart(&mut self) {
+        // The next one gets the table when the one before is gone.
+        self.kernel = self.lab.open_as("stand-in");
+        self.kernel = self.lab.open();
     }
 
     /// What of the kernel is its own.

@@ -5,7 +5,7 @@
 use std::fmt::Write;
 
 use cnm::link::MacvlanMode;
-use cnm::{Key, Link, LinkKind, LinkName, Mac, Ns, Plan, SandboxId, State, Value, diff};
+use cnm::{Key, Lead, Link, LinkKind, LinkName, Mac, Ns, Plan, SandboxId, State, Value, diff};
 use drivers::kernel::{Kernel, Memory, link as kernel_link, reconcile};
 use netns_tests::{Lab, Model};
 
@@ -94,7 +94,12 @@ fn many_kinds() -> State {
     state.extend([link(&Ns::Host, "br4", LinkKind::Bridge, None)]);
     let bridge = "br4".parse().unwrap();
     let port = Value::Port { bridge, isolated: false, hairpin: false, tunnel: true };
-    state.insert(Key::Port { link: vx4 }, port);
+    state.insert(Key::Port { link: vx4.clone() }, port);
+    state.insert(Key::Shortcut { tunnel: vx4.clone(), port: None }, Value::Present);
+    for last in [9, 10] {
+        let (tunnel, lead) = (vx4.clone(), Lead::Out { mac: mac(last) });
+        state.insert(Key::Lead { tunnel, lead }, Value::Present);
+    }
     state.extend(["10.9.0.3/24", "fd09::3/64"].map(|address| {
         let link = "eth1".parse().unwrap();
         (
@@ -119,7 +124,9 @@ fn every_kind_of_link_is_made_recognised_and_removed(kernel: &dyn Kernel) {
     assert!(plan.is_empty(), "{plan}");
     let mut fewer = desired.clone();
     for (key, _) in desired.iter().filter(|(key, _)| match key {
-        Key::Fdb { mac, .. } | Key::Station { mac, .. } => mac.octets()[5] == 10,
+        Key::Fdb { mac, .. }
+        | Key::Station { mac, .. }
+        | Key::Lead { lead: Lead::Out { mac }, .. } => mac.octets()[5] == 10,
         Key::Nexthop { id } => *id >= 72,
         Key::Neighbour { address, .. } => address.is_ipv6(),
         Key::Link { name, .. } => name.as_str() == "eth3",

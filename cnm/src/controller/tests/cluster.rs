@@ -4,7 +4,7 @@ use super::claims::{begin_with, made};
 use super::*;
 use crate::driver::{Node, Peer, PeersChange};
 use crate::network::Tunnel;
-use crate::{Element, Mac, Ns};
+use crate::{Element, Lead, Mac, Ns};
 
 const LOCAL: &str = "192.0.2.1";
 
@@ -176,6 +176,7 @@ fn awaited(engine: &Engine, link: &LinkName) -> (bool, bool) {
     let of_peers = [
         Key::Fdb { link: link.clone(), mac },
         Key::Station { port: link.clone(), mac },
+        Key::Lead { tunnel: link.clone(), lead: Lead::Out { mac } },
         Key::Neighbour { ns, link: link.clone(), address },
     ];
     let awaited = engine.controller.awaited();

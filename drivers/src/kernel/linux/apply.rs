@@ -384,12 +384,22 @@ impl Run<'_> {
         let (requests, failures) = requests.unwrap_or_default();
         self.outcome.failures.extend(failures);
         self.host_batch(requests);
+        self.shortcuts(steps);
         if let Err(error) = announce(self.linux, self.visitor, steps) {
             tracing::warn!(%error, "endpoints may send to the last owners of addresses for a while");
         }
     }
 
+    fn shortcuts(&mut self, steps: &[&Step]) {
+        let linux = self.linux;
+        let failed = linux.with_socket(|socket| Ok(linux.shortcuts.apply(socket, steps)));
+        for (step, source) in failed.unwrap_or_default() {
+            self.fail(step, source);
+        }
+    }
+
     fn strip_host(&mut self, steps: &[&Step]) {
+        self.shortcuts(steps);
         for step in steps {
             if let Key::Sysctl { path, .. } = step.key()
                 && !sysctl::is_shared(path)

@@ -20,6 +20,7 @@ use crate::kernel::netns::{Netns, Visitor};
 use crate::kernel::nexthop;
 use crate::kernel::nft::SandboxTable;
 use crate::kernel::route::{self, Route};
+use crate::kernel::shortcut::Place;
 use crate::kernel::sysctl;
 use crate::kernel::tag::Tag;
 
@@ -71,6 +72,7 @@ fn observe_links(linux: &Linux, visitor: &mut Visitor, scope: Scope<'_>) -> io::
         linux.with_socket(|socket| view.report_neighbours(socket, &ns, is_ours, &mut state))?;
     }
     linux.with_socket(|socket| view.report_forwards(socket, &ours, &mut state))?;
+    linux.with_socket(|socket| report_shortcuts(linux, socket, &ours, &mut state))?;
     if state.iter().any(|(key, value)| answers_for_others(key, value)) {
         linux.with_socket(|socket| view.report_proxies(socket, &ours, &mut state))?;
     }
@@ -290,6 +292,26 @@ impl View {
             }));
         }
     }
+}
+
+/// What leads frames past the bridges of tunnels of ours.
+fn report_shortcuts(
+    linux: &Linux,
+    socket: &mut Socket,
+    ours: &Ours<'_>,
+    state: &mut State,
+) -> io::Result<()> {
+    let place = |link: &Link| Some(Place { index: link.index, name: link.name.parse().ok()? });
+    let links = || ours.values().map(|(link, _)| *link);
+    for tunnel in links().filter(|link| link::is_tunnel(link)) {
+        let Some(bridge) = tunnel.bridge else { continue };
+        let others =
+            links().filter(|link| link.bridge == Some(bridge) && link.index != tunnel.index);
+        let ports: Vec<_> = others.filter_map(place).collect();
+        let Some(tunnel) = place(tunnel) else { continue };
+        state.extend(linux.shortcuts.observe(socket, &tunnel, &ports)?);
+    }
+    Ok(())
 }
 
 /// Reports what is inside a sandbox, and returns its interfaces that are ours.

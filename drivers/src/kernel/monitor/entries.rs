@@ -161,7 +161,7 @@ impl Names {
         self.known.remove(&index);
     }
 
-    fn of(&mut self, index: u32) -> Option<LinkName> {
+    pub(super) fn of(&mut self, index: u32) -> Option<LinkName> {
         let Self { socket, known } = self;
         let ask = || link::name(socket, index).ok().and_then(|name| name.parse().ok());
         known.entry(index).or_insert_with(ask).clone()
