@@ -235,8 +235,10 @@ impl Membership {
     }
 
     fn share(&self, member: &Arc<Member>) -> Result<()> {
-        member.reconcile()?;
+        let told = member.reconcile()?;
         self.networks.share_by(Some(member.sharing()));
+        // From here on each end is told by itself.
+        member.withdraw_ended(&told)?;
         member.follow()
     }
 

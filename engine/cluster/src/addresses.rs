@@ -13,6 +13,7 @@ use cnm::ipam::range::{address, number, span, usable};
 use ipnetwork::IpNetwork;
 
 use crate::record::{AddressRecord, read};
+use crate::store::Revision;
 
 /// How many addresses nobody has are this host's, where the pool is large enough.
 pub(crate) const SPARES: usize = 12;
@@ -35,6 +36,8 @@ pub(crate) struct Addresses {
     mine: BTreeMap<IpAddr, Mine>,
     /// Where to look for more, for IPv4 and IPv6.
     cursor: [Option<u128>; 2],
+    /// When this host gave the last ones back: what was read before that may have them still.
+    left: Revision,
 }
 
 /// An address that is this host's.
@@ -42,6 +45,8 @@ pub(crate) struct Addresses {
 pub(crate) struct Mine {
     /// The record in the cluster's store, as it was last seen.
     pub(crate) record: Vec<u8>,
+    /// When that was: what was read before says nothing of it.
+    pub(crate) seen: Revision,
     pub(crate) holder: Holder,
     /// Somebody wished for just this one.
     pub(crate) wished: bool,
@@ -73,22 +78,36 @@ impl Holder {
 impl Addresses {
     pub(crate) fn new(name: &str, pools: &[Pool], number: u32) -> Self {
         let (name, pools) = (name.to_owned(), pools.to_vec());
-        Self { name, pools, number, mine: BTreeMap::new(), cursor: [None, None] }
+        Self { name, pools, number, mine: BTreeMap::new(), cursor: [None, None], left: 0 }
     }
 
     pub(crate) fn mine(&self) -> &BTreeMap<IpAddr, Mine> {
         &self.mine
     }
 
-    /// Notes what the store has for an address of this host. Who has it is not changed where that
-    /// is known already.
-    pub(crate) fn own(&mut self, address: IpAddr, record: Vec<u8>, holder: Option<String>) {
+    /// Whether something is known of an address that is newer than what the store had at a revision.
+    pub(crate) fn knows_better(&self, address: IpAddr, at: Revision) -> bool {
+        self.mine.get(&address).map_or(self.left, |mine| mine.seen) > at
+    }
+
+    /// Notes what the store had for an address of this host at a revision. Who has it is not changed
+    /// where that is known already.
+    pub(crate) fn own(
+        &mut self,
+        address: IpAddr,
+        record: Vec<u8>,
+        holder: Option<String>,
+        at: Revision,
+    ) {
+        if self.knows_better(address, at) {
+            return;
+        }
         let holder = match holder {
             None => Holder::Nobody { since: 0, last: None },
             Some(owner) => Holder::Kept { owner },
         };
-        let new = Mine { record: Vec::new(), holder, wished: false, spent: false };
-        let mine = self.mine.entry(address).or_insert(new);
+        let mine = self.mine.entry(address).or_insert_with(|| Mine::new(holder));
+        mine.seen = at;
         mine.wished = read::<AddressRecord>(&record).ok().is_some_and(|record| record.wished);
         mine.record = record;
     }
@@ -96,8 +115,8 @@ impl Addresses {
     /// Somebody who lives here has an address, whether the store knows that or not.
     pub(crate) fn adopt(&mut self, address: IpAddr, owner: &str) {
         let holder = Holder::Used { owner: owner.to_owned(), kept: false };
-        let new = Mine { record: Vec::new(), holder: holder.clone(), wished: false, spent: false };
-        self.mine.entry(address).or_insert(new).holder = holder;
+        let mine = self.mine.entry(address).or_insert_with(|| Mine::new(holder.clone()));
+        mine.holder = holder;
     }
 
     /// The store has no record of an address any more.
@@ -110,6 +129,17 @@ impl Addresses {
     /// The address is not this host's any more.
     pub(crate) fn disown(&mut self, address: IpAddr) -> Option<Mine> {
         self.mine.remove(&address)
+    }
+
+    /// Notes when addresses were given back.
+    pub(crate) fn have_left(&mut self, at: Revision) {
+        self.left = self.left.max(at);
+    }
+
+    /// The store went back to an earlier state: its revisions begin anew.
+    pub(crate) fn forget_revisions(&mut self) {
+        self.left = 0;
+        self.mine.values_mut().for_each(|mine| mine.seen = 0);
     }
 
     /// Whether this host has one that nobody uses, of the family or just that one.
@@ -353,6 +383,18 @@ impl Addresses {
 }
 
 impl Mine {
+    fn new(holder: Holder) -> Self {
+        Self { record: Vec::new(), seen: 0, holder, wished: false, spent: false }
+    }
+
+    /// Who uses it.
+    pub(crate) fn user(&self) -> Option<&str> {
+        match &self.holder {
+            Holder::Used { owner, .. } => Some(owner),
+            Holder::Nobody { .. } | Holder::Kept { .. } => None,
+        }
+    }
+
     /// Whether anybody may have it.
     fn is_spare(&self) -> bool {
         matches!(self.holder, Holder::Nobody { .. }) && !self.spent
@@ -361,5 +403,37 @@ impl Mine {
     /// Whether somebody may have it.
     fn is_for(&self, owner: &str) -> bool {
         self.holder.owner().is_none_or(|other| other == owner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_read_before_a_change_and_is_heard_of_after_it_is_no_news() {
+        let pool = Pool {
+            subnet: "10.9.0.0/24".parse().unwrap(),
+            range: None,
+            gateway: None,
+            auxiliary: BTreeMap::new(),
+            automatic: false,
+        };
+        let mut all = Addresses::new("app", &[pool], 1);
+        let [one, other] = [[10, 9, 0, 2], [10, 9, 0, 3]].map(IpAddr::from);
+        all.own(one, b"new".to_vec(), Some("web".to_owned()), 7);
+        all.own(one, b"old".to_vec(), None, 6);
+        assert_eq!(all.mine()[&one].record, b"new");
+        // One that was given back at 9 was this host's at 8.
+        all.own(other, b"mine".to_vec(), None, 7);
+        all.disown(other);
+        all.have_left(9);
+        all.own(other, b"mine".to_vec(), None, 8);
+        assert!(!all.mine().contains_key(&other));
+        all.own(other, b"again".to_vec(), None, 10);
+        assert!(all.mine().contains_key(&other));
+        all.forget_revisions();
+        all.own(one, b"of another store".to_vec(), None, 2);
+        assert_eq!(all.mine()[&one].record, b"of another store");
     }
 }

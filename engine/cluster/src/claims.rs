@@ -1,11 +1,11 @@
 //! Addresses: out of what this host has already, or asked for.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cnm::{Mac, NetworkId};
+use cnm::NetworkId;
 use engine_error::{Error, Kind, Result};
 use ipnetwork::IpNetwork;
 use tokio::time::Instant;
@@ -14,7 +14,7 @@ use crate::addresses::Addresses;
 use crate::cluster::{Cluster, State};
 use crate::record::{AddressRecord, VERSION, read, write};
 use crate::restore::kept;
-use crate::store::{Compare, StoreError, Write};
+use crate::store::{Compare, Revision, Snapshot, StoreError, Write};
 use crate::view::lock;
 
 /// How long an address that somebody had wished for may take to be everybody's again.
@@ -116,23 +116,25 @@ impl Cluster {
         let key = self.keys.address(network, address);
         let record = self.address_record(Some(owner), true);
         let when = vec![Compare::Absent(key.clone()), Compare::Present(self.keys.network(network))];
-        let done = self.done(when, vec![Write::put(key.clone(), record.clone())]).await;
+        let done = self.done_at(when, vec![Write::put(key.clone(), record.clone())]).await;
+        let done = self.sure(network, done);
         let error = |error: StoreError| {
             let kind = cnm::HasKind::kind(&error);
             Error::caused(kind, format!("cannot claim address {address} in the cluster"), error)
         };
-        if matches!(done, Ok(true)) {
-            return Ok(self.note_own(network, &[(address, record, Some(owner.to_owned()))])?);
+        if let Ok(Some(at)) = done {
+            return Ok(self.note_own(network, &[(address, record, Some(owner.to_owned()))], at)?);
         }
         if let Err(failed) = done
             && !matches!(failed, StoreError::Unknown(_))
         {
             return Err(error(failed));
         }
-        let Some(entry) = self.entry(&key).await.map_err(error)? else { return Ok(()) };
+        let (found, at) = self.entry_at(&key).await.map_err(error)?;
+        let Some(entry) = found else { return Ok(()) };
         match read::<AddressRecord>(&entry.value).ok() {
             Some(found) if found.node == self.node => {
-                Ok(self.note_own(network, &[(address, entry.value, found.holder)])?)
+                Ok(self.note_own(network, &[(address, entry.value, found.holder)], at)?)
             }
             // It may be on its way back; sooner if nobody has it any more.
             Some(found) if Instant::now() + waiting(&found) < until => Ok(()),
@@ -194,7 +196,7 @@ impl Cluster {
                 if attempt > 0 {
                     return Ok(0);
                 }
-                (taken, _) = self.look_at_claims(network).await?;
+                taken = self.look_at_claims(network).await?.taken;
                 continue;
             }
             let record = self.address_record(None, false);
@@ -203,30 +205,28 @@ impl Cluster {
             when.extend(candidates.iter().map(|address| Compare::Absent(key(address))));
             let put = |address| Write::put(key(address), record.clone());
             let then = candidates.iter().map(put).collect();
-            if self.done(when, then).await? {
+            if let Some(at) = self.sure(network, self.done_at(when, then).await)? {
                 let own: Vec<_> =
                     candidates.iter().map(|address| (*address, record.clone(), None)).collect();
-                self.note_own(network, &own)?;
+                self.note_own(network, &own, at)?;
                 return Ok(own.len());
             }
             if attempt > 2 {
                 count = (count / 2).max(1);
             }
-            (taken, _) = self.look_at_claims(network).await?;
+            taken = self.look_at_claims(network).await?.taken;
         }
         Ok(0)
     }
 
-    /// All addresses of a network that are somebody's, and those that are this host's. Those of this host that it does not know are
-    /// taken in: a reply was lost.
-    pub(crate) async fn look_at_claims(
-        &self,
-        network: &NetworkId,
-    ) -> Result<(BTreeSet<IpAddr>, BTreeSet<IpAddr>), StoreError> {
+    /// What of a network's addresses is somebody's. Those of this host that it does not know are taken
+    /// in: a reply was lost.
+    pub(crate) async fn look_at_claims(&self, network: &NetworkId) -> Result<Claims, StoreError> {
         let prefix = self.keys.addresses(network);
         let mut taken = BTreeSet::new();
         let mut own = Vec::new();
-        for entry in self.store.range(&prefix).await?.entries {
+        let Snapshot { revision, entries, .. } = self.store.range(&prefix).await?;
+        for entry in entries {
             let Some(address) = entry.key.strip_prefix(&prefix).and_then(|a| a.parse().ok()) else {
                 continue;
             };
@@ -237,25 +237,49 @@ impl Cluster {
                 own.push((address, entry.value, record.holder));
             }
         }
-        self.note_own(network, &own)?;
-        Ok((taken, own.into_iter().map(|(address, ..)| address).collect()))
+        self.note_own(network, &own, revision)?;
+        let own = own.into_iter().map(|(address, _, holder)| (address, holder)).collect();
+        Ok(Claims { revision, taken, own })
     }
 
-    /// Notes what is this host's, here and in its own store.
+    /// Notes what was this host's at a revision, here and in its own store, unless something newer is
+    /// known.
     pub(crate) fn note_own(
         &self,
         network: &NetworkId,
         own: &[(IpAddr, Vec<u8>, Option<String>)],
+        at: Revision,
     ) -> Result<(), StoreError> {
+        let new: Vec<_> = {
+            let mut state = lock(&self.state);
+            let all = self.addresses_of(&mut state, network).ok();
+            let old = |address| all.as_ref().is_some_and(|all| all.knows_better(address, at));
+            own.iter().filter(|(address, ..)| !old(*address)).collect()
+        };
         let written: Vec<_> =
-            own.iter().map(|(address, record, _)| (*address, Some(record.clone()))).collect();
-        self.local.write_addresses(network, &written).map_err(kept)?;
+            new.iter().map(|(address, record, _)| (*address, Some(record.clone()))).collect();
+        let kept_here = self.local.write_addresses(network, &written).map_err(kept);
+        // The store has them for this host all the same.
+        kept_here.inspect_err(|_| self.doubt(network))?;
         let mut state = lock(&self.state);
         let Ok(all) = self.addresses_of(&mut state, network) else { return Ok(()) };
-        for (address, record, holder) in own {
-            all.own(*address, record.clone(), holder.clone());
+        for (address, record, holder) in new {
+            all.own(*address, record.clone(), holder.clone(), at);
         }
         Ok(())
+    }
+
+    /// What became of a transaction about a network. If nobody knows, what the store has for this host
+    /// there is looked at.
+    pub(crate) fn sure<T>(
+        &self,
+        network: &NetworkId,
+        done: Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        if let Err(StoreError::Unknown(_)) = done {
+            self.doubt(network);
+        }
+        done
     }
 
     /// A claim came to nothing: the addresses are as they were before it.
@@ -266,6 +290,8 @@ impl Cluster {
                 all.unclaim(*address, now);
             }
         }
+        // The store may have been told whose they would be.
+        self.refill.notify_one();
     }
 
     /// An owner will not come back: nothing is kept for it any more.
@@ -285,6 +311,7 @@ impl Cluster {
         if !state.reconciled {
             return;
         }
+        state.owners.clone_from(owners);
         let all = state.addresses.values_mut();
         let freed: usize =
             all.map(|all| all.forget(|owner| !owners.contains(owner), now).len()).sum();
@@ -292,41 +319,6 @@ impl Cluster {
         if freed > 0 {
             self.refill.notify_one();
         }
-    }
-
-    /// Claims a hardware address that somebody chose, for an owner.
-    pub async fn claim_mac(&self, network: &NetworkId, mac: Mac, owner: &str) -> Result<()> {
-        self.check_trust()?;
-        let key = self.keys.mac(network, mac);
-        let value = write(&self.mac_record(owner));
-        let when = vec![Compare::Absent(key.clone()), Compare::Present(self.keys.network(network))];
-        let done = self.done(when, vec![Write::put(key.clone(), value)]).await;
-        if matches!(done, Ok(true)) {
-            return Ok(());
-        }
-        match self.entry(&key).await?.and_then(|entry| read::<AddressRecord>(&entry.value).ok()) {
-            Some(found) if found.holder.as_deref() == Some(owner) => Ok(()),
-            Some(found) => Err(Error::conflict(format!(
-                "hardware address {mac} is in use on host {}: choose another",
-                self.host_name(&found.node)
-            ))),
-            None => {
-                Err(done.err().unwrap_or(StoreError::Unavailable("try again".to_owned())).into())
-            }
-        }
-    }
-
-    /// Gives a hardware address back that an owner had.
-    pub async fn release_mac(&self, network: &NetworkId, mac: Mac, owner: &str) -> Result<()> {
-        let key = self.keys.mac(network, mac);
-        let when = vec![Compare::Is(key.clone(), write(&self.mac_record(owner)))];
-        self.done(when, vec![Write::Delete(key)]).await?;
-        Ok(())
-    }
-
-    fn mac_record(&self, owner: &str) -> AddressRecord {
-        let (node, holder) = (self.node.clone(), Some(owner.to_owned()));
-        AddressRecord { version: VERSION, node, epoch: 0, holder, wished: false }
     }
 
     pub(crate) fn host_name(&self, node: &str) -> String {
@@ -365,6 +357,17 @@ impl Cluster {
         }
         state.addresses.get_mut(network).ok_or_else(missing)
     }
+}
+
+/// What of a network's addresses is somebody's.
+#[derive(Debug)]
+pub(crate) struct Claims {
+    /// When that was so.
+    pub(crate) revision: Revision,
+    /// All of them.
+    taken: BTreeSet<IpAddr>,
+    /// Those of this host, and who has them.
+    pub(crate) own: BTreeMap<IpAddr, Option<String>>,
 }
 
 /// How much sooner than all that one is waited for ends the wait for an address.

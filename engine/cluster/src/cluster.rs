@@ -1,12 +1,12 @@
 //! This host in its cluster: what it knows, what it owns, and the tasks that keep both true.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use cnm::{EndpointId, NetworkId, Store};
+use cnm::{EndpointId, Mac, NetworkId, Store};
 use engine_error::{Error, Kind, Result};
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
@@ -19,6 +19,7 @@ use crate::knowledge::{Knowledge, Part};
 use crate::local::{Local, SelfRecord};
 use crate::publish::Said;
 use crate::record::Keys;
+use crate::restore::kept;
 use crate::store::{ClusterStore, Revision, StoreError};
 use crate::view::{Changes, Delta, Listeners, View, lock};
 
@@ -50,7 +51,7 @@ pub struct Options {
 /// This host in its cluster.
 pub struct Cluster {
     pub(crate) store: Arc<dyn ClusterStore>,
-    pub(crate) local: Local,
+    pub(crate) local: Arc<Local>,
     pub(crate) keys: Keys,
     pub(crate) options: Mutex<Options>,
     /// This host's id.
@@ -93,15 +94,40 @@ pub(crate) struct State {
     pub(crate) living: BTreeMap<NetworkId, Vec<(IpAddr, String)>>,
     /// Networks that are followed, with the tasks that do it.
     followed: BTreeMap<NetworkId, AbortHandle>,
-    /// How often what is owed for an endpoint was said anew, while it is owed.
+    /// What was said of endpoints last, while it is owed.
     pub(crate) owing: BTreeMap<(NetworkId, EndpointId), Said>,
     /// Why an endpoint cannot be published.
     pub(crate) unpublished: BTreeMap<(NetworkId, EndpointId), String>,
+    /// Whether what the store has for this host is to be looked at.
+    pub(crate) looks: BTreeMap<NetworkId, Look>,
+    /// Those of this host who are there, as far as it was said last.
+    pub(crate) owners: BTreeSet<String>,
+    /// Hardware addresses that this daemon claimed, and for whom.
+    pub(crate) macs: BTreeSet<(NetworkId, Mac, String)>,
     /// Whether it was said who lives here ([`Cluster::reconcile`]): nobody is taken for gone before.
     pub(crate) reconciled: bool,
     pub(crate) connected: bool,
     pub(crate) problem: Option<String>,
     pub(crate) restored: bool,
+}
+
+/// When it is to be looked at what the store has for this host on a network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Look {
+    /// Now: it may be more or less than it remembers.
+    Due,
+    /// Once more at a time, for what was on its way to the store then.
+    Again(u64),
+    /// Not before something is in doubt.
+    Done,
+}
+
+impl State {
+    /// The addresses of endpoints of a network for which something is owed.
+    pub(crate) fn owed_addresses(&self, network: &NetworkId) -> BTreeSet<IpAddr> {
+        let owing = self.owing.iter().filter(|((of, _), _)| of == network);
+        owing.flat_map(|(_, said)| said.addresses()).copied().collect()
+    }
 }
 
 /// Whether this host is in its cluster.
@@ -151,7 +177,7 @@ impl Cluster {
         options: Options,
         runtime: &Handle,
     ) -> Result<Arc<Self>> {
-        let local = Local::new(local);
+        let local = Arc::new(Local::new(local));
         let me = local.begin(&options.cluster, &options.boot)?;
         let cluster = Self {
             store,
@@ -224,7 +250,7 @@ impl Cluster {
         for (network, address, record) in self.local.addresses()? {
             let Ok(all) = self.addresses_of(&mut state, &network) else { continue };
             let holder = crate::record::read::<crate::record::AddressRecord>(&record).ok();
-            all.own(address, record, holder.and_then(|holder| holder.holder));
+            all.own(address, record, holder.and_then(|holder| holder.holder), 0);
         }
         Ok(())
     }
@@ -383,6 +409,17 @@ impl Cluster {
         }
     }
 
+    /// Waits until something is on the disk, and holds up nobody else meanwhile.
+    pub(crate) async fn on_disk(
+        &self,
+        write: impl FnOnce(&Local) -> Result<()> + Send + 'static,
+    ) -> Result<(), StoreError> {
+        let local = Arc::clone(&self.local);
+        let written = tokio::task::spawn_blocking(move || write(&local)).await;
+        let written = written.map_err(|error| Error::internal("cannot write the store", error));
+        written.flatten().map_err(kept)
+    }
+
     /// Milliseconds since this host began; never 0.
     pub(crate) fn now(&self) -> u64 {
         u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX).saturating_add(1)
@@ -393,9 +430,7 @@ impl Cluster {
         loop {
             self.local.noted().await;
             tokio::time::sleep(Duration::from_millis(100)).await;
-            let cluster = Arc::clone(&self);
-            let flushed = tokio::task::spawn_blocking(move || cluster.local.flush()).await;
-            if let Ok(Err(error)) = flushed {
+            if let Err(error) = self.on_disk(Local::flush).await {
                 tracing::warn!(%error, "what is known of the cluster was not written down");
             }
         }

@@ -34,12 +34,18 @@ impl Pauses {
     }
 
     pub(crate) async fn wait(&mut self) {
+        sleep(self.next()).await;
+    }
+
+    /// How long the next one is.
+    pub(crate) fn next(&mut self) -> Duration {
         let mut random = [0; 4];
         // Zeros do: it is only about hosts that would all come at once.
         let _ = getrandom::fill(&mut random);
         let part = f64::from(u32::from_le_bytes(random)) / f64::from(u32::MAX);
-        sleep(self.next.mul_f64(0.5 + part / 2.0)).await;
+        let pause = self.next.mul_f64(0.5 + part / 2.0);
         self.next = (self.next * 2).min(PAUSES[1]);
+        pause
     }
 }
 
@@ -124,6 +130,10 @@ impl Cluster {
         state.knowledge.complete(part);
         let complete = state.knowledge.view.complete;
         drop(state);
+        if complete {
+            // Who waits for that is told by nothing else.
+            self.refill.notify_one();
+        }
         self.seen(snapshot.revision, complete);
         if matches!(part, Part::Endpoints(_)) {
             self.audit_own(part, snapshot);

@@ -9,11 +9,11 @@ use tokio::time::Instant;
 
 use crate::cluster::{Cluster, Joined, Taken};
 use crate::follow::Pauses;
-use crate::local::random;
+use crate::local::{Local, random};
 use crate::record::{
     IdentityRecord, LiveRecord, NodeRecord, Read, SchemaRecord, VERSION, read, write,
 };
-use crate::store::{Compare, Entry, LeaseId, Outcome, Snapshot, StoreError, Txn, Write};
+use crate::store::{Compare, Entry, LeaseId, Outcome, Revision, Snapshot, StoreError, Txn, Write};
 use crate::view::{Delta, lock};
 
 /// After how long a host that says nothing is not there any more.
@@ -298,16 +298,17 @@ impl Cluster {
         if !self.done(when, then).await? {
             return Ok(false);
         }
-        let mut me = lock(&self.me);
-        me.number = Some(number);
-        if me.identity.is_none() {
-            me.identity = Some(identity.id);
-            me.generation = identity.generation;
-            me.store = found.snapshot.cluster;
+        {
+            let mut me = lock(&self.me);
+            me.number = Some(number);
+            if me.identity.is_none() {
+                me.identity = Some(identity.id);
+                me.generation = identity.generation;
+                me.store = found.snapshot.cluster;
+            }
+            self.local.note_self(&me);
         }
-        self.local.note_self(&me);
-        drop(me);
-        self.local.flush()?;
+        self.on_disk(Local::flush).await?;
         Ok(true)
     }
 
@@ -458,8 +459,16 @@ impl Cluster {
 
     /// The entry of one key.
     pub(crate) async fn entry(&self, key: &str) -> Result<Option<Entry>, StoreError> {
-        let found = self.store.range(key).await?.entries;
-        Ok(found.into_iter().find(|entry| entry.key == key))
+        Ok(self.entry_at(key).await?.0)
+    }
+
+    /// The entry of one key, and at which revision that was.
+    pub(crate) async fn entry_at(
+        &self,
+        key: &str,
+    ) -> Result<(Option<Entry>, Revision), StoreError> {
+        let Snapshot { revision, entries, .. } = self.store.range(key).await?;
+        Ok((entries.into_iter().find(|entry| entry.key == key), revision))
     }
 
     /// Does a transaction; whether its comparisons held. One that nobody knows about is looked at by
@@ -469,7 +478,18 @@ impl Cluster {
         when: Vec<Compare>,
         then: Vec<Write>,
     ) -> Result<bool, StoreError> {
-        let outcome = self.store.transact(Txn { when, then }).await?;
-        Ok(matches!(outcome, Outcome::Done(_)))
+        Ok(self.done_at(when, then).await?.is_some())
+    }
+
+    /// The same; at which revision it was done.
+    pub(crate) async fn done_at(
+        &self,
+        when: Vec<Compare>,
+        then: Vec<Write>,
+    ) -> Result<Option<Revision>, StoreError> {
+        Ok(match self.store.transact(Txn { when, then }).await? {
+            Outcome::Done(revision) => Some(revision),
+            Outcome::Refused => None,
+        })
     }
 }

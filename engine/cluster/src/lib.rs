@@ -13,6 +13,7 @@ mod health;
 mod join;
 mod knowledge;
 mod local;
+mod macs;
 mod memory;
 mod networks;
 mod nodes;

@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
 
 use cnm::store::{Batch, Durability};
-use cnm::{EndpointId, NetworkId, Store};
+use cnm::{EndpointId, Mac, NetworkId, Store};
 use engine_error::Result;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
@@ -24,6 +24,7 @@ const MIRROR: &str = "cluster/mirror/";
 const ADDRESSES: &str = "cluster/address/";
 const OWN: &str = "cluster/own/";
 const OWED: &str = "cluster/owed/";
+const MACS: &str = "cluster/mac/";
 
 /// Who this host is (`cluster/self`).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -274,6 +275,31 @@ impl Local {
             self.commit(&batch)?;
         }
         Ok(true)
+    }
+
+    /// A hardware address is to be given back, which somebody had.
+    pub(crate) fn owe_mac(&self, network: &NetworkId, mac: Mac, owner: &str) -> Result<()> {
+        let mut batch = Batch::default();
+        batch.put(format!("{MACS}{network}/{mac}/{owner}"), Vec::new());
+        self.commit(&batch)
+    }
+
+    /// It is given back, or is to be his again.
+    pub(crate) fn settle_mac(&self, network: &NetworkId, mac: Mac, owner: &str) -> Result<()> {
+        let mut batch = Batch::default();
+        batch.delete(format!("{MACS}{network}/{mac}/{owner}"));
+        self.commit(&batch)
+    }
+
+    /// The hardware addresses that are to be given back, and who had them.
+    pub(crate) fn owed_macs(&self) -> Result<Vec<(NetworkId, Mac, String)>> {
+        let all = self.store.list(MACS)?.into_iter();
+        let parsed = all.filter_map(|(key, _)| {
+            let (network, rest) = key[MACS.len()..].split_once('/')?;
+            let (mac, owner) = rest.split_once('/')?;
+            Some((network.parse().ok()?, mac.parse().ok()?, owner.to_owned()))
+        });
+        Ok(parsed.collect())
     }
 
     fn note(&self, key: String, value: Option<Vec<u8>>) {

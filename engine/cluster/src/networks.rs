@@ -103,7 +103,7 @@ impl Cluster {
                 // Whether it happened shows when it is tried again.
                 Err(Failure::Store(StoreError::Unknown(why))) => unknown = Some(why),
                 Err(Failure::Store(error)) => {
-                    return Err(cannot("create", &draft.name, error));
+                    return Err(unsure("create", &draft.name, error, unknown.is_some()));
                 }
                 Err(Failure::Refused(error)) => return Err(error),
             }
@@ -245,7 +245,10 @@ impl Cluster {
         let key = self.keys.network(id);
         let mut name = id.short().to_owned();
         for _ in 0..TRIES {
-            let found = self.entry(&key).await.map_err(|error| cannot("remove", &name, error))?;
+            let found = match self.entry(&key).await {
+                Ok(found) => found,
+                Err(error) => return Err(unsure("remove", &name, error, unknown.is_some())),
+            };
             let Some(entry) = found else { return Ok(()) };
             let record = readable(&entry, id)?;
             name.clone_from(&record.name);
@@ -258,7 +261,7 @@ impl Cluster {
                     }
                 }
                 Err(StoreError::Unknown(why)) => unknown = Some(why),
-                Err(error) => return Err(cannot("remove", &name, error)),
+                Err(error) => return Err(unsure("remove", &name, error, unknown.is_some())),
             }
         }
         Err(busy("remove", &name, unknown))
@@ -411,6 +414,18 @@ fn readable(entry: &Entry, id: &NetworkId) -> Result<NetworkRecord> {
 fn cannot(verb: &str, name: &str, error: StoreError) -> Error {
     let kind = cnm::HasKind::kind(&error);
     Error::caused(kind, format!("cannot {verb} network {name} in the cluster"), error)
+}
+
+/// The same after attempts of which nobody knows what became.
+fn unsure(verb: &str, name: &str, error: StoreError, unknown: bool) -> Error {
+    if !unknown {
+        return cannot(verb, name, error);
+    }
+    let message = format!(
+        "nobody knows whether the cluster did {verb} network {name}: `rnet network ls` shows it when \
+         the store answers again"
+    );
+    Error::caused(Kind::Unavailable, message, error)
 }
 
 fn busy(verb: &str, name: &str, unknown: Option<String>) -> Error {

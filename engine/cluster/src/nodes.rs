@@ -68,11 +68,26 @@ impl Cluster {
             when.push(Compare::Is(number.clone(), id.as_bytes().to_vec()));
             then.push(Write::Delete(number));
         }
-        if !self.done(when, then.clone()).await? {
+        if !self.done_in_the_end(when, then.clone()).await? {
             then.truncate(2);
-            self.done(Vec::new(), then).await?;
+            self.done_in_the_end(Vec::new(), then).await?;
         }
         Ok(())
+    }
+
+    /// Does what may be done twice until it is known that it is done.
+    async fn done_in_the_end(
+        &self,
+        when: Vec<Compare>,
+        then: Vec<Write>,
+    ) -> Result<bool, StoreError> {
+        for _ in 1..TRIES {
+            match self.done(when.clone(), then.clone()).await {
+                Err(StoreError::Unknown(_)) => {}
+                known => return known,
+            }
+        }
+        self.done(when, then).await
     }
 
     async fn delete_all(
@@ -88,7 +103,7 @@ impl Cluster {
             .collect();
         for part in keys.chunks(BATCH) {
             let then = part.iter().cloned().map(Write::Delete).collect();
-            self.done(Vec::new(), then).await?;
+            self.done_in_the_end(Vec::new(), then).await?;
         }
         Ok(())
     }

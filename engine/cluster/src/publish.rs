@@ -41,11 +41,18 @@ pub struct Publication {
     pub record: EndpointRecord,
 }
 
-/// How often something was said of an endpoint, and when last, in milliseconds.
-#[derive(Clone, Copy, Debug, Default)]
+/// What was said of an endpoint last, and when, in milliseconds. It may not be written down yet.
+#[derive(Clone, Debug)]
 pub(crate) struct Said {
-    times: u64,
+    own: OwnRecord,
     last: u64,
+}
+
+impl Said {
+    /// Those that the endpoint has, or had.
+    pub(crate) fn addresses(&self) -> &[IpAddr] {
+        &self.own.addresses
+    }
 }
 
 /// An endpoint whose record is to be put or deleted.
@@ -53,8 +60,6 @@ pub(crate) struct Said {
 struct Owed {
     network: NetworkId,
     endpoint: EndpointId,
-    /// How often it was said anew when this was read.
-    said: u64,
     own: OwnRecord,
 }
 
@@ -85,7 +90,7 @@ impl Cluster {
         };
         let addresses = record.addresses.iter().map(IpNetwork::ip).collect();
         let own = OwnRecord { version: VERSION, record: Some(record), addresses };
-        self.say(network, endpoint);
+        self.say(network, endpoint, &own);
         Ok(Local::owe(network, endpoint, &own))
     }
 
@@ -108,8 +113,8 @@ impl Cluster {
             }
         }
         drop(state);
-        self.say(network, endpoint);
         let own = OwnRecord { version: VERSION, record: None, addresses: addresses.to_vec() };
+        self.say(network, endpoint, &own);
         Ok(Local::owe(network, endpoint, &own))
     }
 
@@ -145,7 +150,7 @@ impl Cluster {
         for all in state.addresses.values_mut() {
             all.forget(|owner| !owners.contains(owner), now);
         }
-        state.reconciled = true;
+        state.owners.clone_from(owners);
         drop(state);
         let alive: BTreeSet<_> =
             own.iter().map(|one| (one.network.clone(), one.endpoint.clone())).collect();
@@ -157,6 +162,8 @@ impl Cluster {
         for publication in own {
             self.publish_missing(publication)?;
         }
+        // Whoever compares this with the store does not do it half-way.
+        lock(&self.state).reconciled = true;
         self.wake();
         Ok(())
     }
@@ -165,7 +172,7 @@ impl Cluster {
         let known = self.local.own_record(network, endpoint)?;
         let addresses = known.map(|own| own.addresses).unwrap_or_default();
         let own = OwnRecord { version: VERSION, record: None, addresses };
-        self.say(network, endpoint);
+        self.say(network, endpoint, &own);
         self.local.commit(&Local::owe(network, endpoint, &own))
     }
 
@@ -226,11 +233,9 @@ impl Cluster {
     }
 
     /// Something new is owed for an endpoint.
-    fn say(&self, network: &NetworkId, endpoint: &EndpointId) {
-        let now = self.now();
-        let mut state = lock(&self.state);
-        let said = state.owing.entry((network.clone(), endpoint.clone())).or_default();
-        *said = Said { times: said.times + 1, last: now };
+    fn say(&self, network: &NetworkId, endpoint: &EndpointId, own: &OwnRecord) {
+        let said = Said { own: own.clone(), last: self.now() };
+        lock(&self.state).owing.insert((network.clone(), endpoint.clone()), said);
     }
 
     /// Tells what is owed, for ever.
@@ -285,10 +290,8 @@ impl Cluster {
         let owed = self.local.owed().map_err(kept)?;
         self.drop_what_came_to_nothing(&owed.iter().cloned().collect());
         for (network, endpoint) in owed {
-            let key = (network.clone(), endpoint.clone());
-            let said = lock(&self.state).owing.get(&key).copied().unwrap_or_default().times;
             match self.local.own_record(&network, &endpoint).map_err(kept)? {
-                Some(own) => all.push(Owed { network, endpoint, said, own }),
+                Some(own) => all.push(Owed { network, endpoint, own }),
                 None => self.local.forget_owed(&network, &endpoint).map_err(kept)?,
             }
         }
@@ -329,12 +332,10 @@ impl Cluster {
             });
             then.push(Write::put(key, holding.after.clone()));
         }
-        if !self.done(when, then).await? {
-            return Ok(false);
-        }
+        let Some(at) = self.done_at(when, then).await? else { return Ok(false) };
         for holding in holdings.into_values() {
             let (address, holder) = (holding.address, holding.holder);
-            self.note_own(&holding.network, &[(address, holding.after, holder)])?;
+            self.note_own(&holding.network, &[(address, holding.after, holder)], at)?;
         }
         for one in owed {
             self.settle(one)?;
@@ -374,7 +375,8 @@ impl Cluster {
             return Ok(());
         }
         let mut state = lock(&self.state);
-        if state.owing.get(&key).is_some_and(|said| said.times == owed.said) {
+        // What is the same as what was told is told, however often it was said.
+        if state.owing.get(&key).is_some_and(|said| said.own == owed.own) {
             state.owing.remove(&key);
         }
         Ok(())
@@ -413,11 +415,12 @@ impl Cluster {
         }
         for address in &owed.own.addresses {
             let key = self.keys.address(&owed.network, *address);
-            let found = self.entry(&key).await?;
+            let (found, at) = self.entry_at(&key).await?;
             let record = found.as_ref().and_then(|e| read::<AddressRecord>(&e.value).ok());
             match (found, record) {
                 (Some(entry), Some(record)) if record.node == self.node => {
-                    self.note_own(&owed.network, &[(*address, entry.value, record.holder)])?;
+                    let own = [(*address, entry.value, record.holder)];
+                    self.note_own(&owed.network, &own, at)?;
                 }
                 (Some(_), record) if owed.own.record.is_some() => {
                     let node = record.map(|record| record.node).unwrap_or_default();

@@ -8,7 +8,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use engine_error::{Error, Result};
 
+use crate::addresses::Addresses;
 use crate::cluster::{Cluster, Joined};
+use crate::local::Local;
 use crate::record::{
     AddressRecord, EndpointRecord, IdentityRecord, SchemaRecord, VERSION, read, write,
 };
@@ -39,12 +41,12 @@ impl Cluster {
             return Err(self.still_doubted());
         }
         if found.generation < known.generation || meta.cluster != known.store {
-            return Err(self.doubt(known.generation, "it was set up anew from a copy"));
+            return Err(self.disbelieve(known.generation, "it was set up anew from a copy").await);
         }
         if meta.revision < known.revision {
             let (there, here) = (meta.revision, known.revision);
             let why = format!("it is at revision {there}, and this host has seen {here}");
-            return Err(self.doubt(known.generation, &why));
+            return Err(self.disbelieve(known.generation, &why).await);
         }
         lock(&self.state).restored = false;
         Ok(())
@@ -58,17 +60,18 @@ impl Cluster {
 
     /// Notes that the store is not to be believed before somebody says so, over restarts: unless it was
     /// adopted since it was looked at.
-    fn doubt(&self, generation: u64, why: &str) -> StoreError {
-        let mut me = lock(&self.me);
-        if me.generation != generation {
-            return StoreError::Unavailable("it was adopted while it was looked at".to_owned());
+    async fn disbelieve(&self, generation: u64, why: &str) -> StoreError {
+        {
+            let mut me = lock(&self.me);
+            if me.generation != generation {
+                return StoreError::Unavailable("it was adopted while it was looked at".to_owned());
+            }
+            me.doubted = true;
+            self.local.note_self(&me);
         }
-        me.doubted = true;
-        self.local.note_self(&me);
-        drop(me);
         // Nobody here writes to it from now on, whether that can be written down or not.
         let lost = self.lost_data(why);
-        self.local.flush().map_or_else(kept, |()| lost)
+        self.on_disk(Local::flush).await.map_or_else(|failed| failed, |()| lost)
     }
 
     /// What the last look said holds until somebody adopts the store.
@@ -143,25 +146,27 @@ impl Cluster {
     /// not in it is not gone.
     async fn fill(&self, meta: &Snapshot, generation: u64) -> Result<(), StoreError> {
         self.tell_all().await?;
-        self.accept(meta, generation).map_err(kept)?;
+        self.accept(meta, generation).await?;
         self.owed.notify_one();
         self.refill.notify_one();
         Ok(())
     }
 
     /// What the store has is what counts from here on.
-    fn accept(&self, meta: &Snapshot, generation: u64) -> Result<()> {
-        let mut me = lock(&self.me);
-        me.generation = generation;
-        me.store = meta.cluster;
-        me.revision = meta.revision;
-        me.doubted = false;
-        self.local.note_self(&me);
-        drop(me);
-        self.local.flush()?;
+    async fn accept(&self, meta: &Snapshot, generation: u64) -> Result<(), StoreError> {
+        {
+            let mut me = lock(&self.me);
+            me.generation = generation;
+            me.store = meta.cluster;
+            me.revision = meta.revision;
+            me.doubted = false;
+            self.local.note_self(&me);
+        }
+        self.on_disk(Local::flush).await?;
         let mut state = lock(&self.state);
         state.restored = false;
         state.problem = None;
+        state.addresses.values_mut().for_each(Addresses::forget_revisions);
         Ok(())
     }
 

@@ -191,6 +191,52 @@ async fn an_old_copy_that_has_caught_up_is_not_taken_for_what_it_is_a_copy_of() 
     .await;
 }
 
+#[tokio::test(start_paused = true)]
+async fn an_endpoint_that_cannot_be_told_held_up_what_is_told_of_all_other_addresses() {
+    let store = Memory::new();
+    let (mut one, two, network, _, db) = pair(&store).await;
+    let mut all = store.keys(&format!("/rnet/v1/test/eps/{network}/")).len();
+    let (_, theirs) = two.alive[&db].clone();
+    // What another host has by now: after a store that was lost, for example.
+    one.commit(&network, "late", theirs.addresses.clone());
+    until("it is said that it cannot be told", || !one.cluster.status().unpublished.is_empty())
+        .await;
+    let rests = one.start(&network, "rests").await;
+    all += 1;
+    until("the other one is told", || {
+        store.keys(&format!("/rnet/v1/test/eps/{network}/")).len() == all
+    })
+    .await;
+    one.end(&rests, true);
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    one.cluster.forget(&network, "rests");
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    let prefix = format!("/rnet/v1/test/ipam/{network}/");
+    for entry in store.range(&prefix).await.unwrap().entries {
+        let Read::Record(AddressRecord { holder, .. }) = read(&entry.value) else { panic!() };
+        assert_ne!(holder.as_deref(), Some("rests"), "{}", entry.key);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_address_that_the_store_had_for_nobody_although_it_is_used_was_never_told_again() {
+    let store = Memory::new();
+    let (mut one, _, network, web, _) = pair(&store).await;
+    let (_, record) = one.alive[&web].clone();
+    let key = format!("/rnet/v1/test/ipam/{network}/{}", record.addresses[0].ip());
+    let holder = async || {
+        let entry = store.range(&key).await.unwrap().entries.remove(0);
+        let Read::Record(record) = read::<AddressRecord>(&entry.value) else { panic!() };
+        record
+    };
+    let nobodys = AddressRecord { holder: None, ..holder().await };
+    let then = vec![cluster::Write::put(key.clone(), cluster::record::write(&nobodys))];
+    store.transact(cluster::Txn { when: Vec::new(), then }).await.unwrap();
+    one.restart();
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    assert_eq!(holder().await.holder.as_deref(), Some("web"));
+}
+
 /// The host with only what it has on one network.
 fn one_of(host: &Host, network: &NetworkId) -> Host {
     let alive = host.alive.iter().filter(|(_, (of, _))| of == network);

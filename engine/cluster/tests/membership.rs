@@ -158,7 +158,7 @@ async fn of_two_daemons_with_one_id_the_second_is_refused_by_name() {
     let store = Memory::new();
     let host = Host::joined(&store, 1).await;
     let copy = Host {
-        store: store.clone(),
+        store: std::sync::Arc::new(store.clone()),
         local: std::sync::Arc::clone(&host.local),
         options: Options { instance: "twin".to_owned(), name: "copy".to_owned(), ..options(9) },
         cluster: std::sync::Arc::clone(&host.cluster),

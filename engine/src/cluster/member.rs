@@ -8,9 +8,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use cluster::{Changes, Cluster, Etcd, Options, Place, Status};
+use cluster::{Changes, Cluster, Etcd, Options, Place, Publication, Status};
 use cnm::controller::Entropy;
+use cnm::store::Durability;
 use cnm::{Kind, NetworkId, Store};
+use ipnetwork::IpNetwork;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
@@ -250,11 +252,30 @@ impl Member {
         }
     }
 
-    /// The cluster learns which endpoints are here, whatever it knew.
-    pub(super) fn reconcile(&self) -> Result<()> {
+    /// The cluster learns which endpoints are here, whatever it knew: these.
+    pub(super) fn reconcile(&self) -> Result<Vec<Publication>> {
         let published = self.below.networks.published();
         let all: Vec<_> = published.iter().map(Shared::publication).collect();
-        self.cluster.reconcile(&all, &self.owners())
+        self.cluster.reconcile(&all, &self.owners())?;
+        Ok(all)
+    }
+
+    /// Of those that were here when the cluster learned it, some may have ended before anybody would have
+    /// told it.
+    pub(super) fn withdraw_ended(&self, told: &[Publication]) -> Result<()> {
+        let published = self.below.networks.published();
+        let here: BTreeSet<_> = published.iter().map(|one| &one.endpoint).collect();
+        for ended in told.iter().filter(|one| !here.contains(&one.endpoint)) {
+            let Publication { network, endpoint, record } = ended;
+            let addresses: Vec<_> = record.addresses.iter().map(IpNetwork::ip).collect();
+            let model = self.below.networks.controller();
+            let kept = addresses.iter().any(|ip| model.keeps(network, *ip, &record.container));
+            drop(model);
+            let records = self.cluster.withdraw(network, endpoint, &addresses, kept)?;
+            self.below.store.commit(&records, Durability::Eventual)?;
+        }
+        self.cluster.wake();
+        Ok(())
     }
 
     /// Who may have addresses here.

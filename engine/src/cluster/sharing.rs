@@ -155,7 +155,7 @@ impl Sharing for Shared {
         });
         if let Some(Err(error)) = released {
             let (network, error) = (network.short(), error.chain());
-            tracing::warn!(network, error, "a hardware address stays claimed");
+            tracing::warn!(network, error, "a hardware address is given back later");
         }
     }
 

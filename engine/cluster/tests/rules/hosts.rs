@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cluster::record::{EndpointRecord, NetworkRecord};
-use cluster::{Choose, Cluster, Draft, Memory, Options, Publication};
+use cluster::{Choose, Cluster, ClusterStore, Draft, Memory, Options, Publication};
 use cnm::store::Durability;
 use cnm::{EndpointId, Mac, NetworkId, Store};
 use ipnetwork::IpNetwork;
@@ -14,8 +14,8 @@ use tokio::runtime::Handle;
 
 /// A host with what it keeps on its disk.
 pub(crate) struct Host {
-    pub(crate) store: Memory,
-    pub(crate) local: Arc<cnm::store::Memory>,
+    pub(crate) store: Arc<dyn ClusterStore>,
+    pub(crate) local: Arc<dyn Store>,
     pub(crate) options: Options,
     pub(crate) cluster: Arc<Cluster>,
     /// What lives on it, as its engine knows.
@@ -54,10 +54,18 @@ impl Host {
     }
 
     pub(crate) fn with(store: &Memory, options: Options) -> Self {
-        let local = Arc::new(cnm::store::Memory::new());
-        let cluster = begin(store, &local, &options);
+        Self::over(Arc::new(store.clone()), Arc::new(cnm::store::Memory::new()), options)
+    }
+
+    /// The same by another way to the store, and with another disk.
+    pub(crate) fn over(
+        store: Arc<dyn ClusterStore>,
+        local: Arc<dyn Store>,
+        options: Options,
+    ) -> Self {
+        let cluster = begin(&store, &local, &options);
         cluster.reconcile(&[], &BTreeSet::new()).unwrap();
-        Self { store: store.clone(), local, options, cluster, alive: BTreeMap::new() }
+        Self { store, local, options, cluster, alive: BTreeMap::new() }
     }
 
     pub(crate) async fn joined(store: &Memory, number: u8) -> Self {
@@ -78,6 +86,11 @@ impl Host {
     }
 
     pub(crate) fn begin_again(&mut self) {
+        self.begin_again_with(&BTreeSet::new());
+    }
+
+    /// The same with containers that are there and do not run.
+    pub(crate) fn begin_again_with(&mut self, stopped: &BTreeSet<String>) {
         self.cluster = begin(&self.store, &self.local, &self.options);
         let own = self.alive.iter().map(|(endpoint, (network, record))| Publication {
             network: network.clone(),
@@ -85,7 +98,8 @@ impl Host {
             record: record.clone(),
         });
         let own: Vec<_> = own.collect();
-        let owners = own.iter().map(|one| one.record.container.clone()).collect();
+        let owners = own.iter().map(|one| one.record.container.clone());
+        let owners = owners.chain(stopped.iter().cloned()).collect();
         self.cluster.reconcile(&own, &owners).unwrap();
         for publication in &own {
             self.cluster.follow(&publication.network);
@@ -167,9 +181,9 @@ impl Host {
     }
 }
 
-fn begin(store: &Memory, local: &Arc<cnm::store::Memory>, options: &Options) -> Arc<Cluster> {
-    let local = Arc::clone(local) as Arc<dyn Store>;
-    Cluster::start(Arc::new(store.clone()), local, options.clone(), &Handle::current()).unwrap()
+fn begin(store: &Arc<dyn ClusterStore>, local: &Arc<dyn Store>, options: &Options) -> Arc<Cluster> {
+    let (store, local) = (Arc::clone(store), Arc::clone(local));
+    Cluster::start(store, local, options.clone(), &Handle::current()).unwrap()
 }
 
 pub(crate) fn random_id() -> [u8; 32] {
