@@ -62,7 +62,8 @@ impl Rack {
             let members = members(daemon, &records);
             let told = told(daemon, &members, &records, id);
             let made = made(machine, &members, &records, id);
-            let named = told.into_iter().chain(made);
+            let held = held(daemon, &records, id);
+            let named = told.into_iter().chain(made).chain(held);
             wrong.extend(named.map(|complaint| format!("machine {number}: {complaint}")));
             all.extend(members.into_iter().map(|member| (machine, member)));
         }
@@ -127,6 +128,17 @@ fn told(daemon: &Daemon, members: &[Member], records: &Records, node: &str) -> V
         .collect();
     wrong.extend(differences("endpoint", &told, &kept));
     wrong
+}
+
+/// Addresses that a daemon's machine has in the store for somebody who is not there.
+fn held(daemon: &Daemon, records: &Records, node: &str) -> Vec<String> {
+    let ids = daemon.rnet("ps -aq --no-trunc");
+    let there: BTreeSet<_> = ids.split_whitespace().collect();
+    let own = records.addresses.iter().filter(|(_, record)| record["node"] == node);
+    let held = own.filter_map(|((_, address), record)| Some((address, record["holder"].as_str()?)));
+    let gone = held.filter(|(_, holder)| !there.contains(holder));
+    gone.map(|(address, holder)| format!("{address} is held for {holder:.12}, who is gone"))
+        .collect()
 }
 
 /// Where a kernel has something else than the store wants it to have.

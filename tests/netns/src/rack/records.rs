@@ -62,15 +62,18 @@ impl Records {
     pub fn contradictions(&self) -> Vec<String> {
         let mut wrong = Vec::new();
         let mut complain = |right: bool, what: String| (!right).then(|| wrong.push(what));
-        for ((network, id), record) in &self.endpoints {
+        for ((network, id), endpoint) in &self.endpoints {
             complain(self.networks.contains_key(network), format!("endpoint {id} of no network"));
-            let node = text(&record["node"]);
+            let node = text(&endpoint["node"]);
             complain(self.nodes.contains_key(&node), format!("endpoint {id} of no node"));
-            for address in addresses(record) {
-                let owner = self.addresses.get(&(network.clone(), address.clone()));
-                let owner = owner.map(|owner| text(&owner["node"]));
+            for address in addresses(endpoint) {
+                let record = self.addresses.get(&(network.clone(), address.clone()));
+                let owner = record.map(|owner| text(&owner["node"]));
                 let claimed = owner.as_ref() == Some(&node);
                 complain(claimed, format!("endpoint {id} of {node} has {address} of {owner:?}"));
+                let holder = record.map(|owner| &owner["holder"]);
+                let held = holder == Some(&endpoint["container"]);
+                complain(held, format!("{address} of endpoint {id} is held for {holder:?}"));
             }
         }
         for ((network, address), record) in &self.addresses {
