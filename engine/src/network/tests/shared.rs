@@ -15,7 +15,7 @@ use crate::network::shared::{Draft, Published, Sharing};
 #[derive(Debug, Default)]
 struct List {
     lines: Mutex<Vec<String>>,
-    given: Mutex<u8>,
+    given: Mutex<u32>,
 }
 
 impl List {
@@ -60,7 +60,7 @@ impl Sharing for List {
     fn claim(&self, wanted: &WantedAddress) -> Result<Vec<IpNetwork>> {
         let mut given = self.given.lock().unwrap();
         *given += 1;
-        let any = Ipv4Addr::new(10, 128, 0, 10 + *given).into();
+        let any = Ipv4Addr::from(u32::from(Ipv4Addr::new(10, 128, 0, 10)) + *given).into();
         let address = wanted.wanted.first().copied().unwrap_or(any);
         self.add(format!("claim {address} for {}", wanted.owner));
         Ok(vec![IpNetwork::new(address, 20).unwrap()])
@@ -203,6 +203,26 @@ fn an_endpoint_is_told_with_what_makes_it_true_and_again_with_what_ends_it() {
     networks.close(&id, Batch::default()).unwrap();
     assert_eq!(list.told(), ["withdraw [10.128.0.11] kept false", "wake"]);
     assert_eq!(queued(&site), [b"gone"]);
+}
+
+#[test]
+fn p18_one_endpoint_more_than_a_host_has_room_for_is_refused_before_anything_is_made_or_told() {
+    let site = Site::default();
+    let (networks, network, list) = sharing(&site);
+    let room = network.driver.room(&network).unwrap().endpoints;
+    for number in 0..room {
+        let change = begin(&networks, &join(&format!("c{number}"), &network, None));
+        networks.finish(change, Batch::default());
+    }
+    let (whole, told) = (site.observed(), queued(&site));
+    list.told();
+    let refused = networks.begin_open(&join("more", &network, None), None).unwrap_err();
+    assert_eq!(refused.kind(), Kind::Forbidden);
+    assert!(refused.to_string().contains("has room for 1000 endpoints only"), "{refused}");
+    assert!(refused.to_string().contains("each host of the cluster"), "{refused}");
+    assert_eq!((site.observed(), queued(&site)), (whole, told), "nothing was made");
+    let claimed = list.told();
+    assert_eq!(claimed.len() % 2, 0, "what was claimed was given back: {claimed:?}");
 }
 
 #[test]

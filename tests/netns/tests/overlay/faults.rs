@@ -95,7 +95,7 @@ fn a_daemon_that_is_killed_takes_nothing_away_and_the_next_one_makes_nothing_ane
 }
 
 #[test]
-fn a_node_that_is_removed_goes_with_its_records_and_its_addresses_are_free() {
+fn p26_a_node_that_is_removed_goes_with_its_records_and_its_addresses_are_free() {
     let mut rack = Rack::cluster(3, 1);
     rack.network(0, "", "app");
     let talk = Talk::new(&rack, "app");

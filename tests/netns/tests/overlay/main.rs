@@ -7,3 +7,4 @@ mod faults;
 mod pains;
 mod promises;
 mod scene;
+mod several;

@@ -8,7 +8,7 @@ use netns_tests::recipe::Recipe;
 use crate::scene::{Talk, knows, takes};
 
 #[test]
-fn the_recipe_works_word_for_word() {
+fn p27_the_recipe_works_word_for_word() {
     let mut rack = Rack::bare(3, 1);
     Recipe::read(include_str!("../../../../docs/overlay.md")).run(&mut rack, |_, _| {});
 }
