@@ -288,6 +288,13 @@ fn what_other_hosts_have_is_made_true_and_healed_and_goes() {
     assert_eq!(site.observed(), without);
 }
 
+/// What the kernel has of an endpoint elsewhere with one address: entries of the tunnel, of the bridge and
+/// of the shortcut, and a neighbour.
+const OF_A_PEER: usize = 4;
+
+/// What it has of another host: a way, a group of it, and whom tunnels are let in from.
+const OF_A_HOST: usize = 3;
+
 #[test]
 fn what_an_earlier_daemon_was_told_is_no_hindrance_to_the_next_one() {
     let site = Site::default();
@@ -298,7 +305,7 @@ fn what_an_earlier_daemon_was_told_is_no_hindrance_to_the_next_one() {
     let without = site.observed();
     networks.tell_all_peers(&network.id, vec![peer(9)]).unwrap();
     let told = site.observed();
-    assert_eq!(told.len(), without.len() + 3);
+    assert_eq!(told.len(), without.len() + OF_A_PEER);
     drop(networks);
     let next = site.open();
     next.await_others();
@@ -323,7 +330,7 @@ fn other_hosts_that_are_known_in_passing_are_reached_when_that_is_healed() {
     networks.know_others(&nodes_of_cluster(), peers, (tunnel().local, None));
     networks.heal();
     let known = site.observed();
-    assert_eq!(known.len(), before.len() + 6);
+    assert_eq!(known.len(), before.len() + OF_A_HOST + OF_A_PEER);
     networks.tell_nodes(&nodes_of_cluster()).unwrap();
     assert_eq!(site.observed(), known, "that is no news");
 }
@@ -336,7 +343,7 @@ fn a_host_in_no_cluster_has_no_ways_to_other_hosts_left() {
     let before = site.observed();
     networks.tell_nodes(&nodes_of_cluster()).unwrap();
     let told = site.observed();
-    assert_eq!(told.len(), before.len() + 3);
+    assert_eq!(told.len(), before.len() + OF_A_HOST);
     drop(networks);
     let next = site.open();
     next.await_others();
