@@ -1,4 +1,5 @@
-//! Connection tracking: forgetting flows whose translation is no longer true.
+//! Connection tracking: forgetting flows whose translation is no longer true, and ending those of ports that
+//! are withdrawn.
 //!
 //! A flow keeps the translation that its first packet met. UDP has no other end of a connection
 //! than silence, so a client that keeps sending would be led astray for ever: to a container that
