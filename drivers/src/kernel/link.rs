@@ -23,7 +23,7 @@ use netlink_packet_route::link::{
 use super::netlink::{Request, Socket, errno};
 use super::sysctl;
 pub use moved::{move_back, move_to};
-pub use provisional::{provisional, rename};
+pub use provisional::{name_and_mark, provisional};
 pub use vxlan::relocate;
 
 /// The MTU that the kernel gives to new links.

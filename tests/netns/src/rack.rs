@@ -84,6 +84,11 @@ impl Rack {
     pub fn network(&self, machine: usize, words: &str, name: &str) {
         let create = "network create -d overlay --attachable --ipv6";
         self.daemon(machine).rnet(&format!("{create} {words} {name}").replace("  ", " "));
+        self.has_network(name);
+    }
+
+    /// Waits until all machines have a network: they hear of it, and nobody waits for that.
+    pub fn has_network(&self, name: &str) {
         for daemon in self.machines.iter().filter_map(|machine| machine.daemon.as_ref()) {
             wait_until("the network is everywhere", || {
                 let names = daemon.rnet("network ls --filter driver=overlay --format {{.Name}}");

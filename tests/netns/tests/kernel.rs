@@ -213,6 +213,25 @@ fn a_link_that_a_crash_left_under_its_first_name_is_in_nobodys_way() {
     assert_eq!(names, ["lo", "lan0"]);
 }
 
+#[test]
+fn a_link_that_a_crash_left_before_it_was_switched_on_is_known_to_be_ours() {
+    let lab = Lab::new();
+    let kernel = lab.open();
+    let (bare, mut desired): (State, _) = (namesake().into_iter().take(1).collect(), namesake());
+    reconcile(&kernel, &bare).unwrap();
+    let wanted = diff(&bare, &desired);
+    // What comes after the link's name fails, and no later step is done.
+    let ns = Ns::Sandbox(SandboxId::from_random([1; 32]));
+    let path = "net/ipv4/conf/lan0/there_is_no_such_thing".to_owned();
+    desired.insert(Key::Sysctl { ns, path }, Value::Text("1".to_owned()));
+    kernel.apply(&diff(&bare, &desired)).unwrap_err();
+    let left = kernel.observe().unwrap();
+    assert!(left.iter().any(|(key, _)| matches!(key, Key::Link { .. })), "{left:?}");
+    // So the next one makes it anew, where it would have been in the way.
+    reconcile(&kernel, &bare).unwrap();
+    kernel.apply(&wanted).unwrap();
+}
+
 fn two_networks() -> Model {
     let mut model = Model::default();
     model.network(1);

@@ -19,10 +19,12 @@ pub fn provisional(name: &LinkName) -> io::Result<LinkName> {
     format!("rn-{:010x}", u64::from_be_bytes(octets)).parse().map_err(io::Error::other)
 }
 
-/// Gives a link that is switched off another name.
-pub fn rename(index: u32, name: &LinkName) -> Request {
+/// Gives a link that is switched off its own name and its mark: of one with the name alone nobody would know, after
+/// a crash in between, that it is ours.
+pub fn name_and_mark(index: u32, name: &LinkName, alias: String) -> Request {
     let mut message = LinkMessage::default();
     message.header.index = index;
     message.attributes.push(LinkAttribute::IfName(name.as_str().to_owned()));
+    message.attributes.push(LinkAttribute::IfAlias(alias));
     Request::change(RouteNetlinkMessage::NewLink(message))
 }

@@ -149,6 +149,7 @@ fn p11_a_daemon_killed_while_a_network_is_made_leaves_a_whole_one_or_none() {
         if rack.records().networks.is_empty() {
             rack.daemon(0).rnet(create);
         }
+        rack.has_network("app");
         let talk = Talk::new(&rack, "app");
         takes("they talk", Duration::from_secs(2), || talk.works());
         rack.daemon(0).rnet("rm -f asker");

@@ -14,6 +14,7 @@ use super::{Run, Space, kernel_error, wanted};
 use crate::kernel::netlink::Socket;
 use crate::kernel::netns::Netns;
 use crate::kernel::nft::SandboxTable;
+use crate::kernel::tag::Tag;
 use crate::kernel::{KernelError, link, probe as kernel_probe, sockets, sysctl};
 
 impl Run<'_> {
@@ -106,7 +107,8 @@ impl Run<'_> {
             }
             let found = link::provisional(name).and_then(|first| link::find(socket, &first));
             let named = found.and_then(|found| {
-                let refused = socket.batch(&[link::rename(found.index, name)]).pop();
+                let alias = Tag::of(new).alias(&self.linux.config.tag);
+                let refused = socket.batch(&[link::name_and_mark(found.index, name, alias)]).pop();
                 refused.map_or(Ok(()), |refused| Err(refused.source))
             });
             self.check(step, named);
