@@ -92,7 +92,7 @@ pub async fn create(api: &Arc<Api>, request: Request) -> Result<Response> {
     let version = request.version;
     let body = request.present().await?;
     let old = container_create::of_version(&body, version)?;
-    let spec = container_create::spec(&body, &defaults(api, version))?;
+    let spec = container_create::spec(body, &defaults(api, version))?;
     let engine = api.engine.clone();
     let created =
         blocking(move || engine.containers.create(name.as_deref(), spec, platform.as_deref()))

@@ -117,7 +117,7 @@ impl Containers {
         let other = spec.network_mode.container().and_then(|key| self.registry.find(key).ok());
         if let Some(other) = other {
             spec.network_mode = NetworkMode::Container(other.get().id.to_string());
-            if let Some(mode) = spec.wire_host_config.get_mut("NetworkMode") {
+            if let Some(mode) = Arc::make_mut(&mut spec.wire_host_config).get_mut("NetworkMode") {
                 *mode = spec.network_mode.to_string().into();
             }
         }
@@ -126,7 +126,7 @@ impl Containers {
             let Some(key) = sharing.container() else { continue };
             let other = self.registry.find(key).map_err(missing_other)?;
             *sharing = Sharing::Container(other.get().id.to_string());
-            if let Some(mode) = spec.wire_host_config.get_mut(field) {
+            if let Some(mode) = Arc::make_mut(&mut spec.wire_host_config).get_mut(field) {
                 *mode = sharing.to_string().into();
             }
         }

@@ -176,8 +176,9 @@ impl Containers {
         // What was published because it was exposed is written down, each port by itself.
         after.spec.publish_all = false;
         if after.spec.wire_host_config.is_object() {
-            after.spec.wire_host_config["PortBindings"] = port_bindings(&after.spec.ports);
-            after.spec.wire_host_config["PublishAllPorts"] = false.into();
+            let shown = Arc::make_mut(&mut after.spec.wire_host_config);
+            shown["PortBindings"] = port_bindings(&after.spec.ports);
+            shown["PublishAllPorts"] = false.into();
         }
         after.resolved.exposed = if let Ok(image) = self.images.find(&after.image) {
             merge::exposed_by(&after.spec, &image.config)?

@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use cnm::{Mac, Protocol};
 pub use runtime::spec::{Mount, MountKind, Propagation, Resources};
@@ -128,10 +129,10 @@ pub struct Spec {
     pub annotations: BTreeMap<String, String>,
     /// `--health-cmd` and its kin, as the API has it.
     pub healthcheck: Option<serde_json::Value>,
-    /// The `Config` of the request as it came, for `inspect`.
-    pub wire_config: serde_json::Value,
-    /// The `HostConfig` of the request as it came, for `inspect`.
-    pub wire_host_config: serde_json::Value,
+    /// The `Config` of the request as it came, for `inspect`. Records are copied at every change; this is not.
+    pub wire_config: Arc<serde_json::Value>,
+    /// The `HostConfig` of the request as it came, for `inspect`: as long as the list of its ports.
+    pub wire_host_config: Arc<serde_json::Value>,
 }
 
 impl Spec {

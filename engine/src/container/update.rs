@@ -3,6 +3,8 @@
 //! The record comes first: a daemon that ends in between finds there what is due, and the next one
 //! has it done.
 
+use std::sync::Arc;
+
 use cnm::Kind;
 use cnm::store::Durability;
 use oci_spec::runtime::LinuxResources;
@@ -174,7 +176,7 @@ fn apply(container: &mut Container, update: &Update) -> Result<()> {
         }
         *restart = policy;
     }
-    if let Value::Object(shown) = wire_host_config {
+    if let Value::Object(shown) = Arc::make_mut(wire_host_config) {
         shown.extend(update.shown.clone());
     }
     Ok(())

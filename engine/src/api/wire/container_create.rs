@@ -49,11 +49,14 @@ pub struct Defaults {
 const UNCONFINED: &str = "systempaths=unconfined";
 
 /// The specification that a request body amounts to.
-pub fn spec(body: &Value, defaults: &Defaults) -> Result<Spec> {
-    let config: Config = read(body.clone(), "")?;
-    let mut host: HostConfig = read(field(body, "HostConfig"), "HostConfig")?;
-    let networking: NetworkingConfig = read(field(body, "NetworkingConfig"), "NetworkingConfig")?;
-    if config == Config::default() && !field(body, "Image").is_string() {
+pub fn spec(mut body: Value, defaults: &Defaults) -> Result<Spec> {
+    let host = take(&mut body, "HostConfig");
+    let networking = take(&mut body, "NetworkingConfig");
+    let is_named = field(&body, "Image").is_string();
+    let config: Config = read(body, "")?;
+    let mut host: HostConfig = read(host, "HostConfig")?;
+    let networking: NetworkingConfig = read(networking, "NetworkingConfig")?;
+    if config == Config::default() && !is_named {
         return Err(Error::invalid("config cannot be empty in order to create a container"));
     }
     if config.image.is_empty() && config.cmd.is_none() && config.entrypoint.is_none() {
@@ -76,8 +79,8 @@ pub fn spec(body: &Value, defaults: &Defaults) -> Result<Spec> {
         endpoints,
         masked_paths,
         readonly_paths,
-        wire_config: to_value(&config),
-        wire_host_config: to_value(&host),
+        wire_config: to_value(&config).into(),
+        wire_host_config: to_value(&host).into(),
         ..spec
     })
 }
@@ -92,11 +95,11 @@ pub fn of_version(body: &Value, version: Version) -> Result<Vec<String>> {
         let warning = given("MacAddress").then(|| DEPRECATED.to_owned());
         return Ok(warning.into_iter().collect());
     }
-    let kernel_memory = field(&field(body, "HostConfig"), "KernelMemory").as_i64();
+    let kernel_memory = field(field(body, "HostConfig"), "KernelMemory").as_i64();
     if version < Version(42) && kernel_memory.is_some_and(|bytes| (1..6 << 20).contains(&bytes)) {
         return Err(Error::invalid("Minimum kernel memory limit allowed is 6MB"));
     }
-    let networks = field(&field(body, "NetworkingConfig"), "EndpointsConfig");
+    let networks = field(field(body, "NetworkingConfig"), "EndpointsConfig");
     let names: Vec<String> =
         networks.as_object().into_iter().flatten().map(|(name, _)| name.clone()).collect();
     if names.len() > 1 {
@@ -110,10 +113,10 @@ pub fn of_version(body: &Value, version: Version) -> Result<Vec<String>> {
 
 /// Refuses mounts that the version of a client does not know.
 fn check_mounts_of_version(body: &Value, version: Version) -> Result<()> {
-    let mounts = field(&field(body, "HostConfig"), "Mounts");
+    let mounts = field(field(body, "HostConfig"), "Mounts");
     for mount in mounts.as_array().into_iter().flatten() {
         let text = |value: &Value, name| field(value, name).as_str().unwrap_or_default().to_owned();
-        let subpath = text(&field(mount, "VolumeOptions"), "Subpath");
+        let subpath = text(field(mount, "VolumeOptions"), "Subpath");
         if version < Version(45) && !subpath.is_empty() {
             return Err(Error::invalid("VolumeOptions.Subpath needs API v1.45 or newer"));
         }
@@ -135,13 +138,22 @@ fn to_value(value: &impl serde::Serialize) -> Value {
     serde_json::to_value(value).unwrap_or_default()
 }
 
-/// A field of an object, whatever the case of its name.
-fn field(body: &Value, name: &str) -> Value {
-    let found = body.as_object().and_then(|map| {
-        map.get(name)
-            .or_else(|| map.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, v)| v))
-    });
-    found.cloned().unwrap_or_default()
+/// A field of an object, whatever the case of its name; `null` if there is none.
+fn field<'v>(body: &'v Value, name: &str) -> &'v Value {
+    spelling(body, name).map_or(&Value::Null, |key| &body[key])
+}
+
+/// The same, out of the object: thousands of ports are not copied.
+fn take(body: &mut Value, name: &str) -> Value {
+    let key = spelling(body, name).map(str::to_owned);
+    key.map(|key| body[key].take()).unwrap_or_default()
+}
+
+/// How an object spells the name of a field: as it is, or else the first that differs in case only.
+fn spelling<'v>(body: &'v Value, name: &str) -> Option<&'v str> {
+    let keys = || body.as_object().into_iter().flat_map(serde_json::Map::keys);
+    let found = keys().find(|key| *key == name);
+    found.or_else(|| keys().find(|key| key.eq_ignore_ascii_case(name))).map(String::as_str)
 }
 
 /// What `inspect` shows for what was left out.

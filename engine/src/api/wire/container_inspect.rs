@@ -96,7 +96,7 @@ fn graph_data(container: &Container) -> Option<&BTreeMap<String, String>> {
 /// The request's `HostConfig`, or one that says the same where there was no request.
 fn host_config(container: &Container) -> Value {
     if container.spec.wire_host_config.is_object() {
-        return container.spec.wire_host_config.clone();
+        return Value::clone(&container.spec.wire_host_config);
     }
     let network_mode = container.spec.network_mode.to_string();
     let host = HostConfig { network_mode, console_size: vec![0, 0], ..HostConfig::default() };
@@ -106,7 +106,7 @@ fn host_config(container: &Container) -> Value {
 /// The request's `Config` with what the image added.
 pub fn config(container: &Container) -> Value {
     let (spec, resolved) = (&container.spec, &container.resolved);
-    let asked: Config = go::from_value(spec.wire_config.clone()).unwrap_or_default();
+    let asked: Config = go::from_value(Value::clone(&spec.wire_config)).unwrap_or_default();
     let volumes = resolved.volumes.iter().map(|path| (path.clone(), json!({})));
     let volumes =
         asked.volumes.iter().flatten().map(|(k, v)| (k.clone(), v.clone())).chain(volumes);

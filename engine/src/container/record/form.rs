@@ -8,13 +8,14 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use cnm::{Mac, NetworkId, PortBinding, Protocol, SandboxId};
 use ipnetwork::IpNetwork;
 use runtime::spec::{Mount, MountKind, Recursion, Resources};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 
 use super::super::health::{Health, HealthStatus, Healthcheck, Outcome};
@@ -72,6 +73,32 @@ impl<M: From<String> + Into<String>> Form<M> for Word {
 
     fn model(self) -> M {
         self.0.into()
+    }
+}
+
+/// What the model shares between its copies is written as what it is.
+#[derive(Default)]
+pub(super) struct Shared(Arc<Value>);
+
+impl Form<Arc<Value>> for Shared {
+    fn of(model: Arc<Value>) -> Self {
+        Self(model)
+    }
+
+    fn model(self) -> Arc<Value> {
+        self.0
+    }
+}
+
+impl Serialize for Shared {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.0.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Shared {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Value::deserialize(deserializer).map(|value| Self(Arc::new(value)))
     }
 }
 
@@ -334,9 +361,9 @@ form!(SpecForm of Spec {
         log_options: BTreeMap<String, String>,
         annotations: BTreeMap<String, String>,
         healthcheck: Option<Value>,
-        wire_config: Value,
-        wire_host_config: Value,
     }
+    wire_config: Shared,
+    wire_host_config: Shared,
     restart: RestartForm,
     network_mode: Word,
     endpoints: Vec<(String, EndpointSpecForm)>,

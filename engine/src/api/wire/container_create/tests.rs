@@ -21,7 +21,7 @@ fn defaults() -> Defaults {
 }
 
 fn of(body: &Value) -> Result<Spec> {
-    spec(body, &defaults())
+    spec(body.clone(), &defaults())
 }
 
 /// A request with this `HostConfig`.

@@ -31,7 +31,7 @@ fn container() -> Container {
         id: "a1".repeat(32).try_into().unwrap(),
         name: "web".to_owned(),
         created: time(1000).unwrap(),
-        spec: spec(&body, &Defaults::default()).unwrap(),
+        spec: spec(body, &Defaults::default()).unwrap(),
         image: format!("sha256:{}", "b2".repeat(32)),
         resolved: Resolved {
             path: "/bin/httpd".to_owned(),
@@ -126,7 +126,7 @@ fn what_was_not_asked_for_is_not_shown() {
         "HostConfig": {"Tmpfs": {"/by-flag": "size=1m"}},
     });
     let mut container = container();
-    container.spec = spec(&body, &Defaults::default()).unwrap();
+    container.spec = spec(body, &Defaults::default()).unwrap();
     container.resolved.healthcheck =
         go::from_value(container.spec.healthcheck.clone().unwrap()).unwrap();
     let tmpfs = |target: &str| MountPoint {
