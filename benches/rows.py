@@ -66,13 +66,14 @@ class Bench:
 
     def turns(self, row, peers, once, runs=None, warm=False):
         """Calls `once(peer)` for each peer in turn, one time for nothing. What it returns is kept.
+        Every other turn goes the other way round: who comes after whom decides some rows.
         With `warm` it is called twice in each turn and counts once: a start that follows a removal
         by another engine pays for what that goes on with after its answer. The first turn of who takes
         too long for another one counts."""
         runs = runs or self.runs
         spent = dict.fromkeys(peers, 0.0)
         for turn in range(runs + 1):
-            for peer in list(spent):
+            for peer in list(spent)[:: -1 if turn % 2 else 1]:
                 begun = time.monotonic()
                 try:
                     if warm:
@@ -323,6 +324,7 @@ def ports(bench):
         bare,
         bench.engines,
         lambda engine: bench.start_once(engine, network=NETWORK, name=bench.name()),
+        warm=True,
     )
     peers = [engine for engine in bench.engines if engine.name in bare.samples]
     for number in (1, 100, 10_000):
@@ -341,7 +343,8 @@ def ports(bench):
                        "address": address}
             return max(0.0, bench.start_once(engine, **options) - base)
 
-        bench.turns(row, peers, once, bench.runs if number < 1000 else max(5, bench.runs // 4))
+        few = number < 1000
+        bench.turns(row, peers, once, bench.runs if few else max(5, bench.runs // 4), warm=few)
         previous = row
     programming(bench)
 
