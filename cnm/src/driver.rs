@@ -139,8 +139,8 @@ pub trait Driver: fmt::Debug + Send + Sync {
         None
     }
 
-    /// What leads from a published port to the endpoint.
-    fn publish(&self, _binding: &PortBinding, _to: Attachment<'_>) -> Vec<(Key, Value)> {
+    /// What leads from published ports to the endpoint.
+    fn publish(&self, _bindings: &[&PortBinding], _to: Attachment<'_>) -> Vec<(Key, Value)> {
         Vec::new()
     }
 }

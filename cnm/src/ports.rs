@@ -1,6 +1,7 @@
 //! Host ports: which are taken, and which one a request gets.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
@@ -62,7 +63,7 @@ const OFFERS: usize = 64;
 /// The host ports that are taken.
 #[derive(Debug)]
 pub(crate) struct Ports {
-    taken: BTreeMap<(Protocol, Family, u16), BTreeSet<IpAddr>>,
+    taken: HashMap<(Protocol, Family, u16), Vec<IpAddr>>,
     ephemeral: RangeInclusive<u16>,
     /// Where to look for the next ephemeral port.
     cursor: u16,
@@ -101,7 +102,7 @@ impl Offers {
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Family {
     V4,
     V6,
@@ -111,7 +112,7 @@ impl Ports {
     pub(crate) fn new(ephemeral: RangeInclusive<u16>) -> Self {
         // Zero is not a port.
         let first = (*ephemeral.start()).max(1);
-        Self { taken: BTreeMap::new(), cursor: first, ephemeral: first..=*ephemeral.end() }
+        Self { taken: HashMap::new(), cursor: first, ephemeral: first..=*ephemeral.end() }
     }
 
     /// Finds a port that is free on all addresses of the request, and takes it there.
@@ -201,24 +202,26 @@ impl Ports {
     pub(crate) fn is_taken(&self, binding: &PortBinding) -> bool {
         self.taken.get(&slot(binding)).is_some_and(|hosts| {
             binding.host.is_unspecified()
-                || hosts.contains(&binding.host)
-                || hosts.first().is_some_and(IpAddr::is_unspecified)
+                || hosts.iter().any(|host| *host == binding.host || host.is_unspecified())
         })
     }
 
     /// Takes a port that is known to be free. A binding without a host port takes nothing.
     pub(crate) fn take(&mut self, binding: &PortBinding) {
         if binding.host_port != 0 {
-            self.taken.entry(slot(binding)).or_default().insert(binding.host);
+            let hosts = self.taken.entry(slot(binding)).or_default();
+            if !hosts.contains(&binding.host) {
+                hosts.push(binding.host);
+            }
         }
     }
 
     /// Gives a port back.
     pub(crate) fn release(&mut self, binding: &PortBinding) {
-        if let Some(hosts) = self.taken.get_mut(&slot(binding)) {
-            hosts.remove(&binding.host);
-            if hosts.is_empty() {
-                self.taken.remove(&slot(binding));
+        if let Entry::Occupied(mut hosts) = self.taken.entry(slot(binding)) {
+            hosts.get_mut().retain(|host| *host != binding.host);
+            if hosts.get().is_empty() {
+                hosts.remove();
             }
         }
     }

@@ -157,10 +157,10 @@ impl Driver for Bridge {
         )
     }
 
-    fn publish(&self, binding: &PortBinding, to: Attachment<'_>) -> Vec<(Key, Value)> {
+    fn publish(&self, bindings: &[&PortBinding], to: Attachment<'_>) -> Vec<(Key, Value)> {
         let options = BridgeOptions::of(&to.network.given_options);
         // Addresses are everybody's there.
-        if to.network.borrowed { Vec::new() } else { publish(binding, to, &options) }
+        if to.network.borrowed { Vec::new() } else { publish(bindings, to, &options) }
     }
 }
 
@@ -301,11 +301,20 @@ fn proxied(ns: &Ns, of: Attachment<'_>, options: &BridgeOptions) -> Vec<(Key, Va
 
 /// What leads from a port of the host to an endpoint, or opens the endpoint's own.
 pub(crate) fn publish(
-    binding: &PortBinding,
+    bindings: &[&PortBinding],
     to: Attachment<'_>,
     options: &BridgeOptions,
 ) -> Vec<(Key, Value)> {
-    let Some(own) = to.endpoint.address(binding.host.is_ipv6()) else { return Vec::new() };
+    bindings.iter().flat_map(|binding| published(binding, to, options)).flatten().collect()
+}
+
+/// The at most two elements that a published port is.
+fn published(
+    binding: &PortBinding,
+    to: Attachment<'_>,
+    options: &BridgeOptions,
+) -> [Option<(Key, Value)>; 2] {
+    let Some(own) = to.endpoint.address(binding.host.is_ipv6()) else { return [None, None] };
     let PortBinding { protocol, port, .. } = *binding;
     let address = own.ip();
     let present = |element| (Key::Element(element), Value::Present);
@@ -317,10 +326,10 @@ pub(crate) fn publish(
             // the host, and is carried on from there if the host's firewall lets it get there.
             let open = options.publish_policy == PublishPolicy::Open;
             let translated = open.then(|| portmap::translated(binding, to)).flatten();
-            translated.into_iter().chain(direct).collect()
+            [translated, direct]
         }
-        GatewayMode::Routed => vec![present(Element::Open { address, protocol, port })],
-        GatewayMode::Isolated => Vec::new(),
+        GatewayMode::Routed => [Some(present(Element::Open { address, protocol, port })), None],
+        GatewayMode::Isolated => [None, None],
     }
 }
 

@@ -171,8 +171,8 @@ impl Driver for Overlay {
         bridge::guarded(of, &options::of(of.network))
     }
 
-    fn publish(&self, binding: &PortBinding, to: Attachment<'_>) -> Vec<(Key, Value)> {
-        bridge::publish(binding, to, &options::of(to.network))
+    fn publish(&self, bindings: &[&PortBinding], to: Attachment<'_>) -> Vec<(Key, Value)> {
+        bridge::publish(bindings, to, &options::of(to.network))
     }
 }
 

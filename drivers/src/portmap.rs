@@ -18,11 +18,11 @@ const MANY: usize = 8;
 /// has a gateway: a sandbox with internal networks only publishes nothing.
 pub(crate) fn elements(sandbox: &Sandbox, attachments: &[Attachment<'_>]) -> Vec<(Key, Value)> {
     let gateways = [false, true].map(|ipv6| gateway(attachments, ipv6));
-    let elements = |binding: &PortBinding| {
-        let gateway = gateways[usize::from(binding.host.is_ipv6())];
-        gateway.map(|of| of.network.driver.publish(binding, of)).unwrap_or_default()
+    let (v6, v4) = sandbox.open_ports().partition(|binding: &&PortBinding| binding.host.is_ipv6());
+    let elements = |(ports, gateway): (Vec<_>, Option<Attachment<'_>>)| {
+        gateway.map(|of| of.network.driver.publish(&ports, of)).unwrap_or_default()
     };
-    let mut state: State = sandbox.open_ports().flat_map(elements).collect();
+    let mut state: State = [v4, v6].into_iter().zip(gateways).flat_map(elements).collect();
     let ranges = ranges(&state);
     for key in ranges.iter().flat_map(|range| &range.members) {
         state.remove(key);
@@ -87,12 +87,14 @@ pub(crate) fn carried(
     attachments: &[Attachment<'_>],
 ) -> BTreeMap<PortBinding, SocketAddr> {
     let gateways = [false, true].map(|ipv6| gateway(attachments, ipv6));
-    let target = |binding: &PortBinding| {
-        let own = binding.host.is_ipv6();
+    let targets = [false, true].map(|own| {
         let (ipv6, attachment) =
             [own, !own].into_iter().find_map(|ipv6| Some((ipv6, gateways[usize::from(ipv6)]?)))?;
         let translates = attachment.network.profile().reach(ipv6) == Reach::Translated;
-        let address = attachment.endpoint.address(ipv6).filter(|_| translates)?.ip();
+        Some(attachment.endpoint.address(ipv6).filter(|_| translates)?.ip())
+    });
+    let target = |binding: &PortBinding| {
+        let address = targets[usize::from(binding.host.is_ipv6())]?;
         Some((binding.clone(), SocketAddr::new(address, binding.port)))
     };
     // Nobody can carry SCTP.

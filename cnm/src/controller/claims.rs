@@ -19,7 +19,7 @@ use crate::{EndpointId, Mac, NetworkId, PortBinding, Protocol, SandboxId};
 #[derive(Debug, Default)]
 pub struct Claims {
     /// What became of the attempts to bind ports of the host, by address.
-    ports: BTreeMap<(Protocol, u16), BTreeMap<IpAddr, Binding>>,
+    ports: BTreeMap<(Protocol, u16), Vec<(IpAddr, Binding)>>,
     lent: BTreeMap<NetworkId, Vec<Lent>>,
     /// The id of the sandbox, where somebody was told it already.
     sandbox: Option<SandboxId>,
@@ -165,7 +165,8 @@ impl Claims {
                     Err(error) => Binding::Refused(Arc::new(error)),
                 };
                 let by_address = self.ports.entry((port.protocol, port.host_port)).or_default();
-                by_address.insert(port.host, binding);
+                by_address.retain(|(host, _)| *host != port.host);
+                by_address.push((port.host, binding));
             }
         }
     }
@@ -183,13 +184,14 @@ impl Claims {
 
     /// What became of an attempt; nothing if there was none.
     pub(crate) fn port(&self, protocol: Protocol, port: u16, host: IpAddr) -> Option<&Binding> {
-        self.ports.get(&(protocol, port))?.get(&host)
+        let by_address = self.ports.get(&(protocol, port))?;
+        by_address.iter().find(|(address, _)| *address == host).map(|(_, binding)| binding)
     }
 
     /// The ports that are bound on some address.
     pub(crate) fn bound(&self) -> BTreeSet<(Protocol, u16)> {
-        let is_bound = |hosts: &BTreeMap<IpAddr, Binding>| {
-            hosts.values().any(|binding| matches!(binding, Binding::Bound))
+        let is_bound = |hosts: &[(IpAddr, Binding)]| {
+            hosts.iter().any(|(_, binding)| matches!(binding, Binding::Bound))
         };
         self.ports.iter().filter(|(_, hosts)| is_bound(hosts)).map(|(port, _)| *port).collect()
     }

@@ -36,9 +36,9 @@ impl Planner for Spelling {
         for of in attachments {
             state.extend(of.network.driver.endpoint(sandbox, *of)?);
         }
-        for binding in &sandbox.ports {
-            let of = attachments.first();
-            state.extend(of.into_iter().flat_map(|of| of.network.driver.publish(binding, *of)));
+        if let Some(of) = attachments.first() {
+            let ports: Vec<_> = sandbox.ports.iter().collect();
+            state.extend(of.network.driver.publish(&ports, *of));
         }
         Ok(state)
     }

@@ -210,9 +210,13 @@ impl Driver for Fake {
         Ok(State::from_iter([(Key::Sysctl { ns, path }, Value::Text(text))]))
     }
 
-    fn publish(&self, binding: &PortBinding, _to: Attachment<'_>) -> Vec<(Key, Value)> {
-        let PortBinding { host, host_port, protocol, port } = binding;
-        let path = format!("port/{}/{host_port}/{protocol}", host.to_string().replace('.', "-"));
-        vec![(Key::Sysctl { ns: Ns::Host, path }, Value::Text(port.to_string()))]
+    fn publish(&self, bindings: &[&PortBinding], _to: Attachment<'_>) -> Vec<(Key, Value)> {
+        let one = |binding: &&PortBinding| {
+            let PortBinding { host, host_port, protocol, port } = binding;
+            let path =
+                format!("port/{}/{host_port}/{protocol}", host.to_string().replace('.', "-"));
+            (Key::Sysctl { ns: Ns::Host, path }, Value::Text(port.to_string()))
+        };
+        bindings.iter().map(one).collect()
     }
 }

@@ -72,7 +72,7 @@ impl Churn {
 }
 
 fn churn(steps: usize) {
-    let mut rack = Rack::cluster(3, 3);
+    let rack = Rack::cluster(3, 3);
     rack.network(0, "--subnet 10.9.0.0/26 --subnet fd00:9::/64", "app");
     let mut dice = Dice(7);
     let mut churn = Churn { rack, present: Default::default(), under_way: Vec::new(), done: 0 };
