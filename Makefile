@@ -53,6 +53,7 @@ docs:
 
 # Measures rnet beside the peers that are installed and prints the table of docs/benchmarks.md.
 bench: release
+	cargo build --release --package image --example unpack
 	benches/run.py target/release
 
 release: setup

@@ -6,6 +6,7 @@ import json
 import os
 import random
 import shutil
+import subprocess
 import tarfile
 import time
 
@@ -120,6 +121,28 @@ def load(bench):
         return taken
 
     bench.turns(row, [*bench.engines, Tar()], once, 1 if bench.quick else 5)
+
+
+def unpack(bench):
+    """What writes the files of a layer, beside `tar` writing the same ones from the same archive."""
+    size = f"{LAYERS} layers of {5 if bench.quick else FILES} MiB"
+    row = bench.row(f"unpacking alone: {size}",
+                    note="what `load` and `pull` unpack with, digest "
+                         "included; tar: `tar -x`, one by one")
+    program = bench.binaries / "examples" / "unpack"
+    parts = layers(bench, bench.quick)
+    place = bench.lab.directory / "unpacked"
+
+    def once(peer):
+        if isinstance(peer, Tar):
+            return unpacked(parts, place, "-xf")
+        place.mkdir()
+        taken = float(subprocess.check_output([program, place, *parts]))
+        shutil.rmtree(place)
+        os.sync()
+        return taken
+
+    bench.turns(row, [bench.rnet(), Tar()], once, 1 if bench.quick else 9)
 
 
 def registry(bench):
@@ -261,4 +284,4 @@ def running(bench):
     bench.rows.append(remembered)
 
 
-ROWS = {"archive": load, "pull": pull, "build": build, "lists": lists, "running": running}
+ROWS = {"archive": load, "unpack": unpack, "pull": pull, "build": build, "lists": lists, "running": running}

@@ -48,6 +48,7 @@ class Bench:
         self.quick = options.quick
         self.cap = 20 if options.quick else 60
         self.tool = options.tool
+        self.binaries = options.binaries
         self.say = options.say
         self.numbers = count(1)
         self.rows = []

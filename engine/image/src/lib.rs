@@ -53,6 +53,7 @@ pub use self::making::{Keep, Making, NewLayer};
 pub use self::pull::Described;
 pub use self::reference::Reference;
 pub use self::registry::SearchResult;
+pub use self::store::unpack_layer;
 pub use self::request::{PullRequest, Pulled, PushRequest, Pushed, RegistryAuth};
 use self::store::Store;
 use engine_error::{Error, Result};

@@ -31,6 +31,7 @@ use std::time::{Duration, SystemTime};
 use self::damage::Damaged;
 use self::index::Record;
 pub(super) use self::index::{CONFIG, MANIFEST, name};
+pub use self::layers::unpack_layer;
 pub(super) use self::layers::{Layer, Unplaced};
 pub(super) use self::pack::Packed;
 use self::users::User;

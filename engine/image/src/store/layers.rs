@@ -195,6 +195,17 @@ impl Store {
     }
 }
 
+/// Unpacks a layer into an empty directory, as it comes into a store, and returns the digest of what
+/// was in it: neither the disk nor the store is told of it.
+///
+/// # Errors
+///
+/// As of reading the archive and writing its files; `InvalidData` where it is damaged or over the limits.
+pub fn unpack_layer(blob: File, into: &Path) -> io::Result<Digest> {
+    let size = blob.metadata()?.len();
+    unpack_stream(blob, size, into, None).map(|stream| stream.diff_id)
+}
+
 /// How a file is compressed, and what is in it, within limits.
 fn unpacking(file: File) -> io::Result<(Compression, impl Read)> {
     let packed = Packed::whole(file.metadata()?.len());
