@@ -53,9 +53,9 @@ pub use self::making::{Keep, Making, NewLayer};
 pub use self::pull::Described;
 pub use self::reference::Reference;
 pub use self::registry::SearchResult;
-pub use self::store::unpack_layer;
 pub use self::request::{PullRequest, Pulled, PushRequest, Pushed, RegistryAuth};
 use self::store::Store;
+pub use self::store::unpack_layer;
 use engine_error::{Error, Result};
 
 /// The images of one daemon.

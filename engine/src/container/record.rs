@@ -4,6 +4,7 @@
 //! stay for whoever mends the record, or discards it.
 
 mod form;
+mod values;
 
 use std::collections::HashSet;
 

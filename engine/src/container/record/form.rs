@@ -8,14 +8,13 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use cnm::{Mac, NetworkId, PortBinding, Protocol, SandboxId};
 use ipnetwork::IpNetwork;
 use runtime::spec::{Mount, MountKind, Recursion, Resources};
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::super::health::{Health, HealthStatus, Healthcheck, Outcome};
@@ -25,6 +24,7 @@ use super::super::state::{State, Status};
 use super::super::{
     Container, ContainerId, Draining, EndpointView, LinkTo, MountPoint, Paths, Resolved,
 };
+use super::values::{Shared, Word};
 
 /// What is written of a value of the model.
 pub(super) trait Form<M>: Sized {
@@ -64,48 +64,6 @@ impl<M, F: Form<M>> Form<(String, M)> for (String, F) {
         (self.0, self.1.model())
     }
 }
-
-/// Docker's words for a mode are its text.
-impl<M: From<String> + Into<String>> Form<M> for Word {
-    fn of(model: M) -> Self {
-        Self(model.into())
-    }
-
-    fn model(self) -> M {
-        self.0.into()
-    }
-}
-
-/// What the model shares between its copies is written as what it is.
-#[derive(Default)]
-pub(super) struct Shared(Arc<Value>);
-
-impl Form<Arc<Value>> for Shared {
-    fn of(model: Arc<Value>) -> Self {
-        Self(model)
-    }
-
-    fn model(self) -> Arc<Value> {
-        self.0
-    }
-}
-
-impl Serialize for Shared {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        self.0.serialize(serializer)
-    }
-}
-
-impl<'de> Deserialize<'de> for Shared {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Value::deserialize(deserializer).map(|value| Self(Arc::new(value)))
-    }
-}
-
-/// A mode in Docker's words.
-#[derive(Default, Serialize, Deserialize)]
-#[serde(transparent)]
-pub(super) struct Word(String);
 
 /// Declares the form of a structure, with the way from the model and back. `as_they_are` are the
 /// fields of types that are the same on both sides; the others have forms of their own.
