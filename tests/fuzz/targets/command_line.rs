@@ -16,7 +16,7 @@ fuzz_target!(|text: &str| {
     match engine::cli::create_body(&words) {
         Ok(body) => {
             assert!(body["Image"].is_string(), "{body}");
-            if let Err(error) = spec(&body, &Defaults::default()) {
+            if let Err(error) = spec(body, &Defaults::default()) {
                 assert!(!error.to_string().is_empty());
             }
         }

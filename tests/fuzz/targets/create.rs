@@ -20,10 +20,10 @@ fn defaults() -> Defaults {
 
 fuzz_target!(|bytes: &[u8]| {
     let Ok(body) = serde_json::from_slice::<Value>(bytes) else { return };
-    let Ok(made) = spec(&body, &defaults()) else { return };
-    let mut shown = made.wire_config.clone();
-    shown["HostConfig"] = made.wire_host_config.clone();
-    let again = spec(&shown, &defaults()).expect("what is shown is a request");
+    let Ok(made) = spec(body, &defaults()) else { return };
+    let mut shown = Value::clone(&made.wire_config);
+    shown["HostConfig"] = Value::clone(&made.wire_host_config);
+    let again = spec(shown, &defaults()).expect("what is shown is a request");
     assert_eq!(
         (again.wire_config, again.wire_host_config),
         (made.wire_config, made.wire_host_config)

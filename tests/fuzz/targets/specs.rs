@@ -29,7 +29,7 @@ fuzz_target!(|bytes: &[u8]| {
     match engine::cli::create_body(&[&format!("{flag}={text}"), "image"]) {
         Ok(body) => {
             assert_eq!(body["Image"], "image", "{body}");
-            if let Err(error) = spec(&body, &Defaults::default()) {
+            if let Err(error) = spec(body, &Defaults::default()) {
                 assert!(!error.to_string().is_empty());
             }
         }
