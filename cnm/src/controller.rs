@@ -52,7 +52,7 @@ use crate::{
 pub(crate) use claims::Binding;
 pub use claims::{ClaimedEndpoint, Claims, Decision, Lent, Unclaimed, WantedAddress};
 pub use cluster::Awaited;
-use cluster::{Nodes, Peers};
+use cluster::{Nodes, Peers, Ways};
 pub use error::ControllerError;
 pub use facts::{HostFacts, HostLink};
 pub use hold::{Asker, Hold};
@@ -89,11 +89,10 @@ pub struct Controller {
     recovered: BTreeSet<u64>,
     next: u64,
     ula: Option<IpNetwork>,
-    /// The MTU of the host's way out, and that of its ways to the cluster's other hosts.
+    /// The MTU of the host's way out.
     egress_mtu: Option<u32>,
-    tunnel_mtu: Option<u32>,
-    /// Where tunnels are sent from.
-    tunnel_local: Option<IpAddr>,
+    /// The host's ways to the cluster's other hosts.
+    ways: Ways,
     unreadable: Vec<Unreadable>,
 }
 
@@ -287,11 +286,11 @@ impl Controller {
             next: 1,
             ula: None,
             egress_mtu: None,
-            tunnel_mtu: None,
-            tunnel_local: None,
+            ways: Ways::default(),
             unreadable: Vec::new(),
         };
         controller.read(store)?;
+        controller.ways.encrypts = controller.has_encrypted();
         Ok(controller)
     }
 

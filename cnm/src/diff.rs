@@ -86,6 +86,7 @@ fn changes_in_place(from: &Value, to: &Value) -> bool {
         | (Value::Nexthop { .. }, Value::Nexthop { .. })
         | (Value::NexthopGroup { .. }, Value::NexthopGroup { .. })
         | (Value::Via { .. }, Value::Via { .. })
+        | (Value::Remote(_), Value::Remote(_))
         | (Value::Text(_), Value::Text(_))
         | (Value::Route { .. }, Value::Route { .. })
         | (Value::HostRoute { .. }, Value::HostRoute { .. }) => true,
@@ -102,13 +103,14 @@ fn same_link(from: &Link, to: &Link) -> bool {
     same_kind(&from.kind, &to.kind) && mac && owner
 }
 
-/// A tunnel may send from another address of the same family.
+/// A tunnel may send from another address of the same family, and a link that encrypts have another key or port.
 fn same_kind(from: &LinkKind, to: &LinkKind) -> bool {
     match (from, to) {
         (LinkKind::Vxlan { local: before, .. }, LinkKind::Vxlan { vni, port, local }) => {
             let as_before = LinkKind::Vxlan { vni: *vni, port: *port, local: *before };
             *from == as_before && before.is_ipv4() == local.is_ipv4()
         }
+        (LinkKind::WireGuard { .. }, LinkKind::WireGuard { .. }) => true,
         _ => from == to,
     }
 }

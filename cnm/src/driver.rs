@@ -13,7 +13,7 @@ use crate::options::{Described, OptionError};
 use crate::sandbox::Attachment;
 use crate::{
     EndpointId, HasKind, Key, Kind, LinkKind, LinkName, Mac, Network, Ns, PortBinding, Protocol,
-    Sandbox, SandboxId, State, Value,
+    Sandbox, SandboxId, State, Value, WireGuard,
 };
 
 /// A driver: what networks of one kind are like, and which kernel state realises them.
@@ -256,6 +256,8 @@ pub struct Reading {
     pub vni: Option<u32>,
     /// The port that its tunnels are to have.
     pub port: Option<u16>,
+    /// Whether its tunnels are to be encrypted ([`crate::network::Tunnel::encrypted`]).
+    pub encrypted: bool,
     /// Options that have no effect, in sentences.
     pub warnings: Vec<String>,
 }
@@ -331,6 +333,17 @@ pub struct Node {
     pub number: u32,
     /// Where tunnels to it end.
     pub address: IpAddr,
+    /// How it takes part in what is encrypted, if it can.
+    pub wireguard: Option<WireGuard>,
+}
+
+/// What encrypted networks need of this host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Encryption {
+    /// How it takes part.
+    pub own: WireGuard,
+    /// The MTU of the link that encrypts.
+    pub mtu: u32,
 }
 
 impl PartialEq for dyn Driver {
@@ -361,8 +374,8 @@ pub trait Planner: fmt::Debug + Send + Sync {
     ) -> Result<State, PlanError>;
 
     /// The kernel state that all networks of a cluster share: the ways to its other hosts, and whose
-    /// tunnels are let in.
-    fn cluster(&self, _nodes: &[Node]) -> State {
+    /// tunnels are let in. Where there are encrypted networks, what encrypts, too.
+    fn cluster(&self, _nodes: &[Node], _encryption: Option<&Encryption>) -> State {
         State::default()
     }
 
@@ -414,6 +427,12 @@ pub enum PlanError {
     /// Nobody told of the tunnel of a network that is one of a cluster's.
     #[error("network {network} is one of a cluster, and nobody told of its tunnel")]
     NoTunnel {
+        /// The network's name.
+        network: String,
+    },
+    /// The tunnel of a network that is to be encrypted is not.
+    #[error("network {network} is to be encrypted, and its tunnel is not: nothing of it is made")]
+    InTheClear {
         /// The network's name.
         network: String,
     },

@@ -153,6 +153,20 @@ pub enum Element {
         /// Its address.
         address: IpAddr,
     },
+    /// A link of the host's that encrypts: nothing but frames of [`Element::Encrypted`] tunnels comes by it.
+    /// Present.
+    Encrypting {
+        /// The link.
+        link: LinkName,
+    },
+    /// What the frames of an encrypted tunnel are known by: they come and leave by a link that encrypts, and
+    /// by no other. Present.
+    Encrypted {
+        /// The UDP port.
+        port: u16,
+        /// The network's number.
+        vni: u32,
+    },
     /// Two subnets of one network whose endpoints, behind such links, may talk. Present.
     Together {
         /// The subnet of the one that begins.
@@ -189,6 +203,8 @@ impl fmt::Display for Element {
             Self::Behind { link, address } => write!(f, "behind {link} {address}"),
             Self::Tunnel { port, vni } => write!(f, "tunnel {vni} port {port}"),
             Self::TunnelSource { address } => write!(f, "tunnel source {address}"),
+            Self::Encrypting { link } => write!(f, "encrypting {link}"),
+            Self::Encrypted { port, vni } => write!(f, "encrypted {vni} port {port}"),
             Self::Together { from, to } => write!(f, "together {from} to {to}"),
             Self::Open { address, protocol, port } => write!(f, "open {address} {port}/{protocol}"),
             Self::Apart { link } => write!(f, "apart {link}"),

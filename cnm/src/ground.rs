@@ -55,6 +55,7 @@ pub fn rests_on(key: &Key, value: &Value) -> Vec<Ground> {
         Key::Address { ns, link, .. } | Key::Neighbour { ns, link, .. } => {
             vec![inside(ns), on(ns, link)]
         }
+        Key::Peer { link, .. } => vec![host(link)],
         Key::Nexthop { .. } => match value {
             Value::NexthopGroup { of } => vec![Ground::Nexthop(*of)],
             _ => Vec::new(),

@@ -27,6 +27,7 @@ mod record;
 pub mod sandbox;
 pub mod state;
 pub mod store;
+pub mod wireguard;
 
 pub use controller::{Controller, Transaction};
 pub use diff::{Plan, Step, diff};
@@ -42,3 +43,4 @@ pub use network::{Network, NetworkSpec, Pool};
 pub use sandbox::Sandbox;
 pub use state::{Key, Ns, State, Value};
 pub use store::Store;
+pub use wireguard::WireGuard;

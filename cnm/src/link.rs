@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::wireguard::PublicKey;
 use crate::{LinkName, Mac, Ns};
 
 /// A network interface.
@@ -66,6 +67,13 @@ pub enum LinkKind {
         port: u16,
         /// The address it sends from.
         local: IpAddr,
+    },
+    /// A link whose packets are encrypted ([`crate::wireguard`]). Whom it sends to is in [`crate::Key::Peer`].
+    WireGuard {
+        /// The public half of its key. The other one is the kernel's, and no part of any state.
+        key: PublicKey,
+        /// The UDP port that it listens at.
+        port: u16,
     },
     /// A link of the host's that somebody else made, and has back when it is removed here. Its MTU
     /// is for them to say.
@@ -132,7 +140,11 @@ impl LinkKind {
             Self::Macvlan { parent, .. }
             | Self::Ipvlan { parent, .. }
             | Self::Vlan { parent, .. } => Some(parent),
-            Self::Bridge | Self::Veth { .. } | Self::Vxlan { .. } | Self::Moved { .. } => None,
+            Self::Bridge
+            | Self::Veth { .. }
+            | Self::Vxlan { .. }
+            | Self::WireGuard { .. }
+            | Self::Moved { .. } => None,
         }
     }
 
@@ -165,6 +177,7 @@ impl fmt::Display for LinkKind {
             }
             Self::Vlan { parent, id } => write!(f, "vlan {id} of {parent}"),
             Self::Vxlan { vni, port, local } => write!(f, "vxlan {vni} from {local} port {port}"),
+            Self::WireGuard { key, port } => write!(f, "wireguard {key} port {port}"),
             Self::Moved { from } => write!(f, "moved from {from}"),
         }
     }

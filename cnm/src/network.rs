@@ -66,6 +66,9 @@ pub struct Tunnel {
     pub port: u16,
     /// The address of this host that they are sent from. The daemon tells it if it is another one.
     pub local: IpAddr,
+    /// Whether they go by the link that encrypts, and by no other: then the address is the one in there.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub encrypted: bool,
     /// The largest packet that the ways to all other hosts take, as far as it is known: the daemon's to
     /// tell, and no part of a record.
     #[serde(skip)]

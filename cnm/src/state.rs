@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::element::Element;
 use crate::lead::Lead;
 use crate::link::{Damage, Link};
+use crate::wireguard::{PublicKey, Remote};
 use crate::{LinkName, Mac, SandboxId};
 
 /// A set of kernel objects, each stored under the key that identifies it.
@@ -62,6 +63,13 @@ pub enum Key {
         ns: Ns,
         /// The destination; `0.0.0.0/0` and `::/0` are the default routes.
         destination: IpNetwork,
+    },
+    /// Whom a link that encrypts sends to. Value: [`Value::Remote`].
+    Peer {
+        /// The link.
+        link: LinkName,
+        /// The peer's key.
+        key: PublicKey,
     },
     /// A way to the end of tunnels on another host, or a group of such ways. The group of one way
     /// stays where the way is changed, with all that leads to it. Value: [`Value::Nexthop`] or
@@ -174,6 +182,8 @@ pub enum Value {
         /// The number of the way.
         of: u32,
     },
+    /// Where a peer is.
+    Remote(Remote),
     /// By a group of ways.
     Via {
         /// The number of the group.
@@ -185,7 +195,7 @@ pub enum Value {
         port: LinkName,
     },
     /// As nothing of ours is: a tunnel's entry that leads to addresses, a station that is at a port for
-    /// now only, a way that leads to no host, a program of another version. Observed, never desired.
+    /// now only, a way that leads to no host, a program of another version, a peer that may send from elsewhere. Observed, never desired.
     Astray,
     /// A neighbour that the link answers for, with its own hardware address, so that what is sent
     /// to it comes to the host.
@@ -286,6 +296,7 @@ impl Key {
             | Self::Route { ns, .. }
             | Self::Neighbour { ns, .. } => ns,
             Self::Port { .. }
+            | Self::Peer { .. }
             | Self::Nexthop { .. }
             | Self::Fdb { .. }
             | Self::Station { .. }
@@ -355,6 +366,7 @@ impl fmt::Display for Key {
             Self::Neighbour { ns, link, address } => {
                 write!(f, "neighbour {address} dev {link} in {ns}")
             }
+            Self::Peer { link, key } => write!(f, "peer {key} of {link}"),
             Self::Nexthop { id } => write!(f, "nexthop {id}"),
             Self::Fdb { link, mac } => write!(f, "fdb {mac} dev {link}"),
             Self::Station { port, mac } => write!(f, "station {mac} port {port}"),
@@ -379,6 +391,7 @@ impl fmt::Display for Value {
             Self::Proxied => f.write_str(" proxied"),
             Self::Nexthop { via } => write!(f, " via {via}"),
             Self::NexthopGroup { of } => write!(f, " group of {of}"),
+            Self::Remote(Remote { endpoint, address }) => write!(f, " {address} at {endpoint}"),
             Self::Via { group } => write!(f, " via group {group}"),
             Self::Behind { port } => write!(f, " behind {port}"),
             Self::Astray => f.write_str(" astray"),

@@ -26,6 +26,7 @@ mod shortcut;
 mod sockets;
 pub mod sysctl;
 mod tag;
+mod wireguard;
 
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -37,6 +38,7 @@ pub use linux::{Announcements, HostPorts, Linux};
 pub use listening::Listeners;
 pub use memory::Memory;
 pub use netns::Netns;
+pub use wireguard::PrivateKey;
 
 /// Something that holds kernel objects: Linux, or a fake of it.
 pub trait Kernel: Send + Sync + std::fmt::Debug {

@@ -22,6 +22,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use cnm::Driver;
+use cnm::driver::{Encryption, Node};
 use cnm::sandbox::Attachment;
 use cnm::{Key, Ns, PlanError, Planner, PortBinding, Sandbox, State, Value};
 
@@ -73,8 +74,8 @@ impl Planner for Drivers {
         Ok(state)
     }
 
-    fn cluster(&self, nodes: &[cnm::driver::Node]) -> State {
-        overlay::cluster(nodes)
+    fn cluster(&self, nodes: &[Node], encryption: Option<&Encryption>) -> State {
+        overlay::cluster(nodes, encryption)
     }
 
     fn carried(

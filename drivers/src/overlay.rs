@@ -10,10 +10,11 @@
 //! gets another address, the way is changed, and whatever number of entries with it.
 
 mod options;
+mod wireguard;
 
 use std::collections::BTreeMap;
 
-use cnm::driver::{Driver, Node, Peer, Profile, Reading, Room, Scope, Traits};
+use cnm::driver::{Driver, Encryption, Node, Peer, Profile, Reading, Room, Scope, Traits};
 use cnm::network::Tunnel;
 use cnm::options::{Described, OptionError};
 use cnm::sandbox::Attachment;
@@ -75,14 +76,6 @@ impl Driver for Overlay {
     }
 
     fn check(&self, network: &Network) -> Result<(), OptionError> {
-        if options::is_encrypted(&network.given_options) {
-            return Err(OptionError::Contradiction(
-                "an overlay network cannot be encrypted by this version, and nothing is sent in the clear \
-                 that should be: leave out --opt encrypted, or encrypt what is between the hosts (WireGuard, \
-                 IPsec) and have them advertise the addresses in there"
-                    .to_owned(),
-            ));
-        }
         bridge::check_mtu(network, &options::of(network))?;
         if network.tunnel.is_none() {
             return Err(OptionError::Contradiction(
@@ -95,7 +88,9 @@ impl Driver for Overlay {
     }
 
     fn kinds(&self, network: &Network) -> Vec<LinkKind> {
-        network.tunnel.as_ref().map(kind).into_iter().collect()
+        let Some(tunnel) = &network.tunnel else { return Vec::new() };
+        let encrypts = tunnel.encrypted.then(wireguard::any);
+        encrypts.into_iter().chain([kind(tunnel)]).collect()
     }
 
     fn room(&self, _network: &Network) -> Option<Room> {
@@ -131,7 +126,12 @@ impl Driver for Overlay {
             sysctl::of_tunnel(&name).map(|path| (Key::Sysctl { ns: Ns::Host, path }, off.clone())),
         );
         let Tunnel { vni, port, .. } = *tunnel;
-        state.insert(Key::Element(Element::Tunnel { port, vni }), Value::Present);
+        let is_let_in = if tunnel.encrypted {
+            Element::Encrypted { port, vni }
+        } else {
+            Element::Tunnel { port, vni }
+        };
+        state.insert(Key::Element(is_let_in), Value::Present);
         if options::has_shortcut(&network.given_options) {
             state.insert(Key::Shortcut { tunnel: name, port: None }, Value::Present);
         }
@@ -143,6 +143,8 @@ impl Driver for Overlay {
         let port = link(network);
         let shortcut = options::has_shortcut(&network.given_options);
         let mut state = State::default();
+        let Ok(tunnel) = tunnel(network) else { return state };
+        let way = if tunnel.encrypted { wireguard::way } else { way };
         for Peer { mac, node, addresses, .. } in peers {
             let (link, mac, (_, group)) = (port.clone(), *mac, way(*node));
             state.insert(Key::Fdb { link, mac }, Value::Via { group });
@@ -193,8 +195,8 @@ fn shortcut(of: Attachment<'_>) -> Vec<(Key, Value)> {
     outward.chain([inward, (program, Value::Present)]).collect()
 }
 
-/// The ways to the other hosts of a cluster, and whose tunnels are let in.
-pub(crate) fn cluster(nodes: &[Node]) -> State {
+/// The ways to the other hosts of a cluster, and whose tunnels are let in; what encrypts, if anything is to.
+pub(crate) fn cluster(nodes: &[Node], encryption: Option<&Encryption>) -> State {
     let of_node = |node: &Node| {
         let ((id, group), Node { address, .. }) = (way(node.number), *node);
         let source = Key::Element(Element::TunnelSource { address });
@@ -204,7 +206,8 @@ pub(crate) fn cluster(nodes: &[Node]) -> State {
             (source, Value::Present),
         ]
     };
-    nodes.iter().flat_map(of_node).collect()
+    let encrypted = encryption.map(|encryption| wireguard::cluster(nodes, encryption));
+    nodes.iter().flat_map(of_node).chain(encrypted.into_iter().flatten()).collect()
 }
 
 /// What of a packet the tunnel takes for itself: frame, VXLAN, UDP and the outer IP header.
@@ -218,9 +221,15 @@ fn way(node: u32) -> (u32, u32) {
     (way, way.wrapping_add(1))
 }
 
+/// The tunnel of a network; one that is to be encrypted has no other.
 fn tunnel(network: &Network) -> Result<&Tunnel, PlanError> {
-    let without = || PlanError::NoTunnel { network: network.name.clone() };
-    network.tunnel.as_ref().ok_or_else(without)
+    let name = || network.name.clone();
+    let tunnel = network.tunnel.as_ref();
+    let tunnel = tunnel.ok_or_else(|| PlanError::NoTunnel { network: name() })?;
+    if options::is_encrypted(&network.given_options) != tunnel.encrypted {
+        return Err(PlanError::InTheClear { network: name() });
+    }
+    Ok(tunnel)
 }
 
 /// The tunnel's link on the host.

@@ -1,5 +1,6 @@
 //! Plans of models, as text.
 
+mod encrypted;
 mod newcomer;
 mod plugin;
 mod ports;

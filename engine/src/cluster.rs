@@ -6,6 +6,7 @@
 
 pub(crate) mod address;
 mod check;
+mod encryption;
 mod follow;
 mod member;
 mod names;

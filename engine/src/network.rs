@@ -174,7 +174,13 @@ impl Networks {
 
     /// The network with this full id, name or unique id prefix.
     pub fn network(&self, key: &str) -> Result<Arc<Network>> {
-        Ok(self.controller().network(key)?)
+        let found = self.controller().network(key);
+        match found {
+            Err(error) if cnm::HasKind::kind(&error) == cnm::Kind::NotFound => {
+                Err(self.missing(key).unwrap_or_else(|| error.into()))
+            }
+            found => Ok(found?),
+        }
     }
 
     // === Sandboxes ===

@@ -8,8 +8,11 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::Controller;
-use crate::driver::{Node, Peer, PeersChange};
-use crate::{Element, EndpointId, Key, LinkName, Mac, Network, NetworkId, Ns, State};
+use crate::driver::{Encryption, Node, Peer, PeersChange};
+use crate::{
+    Element, EndpointId, Key, LinkName, Mac, Network, NetworkId, Ns, State, WireGuard, ground,
+    wireguard,
+};
 
 /// What is known of the cluster's other hosts.
 #[derive(Debug, Default)]
@@ -19,12 +22,25 @@ pub(super) enum Nodes {
     None,
     /// It is in one, and nobody has told of them.
     Awaited,
-    /// Their addresses, by number.
-    Known(BTreeMap<u32, IpAddr>),
+    /// These, by number.
+    Known(BTreeMap<u32, Node>),
+}
+
+/// What tunnels go by.
+#[derive(Debug, Default)]
+pub(super) struct Ways {
+    /// The largest packet that the ways to all other hosts take.
+    pub(super) mtu: Option<u32>,
+    /// Where tunnels are sent from.
+    pub(super) local: Option<IpAddr>,
+    /// How this host takes part in what is encrypted, once that is known.
+    pub(super) wireguard: Option<WireGuard>,
+    /// Whether there are encrypted networks, or about to be.
+    pub(super) encrypts: bool,
 }
 
 impl Nodes {
-    fn known(&self) -> Option<&BTreeMap<u32, IpAddr>> {
+    fn known(&self) -> Option<&BTreeMap<u32, Node>> {
         match self {
             Self::Known(nodes) => Some(nodes),
             Self::None | Self::Awaited => None,
@@ -46,7 +62,17 @@ impl Awaited {
     /// Whether an object is among it.
     pub fn has(&self, key: &Key) -> bool {
         match key {
-            Key::Nexthop { .. } | Key::Element(Element::TunnelSource { .. }) => self.nodes,
+            Key::Nexthop { .. }
+            | Key::Peer { .. }
+            | Key::Element(Element::TunnelSource { .. } | Element::Encrypting { .. }) => self.nodes,
+            Key::Link { ns: Ns::Host, name: link } | Key::Address { ns: Ns::Host, link, .. }
+                if link.as_str() == wireguard::LINK =>
+            {
+                self.nodes
+            }
+            Key::Sysctl { ns: Ns::Host, path } => {
+                self.nodes && ground::link_of(path).is_some_and(|on| on.as_str() == wireguard::LINK)
+            }
             Key::Fdb { link, .. }
             | Key::Station { port: link, .. }
             | Key::Lead { tunnel: link, .. }
@@ -176,9 +202,12 @@ impl Controller {
     /// Notes which other hosts the cluster has. Gives back the kernel state of what all networks
     /// share, and of the endpoints on hosts that come or go, before and after.
     pub fn tell_nodes(&mut self, nodes: &[Node]) -> (State, State) {
-        let after: BTreeMap<_, _> = nodes.iter().map(|node| (node.number, node.address)).collect();
+        let after: BTreeMap<_, _> = nodes.iter().map(|node| (node.number, *node)).collect();
         let known = self.nodes.known().cloned().unwrap_or_default();
-        let moves = |peer: &&Peer| known.contains_key(&peer.node) != after.contains_key(&peer.node);
+        let ways = |nodes: &BTreeMap<u32, Node>, peer: &Peer| {
+            nodes.get(&peer.node).map(|node| node.wireguard.is_some())
+        };
+        let moves = |peer: &&Peer| ways(&known, peer) != ways(&after, peer);
         let concerned: BTreeMap<_, _> = self
             .peers
             .iter()
@@ -193,16 +222,39 @@ impl Controller {
     /// Notes the largest packet that the ways to all other hosts take, which networks have that were
     /// given no MTU. What the kernel has is then to be healed. Returns whether it is another one.
     pub fn tell_tunnel_mtu(&mut self, mtu: Option<u32>) -> bool {
-        let changed = self.tunnel_mtu != mtu;
-        self.tunnel_mtu = mtu;
+        let changed = self.ways.mtu != mtu;
+        self.ways.mtu = mtu;
         changed && self.follow_ways()
     }
 
     /// Notes the address that tunnels are sent from. What the kernel has is then to be healed. Returns
     /// whether a network had another one.
     pub fn tell_local_address(&mut self, local: IpAddr) -> bool {
-        self.tunnel_local = Some(local);
+        self.ways.local = Some(local);
         self.follow_ways()
+    }
+
+    /// Notes how this host takes part in what is encrypted, if it can. Gives back the kernel state of what
+    /// all networks share, before and after; what else the kernel has is then to be healed.
+    pub fn tell_wireguard(&mut self, own: Option<WireGuard>) -> (State, State) {
+        let before = self.plan_cluster();
+        self.ways.wireguard = own;
+        self.follow_ways();
+        (before, self.plan_cluster())
+    }
+
+    /// Notes whether there is an encrypted network, or about to be one. Gives back the kernel state of what
+    /// all networks share, before and after.
+    pub fn tell_encryption(&mut self, wanted: bool) -> (State, State) {
+        let before = self.plan_cluster();
+        self.ways.encrypts = wanted;
+        (before, self.plan_cluster())
+    }
+
+    /// Whether there is an encrypted network.
+    pub fn has_encrypted(&self) -> bool {
+        let mut tunnels = self.networks.values().filter_map(|network| network.tunnel);
+        tunnels.any(|tunnel| tunnel.encrypted)
     }
 
     /// What is awaited of others, by whom the kernel has it already.
@@ -225,9 +277,10 @@ impl Controller {
     /// The kernel state that all networks share.
     pub(super) fn plan_cluster(&self) -> State {
         let nodes = self.nodes.known().into_iter().flatten();
-        let nodes: Vec<_> =
-            nodes.map(|(number, address)| Node { number: *number, address: *address }).collect();
-        self.planner.cluster(&nodes)
+        let nodes: Vec<_> = nodes.map(|(_, node)| *node).collect();
+        let mtu = wireguard::mtu(self.way_mtu(), self.outer());
+        let own = self.ways.wireguard.filter(|_| self.ways.encrypts);
+        self.planner.cluster(&nodes, own.map(|own| Encryption { own, mtu }).as_ref())
     }
 
     /// That, and some endpoints on other hosts.
@@ -250,7 +303,10 @@ impl Controller {
     /// What leads to some endpoints, as far as their hosts are there.
     fn plan_peers<'a>(&self, network: &Network, peers: impl Iterator<Item = &'a Peer>) -> State {
         let Some(nodes) = self.nodes.known() else { return State::default() };
-        let reachable: Vec<_> = peers.filter(|peer| nodes.contains_key(&peer.node)).collect();
+        let encrypted = network.tunnel.is_some_and(|tunnel| tunnel.encrypted);
+        let leads_to = |node: &Node| !encrypted || node.wireguard.is_some();
+        let reachable = |peer: &&Peer| nodes.get(&peer.node).is_some_and(leads_to);
+        let reachable: Vec<_> = peers.filter(reachable).collect();
         network.driver.peers(network, &reachable)
     }
 

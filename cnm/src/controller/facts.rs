@@ -1,14 +1,19 @@
 //! What the host has by itself, which decisions go by.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
 use ipnetwork::IpNetwork;
 
 use super::Controller;
-use crate::network::Tunnel;
+use crate::driver::Reading;
+use crate::network::{NetworkSpec, Tunnel};
+use crate::wireguard::overhead;
 use crate::{LinkName, Network};
+
+/// What links take that nobody said anything else of.
+const ETHERNET: u32 = 1500;
 
 /// What the host already uses, to be avoided by the default pools.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -59,12 +64,38 @@ impl Controller {
         if network.egress_mtu != self.egress_mtu {
             Arc::make_mut(&mut network).egress_mtu = self.egress_mtu;
         }
-        let (mtu, local) = (self.tunnel_mtu, self.tunnel_local);
-        let of = |tunnel: Tunnel| Tunnel { mtu, local: local.unwrap_or(tunnel.local), ..tunnel };
-        let tunnel = network.tunnel.map(of);
+        let tunnel = network.tunnel.map(|tunnel| self.tunnel_here(tunnel));
         if network.tunnel != tunnel {
             Arc::make_mut(&mut network).tunnel = tunnel;
         }
         network
+    }
+
+    /// The tunnel of a network that is to be, if it is to have one.
+    pub(super) fn tunnel_of(&self, spec: &NetworkSpec, reading: &Reading) -> Option<Tunnel> {
+        let tunnel = spec.tunnel?;
+        let encrypted = tunnel.encrypted || reading.encrypted;
+        Some(self.tunnel_here(Tunnel { encrypted, ..tunnel }))
+    }
+
+    /// A tunnel as it is from where this host is. One that is encrypted is inside of what encrypts it.
+    pub(super) fn tunnel_here(&self, tunnel: Tunnel) -> Tunnel {
+        let (mtu, local) = (self.ways.mtu, self.ways.local);
+        if !tunnel.encrypted {
+            return Tunnel { mtu, local: local.unwrap_or(tunnel.local), ..tunnel };
+        }
+        let inside = self.ways.wireguard.map(|own| own.address.into());
+        let mtu = self.way_mtu().saturating_sub(overhead(self.outer()));
+        Tunnel { mtu: Some(mtu), local: inside.unwrap_or(tunnel.local), ..tunnel }
+    }
+
+    /// The largest packet that the ways to all other hosts take.
+    pub(super) fn way_mtu(&self) -> u32 {
+        self.ways.mtu.unwrap_or(ETHERNET)
+    }
+
+    /// An address of the family that hosts talk; of the one that takes more where nobody told.
+    pub(super) fn outer(&self) -> IpAddr {
+        self.ways.local.unwrap_or(Ipv6Addr::UNSPECIFIED.into())
     }
 }

@@ -16,7 +16,7 @@ use crate::ipam::pools::{Supply, overlapped, taken_by_host};
 use crate::ipam::range::{overlap, span};
 use crate::ipam::short;
 use crate::name::check_network;
-use crate::network::{Addressing, PoolSpec, Tunnel, own_options, resolvers};
+use crate::network::{Addressing, PoolSpec, own_options, resolvers};
 use crate::{Endpoint, Kind, Network, NetworkId, NetworkSpec, Pool};
 
 /// Names that mean something of their own where a network is named.
@@ -152,7 +152,7 @@ impl Controller {
             labels: spec.labels.clone(),
             parent: None,
             egress_mtu: self.egress_mtu,
-            tunnel: spec.tunnel.map(|tunnel| Tunnel { mtu: self.tunnel_mtu, ..tunnel }),
+            tunnel: self.tunnel_of(spec, &reading),
         };
         network.borrowed = borrows(&network, host)?;
         driver.check(&network)?;

@@ -10,13 +10,14 @@ use std::sync::mpsc::{Receiver, channel};
 
 use cnm::controller::HostFacts;
 use cnm::driver::Probe;
+use cnm::wireguard::PublicKey;
 use cnm::{LinkKind, LinkName, Mac, Plan, PortBinding, Protocol, SandboxId, State};
 
 use super::conntrack::Way;
 use super::nft::Foreign;
 use super::{
-    Announcements, HostPorts, Kernel, KernelError, Linux, Listeners, Memory, ResolverSockets,
-    UserNamespace,
+    Announcements, HostPorts, Kernel, KernelError, Linux, Listeners, Memory, PrivateKey,
+    ResolverSockets, UserNamespace,
 };
 use crate::dhcp::Port;
 
@@ -48,6 +49,9 @@ pub trait Host: Kernel {
     fn supports(&self, _kinds: &[LinkKind]) -> Result<(), KernelError> {
         Ok(())
     }
+
+    /// Has links that encrypt use this key from now on; the public half of it.
+    fn hold_key(&self, key: PrivateKey) -> Result<PublicKey, KernelError>;
 
     /// Tells when what the host uses has changed.
     fn fact_changes(&self) -> Result<Receiver<()>, KernelError>;
@@ -147,6 +151,10 @@ impl Host for Linux {
 
     fn supports(&self, kinds: &[LinkKind]) -> Result<(), KernelError> {
         Self::supports(self, kinds)
+    }
+
+    fn hold_key(&self, key: PrivateKey) -> Result<PublicKey, KernelError> {
+        Self::hold_key(self, key)
     }
 
     fn host_facts(&self) -> Result<HostFacts, KernelError> {
@@ -256,6 +264,11 @@ impl Host for Memory {
     ) -> Result<Announcements, KernelError> {
         made();
         self.apply(plan).map(|()| Announcements::default())
+    }
+
+    /// Nothing is computed: any other key does.
+    fn hold_key(&self, key: PrivateKey) -> Result<PublicKey, KernelError> {
+        Ok(key.bytes().map(|byte| !byte).into())
     }
 
     fn host_facts(&self) -> Result<HostFacts, KernelError> {

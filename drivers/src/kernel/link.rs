@@ -140,6 +140,8 @@ fn info(kind: &LinkKind) -> Vec<LinkInfo> {
         LinkKind::Ipvlan { mode, flag, .. } => ipvlan::info(*mode, *flag),
         LinkKind::Vlan { id, .. } => vlan::info(*id),
         LinkKind::Vxlan { vni, port, local } => vxlan::info(*vni, *port, *local),
+        // Its key and its peers it is told by another way (`kernel::wireguard`).
+        LinkKind::WireGuard { .. } => vec![LinkInfo::Kind(InfoKind::Wireguard)],
     }
 }
 
@@ -178,6 +180,11 @@ pub fn lacking(kind: &LinkKind) -> (&'static str, &'static str) {
             "VXLAN interfaces",
             "load its module with `modprobe vxlan`, or use a kernel with CONFIG_VXLAN",
         ),
+        LinkKind::WireGuard { .. } => (
+            "WireGuard, by which encrypted networks go from host to host",
+            "load its module with `modprobe wireguard`, use a kernel with CONFIG_WIREGUARD, or make the network \
+             without --opt encrypted",
+        ),
         LinkKind::Bridge | LinkKind::Veth { .. } | LinkKind::Moved { .. } => {
             ("bridges and veth pairs", "use a kernel with CONFIG_BRIDGE and CONFIG_VETH")
         }
@@ -210,12 +217,18 @@ pub fn sysctls(kind: &LinkKind, name: &LinkName) -> Vec<String> {
         LinkKind::Bridge => sysctl::of_bridge(name).to_vec(),
         LinkKind::Macvlan { .. } => sysctl::of_host_end(name).to_vec(),
         LinkKind::Vxlan { .. } => sysctl::of_tunnel(name).to_vec(),
+        LinkKind::WireGuard { .. } => sysctl::of_wireguard(name).to_vec(),
         // An end of a pair has [`sysctl::of_end`], if the host has a route by it.
         LinkKind::Veth { .. }
         | LinkKind::Ipvlan { .. }
         | LinkKind::Vlan { .. }
         | LinkKind::Moved { .. } => Vec::new(),
     }
+}
+
+/// Whether a link is one that encrypts.
+pub(super) fn is_wireguard(link: &Link) -> bool {
+    link.info.contains(&LinkInfo::Kind(InfoKind::Wireguard))
 }
 
 /// Whether a link is a tunnel.

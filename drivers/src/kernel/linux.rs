@@ -8,6 +8,7 @@ mod pin;
 mod requests;
 mod unlink;
 mod visit;
+mod wireguard;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
@@ -56,6 +57,7 @@ pub struct Linux {
     conntrack: Conntrack,
     shortcuts: Shortcuts,
     announcers: Mutex<Announcers>,
+    held: wireguard::Held,
     /// Namespaces that others have made for sandboxes to come.
     offered: Mutex<BTreeMap<SandboxId, UserNamespace>>,
     shadow: Arc<monitor::Shadow>,
@@ -87,6 +89,7 @@ impl Linux {
             conntrack,
             shortcuts,
             announcers: Mutex::default(),
+            held: wireguard::Held::default(),
             offered: Mutex::default(),
             sockets: Arc::new(Sockets { host: here, free: Mutex::new(vec![socket]) }),
             nft: Arc::new(nft),

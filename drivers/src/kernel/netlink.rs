@@ -1,4 +1,4 @@
-//! A route netlink socket: synchronous, pipelined, and with the kernel's own words in its errors.
+//! A netlink socket for routes and links, or for what is told by generic netlink: synchronous, pipelined, and with the kernel's own words in its errors.
 //!
 //! Any number of requests go out in one `sendmsg` and their acknowledgements are collected
 //! afterwards, so that a batch costs two switches to the kernel and one for each answer.
@@ -79,7 +79,7 @@ impl Request {
     }
 
     /// Changes an object that exists.
-    pub fn change(message: RouteNetlinkMessage) -> Self {
+    pub fn change(message: impl Into<Message>) -> Self {
         Self { flags: 0, message: message.into(), forgiven: &[] }
     }
 
@@ -99,7 +99,16 @@ impl Request {
 impl Socket {
     /// Opens a socket in the namespace of the calling thread.
     pub fn open() -> io::Result<Self> {
-        let mut socket = netlink_sys::Socket::new(netlink_sys::protocols::NETLINK_ROUTE)?;
+        Self::of(netlink_sys::protocols::NETLINK_ROUTE)
+    }
+
+    /// Opens one to what has no protocol of its own (generic netlink).
+    pub fn generic() -> io::Result<Self> {
+        Self::of(netlink_sys::protocols::NETLINK_GENERIC)
+    }
+
+    fn of(protocol: isize) -> io::Result<Self> {
+        let mut socket = netlink_sys::Socket::new(protocol)?;
         socket.bind_auto()?;
         socket.set_ext_ack(true)?;
         socket.set_cap_ack(true)?;

@@ -14,6 +14,7 @@ mod owner;
 mod rule;
 mod sandbox;
 mod set;
+mod sets;
 mod skeleton;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};

@@ -62,6 +62,11 @@ pub fn of_tunnel(link: &LinkName) -> [String; 1] {
     [disable_ipv6(link)]
 }
 
+/// The sysctls of a link that encrypts: IPv6 is what it is for.
+pub fn of_wireguard(link: &LinkName) -> [String; 1] {
+    [disable_ipv6(link)]
+}
+
 /// The sysctls of the host's own link on the parent of a network.
 pub fn of_host_end(link: &LinkName) -> [String; 5] {
     [

@@ -40,7 +40,8 @@ const OWN: &[Spec<Parsed>] = &[
         names: MTU_NAMES,
         manual: manual(
             "The largest packet, in bytes.",
-            "what the ways between the hosts take, less 50 bytes (70 where the hosts talk IPv6), which it follows",
+            "what the ways between the hosts take, less 50 bytes (70 where the hosts talk IPv6; 130 and 150 where it is \
+             encrypted), which it follows",
             "1400",
         ),
         expected: "a number of bytes from 68 to 65535, or 0 for the default,",
@@ -62,7 +63,7 @@ const OWN: &[Spec<Parsed>] = &[
         names: &["rnet.overlay.port"],
         manual: manual(
             "The UDP port of the tunnels, the same on all hosts.",
-            "that of the cluster, 4789 where nobody said otherwise",
+            "that of the cluster, 4789 where nobody said otherwise; 4790 where it is encrypted",
             "8472",
         ),
         expected: "a port from 1024 to 49151",
@@ -72,12 +73,13 @@ const OWN: &[Spec<Parsed>] = &[
     Spec {
         names: &[ENCRYPTED],
         manual: manual(
-            "Whether what is between the hosts is encrypted. Without a value it is `true`.",
+            "Whether what is between the hosts is encrypted: it goes by WireGuard, which all hosts with containers on the \
+             network need, or not at all. Without a value it is `true`.",
             "false",
             "true",
         ),
         expected: BOOLEAN,
-        set: |_, text| encrypted(text).map(drop),
+        set: |to, text| put(&mut to.reading.encrypted, encrypted(text)),
         idle: false,
     },
     Spec {

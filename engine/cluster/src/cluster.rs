@@ -2,12 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use cnm::{EndpointId, Mac, NetworkId, Store};
 use engine_error::{Error, Kind, Result};
+use sha2::{Digest as _, Sha256};
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
@@ -18,7 +19,7 @@ use crate::follow::follow;
 use crate::knowledge::{Knowledge, Part};
 use crate::local::{Local, SelfRecord};
 use crate::publish::Said;
-use crate::record::Keys;
+use crate::record::{KeyRecord, Keys};
 use crate::restore::kept;
 use crate::store::{ClusterStore, Revision, StoreError};
 use crate::view::{Changes, Delta, Listeners, View, lock};
@@ -38,6 +39,8 @@ pub struct Options {
     pub mtu: u32,
     /// The version of its rnet.
     pub release: String,
+    /// What the others need to encrypt what they send it, if it can.
+    pub wireguard: Option<KeyRecord>,
     /// Labels that it has when it joins.
     pub labels: BTreeMap<String, String>,
     /// Which boot of the host it is.
@@ -281,6 +284,18 @@ impl Cluster {
     /// This host's number, once it has joined.
     pub fn number(&self) -> Option<u32> {
         lock(&self.me).number
+    }
+
+    /// The address of a host inside of what encrypts: it follows from the cluster and the host's number, so
+    /// nobody can claim another's. Nothing before this host has joined.
+    pub fn inside(&self, number: u32) -> Option<Ipv6Addr> {
+        let identity = lock(&self.me).identity.clone()?;
+        let hash = Sha256::digest(format!("wireguard {identity}"));
+        let mut octets = [0_u8; 16];
+        octets[0] = 0xfd;
+        octets[1..6].copy_from_slice(&hash[..5]);
+        octets[12..].copy_from_slice(&number.to_be_bytes());
+        Some(octets.into())
     }
 
     /// What this host knows.

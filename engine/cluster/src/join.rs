@@ -410,6 +410,7 @@ impl Cluster {
             epoch: self.epoch,
             release: options.release.clone(),
             labels: known.map_or_else(|| options.labels.clone(), |known| known.labels.clone()),
+            wireguard: options.wireguard,
         }
     }
 

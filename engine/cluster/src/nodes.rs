@@ -8,7 +8,7 @@ use engine_error::{Error, Kind, Result};
 use tokio::time::Instant;
 
 use crate::cluster::Cluster;
-use crate::record::{AddressRecord, EndpointRecord, NodeRecord, Read, read, write};
+use crate::record::{AddressRecord, EndpointRecord, KeyRecord, NodeRecord, Read, read, write};
 use crate::store::{Compare, StoreError, Write};
 use crate::view::lock;
 
@@ -106,6 +106,12 @@ impl Cluster {
             self.done_in_the_end(Vec::new(), then).await?;
         }
         Ok(())
+    }
+
+    /// This host has another key from here on.
+    pub fn describe_key(&self, key: KeyRecord) {
+        lock(&self.options).wireguard = Some(key);
+        self.described.notify_one();
     }
 
     /// Changes the labels of a host.

@@ -28,6 +28,9 @@ pub struct Place {
     /// After how many hours a host that is away counts as gone for good, 0 for never; a day if absent.
     #[serde(default)]
     pub evict_after: Option<u32>,
+    /// The UDP port for what is encrypted; the usual one if absent.
+    #[serde(default)]
+    pub wireguard_port: Option<u16>,
     /// As whom this host asks, where the store wants to know that.
     #[serde(default)]
     pub user: Option<User>,
@@ -72,13 +75,16 @@ pub enum PlaceError {
     Name(String),
     /// There is no such option.
     #[error(
-        "unknown cluster option `{0}`: cacert, cert, key, user, password-file, node and evict-after \
-         are known"
+        "unknown cluster option `{0}`: cacert, cert, key, user, password-file, node, evict-after and \
+         wireguard-port are known"
     )]
     Option(String),
     /// A time cannot be one.
     #[error("`{0}` is no time for cluster option evict-after: use hours, such as 24h; 0 is never")]
     Hours(String),
+    /// A port cannot be one.
+    #[error("`{0}` is no port for cluster option wireguard-port: use one from 1 to 65535")]
+    Port(String),
     /// An option is of no use without another one.
     #[error("cluster option {given} needs {missing}, too")]
     Alone {
@@ -91,7 +97,7 @@ pub enum PlaceError {
 
 impl Place {
     /// Reads `etcd://host:port,host:port/name`, and options: `cacert`, `cert`, `key`, `user`,
-    /// `password-file`, `node`, `evict-after`, or dockerd's old words for the first three and for the name.
+    /// `password-file`, `node`, `evict-after`, `wireguard-port`, or dockerd's old words for the first three and for the name.
     pub fn parse(text: &str, options: &BTreeMap<String, String>) -> Result<Self, PlaceError> {
         let scheme = || PlaceError::Scheme(text.to_owned());
         let (secure, rest) = match text.split_once("://").ok_or_else(scheme)? {
@@ -116,7 +122,9 @@ impl Place {
             check_name(node)?;
         }
         let evict_after = given.evict_after.take();
-        Ok(Self { endpoints, cluster, tls, node, evict_after, user: given.user()? })
+        let wireguard_port = given.wireguard_port.take();
+        let user = given.user()?;
+        Ok(Self { endpoints, cluster, tls, node, evict_after, wireguard_port, user })
     }
 }
 
@@ -137,6 +145,7 @@ struct Options {
     name: Option<String>,
     node: Option<String>,
     evict_after: Option<u32>,
+    wireguard_port: Option<u16>,
 }
 
 impl Options {
@@ -150,6 +159,7 @@ impl Options {
                 "user" => read.user = Some(value.clone()),
                 "password-file" => read.password_file = Some(value.into()),
                 "evict-after" => read.evict_after = Some(hours(value)?),
+                "wireguard-port" => read.wireguard_port = Some(port(value)?),
                 "node" => read.node = Some(value.clone()),
                 "kv.path" => read.name = Some(value.trim_matches('/').to_owned()),
                 // Who is there is known by leases of our own.
@@ -187,6 +197,11 @@ impl Options {
 fn hours(text: &str) -> Result<u32, PlaceError> {
     let number = text.strip_suffix('h').unwrap_or(text);
     number.parse().map_err(|_| PlaceError::Hours(text.to_owned()))
+}
+
+fn port(text: &str) -> Result<u16, PlaceError> {
+    let port = text.parse().ok().filter(|port| *port > 0);
+    port.ok_or_else(|| PlaceError::Port(text.to_owned()))
 }
 
 /// `host:port` of a text that may lack the port.

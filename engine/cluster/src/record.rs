@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use cnm::wireguard::PublicKey;
 use cnm::{EndpointId, Mac, NetworkId};
 use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
@@ -34,6 +35,19 @@ pub struct NodeRecord {
     /// Labels.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
+    /// What the others need to encrypt what they send it; nothing of a host that cannot, or whose release
+    /// does not know how to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wireguard: Option<KeyRecord>,
+}
+
+/// What a host is known by where what is sent is encrypted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyRecord {
+    /// The public half of its key.
+    pub key: PublicKey,
+    /// The UDP port that it listens at.
+    pub port: u16,
 }
 
 /// That a host is there (`live/<id>`), bound to a lease.

@@ -58,6 +58,13 @@ pub async fn adopt(api: &Api) -> Result<Response> {
     Ok(body::no_content())
 }
 
+/// `POST /rnet/cluster/rekey`.
+pub async fn rekey(api: &Api) -> Result<Response> {
+    let engine = api.engine.clone();
+    let own = blocking(move || engine.membership.required()?.rekey()).await?;
+    Ok(body::json(&json!({"PublicKey": own.key.to_string()})))
+}
+
 /// `GET /rnet/cluster/check`, of all other hosts or of `node`.
 pub async fn check(api: &Api, request: &Request) -> Result<Response> {
     let engine = api.engine.clone();

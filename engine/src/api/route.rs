@@ -91,6 +91,7 @@ async fn in_cluster(
         ("POST", ["join"]) => cluster::join(&api, request).await,
         ("POST", ["leave"]) => cluster::leave(&api, &request).await,
         ("POST", ["adopt"]) => cluster::adopt(&api).await,
+        ("POST", ["rekey"]) => cluster::rekey(&api).await,
         ("GET", ["check"]) => cluster::check(&api, &request).await,
         ("GET", ["nodes"]) => cluster::nodes(&api).await,
         ("GET", ["nodes", key]) => cluster::node(&api, key).await,

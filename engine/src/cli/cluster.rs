@@ -19,6 +19,7 @@ pub(crate) async fn command(client: &Client, command: ClusterCommand) -> Outcome
         ClusterCommand::Join(args) => join(client, args).await,
         ClusterCommand::Leave(args) => leave(client, args).await,
         ClusterCommand::Ls(args) => ls(client, args).await,
+        ClusterCommand::Rekey => rekey(client).await,
     }
 }
 
@@ -93,6 +94,12 @@ async fn inspect(client: &Client, args: FormatArgs) -> Outcome {
     } else {
         template::document(&format, &found)?
     });
+    Ok(0)
+}
+
+async fn rekey(client: &Client) -> Outcome {
+    let own = client.post("/rnet/cluster/rekey", None).await?;
+    say(own["PublicKey"].as_str().unwrap_or_default());
     Ok(0)
 }
 

@@ -13,6 +13,7 @@ use drivers::kernel::echo::{self, Answer, Checksum, Path, Station};
 
 use super::member::Member;
 use super::nodes::NodeView;
+use super::sharing::is_encrypted;
 
 /// How long is waited for each answer.
 const WAIT: Duration = Duration::from_millis(500);
@@ -39,6 +40,8 @@ pub struct Finding {
 /// A question of a form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
+    /// Whether the host can encrypt: nothing is asked.
+    Encryption,
     /// To the host itself.
     Host,
     /// The same, as large as this host's way takes.
@@ -83,6 +86,18 @@ struct Way {
     mtu: usize,
 }
 
+/// Somebody behind a tunnel.
+#[derive(Clone, Debug)]
+struct Target {
+    path: Path,
+    /// The port that has to be open for it.
+    open: u16,
+    /// The network's MTU.
+    mtu: usize,
+    /// What the network and the container are called.
+    asked: (String, String),
+}
+
 impl Member {
     /// Asks all other hosts, or one. Blocks.
     pub fn check(&self, only: Option<&str>) -> Vec<Finding> {
@@ -93,58 +108,105 @@ impl Member {
         std::thread::scope(|scope| {
             let threads: Vec<_> =
                 nodes.iter().map(|node| scope.spawn(|| self.check_node(node))).collect();
-            threads.into_iter().filter_map(|thread| thread.join().ok()).collect()
+            threads.into_iter().filter_map(|thread| thread.join().ok()).flatten().collect()
         })
     }
 
-    fn check_node(&self, node: &NodeView) -> Finding {
+    /// By a network of each sort, those that are encrypted and those that are not, if there is one.
+    fn check_node(&self, node: &NodeView) -> Vec<Finding> {
         let (local, remote) = (self.address(), node.address);
         let own = usize::try_from(self.mtu()).unwrap_or(usize::MAX);
         let ask = |size| ask(|| echo::host(local, remote, size, WAIT));
-        let mut stages = vec![(Stage::Host, SMALL, ask(SMALL)), (Stage::HostLarge, own, ask(own))];
-        let target = self.target(node);
-        let mut way = Way {
+        let stages = vec![(Stage::Host, SMALL, ask(SMALL)), (Stage::HostLarge, own, ask(own))];
+        let way = Way {
             local,
             remote,
             interface: echo::interface_of(local).unwrap_or_else(|| "eth0".to_owned()),
             port: 4789,
             mtu: own,
         };
-        let asked = target.map(|(path, mtu, network, container)| {
-            way.port = path.port;
-            let forms = [
-                (Stage::Tunnel, SMALL, Checksum::Offloaded),
-                (Stage::Computed, SMALL, Checksum::Computed),
-                (Stage::Absent, SMALL, Checksum::Absent),
-                (Stage::TunnelLarge, mtu, Checksum::Offloaded),
-            ];
-            for (stage, size, checksum) in forms {
-                // IPv6 has no datagrams without a checksum.
-                if stage != Stage::Absent || local.is_ipv4() {
-                    stages.push((stage, size, self::ask(|| path.ask(size, checksum, WAIT))));
-                }
-            }
-            (network, container)
-        });
-        let trouble = diagnose(&stages, &way);
-        Finding { node: node.clone(), asked, stages, trouble }
+        let targets = [false, true].map(|encrypted| self.target(node, encrypted));
+        let mut findings: Vec<_> = targets
+            .into_iter()
+            .flatten()
+            .map(|target| check_tunnel(node, stages.clone(), way.clone(), Some(target)))
+            .collect();
+        if findings.is_empty() {
+            findings.push(check_tunnel(node, stages, way, None));
+        }
+        findings.extend(self.check_encryption(node));
+        findings
+    }
+
+    /// A host that cannot have a network which the others have.
+    fn check_encryption(&self, node: &NodeView) -> Option<Finding> {
+        let view = self.view();
+        let encrypted = view.networks.values().find(|record| is_encrypted(record))?;
+        if node.wireguard.is_some() {
+            return None;
+        }
+        let trouble = Trouble {
+            stage: Stage::Encryption,
+            says: format!("it cannot encrypt, and so have no containers on {}", encrypted.name),
+            mend: "`rnet cluster inspect` there says why; modprobe wireguard, or a later release \
+                   of rnet, and restart the daemon"
+                .to_owned(),
+        };
+        let (asked, stages) = Default::default();
+        Some(Finding { node: node.clone(), asked, stages, trouble: Some(trouble) })
     }
 
     /// A container of the host that a container here shares a network with, the way there, the
     /// network's MTU, and what both are called.
-    fn target(&self, node: &NodeView) -> Option<(Path, usize, String, String)> {
+    fn target(&self, node: &NodeView, encrypted: bool) -> Option<Target> {
         let view = self.view();
+        let (mut from, mut to, mut open) = (self.address(), node.address, None);
+        if encrypted {
+            let there = node.wireguard?;
+            (from, to) = (self.wireguard().ok()?.address.into(), there.address.into());
+            open = Some(there.port);
+        }
         view.endpoints.iter().find_map(|(id, endpoints)| {
             let network = self.below.networks.network(id.as_str()).ok()?;
             let (link, vni, port, mtu) = tunnel(&network)?;
+            if network.tunnel?.encrypted != encrypted {
+                return None;
+            }
             let of = |node: &str| endpoints.values().find(|record| record.node == node);
             let (here, there) = (of(self.id())?, of(&node.id)?);
-            let (from, to) = stations(here, there)?;
-            let path =
-                Path { link, vni, port, local: self.address(), remote: node.address, from, to };
-            Some((path, mtu, network.name.clone(), there.name.clone()))
+            let (asks, answers) = stations(here, there)?;
+            let path = Path { link, vni, port, local: from, remote: to, from: asks, to: answers };
+            let open = open.unwrap_or(port);
+            Some(Target { path, open, mtu, asked: (network.name.clone(), there.name.clone()) })
         })
     }
+}
+
+/// Asks a host and, if there is one, a container there.
+fn check_tunnel(
+    node: &NodeView,
+    mut stages: Vec<(Stage, usize, Outcome)>,
+    mut way: Way,
+    target: Option<Target>,
+) -> Finding {
+    let asked = target.map(|Target { path, open, mtu, asked }| {
+        way.port = open;
+        let forms = [
+            (Stage::Tunnel, SMALL, Checksum::Offloaded),
+            (Stage::Computed, SMALL, Checksum::Computed),
+            (Stage::Absent, SMALL, Checksum::Absent),
+            (Stage::TunnelLarge, mtu, Checksum::Offloaded),
+        ];
+        for (stage, size, checksum) in forms {
+            // IPv6 has no datagrams without a checksum.
+            if stage != Stage::Absent || path.local.is_ipv4() {
+                stages.push((stage, size, ask(|| path.ask(size, checksum, WAIT))));
+            }
+        }
+        asked
+    });
+    let trouble = diagnose(&stages, &way);
+    Finding { node: node.clone(), asked, stages, trouble }
 }
 
 /// The link of a network's tunnel here, its number and port, and the network's MTU.

@@ -14,6 +14,7 @@ use cnm::controller::NetworkUpdate;
 use cnm::driver::{Node, Peer, PeersChange};
 use cnm::{EndpointId, Network, NetworkId};
 
+use super::encryption;
 use super::member::Member;
 use super::names::{self, Presence};
 use super::sharing::{difference, spec_of};
@@ -60,7 +61,8 @@ impl Member {
             };
             peers.insert(network.id.clone(), all);
         }
-        self.below.networks.know_others(&nodes, peers, (self.address(), self.least_mtu(&view)));
+        let way = (self.address(), self.least_mtu(&view), self.wireguard().ok());
+        self.below.networks.know_others(&nodes, peers, way);
         for network in &shared {
             if let Err(error) = self.see_names(&view, &network.id, None) {
                 tracing::warn!(network = network.name, error = error.chain(), "names are unknown");
@@ -174,8 +176,9 @@ impl Member {
         let seen = match (view.networks.get(id), known) {
             (Some(record), Some(known)) => self.renew(&known, &difference(&known, record)),
             (Some(record), None) => {
-                let spec = spec_of(id, record, self.address());
-                self.below.networks.appear(&spec, record.created).map(|_| true)
+                let spec = spec_of(id, record, self);
+                spec.and_then(|spec| self.below.networks.appear(&spec, record.created))
+                    .map(|_| true)
             }
             (None, Some(_)) if view.complete => self.below.networks.vanish(id).map(|()| false),
             (None, _) => Ok(false),
@@ -207,6 +210,10 @@ impl Member {
     /// Hosts have come, gone or changed, or are away.
     fn see_nodes(&self, view: &View) {
         let renumbered = self.note_nodes(view);
+        let own = self.below.networks.tell_wireguard(self.wireguard().ok());
+        if let Err(error) = own {
+            tracing::error!(error = error.chain(), "nothing can be encrypted yet");
+        }
         if let Err(error) = self.below.networks.tell_nodes(&self.others(view)) {
             tracing::error!(error = error.chain(), "cannot follow the hosts of the cluster yet");
         }
@@ -306,6 +313,7 @@ impl Member {
         let node = |(_, node): (&String, &cluster::NodeView)| Node {
             number: node.record.number,
             address: node.record.address,
+            wireguard: encryption::part(&self.cluster, &node.record),
         };
         others.map(node).collect()
     }

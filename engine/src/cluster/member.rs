@@ -17,6 +17,7 @@ use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
 use super::address::{self, Advertised};
+use super::encryption::{self, Standing};
 use super::instance_file;
 use super::nodes::{self, NodeView};
 use super::record::Joined;
@@ -52,6 +53,10 @@ pub struct Member {
     /// The address for the others, as the user named it.
     advertise: Option<String>,
     here: Mutex<Advertised>,
+    /// What the others are told of this host's part in what is encrypted.
+    standing: Mutex<Standing>,
+    /// Held while it takes another key.
+    pub(super) rekeying: Mutex<()>,
     /// What of other hosts has been made true here.
     pub(super) told: Mutex<Told>,
     /// What changes of the cluster since its beginning here, until somebody follows it.
@@ -68,6 +73,10 @@ impl Member {
     pub(super) fn begin(below: Below, joined: &Joined) -> Result<Arc<Self>> {
         let here = here(&below, joined)?;
         let etcd = Arc::new(Etcd::open(&joined.place, LIMIT)?);
+        let standing = encryption::begin(&below, &joined.place);
+        if let Err(why) = &standing {
+            tracing::info!(why, "this host cannot have encrypted networks");
+        }
         let options = Options {
             cluster: joined.place.cluster.clone(),
             name: joined.place.node.clone().unwrap_or_else(host_name),
@@ -75,6 +84,7 @@ impl Member {
             found: here.found,
             mtu: here.mtu,
             release: env!("CARGO_PKG_VERSION").to_owned(),
+            wireguard: standing.clone().ok(),
             labels: std::collections::BTreeMap::new(),
             boot: boot()?,
             instance: instance(&below.settings)?,
@@ -92,6 +102,8 @@ impl Member {
             place: Mutex::new(joined.place.clone()),
             advertise: joined.advertise.clone(),
             here: Mutex::new(here),
+            standing: Mutex::new(standing),
+            rekeying: Mutex::default(),
             told: Mutex::default(),
             follower: Mutex::default(),
             over: CancellationToken::new(),
@@ -194,6 +206,17 @@ impl Member {
         let unreadable = view.unreadable.iter();
         let unreadable = unreadable.map(|(key, why)| (format!("record {key}"), why.clone()));
         networks.chain(unreadable).collect()
+    }
+
+    /// Why a network is not on this host, by its name, or its id or what that begins with.
+    pub(super) fn missing(&self, key: &str) -> Option<String> {
+        let view = self.cluster.view();
+        let told = self.told();
+        let is_it = |id: &NetworkId| {
+            let named = view.networks.get(id).is_some_and(|record| record.name == key);
+            named || (!key.is_empty() && id.as_str().starts_with(key))
+        };
+        told.troubles.iter().find(|(id, _)| is_it(id)).map(|(_, why)| why.clone())
     }
 
     /// The hosts that have endpoints on a network, this one included, as far as that is known here.
@@ -321,6 +344,10 @@ impl Member {
 
     pub(super) fn told(&self) -> MutexGuard<'_, Told> {
         self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn standing(&self) -> MutexGuard<'_, Standing> {
+        self.standing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn here(&self) -> MutexGuard<'_, Advertised> {

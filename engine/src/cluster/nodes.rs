@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use super::encryption;
 use cluster::Cluster;
+use cnm::WireGuard;
 use engine_error::{Error, Result};
 
 /// A host of the cluster.
@@ -23,6 +25,8 @@ pub struct NodeView {
     pub epoch: u64,
     /// The version of its rnet.
     pub release: String,
+    /// How it takes part in what is encrypted, if it can.
+    pub wireguard: Option<WireGuard>,
     /// Labels.
     pub labels: BTreeMap<String, String>,
     /// Whether it has been heard of.
@@ -44,6 +48,7 @@ pub(super) fn all(cluster: &Cluster) -> Vec<NodeView> {
             mtu: record.mtu,
             epoch: record.epoch,
             release: record.release.clone(),
+            wireguard: encryption::part(cluster, record),
             labels: record.labels.clone(),
             live: node.live,
             own: id == cluster.id(),
@@ -86,6 +91,7 @@ mod tests {
             mtu: 1500,
             epoch: 1,
             release: String::new(),
+            wireguard: None,
             labels: BTreeMap::new(),
             live: true,
             own: id == "ab1",

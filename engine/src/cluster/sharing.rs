@@ -8,7 +8,7 @@ use cluster::{Choose, Publication};
 use cnm::controller::{NetworkUpdate, WantedAddress};
 use cnm::network::{PoolSpec, Tunnel, own_options};
 use cnm::store::Batch;
-use cnm::{EndpointId, Kind, Mac, Network, NetworkId, NetworkSpec, Pool};
+use cnm::{EndpointId, Kind, Mac, Network, NetworkId, NetworkSpec, Planner, Pool, wireguard};
 use ipnetwork::IpNetwork;
 
 use super::member::Member;
@@ -53,12 +53,19 @@ impl Sharing for Shared {
         let choose = |pool: &Pool| Choose { ipv6: pool.subnet.is_ipv6(), prefix: None };
         let reading = network.driver.read(&own_options(&network.given_options))?;
         let defaults = member.network_defaults()?;
+        let usual = if reading.encrypted {
+            // Before anybody is told of it.
+            member.wireguard()?;
+            wireguard::TUNNELS
+        } else {
+            defaults.tunnels()
+        };
         let wanted = cluster::Draft {
             id: network.id.clone(),
             name: network.name.clone(),
             driver: network.driver.name().to_owned(),
             vni: reading.vni,
-            port: reading.port.unwrap_or(defaults.tunnels()),
+            port: reading.port.unwrap_or(usual),
             pools: named.into_iter().cloned().collect(),
             choose: chosen.into_iter().map(choose).collect(),
             avoid: avoid.clone(),
@@ -73,7 +80,7 @@ impl Sharing for Shared {
         };
         let created = member.cluster.create_network(&wanted);
         let record = member.below.runtime.block_on(created)?;
-        Ok(spec_of(&network.id, &record, member.address()))
+        spec_of(&network.id, &record, &member)
     }
 
     fn remove(&self, network: &Network) -> Result<()> {
@@ -165,6 +172,10 @@ impl Sharing for Shared {
         }
     }
 
+    fn missing(&self, key: &str) -> Option<String> {
+        self.member().ok()?.missing(key)
+    }
+
     fn host_changed(&self) {
         if let Ok(member) = self.member() {
             member.look_around();
@@ -172,10 +183,21 @@ impl Sharing for Shared {
     }
 }
 
-/// A network of the cluster as this host is to have it.
-pub(super) fn spec_of(id: &NetworkId, record: &NetworkRecord, local: IpAddr) -> NetworkSpec {
-    let tunnel = Tunnel { vni: record.vni, port: record.port, local, mtu: None };
-    NetworkSpec {
+/// A network of the cluster as this host is to have it. One that is encrypted cannot be on one that cannot.
+pub(super) fn spec_of(
+    id: &NetworkId,
+    record: &NetworkRecord,
+    member: &Member,
+) -> Result<NetworkSpec> {
+    let encrypted = is_encrypted(record);
+    let mut local = member.address();
+    if encrypted {
+        let own = member.wireguard()?;
+        member.below.networks.tell_wireguard(Some(own))?;
+        local = own.address.into();
+    }
+    let tunnel = Tunnel { vni: record.vni, port: record.port, local, encrypted, mtu: None };
+    Ok(NetworkSpec {
         name: record.name.clone(),
         driver: record.driver.clone(),
         id: Some(id.clone()),
@@ -188,7 +210,16 @@ pub(super) fn spec_of(id: &NetworkId, record: &NetworkRecord, local: IpAddr) -> 
         attachable: record.attachable,
         labels: record.labels.clone(),
         ..NetworkSpec::default()
-    }
+    })
+}
+
+/// Whether what a network of the cluster sends from host to host is encrypted.
+pub(super) fn is_encrypted(record: &NetworkRecord) -> bool {
+    let planner: &dyn Planner = &drivers::Drivers;
+    let reading = planner
+        .driver(&record.driver)
+        .and_then(|driver| driver.read(&own_options(&record.options)).ok());
+    reading.is_some_and(|reading| reading.encrypted)
 }
 
 fn pool_spec(pool: &Pool) -> PoolSpec {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use cnm::controller::{JoinSpec, PortSpec, SandboxSpec};
 use cnm::driver::Reach;
 use cnm::sandbox::Attachment;
-use cnm::{Endpoint, Network, Sandbox};
+use cnm::{Endpoint, Kind, Network, Sandbox};
 use dns::protocol::{EndpointNames, SandboxView};
 
 use super::Containers;
@@ -54,9 +54,9 @@ impl Containers {
         let by_id = endpoint.network_id.as_ref().map(|id| self.networks.network(id.as_str()));
         match by_id {
             Some(Ok(network)) => Ok(network),
-            _ => self.networks.network(&endpoint.network).map_err(|_| {
-                let name = &endpoint.network;
-                Error::not_found(format!("network {name} not found"))
+            _ => self.networks.network(&endpoint.network).map_err(|error| match error.kind() {
+                Kind::Unavailable => error,
+                _ => Error::not_found(format!("network {} not found", endpoint.network)),
             }),
         }
     }

@@ -62,6 +62,9 @@ pub(crate) trait Sharing: fmt::Debug + Send + Sync {
     /// There may be records to be sent.
     fn wake(&self);
 
+    /// Why a network of this name or id is not on this host, if the cluster has one.
+    fn missing(&self, key: &str) -> Option<String>;
+
     /// Links, addresses or routes of this host have changed.
     fn host_changed(&self);
 }
@@ -98,6 +101,13 @@ impl Networks {
         self.sharing.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Why there is no network of this name or id here, where the cluster has one.
+    pub(super) fn missing(&self, key: &str) -> Option<Error> {
+        let why = self.sharing()?.missing(key)?;
+        let text = format!("network {key} of the cluster is not on this host: {why}");
+        Some(Error::new(Kind::Unavailable, text))
+    }
+
     /// Who shares networks, or what to do for there to be somebody.
     pub(super) fn shared_by(&self) -> Result<Arc<dyn Sharing>> {
         self.sharing().ok_or_else(no_cluster)
@@ -132,7 +142,8 @@ impl Networks {
         facts: &HostFacts,
     ) -> Result<(Arc<Network>, Vec<String>)> {
         // Which tunnel it gets is not known before it is known to all.
-        let nowhere = Tunnel { vni: 1, port: 4789, local: Ipv4Addr::LOCALHOST.into(), mtu: None };
+        let local = Ipv4Addr::LOCALHOST.into();
+        let nowhere = Tunnel { vni: 1, port: 4789, local, encrypted: false, mtu: None };
         let spec = NetworkSpec { tunnel: spec.tunnel.or(Some(nowhere)), ..spec.clone() };
         let mut model = self.controller();
         let (network, transaction) =
@@ -163,7 +174,14 @@ impl Networks {
         let begin = |model: &mut Controller, facts: &HostFacts| {
             model.begin_create_network(spec, facts, &mut Chance, created)
         };
-        let (network, _) = self.create_by(begin)?;
+        if spec.tunnel.is_some_and(|tunnel| tunnel.encrypted) {
+            self.encrypt(true)?;
+        }
+        let made = self.create_by(begin);
+        if made.is_err() {
+            self.encrypt_no_more();
+        }
+        let (network, _) = made?;
         self.name_on_host(&network);
         self.tell_of(&network, "create");
         Ok(network)
@@ -174,6 +192,7 @@ impl Networks {
         let _alone = self.appearing();
         let Ok(network) = self.network(id.as_str()) else { return Ok(()) };
         self.remove_by(|model| model.begin_remove_network(id))?;
+        self.encrypt_no_more();
         self.resolver.forget_remote(id);
         self.unname_on_host(&network);
         self.tell_of(&network, "destroy");

@@ -9,11 +9,14 @@ use std::thread;
 use std::time::Duration;
 
 use cnm::controller::HostFacts;
+use cnm::wireguard::PublicKey;
 use cnm::{Key, LinkName, Mac, NetworkSpec, PortBinding, Protocol, State};
 use dns::protocol::SandboxView;
 use drivers::dhcp::Port;
 use drivers::kernel::conntrack::Way;
-use drivers::kernel::{BindPorts, Kernel, KernelError, Listeners, Memory, ResolverSockets};
+use drivers::kernel::{
+    BindPorts, Kernel, KernelError, Listeners, Memory, PrivateKey, ResolverSockets,
+};
 
 use super::*;
 
@@ -73,6 +76,10 @@ impl Host for Stubborn {
         made: &(dyn Fn() + Sync),
     ) -> Result<Announcements, KernelError> {
         self.check(plan).and_then(|()| self.memory.apply_ahead(plan, probes, made))
+    }
+
+    fn hold_key(&self, key: PrivateKey) -> Result<PublicKey, KernelError> {
+        self.memory.hold_key(key)
     }
 
     fn host_facts(&self) -> Result<HostFacts, KernelError> {

@@ -75,5 +75,6 @@ pub(crate) fn place(files: &Files, state: &State, role: Role) -> Place {
         user: None,
         node: None,
         evict_after: None,
+        wireguard_port: None,
     }
 }

@@ -7,7 +7,7 @@ use cnm::LinkName;
 use drivers::kernel::link;
 use drivers::kernel::netlink::Socket;
 
-use crate::{Daemon, Host};
+use crate::{Daemon, Host, Sniffer};
 
 /// A switch with its cables.
 #[derive(Debug)]
@@ -107,6 +107,11 @@ impl Lan {
             host.add_address(interface, address);
         }
         port.to_string()
+    }
+
+    /// Takes down all that hosts send each other from now on.
+    pub fn sniff(&self) -> Sniffer {
+        Sniffer::start(&self.switch)
     }
 
     /// Pulls a cable out of the switch.

@@ -22,6 +22,7 @@ pub mod plugin;
 pub mod rack;
 pub mod recipe;
 pub mod site;
+mod sniffer;
 
 pub use authority::{Authority, Certificate};
 pub use daemon::Daemon;
@@ -32,3 +33,4 @@ pub use lab::Lab;
 pub use lan::Lan;
 pub use model::Model;
 pub use rack::Rack;
+pub use sniffer::Sniffer;

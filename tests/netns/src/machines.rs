@@ -1,7 +1,7 @@
 //! Machines on a switch with an overlay network, told by hand what there is on the others: the
 //! kernel's part of a cluster, without daemons and without a store.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
 use cnm::controller::{
@@ -10,9 +10,9 @@ use cnm::controller::{
 use cnm::driver::{Node, Peer, PeersChange};
 use cnm::network::{PoolSpec, Tunnel};
 use cnm::store::Memory;
-use cnm::{NetworkId, NetworkSpec, SandboxId, State, diff};
+use cnm::{NetworkId, NetworkSpec, SandboxId, State, WireGuard, diff, wireguard};
 use drivers::Drivers;
-use drivers::kernel::{Kernel, Linux, reconcile};
+use drivers::kernel::{Kernel, Linux, PrivateKey, reconcile};
 use ipnetwork::IpNetwork;
 
 use crate::{Host, Lab, Lan};
@@ -142,13 +142,32 @@ impl Machine {
         let host = lan.host(&addresses.each_ref().map(String::as_str));
         let lab = Lab::around(host);
         let address: IpNetwork = addresses[usize::from(shape.outer_ipv6)].parse().unwrap();
-        let node = Node { number: number.into(), address: address.ip() };
+        let node = Node { number: number.into(), address: address.ip(), wireguard: None };
         let (kernel, config) = (lab.open(), ControllerConfig::default());
         let model = Controller::load(&Memory::new(), Arc::new(Drivers), config).unwrap();
         let (chance, network) = (Counter(number, 0), network.clone());
         let mut machine = Self { lab, kernel, model, node, chance, network };
+        if options.contains(&("encrypted", "true")) {
+            machine.encrypt(number);
+        }
         machine.create(shape, options);
         machine
+    }
+
+    /// Has what is to be encrypted go by a link of its own.
+    fn encrypt(&mut self, secret: u8) {
+        self.hold_key(secret);
+        self.model.tell_local_address(self.node.address);
+        self.model.tell_wireguard(self.node.wireguard);
+        let (before, after) = self.model.tell_encryption(true);
+        self.apply(&before, &after);
+    }
+
+    /// Gives it the key that follows from a byte: the others are not told.
+    pub fn hold_key(&mut self, secret: u8) {
+        let key = self.kernel.hold_key(PrivateKey::from_random([secret; 32])).unwrap();
+        let address = Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, self.node.number.try_into().unwrap());
+        self.node.wireguard = Some(WireGuard { key, port: wireguard::PORT, address });
     }
 
     fn create(&mut self, shape: Shape, options: &[(&str, &str)]) {
@@ -157,12 +176,14 @@ impl Machine {
             .into_iter()
             .filter(|(has, _)| *has)
             .map(|(_, subnet)| PoolSpec { subnet: Some(subnet.to_owned()), ..PoolSpec::default() });
-        let local = self.node.address;
+        let inside = self.node.wireguard.map(|own| own.address.into());
+        let (encrypted, local) = (inside.is_some(), inside.unwrap_or(self.node.address));
+        let port = if encrypted { wireguard::TUNNELS } else { PORT };
         let spec = NetworkSpec {
             name: "app".to_owned(),
             driver: "overlay".to_owned(),
             id: Some(self.network.clone()),
-            tunnel: Some(Tunnel { vni: VNI, port: PORT, local, mtu: None }),
+            tunnel: Some(Tunnel { vni: VNI, port, local, encrypted, mtu: None }),
             pools: pools.collect(),
             options: options.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
             ipv4: Some(shape.ipv4),
@@ -191,6 +212,9 @@ impl Machine {
         // The next one gets the table when the one before is gone.
         self.kernel = self.lab.open_as("stand-in");
         self.kernel = self.lab.open();
+        if self.node.wireguard.is_some() {
+            self.hold_key(self.node.number.try_into().unwrap());
+        }
     }
 
     /// What of the kernel is its own.
@@ -259,4 +283,22 @@ impl Container {
     pub fn addresses(&self) -> &[IpAddr] {
         &self.peer.addresses
     }
+}
+
+/// What a tunnel of the network sends of a datagram over IPv4, from one container to another and to a port.
+pub fn frame([from, to]: [&Container; 2], port: u16, text: &[u8]) -> Vec<u8> {
+    let (IpAddr::V4(source), IpAddr::V4(target)) = (from.addresses()[0], to.addresses()[0]) else {
+        panic!("IPv4 comes first");
+    };
+    let length = u16::try_from(8 + text.len()).unwrap();
+    let mut header = [[0x45, 0, 0, 0], [0; 4], [64, 17, 0, 0], source.octets(), target.octets()];
+    header[0][2..].copy_from_slice(&(20 + length).to_be_bytes());
+    let mut header = header.concat();
+    let words = header.chunks(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]])));
+    let sum: u32 = words.sum();
+    let sum = !u16::try_from((sum & 0xffff) + (sum >> 16)).unwrap();
+    header[10..12].copy_from_slice(&sum.to_be_bytes());
+    let macs = [to.peer.mac, from.peer.mac].map(cnm::Mac::octets).concat();
+    let ports = [9, port, length, 0].map(u16::to_be_bytes).concat();
+    [&[8, 0, 0, 0], &(VNI << 8).to_be_bytes()[..], &macs, &[8, 0], &header, &ports, text].concat()
 }

@@ -123,6 +123,7 @@ impl Wish {
             vni: reading.vni.unwrap_or(4096),
             port: reading.port.unwrap_or(4789),
             local: "192.0.2.1".parse().unwrap(),
+            encrypted: reading.encrypted,
             mtu: None,
         };
         NetworkSpec {
@@ -141,7 +142,8 @@ impl Wish {
 
 /// Another host, with a container on the network.
 fn elsewhere(model: &mut Controller, network: &NetworkId) {
-    model.tell_nodes(&[Node { number: 2, address: "192.0.2.2".parse().unwrap() }]);
+    let address = "192.0.2.2".parse().unwrap();
+    model.tell_nodes(&[Node { number: 2, address, wireguard: None }]);
     let peer = Peer {
         endpoint: EndpointId::from_random([2; 32]),
         mac: Mac::from([2, 0, 0, 0, 0, 2]),

@@ -122,7 +122,7 @@ fn a_machine_that_gets_another_address_is_reached_by_one_change_of_the_kernel() 
         (Echo::start(&two.host, SERVED), SocketAddr::new(two.addresses()[0], SERVED));
     let flow = Flow::tcp(&one.host, server);
     let address: IpAddr = "203.0.113.77".parse().unwrap();
-    let moved = Node { number: 2, address };
+    let moved = Node { number: 2, address, wireguard: None };
     site.all[1].lab.host.set_sysctl("net/ipv4/conf/all/promote_secondaries", "1");
     site.all[1].lab.host.add_address("eth0", "203.0.113.77/24");
     let (before, after) = site.all[0].model.tell_nodes(&[moved]);
@@ -167,7 +167,8 @@ fn cve_2023_28840_frames_of_a_stranger_do_not_get_in_and_tunnels_of_others_are_l
     };
     assert!(!arrives(), "a stranger is let in");
     // The way is there: a machine of the cluster may use it.
-    let stranger_is_one = Node { number: 6, address: "203.0.113.66".parse().unwrap() };
+    let address = "203.0.113.66".parse().unwrap();
+    let stranger_is_one = Node { number: 6, address, wireguard: None };
     site.all[0].tell_nodes(&[stranger_is_one]);
     assert!(arrives());
     site.all[0].tell_nodes(&[]);
@@ -345,7 +346,8 @@ fn ten_thousand_containers_on_other_machines_are_told_in_a_second() {
     assert_eq!(machine.heal(), "");
     println!("looked at: {:?}", begun.elapsed());
     let begun = Instant::now();
-    machine.tell_nodes(&[Node { number: 2, address: "203.0.113.9".parse().unwrap() }]);
+    let address = "203.0.113.9".parse().unwrap();
+    machine.tell_nodes(&[Node { number: 2, address, wireguard: None }]);
     println!("another address: {:?}", begun.elapsed());
     let begun = Instant::now();
     machine.tell_nodes(&[]);

@@ -4,12 +4,13 @@ use super::claims::{begin_with, made};
 use super::*;
 use crate::driver::{Node, Peer, PeersChange};
 use crate::network::Tunnel;
-use crate::{Element, Lead, Mac, Ns};
+use crate::{Element, Lead, Mac, Ns, WireGuard};
 
 const LOCAL: &str = "192.0.2.1";
 
 fn app(engine: &mut Engine) -> Arc<Network> {
-    let tunnel = Tunnel { vni: 4096, port: 4789, local: LOCAL.parse().unwrap(), mtu: None };
+    let local = LOCAL.parse().unwrap();
+    let tunnel = Tunnel { vni: 4096, port: 4789, local, encrypted: false, mtu: None };
     let tunnel = Some(tunnel);
     let spec =
         NetworkSpec { tunnel, ipv6: Some(true), ..network("app", &["10.1.0.0/24", "fd01::/64"]) };
@@ -27,7 +28,8 @@ fn peer(digit: u8, address: &str, node: u32) -> Peer {
 
 fn nodes(numbers: &[u32]) -> Vec<Node> {
     let address = |number: u32| IpAddr::from([192, 0, 2, u8::try_from(number).unwrap()]);
-    numbers.iter().map(|number| Node { number: *number, address: address(*number) }).collect()
+    let node = |number| Node { number, address: address(number), wireguard: None };
+    numbers.iter().map(|number| node(*number)).collect()
 }
 
 fn put(peers: &[Peer]) -> PeersChange {
@@ -262,4 +264,46 @@ fn tunnels_follow_what_the_ways_take_and_where_they_are_sent_from() {
     // Neither is written down.
     engine.restart();
     assert_eq!(text(&engine, &app.id), usual);
+}
+
+fn own(last: u16) -> WireGuard {
+    let (key, address) = ([9; 32].into(), [0xfd77, 0, 0, 0, 0, 0, 0, last].into());
+    WireGuard { key, port: 51_890, address }
+}
+
+#[test]
+fn an_encrypted_network_goes_from_inside_of_what_encrypts_and_takes_less() {
+    let mut engine = Engine::new();
+    engine.controller.tell_local_address(LOCAL.parse().unwrap());
+    engine.controller.tell_wireguard(Some(own(1)));
+    let local = LOCAL.parse().unwrap();
+    let tunnel = Some(Tunnel { vni: 4096, port: 4790, local, encrypted: true, mtu: None });
+    let spec = NetworkSpec { tunnel, ..network("app", &["10.1.0.0/24"]) };
+    let app = engine.create(&spec).unwrap();
+    let shown = |engine: &Engine| spelled_out(&engine.controller.desired_of_network(&app.id));
+    assert_eq!(shown(&engine), ["network/app 10.1.0.0/24 tunnel 4096 from fd77::1 mtu 1440"]);
+    assert!(engine.controller.tell_tunnel_mtu(Some(1400)));
+    engine.controller.tell_local_address("2001:db8::1".parse().unwrap());
+    assert_eq!(shown(&engine), ["network/app 10.1.0.0/24 tunnel 4096 from fd77::1 mtu 1320"]);
+    engine.restart();
+    assert!(engine.controller.has_encrypted());
+    let kept = engine.controller.network("app").unwrap().tunnel.unwrap();
+    assert_eq!((kept.encrypted, kept.local.to_string().as_str()), (true, "fd77::1"));
+}
+
+#[test]
+fn endpoints_of_an_encrypted_network_wait_for_their_hosts_keys() {
+    let mut engine = Engine::new();
+    engine.controller.tell_wireguard(Some(own(1)));
+    let local = LOCAL.parse().unwrap();
+    let tunnel = Some(Tunnel { vni: 4096, port: 4790, local, encrypted: true, mtu: None });
+    let spec = NetworkSpec { tunnel, ..network("app", &["10.1.0.0/24"]) };
+    let app = engine.create(&spec).unwrap();
+    let mut nodes = nodes(&[2]);
+    engine.controller.tell_nodes(&nodes);
+    let told = engine.controller.tell_all_peers(&app.id, vec![peer(1, "10.1.0.5", 2)]);
+    assert!(told.unwrap().1.is_empty(), "nothing leads to a host that cannot encrypt");
+    nodes[0].wireguard = Some(own(2));
+    let (before, after) = engine.controller.tell_nodes(&nodes);
+    assert_eq!((before.len(), after.len()), (0, 2));
 }

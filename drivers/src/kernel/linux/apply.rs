@@ -8,17 +8,19 @@
 //! What rests on something that could not be made is not tried: an address meant for a link of ours
 //! would end on the one that stands in its place.
 
+mod batch;
 mod inside;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::AsFd;
 use std::time::Instant;
 
 use cnm::driver::Probe;
-use cnm::ground::{Ground, Lost, provides, rests_on};
+use cnm::ground::{Lost, provides, rests_on};
 use cnm::{Key, Link, LinkKind, LinkName, Ns, Plan, SandboxId, Step, Value};
 
+use self::batch::{LinkBatch, missing, outer_end, stable_mac};
 use super::parts::{Parts, Removals};
 use super::requests::{
     Requests, announce, equipment, explained, keep_autoconfiguration, undoing, unlinking,
@@ -26,7 +28,7 @@ use super::requests::{
 use super::unlink::unlink;
 use super::{Linux, forwarding, pin, step as kernel_error};
 use crate::kernel::link::{New, PortFlags};
-use crate::kernel::netlink::{Refused, Request, Socket, errno};
+use crate::kernel::netlink::{Refused, Request, Socket};
 use crate::kernel::netns::{Netns, Visitor};
 use crate::kernel::tag::Tag;
 use crate::kernel::{KernelError, link, sysctl};
@@ -234,6 +236,7 @@ impl Run<'_> {
             });
         }
         self.stage(|run| run.host_batch(std::mem::take(&mut batch.requests)));
+        self.stage(|run| run.encrypt(&run.possible(steps)));
         self.stage(|run| run.quieten_near_ends(steps));
         for name in lone.keys() {
             // The bridge may be new too, and get its carrier from this port.
@@ -384,6 +387,7 @@ impl Run<'_> {
         let (requests, failures) = requests.unwrap_or_default();
         self.outcome.failures.extend(failures);
         self.host_batch(requests);
+        self.encrypt(steps);
         self.shortcuts(steps);
         if let Err(error) = announce(self.linux, self.visitor, steps) {
             tracing::warn!(%error, "endpoints may send to the last owners of addresses for a while");
@@ -398,8 +402,16 @@ impl Run<'_> {
         }
     }
 
+    /// Keys and peers of links that encrypt.
+    fn encrypt(&mut self, steps: &[&Step]) {
+        for (step, source) in self.linux.encrypt(steps) {
+            self.fail(step, source);
+        }
+    }
+
     fn strip_host(&mut self, steps: &[&Step]) {
         self.shortcuts(steps);
+        self.encrypt(steps);
         for step in steps {
             if let Key::Sysctl { path, .. } = step.key()
                 && !sysctl::is_shared(path)
@@ -447,40 +459,6 @@ impl Run<'_> {
     }
 
     // === Sandboxes ===
-}
-
-/// Requests for links, gathered until one needs the number of a link that they make.
-#[derive(Debug, Default)]
-struct LinkBatch<'p> {
-    requests: Requests<'p>,
-    /// Numbers of links of the host.
-    indexes: BTreeMap<LinkName, u32>,
-    /// Ports whose links have not been met.
-    ports: BTreeMap<&'p LinkName, &'p Step>,
-    /// What the requests make.
-    awaited: BTreeSet<Ground>,
-}
-
-/// Says which parent it is that is not there.
-fn missing(parent: &LinkName, error: io::Error) -> io::Error {
-    if errno(&error) == Some(libc::ENODEV) {
-        let message = format!("its parent interface {parent} is not there any more");
-        return io::Error::new(io::ErrorKind::NotFound, message);
-    }
-    error
-}
-
-/// The hardware address of a link of the host that is given none: one that it has again if it is made
-/// again. A VLAN has that of its parent; and the bridge that is one would have no carrier, if it
-/// were given one while it has no ports.
-fn stable_mac(ns: &Ns, link: &Link) -> Option<cnm::Mac> {
-    let is_parent = matches!(link.kind, LinkKind::Vlan { .. }) || link.tag.starts_with("lone/");
-    (*ns == Ns::Host && !is_parent).then(|| link::stable_mac(&link.tag))
-}
-
-/// The end of a link that is on the host, if it has one.
-fn outer_end<'a>(ns: &Ns, name: &'a LinkName, link: &'a Link) -> Option<&'a LinkName> {
-    link.kind.peer().or((*ns == Ns::Host).then_some(name))
 }
 
 /// The value that a step leads to; for a removal, the one that goes.

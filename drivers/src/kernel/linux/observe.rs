@@ -10,7 +10,7 @@ use std::net::IpAddr;
 
 use cnm::{Damage, Key, LinkKind, LinkName, Ns, SandboxId, State, Value};
 
-use super::{Linux, failed, pin};
+use super::{Linux, failed, pin, wireguard};
 use crate::kernel::KernelError;
 use crate::kernel::address::{self, Address, PROTOCOL};
 use crate::kernel::link::{self, DEFAULT_MTU, Link};
@@ -57,9 +57,15 @@ fn observe_links(linux: &Linux, visitor: &mut Visitor, scope: Scope<'_>) -> io::
     let ours = view.ours(&linux.config.tag);
     let mut state = State::default();
     view.report(&Ns::Host, |link| ours.contains_key(&link.index), &mut state);
+    let devices = wireguard::devices(ours.values().map(|(link, _)| *link))?;
     for (link, tag) in ours.values() {
         if tag.far.is_none() {
-            report_link(&Ns::Host, link, tag, view.parent(link), &mut state);
+            let device = devices.get(&link.index);
+            let known = device.map(wireguard::kind);
+            report_link(&Ns::Host, link, tag, known, view.parent(link), &mut state);
+            if let Some(device) = device {
+                wireguard::report(link, device, &mut state);
+            }
             state.extend(port(link, &view));
         }
     }
@@ -336,7 +342,7 @@ fn observe_sandbox(
         view.report_neighbours(&mut socket, &ns, is_ours, state)?;
     }
     for (link, tag) in marked.values().filter(|(link, _)| host.tag_of(link, sandbox).is_none()) {
-        report_link(&ns, link, tag, host.view.parent(link), state);
+        report_link(&ns, link, tag, None, host.view.parent(link), state);
     }
     let mut sysctls = pin::noted(&linux.namespace_path(sandbox))?;
     let interfaces: Vec<_> = view.links.iter().filter(|link| is_ours(link)).cloned().collect();
@@ -349,12 +355,20 @@ fn observe_sandbox(
     Ok(interfaces)
 }
 
-/// Reports a link that is marked itself; of one on the host, its sysctls too.
-fn report_link(ns: &Ns, link: &Link, tag: &Tag, parent: Option<&Link>, state: &mut State) {
+/// Reports a link that is marked itself; of one on the host, its sysctls too. Of some kinds it is known by other
+/// means what they are.
+fn report_link(
+    ns: &Ns,
+    link: &Link,
+    tag: &Tag,
+    known: Option<LinkKind>,
+    parent: Option<&Link>,
+    state: &mut State,
+) {
     let Ok(name) = link.name.parse::<LinkName>() else { return };
     let moved = tag.from.clone().map(|from| LinkKind::Moved { from });
     let on = parent.and_then(|parent| parent.name.parse().ok());
-    let kind = moved.or_else(|| link::kind(link, on));
+    let kind = moved.or(known).or_else(|| link::kind(link, on));
     if let Some(kind) = kind.as_ref().filter(|_| *ns == Ns::Host) {
         state.extend(read_sysctls(ns, link::sysctls(kind, &name)));
     }

@@ -10,13 +10,13 @@ use super::encoder::{End, Entry, Listed};
 use super::guard::{GUARDED, HARDWARE, SOURCES4, SOURCES6};
 use super::rule::interface;
 use super::set::{Field, Holds, SetDefinition, usual_prefix};
-use super::skeleton::{
-    APART, BEHIND4, BEHIND6, BRIDGES, CLOSED_LOOPS, CLOSED4, CLOSED6, DIRECT4, DIRECT6, ENDS,
-    GATEWAYS4, GATEWAYS6, INTERNAL, LOOPS, MASQUERADE4, MASQUERADE4_24, MASQUERADE6,
-    MASQUERADE6_64, OPEN4, OPEN6, OUTBOUND4, OUTBOUND4_24, OUTBOUND6, OUTBOUND6_64, PASSAGES4,
-    PASSAGES6, PUBLISHED4, PUBLISHED4_ANY, PUBLISHED6, PUBLISHED6_ANY, RANGES4, RANGES6, TOGETHER4,
-    TOGETHER4_24, TOGETHER6, TOGETHER6_64, TRUSTED, TUNNEL_SOURCES4, TUNNEL_SOURCES6, TUNNELS,
-    UNPROTECTED4, UNPROTECTED6,
+use super::sets::{
+    APART, BEHIND4, BEHIND6, BRIDGES, CLOSED_LOOPS, CLOSED4, CLOSED6, DIRECT4, DIRECT6, ENCRYPTED,
+    ENCRYPTING, ENDS, GATEWAYS4, GATEWAYS6, INTERNAL, LOOPS, MASQUERADE4, MASQUERADE4_24,
+    MASQUERADE6, MASQUERADE6_64, OPEN4, OPEN6, OUTBOUND4, OUTBOUND4_24, OUTBOUND6, OUTBOUND6_64,
+    PASSAGES4, PASSAGES6, PUBLISHED4, PUBLISHED4_ANY, PUBLISHED6, PUBLISHED6_ANY, RANGES4, RANGES6,
+    TOGETHER4, TOGETHER4_24, TOGETHER6, TOGETHER6_64, TRUSTED, TUNNEL_SOURCES4, TUNNEL_SOURCES6,
+    TUNNELS, UNPROTECTED4, UNPROTECTED6,
 };
 
 /// What an element of the model is in the kernel. `None` if the value does not fit the key.
@@ -127,16 +127,21 @@ fn one_more(element: &Element) -> Option<Vec<Entry>> {
         Element::Together { from, to } if from.is_ipv4() == to.is_ipv4() => {
             Some(vec![together(*from, *to)])
         }
-        Element::Tunnel { port, vni } => {
-            let vni = vni.checked_mul(1 << 8)?.to_be_bytes();
-            Some(one(&TUNNELS, [port_bytes(*port), vni].concat()))
-        }
+        Element::Tunnel { port, vni } => Some(one(&TUNNELS, tunnel(*port, *vni)?)),
+        Element::Encrypting { link } => Some(one(&ENCRYPTING, interface(link.as_str()))),
+        Element::Encrypted { port, vni } => Some(one(&ENCRYPTED, tunnel(*port, *vni)?)),
         Element::TunnelSource { address } => {
             let set = if address.is_ipv4() { &TUNNEL_SOURCES4 } else { &TUNNEL_SOURCES6 };
             Some(one(set, address_bytes(*address)))
         }
         _ => None,
     }
+}
+
+/// The number is read from a packet with the byte that follows it, which is 0.
+fn tunnel(port: u16, vni: u32) -> Option<Vec<u8>> {
+    let vni = vni.checked_mul(1 << 8)?.to_be_bytes();
+    Some([port_bytes(port), vni].concat())
 }
 
 /// A link that nothing is forwarded to from others like it.
@@ -392,16 +397,19 @@ fn decode_other(set: &SetDefinition, key: &[u8]) -> Option<(Element, Value)> {
             let to = link_name(key.get(libc::IFNAMSIZ..)?)?;
             Element::Trusted { from: link()?, to }
         }
+        name if name == ENCRYPTING.name => Element::Encrypting { link: link()? },
         name if name == ENDS.name => Element::End { link: link()? },
         name if name == BEHIND4.name || name == BEHIND6.name => {
             let address = take_address(&mut key.get(libc::IFNAMSIZ..)?, ipv6)?;
             Element::Behind { link: link()?, address }
         }
-        name if name == TUNNELS.name => {
+        name if name == TUNNELS.name || name == ENCRYPTED.name => {
             let [high, low, _, _, vni @ ..] = *key.first_chunk::<8>()?;
-            Element::Tunnel {
-                port: u16::from_be_bytes([high, low]),
-                vni: u32::from_be_bytes(vni) >> 8,
+            let (port, vni) = (u16::from_be_bytes([high, low]), u32::from_be_bytes(vni) >> 8);
+            if name == TUNNELS.name {
+                Element::Tunnel { port, vni }
+            } else {
+                Element::Encrypted { port, vni }
             }
         }
         name if name == TUNNEL_SOURCES4.name || name == TUNNEL_SOURCES6.name => {

@@ -20,7 +20,7 @@ use super::expression::Family;
 use super::rule::Rule;
 use super::set::SetDefinition;
 use super::skeleton::{Chain, USER_CHAINS};
-use super::{Closed, NftError, element, guard, holder, skeleton};
+use super::{Closed, NftError, element, guard, holder, sets, skeleton};
 
 const NFNLGRP_NFTABLES: u32 = libc::NFNLGRP_NFTABLES.cast_unsigned();
 const EVENT_BUFFER: usize = 1 << 20;
@@ -55,7 +55,7 @@ struct Part {
 const HOST: Part = Part {
     family: Family::Inet,
     word: "inet",
-    sets: &skeleton::SETS,
+    sets: &sets::SETS,
     chains: &skeleton::CHAINS,
     rules: skeleton::rules,
 };

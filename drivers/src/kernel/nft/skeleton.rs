@@ -7,169 +7,14 @@
 use super::super::conntrack::CUT;
 use super::expression::{Family, Verdict};
 use super::rule::{ESTABLISHED, INVALID, NEW, RELATED, Rule, UNTRACKED};
-use super::set::{Field, Holds, SetDefinition};
-
-use Field::{Interface, Ipv4, Ipv6, Port, Protocol, Vni};
-
-pub(super) const BRIDGES: SetDefinition = set("bridges", "our bridges", &[Interface]);
-pub(super) const LOOPS: SetDefinition =
-    set("loops", "our bridges, as way in and way out", &[Interface, Interface]);
-pub(super) const INTERNAL: SetDefinition =
-    set("internal", "bridges that nothing passes into or out of", &[Interface]);
-pub(super) const GATEWAYS4: SetDefinition =
-    set("gateways4", "the host's addresses on our bridges", &[Ipv4]);
-pub(super) const GATEWAYS6: SetDefinition =
-    set("gateways6", "the host's addresses on our bridges", &[Ipv6]);
-pub(super) const UNPROTECTED4: SetDefinition =
-    set("unprotected4", "bridges that anybody outside may reach into", &[Interface]);
-pub(super) const UNPROTECTED6: SetDefinition =
-    set("unprotected6", "bridges that anybody outside may reach into", &[Interface]);
-pub(super) const OPEN4: SetDefinition =
-    set("open4", "ports that anybody may reach directly", &[Ipv4, Protocol, Port]);
-pub(super) const OPEN6: SetDefinition =
-    set("open6", "ports that anybody may reach directly", &[Ipv6, Protocol, Port]);
-pub(super) const MASQUERADE4: SetDefinition =
-    ranges("masquerade4", "subnets that leave by the host's address", &[Ipv4]);
-pub(super) const MASQUERADE6: SetDefinition =
-    ranges("masquerade6", "subnets that leave by the host's address", &[Ipv6]);
-pub(super) const MASQUERADE4_24: SetDefinition =
-    subnets("masquerade4-24", "/24 subnets that leave by the host's address", &[Ipv4]);
-pub(super) const MASQUERADE6_64: SetDefinition =
-    subnets("masquerade6-64", "/64 subnets that leave by the host's address", &[Ipv6]);
-pub(super) const OUTBOUND4: SetDefinition = SetDefinition {
-    holds: Holds::Ranges,
-    ..map("outbound4", "subnets that leave by a certain address", &[Ipv4], &[Ipv4])
+use super::sets::{
+    APART, BEHIND4, BEHIND6, BRIDGES, CLOSED_LOOPS, CLOSED4, CLOSED6, DIRECT4, DIRECT6, ENCRYPTED,
+    ENCRYPTING, ENDS, GATEWAYS4, GATEWAYS6, INTERNAL, LOOPS, MASQUERADE4, MASQUERADE4_24,
+    MASQUERADE6, MASQUERADE6_64, OPEN4, OPEN6, OUTBOUND4, OUTBOUND4_24, OUTBOUND6, OUTBOUND6_64,
+    PASSAGES4, PASSAGES6, PUBLISHED4, PUBLISHED4_ANY, PUBLISHED6, PUBLISHED6_ANY, RANGES4, RANGES6,
+    TOGETHER4, TOGETHER4_24, TOGETHER6, TOGETHER6_64, TRUSTED, TUNNEL_SOURCES4, TUNNEL_SOURCES6,
+    TUNNELS, UNPROTECTED4, UNPROTECTED6,
 };
-pub(super) const OUTBOUND6: SetDefinition = SetDefinition {
-    holds: Holds::Ranges,
-    ..map("outbound6", "subnets that leave by a certain address", &[Ipv6], &[Ipv6])
-};
-pub(super) const OUTBOUND4_24: SetDefinition = SetDefinition {
-    holds: Holds::Subnets,
-    ..map("outbound4-24", "/24 subnets that leave by a certain address", &[Ipv4], &[Ipv4])
-};
-pub(super) const OUTBOUND6_64: SetDefinition = SetDefinition {
-    holds: Holds::Subnets,
-    ..map("outbound6-64", "/64 subnets that leave by a certain address", &[Ipv6], &[Ipv6])
-};
-pub(super) const TRUSTED: SetDefinition = set(
-    "trusted",
-    "links, and bridges whose published ports they reach directly",
-    &[Interface, Interface],
-);
-pub(super) const DIRECT4: SetDefinition =
-    set("direct4", "ports that trusted links may reach directly", &[Ipv4, Protocol, Port]);
-pub(super) const DIRECT6: SetDefinition =
-    set("direct6", "ports that trusted links may reach directly", &[Ipv6, Protocol, Port]);
-pub(super) const PUBLISHED4: SetDefinition =
-    map("published4", "ports of one address of the host", &[Ipv4, Protocol, Port], &[Ipv4, Port]);
-pub(super) const PUBLISHED6: SetDefinition =
-    map("published6", "ports of one address of the host", &[Ipv6, Protocol, Port], &[Ipv6, Port]);
-pub(super) const PUBLISHED4_ANY: SetDefinition =
-    map("published4-any", "ports of all addresses of the host", &[Protocol, Port], &[Ipv4, Port]);
-pub(super) const PUBLISHED6_ANY: SetDefinition =
-    map("published6-any", "ports of all addresses of the host", &[Protocol, Port], &[Ipv6, Port]);
-pub(super) const RANGES4: SetDefinition = SetDefinition {
-    holds: Holds::Ranges,
-    ..map("published4-ranges", "ports that lead to the same ones", &[Ipv4, Protocol, Port], &[Ipv4])
-};
-pub(super) const RANGES6: SetDefinition = SetDefinition {
-    holds: Holds::Ranges,
-    ..map("published6-ranges", "ports that lead to the same ones", &[Ipv6, Protocol, Port], &[Ipv6])
-};
-
-pub(super) const APART: SetDefinition = set(
-    "apart",
-    "bridges whose endpoints do not talk, as way in and way out",
-    &[Interface, Interface],
-);
-pub(super) const PASSAGES4: SetDefinition =
-    set("passages4", "ports that one endpoint may reach at another", &[Ipv4, Ipv4, Protocol, Port]);
-pub(super) const PASSAGES6: SetDefinition =
-    set("passages6", "ports that one endpoint may reach at another", &[Ipv6, Ipv6, Protocol, Port]);
-
-pub(super) const CLOSED4: SetDefinition =
-    set("closed4", "links that did not forward before we switched it on", &[Interface]);
-pub(super) const CLOSED6: SetDefinition =
-    set("closed6", "links that did not forward before we switched it on", &[Interface]);
-
-pub(super) const CLOSED_LOOPS: SetDefinition =
-    set("closed-loops", "those links, as way in and way out", &[Interface, Interface]);
-
-pub(super) const ENDS: SetDefinition =
-    set("ends", "links to one endpoint each, which is on no bridge", &[Interface]);
-pub(super) const BEHIND4: SetDefinition =
-    set("behind4", "the addresses behind each of them", &[Interface, Ipv4]);
-pub(super) const BEHIND6: SetDefinition =
-    set("behind6", "the addresses behind each of them", &[Interface, Ipv6]);
-pub(super) const TOGETHER4: SetDefinition =
-    ranges("together4", "subnets whose endpoints behind such links may talk", &[Ipv4, Ipv4]);
-pub(super) const TOGETHER6: SetDefinition =
-    ranges("together6", "subnets whose endpoints behind such links may talk", &[Ipv6, Ipv6]);
-
-pub(super) const TOGETHER4_24: SetDefinition = subnets(
-    "together4-24",
-    "/24 subnets whose endpoints behind such links may talk",
-    &[Ipv4, Ipv4],
-);
-pub(super) const TOGETHER6_64: SetDefinition = subnets(
-    "together6-64",
-    "/64 subnets whose endpoints behind such links may talk",
-    &[Ipv6, Ipv6],
-);
-
-pub(super) const TUNNELS: SetDefinition =
-    set("tunnels", "ports and network numbers of our tunnels", &[Port, Vni]);
-pub(super) const TUNNEL_SOURCES4: SetDefinition =
-    set("tunnel-sources4", "hosts whose tunnels are let in", &[Ipv4]);
-pub(super) const TUNNEL_SOURCES6: SetDefinition =
-    set("tunnel-sources6", "hosts whose tunnels are let in", &[Ipv6]);
-
-/// All sets and maps of the table.
-pub(super) const SETS: [&SetDefinition; 42] = [
-    &BRIDGES,
-    &LOOPS,
-    &INTERNAL,
-    &GATEWAYS4,
-    &GATEWAYS6,
-    &UNPROTECTED4,
-    &UNPROTECTED6,
-    &OPEN4,
-    &OPEN6,
-    &MASQUERADE4,
-    &MASQUERADE6,
-    &MASQUERADE4_24,
-    &MASQUERADE6_64,
-    &OUTBOUND4,
-    &OUTBOUND6,
-    &OUTBOUND4_24,
-    &OUTBOUND6_64,
-    &TRUSTED,
-    &DIRECT4,
-    &DIRECT6,
-    &PUBLISHED4,
-    &PUBLISHED6,
-    &PUBLISHED4_ANY,
-    &PUBLISHED6_ANY,
-    &RANGES4,
-    &RANGES6,
-    &APART,
-    &PASSAGES4,
-    &PASSAGES6,
-    &CLOSED4,
-    &CLOSED6,
-    &CLOSED_LOOPS,
-    &ENDS,
-    &BEHIND4,
-    &BEHIND6,
-    &TOGETHER4,
-    &TOGETHER6,
-    &TOGETHER4_24,
-    &TOGETHER6_64,
-    &TUNNELS,
-    &TUNNEL_SOURCES4,
-    &TUNNEL_SOURCES6,
-];
 
 /// A chain. Only chains with a hook see packets by themselves.
 #[derive(Clone, Copy, Debug)]
@@ -192,7 +37,7 @@ pub(super) struct Hook {
 }
 
 /// Chains in an order in which they can be made.
-pub(super) const CHAINS: [Chain; 11] = [
+pub(super) const CHAINS: [Chain; 12] = [
     Chain { name: "behind", hook: None },
     Chain { name: "published", hook: None },
     Chain { name: "between", hook: None },
@@ -203,6 +48,7 @@ pub(super) const CHAINS: [Chain; 11] = [
     base("output", "nat", libc::NF_INET_LOCAL_OUT, libc::NF_IP_PRI_NAT_DST),
     base("input", "filter", libc::NF_INET_LOCAL_IN, libc::NF_IP_PRI_FILTER),
     base("forward", "filter", libc::NF_INET_FORWARD, libc::NF_IP_PRI_FILTER),
+    base("leaving", "filter", libc::NF_INET_POST_ROUTING, libc::NF_IP_PRI_RAW),
     base("postrouting", "nat", libc::NF_INET_POST_ROUTING, libc::NF_IP_PRI_NAT_SRC),
 ];
 
@@ -220,7 +66,7 @@ pub(super) const USER_CHAINS: [Chain; 6] = [
 pub(super) fn rules() -> Vec<Rule> {
     [guard(), behind(), publish(), input(), forward(), between(), into_bridges(), out_of_bridges()]
         .into_iter()
-        .chain([postrouting()])
+        .chain([leaving(), postrouting()])
         .flatten()
         .collect()
 }
@@ -229,7 +75,8 @@ pub(super) fn rules() -> Vec<Rule> {
 /// that the host reaches published ports at 127.0.0.1; what comes from outside must not.
 ///
 /// Whoever can send a datagram to the host could send a frame into one of its tunnels. Other people's
-/// tunnels, to the same port, have other numbers.
+/// tunnels, to the same port, have other numbers. Frames that are to be encrypted come by the link that does
+/// that, and nothing else does.
 fn guard() -> Vec<Rule> {
     let strange = |family, hosts| {
         let rule = Rule::new("guard", "into a tunnel of ours, from none of its hosts");
@@ -237,12 +84,26 @@ fn guard() -> Vec<Rule> {
     };
     let rule = Rule::new("guard", "127.0.0.0/8 only from the host itself");
     let ends = Rule::new("guard", "from an endpoint that is on no bridge").entering_by_any(&ENDS);
+    let encrypted =
+        Rule::new("guard", "into an encrypted tunnel of ours, from a host of the cluster");
+    let other = Rule::new("guard", "anything else of theirs");
+    let clear = Rule::new("guard", "into an encrypted tunnel of ours, in the clear");
     vec![
         rule.not_entering_by("lo").destination_is_loopback4().verdict(Verdict::Drop),
+        encrypted.entering_by_any(&ENCRYPTING).tunnelled_in(&ENCRYPTED).verdict(Verdict::Accept),
+        other.entering_by_any(&ENCRYPTING).verdict(Verdict::Drop),
+        clear.tunnelled_in(&ENCRYPTED).verdict(Verdict::Drop),
         strange(Family::Ipv4, &TUNNEL_SOURCES4),
         strange(Family::Ipv6, &TUNNEL_SOURCES6),
         ends.verdict(Verdict::Jump("behind")),
     ]
+}
+
+/// What is to be encrypted leaves by the link that does that, or not at all: when that link is gone, others
+/// lead everywhere.
+fn leaving() -> Vec<Rule> {
+    let rule = Rule::new("leaving", "out of an encrypted tunnel of ours, in the clear");
+    vec![rule.tunnelled_in(&ENCRYPTED).leaving_by_none(&ENCRYPTING).verdict(Verdict::Drop)]
 }
 
 /// What comes by a link to one endpoint comes from that one. Endpoints on bridges are guarded before
@@ -332,7 +193,10 @@ fn forward() -> Vec<Rule> {
         between.verdict(Verdict::Drop)
     };
     let clamp = || Rule::new("forward", "fit segments to the path").first_segment();
+    let hosts = || Rule::new("forward", "only hosts talk by the link that encrypts");
     vec![
+        hosts().entering_by_any(&ENCRYPTING).verdict(Verdict::Drop),
+        hosts().leaving_by_any(&ENCRYPTING).verdict(Verdict::Drop),
         clamp().leaving_by_any(&BRIDGES).clamp_segment(),
         clamp().entering_by_any(&BRIDGES).clamp_segment(),
         Rule::new("forward", "to our bridges")
@@ -456,31 +320,6 @@ fn postrouting() -> Vec<Rule> {
         source(Family::Ipv4, &MASQUERADE4).leaving_by_none(&BRIDGES).masquerade(),
         source(Family::Ipv6, &MASQUERADE6).leaving_by_none(&BRIDGES).masquerade(),
     ]
-}
-
-const fn set(name: &'static str, comment: &'static str, key: &'static [Field]) -> SetDefinition {
-    SetDefinition { name, comment, key, data: &[], holds: Holds::Keys, family: Family::Inet }
-}
-
-const fn ranges(name: &'static str, comment: &'static str, key: &'static [Field]) -> SetDefinition {
-    SetDefinition { name, comment, key, data: &[], holds: Holds::Ranges, family: Family::Inet }
-}
-
-const fn subnets(
-    name: &'static str,
-    comment: &'static str,
-    key: &'static [Field],
-) -> SetDefinition {
-    SetDefinition { holds: Holds::Subnets, ..set(name, comment, key) }
-}
-
-const fn map(
-    name: &'static str,
-    comment: &'static str,
-    key: &'static [Field],
-    data: &'static [Field],
-) -> SetDefinition {
-    SetDefinition { name, comment, key, data, holds: Holds::Keys, family: Family::Inet }
 }
 
 const fn base(

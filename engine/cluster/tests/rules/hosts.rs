@@ -45,6 +45,7 @@ pub(crate) fn options(number: u8) -> Options {
         boot: "first".to_owned(),
         instance: format!("daemon of h{number}"),
         evict_after: None,
+        wireguard: None,
     }
 }
 

@@ -23,6 +23,7 @@ pub fn finding(finding: &Finding) -> Value {
 
 fn name(stage: Stage) -> &'static str {
     match stage {
+        Stage::Encryption => "encryption",
         Stage::Host => "host",
         Stage::HostLarge => "host, large",
         Stage::Tunnel => "tunnel",

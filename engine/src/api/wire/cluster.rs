@@ -32,6 +32,10 @@ pub fn cluster(member: &Member) -> Value {
         "Problem": status.problem,
         "Revision": status.revision,
         "PendingPublish": pending,
+        "Encryption": {
+            "Able": member.wireguard().is_ok(),
+            "Problem": member.wireguard().err().map(|error| error.to_string()),
+        },
         "Troubles": troubles.collect::<Vec<_>>(),
         "Nodes": member.nodes().iter().map(node).collect::<Vec<_>>(),
     })
@@ -50,6 +54,9 @@ pub fn node(node: &NodeView) -> Value {
         "Epoch": node.epoch,
         "Release": node.release,
         "Labels": node.labels,
+        "WireGuard": node.wireguard.map(|own| json!({
+            "PublicKey": own.key.to_string(), "Port": own.port, "Address": own.address.to_string(),
+        })),
     })
 }
 
@@ -93,6 +100,7 @@ pub fn add_network(value: &mut Value, network: &Network, member: &Member, verbos
         "VNI": network.tunnel.map(|tunnel| tunnel.vni),
         "Port": network.tunnel.map(|tunnel| tunnel.port),
         "Local": network.tunnel.map(|tunnel| tunnel.local.to_string()),
+        "Encrypted": network.tunnel.map(|tunnel| tunnel.encrypted),
         "UnderlayMTU": network.tunnel.and_then(|tunnel| tunnel.mtu),
         "Endpoints": shown,
         "PendingPublish": waiting.map(|(_, endpoint)| endpoint.to_string()).collect::<Vec<_>>(),

@@ -20,6 +20,8 @@ pub(crate) enum ClusterCommand {
     /// List the cluster that this host is in
     #[command(visible_alias = "list")]
     Ls(FormatArgs),
+    /// Have this host take another key for encrypted networks; print the public half of it
+    Rekey,
 }
 
 #[derive(Debug, Args)]

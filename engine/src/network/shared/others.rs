@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use cnm::controller::Subject;
 use cnm::driver::{Node, Peer, PeersChange};
-use cnm::{EndpointId, NetworkId, State, diff};
+use cnm::{EndpointId, NetworkId, State, WireGuard, diff};
 use dns::protocol::EndpointNames;
 
 use crate::network::Networks;
@@ -31,6 +31,32 @@ impl Networks {
         self.make_true(&Subject::Cluster, |networks| Some(networks.controller().tell_nodes(nodes)))
     }
 
+    /// How this host takes part in what is encrypted, if it can.
+    pub(crate) fn tell_wireguard(&self, own: Option<WireGuard>) -> Result<()> {
+        self.make_true(&Subject::Cluster, |networks| {
+            Some(networks.controller().tell_wireguard(own))
+        })
+    }
+
+    /// There is an encrypted network, or about to be one: what encrypts is there before it, and goes after it.
+    pub(super) fn encrypt(&self, wanted: bool) -> Result<()> {
+        let made = self.make_true(&Subject::Cluster, |networks| {
+            Some(networks.controller().tell_encryption(wanted))
+        });
+        if made.is_err() && wanted {
+            self.encrypt_no_more();
+        }
+        made
+    }
+
+    /// One less: with the last one goes what encrypts.
+    pub(super) fn encrypt_no_more(&self) {
+        let still = self.controller().has_encrypted();
+        if let Err(error) = self.encrypt(still) {
+            tracing::warn!(error = error.chain(), "what encrypts goes when that is mended");
+        }
+    }
+
     /// This host is in a cluster: who follows it will tell of other hosts.
     pub(crate) fn await_others(&self) {
         self.controller().await_nodes();
@@ -41,10 +67,11 @@ impl Networks {
         &self,
         nodes: &[Node],
         peers: BTreeMap<NetworkId, Vec<Peer>>,
-        (local, mtu): (IpAddr, Option<u32>),
+        (local, mtu, own): (IpAddr, Option<u32>, Option<WireGuard>),
     ) {
         let mut model = self.controller();
         model.tell_local_address(local);
+        let _ = model.tell_wireguard(own);
         model.tell_tunnel_mtu(mtu);
         // Not the difference alone is to be made true, but all of it.
         let _ = model.tell_nodes(nodes);

@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use cnm::controller::{NetworkUpdate, WantedAddress};
 use cnm::driver::{Node, Peer, PeersChange};
 use cnm::network::{PoolSpec, Tunnel};
-use cnm::{EndpointId, Kind};
+use cnm::{EndpointId, Kind, WireGuard};
 use ipnetwork::IpNetwork;
 
 use super::*;
@@ -104,16 +104,21 @@ impl Sharing for List {
         self.add("wake".to_owned());
     }
 
+    fn missing(&self, key: &str) -> Option<String> {
+        (key == "elsewhere").then(|| "its subnet is taken".to_owned())
+    }
+
     fn host_changed(&self) {}
 }
 
 fn tunnel() -> Tunnel {
-    Tunnel { vni: 4096, port: 4789, local: [192, 0, 2, 1].into(), mtu: None }
+    let local = [192, 0, 2, 1].into();
+    Tunnel { vni: 4096, port: 4789, local, encrypted: false, mtu: None }
 }
 
 /// The cluster's only other host.
 fn nodes_of_cluster() -> [Node; 1] {
-    [Node { number: 2, address: [192, 0, 2, 2].into() }]
+    [Node { number: 2, address: [192, 0, 2, 2].into(), wireguard: None }]
 }
 
 /// An endpoint on it.
@@ -185,6 +190,81 @@ fn one_that_another_host_made_appears_once_and_goes() {
     networks.vanish(&id).unwrap();
     networks.vanish(&id).unwrap();
     assert_eq!(networks.shared_networks().len(), 0);
+}
+
+/// How a host with a number takes part in what is encrypted.
+fn wireguard(number: u8) -> WireGuard {
+    let address = [0xfd77, 0, 0, 0, 0, 0, 0, number.into()].into();
+    WireGuard { key: [number; 32].into(), port: 51_890, address }
+}
+
+#[test]
+fn what_encrypts_is_there_with_the_first_encrypted_network_and_gone_with_the_last() {
+    let site = Site::default();
+    let networks = site.open();
+    networks.tell_wireguard(Some(wireguard(1))).unwrap();
+    networks.tell_nodes(&nodes_of_cluster()).unwrap();
+    let link = Key::Link { ns: cnm::Ns::Host, name: cnm::wireguard::link() };
+    let is_there = || site.observed().get(&link).is_some();
+    assert!(!is_there(), "nobody needs it");
+    let appear = |digit: u8, name: &str| {
+        let (id, local) = (NetworkId::from_random([digit; 32]), wireguard(1).address.into());
+        let (vni, encrypted, mtu) = (digit.into(), true, None);
+        let tunnel = Some(Tunnel { vni, port: 4790, local, encrypted, mtu });
+        let options = BTreeMap::from([("encrypted".to_owned(), String::new())]);
+        let spec = NetworkSpec { id: Some(id.clone()), tunnel, options, ..overlay(name) };
+        networks.appear(&spec, 5).unwrap();
+        id
+    };
+    let (one, two) = (appear(7, "one"), appear(8, "two"));
+    assert!(is_there());
+    let whole = site.observed();
+    let lost = State::from_iter([(link.clone(), whole.get(&link).unwrap().clone())]);
+    site.kernel.memory.dismantle(&diff(&lost, &State::default()));
+    assert!(!is_there());
+    networks.heal();
+    assert_eq!(site.observed(), whole);
+    networks.vanish(&one).unwrap();
+    assert!(is_there(), "another one needs it");
+    networks.vanish(&two).unwrap();
+    assert!(!is_there());
+}
+
+#[test]
+fn the_next_daemon_leaves_what_encrypts_as_it_was() {
+    let site = Site::default();
+    let networks = site.open();
+    let outer = tunnel().local;
+    networks.tell_way(outer, None);
+    networks.tell_wireguard(Some(wireguard(1))).unwrap();
+    let other = Node { wireguard: Some(wireguard(2)), ..nodes_of_cluster()[0] };
+    networks.tell_nodes(&[other]).unwrap();
+    let local = wireguard(1).address.into();
+    let tunnel = Some(Tunnel { vni: 7, port: 4790, local, encrypted: true, mtu: None });
+    let options = BTreeMap::from([("encrypted".to_owned(), "true".to_owned())]);
+    networks.appear(&NetworkSpec { tunnel, options, ..overlay("app") }, 5).unwrap();
+    let whole = site.observed();
+    drop(networks);
+    let next = site.open();
+    next.await_others();
+    next.heal();
+    let observed = site.observed();
+    let is_lost = |key: &Key| observed.get(key).is_none();
+    assert!(!whole.iter().any(|(key, _)| is_lost(key)), "nobody has told it what is too much");
+    let way = (outer, None, Some(wireguard(1)));
+    next.know_others(&[other], BTreeMap::new(), way);
+    next.heal();
+    assert_eq!(site.observed(), whole);
+}
+
+#[test]
+fn a_network_that_cannot_be_had_here_is_not_one_that_is_not_there() {
+    let site = Site::default();
+    let (networks, _, _) = sharing(&site);
+    assert_eq!(networks.network("nowhere").unwrap_err().kind(), Kind::NotFound);
+    let error = networks.network("elsewhere").unwrap_err();
+    assert_eq!(error.kind(), Kind::Unavailable);
+    assert!(error.to_string().ends_with("is not on this host: its subnet is taken"), "{error}");
 }
 
 #[test]
@@ -327,7 +407,7 @@ fn other_hosts_that_are_known_in_passing_are_reached_when_that_is_healed() {
     let (networks, network, _) = sharing(&site);
     let before = site.observed();
     let peers = BTreeMap::from([(network.id.clone(), vec![peer(9)])]);
-    networks.know_others(&nodes_of_cluster(), peers, (tunnel().local, None));
+    networks.know_others(&nodes_of_cluster(), peers, (tunnel().local, None, None));
     networks.heal();
     let known = site.observed();
     assert_eq!(known.len(), before.len() + OF_A_HOST + OF_A_PEER);

@@ -161,7 +161,8 @@ fn made(machine: &Machine, members: &[Member], records: &Records, node: &str) ->
         for record in remote {
             let mac = text(&record["mac"]);
             let number = records.nodes[&text(&record["node"])]["number"].as_u64().unwrap();
-            forwards.insert(format!("{mac} by {tunnel} to group {}", group(number)));
+            let group = group(number, is_encrypted(network));
+            forwards.insert(format!("{mac} by {tunnel} to group {group}"));
             forwards.insert(format!("{mac} by {bridge} to {tunnel}"));
             neighbours.extend(addresses(record).into_iter().map(|ip| format!("{ip} at {mac}")));
         }
@@ -179,26 +180,52 @@ fn made(machine: &Machine, members: &[Member], records: &Records, node: &str) ->
     let known: BTreeSet<_> =
         records.networks.keys().map(|id| format!("vx-{}", &id[..12])).collect();
     wrong.extend(differences("tunnel", &kernel.tunnels(), &known));
+    wrong.extend(ways(&kernel, records, node));
+    wrong.extend(admitted(machine, records, node));
+    wrong
+}
+
+/// Where other ways lead to other machines than there are machines, encrypted or not.
+fn ways(kernel: &Observed, records: &Records, node: &str) -> Vec<String> {
+    let mut wrong = Vec::new();
     let others = records.nodes.iter().filter(|(id, _)| *id != node).map(|(_, record)| record);
     let hops = others
         .flat_map(|other| {
             let number = other["number"].as_u64().unwrap();
-            let hop = format!("{} by {}", group(number) - 1, text(&other["address"]));
-            [hop, format!("{} of {}", group(number), group(number) - 1)]
+            let group = group(number, false);
+            let hop = format!("{} by {}", group - 1, text(&other["address"]));
+            [hop, format!("{group} of {}", group - 1)]
         })
         .collect();
-    wrong.extend(differences("nexthop", &kernel.nexthops(), &hops));
-    wrong.extend(admitted(machine, records, node));
+    wrong.extend(differences("nexthop", &kernel.nexthops(false), &hops));
+    let encrypts = records.networks.values().any(is_encrypted);
+    let able = records
+        .nodes
+        .iter()
+        .filter(|(id, other)| *id != node && encrypts && !other["wireguard"].is_null());
+    let hops = able.map(|(_, other)| {
+        let group = group(other["number"].as_u64().unwrap(), true);
+        format!("{group} of {}", group - 1)
+    });
+    wrong.extend(differences("nexthop", &kernel.nexthops(true), &hops.collect()));
+    if kernel.has_link("rnet-wg0") != encrypts {
+        wrong
+            .push(format!("there are encrypted networks: {encrypts}, and what encrypts is not so"));
+    }
     wrong
 }
 
 /// Where a ruleset lets other tunnels in than those of the cluster's networks from its other machines.
 fn admitted(machine: &Machine, records: &Records, node: &str) -> Vec<String> {
-    let tunnels = records.networks.values().map(|network| {
-        let number = u32::try_from(network["vni"].as_u64().unwrap()).unwrap();
-        format!("{} {}", network["port"], std::net::Ipv4Addr::from(number << 8))
-    });
-    let mut wrong = differences("tunnel", &elements(machine, &["tunnels"]), &tunnels.collect());
+    let mut wrong = Vec::new();
+    for (set, encrypted) in [("tunnels", false), ("encrypted", true)] {
+        let networks = records.networks.values().filter(|one| is_encrypted(one) == encrypted);
+        let tunnels = networks.map(|network| {
+            let number = u32::try_from(network["vni"].as_u64().unwrap()).unwrap();
+            format!("{} {}", network["port"], std::net::Ipv4Addr::from(number << 8))
+        });
+        wrong.extend(differences("tunnel", &elements(machine, &[set]), &tunnels.collect()));
+    }
     let others = records.nodes.iter().filter(|(id, _)| *id != node);
     let others = others.map(|(_, record)| text(&record["address"])).collect();
     let sources = elements(machine, &["tunnel-sources4", "tunnel-sources6"]);
@@ -222,8 +249,16 @@ fn elements(machine: &Machine, sets: &[&str]) -> BTreeSet<String> {
 }
 
 /// The nexthop group of the node with a number.
-fn group(number: u64) -> u64 {
-    0x726e_0000 + 2 * number + 1
+fn group(number: u64, encrypted: bool) -> u64 {
+    (if encrypted { ENCRYPTED } else { 0x726e_0000 }) + 2 * number + 1
+}
+
+/// Where the numbers of encrypted ways begin.
+const ENCRYPTED: u64 = 0x726f_0000;
+
+/// Whether a network's record says that it is encrypted.
+fn is_encrypted(network: &Value) -> bool {
+    matches!(network["options"]["encrypted"].as_str(), Some("" | "true"))
 }
 
 /// What is there and should not be, and what is not there and should be.
@@ -305,9 +340,11 @@ impl Observed {
         };
         let data = &link["linkinfo"]["info_data"];
         let local = if data["local"].is_null() { &data["local6"] } else { &data["local"] };
+        // Inside of what encrypts it has another address.
+        let is_inside = is_encrypted(network) && text(local).starts_with("fd");
         let right = data["id"] == network["vni"]
             && data["port"] == network["port"]
-            && *local == node["address"]
+            && (*local == node["address"] || is_inside)
             && data["learning"] == false;
         (!right).then(|| format!("{name} is {data} for {network} of {node}"))
     }
@@ -336,11 +373,21 @@ impl Observed {
         on.map(|n| format!("{} at {}", text(&n["dst"]), text(&n["lladdr"]))).collect()
     }
 
-    fn nexthops(&self) -> BTreeSet<String> {
+    fn has_link(&self, name: &str) -> bool {
+        self.links.iter().any(|link| link["ifname"] == name)
+    }
+
+    /// The ways that are encrypted, of which the groups alone can be told without rnet's help, or those that
+    /// are not.
+    fn nexthops(&self, encrypted: bool) -> BTreeSet<String> {
+        let is_one = |hop: &&Value| {
+            let is_encrypted = hop["id"].as_u64().is_some_and(|id| id >= ENCRYPTED);
+            is_encrypted == encrypted && (!encrypted || hop["gateway"].is_null())
+        };
         let tell = |hop: &Value| match &hop["group"][0]["id"] {
             Value::Null => format!("{} by {}", hop["id"], text(&hop["gateway"])),
             member => format!("{} of {member}", hop["id"]),
         };
-        self.nexthops.iter().map(tell).collect()
+        self.nexthops.iter().filter(is_one).map(tell).collect()
     }
 }

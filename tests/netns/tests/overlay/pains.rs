@@ -213,13 +213,60 @@ fn p16_what_comes_from_no_machine_of_the_cluster_gets_into_no_network() {
     rack.agrees();
 }
 
+/// Where the kernel has WireGuard, `encrypted` has the tests.
+fn can_encrypt(rack: &Rack) -> bool {
+    rack.daemon(0).rnet("cluster inspect --format {{.Encryption.Able}}") == "true"
+}
+
 #[test]
 fn p16_encryption_is_refused_where_the_kernel_has_none_and_nothing_is_made() {
     let rack = Rack::cluster(2, 1);
+    if can_encrypt(&rack) {
+        return;
+    }
     let refusal =
         rack.daemon(0).refusal("network create -d overlay --attachable --opt encrypted app");
-    assert!(refusal.contains("WireGuard"), "{refusal}");
+    assert!(refusal.contains("WireGuard") && refusal.contains("modprobe"), "{refusal}");
     assert!(rack.records().networks.is_empty());
+    assert!(rack.daemon(0).refusal("cluster rekey").contains("this host cannot encrypt"));
+    rack.agrees();
+}
+
+#[test]
+fn p16_a_machine_that_cannot_encrypt_says_so_and_all_else_goes_on() {
+    let rack = Rack::cluster(2, 1);
+    if can_encrypt(&rack) {
+        return;
+    }
+    rack.network(0, "", "app");
+    let talk = Talk::new(&rack, "app");
+    // One that can has made a network.
+    let records = rack.records();
+    let mut record = records.networks[records.network("app")].clone();
+    record["name"] = "sealed".into();
+    record["options"]["encrypted"] = "".into();
+    (record["vni"], record["port"]) = (77.into(), 4790.into());
+    for (pool, subnet) in [(0, "10.77.0.0/24"), (1, "fd77::/64")] {
+        record["pools"][pool]["subnet"] = subnet.into();
+        record["pools"][pool]["gateway"] = subnet.replace("0/24", "1").replace("/64", "1").into();
+    }
+    let key = format!("/rnet/v1/default/networks/{}", "e".repeat(64));
+    rack.etcd.put(&[(key.clone(), record.to_string())]);
+    let run = "run -d --network sealed rnet/toolbox sleep infinity";
+    takes("it is told why", SOON, || {
+        let refusal = rack.daemon(1).refusal(run);
+        refusal
+            .contains("network sealed of the cluster is not on this host: this host cannot encrypt")
+            && refusal.contains("modprobe wireguard")
+    });
+    let (fine, told) = rack.daemon(0).shell("rnet cluster check");
+    assert!(!fine && told.contains("cannot encrypt"), "{told}");
+    let (_, told) = rack.daemon(0).shell("rnet system check");
+    assert!(told.contains("network sealed") && told.contains("cannot encrypt"), "{told}");
+    assert!(talk.works(), "the others are as they were");
+    rack.etcd.ctl(&format!("del {key}"));
+    rack.etcd.ctl(&format!("del --prefix /rnet/v1/default/ipam/{}", "e".repeat(64)));
+    takes("it is forgotten", SOON, || rack.daemon(1).refusal(run).contains("not found"));
     rack.agrees();
 }
 

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use super::super::encoder::TableBatch;
 use super::super::expression::Family;
 use super::super::guard;
-use super::super::skeleton::SETS;
+use super::super::sets::SETS;
 use super::*;
 
 fn protocol() -> impl Strategy<Value = Protocol> {
@@ -51,6 +51,9 @@ fn element() -> impl Strategy<Value = (Element, Value)> {
         link().prop_map(move |link| present(Element::Internal { link })),
         (any::<u16>(), 0..1_u32 << 24)
             .prop_map(move |(port, vni)| present(Element::Tunnel { port, vni })),
+        link().prop_map(move |link| present(Element::Encrypting { link })),
+        (any::<u16>(), 0..1_u32 << 24)
+            .prop_map(move |(port, vni)| present(Element::Encrypted { port, vni })),
         address().prop_map(move |address| present(Element::TunnelSource { address })),
         address().prop_map(move |address| present(Element::Gateway { address })),
         (link(), any::<bool>())
