@@ -15,12 +15,14 @@ test: setup
 	cargo build --workspace --bins
 	cargo nextest run --workspace
 
-# Formatting, lints and documentation, warnings denied; the layers of the crates.
+# Formatting, lints and documentation, warnings denied; the layers of the crates; the fuzz targets, which are no members
+# of the workspace.
 lint: setup
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items
 	cargo test --quiet --package tidy
+	cargo check --quiet --manifest-path tests/fuzz/Cargo.toml --no-default-features --target-dir target
 
 # Licences, sources and bans of the dependencies, by cargo-deny and what deny.toml says. Of the network it needs the
 # registry alone, for the crates of other platforms.
