@@ -147,7 +147,7 @@ impl Member {
         }
         let trouble = Trouble {
             stage: Stage::Encryption,
-            says: format!("it cannot encrypt, and so have no containers on {}", encrypted.name),
+            says: format!("it cannot encrypt, and so can have no containers on {}", encrypted.name),
             mend: "`rnet cluster inspect` there says why; modprobe wireguard, or a later release \
                    of rnet, and restart the daemon"
                 .to_owned(),

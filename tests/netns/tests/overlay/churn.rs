@@ -23,7 +23,7 @@ fn p4_every_address_has_one_owner_after_kills_during_sixty_creates_and_removes()
 }
 
 #[test]
-#[ignore = "ten minutes"]
+#[ignore = "minutes"]
 fn p4_every_address_has_one_owner_after_kills_during_a_thousand_creates_and_removes() {
     churn(1000);
 }
