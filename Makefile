@@ -1,6 +1,6 @@
 # Every command of the project. Each recipe is one line to read; what it needs it installs itself.
 
-.PHONY: demo demo-overlay test lint deny advisories fmt netns test-vm fuzz docs bench release setup ci
+.PHONY: demo demo-overlay test lint deny advisories fmt netns test-vm fuzz docs bench release setup plugins ci
 
 # Two containers on a network of their own, by rnet and by the docker client; then the daemon dies.
 demo: release
@@ -11,7 +11,7 @@ demo-overlay: release
 	target/release/recipe docs/overlay.md
 
 # All tests. Root is needed for those that make network namespaces and containers.
-test: setup
+test: setup plugins
 	cargo build --workspace --bins
 	cargo nextest run --workspace
 
@@ -64,5 +64,9 @@ release: setup
 # Installs Debian packages that builds and tests need, where they are missing.
 setup:
 	tests/setup.sh
+
+# Fetches the docker client's plugins that some tests use, for them alone.
+plugins: setup
+	tests/plugins.sh
 
 ci: lint test

@@ -5,7 +5,8 @@
 //!
 //! ```text
 //! # why it is so
-//! $ create --name c1 rnet/toolbox       the command; `< text` at its end is what it reads
+//! $ create --name c1 rnet/toolbox       the command; `< text` at its end is what it reads, `DOCKER_…=…` before
+//!                                       it its environment
 //! = 125                                 its exit code, unless it is 0
 //! > {id}                                what it prints, ids and times and the like left out
 //! ! a complaint                         the same on stderr
@@ -25,7 +26,10 @@
 //!
 //! Tables are written by a genuine engine: with `TRACE_ENGINE=/its/socket UPDATE_EXPECT=1` the tests
 //! write down how it behaves. What differs here on purpose stands in `docs/differences.md`, and has its reason
-//! beside it in the table. `$code` is for output that the host decides: it is not compared.
+//! beside it in the table. `$code` is for output that the host decides: it is not compared. `$set` is for what a
+//! client does at several things at once: what it shows and asks is compared without order and number.
+
+mod plugins;
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -71,7 +75,11 @@ impl Scene {
     fn command(&self, program: &str) -> Command {
         let mut command = Command::new(program);
         command.env("DOCKER_HOST", self.recorder.url());
-        command.env("DOCKER_CONFIG", self.scratch.path("docker")).env("DOCKER_BUILDKIT", "0");
+        command.env("DOCKER_CONFIG", self.scratch.path("docker"));
+        // With plugins `docker build` is that of buildx.
+        if !self.scratch.path("docker/cli-plugins").exists() {
+            command.env("DOCKER_BUILDKIT", "0");
+        }
         command
     }
 
@@ -154,7 +162,11 @@ impl Scene {
         let words: Vec<_> =
             split(words).into_iter().map(|word| word.replace("@/", &place)).collect();
         let mut command = self.command("docker");
-        command.args(&words).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let is_variable = |word: &&String| word.starts_with("DOCKER_") && word.contains('=');
+        let variables =
+            words.iter().take_while(is_variable).filter_map(|word| word.split_once('='));
+        command.envs(variables).args(words.iter().skip_while(is_variable));
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("the docker command is installed");
         // Who does not read it has ended, or does not want it.
         let _ = writeln!(child.stdin.take().unwrap(), "{input}");
@@ -163,18 +175,31 @@ impl Scene {
         if output.status.code() != Some(0) {
             writeln!(text, "= {}", output.status.code().unwrap()).unwrap();
         }
-        if prompt == "$" {
+        if prompt != "$code" {
             for (mark, bytes) in [('>', output.stdout), ('!', output.stderr)] {
                 let shown = String::from_utf8_lossy(&bytes).replace(&place, "@/");
-                self.plain.lines(&shown).iter().for_each(|line| {
+                let mut lines = self.plain.lines(&shown);
+                in_order(prompt, &mut lines);
+                for line in lines {
                     writeln!(text, "{}", format!("{mark} {line}").trim_end()).unwrap();
-                });
+                }
             }
         }
-        for asked in self.recorder.take() {
-            writeln!(text, "{}", self.plain.request(&asked)).unwrap();
+        let asked = self.recorder.take();
+        let mut asked: Vec<_> = asked.iter().map(|asked| self.plain.request(asked)).collect();
+        in_order(prompt, &mut asked);
+        for request in asked {
+            writeln!(text, "{request}").unwrap();
         }
         text
+    }
+}
+
+/// What comes in any order and number is told once, in the order of the alphabet.
+fn in_order(prompt: &str, lines: &mut Vec<String>) {
+    if prompt == "$set" {
+        lines.sort();
+        lines.dedup();
     }
 }
 
@@ -216,6 +241,7 @@ impl Plain {
     fn new() -> Self {
         let rules = [
             (r"\b[0-9a-f]{64}\b|\b[0-9a-f]{12}\b|\b[0-9a-f]{16}…", "{id}"),
+            (r"\b[0-9a-f]{12}_", "{id}_"),
             (
                 r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?(Z| ?[+-]\d\d:?\d\d)?( [A-Z]{3})?",
                 "{time}",
