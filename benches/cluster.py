@@ -154,6 +154,42 @@ class Routed:
             self.ends.append((inside.keeper.pid, f"10.236.{number}.2"))
 
 
+class Bridged:
+    """What people make by hand: a bridge on each of two machines, and a tunnel between them that does not learn."""
+
+    name = "vxlan and bridges, by hand"
+    ours = False
+
+    def __init__(self):
+        self.ends = []
+        hosts = [Host(f"bridged-{number}") for number in (1, 2)]
+        connect(hosts, "eth1", "10.237.0")
+        for number, host in enumerate(hosts, 1):
+            other = 3 - number
+            inside = Host(f"bridged-{number}-pod")
+            mac = "02:00:00:00:37:{:02x}".format
+            # Where br_netfilter is on, the host's firewall would have the frames.
+            off = "net.bridge.bridge-nf-call-iptables=0"
+            sh(*host.enter(["sysctl", "-qew", off]))
+            lines = [
+                "link add cni0 type bridge", "link set cni0 up",
+                f"link add pod type veth peer name eth0 netns {inside.name}",
+                "link set pod master cni0 up",
+                f"link add tunnel type vxlan id 1 dstport 4789 local 10.237.0.{number} nolearning",
+                "link set tunnel master cni0 up",
+            ]
+            for text in lines:
+                sh("ip", "-n", host.name, *text.split())
+            sh("bridge", "-n", host.name, "fdb", "append", mac(other), "dev", "tunnel",
+               "dst", f"10.237.0.{other}")
+            pod = [f"address add 10.238.0.{number}/24 dev eth0",
+                   f"link set eth0 address {mac(number)} mtu 1450 up",
+                   f"neighbour add 10.238.0.{other} lladdr {mac(other)} dev eth0 nud permanent"]
+            for text in pod:
+                sh("ip", "-n", inside.name, *text.split())
+            self.ends.append((inside.keeper.pid, f"10.238.0.{number}"))
+
+
 def connect(hosts, link, net):
     """A cable between two hosts."""
     one, two = hosts

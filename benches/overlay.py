@@ -3,7 +3,7 @@
 import subprocess
 import time
 
-from cluster import Cluster, Routed, Underlay
+from cluster import Bridged, Cluster, Routed, Underlay
 from lab import memory, sh, wait_for
 from paths import Veth, between, inside
 from rows import timed
@@ -54,7 +54,7 @@ def ways(bench, cluster, rate):
     """The peers take turns; both ends are the same program for everybody."""
     back = bench.row("UDP from machine to machine and back: p50", "µs")
     bridged = Way(bench, cluster, "rnet, by its bridges", BRIDGED)
-    peers = [Way(bench, cluster), bridged, Underlay(cluster), Routed(), Veth()]
+    peers = [Way(bench, cluster), bridged, Underlay(cluster), Routed(), Bridged(), Veth()]
 
     def once(peer):
         give, take = peer.ends

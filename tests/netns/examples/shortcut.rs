@@ -1,5 +1,6 @@
 //! What it brings that frames between machines go past their bridges: a round trip, and half a megabyte
-//! with an answer, between two containers, with and without, and between the machines themselves, in turns.
+//! with an answer, between two containers, with and without, between the machines themselves, and over
+//! a bridge and a tunnel that somebody made by hand, on machines without any rule, in turns.
 
 #![expect(clippy::unwrap_used, reason = "a measurement that cannot go on ends where it stands")]
 #![expect(clippy::print_stdout, reason = "the measurement is the output")]
@@ -9,8 +10,8 @@ use std::net::{IpAddr, TcpListener, TcpStream, UdpSocket};
 use std::thread;
 use std::time::Instant;
 
-use netns_tests::Host;
 use netns_tests::machines::{Machines, USUAL};
+use netns_tests::{Host, Lan, SILENCE};
 
 const TURNS: usize = 21;
 const BLOCK: usize = 1 << 19;
@@ -25,23 +26,71 @@ fn main() {
     let outer = (machines[0], machines[1], ways[0].0.all[1].node.address);
     let [with, without] =
         ways.each_ref().map(|(_, (one, two))| (&one.host, &two.host, two.addresses()[0]));
-    let mut results: [[Vec<f64>; 2]; 3] = Default::default();
+    let by_hand = by_hand(&ways[0].0.lan);
+    let bare = (&by_hand[0].machine, &by_hand[1].machine, "203.0.113.22".parse().unwrap());
+    let hand = (&by_hand[0].inside, &by_hand[1].inside, "10.8.0.2".parse().unwrap());
+    let ways = [
+        ("the machines", 0, outer),
+        ("with", 0, with),
+        ("without", 0, without),
+        ("machines without a rule", 3, bare),
+        ("by hand", 3, hand),
+    ];
+    let mut results = ways.map(|_| [Vec::new(), Vec::new()]);
     for _ in 0..TURNS {
-        for (results, way) in results.iter_mut().zip([outer, with, without]) {
+        for (results, (_, _, way)) in results.iter_mut().zip(ways) {
             results[0].push(round_trip(way));
             results[1].push(block(way));
         }
     }
     let figures = results.map(|of| of.map(median));
-    for (name, [trip, block]) in ["the machines", "with", "without"].iter().zip(figures) {
+    for ((name, beside, _), [trip, block]) in ways.iter().zip(figures) {
         let bits = f64::from(u32::try_from(8 * BLOCK).unwrap());
+        let [trip_beside, block_beside] = figures[*beside];
         println!(
             "{name}: a round trip {trip:.1} us ({:+.1}), {:.1} Gbit/s (×{:.2})",
-            trip - figures[0][0],
+            trip - trip_beside,
             bits / block / 1000.0,
-            figures[0][1] / block,
+            block_beside / block,
         );
     }
+}
+
+/// A machine, and a container on it.
+struct ByHand {
+    machine: Host,
+    inside: Host,
+}
+
+/// What people type: a bridge, and a tunnel that does not learn. The host's firewall does not see the frames.
+fn by_hand(lan: &Lan) -> [ByHand; 2] {
+    [1, 2].map(|number: u8| {
+        let (other, outer) = (3 - number, |number| format!("203.0.113.{}", 20 + number));
+        let mac = |number| format!("02:00:00:00:08:0{number}");
+        let machine = lan.host(&[&format!("{}/24", outer(number))]);
+        let inside = Host::new();
+        machine.output("sysctl -qew net.bridge.bridge-nf-call-iptables=0");
+        machine.add_bridge("br0");
+        machine.connect("port", &inside, "eth0");
+        let tunnel = "type vxlan id 8 dstport 4789 nolearning local";
+        for words in [
+            format!("ip link add vx0 {tunnel} {}", outer(number)),
+            "ip link set br0 up".to_owned(),
+            "ip link set vx0 master br0 up".to_owned(),
+            "ip link set port master br0 up".to_owned(),
+            format!("bridge fdb append {} dev vx0 dst {}", mac(other), outer(other)),
+        ] {
+            machine.output(&words);
+        }
+        for words in [
+            format!("ip link set eth0 address {} mtu 1450", mac(number)),
+            format!("ip neigh replace 10.8.0.{other} lladdr {} dev eth0", mac(other)),
+        ] {
+            inside.output(&words);
+        }
+        inside.add_address("eth0", &format!("10.8.0.{number}/24"));
+        ByHand { machine, inside }
+    })
 }
 
 fn median(mut values: Vec<f64>) -> f64 {
@@ -69,6 +118,7 @@ fn round_trip((from, at, to): (&Host, &Host, IpAddr)) -> f64 {
     });
     let socket = from.run(|| UdpSocket::bind("0.0.0.0:0").unwrap());
     socket.connect((to, 5000)).unwrap();
+    socket.set_read_timeout(Some(SILENCE)).unwrap();
     let trip = many(2000, || {
         socket.send(&[0; 64]).unwrap();
         socket.recv(&mut [0; 64]).unwrap();

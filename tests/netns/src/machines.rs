@@ -202,6 +202,27 @@ impl Machine {
         self.kernel.apply(&diff(before, after)).unwrap();
     }
 
+    /// Counts from now on what comes and goes to a port of tunnels; see [`Self::untracked_and_tracked`].
+    pub fn count_packets_to(&self, port: u16) {
+        let chain = |hook| {
+            let rule = |state| format!("udp dport {port} ct state {state} counter;");
+            let rules = [rule("untracked"), rule("!= untracked")].concat();
+            format!("chain {hook} {{ type filter hook {hook} priority 0; {rules} }}\n")
+        };
+        let table = format!("table inet watch {{ {}{} }}", chain("input"), chain("output"));
+        self.lab.host.output_with("nft -f -", &table);
+    }
+
+    /// How many of what came, and of what went, are of no connection, and of one.
+    pub fn untracked_and_tracked(&self) -> [[u64; 2]; 2] {
+        let rules = self.lab.host.output("nft list table inet watch");
+        let counters = rules.lines().filter_map(|line| line.split_once("counter packets "));
+        let counts = counters.map(|(_, count)| count.split(' ').next().unwrap().parse().unwrap());
+        let [came, came_of_one, went, went_of_one] =
+            counts.collect::<Vec<u64>>().try_into().unwrap();
+        [[came, came_of_one], [went, went_of_one]]
+    }
+
     /// Makes the kernel what the model says; tells what had to be done for it.
     pub fn heal(&self) -> String {
         reconcile(&self.kernel, &self.model.desired()).unwrap().to_string()

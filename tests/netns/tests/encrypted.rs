@@ -67,11 +67,14 @@ fn all_reach_all_by_both_families_and_nobody_on_the_way_reads_it() {
         let mut site = site(3, outer_ipv6);
         let heard = site.lan.sniff();
         let all = [site.start(0, 11), site.start(1, 12), site.start(2, 13)];
+        site.all.iter().for_each(|machine| machine.count_packets_to(TUNNELS));
         talk(&all[0], &all[1]);
         talk(&all[1], &all[2]);
         talk(&all[2], &all[0]);
         for machine in &site.all {
             assert_eq!(machine.heal(), "", "it is as it was planned");
+            let counts = machine.untracked_and_tracked();
+            assert!(matches!(counts, [[(1..), 0], [(1..), 0]]), "{counts:?}");
         }
         let heard = heard.end();
         is_sealed(&heard);

@@ -186,6 +186,26 @@ fn cve_2023_28840_frames_of_a_stranger_do_not_get_in_and_tunnels_of_others_are_l
     assert!(stranger.tcp("10.77.0.1".parse::<IpAddr>().unwrap(), SERVED).is_ok());
 }
 
+/// Each connection between containers is two of the machines otherwise, without an answer to either, until the
+/// table of connections is full.
+#[test]
+fn what_comes_and_goes_by_a_tunnel_is_no_connection_of_the_machines() {
+    for outer_ipv6 in [false, true] {
+        let mut site = Machines::new(2, Shape { outer_ipv6, ..USUAL });
+        let (one, two) = (site.start(0, 11), site.start(1, 12));
+        site.all.iter().for_each(|machine| machine.count_packets_to(PORT));
+        reaches(&one, &two);
+        for machine in &site.all {
+            let counts = machine.untracked_and_tracked();
+            assert!(matches!(counts, [[(1..), 0], [(1..), 0]]), "{counts:?}");
+        }
+        // What is for somebody else's tunnel by the same port is as it was.
+        let socket = site.all[0].lab.host.run(|| UdpSocket::bind("[::]:0")).unwrap();
+        socket.send_to(&[0; 16], (site.all[1].node.address, PORT)).unwrap();
+        assert_eq!(site.all[0].untracked_and_tracked()[1][1], 1);
+    }
+}
+
 #[test]
 fn a_number_that_somebody_elses_tunnel_has_is_refused_with_the_name_of_that() {
     let mut site = Machines::new(1, USUAL);

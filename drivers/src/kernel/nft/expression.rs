@@ -38,6 +38,8 @@ pub(super) enum Expression {
     ClampSegment { word: u32 },
     /// Refuses the packet: it is lost, and who sent it is told by a reset that the connection has ended.
     Reset,
+    /// Has conntrack leave the packet alone.
+    Untracked,
     /// Ends the rule with a decision.
     Verdict(Verdict),
 }
@@ -136,11 +138,7 @@ impl Expression {
                 a.number(3, *offset);
                 a.number(4, *length);
             }),
-            Self::AddressType { end, word } => element(list, "fib", |a| {
-                a.number(1, register(*word));
-                a.number(2, NFT_FIB_RESULT_ADDRTYPE);
-                a.number(3, *end as u32);
-            }),
+            Self::AddressType { end, word } => encode_address_type(list, *end, *word),
             Self::Transparent { word } => element(list, "socket", |a| {
                 a.number(1, NFT_SOCKET_TRANSPARENT);
                 a.number(2, register(*word));
@@ -178,6 +176,7 @@ impl Expression {
             Self::Masquerade => element(list, "masq", |_| {}),
             Self::ClampSegment { word } => encode_clamp(list, *word),
             Self::Reset => element(list, "reject", |a| a.number(1, NFT_REJECT_TCP_RST)),
+            Self::Untracked => element(list, "notrack", |_| {}),
             Self::Verdict(verdict) => element(list, "immediate", |a| {
                 a.number(1, 0);
                 a.nested(2, |data| data.nested(NFTA_DATA_VERDICT, |v| verdict.encode(v)));
@@ -227,6 +226,14 @@ fn encode_mask(list: &mut Train, word: u32, mask: &[u8]) {
         a.number(3, u32::try_from(mask.len()).unwrap_or_default());
         a.nested(4, |value| value.bytes(NFTA_DATA_VALUE, mask));
         a.nested(5, |value| value.bytes(NFTA_DATA_VALUE, &vec![0; mask.len()]));
+    });
+}
+
+fn encode_address_type(list: &mut Train, end: End, word: u32) {
+    element(list, "fib", |a| {
+        a.number(1, register(word));
+        a.number(2, NFT_FIB_RESULT_ADDRTYPE);
+        a.number(3, end as u32);
     });
 }
 

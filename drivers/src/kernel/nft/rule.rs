@@ -318,6 +318,11 @@ impl Rule {
         self.with(Expression::Reset)
     }
 
+    /// Has conntrack leave the packet alone; the rule goes on.
+    pub(super) fn untracked(self) -> Self {
+        self.with(Expression::Untracked)
+    }
+
     /// Decides.
     pub(super) fn verdict(self, verdict: Verdict) -> Self {
         self.with(Expression::Verdict(verdict))

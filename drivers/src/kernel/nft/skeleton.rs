@@ -37,13 +37,15 @@ pub(super) struct Hook {
 }
 
 /// Chains in an order in which they can be made.
-pub(super) const CHAINS: [Chain; 12] = [
+pub(super) const CHAINS: [Chain; 14] = [
     Chain { name: "behind", hook: None },
+    Chain { name: "tunnelled", hook: None },
     Chain { name: "published", hook: None },
     Chain { name: "between", hook: None },
     Chain { name: "into", hook: None },
     Chain { name: "out-of", hook: None },
     base("guard", "filter", libc::NF_INET_PRE_ROUTING, libc::NF_IP_PRI_RAW),
+    base("sending", "filter", libc::NF_INET_LOCAL_OUT, libc::NF_IP_PRI_RAW),
     base("prerouting", "nat", libc::NF_INET_PRE_ROUTING, libc::NF_IP_PRI_NAT_DST),
     base("output", "nat", libc::NF_INET_LOCAL_OUT, libc::NF_IP_PRI_NAT_DST),
     base("input", "filter", libc::NF_INET_LOCAL_IN, libc::NF_IP_PRI_FILTER),
@@ -64,9 +66,11 @@ pub(super) const USER_CHAINS: [Chain; 6] = [
 
 /// All rules, in order.
 pub(super) fn rules() -> Vec<Rule> {
-    [guard(), behind(), publish(), input(), forward(), between(), into_bridges(), out_of_bridges()]
+    let arriving = [guard(), behind(), tunnelled(), publish(), input()];
+    arriving
         .into_iter()
-        .chain([leaving(), postrouting()])
+        .chain([forward(), between(), into_bridges(), out_of_bridges()])
+        .chain([sending(), leaving(), postrouting()])
         .flatten()
         .collect()
 }
@@ -78,25 +82,52 @@ pub(super) fn rules() -> Vec<Rule> {
 /// tunnels, to the same port, have other numbers. Frames that are to be encrypted come by the link that does
 /// that, and nothing else does.
 fn guard() -> Vec<Rule> {
-    let strange = |family, hosts| {
-        let rule = Rule::new("guard", "into a tunnel of ours, from none of its hosts");
-        rule.tunnelled_in(&TUNNELS).source_not_in(family, hosts).verdict(Verdict::Drop)
-    };
     let rule = Rule::new("guard", "127.0.0.0/8 only from the host itself");
-    let ends = Rule::new("guard", "from an endpoint that is on no bridge").entering_by_any(&ENDS);
+    let tunnel = Rule::new("guard", "into a tunnel of ours").tunnelled_in(&TUNNELS);
     let encrypted =
         Rule::new("guard", "into an encrypted tunnel of ours, from a host of the cluster");
     let other = Rule::new("guard", "anything else of theirs");
     let clear = Rule::new("guard", "into an encrypted tunnel of ours, in the clear");
     vec![
         rule.not_entering_by("lo").destination_is_loopback4().verdict(Verdict::Drop),
-        encrypted.entering_by_any(&ENCRYPTING).tunnelled_in(&ENCRYPTED).verdict(Verdict::Accept),
+        tunnel.verdict(Verdict::Jump("tunnelled")),
+        encrypted
+            .entering_by_any(&ENCRYPTING)
+            .tunnelled_in(&ENCRYPTED)
+            .untracked()
+            .verdict(Verdict::Accept),
         other.entering_by_any(&ENCRYPTING).verdict(Verdict::Drop),
         clear.tunnelled_in(&ENCRYPTED).verdict(Verdict::Drop),
+        from_an_end("guard"),
+    ]
+}
+
+/// A datagram of a tunnel has no answer: what comes back is from another port to another. Conntrack
+/// would keep an entry for each way of each connection, and learn nothing by it.
+fn tunnelled() -> Vec<Rule> {
+    let strange = |family, hosts| {
+        let rule = Rule::new("tunnelled", "from none of its hosts");
+        rule.source_not_in(family, hosts).verdict(Verdict::Drop)
+    };
+    vec![
         strange(Family::Ipv4, &TUNNEL_SOURCES4),
         strange(Family::Ipv6, &TUNNEL_SOURCES6),
-        ends.verdict(Verdict::Jump("behind")),
+        from_an_end("tunnelled"),
+        Rule::new("tunnelled", "no connection").untracked().verdict(Verdict::Accept),
     ]
+}
+
+/// It may not send from whatever address it likes.
+fn from_an_end(chain: &'static str) -> Rule {
+    let rule = Rule::new(chain, "from an endpoint that is on no bridge");
+    rule.entering_by_any(&ENDS).verdict(Verdict::Jump("behind"))
+}
+
+/// The same on its way out.
+fn sending() -> Vec<Rule> {
+    [&TUNNELS, &ENCRYPTED]
+        .map(|tunnels| Rule::new("sending", "no connection").tunnelled_in(tunnels).untracked())
+        .into()
 }
 
 /// What is to be encrypted leaves by the link that does that, or not at all: when that link is gone, others
