@@ -71,6 +71,62 @@ fn a_container_may_serve_names_on_all_of_its_addresses() {
     assert_eq!(over_tcp(&sandbox, RESOLVER).as_deref(), Some("resolver"));
 }
 
+/// How many connections the kernel knows of a sandbox.
+fn tracked(sandbox: &Space) -> u32 {
+    let path = "/proc/sys/net/netfilter/nf_conntrack_count";
+    // There is no such file where nothing in the kernel tracks connections.
+    let text = sandbox.run(|| std::fs::read_to_string(path));
+    text.map_or(0, |text| text.trim().parse().unwrap())
+}
+
+/// Looking for the connection of each packet took a twentieth of a round trip between containers.
+#[test]
+fn names_have_no_packet_of_a_container_tracked() {
+    let (sandbox, _) = sandbox();
+    assert_eq!(over_udp(&sandbox, RESOLVER).as_deref(), Some("resolver"));
+    assert_eq!(over_tcp(&sandbox, RESOLVER).as_deref(), Some("resolver"));
+    assert_eq!(tracked(&sandbox), 0);
+}
+
+/// As a container does that is a firewall, or a host of containers.
+#[test]
+fn a_container_that_filters_by_connections_and_translates_gets_its_answers() {
+    let (sandbox, _) = sandbox();
+    let rules = "table inet own {
+        chain arriving { type filter hook input priority 0; policy drop; ct state established accept;
+            iif lo udp dport 64053 accept; iif lo tcp dport 64053 ct state new accept; }
+        chain leaving { type filter hook output priority 0; policy drop;
+            ct state established accept; ct state new accept; }
+        chain translated { type nat hook postrouting priority 100; oif != lo masquerade; }
+        chain redirected { type nat hook output priority -100; udp dport 5353 redirect to :9; }
+    }";
+    sandbox.output("nft", &[rules]);
+    for _ in 0..3 {
+        assert_eq!(over_udp(&sandbox, RESOLVER).as_deref(), Some("resolver"));
+        assert_eq!(over_tcp(&sandbox, RESOLVER).as_deref(), Some("resolver"));
+    }
+    assert!(tracked(&sandbox) > 0);
+}
+
+/// As an earlier release left it.
+#[test]
+fn a_redirection_by_conntrack_is_replaced() {
+    let (sandbox, table) = sandbox();
+    table.remove().unwrap();
+    let rules = "table ip rnet-dns { chain output { type nat hook output priority -100;
+        ip daddr 127.0.0.11 udp dport 53 dnat to :64053 comment names
+        ip daddr 127.0.0.11 tcp dport 53 dnat to :64053 comment \"long answers\";
+    }; }";
+    sandbox.output("nft", &[rules]);
+    assert_eq!(over_udp(&sandbox, RESOLVER).as_deref(), Some("resolver"));
+    assert!(tracked(&sandbox) > 0);
+    assert!(!table.is_installed().unwrap());
+    table.install().unwrap();
+    assert!(table.is_installed().unwrap());
+    assert_eq!(over_tcp(&sandbox, RESOLVER).as_deref(), Some("resolver"));
+    assert!(!sandbox.output("nft", &["list", "ruleset"]).contains("nat"));
+}
+
 #[test]
 fn the_redirection_is_replaced_removed_and_observed() {
     let (sandbox, table) = sandbox();
@@ -78,7 +134,7 @@ fn the_redirection_is_replaced_removed_and_observed() {
     table.install().unwrap();
     assert!(table.is_installed().unwrap());
     assert_eq!(over_udp(&sandbox, RESOLVER).as_deref(), Some("resolver"));
-    sandbox.output("nft", &["flush", "chain", "ip", "rnet-dns", "output"]);
+    sandbox.output("nft", &["flush", "chain", "ip", "rnet-dns", "answers"]);
     assert!(!table.is_installed().unwrap(), "half of it is none of it");
     table.install().unwrap();
     assert!(table.is_installed().unwrap());

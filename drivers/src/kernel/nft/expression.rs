@@ -28,8 +28,8 @@ pub(super) enum Expression {
     Map { map: &'static str, word: u32, to: u32 },
     /// Loads a constant.
     Load { word: u32, data: Vec<u8> },
-    /// Replaces the destination: its address, its port, or both, whatever there is a word for.
-    DestinationNat { family: Family, address: Option<u32>, port: Option<u32> },
+    /// Replaces the destination's address, and its port, if there is a word for that.
+    DestinationNat { family: Family, address: u32, port: Option<u32> },
     /// Replaces the source address.
     SourceNat { family: Family, address: u32 },
     /// Replaces the source by an address of the link the packet leaves by.
@@ -38,6 +38,8 @@ pub(super) enum Expression {
     ClampSegment { word: u32 },
     /// Refuses the packet: it is lost, and who sent it is told by a reset that the connection has ended.
     Reset,
+    /// Writes two bytes of the transport header, of which those at another place are the checksum.
+    WritePort { offset: u32, checksum: u32, word: u32 },
     /// Has conntrack leave the packet alone.
     Untracked,
     /// Ends the rule with a decision.
@@ -112,6 +114,7 @@ const NFT_SOCKET_TRANSPARENT: u32 = 0;
 const NFT_LOOKUP_F_INV: u32 = 1;
 const NFT_NAT_SNAT: u32 = 0;
 const NFT_NAT_DNAT: u32 = 1;
+const NFT_PAYLOAD_CSUM_INET: u32 = 1;
 const NFT_RT_TCPMSS: u32 = 3;
 const NFT_BYTEORDER_HTON: u32 = 1;
 const NFT_EXTHDR_OP_TCPOPT: u32 = 1;
@@ -176,6 +179,9 @@ impl Expression {
             Self::Masquerade => element(list, "masq", |_| {}),
             Self::ClampSegment { word } => encode_clamp(list, *word),
             Self::Reset => element(list, "reject", |a| a.number(1, NFT_REJECT_TCP_RST)),
+            Self::WritePort { offset, checksum, word } => {
+                encode_write_port(list, *offset, *checksum, *word);
+            }
             Self::Untracked => element(list, "notrack", |_| {}),
             Self::Verdict(verdict) => element(list, "immediate", |a| {
                 a.number(1, 0);
@@ -198,13 +204,11 @@ impl Verdict {
     }
 }
 
-fn encode_nat(list: &mut Train, family: Family, address: Option<u32>, port: Option<u32>) {
+fn encode_nat(list: &mut Train, family: Family, address: u32, port: Option<u32>) {
     element(list, "nat", |a| {
         a.number(1, NFT_NAT_DNAT);
         a.number(2, family as u32);
-        if let Some(address) = address {
-            a.number(3, register(address));
-        }
+        a.number(3, register(address));
         if let Some(port) = port {
             a.number(5, register(port));
         }
@@ -216,6 +220,17 @@ fn encode_source_nat(list: &mut Train, family: Family, address: u32) {
         a.number(1, NFT_NAT_SNAT);
         a.number(2, family as u32);
         a.number(3, register(address));
+    });
+}
+
+fn encode_write_port(list: &mut Train, offset: u32, checksum: u32, word: u32) {
+    element(list, "payload", |a| {
+        a.number(2, Base::Transport as u32);
+        a.number(3, offset);
+        a.number(4, 2);
+        a.number(5, register(word));
+        a.number(6, NFT_PAYLOAD_CSUM_INET);
+        a.number(7, checksum);
     });
 }
 

@@ -35,7 +35,8 @@ const LOCAL: u32 = 2;
 const TCP_FLAGS_OFFSET: u32 = 13;
 const SYN: u8 = 0x02;
 const RST: u8 = 0x04;
-/// Where both TCP, UDP and SCTP have the destination port.
+/// Where TCP, UDP and SCTP have the ports.
+const SOURCE_PORT_OFFSET: u32 = 0;
 const DESTINATION_PORT_OFFSET: u32 = 2;
 
 impl Rule {
@@ -129,6 +130,11 @@ impl Rule {
     /// Packets to one IPv4 address.
     pub(super) fn destination_is(self, address: std::net::Ipv4Addr) -> Self {
         self.with(network(16, 4)).equals(address.octets().to_vec())
+    }
+
+    /// Packets from one IPv4 address.
+    pub(super) fn source_is(self, address: std::net::Ipv4Addr) -> Self {
+        self.with(network(12, 4)).equals(address.octets().to_vec())
     }
 
     /// Packets whose source is in a set of addresses.
@@ -245,6 +251,13 @@ impl Rule {
         self.protocol(protocol).with(destination_port(0)).equals(port.to_be_bytes().to_vec())
     }
 
+    /// Packets of one transport protocol from one port.
+    pub(super) fn source_port_is(self, protocol: Protocol, port: u16) -> Self {
+        let offset = SOURCE_PORT_OFFSET;
+        let load = Expression::Payload { base: Base::Transport, offset, length: 2, word: 0 };
+        self.protocol(protocol).with(load).equals(port.to_be_bytes().to_vec())
+    }
+
     /// Packets whose destination address, protocol and port are in a set.
     pub(super) fn destination_in(self, family: Family, set: &SetDefinition) -> Self {
         self.family(family).load_destination(family).member(set, true)
@@ -270,7 +283,7 @@ impl Rule {
         self.family(family)
             .load_destination(family)
             .with(Expression::Map { map: map.name, word: 0, to: 0 })
-            .with(Expression::DestinationNat { family, address: Some(0), port: None })
+            .with(Expression::DestinationNat { family, address: 0, port: None })
     }
 
     /// Leads to where a map maps protocol and port to.
@@ -281,10 +294,20 @@ impl Rule {
             .translate(family, map)
     }
 
-    /// Leads to another port of the same IPv4 address.
-    pub(super) fn translate_to_port4(self, port: u16) -> Self {
+    /// Has the packet go to another port, whatever its connection.
+    pub(super) fn write_destination_port(self, protocol: Protocol, port: u16) -> Self {
+        self.write_port(DESTINATION_PORT_OFFSET, protocol, port)
+    }
+
+    /// Has the packet come from another port, whatever its connection.
+    pub(super) fn write_source_port(self, protocol: Protocol, port: u16) -> Self {
+        self.write_port(SOURCE_PORT_OFFSET, protocol, port)
+    }
+
+    fn write_port(self, offset: u32, protocol: Protocol, port: u16) -> Self {
+        let checksum = if protocol == Protocol::Tcp { 16 } else { 6 };
         self.with(Expression::Load { word: 0, data: port.to_be_bytes().to_vec() })
-            .with(Expression::DestinationNat { family: Family::Ipv4, address: None, port: Some(0) })
+            .with(Expression::WritePort { offset, checksum, word: 0 })
     }
 
     /// Gives the packet's connection the source address of the link it leaves by.
@@ -419,9 +442,8 @@ impl Rule {
 
     fn translate(self, family: Family, map: &SetDefinition) -> Self {
         let field = if family == Family::Ipv4 { Field::Ipv4 } else { Field::Ipv6 };
-        self.with(Expression::Map { map: map.name, word: 0, to: 0 }).with(
-            Expression::DestinationNat { family, address: Some(0), port: Some(field.words()) },
-        )
+        self.with(Expression::Map { map: map.name, word: 0, to: 0 })
+            .with(Expression::DestinationNat { family, address: 0, port: Some(field.words()) })
     }
 
     fn member(self, set: &SetDefinition, expected: bool) -> Self {

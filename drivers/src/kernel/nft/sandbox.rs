@@ -1,7 +1,9 @@
 //! The table in a sandbox's own namespace, which leads port 53 of 127.0.0.11 to the resolver.
 //!
 //! The resolver listens on a high port, so that a container may serve DNS itself on all of its
-//! addresses. Conntrack gives the answers the source that was asked.
+//! addresses. The port is replaced in each packet, and back in those that answer: a rule of the kind
+//! `nat` would have the kernel look for the connection of every packet of the container. One that
+//! does so itself sees port 53 in both directions.
 
 use std::io;
 use std::net::Ipv4Addr;
@@ -22,14 +24,14 @@ const TABLE: &str = "rnet-dns";
 const COMMENT: &str = "rnet: names are answered on a high port";
 const RESOLVER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 11);
 const DNS: u16 = 53;
-const CHAIN: Chain = Chain {
-    name: "output",
-    hook: Some(Hook {
-        kind: "nat",
-        number: libc::NF_INET_LOCAL_OUT,
-        priority: libc::NF_IP_PRI_NAT_DST,
-    }),
-};
+/// After conntrack, if the container has it.
+const ASKING: Chain = chain("asking", libc::NF_IP_PRI_MANGLE);
+/// Before it.
+const ANSWERS: Chain = chain("answers", libc::NF_IP_PRI_RAW);
+
+const fn chain(name: &'static str, priority: i32) -> Chain {
+    Chain { name, hook: Some(Hook { kind: "filter", number: libc::NF_INET_LOCAL_OUT, priority }) }
+}
 
 /// A socket in the network namespace of the thread that opened it.
 ///
@@ -105,7 +107,8 @@ impl SandboxTable {
 }
 
 fn encode(batch: &mut TableBatch<'_>) {
-    batch.add_chain(&CHAIN);
+    batch.add_chain(&ASKING);
+    batch.add_chain(&ANSWERS);
     for rule in &redirections() {
         batch.add_rule(rule);
     }
@@ -115,14 +118,25 @@ fn is(error: &NftError, code: i32) -> bool {
     matches!(error, NftError::Table { source, .. } if source.raw_os_error() == Some(code))
 }
 
-fn redirections() -> [Rule; 2] {
-    let redirection = |comment, protocol| {
-        Rule::new(CHAIN.name, comment)
+fn redirections() -> [Rule; 4] {
+    let there = |comment, protocol| {
+        Rule::new(ASKING.name, comment)
             .destination_is(RESOLVER)
             .destination_port_is(protocol, DNS)
-            .translate_to_port4(RESOLVER_PORT)
+            .write_destination_port(protocol, RESOLVER_PORT)
     };
-    [redirection("names", Protocol::Udp), redirection("long answers", Protocol::Tcp)]
+    let back = |comment, protocol| {
+        Rule::new(ANSWERS.name, comment)
+            .source_is(RESOLVER)
+            .source_port_is(protocol, RESOLVER_PORT)
+            .write_source_port(protocol, DNS)
+    };
+    [
+        there("to the resolver", Protocol::Udp),
+        there("to the resolver, for long answers", Protocol::Tcp),
+        back("as from who was asked", Protocol::Udp),
+        back("as from who was asked, for long answers", Protocol::Tcp),
+    ]
 }
 
 fn table_error(verb: &'static str, source: io::Error) -> NftError {

@@ -1,5 +1,7 @@
 //! Docker's swarm mode: machines make a cluster of themselves, with Docker's own client.
 
+mod killed;
+
 use std::time::{Duration, Instant};
 
 use netns_tests::{Daemon, Lan, patient};
