@@ -274,4 +274,13 @@ impl Network {
     pub fn pool_of(&self, address: IpAddr) -> Option<&Pool> {
         self.pools.iter().find(|pool| pool.subnet.contains(address))
     }
+
+    /// Its subnets, for people, or `none`. In the order of their addresses, IPv4 first: clients ask
+    /// for several in any order.
+    pub fn subnets(&self) -> String {
+        let mut all: Vec<_> = self.pools.iter().map(|pool| pool.subnet).collect();
+        all.sort();
+        let all: Vec<_> = all.iter().map(ToString::to_string).collect();
+        if all.is_empty() { "none".to_owned() } else { all.join(", ") }
+    }
 }

@@ -107,9 +107,8 @@ fn wrong_address(network: &Network, address: IpAddr) -> Option<String> {
     if network.pool_of(address).is_some() || (network.addressing.is_lent() && address.is_ipv4()) {
         return None;
     }
-    let subnets: Vec<_> = network.pools.iter().map(|pool| pool.subnet.to_string()).collect();
-    let subnets = if subnets.is_empty() { "none".to_owned() } else { subnets.join(", ") };
     Some(format!(
-        "no configured subnet or ip-range contain the IP address {address}: it has {subnets}"
+        "no configured subnet or ip-range contain the IP address {address}: it has {}",
+        network.subnets()
     ))
 }

@@ -43,6 +43,15 @@ fn with_option(name: &str, value: &str) -> NetworkSpec {
     NetworkSpec { options: options(&[(name, value)]), ..network("n1", &[]) }
 }
 
+/// Docker's client keeps what it is told in a map, whose order is another one every time.
+#[test]
+fn a_refusal_named_subnets_in_whatever_order_a_client_had_sent_them() {
+    for subnets in [["10.62.0.0/24", "fd00:62::/64"], ["fd00:62::/64", "10.62.0.0/24"]] {
+        let network = Engine::new().create(&network("n1", &subnets)).unwrap();
+        assert_eq!(network.subnets(), "10.62.0.0/24, fd00:62::/64");
+    }
+}
+
 #[test]
 fn a_network_gets_the_subnets_it_asks_for() {
     creates(&network("n1", &["10.1.0.0/24"]), "10.1.0.0/24 via 10.1.0.1");

@@ -179,12 +179,7 @@ fn loses_family(network: &Network, ipv6: bool) -> ControllerError {
 fn named(network: &Network, text: &str) -> Result<usize, ControllerError> {
     let is_it = |subnet: IpNetwork| network.pools.iter().position(|pool| pool.subnet == subnet);
     text.parse().ok().and_then(is_it).ok_or_else(|| {
-        let (name, all) = (&network.name, subnets(network));
+        let (name, all) = (&network.name, network.subnets());
         ControllerError::invalid(format!("network {name} has no subnet {text}: it has {all}"))
     })
-}
-
-fn subnets(network: &Network) -> String {
-    let all: Vec<_> = network.pools.iter().map(|pool| pool.subnet.to_string()).collect();
-    if all.is_empty() { "none".to_owned() } else { all.join(", ") }
 }

@@ -3,15 +3,15 @@
 
 use std::time::{Duration, Instant};
 
-use netns_tests::Daemon;
+use netns_tests::{Daemon, patient};
 
-use super::{docker, eventually, machines, nodes, printed_command, refusal};
+use super::{SOON, docker, eventually, machines, nodes, printed_command, refusal};
 
 const INIT: &str = "docker swarm init --advertise-addr 192.0.2.1";
 const LEAVE: &str = "docker swarm leave --force";
 
 /// How many times each is killed, at moments that are spread over what it takes.
-const TIMES: u32 = 6;
+const TIMES: u32 = 5;
 
 /// How long a command takes.
 fn time(on: &Daemon, line: &str) -> Duration {
@@ -20,24 +20,30 @@ fn time(on: &Daemon, line: &str) -> Duration {
     begun.elapsed()
 }
 
-/// Has a command begin, and kills the daemon after some time. The next one is there when this returns.
+/// Has a command begin, and kills the daemon after some time. The next one is there when this returns, and
+/// the command has ended: it may have begun so late that the next one has it.
 fn killed(on: &mut Daemon, line: &str, after: Duration) {
     let begun = Instant::now();
-    on.shell(&format!("DOCKER_HOST=$RNET_HOST {line} >/dev/null 2>&1 </dev/null &"));
+    let line = format!("DOCKER_HOST={} {line} >/dev/null 2>&1 </dev/null", on.url());
+    let mut client = on.command("sh").args(["-c", &line]).spawn().unwrap();
     while begun.elapsed() < after {
         std::thread::park_timeout(after.saturating_sub(begun.elapsed()));
     }
     on.kill();
     on.restart();
+    client.wait().unwrap();
 }
 
 /// Whether a node is in a swarm, as soon as it is certain.
 fn is_in(node: &Daemon) -> bool {
-    let state =
-        || docker(node, "docker info --format '{{.Swarm.LocalNodeState}} {{.Swarm.Error}}'");
-    let is_certain = || ["active", "inactive"].contains(&state().trim());
-    eventually("it is in or out", is_certain);
-    state().trim() == "active"
+    let begun = Instant::now();
+    loop {
+        match &*docker(node, "docker info --format '{{.Swarm.LocalNodeState}}'") {
+            "active" => return true,
+            "inactive" => return false,
+            state => assert!(begun.elapsed() < patient(SOON), "{state}: {}", node.log()),
+        }
+    }
 }
 
 /// Nothing is left of a swarm.
