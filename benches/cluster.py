@@ -125,11 +125,7 @@ class Routed:
 
     def __init__(self):
         self.ends = []
-        hosts = [Host(f"routed-{number}") for number in (1, 2)]
-        connect(hosts, "eth1", "10.235.0")
-        for number, host in enumerate(hosts, 1):
-            other = 3 - number
-            inside = Host(f"routed-{number}-pod")
+        for number, other, host, inside in machines("routed", "10.235.0"):
             mac = "02:00:00:00:35:{:02x}".format
             lines = [
                 "link add cni0 type bridge", "link set cni0 up",
@@ -162,11 +158,7 @@ class Bridged:
 
     def __init__(self):
         self.ends = []
-        hosts = [Host(f"bridged-{number}") for number in (1, 2)]
-        connect(hosts, "eth1", "10.237.0")
-        for number, host in enumerate(hosts, 1):
-            other = 3 - number
-            inside = Host(f"bridged-{number}-pod")
+        for number, other, host, inside in machines("bridged", "10.237.0"):
             mac = "02:00:00:00:37:{:02x}".format
             # Where br_netfilter is on, the host's firewall would have the frames.
             off = "net.bridge.bridge-nf-call-iptables=0"
@@ -188,6 +180,13 @@ class Bridged:
             for text in pod:
                 sh("ip", "-n", inside.name, *text.split())
             self.ends.append((inside.keeper.pid, f"10.238.0.{number}"))
+
+
+def machines(name, net):
+    """Two machines with a cable: the number of each and of the other one, itself, and what is in its container."""
+    hosts = [Host(f"{name}-{number}") for number in (1, 2)]
+    connect(hosts, "eth1", net)
+    return [(number, 3 - number, host, Host(f"{host.name}-pod")) for number, host in enumerate(hosts, 1)]
 
 
 def connect(hosts, link, net):

@@ -103,7 +103,8 @@ fn guard() -> Vec<Rule> {
 }
 
 /// A datagram of a tunnel has no answer: what comes back is from another port to another. Conntrack
-/// would keep an entry for each way of each connection, and learn nothing by it.
+/// would keep an entry for each way of each connection, and learn nothing by it. It is accepted here, past
+/// what else is asked of packets: so who is on no bridge is asked for his address here, too.
 fn tunnelled() -> Vec<Rule> {
     let strange = |family, hosts| {
         let rule = Rule::new("tunnelled", "from none of its hosts");
@@ -117,13 +118,13 @@ fn tunnelled() -> Vec<Rule> {
     ]
 }
 
-/// It may not send from whatever address it likes.
+/// Who is on no bridge may not send from whatever address he likes.
 fn from_an_end(chain: &'static str) -> Rule {
     let rule = Rule::new(chain, "from an endpoint that is on no bridge");
     rule.entering_by_any(&ENDS).verdict(Verdict::Jump("behind"))
 }
 
-/// The same on its way out.
+/// What leaves by a tunnel is no connection either, encrypted or not.
 fn sending() -> Vec<Rule> {
     [&TUNNELS, &ENCRYPTED]
         .map(|tunnels| Rule::new("sending", "no connection").tunnelled_in(tunnels).untracked())
