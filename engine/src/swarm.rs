@@ -93,7 +93,7 @@ impl Swarm {
         if wanted.anew && !self.standing().is_out() {
             return self.begin_anew(wanted).await;
         }
-        let own = self.own(&wanted.listen, &wanted.advertise, &[])?;
+        let own = self.own(&wanted.listen, &wanted.advertise, &[], None)?;
         let own = Own { availability: wanted.availability, ..own };
         self.node.init(&own, wanted.swarm.clone()).await?;
         self.be_a_host(&own).await?;
@@ -103,7 +103,8 @@ impl Swarm {
     /// Joins one.
     pub async fn join(&self, wanted: &Joining) -> Result<()> {
         let _alone = self.turn.lock().await;
-        let own = self.own(&wanted.listen, &wanted.advertise, &wanted.managers)?;
+        let begun = self.node.joining(&wanted.token);
+        let own = self.own(&wanted.listen, &wanted.advertise, &wanted.managers, begun)?;
         let own = Own { availability: wanted.availability, ..own };
         self.node.join(&own, &wanted.token, &wanted.managers).await?;
         self.be_a_host(&own).await
@@ -178,8 +179,14 @@ impl Swarm {
         Ok(state.node)
     }
 
-    /// Who this host is to be in a swarm. What it was in another one is forgotten.
-    fn own(&self, listen: &str, advertise: &str, managers: &[String]) -> Result<Own> {
+    /// Who this host is to be in a swarm: `node`, if that is known. What it was in another one is forgotten.
+    fn own(
+        &self,
+        listen: &str,
+        advertise: &str,
+        managers: &[String],
+        node: Option<String>,
+    ) -> Result<Own> {
         if !self.node.standing().is_out() {
             return Err(Error::new(Kind::Unavailable, swarm::node::IN_ALREADY));
         }
@@ -192,6 +199,9 @@ impl Swarm {
         let links = self.membership.links()?;
         let addresses = Addresses::find(&links, listen, advertise, managers)?;
         cluster::forget(self.store.as_ref())?;
+        if let Some(node) = node {
+            cluster::become_node(self.store.as_ref(), &node)?;
+        }
         Ok(Own {
             node: cluster::node_id(self.store.as_ref())?,
             name: host_name(),

@@ -28,7 +28,7 @@ mod view;
 pub use cluster::{Cluster, Options, Status};
 pub use etcd::{Etcd, EtcdOptions, EtcdTls};
 pub use health::Report;
-pub use local::{forget, forgetting, node_id};
+pub use local::{become_node, forget, forgetting, node_id};
 pub use memory::{Memory, Saved};
 pub use networks::{Choose, Draft, ipv4_supernet};
 pub use place::{DEFAULT_NAME, Place, PlaceError, Tls, User};

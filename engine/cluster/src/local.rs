@@ -92,6 +92,11 @@ pub fn node_id(local: &dyn Store) -> Result<String> {
     Ok(myself(local)?.node)
 }
 
+/// Has this host, which is in no cluster, be the one with this id.
+pub fn become_node(local: &dyn Store, node: &str) -> Result<()> {
+    begin_as(local, node.to_owned()).map(|_| ())
+}
+
 /// Forgets the cluster: the next one is joined as another host.
 pub fn forget(local: &dyn Store) -> Result<()> {
     Ok(local.commit(&forgetting(local)?, Durability::Immediate)?)
@@ -111,7 +116,11 @@ fn myself(local: &dyn Store) -> Result<SelfRecord> {
     if let Some(record) = known.and_then(|value| read(&value).ok()) {
         return Ok(record);
     }
-    let record = SelfRecord { version: VERSION, node: random(), ..SelfRecord::default() };
+    begin_as(local, random())
+}
+
+fn begin_as(local: &dyn Store, node: String) -> Result<SelfRecord> {
+    let record = SelfRecord { version: VERSION, node, ..SelfRecord::default() };
     let mut batch = Batch::default();
     batch.put(SELF, write(&record));
     local.commit(&batch, Durability::Immediate)?;

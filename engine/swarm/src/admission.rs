@@ -56,6 +56,11 @@ impl Keeper {
         match records.nodes.get(&join.node) {
             // Its first answer was lost. A token gives no other role than its own.
             Some(At { record, .. }) if record.key == key && record.role == role => {
+                let change = |node: &mut NodeRecord| {
+                    tell(node, join);
+                    Ok(())
+                };
+                self.register.change_node(&join.node, None, change).await?;
                 return self.issue(&records, join, role).await;
             }
             Some(_) => return Err(taken(&join.node)),
@@ -167,6 +172,14 @@ impl Doorkeeper for Keeper {
     }
 }
 
+/// Keeps what a node says of itself.
+fn tell(node: &mut NodeRecord, join: &Join) {
+    node.name.clone_from(&join.name);
+    node.address = join.address;
+    node.availability = join.availability;
+    node.description.clone_from(&join.description);
+}
+
 fn check(join: &Join) -> Result<()> {
     let known = |c: char| c.is_ascii_digit() || c.is_ascii_lowercase();
     if !(16..=64).contains(&join.node.len()) || !join.node.chars().all(known) {
@@ -262,12 +275,22 @@ mod tests {
         }
 
         async fn join(&self, token: &str, node: &str, request: &str) -> Result<Admission> {
+            self.joins_at("192.0.2.2", token, node, request).await
+        }
+
+        async fn joins_at(
+            &self,
+            address: &str,
+            token: &str,
+            node: &str,
+            request: &str,
+        ) -> Result<Admission> {
             let join = Join {
                 token: token.to_owned(),
                 request: request.to_owned(),
                 node: node.to_owned(),
                 name: "two".to_owned(),
-                address: "192.0.2.2".parse().unwrap(),
+                address: address.parse().unwrap(),
                 availability: Availability::default(),
                 description: Description::default(),
             };
@@ -307,7 +330,9 @@ mod tests {
         let door = Door::new().await;
         let [request, other] = [(); 2].map(|()| KeyAndRequest::new().unwrap().request);
         door.join(&door.tokens[1], SECOND, &request).await.unwrap();
-        door.join(&door.tokens[1], SECOND, &request).await.unwrap();
+        door.joins_at("192.0.2.3", &door.tokens[1], SECOND, &request).await.unwrap();
+        let records = door.register.read().await.unwrap();
+        assert_eq!(records.nodes[SECOND].record.address.to_string(), "192.0.2.3");
         for taken in [SECOND, FIRST] {
             let error = door.join(&door.tokens[1], taken, &other).await.unwrap_err();
             assert_eq!(error.kind(), Kind::Conflict, "{error}");

@@ -155,6 +155,28 @@ impl Files {
         removed(&self.0, fs::remove_dir_all(&self.0))
     }
 
+    /// The same, but for one file.
+    pub(crate) fn clear_but(&self, kept: &str) -> Result<()> {
+        self.remove("state.json")?;
+        let failed = |error| Error::internal(format!("cannot read {}", self.0.display()), error);
+        let entries = match fs::read_dir(&self.0) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            entries => entries.map_err(failed)?,
+        };
+        for entry in entries {
+            let entry = entry.map_err(failed)?;
+            if entry.file_name() == kept {
+                continue;
+            }
+            let path = entry.path();
+            let is_directory = entry.file_type().map_err(failed)?.is_dir();
+            let removed_it =
+                if is_directory { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+            removed(&path, removed_it)?;
+        }
+        Ok(())
+    }
+
     /// What a file says, if it is there.
     pub fn read(&self, name: &str) -> Result<Option<String>> {
         let path = self.path(name);
@@ -192,7 +214,7 @@ impl Files {
             .map_err(|error| Error::internal(format!("cannot write {}", path.display()), error))
     }
 
-    fn remove(&self, name: &str) -> Result<()> {
+    pub(crate) fn remove(&self, name: &str) -> Result<()> {
         removed(&self.path(name), fs::remove_file(self.path(name)))
     }
 }

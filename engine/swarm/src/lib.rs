@@ -14,6 +14,7 @@ mod certificate;
 pub mod client;
 mod defaults;
 pub mod files;
+mod joining;
 pub mod member;
 pub mod node;
 pub mod protocol;

@@ -23,6 +23,7 @@ use crate::authority::{Authority, Subject};
 use crate::certificate::{Holder, KeyAndRequest};
 use crate::client::{self, Identity};
 use crate::files::{self, Files, Phase, State};
+use crate::joining::{self, Joining};
 use crate::member::{self, EtcdProcess};
 use crate::protocol::{Admission, Description, Join, Request};
 use crate::record::{Availability, SwarmRecord};
@@ -169,7 +170,8 @@ impl Node {
     /// are good for, if it is not as long as usual.
     pub async fn init(&self, own: &Own, swarm: SwarmRecord) -> Result<()> {
         let mut works = self.works.lock().await;
-        self.must_be_out().await?;
+        self.must_be_out()?;
+        self.clear().await?;
         member::program()?;
         let (authority, keys) = (Authority::create()?, KeyAndRequest::new()?);
         let addresses = [own.address];
@@ -189,13 +191,25 @@ impl Node {
         self.settle_or_undo(&mut works).await
     }
 
+    /// As which node this host may have been let in by a token already, and does not know it. Whoever asks
+    /// as this node again is no second one.
+    pub fn joining(&self, token: &str) -> Option<String> {
+        Joining::begun_with(&self.files, token).map(|joining| joining.node)
+    }
+
     /// Has managers let this node in, by a token.
     pub async fn join(&self, own: &Own, token: &str, managers: &[String]) -> Result<()> {
         let mut works = self.works.lock().await;
-        self.must_be_out().await?;
+        self.must_be_out()?;
+        self.sweep_up().await?;
         let parsed: Token =
             token.parse().map_err(|error: crate::NoToken| Error::invalid(error.to_string()))?;
-        let keys = KeyAndRequest::new()?;
+        let begun = Joining::begun_with(&self.files, token);
+        let joining = match begun.filter(|joining| joining.node == own.node) {
+            Some(begun) => begun,
+            None => Joining::begin(&self.files, token, &own.node)?,
+        };
+        let keys = KeyAndRequest::of(&joining.key)?;
         let join = Join {
             token: token.trim().to_owned(),
             request: keys.request,
@@ -206,10 +220,18 @@ impl Node {
             description: own.description.clone(),
         };
         let request = Request::Join(Box::new(join));
-        let admission = client::ask(managers, parsed.digest, None, &request).await?;
+        let admission = match client::ask(managers, parsed.digest, None, &request).await {
+            Ok(admission) => admission,
+            Err(error) if error.kind() == Kind::Unavailable => return Err(error),
+            Err(refused) => {
+                self.files.clear()?;
+                return Err(refused);
+            }
+        };
         self.take(&admission, &keys.key)?;
         let state = State { managers: admission.managers, ..own.state(&admission.cluster) };
         self.files.put_state(&state)?;
+        self.files.remove(joining::FILE)?;
         if admission.role == Role::Manager
             && let Err(error) = member::program()
         {
@@ -230,17 +252,26 @@ impl Node {
         })
     }
 
-    /// What is left of an attempt that a crash ended is of no swarm.
-    async fn must_be_out(&self) -> Result<()> {
+    fn must_be_out(&self) -> Result<()> {
         if self.files.state()?.is_some() {
             return Err(Error::new(Kind::Unavailable, IN_ALREADY));
         }
-        self.clear().await
+        Ok(())
     }
 
+    /// What is left of an attempt that a crash ended is of no swarm.
     async fn clear(&self) -> Result<()> {
         member::end(&self.files.path("data")).await?;
         self.files.clear()
+    }
+
+    /// The same, but for what is needed to make the attempt again.
+    async fn sweep_up(&self) -> Result<()> {
+        member::end(&self.files.path("data")).await?;
+        match Joining::begun(&self.files) {
+            Some(_) => self.files.clear_but(joining::FILE),
+            None => self.files.clear(),
+        }
     }
 
     async fn settle_or_undo(&self, works: &mut Works) -> Result<()> {

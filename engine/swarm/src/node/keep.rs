@@ -67,7 +67,7 @@ impl Node {
     async fn sweep(&self) {
         let _alone = self.works.lock().await;
         let out = self.files.state().is_ok_and(|state| state.is_none());
-        if out && let Err(error) = self.clear().await {
+        if out && let Err(error) = self.sweep_up().await {
             tracing::warn!(error = error.chain(), "something is left of a swarm");
         }
     }

@@ -107,7 +107,10 @@ impl Machine {
     }
 
     pub(crate) fn join(&self, token: &str, at: &Self) -> Result<()> {
-        let (node, own, token) = (self.node(), self.own(), token.to_owned());
+        let (node, mut own, token) = (self.node(), self.own(), token.to_owned());
+        if let Some(begun) = node.joining(&token) {
+            own.node = begun;
+        }
         let at = vec![at.address.clone()];
         self.run(async move { node.join(&own, &token, &at).await })
     }

@@ -70,6 +70,34 @@ fn a_wrong_token_or_that_of_another_cluster_gets_in_nowhere() {
 }
 
 #[test]
+fn who_dies_before_it_knows_that_it_was_let_in_is_no_second_node_when_it_joins_again() {
+    let (_lan, [manager, nobody, mut worker]) = Machine::several();
+    manager.init();
+    let token = &manager.tokens()[1];
+    // Whom it asked does not answer: it may have been let in.
+    worker.join(token, &nobody).unwrap_err();
+    let begun = worker.file("joining.json");
+    worker.join(token, &manager).unwrap();
+    let id = worker.id();
+    assert!(!worker.directory.join("joining.json").exists());
+
+    // This is all that there is if it dies before it has written the answer down.
+    worker.stop();
+    std::fs::remove_dir_all(&worker.directory).unwrap();
+    std::fs::create_dir(&worker.directory).unwrap();
+    for (name, text) in [("joining.json", &*begun), ("node.key", "half of it")] {
+        std::fs::write(worker.directory.join(name), text).unwrap();
+    }
+    worker.start();
+    worker.wait("what is left is swept up", |worker| !worker.directory.join("node.key").exists());
+    assert_eq!(worker.role(), None);
+    worker.join(token, &manager).unwrap();
+    let ids = |machine: &Machine| machine.nodes().into_iter().map(|node| node.id).collect();
+    let nodes: std::collections::BTreeSet<String> = ids(&manager);
+    assert_eq!(nodes, [manager.id(), id].into());
+}
+
+#[test]
 fn a_rotated_token_is_worth_nothing() {
     let (_lan, [manager, worker]) = Machine::several();
     manager.init();
