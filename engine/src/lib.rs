@@ -13,6 +13,7 @@ pub mod core;
 pub mod daemon;
 pub mod events;
 pub mod file_systems;
+mod literals;
 pub mod network;
 mod plugins;
 pub mod runner;

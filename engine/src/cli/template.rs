@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::error::CliError;
 use super::table::Table;
 use super::{say, units};
+use crate::literals;
 
 /// How a list is shown.
 #[derive(Debug)]
@@ -102,8 +103,7 @@ fn compile(source: &str) -> Result<Template, CliError> {
     for (name, function) in FUNCTIONS {
         template.add_func(name, *function);
     }
-    template
-        .parse(methods(source))
+    literals::parse(&mut template, &methods(source))
         .map_err(|error| CliError::new(format!("template parsing error: {error}")).with_code(64))?;
     Ok(template)
 }

@@ -9,6 +9,7 @@ use regex::Regex;
 
 use super::super::Container;
 use super::rotation::{Rotation, bytes};
+use crate::literals;
 use engine_error::{Error, Result};
 use shim::protocol::{
     Destination, Fluentd, FluentdTo, LOG_DRIVERS, Log, Syslog, SyslogFormat, SyslogTo,
@@ -301,7 +302,7 @@ fn tag(options: &Options, known: &Options) -> Result<String> {
         Error::invalid(format!("failed to initialize logging driver: template: log-tag: {error}"))
     };
     let mut template = Template::default();
-    template.parse(source).map_err(|error| wrong(error.to_string()))?;
+    literals::parse(&mut template, source).map_err(wrong)?;
     if known.is_empty() {
         return Ok(String::new());
     }
@@ -384,6 +385,8 @@ mod tests {
         assert!(refused("syslog", &[("syslog-address", "host")]).contains("proto://address"));
         assert!(refused("fluentd", &[("fluentd-address", "x://h")]).contains("unsupported scheme"));
         assert!(refused("json-file", &[("tag", "{{.Name")]).contains("log-tag"));
+        // The crate that renders templates reads this one for ever.
+        assert!(refused("json-file", &[("tag", r#"{{"\u1"}}"#)]).contains("invalid syntax"));
         assert!(refused("local", &[("compress", "maybe")]).contains("parsing \"maybe\""));
         for driver in ["json-file", "syslog", "journald", "fluentd"] {
             let wrong = [
