@@ -1,14 +1,12 @@
 //! `--format`: Go templates over what the daemon answered.
 
-use std::collections::HashMap;
-
 use gtmpl_ng::{Context, FuncError, Template, Value as Item};
 use serde_json::Value;
 
 use super::error::CliError;
 use super::table::Table;
 use super::{say, units};
-use crate::literals;
+use crate::templates::{self, item, string};
 
 /// How a list is shown.
 #[derive(Debug)]
@@ -95,17 +93,12 @@ pub(crate) fn document(source: &str, value: &Value) -> Result<String, CliError> 
     if matches!(source, "json" | "{{json .}}") {
         return Ok(value.to_string());
     }
-    render(&compile(&unescape(source))?, value)
+    render(&compile(source)?, value)
 }
 
 fn compile(source: &str) -> Result<Template, CliError> {
-    let mut template = Template::default();
-    for (name, function) in FUNCTIONS {
-        template.add_func(name, *function);
-    }
-    literals::parse(&mut template, &methods(source))
-        .map_err(|error| CliError::new(format!("template parsing error: {error}")).with_code(64))?;
-    Ok(template)
+    templates::compile("", &methods(source), &[LABEL])
+        .map_err(|error| CliError::new(format!("template parsing error: {error}")).with_code(64))
 }
 
 /// `.Label "x"` is a method in Go; templates here know functions only.
@@ -128,47 +121,15 @@ fn text(value: &Value) -> String {
     }
 }
 
-/// `\t` and `\n` as a shell passes them.
+/// `\t` and `\n` as a shell passes them, which formats of lists have, and those of documents have not.
 fn unescape(text: &str) -> String {
     text.replace("\\t", "\t").replace("\\n", "\n")
 }
 
-fn item(value: &Value) -> Item {
-    match value {
-        Value::Null => Item::Nil,
-        Value::Bool(truth) => Item::Bool(*truth),
-        Value::Number(number) => match (number.as_i64(), number.as_u64(), number.as_f64()) {
-            (Some(n), _, _) => Item::from(n),
-            (_, Some(n), _) => Item::from(n),
-            (_, _, Some(n)) => Item::from(n),
-            _ => Item::Nil,
-        },
-        Value::String(text) => Item::String(text.clone()),
-        Value::Array(items) => Item::Array(items.iter().map(item).collect()),
-        Value::Object(fields) => {
-            let fields: HashMap<_, _> =
-                fields.iter().map(|(key, value)| (key.clone(), item(value))).collect();
-            Item::Map(fields)
-        }
-    }
-}
-
-fn json(value: &Item) -> Value {
-    match value {
-        Item::Bool(truth) => Value::Bool(*truth),
-        Item::String(text) => Value::String(text.clone()),
-        Item::Array(items) => Value::Array(items.iter().map(json).collect()),
-        Item::Map(fields) | Item::Object(fields) => {
-            let mut sorted: Vec<_> = fields.iter().collect();
-            sorted.sort_by_key(|(key, _)| (*key).clone());
-            Value::Object(sorted.into_iter().map(|(k, v)| (k.clone(), json(v))).collect())
-        }
-        Item::Number(number) => {
-            serde_json::from_str(&number.to_string()).unwrap_or_else(|_| Value::Null)
-        }
-        _ => Value::Null,
-    }
-}
+/// What lists have for it.
+const LABEL: (&str, gtmpl_ng::Func) = ("label", |args: &[Item]| -> Result<Item, FuncError> {
+    Ok(Item::String(label(&string("label", args, 0)?, &string("label", args, 1)?)))
+});
 
 /// The value of one label in a list's `Labels`. A value may have commas too: what has no equals
 /// sign belongs to the value before it.
@@ -186,72 +147,6 @@ fn label(labels: &str, name: &str) -> String {
         }
     }
     found.unwrap_or_default()
-}
-
-/// The functions that Docker adds to Go's.
-const FUNCTIONS: &[(&str, gtmpl_ng::Func)] = &[
-    ("json", |args| Ok(Item::String(json(argument("json", args, 0)?).to_string()))),
-    ("label", |args| {
-        Ok(Item::String(label(&string("label", args, 0)?, &string("label", args, 1)?)))
-    }),
-    ("lower", |args| Ok(Item::String(string("lower", args, 0)?.to_lowercase()))),
-    ("upper", |args| Ok(Item::String(string("upper", args, 0)?.to_uppercase()))),
-    ("title", |args| Ok(Item::String(title(&string("title", args, 0)?)))),
-    ("join", |args| {
-        let Item::Array(items) = argument("join", args, 0)? else {
-            return Err(FuncError::Generic("join wants a list".to_owned()));
-        };
-        let words: Vec<_> = items.iter().map(plain).collect();
-        Ok(Item::String(words.join(&string("join", args, 1)?)))
-    }),
-    ("split", |args| {
-        let (text, separator) = (string("split", args, 0)?, string("split", args, 1)?);
-        Ok(Item::Array(text.split(&separator).map(Item::from).collect()))
-    }),
-    ("truncate", |args| {
-        let text = string("truncate", args, 0)?;
-        let length = count("truncate", args, 1)?;
-        Ok(Item::String(text.chars().take(length).collect()))
-    }),
-    ("pad", |args| {
-        let text = string("pad", args, 0)?;
-        let (before, after) = (count("pad", args, 1)?, count("pad", args, 2)?);
-        Ok(Item::String(format!("{:before$}{text}{:after$}", "", "")))
-    }),
-];
-
-fn argument<'a>(name: &str, args: &'a [Item], at: usize) -> Result<&'a Item, FuncError> {
-    args.get(at).ok_or_else(|| FuncError::AtLeastXArgs(name.to_owned(), at + 1))
-}
-
-fn string(name: &str, args: &[Item], at: usize) -> Result<String, FuncError> {
-    argument(name, args, at).map(plain)
-}
-
-fn count(name: &str, args: &[Item], at: usize) -> Result<usize, FuncError> {
-    let text = string(name, args, at)?;
-    text.parse().map_err(|_| FuncError::Generic(format!("{name} wants a number, not {text}")))
-}
-
-fn plain(value: &Item) -> String {
-    match value {
-        Item::String(text) => text.clone(),
-        other => other.to_string(),
-    }
-}
-
-fn title(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    let mut start = true;
-    for c in text.chars() {
-        if start {
-            out.extend(c.to_uppercase());
-        } else {
-            out.push(c);
-        }
-        start = c.is_whitespace();
-    }
-    out
 }
 
 /// An id as lists show it.
@@ -291,6 +186,13 @@ mod tests {
         check("{{len .Config.Env}}", &value, "2");
         check("{{if eq .State.Status \"running\"}}up{{else}}down{{end}}", &value, "up");
         check("{{truncate .Id 2}}", &value, "ab");
+    }
+
+    #[test]
+    fn documents_have_escapes_in_strings_only() {
+        let value = json!({"Env": ["A", "B"]});
+        check(r#"{{range .Env}}{{.}}{{"\n"}}{{end}}"#, &value, "A\nB\n");
+        check(r#"{{join .Env "\t"}}\t\n"#, &value, "A\tB\\t\\n");
     }
 
     #[test]

@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use cnm::options::boolean;
-use gtmpl_ng::{Context, Template, Value as Item};
+use gtmpl_ng::{Context, Value as Item};
 use regex::Regex;
 
 use super::super::Container;
 use super::rotation::{Rotation, bytes};
-use crate::literals;
+use crate::templates;
 use engine_error::{Error, Result};
 use shim::protocol::{
     Destination, Fluentd, FluentdTo, LOG_DRIVERS, Log, Syslog, SyslogFormat, SyslogTo,
@@ -298,16 +298,14 @@ impl Plan<'_> {
 /// The tag that a template makes of what is known of a container.
 fn tag(options: &Options, known: &Options) -> Result<String> {
     let source = options.get("tag").map_or("{{.ID}}", String::as_str);
-    let wrong = |error: String| {
-        Error::invalid(format!("failed to initialize logging driver: template: log-tag: {error}"))
-    };
-    let mut template = Template::default();
-    literals::parse(&mut template, source).map_err(wrong)?;
+    let wrong =
+        |error: String| Error::invalid(format!("failed to initialize logging driver: {error}"));
+    let template = templates::compile("log-tag", source, &[]).map_err(wrong)?;
     if known.is_empty() {
         return Ok(String::new());
     }
     let fields = known.iter().map(|(name, value)| (name.clone(), Item::from(value.as_str())));
-    let context = Context::from(Item::Map(fields.collect()));
+    let context = Context::from(Item::Object(fields.collect()));
     template.render(&context).map_err(|error| wrong(error.to_string()))
 }
 
@@ -429,6 +427,20 @@ mod tests {
             ("web", 3, "h1")
         );
         assert!(copy.is_some());
+    }
+
+    #[test]
+    fn a_tag_has_docker_s_functions_and_fields_and_no_others() {
+        let made = |template: &str| {
+            let known = options(&[("ID", "0123456789ab"), ("Name", "web")]);
+            tag(&options(&[("tag", template)]), &known).map_err(|error| error.to_string())
+        };
+        assert_eq!(made("{{upper .Name}}/{{truncate .ID 3}}").unwrap(), "WEB/012");
+        assert_eq!(made("{{json .Name}}").unwrap(), "\"web\"");
+        let said = made(r#"{{"\u1"}}"#).unwrap_err();
+        assert!(said.ends_with("logging driver: template: log-tag:1: invalid syntax"), "{said}");
+        let said = made("{{.Nam}}").unwrap_err();
+        assert!(said.contains("Nam") && said.contains("log-tag"), "{said}");
     }
 
     #[test]

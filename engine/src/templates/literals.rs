@@ -2,32 +2,16 @@
 //! Go's escapes it does not know, some it reads wrongly in raw strings, and an incomplete one it reads for ever.
 
 use std::borrow::Cow;
-use std::fmt;
 use std::str::Chars;
-
-use gtmpl_ng::Template;
-
-/// Has a template take Go's source.
-pub(crate) fn parse(template: &mut Template, source: &str) -> Result<(), String> {
-    let source = plain(source).map_err(|error| error.to_string())?;
-    template.parse(&*source).map_err(|error| error.to_string())
-}
 
 /// A string that Go does not read either.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct InvalidSyntax {
-    line: usize,
-}
-
-impl fmt::Display for InvalidSyntax {
-    /// Go's words.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "template: :{}: invalid syntax", self.line)
-    }
+pub(super) struct InvalidSyntax {
+    pub(super) line: usize,
 }
 
 /// The same source with strings that anybody reads alike.
-fn plain(source: &str) -> Result<Cow<'_, str>, InvalidSyntax> {
+pub(super) fn plain(source: &str) -> Result<Cow<'_, str>, InvalidSyntax> {
     if !source.contains('\\') {
         return Ok(Cow::Borrowed(source));
     }
@@ -188,11 +172,8 @@ fn escape(chars: &mut Chars<'_>, quote: char, said: &mut Vec<u8>) -> Option<()> 
 mod tests {
     use gtmpl_ng::{Context, Value};
 
-    use super::*;
-
     fn shown(source: &str) -> Result<String, String> {
-        let mut template = Template::default();
-        parse(&mut template, source)?;
+        let template = super::super::compile("", source, &[])?;
         template.render(&Context::from(Value::Nil)).map_err(|error| error.to_string())
     }
 
