@@ -50,7 +50,8 @@ impl Joining {
         let text = files.read(FILE).ok().flatten()?;
         let joining: Self = serde_json::from_str(&text).ok()?;
         let age = now().checked_sub(joining.since).map(Duration::from_nanos)?;
-        (joining.version <= VERSION && age < LIFE).then_some(joining)
+        let is_usable = joining.version <= VERSION && KeyAndRequest::of(&joining.key).is_ok();
+        (is_usable && age < LIFE).then_some(joining)
     }
 
     /// The same with this token.
@@ -84,8 +85,11 @@ mod tests {
             files.write(FILE, &serde_json::to_string(&other).unwrap()).unwrap();
             assert!(Joining::begun(&files).is_none(), "{since} {version}");
         }
-        files.write(FILE, "{\"version\":").unwrap();
-        assert!(Joining::begun(&files).is_none());
+        let damaged = Joining { key: "no key".to_owned(), ..begun };
+        for text in ["{\"version\":", &serde_json::to_string(&damaged).unwrap()] {
+            files.write(FILE, text).unwrap();
+            assert!(Joining::begun(&files).is_none(), "{text}");
+        }
         files.clear().unwrap();
     }
 }
