@@ -45,11 +45,24 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("events", &[]),
     ("file_systems", &[]),
     ("tasks", &[]),
+    ("templates", &[]),
     ("plugins", &["settings"]),
     ("volume", &["events"]),
     ("network", &["settings", "events", "tasks", "plugins"]),
     ("runner", &["settings", "tasks"]),
-    ("container", &["settings", "events", "file_systems", "tasks", "volume", "network", "runner"]),
+    (
+        "container",
+        &[
+            "settings",
+            "events",
+            "file_systems",
+            "tasks",
+            "templates",
+            "volume",
+            "network",
+            "runner",
+        ],
+    ),
     ("build", &["settings", "events", "container"]),
     ("cluster", &["settings", "tasks", "network", "container"]),
     ("swarm", &["settings", "tasks", "cluster"]),
@@ -87,7 +100,7 @@ const ROOMS: &[(&str, &[&str])] = &[
         ],
     ),
     ("daemon", &["config", "settings", "core", "api"]),
-    ("cli", &["config"]),
+    ("cli", &["config", "templates"]),
 ];
 
 /// Packages that touch the kernel's network configuration; only `drivers` may name them.
