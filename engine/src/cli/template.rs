@@ -121,12 +121,12 @@ fn text(value: &Value) -> String {
     }
 }
 
-/// `\t` and `\n` as a shell passes them, which formats of lists have, and those of documents have not.
+/// `\t` and `\n` as a shell passes them: Docker resolves them in formats of lists, in those of documents not.
 fn unescape(text: &str) -> String {
     text.replace("\\t", "\t").replace("\\n", "\n")
 }
 
-/// What lists have for it.
+/// What stands for the method `.Label` of rows.
 const LABEL: (&str, gtmpl_ng::Func) = ("label", |args: &[Item]| -> Result<Item, FuncError> {
     Ok(Item::String(label(&string("label", args, 0)?, &string("label", args, 1)?)))
 });

@@ -78,7 +78,7 @@ impl<'a> Reader<'a> {
         let quote = match quote {
             '\'' => '\'',
             _ if !text.contains('`') => '`',
-            // There a backslash before the quote is taken for an escape of it.
+            // The crate takes a backslash before the closing quote for an escape of that, even an escaped one.
             _ if text.ends_with('\\') => return Err(wrong),
             _ => '"',
         };

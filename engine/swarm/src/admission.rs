@@ -57,7 +57,7 @@ impl Keeper {
             // Its first answer was lost. A token gives no other role than its own.
             Some(At { record, .. }) if record.key == key && record.role == role => {
                 let change = |node: &mut NodeRecord| {
-                    tell(node, join);
+                    take_over(node, join);
                     Ok(())
                 };
                 self.register.change_node(&join.node, None, change).await?;
@@ -172,8 +172,8 @@ impl Doorkeeper for Keeper {
     }
 }
 
-/// Keeps what a node says of itself.
-fn tell(node: &mut NodeRecord, join: &Join) {
+/// What a node says of itself when it asks again counts: its address may have changed since.
+fn take_over(node: &mut NodeRecord, join: &Join) {
     node.name.clone_from(&join.name);
     node.address = join.address;
     node.availability = join.availability;

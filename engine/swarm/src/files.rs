@@ -155,7 +155,7 @@ impl Files {
         removed(&self.0, fs::remove_dir_all(&self.0))
     }
 
-    /// The same, but for one file.
+    /// All but one file goes, the state first.
     pub(crate) fn clear_but(&self, kept: &str) -> Result<()> {
         self.remove("state.json")?;
         let failed = |error| Error::internal(format!("cannot read {}", self.0.display()), error);
@@ -170,9 +170,9 @@ impl Files {
             }
             let path = entry.path();
             let is_directory = entry.file_type().map_err(failed)?.is_dir();
-            let removed_it =
+            let outcome =
                 if is_directory { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
-            removed(&path, removed_it)?;
+            removed(&path, outcome)?;
         }
         Ok(())
     }

@@ -15,7 +15,7 @@ use crate::record::now;
 /// Its name among the files.
 pub(crate) const FILE: &str = "joining.json";
 
-/// How long it is taken up again. Later the managers' list, or this host, may be another one.
+/// How long it is taken up again. What is older may be on a copy of this disk, too, and two hosts would be one node.
 const LIFE: Duration = Duration::from_secs(3600);
 
 /// Who asked to be let in.
